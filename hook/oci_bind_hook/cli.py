@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: arguments in, exit code out, one line on stderr where something went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import __version__
+from .errors import HookError, UsageError
+from .log import Log
+from .run import Options, is_teardown, read_all, read_state, set_up, tear_down
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
+
+HELP = """\
+usage: oci-bind-hook [STAGE] [OPTION]... < state.json
+       oci-bind-hook [STAGE] --dry-run [--bundle DIR] [--format text|json] [OPTION]...
+       oci-bind-hook install [--prefix DIR] [--stages STAGE,...] [-- OPTION...]
+
+An OCI runtime hook: makes the bind mounts of config.json and of --mount in the
+container's rootfs, and takes them down again at poststop.
+
+STAGE is prestart, createRuntime, createContainer or poststop. Left out, it is
+told from the state.
+
+  --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
+                        [,ro][,bind-propagation=rprivate|...]; may be repeated
+  --root DIR            where the state files are (default: /run/oci-bind-hook)
+  --dry-run             print what would be done, and change nothing
+  --bundle DIR          with --dry-run: this bundle, without a state on stdin
+  --format text|json    with --dry-run: for a person or for a program
+  --allow-shared        allow destinations below a mount shared with the host
+  --keep-mountpoints    at poststop, never remove mount points that were made
+  --log FILE            append a log to FILE
+  --log-format text|json
+  --debug               tell each step on stderr
+  --version, --help
+
+exit codes: 0 done, 64 usage, 65 invalid state or config.json, 66 something is
+not there, 69 not possible here, 70 a bug, 71 refused by the kernel, 74 state
+file, 77 would leave the rootfs or leak, 78 a request that makes no sense
+"""
+
+
+class Arguments:
+    """The words of the command line, taken one after the other."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words[::-1]
+
+    def __bool__(self) -> bool:
+        return bool(self._words)
+
+    def next(self) -> str:
+        return self._words.pop()
+
+    def value(self, option: str) -> str:
+        """The value of ``option``: the next word. UsageError where there is none."""
+        if not self._words:
+            raise UsageError("a value is missing", where=option)
+        return self._words.pop()
+
+    def rest(self) -> list[str]:
+        rest, self._words = self._words[::-1], []
+        return rest
+
+    def option(self) -> str:
+        """The next word; ``--option=value`` is taken apart."""
+        word = self.next()
+        if word.startswith("--") and "=" in word:
+            word, _, value = word.partition("=")
+            if word not in _VALUES:
+                raise UsageError("it takes no value", where=word)
+            self._words.append(value)
+        return word
+
+
+_VALUES = frozenset(("--mount", "--root", "--bundle", "--format", "--log", "--log-format", "--prefix", "--stages"))
+
+
+def parse(words: list[str]) -> tuple[Options, bool]:
+    """The options in ``words``, and whether ``--debug`` is among them. UsageError naming the word."""
+    options = Options()
+    debug = False
+    arguments = Arguments(words)
+    while arguments:
+        word = arguments.option()
+        if word in STAGES:
+            if options.stage is not None:
+                raise UsageError(f'"{word}" is a second stage', where=options.stage)
+            options.stage = word
+        elif word == "--mount":
+            options.mounts.append(arguments.value(word))
+        elif word == "--root":
+            options.root = _absolute(word, arguments.value(word))
+        elif word == "--bundle":
+            options.bundle = os.path.abspath(arguments.value(word))
+        elif word == "--format":
+            options.as_json = _is_json(word, arguments.value(word))
+        elif word == "--log":
+            options.log = _absolute(word, arguments.value(word))
+        elif word == "--log-format":
+            options.log_as_json = _is_json(word, arguments.value(word))
+        elif word == "--dry-run":
+            options.dry_run = True
+        elif word == "--allow-shared":
+            options.allow_shared = True
+        elif word == "--keep-mountpoints":
+            options.keep_mountpoints = True
+        elif word == "--debug":
+            debug = True
+        else:
+            raise UsageError("this is no stage and no option", where=word, hint="see --help")
+    if options.bundle is not None and not options.dry_run:
+        raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
+    return options, debug
+
+
+def _absolute(option: str, path: str) -> str:
+    """Runtimes start hooks in various folders, so that a relative path would mean various files."""
+    if not path.startswith("/"):
+        raise UsageError(f'"{path}" is not an absolute path', where=option)
+    return os.path.normpath(path)
+
+
+def _is_json(option: str, word: str) -> bool:
+    if word not in ("text", "json"):
+        raise UsageError(f'"{word}" is neither text nor json', where=option)
+    return word == "json"
+
+
+def main(argv: list[str]) -> int:
+    """Runs the hook with the arguments ``argv`` and returns its exit code. Nothing is ever raised."""
+    log = Log()
+    try:
+        return _main(argv, log)
+    except HookError as problem:
+        log.failure(str(problem))
+        log.traceback()
+        return problem.exit_code
+    except KeyboardInterrupt:
+        log.failure("interrupted")
+        return 130
+    except BaseException as bug:
+        log.failure(f"a bug: {type(bug).__name__}: {bug} (--debug shows where; please report it)")
+        log.traceback()
+        return os.EX_SOFTWARE
+
+
+def _main(argv: list[str], log: Log) -> int:
+    if "--help" in argv or "-h" in argv:
+        sys.stdout.write(HELP)
+        return os.EX_OK
+    if "--version" in argv:
+        sys.stdout.write(f"oci-bind-hook {__version__}\n")
+        return os.EX_OK
+    if argv[:1] == ["install"]:
+        return _install(argv[1:])
+    options, log.debug_wanted = parse(argv)
+    if options.log is not None and not options.dry_run:
+        log.open(options.log, as_json=options.log_as_json)
+    if options.dry_run:
+        return _dry_run(options)
+    os.umask(0o022)
+    log.stage = options.stage or ""
+    state, document = read_state(_stdin())
+    log.container = state.id
+    if is_teardown(options.stage, state):
+        tear_down(options, state, log)
+    else:
+        set_up(options, state, document, log)
+    return os.EX_OK
+
+
+def _stdin() -> bytes:
+    if os.isatty(0):
+        raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
+    try:
+        return read_all(0)
+    except OSError as reason:
+        raise UsageError(f"the state cannot be read from stdin: {reason.strerror}") from reason
+
+
+def _dry_run(options: Options) -> int:
+    from . import dryrun
+
+    report = dryrun.dry_run(options, _stdin)
+    sys.stdout.write(dryrun.as_json(report) if options.as_json else dryrun.as_text(report))
+    return report.exit_code
+
+
+def _install(words: list[str]) -> int:
+    from .install import install
+
+    prefix, stages, rest = "/usr/local", [], []
+    arguments = Arguments(words)
+    while arguments:
+        word = arguments.option()
+        if word == "--prefix":
+            prefix = arguments.value(word)
+        elif word == "--stages":
+            stages = arguments.value(word).split(",")
+        elif word == "--":
+            rest = arguments.rest()
+            parse(rest)
+        else:
+            raise UsageError("install does not know it", where=word, hint="see --help")
+    for path in install(prefix, stages, rest):
+        sys.stdout.write(f"{path}\n")
+    return os.EX_OK
+
+
+def console() -> NoReturn:
+    """The entry point of the installed command."""
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run explained: what would be done for a bundle, and every problem it would meet. Nothing is changed.
+
+The plan is made by the same code as the real one. Only what a real run learns by doing is missing: whether the kernel
+lets us clone and attach, and what the runtime has mounted in a namespace that nobody but root may enter. There
+config.json's own mounts are taken as made.
+"""
+
+from __future__ import annotations
+
+import json
+
+from . import plan
+from .errors import DataError, HookError, UsageError
+from .log import one_line
+from .planner import Planner, describe
+from .proc import Namespace, Proc, boot_id
+from .rootfs import Rootfs
+from .run import Bundle, Options, is_teardown, parse_record, read_state, state_folder
+from .statefile import StateFolder
+from .trees import open_sources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .statefile import Record
+
+
+class Report:
+    """What a dry-run found, member for member as schemas/plan.json has it."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.stage: str | None = None
+        self.bundle: str | None = None
+        self.rootfs: str | None = None
+        self.namespace: str | None = None
+        self.mounts: list[dict[str, object]] = []
+        self.remove: list[str] | None = None
+        self.problems: list[dict[str, object]] = []
+
+    @property
+    def exit_code(self) -> int:
+        """The code with which the real run would end: that of the first problem it would meet."""
+        return int(str(self.problems[0]["exit"])) if self.problems else 0
+
+    def add(self, problem: HookError) -> None:
+        """Takes note of a problem; a document that breaks its schema has one for each place."""
+        if isinstance(problem, DataError):
+            for pointer, message in problem.violations:
+                where = f"{problem.document}: {pointer}" if pointer else problem.document
+                self.problems.append({"where": where, "message": message, "exit": problem.exit_code})
+        else:
+            message = f"{problem.problem} ({problem.hint})" if problem.hint else problem.problem
+            self.problems.append({"where": problem.where, "message": message, "exit": problem.exit_code})
+
+    def document(self) -> dict[str, object]:
+        members = ("id", "stage", "bundle", "rootfs", "namespace", "mounts", "problems")
+        found: dict[str, object] = {name: getattr(self, name) for name in members}
+        if self.remove is not None:
+            found["remove"] = self.remove
+        return found
+
+
+def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
+    """The report on the bundle of ``options``, or on that of the state that ``read`` gives."""
+    report = Report()
+    try:
+        _fill(report, options, read)
+    except HookError as problem:
+        report.add(problem)
+    return report
+
+
+def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
+    proc = Proc()
+    report.stage = options.stage
+    document = None
+    pid = None
+    if options.bundle is None:
+        state, document = read_state(read())
+        report.id, report.bundle, pid = state.id, state.bundle, state.pid
+        if is_teardown(options.stage, state):
+            report.stage = "poststop"
+            _fill_from_record(report, options, state.id, proc)
+            return
+    else:
+        if options.stage == "poststop":
+            raise UsageError("poststop needs a state on stdin: a bundle alone does not tell the container's id")
+        report.bundle = options.bundle
+    report.stage = options.stage or "createRuntime"
+    bundle = Bundle(report.bundle, document)
+    report.rootfs = bundle.rootfs
+    is_by_hand = report.stage == "prestart" and (pid is None or pid <= 1)
+    report.namespace = "container" if bundle.has_namespace and not is_by_hand else "runtime"
+    requests = plan.requests(bundle.config, options.mounts)
+    namespace = Namespace(proc, report.namespace, assumed=True)
+    sources = open_sources(requests, bundle.path, namespace)
+    planner = Planner(Rootfs(bundle.rootfs), namespace, allow_shared=options.allow_shared)
+    found = planner.resolve(requests, sources)
+    report.mounts = describe(found)
+    for problem in found.problems:
+        report.add(problem)
+
+
+def _fill_from_record(report: Report, options: Options, container: str, proc: Proc) -> None:
+    folder = StateFolder.open(state_folder(options), parse_record, create=False)
+    record = folder.load(container) if folder else None
+    report.remove = []
+    if record is None:
+        return
+    report.rootfs = record["rootfs"]["path"]
+    report.namespace = record["namespace"]["kind"]
+    here = record["boot"] == boot_id() and record["namespace"]["inode"] == proc.mount_namespace()
+    report.mounts = [_undone(record, number, here=here) for number in reversed(range(len(record["mounts"])))]
+    report.remove = [made["path"] for made in reversed(record["made"])]
+
+
+def _undone(record: Record, number: int, *, here: bool) -> dict[str, object]:
+    mount = record["mounts"][number]
+    requested = mount["requested"]
+    options = requested["options"]
+    assert isinstance(options, list)
+    return {
+        "origin": mount["origin"],
+        "source": requested["source"],
+        "destination": requested["destination"],
+        "resolved": mount["resolved"],
+        "links": [],
+        "create": [],
+        "attributes": [],
+        "propagation": options[-1],
+        "action": "unmount" if here else "gone",
+        "warnings": [],
+    }
+
+
+def as_json(report: Report) -> str:
+    """The report as one JSON document, schemas/plan.json."""
+    return json.dumps(report.document(), indent=2) + "\n"
+
+
+def as_text(report: Report) -> str:
+    """The report for a person, problems first."""
+    lines = []
+    for problem in report.problems:
+        where = f"{problem['where']}: " if problem["where"] else ""
+        lines.append(f"problem: {where}{problem['message']}")
+    if report.problems:
+        lines.append(f"the real run would exit with {report.exit_code} and change nothing")
+    title = f"container {report.id}" if report.id else "container"
+    lines.append(f"{title}, stage {report.stage}, {report.namespace} namespace")
+    lines.append(f"rootfs {report.rootfs}")
+    for mount in report.mounts:
+        lines += _mount_lines(mount)
+    if not report.mounts:
+        lines.append("no bind is asked for" if report.remove is None else "nothing is recorded")
+    for path in report.remove or ():
+        lines.append(f"remove {path}")
+    return "".join(one_line(line) + "\n" for line in lines)
+
+
+def _mount_lines(mount: dict[str, object]) -> list[str]:
+    verbs = {"mount": "bind", "present": "present", "unmount": "unmount", "gone": "gone"}
+    lines = [f"{verbs[str(mount['action'])]} {mount['source']} on {mount['resolved'] or mount['destination']}"]
+    lines.append(f"  asked for by {mount['origin']}, destination {mount['destination']}")
+    for link in _list(mount["links"]):
+        lines.append(f"  link {link['at']} -> {link['to']}")
+    for made in _list(mount["create"]):
+        lines.append(f"  make {made['kind']} {made['path']}")
+    if mount["action"] == "mount":
+        words = [str(word) for word in _list(mount["attributes"])]
+        lines.append(f"  {' '.join([*words, str(mount['propagation'])])}")
+    lines += [f"  warning: {warning}" for warning in _list(mount["warnings"])]
+    return lines
+
+
+def _list(value: object) -> list[dict[str, object]]:
+    assert isinstance(value, list)
+    return value

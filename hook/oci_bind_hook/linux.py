@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls as functions, under the kernel's own names.
+
+Every function raises OSError with the errno of the call and does nothing else: no retries, no policy, no knowledge of
+containers. File descriptors that come out are close-on-exec. This is the only module that may import ctypes or prctl.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import sys
+
+import prctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+# From the kernel's UAPI headers: fcntl.h, mount.h, sched.h, stat.h, openat2.h, magic.h.
+AT_EMPTY_PATH = 0x1000
+AT_NO_AUTOMOUNT = 0x800
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+CLONE_NEWNS = 0x20000
+MNT_DETACH = 2
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_RELATIME = 0x0
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR__ATIME = 0x70
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MS_PRIVATE = 1 << 18
+MS_REC = 1 << 14
+MS_SHARED = 1 << 20
+MS_SLAVE = 1 << 19
+MS_UNBINDABLE = 1 << 17
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+PROC_SUPER_MAGIC = 0x9FA0
+RESOLVE_IN_ROOT = 0x10
+RESOLVE_NO_MAGICLINKS = 0x2
+STATX_ATTR_MOUNT_ROOT = 0x2000
+STATX_BASIC_STATS = 0x7FF
+STATX_BTIME = 0x800
+STATX_MNT_ID = 0x1000
+STATX_MNT_ID_UNIQUE = 0x4000
+SYSFS_MAGIC = 0x62656572
+TMPFS_MAGIC = 0x01021994
+UMOUNT_NOFOLLOW = 8
+
+# The generic numbers: the same on every architecture since Linux 5.0 but alpha, which adds 110.
+NR_OPEN_TREE = 428
+NR_MOVE_MOUNT = 429
+NR_OPENAT2 = 437
+NR_MOUNT_SETATTR = 442
+
+CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's names
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+
+def _failed(path: str | bytes | int | None = None) -> NoReturn:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number), path)
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        _failed()
+    return result
+
+
+class _Timestamp(ctypes.Structure):
+    _fields_ = (("sec", ctypes.c_int64), ("nsec", ctypes.c_uint32), ("_pad", ctypes.c_int32))
+
+
+class _Statx(ctypes.Structure):
+    _fields_ = (
+        ("mask", ctypes.c_uint32),
+        ("blksize", ctypes.c_uint32),
+        ("attributes", ctypes.c_uint64),
+        ("nlink", ctypes.c_uint32),
+        ("uid", ctypes.c_uint32),
+        ("gid", ctypes.c_uint32),
+        ("mode", ctypes.c_uint16),
+        ("_spare0", ctypes.c_uint16),
+        ("ino", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+        ("blocks", ctypes.c_uint64),
+        ("attributes_mask", ctypes.c_uint64),
+        ("atime", _Timestamp),
+        ("btime", _Timestamp),
+        ("ctime", _Timestamp),
+        ("mtime", _Timestamp),
+        ("rdev_major", ctypes.c_uint32),
+        ("rdev_minor", ctypes.c_uint32),
+        ("dev_major", ctypes.c_uint32),
+        ("dev_minor", ctypes.c_uint32),
+        ("mnt_id", ctypes.c_uint64),
+        ("_spare", ctypes.c_uint64 * 13),
+    )
+
+
+class Stat:
+    """What statx(2) says of an open object.
+
+    ``mode uid gid ino size`` as in stat(2); ``dev`` as os.makedev gives it; ``mnt_id`` is the mount it was reached
+    through (Linux 5.8), as /proc/self/mountinfo numbers it; ``mount_root`` tells whether it is the root of that
+    mount (Linux 5.8); ``born`` is the time of its birth in nanoseconds since the epoch, None where it is not kept.
+    """
+
+    __slots__ = ("born", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
+
+    def __init__(self, raw: _Statx) -> None:
+        self.mode: int = raw.mode
+        self.uid: int = raw.uid
+        self.gid: int = raw.gid
+        self.ino: int = raw.ino
+        self.dev: int = os.makedev(raw.dev_major, raw.dev_minor)
+        self.size: int = raw.size
+        self.mnt_id: int = raw.mnt_id
+        self.mount_root = bool(raw.attributes & STATX_ATTR_MOUNT_ROOT)
+        self.born: int | None = raw.btime.sec * 10**9 + raw.btime.nsec if raw.mask & STATX_BTIME else None
+
+
+def _statx(fd: int, mask: int) -> _Statx:
+    raw = _Statx()
+    if _libc.statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, ctypes.byref(raw)) < 0:
+        _failed()
+    return raw
+
+
+def statx(fd: int) -> Stat:
+    """What is known of the object that ``fd`` holds, by statx(2). OSError(ENOSYS) where mount ids are not told."""
+    raw = _statx(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+    if not raw.mask & STATX_MNT_ID or not raw.attributes_mask & STATX_ATTR_MOUNT_ROOT:
+        raise OSError(errno.ENOSYS, "statx(2) does not tell mounts before Linux 5.8")
+    return Stat(raw)
+
+
+def unique_mount_id(fd: int) -> int | None:
+    """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
+    raw = _statx(fd, STATX_MNT_ID_UNIQUE)
+    return int(raw.mnt_id) if raw.mask & STATX_MNT_ID_UNIQUE else None
+
+
+def fstatfs_type(fd: int) -> int:
+    """The magic number of the file system that ``fd`` is on, by fstatfs(2)."""
+    buffer = (ctypes.c_long * 32)()
+    if _libc.fstatfs(fd, buffer) < 0:
+        _failed()
+    return int(buffer[0])
+
+
+def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
+    """A new fd of the mount at ``fd``, by open_tree(2); with ``clone`` of a detached copy of it. Linux 5.2."""
+    flags = AT_EMPTY_PATH | OPEN_TREE_CLOEXEC
+    flags |= OPEN_TREE_CLONE if clone else 0
+    flags |= AT_RECURSIVE if recursive else 0
+    return _syscall(NR_OPEN_TREE, ctypes.c_int(fd), b"", ctypes.c_uint(flags))
+
+
+def mount_setattr(fd: int, *, recursive: bool, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0) -> None:
+    """Changes attributes and propagation of the mount at ``fd``, by mount_setattr(2). Linux 5.12.
+
+    ``attr_set`` and ``attr_clr`` are MOUNT_ATTR_* bits, ``propagation`` one of MS_PRIVATE, MS_SLAVE, MS_SHARED,
+    MS_UNBINDABLE or 0 to leave it.
+    """
+    attr = (ctypes.c_uint64 * 4)(attr_set, attr_clr, propagation, 0)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    size = ctypes.c_size_t(ctypes.sizeof(attr))
+    _syscall(NR_MOUNT_SETATTR, ctypes.c_int(fd), b"", ctypes.c_uint(flags), ctypes.byref(attr), size)
+
+
+def move_mount(tree_fd: int, target_fd: int) -> None:
+    """Attaches the detached tree ``tree_fd`` on top of the object ``target_fd``, by move_mount(2). Linux 5.2."""
+    flags = ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    _syscall(NR_MOVE_MOUNT, ctypes.c_int(tree_fd), b"", ctypes.c_int(target_fd), b"", flags)
+
+
+def openat2(fd: int, path: str, *, flags: int, resolve: int) -> int:
+    """Opens ``path`` below ``fd`` with the limits ``resolve`` (RESOLVE_*), by openat2(2). Linux 5.6."""
+    how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, resolve)
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    return _syscall(NR_OPENAT2, ctypes.c_int(fd), os.fsencode(path), ctypes.byref(how), size)
+
+
+def umount2(path: str, flags: int) -> None:
+    """umount2(2). ``flags`` are MNT_DETACH and UMOUNT_NOFOLLOW."""
+    if _libc.umount2(os.fsencode(path), flags) < 0:
+        _failed(path)
+
+
+def raise_open_files() -> int:
+    """Raises the soft limit of open files to the hard one, getrlimit(2), and returns it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def seal_imports() -> None:
+    """From now on nothing can be imported that has not been imported already, whatever stands in the file system."""
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+def enter_mount_namespace(pidfd: int) -> None:
+    """Moves this process into the mount namespace of the process ``pidfd``, by setns(2). Linux 5.8.
+
+    Imports are sealed first: afterwards Python would look for its own modules below the ``/`` of that namespace, and
+    run what it finds there with all rights of the host's root.
+    """
+    seal_imports()
+    if _libc.setns(pidfd, CLONE_NEWNS) < 0:
+        _failed()
+
+
+def harden(name: str, *, hide: bool) -> None:
+    """Names this process and forbids it new privileges, by prctl(2); with ``hide`` nobody may look into it either.
+
+    Hidden are memory and fds. But what is not dumpable belongs to the machine's root, so that in a user namespace
+    even we could not use our own /proc/self any more.
+    """
+    prctl.set_name(name)
+    prctl.set_no_new_privs(1)
+    if hide:
+        prctl.set_dumpable(0)

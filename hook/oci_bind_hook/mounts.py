@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan carried out, and a record undone.
+
+Whatever was done stands in a record, and undoing a record is the only way back: for a set-up that fails half-way as
+for poststop. How requests are written and where records are kept is not known here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+
+from . import linux
+from .errors import HookError, KernelError, LeftoverError
+from .proc import Namespace, Proc, below_mount
+from .rootfs import Rootfs
+from .trees import detach
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .planner import Bind, Plan
+    from .statefile import Identity, MadeRecord, Record
+
+
+def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
+    """Carries out ``plan``, and keeps ``record`` true by ``save``: before the first change, between, and at the end.
+
+    Everything is attached, or nothing is: on any error what this call did is undone before the error is raised. What
+    could not be undone is left in the record.
+    """
+    binds = plan.to_mount
+    old_mounts, old_made = list(record["mounts"]), list(record["made"])
+    points = [point for bind in binds for point in bind.create]
+    made: list[MadeRecord] = [
+        {
+            "path": point.path,
+            "kind": "directory" if point.directory else "file",
+            "filesystem": point.filesystem,
+            "identity": None,
+        }
+        for point in points
+    ]
+    record["made"] = old_made + made
+    record["mounts"] = old_mounts + [
+        {
+            "origin": bind.request.origin,
+            "requested": bind.request.as_mount(),
+            "resolved": bind.target.path if bind.target else "",
+            "source": {"dev": bind.source.stat.dev, "ino": bind.source.stat.ino},
+            "attached": bind.source.attached,
+        }
+        for bind in binds
+    ]
+    record["phase"] = "intent"
+    try:
+        save()
+        targets = [_make(plan.rootfs, bind) for bind in binds]
+        for entry, point in zip(made, points, strict=True):
+            entry["identity"] = identity_of(point.stat, is_overlay=plan.rootfs.is_overlay)
+        record["phase"] = "made"
+        save()
+        for bind, fd in zip(binds, targets, strict=True):
+            _attach(plan.namespace, bind, fd)
+        record["phase"] = "done"
+        save()
+    except BaseException as failure:
+        done: Record = {**record, "mounts": record["mounts"][len(old_mounts) :], "made": made}
+        try:
+            undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True)
+        except LeftoverError as leftover:
+            raise LeftoverError(f"{failure}; then {leftover.problem}", hint=leftover.hint) from failure
+        finally:
+            record["mounts"] = old_mounts + done["mounts"]
+            record["made"] = old_made + done["made"]
+            record["phase"] = "done"
+        raise
+
+
+def _make(rootfs: Rootfs, bind: Bind) -> int:
+    assert bind.target is not None
+    try:
+        return rootfs.make(bind.target)
+    except HookError as problem:
+        problem.where = problem.where or bind.request.at("destination")
+        raise
+
+
+def _attach(namespace: Namespace, bind: Bind, fd: int) -> None:
+    assert bind.target is not None
+    try:
+        bind.source.attach(fd)
+    except OSError as reason:
+        hint = {
+            errno.ENOSPC: "the limit /proc/sys/fs/mount-max is reached",
+            errno.ENOENT: "the mount point was removed at this moment",
+        }.get(reason.errno or 0, "")
+        where = bind.request.at("destination")
+        raise KernelError("move_mount", bind.target.path, reason, where=where, hint=hint) from reason
+    known = bind.source.attached
+    if len(known) <= len(bind.source.submounts):
+        # Submounts that lay hidden below others could not be opened in the detached tree; now they can be listed.
+        table = namespace.proc.mounts()
+        ids = {entry["id"] for entry in known}
+        for info in below_mount(table, known[0]["id"]):
+            if info.id not in ids:
+                known.append(
+                    {"id": info.id, "unique": None, "root": info.root, "source": info.source, "type": info.type}
+                )
+
+
+def identity_of(stat: linux.Stat | None, *, is_overlay: bool) -> Identity | None:
+    """How an object that was made is known again. Not by device and inode on overlayfs, where they change."""
+    if stat is None:
+        return None
+    return {
+        "uid": stat.uid,
+        "gid": stat.gid,
+        "born": stat.born,
+        "dev": None if is_overlay else stat.dev,
+        "ino": None if is_overlay else stat.ino,
+    }
+
+
+# -- the way back ----------------------------------------------------------------------------------------------------
+
+
+def undo(
+    record: Record, proc: Proc, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
+) -> list[str]:
+    """Takes down what ``record`` says was done, the last first, and strikes it from the record.
+
+    ``here`` tells that the mounts are in the namespace we are in; otherwise they are gone with their own. ``rootfs``
+    is None where it is gone. ``keep`` is asked for each thing made whether somebody else needs it. Returns remarks on
+    what was left standing because it is no longer what we made. LeftoverError when something resists.
+    """
+    problems: list[str] = []
+    if here:
+        for mount in reversed(list(record["mounts"])):
+            try:
+                detach(mount["attached"], mount["resolved"], proc)
+            except (OSError, HookError) as reason:
+                problems.append(f"{mount['resolved']}: {reason}")
+            else:
+                record["mounts"].remove(mount)
+    else:
+        record["mounts"] = []
+    remarks: list[str] = []
+    for made in [] if record["mounts"] else reversed(list(record["made"])):
+        try:
+            remark = _unmake(record, made, rootfs, keep, here=here)
+        except OSError as reason:
+            problems.append(f"{made['path']}: {reason.strerror}")
+            continue
+        record["made"].remove(made)
+        if remark:
+            remarks.append(f"{made['path']} is left standing: {remark}")
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise LeftoverError(f"could not undo {problems[0]}{more}", hint="it stays in the state file")
+    return remarks
+
+
+def _unmake(
+    record: Record, made: MadeRecord, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
+) -> str:
+    """Removes one thing that was made, or tells why it must stand. "" when it is gone. OSError."""
+    on_tmpfs = made["filesystem"] == "tmpfs"
+    if rootfs is None or (on_tmpfs and not here):
+        return ""
+    found = rootfs.find(made["path"])
+    if found is None:
+        return ""
+    try:
+        if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
+            raise OSError(errno.EBUSY, "something else is mounted on it")
+        stranger = _difference(record, made, found.stat)
+        if stranger:
+            return stranger
+        if made["identity"] is None:
+            made["identity"] = identity_of(found.stat, is_overlay=rootfs.is_overlay)
+        if keep(made):
+            return ""
+        rootfs.remove(found)
+    except OSError as reason:
+        if reason.errno != errno.ENOTEMPTY:
+            raise
+        return "it is not empty"
+    finally:
+        found.close()
+    return ""
+
+
+def _difference(record: Record, made: MadeRecord, stat: linux.Stat) -> str:
+    """Why the object that stands there now is not the one that was made; "" if it is."""
+    directory = made["kind"] == "directory"
+    if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):
+        return f"it is no longer a {made['kind']}"
+    if not directory and stat.size:
+        return "it is not empty"
+    known = made["identity"]
+    if known is None:
+        if stat.uid != os.geteuid() or stat.born is None or stat.born < record["created"]:
+            return "it was there before"
+        return ""
+    if (stat.uid, stat.gid) != (known["uid"], known["gid"]):
+        return "its owner has changed"
+    is_other = known["born"] is not None and stat.born != known["born"]
+    if known["ino"] is not None and (stat.dev, stat.ino) != (known["dev"], known["ino"]):
+        is_other = True
+    return "it was made by somebody else" if is_other else ""

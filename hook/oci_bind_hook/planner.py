@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From requests to a plan: every request resolved before anything is changed.
+
+A dry-run describes the plan, a real run attaches it; there is no other way to either.
+"""
+
+from __future__ import annotations
+
+from .errors import EscapeError, HookError, UnavailableError
+from .proc import Namespace
+from .rootfs import Cover, MountPoint, Rootfs, Target
+from .trees import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .plan import Request
+
+
+class Bind:
+    """A request that was resolved: its ``source``, its ``target``, and the ``action``, "mount" or "present".
+
+    ``create`` is what must be made for it first. ``problem`` tells why it cannot be done.
+    """
+
+    def __init__(self, request: Request, source: Source) -> None:
+        self.request = request
+        self.source = source
+        self.target: Target | None = None
+        self.action = "mount"
+        self.create: list[MountPoint] = []
+        self.warnings = list(request.warnings)
+        self.problem: HookError | None = None
+
+
+class Plan:
+    """What would be done: ``binds`` in their order, and ``uses``, all paths of the rootfs that the mounts stand on."""
+
+    def __init__(self, rootfs: Rootfs, namespace: Namespace) -> None:
+        self.rootfs = rootfs
+        self.namespace = namespace
+        self.binds: list[Bind] = []
+        self.uses: set[str] = set()
+
+    @property
+    def problems(self) -> list[HookError]:
+        return [bind.problem for bind in self.binds if bind.problem is not None]
+
+    @property
+    def to_mount(self) -> list[Bind]:
+        return [bind for bind in self.binds if bind.action == "mount"]
+
+
+class Planner:
+    """Resolves requests one after the other, each seeing the mounts planned before it.
+
+    ``recorded`` are the binds of an earlier run for the same container, in OCI words: they are there already.
+    """
+
+    def __init__(
+        self,
+        rootfs: Rootfs,
+        namespace: Namespace,
+        recorded: Sequence[object] = (),
+        *,
+        allow_shared: bool = False,
+    ) -> None:
+        self.plan = Plan(rootfs, namespace)
+        self.rootfs = rootfs
+        self.namespace = namespace
+        self.recorded = recorded
+        self.allow_shared = allow_shared
+        self._by_cover: dict[int, Bind] = {}
+        self._paths: dict[Request, str] = {}
+
+    def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
+        """The plan for ``requests``; ``sources`` has one for every bind among them, in the same order."""
+        rest = iter(sources)
+        for request in requests:
+            if request.is_bind:
+                bind = Bind(request, next(rest))
+                self.plan.binds.append(bind)
+                try:
+                    self._resolve(bind)
+                except HookError as problem:
+                    problem.where = problem.where or request.at("destination")
+                    bind.problem = problem
+            else:
+                self._pass(request)
+        self._find_hidden(requests)
+        return self.plan
+
+    def _pass(self, request: Request) -> None:
+        """Takes note of a mount that only the runtime makes. Where it fails, that is the runtime's business."""
+        if request.type == "remount":
+            return
+        try:
+            target = self.rootfs.resolve(request.destination)
+        except HookError:
+            return
+        self.plan.uses.update(target.uses)
+        self._paths[request] = target.path
+        if self.namespace.assumed and self.namespace.kind == "container":
+            self.rootfs.cover(target, Cover(request.type))
+
+    def _resolve(self, bind: Bind) -> None:
+        request, source = bind.request, bind.source
+        target = bind.target = self.rootfs.resolve(request.destination)
+        self._paths[request] = target.path
+        self.plan.uses.update(target.uses)
+        if self._is_present(bind, target):
+            bind.action = "present"
+            if self.namespace.assumed:
+                self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
+            return
+        if request.unsupported:
+            raise UnavailableError(request.unsupported, where=request.at("options"))
+        if source.error:
+            raise source.error
+        self.rootfs.admit(target, directory=source.is_folder)
+        self._check_leak(bind, target)
+        cover = Cover("bind", source.fd)
+        self._by_cover[id(cover)] = bind
+        bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+
+    def _is_present(self, bind: Bind, target: Target) -> bool:
+        request, source, stat = bind.request, bind.source, target.last.stat
+        if request.as_mount() in self.recorded:
+            return True
+        if not request.from_config:
+            return False
+        if self.namespace.assumed and self.namespace.kind == "container":
+            return True
+        if stat is None or not stat.mount_root:
+            return False
+        is_same = source.error is None and (stat.dev, stat.ino) == (source.stat.dev, source.stat.ino)
+        if self.namespace.kind != "container":
+            return is_same
+        if not is_same:
+            bind.warnings.append("something else than the source is mounted there: left to the runtime")
+        return True
+
+    def _find_hidden(self, requests: Sequence[Request]) -> None:
+        """A bind of config.json that the runtime made and then hid below a later mount must not be made again."""
+        if self.namespace.kind != "container":
+            return
+        for bind in self.plan.to_mount:
+            path = self._paths.get(bind.request)
+            if path is None or not bind.request.from_config:
+                continue
+            for request in requests[requests.index(bind.request) + 1 :]:
+                if request.from_config and path.startswith(self._paths.get(request, path) + "/"):
+                    bind.action, bind.problem, bind.create = "present", None, []
+                    bind.warnings.append(f"hidden by the later mount on {request.destination}")
+
+    def _check_leak(self, bind: Bind, target: Target) -> None:
+        """Refuses to attach below a mount that shares its changes with the host, which nobody would undo there."""
+        anchor = target.anchor
+        planned = self._by_cover.get(id(anchor.cover))
+        if planned is not None:
+            info = planned.source.info
+            is_shared = planned.request.propagation in ("shared", "rshared") and bool(info and info.shared)
+        elif anchor.stat is None or (self.namespace.assumed and self.namespace.kind == "container"):
+            return
+        else:
+            info = self.namespace.mount_of(anchor.stat)
+            is_shared = info is not None and info.shared is not None
+            if is_shared and self.namespace.entered:
+                groups = {other.shared for other in self.namespace.started_in()}
+                is_shared = info is not None and info.shared in groups
+        if not is_shared:
+            return
+        if self.namespace.kind == "runtime" or self.allow_shared:
+            bind.warnings.append(f"{target.path} is below a shared mount: the bind shows in other namespaces as well")
+            return
+        raise EscapeError(
+            f"{target.path} is below a mount that is shared with the host: the bind would appear there and stay",
+            hint="--allow-shared allows it",
+        )
+
+
+def describe(plan: Plan) -> list[dict[str, object]]:
+    """The binds of a plan as schemas/plan.json has them."""
+    return [_describe(bind) for bind in plan.binds]
+
+
+def _describe(bind: Bind) -> dict[str, object]:
+    request, source, target = bind.request, bind.source, bind.target
+    return {
+        "origin": request.origin,
+        "source": source.path,
+        "destination": request.destination,
+        "resolved": target.path if target else None,
+        "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
+        "create": [{"path": p.path, "kind": "directory" if p.directory else "file"} for p in bind.create],
+        "attributes": source.attributes(),
+        "propagation": request.propagation,
+        "action": bind.action,
+        "warnings": bind.warnings,
+    }

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What procfs tells: this process's mounts and namespaces, and whether another process still lives.
+
+Held by fd from the start, because ``/proc`` may be anything once another mount namespace has been entered. Pid
+numbers are those of the procfs instance, which need not be those of this process (createContainer runs in the
+container's pid namespace, below the host's ``/proc``).
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MountInfo:
+    """One line of mountinfo, proc_pid_mountinfo(5).
+
+    ``id`` and ``parent`` are mount ids, ``dev`` is the file system's device as os.makedev gives it, ``root`` the part
+    of the file system that is mounted, ``mount_point`` where, below this process's ``/``. ``shared`` is the number of
+    its peer group, or None. ``type`` and ``source`` name the file system.
+    """
+
+    __slots__ = ("dev", "id", "mount_point", "parent", "root", "shared", "source", "type")
+
+    def __init__(self, line: str) -> None:
+        fields = line.split(" ")
+        dash = fields.index("-", 6)
+        self.id = int(fields[0])
+        self.parent = int(fields[1])
+        major, minor = fields[2].split(":")
+        self.dev = os.makedev(int(major), int(minor))
+        self.root = unescape(fields[3])
+        self.mount_point = unescape(fields[4])
+        groups = [int(tag[7:]) for tag in fields[6:dash] if tag.startswith("shared:")]
+        self.shared = groups[0] if groups else None
+        self.type = unescape(fields[dash + 1])
+        self.source = unescape(fields[dash + 2])
+
+
+def unescape(field: str) -> str:
+    r"""A field of mountinfo as it was: the kernel writes space, tab, newline, backslash and # as \ooo."""
+    if "\\" not in field:
+        return field
+    head, *tails = field.split("\\")
+    return head + "".join(chr(int(tail[:3], 8)) + tail[3:] for tail in tails)
+
+
+class Proc:
+    """procfs, seen from this process. OSError where ``/proc`` is not procfs."""
+
+    def __init__(self) -> None:
+        self.fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if linux.fstatfs_type(self.fd) != linux.PROC_SUPER_MAGIC:
+            raise OSError("/proc is not procfs")
+
+    def open(self, name: str) -> int:
+        """An fd of a file below /proc/self; mountinfo goes on telling of the namespace it was opened in."""
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+
+    def _read(self, name: str) -> str:
+        fd = self.open(name)
+        try:
+            return read_text(fd)
+        finally:
+            os.close(fd)
+
+    def mounts(self) -> list[MountInfo]:
+        """The mounts that this process sees now, in the order of the kernel: a parent before its children."""
+        return parse_mountinfo(self._read("mountinfo"))
+
+    def mount_namespace(self) -> int:
+        """The inode number of this process's mount namespace, namespaces(7)."""
+        return os.stat("ns/mnt", dir_fd=self.fd).st_ino
+
+    def pids(self) -> list[int]:
+        """This process's pid in each pid namespace, from that of procfs down to its own (NSpid)."""
+        return [int(number) for number in self._status("NSpid").split()]
+
+    def parent(self) -> int:
+        """The pid of the parent, as this procfs numbers it."""
+        return int(self._status("PPid"))
+
+    def _status(self, key: str) -> str:
+        for line in self._read("status").splitlines():
+            name, _, value = line.partition(":")
+            if name == key:
+                return value.strip()
+        return "0"
+
+    def in_user_namespace(self) -> bool:
+        """Whether user ids are not the machine's own, user_namespaces(7)."""
+        return self._read("uid_map").split() != ["0", "0", "4294967295"]
+
+    def pid_of(self, pidfd: int) -> int:
+        """The pid of a process held by pidfd, as this procfs numbers it; -1 when it is gone, pidfd_open(2)."""
+        for line in self._read(f"fdinfo/{pidfd}").splitlines():
+            if line.startswith("Pid:"):
+                return int(line[4:])
+        return -1
+
+    def start_time(self, pid: int) -> int | None:
+        """When process ``pid`` started, in clock ticks since boot; None when it is gone or a zombie."""
+        try:
+            stat = self._read(f"../{pid}/stat")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        fields = stat[stat.rindex(")") + 2 :].split()
+        return None if fields[0] in "ZX" else int(fields[19])
+
+    def umount_file(self, fd: int) -> None:
+        """Detaches the mount whose root is the file ``fd``: a file cannot be entered, and has no name to trust."""
+        os.fchdir(self.fd)
+        linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
+
+
+def read_text(fd: int) -> str:
+    """All that is left to read of ``fd``, as file names are decoded."""
+    chunks = []
+    while chunk := os.read(fd, 1 << 16):
+        chunks.append(chunk)
+    return os.fsdecode(b"".join(chunks))
+
+
+def parse_mountinfo(text: str) -> list[MountInfo]:
+    """The lines of a mountinfo file."""
+    return [MountInfo(line) for line in text.split("\n") if line]
+
+
+def boot_id() -> str:
+    """The random id of this boot of the kernel, random(4)."""
+    fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return read_text(fd).strip()
+    finally:
+        os.close(fd)
+
+
+def below_mount(table: Iterable[MountInfo], top: int) -> list[MountInfo]:
+    """The mounts on and below the mount ``top``, each after the one it stands on."""
+    children: dict[int, list[MountInfo]] = {}
+    for info in table:
+        children.setdefault(info.parent, []).append(info)
+    found: list[MountInfo] = []
+    pending = [top]
+    while pending:
+        below = children.pop(pending.pop(), [])
+        found += below
+        pending += [info.id for info in below]
+    return found
+
+
+class Namespace:
+    """The mount namespace in which the binds are attached.
+
+    ``kind`` is "container" where the runtime made it for the container, else "runtime". ``entered`` tells that it
+    is not the one we were started in. ``assumed`` is a dry-run's: what the runtime would have mounted is taken as done.
+    """
+
+    def __init__(self, proc: Proc, kind: str, *, assumed: bool = False) -> None:
+        self.proc = proc
+        self.kind = kind
+        self.assumed = assumed
+        self.entered = False
+        self.inode = proc.mount_namespace()
+        self._before = proc.open("mountinfo")
+        self._tables: dict[str, list[MountInfo]] = {}
+
+    def enter(self, pidfd: int) -> None:
+        """Enters the mount namespace of the process ``pidfd``; nothing can be imported afterwards. OSError."""
+        linux.enter_mount_namespace(pidfd)
+        inode = self.proc.mount_namespace()
+        self.entered = inode != self.inode
+        self.inode = inode
+
+    def started_in(self) -> list[MountInfo]:
+        """The mounts of the namespace that we were started in, whatever we have entered since."""
+        if "before" not in self._tables:
+            self._tables["before"] = parse_mountinfo(read_text(self._before))
+        return self._tables["before"]
+
+    def here(self) -> list[MountInfo]:
+        """The mounts of the namespace we are in, as they were before our first change."""
+        if not self.entered:
+            return self.started_in()
+        if "here" not in self._tables:
+            self._tables["here"] = self.proc.mounts()
+        return self._tables["here"]
+
+    def mount_of(self, stat: linux.Stat) -> MountInfo | None:
+        """The mount through which an object was reached, if this namespace has it."""
+        return next((info for info in self.here() if info.id == stat.mnt_id), None)
+
+    def is_own_tmpfs(self, stat: linux.Stat, rootfs: str) -> bool:
+        """Whether an object is on a tmpfs that nobody but this container has: one that the runtime made for it."""
+        info = self.mount_of(stat)
+        if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":
+            return False
+        inside = rootfs + "/"
+        others = self.started_in() if self.entered else [m for m in self.here() if not m.mount_point.startswith(inside)]
+        return all(other.dev != info.dev for other in others)

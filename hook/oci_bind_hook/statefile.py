@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where it is recorded what was done: one state file for each container, in a folder that only we can write.
+
+``<folder>/<id>.json`` holds the record, as schemas/state-file.json describes it. It is written beside and renamed, so
+that it is always whole. Locks are files beside it that exist only while they are held.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat as modes
+import time
+
+from . import linux
+from .errors import DataError, RecordError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Literal, TypedDict
+
+    from .proc import Proc
+
+    class ObjectRecord(TypedDict):
+        """A file or folder, by device (os.makedev) and inode number."""
+
+        dev: int
+        ino: int
+
+    class PathRecord(ObjectRecord):
+        """The bundle, and where it was."""
+
+        path: str
+
+    class RootfsRecord(PathRecord):
+        """The rootfs; on overlayfs device and inode numbers change with every mount of it."""
+
+        overlay: bool
+
+    class NamespaceRecord(TypedDict):
+        """The mount namespace that was mounted in: one that the runtime made, or its own."""
+
+        kind: str
+        inode: int
+
+    class InitRecord(TypedDict):
+        """The container's first process: pid as the host's procfs numbers it, start in clock ticks since boot."""
+
+        pid: int
+        start: int
+
+    class AttachedRecord(TypedDict):
+        """One mount that was attached: its id, the one never used again (Linux 6.8), and what mountinfo says of it."""
+
+        id: int
+        unique: int | None
+        root: str
+        source: str
+        type: str
+
+    class MountRecord(TypedDict):
+        """One bind: who asked for what, where it led, and the mounts it consists of, the top first."""
+
+        origin: str
+        requested: dict[str, object]
+        resolved: str
+        source: ObjectRecord
+        attached: list[AttachedRecord]
+
+    class Identity(TypedDict):
+        """How a file or folder that was made is known again."""
+
+        uid: int
+        gid: int
+        born: int | None
+        dev: int | None
+        ino: int | None
+
+    class MadeRecord(TypedDict):
+        """One file or folder that was made to be mounted on; ``identity`` None until it is known that it was."""
+
+        path: str
+        kind: str
+        filesystem: str
+        identity: Identity | None
+
+    class Record(TypedDict):
+        """All that was done for one container, and all that is needed to undo it."""
+
+        version: Literal[1]
+        id: str
+        phase: str
+        created: int
+        boot: str
+        stage: str
+        bundle: PathRecord
+        rootfs: RootfsRecord
+        namespace: NamespaceRecord
+        init: InitRecord | None
+        mounts: list[MountRecord]
+        uses: list[str]
+        made: list[MadeRecord]
+
+
+MAX_BYTES = 16 * 1024 * 1024
+_SUFFIX = ".json"
+
+
+def now() -> int:
+    """The time in nanoseconds since the epoch on the clock of the kernel's inode timestamps."""
+    return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
+
+
+class Lock:
+    """An exclusive lock, flock(2), on a file that is removed when it is let go."""
+
+    def __init__(self, folder: int, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        while True:
+            self._fd = os.open(name, flags, 0o600, dir_fd=folder)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            if os.fstat(self._fd).st_nlink:
+                return
+            # Whoever held it before us has removed it meanwhile: the next one would lock another file.
+            os.close(self._fd)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.unlink(self._name, dir_fd=self._folder)
+        os.close(self._fd)
+
+
+class StateFolder:
+    """The folder of state files, held by fd: it is found again whatever namespace has been entered since.
+
+    ``parse`` turns the bytes and the name of a state file into a record, or raises DataError. RecordError for every
+    failure, naming the file and what to do.
+    """
+
+    def __init__(self, path: str, fd: int, parse: Callable[[bytes, str], Record]) -> None:
+        self.path = path
+        self._fd = fd
+        self._parse = parse
+
+    @classmethod
+    def open(cls, path: str, parse: Callable[[bytes, str], Record], *, create: bool) -> StateFolder | None:
+        """The folder at ``path``; where it is missing it is made with mode 0700, or None without ``create``.
+
+        RecordError where it is a link, or where anybody but us may write it.
+        """
+        try:
+            if create:
+                os.makedirs(path, 0o700, exist_ok=True)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as reason:
+            raise RecordError(f"the state folder {path} cannot be opened: {reason.strerror}", hint="--root") from reason
+        stat = os.fstat(fd)
+        if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
+            os.close(fd)
+            raise RecordError(
+                f"the state folder {path} is owned by uid {stat.st_uid} with mode {stat.st_mode & 0o7777:04o}",
+                hint=f"it must belong to uid {os.geteuid()} alone: mode 0700",
+            )
+        return cls(path, fd, parse)
+
+    def lock_id(self, container: str) -> Lock:
+        """Waits until nobody else works on the container ``container``. Taken before any lock of a rootfs."""
+        return self._lock(f"{container}.lock")
+
+    def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> Lock:
+        """Waits until nobody else resolves, makes or removes mount points in this rootfs."""
+        dev, ino = (stat.st_dev, stat.st_ino) if isinstance(stat, os.stat_result) else (stat["dev"], stat["ino"])
+        return self._lock(f"{dev}:{ino}.rootfs")
+
+    def _lock(self, name: str) -> Lock:
+        try:
+            return Lock(self._fd, name)
+        except OSError as reason:
+            raise RecordError(f"{self.path}/{name} cannot be locked: {reason.strerror}") from reason
+
+    def load(self, container: str) -> Record | None:
+        """The record of a container, None where there is none."""
+        name = container + _SUFFIX
+        path = f"{self.path}/{name}"
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+        except FileNotFoundError:
+            return None
+        except OSError as reason:
+            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}") from reason
+        try:
+            data = _read_own(fd, path)
+            record = self._parse(data, path)
+        except DataError as problem:
+            raise RecordError(str(problem), hint="it is no record of this version; move it away") from problem
+        except OSError as reason:
+            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}") from reason
+        finally:
+            os.close(fd)
+        if record["id"] != container:
+            raise RecordError(f'the state file {path} is of the container "{record["id"]}"', hint="move it away")
+        return record
+
+    def save(self, record: Record) -> None:
+        """Writes a record, beside and renamed: a reader finds the old one or the new one, whole."""
+        name = record["id"] + _SUFFIX
+        beside = record["id"] + ".new"
+        data = json.dumps(record, separators=(",", ":")).encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            try:
+                fd = os.open(beside, flags, 0o600, dir_fd=self._fd)
+            except FileExistsError:
+                # Somebody was killed while writing: we hold the lock, so nobody is writing now.
+                os.unlink(beside, dir_fd=self._fd)
+                fd = os.open(beside, flags, 0o600, dir_fd=self._fd)
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(fd, data[written:])
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(beside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except OSError as reason:
+            raise RecordError(f"the state file {self.path}/{name} cannot be written: {reason.strerror}") from reason
+
+    def remove(self, container: str) -> None:
+        """Forgets a container. Nothing is wrong where nothing was known of it."""
+        for suffix in (_SUFFIX, ".new"):
+            try:
+                os.unlink(container + suffix, dir_fd=self._fd)
+            except FileNotFoundError:
+                pass
+            except OSError as reason:
+                path = f"{self.path}/{container}{suffix}"
+                raise RecordError(f"the state file {path} cannot be removed: {reason.strerror}") from reason
+
+    def neighbours(self, record: Record, proc: Proc, boot: str) -> list[Record]:
+        """The records of all other live containers on the same rootfs. The caller holds the rootfs's lock."""
+        rootfs = (record["rootfs"]["dev"], record["rootfs"]["ino"])
+        found = []
+        for container in self._containers():
+            other = self.load(container) if container != record["id"] else None
+            if other and (other["rootfs"]["dev"], other["rootfs"]["ino"]) == rootfs and is_live(other, proc, boot):
+                found.append(other)
+        return found
+
+    def _containers(self) -> Iterator[str]:
+        for name in sorted(os.listdir(self._fd)):
+            if name.endswith(_SUFFIX):
+                yield name[: -len(_SUFFIX)]
+
+    def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool:
+        """Gives what was made to a neighbour that uses it too, which removes it some day. False if nobody does."""
+        for other in neighbours:
+            if made["path"] in other["uses"]:
+                if all(known["path"] != made["path"] for known in other["made"]):
+                    other["made"].append(made)
+                    other["made"].sort(key=lambda known: known["path"].count("/"))
+                    self.save(other)
+                return True
+        return False
+
+
+class Unrecorded(StateFolder):
+    """Stands in for a folder that this process may not write: nothing is known, kept or locked."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def _lock(self, name: str) -> Lock:
+        return Unlocked()
+
+    def load(self, container: str) -> Record | None:
+        return None
+
+    def save(self, record: Record) -> None:
+        pass
+
+    def remove(self, container: str) -> None:
+        pass
+
+    def neighbours(self, record: Record, proc: Proc, boot: str) -> list[Record]:
+        return []
+
+
+class Unlocked(Lock):
+    """A lock on nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _read_own(fd: int, path: str) -> bytes:
+    """A state file that is ours alone. RecordError for anything else that was put in its place."""
+    stat = os.fstat(fd)
+    if not modes.S_ISREG(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o077 or stat.st_nlink != 1:
+        raise RecordError(f"{path} is not a state file of ours", hint="regular, own, mode 0600, one link; move it away")
+    if stat.st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    chunks = []
+    while chunk := os.read(fd, 1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def is_live(record: Record, proc: Proc, boot: str) -> bool:
+    """Whether the container of a record may still be there: same boot, and its first process runs, if it has one."""
+    if record["boot"] != boot:
+        return False
+    init = record["init"]
+    return init is None or proc.start_time(init["pid"]) == init["start"]

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detached trees of mounts: cloned from a source, given their attributes, attached, and found again by their ids.
+
+A source is held by fd from the moment it was found. Its tree gets all attributes before it is attached, so that no
+instant exists in which it is visible without them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+
+from . import linux
+from .errors import HookError, KernelError, LeftoverError, MissingError, UnavailableError
+from .proc import MountInfo, Namespace, Proc, below_mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .plan import Request
+    from .statefile import AttachedRecord
+
+_FLAGS = {
+    "ro": linux.MOUNT_ATTR_RDONLY,
+    "nosuid": linux.MOUNT_ATTR_NOSUID,
+    "nodev": linux.MOUNT_ATTR_NODEV,
+    "noexec": linux.MOUNT_ATTR_NOEXEC,
+    "nodiratime": linux.MOUNT_ATTR_NODIRATIME,
+    "nosymfollow": linux.MOUNT_ATTR_NOSYMFOLLOW,
+}
+_ATIMES = {
+    "noatime": linux.MOUNT_ATTR_NOATIME,
+    "relatime": linux.MOUNT_ATTR_RELATIME,
+    "strictatime": linux.MOUNT_ATTR_STRICTATIME,
+}
+# The same attributes as statvfs(3) tells them of a mount.
+_STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
+_STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
+
+_PROPAGATIONS = {
+    "private": linux.MS_PRIVATE,
+    "slave": linux.MS_SLAVE,
+    "shared": linux.MS_SHARED,
+    "unbindable": linux.MS_UNBINDABLE,
+}
+
+FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
+FDS_BESIDES = 64
+DETACH_TRIES = 16  # each a new look at mountinfo, for a mount that is renamed while we look
+
+
+class Source:
+    """The source of a bind, held by fd from the moment it was found; ``error`` tells why it was not.
+
+    ``root type filesystem`` say what is mounted of which file system, as mountinfo does. ``submounts`` are the mounts
+    below it, relative path and line of mountinfo.
+    """
+
+    def __init__(self, request: Request, bundle: str, namespace: Namespace) -> None:
+        self.request = request
+        self.path = os.path.join(bundle, request.source)
+        self.fd = -1
+        self.error: HookError | None = None
+        self.attached: list[AttachedRecord] = []
+        self.submounts: list[tuple[str, MountInfo]] = []
+        self.info: MountInfo | None = None
+        try:
+            self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+        except OSError as reason:
+            problem = f"the source {self.path} cannot be opened: {reason.strerror}"
+            self.error = MissingError(problem, where=request.at("source"))
+            return
+        self.stat = linux.statx(self.fd)
+        self._locate(namespace)
+
+    @property
+    def is_folder(self) -> bool:
+        return modes.S_ISDIR(self.stat.mode)
+
+    def _locate(self, namespace: Namespace) -> None:
+        table = namespace.started_in()
+        self.info = next((info for info in table if info.id == self.stat.mnt_id), None)
+        self.root = "/"
+        if self.info is None:
+            return
+        path = os.readlink(f"fd/{self.fd}", dir_fd=namespace.proc.fd)
+        inside = path[len(self.info.mount_point.rstrip("/")) :]
+        self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
+        if self.request.recursive:
+            prefix = path.rstrip("/") + "/"
+            below = [info for info in below_mount(table, self.info.id) if info.mount_point.startswith(prefix)]
+            self.submounts = [(info.mount_point[len(prefix) :], info) for info in below]
+
+    def attributes(self) -> list[str]:
+        """The attributes of the mount as it will be, those kept from the source included, in a fixed order."""
+        flags = os.fstatvfs(self.fd).f_flag if self.error is None else 0
+        wanted = {**self.request.deep, **self.request.top}
+        words = [word for word, bit in _STATVFS.items() if wanted.get(word, bool(flags & bit))]
+        kept = next((word for word, bit in _STATVFS_ATIMES.items() if flags & bit), "")
+        atime = str(wanted.get("atime", kept))
+        return [*words, atime] if atime else words
+
+    def clone(self) -> None:
+        """Turns ``fd`` into a detached copy of the source's tree, with all attributes set. KernelError."""
+        request = self.request
+        try:
+            tree = linux.open_tree(self.fd, clone=True, recursive=request.recursive)
+        except OSError as reason:
+            hint = ""
+            if reason.errno == errno.EINVAL:
+                hint = "it is unbindable, or mounts below it are locked and need rbind"
+            elif reason.errno == errno.EPERM:
+                hint = "CAP_SYS_ADMIN is needed"
+            raise KernelError("open_tree", self.path, reason, where=request.at("source"), hint=hint) from reason
+        os.close(self.fd)
+        self.fd = tree
+        try:
+            self._set_attributes()
+        except OSError as reason:
+            hint = "an attribute of the source is locked" if reason.errno == errno.EPERM else ""
+            raise KernelError("mount_setattr", self.path, reason, where=request.at("options"), hint=hint) from reason
+        self._identify()
+
+    def _set_attributes(self) -> None:
+        request = self.request
+        whole = request.propagation.startswith("r")
+        propagation = _propagation(request.propagation)
+        attr_set, attr_clr = _bits(request.deep)
+        if attr_set or attr_clr or whole:
+            linux.mount_setattr(
+                self.fd, recursive=True, attr_set=attr_set, attr_clr=attr_clr, propagation=propagation if whole else 0
+            )
+        attr_set, attr_clr = _bits(request.top)
+        if attr_set or attr_clr or not whole:
+            linux.mount_setattr(
+                self.fd, recursive=False, attr_set=attr_set, attr_clr=attr_clr, propagation=0 if whole else propagation
+            )
+
+    def _identify(self) -> None:
+        """Keeps the ids of the mounts in the detached tree: by them they are found again, wherever they are moved."""
+        self.attached = [_identity(self.fd, self.root, self.info)]
+        for path, info in self.submounts:
+            try:
+                fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            except OSError:
+                continue
+            found = _identity(fd, info.root, info)
+            if all(known["id"] != found["id"] for known in self.attached):
+                self.attached.append(found)
+            os.close(fd)
+
+    def attach(self, target: int) -> None:
+        """Attaches the tree on top of ``target``. OSError; what was attached then is found by its recorded id."""
+        linux.move_mount(self.fd, target)
+        # Attaching below a shared mount makes the tree shared again, whatever it was.
+        propagation = self.request.propagation
+        linux.mount_setattr(self.fd, recursive=propagation.startswith("r"), propagation=_propagation(propagation))
+        flags = os.fstatvfs(self.fd).f_flag
+        for attribute, value in {**self.request.deep, **self.request.top}.items():
+            if value is True and not flags & _STATVFS[attribute]:
+                raise OSError(errno.EIO, f'the mount did not become "{attribute}"')
+
+
+def _bits(attributes: dict[str, bool | str]) -> tuple[int, int]:
+    attr_set = attr_clr = 0
+    for attribute, value in attributes.items():
+        if attribute == "atime":
+            attr_clr |= linux.MOUNT_ATTR__ATIME
+            attr_set |= _ATIMES[str(value)]
+        elif value:
+            attr_set |= _FLAGS[attribute]
+        else:
+            attr_clr |= _FLAGS[attribute]
+    return attr_set, attr_clr
+
+
+def _propagation(word: str) -> int:
+    return _PROPAGATIONS.get(word) or _PROPAGATIONS[word[1:]]
+
+
+def _identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
+    return {
+        "id": linux.statx(fd).mnt_id,
+        "unique": linux.unique_mount_id(fd),
+        "root": root,
+        "source": info.source if info else "",
+        "type": info.type if info else "",
+    }
+
+
+def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
+    """The sources of all binds among ``requests``, held by fd. UnavailableError for more than there can be fds."""
+    binds = [request for request in requests if request.is_bind]
+    limit = linux.raise_open_files()
+    if len(binds) * FDS_PER_BIND + FDS_BESIDES > limit:
+        raise UnavailableError(
+            f"{len(binds)} binds need more than the {limit} open files that are allowed",
+            hint="raise the hard limit RLIMIT_NOFILE of the runtime",
+        )
+    return [Source(request, bundle, namespace) for request in binds]
+
+
+def clone_sources(sources: Iterable[Source]) -> None:
+    """Clones every source that was found, while we are in their namespace: from another one it is refused.
+
+    A source of config.json that cannot be cloned is an error only if the hook has to mount it.
+    """
+    for source in sources:
+        if source.error is None and not source.request.unsupported:
+            try:
+                source.clone()
+            except KernelError as problem:
+                if not source.request.from_config:
+                    raise
+                source.error = problem
+
+
+def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc) -> None:
+    """Unmounts the tree whose mounts are ``attached``, the top first, from the namespace we are in.
+
+    Nothing is done where it is not mounted any more. LeftoverError where somebody mounted something on or below it,
+    or where it cannot be reached. The path that mountinfo tells is only a hint: what counts is the id of what is
+    opened there, and what is unmounted is what is held.
+    """
+    top = attached[0]
+    for _ in range(DETACH_TRIES):
+        table = proc.mounts()
+        info = next((info for info in table if info.id == top["id"]), None)
+        if info is None or not _may_be(top, info):
+            return
+        try:
+            fd = os.open(info.mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            is_reached = linux.statx(fd).mnt_id == info.id
+            if is_reached and top["unique"] is not None and linux.unique_mount_id(fd) != top["unique"]:
+                return
+            known = {entry["id"] for entry in attached}
+            foreign = [below for below in below_mount(table, info.id) if below.id not in known]
+            if foreign:
+                raise LeftoverError(f"somebody mounted something else on {foreign[0].mount_point}")
+            if is_reached:
+                _unmount(fd, proc)
+        finally:
+            os.close(fd)
+    raise LeftoverError(f"the mount on {path} cannot be reached: another one hides it, or it moves all the time")
+
+
+def _unmount(fd: int, proc: Proc) -> None:
+    """Unmounts the tree whose root is held by ``fd``, here only: what is shared with other places stays there."""
+    linux.mount_setattr(fd, recursive=True, propagation=linux.MS_PRIVATE)
+    if modes.S_ISDIR(os.fstat(fd).st_mode):
+        os.fchdir(fd)
+        linux.umount2(".", linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        os.chdir("/")
+    else:
+        proc.umount_file(fd)
+
+
+def _may_be(known: AttachedRecord, info: MountInfo) -> bool:
+    """Before Linux 6.8 mount ids are all that there is, and they are used again: all else must agree too."""
+    if known["unique"] is not None:
+        return True
+    return (info.root, info.source, info.type) == (known["root"], known["source"], known["type"])

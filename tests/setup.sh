@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by tests/run and examples/run: the Debian packages and the virtual environment that both need.
+# shellcheck shell=bash disable=SC2034,SC2154  # me comes from the script that sources this; the lists go to it
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$project/.venv
+
+say() { printf '%s: %s\n' "$me" "$*"; }
+die() { say "failed: $*" >&2; exit 1; }
+
+# need_packages PACKAGE...: installs by apt those that are missing, and asks nothing if none is.
+need_packages() {
+    local package missing=()
+    if ! command -v dpkg-query >/dev/null; then
+        say "this is not Debian: taking for granted what these packages hold: $*"
+        return
+    fi
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    [ "$(id -u)" = 0 ] || die "only root can install: ${missing[*]}"
+    say "installing by apt: ${missing[*]}"
+    { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
+    } >"$project/.setup.log" 2>&1 || { cat "$project/.setup.log"; die "apt-get cannot install: ${missing[*]}"; }
+    rm -f "$project/.setup.log"
+}
+
+# need_venv: makes .venv with the project, editable, and its [test] tools; again only if what it is made from changes.
+need_venv() {
+    local key
+    key=$(cd "$project" && { sha256sum pyproject.toml; python3 -V; pwd; })
+    (
+        flock 9
+        [ "$(cat "$venv/made-from" 2>/dev/null)" != "$key" ] || exit 0
+        say "making .venv with $(python3 -V)"
+        python3 -m venv --clear "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -e "${project}[test]" &&
+            printf '%s\n' "$key" >"$venv/made-from"
+    ) 9>"$project/.venv.lock" || die "cannot make $venv"
+}
+
+# What python-prctl is built with, and what python3 needs for a venv.
+build_packages=(gcc libc6-dev libcap-dev python3-dev python3-venv)
+# What the containers need.
+container_packages=(runc crun busybox-static util-linux)
