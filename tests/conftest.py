@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each mount test in a mount namespace of its own, and three promises held for the whole session.
+"""Each mount or e2e test in a mount namespace of its own, and three promises held for the whole session.
 
-The promises: no test changes the host's mounts, no mount or e2e test is skipped unseen, no mount test outlives its
+The promises: no test changes the host's mounts, no mount or e2e test is skipped unseen, none of them outlives its
 time. A skip counts as a failure because a machine on which the kernel is never asked proves nothing.
 """
 
@@ -150,7 +150,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    if item.get_closest_marker("mount") is None:
+    if not any(item.get_closest_marker(name) for name in MARKED_FOLDERS):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in forked_reports(item):

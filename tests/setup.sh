@@ -34,7 +34,7 @@ need_venv() {
         flock 9
         [ "$(cat "$venv/made-from" 2>/dev/null)" != "$key" ] || exit 0
         say "making .venv with $(python3 -V)"
-        python3 -m venv --clear "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -e "${project}[test]" &&
+        python3 -m venv --clear "$venv" && "$venv/bin/pip" install -qq --disable-pip-version-check -e "${project}[test]" &&
             printf '%s\n' "$key" >"$venv/made-from"
     ) 9>"$project/.venv.lock" || die "cannot make $venv"
 }

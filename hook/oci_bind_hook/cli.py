@@ -74,13 +74,13 @@ class Arguments:
         word = self.next()
         if word.startswith("--") and "=" in word:
             word, _, value = word.partition("=")
-            if word not in _VALUES:
+            if word in _FLAGS:
                 raise UsageError("it takes no value", where=word)
             self._words.append(value)
         return word
 
 
-_VALUES = frozenset(("--mount", "--root", "--bundle", "--format", "--log", "--log-format", "--prefix", "--stages"))
+_FLAGS = frozenset(("--dry-run", "--allow-shared", "--keep-mountpoints", "--debug"))
 
 
 def parse(words: list[str]) -> tuple[Options, bool]:
@@ -138,6 +138,7 @@ def main(argv: list[str]) -> int:
     """Runs the hook with the arguments ``argv`` and returns its exit code. Nothing is ever raised."""
     log = Log()
     try:
+        _open_stdio()
         return _main(argv, log)
     except HookError as problem:
         log.failure(str(problem))
@@ -146,10 +147,17 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         log.failure("interrupted")
         return 130
-    except BaseException as bug:
+    except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line
         log.failure(f"a bug: {type(bug).__name__}: {bug} (--debug shows where; please report it)")
         log.traceback()
         return os.EX_SOFTWARE
+
+
+def _open_stdio() -> None:
+    """Makes sure that 0, 1 and 2 are open: nothing of ours may get a number that others write to."""
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _main(argv: list[str], log: Log) -> int:

@@ -116,7 +116,7 @@ class Request:
     def as_mount(self) -> dict[str, object]:
         """The request as an OCI mount object, schemas/bind-request.json."""
         return {
-            "destination": self.destination,
+            "destination": self.destination if self.destination.startswith("/") else f"/{self.destination}",
             "source": self.source,
             "type": "bind",
             "options": list(self.options),
@@ -131,7 +131,7 @@ def requests(config: Config, arguments: Sequence[str]) -> list[Request]:
     """All mounts asked for, in the order in which they are mounted: config.json's, then the ``--mount`` arguments.
 
     Mounts of config.json that are no binds are in it too, since a later destination may lie below them.
-    UsageError for a malformed argument, RequestError for one that makes no sense.
+    UsageError for a malformed argument, RequestError for what makes no sense, in an argument or in config.json.
     """
     found = [_from_config(mount) for mount in config.mounts]
     found += [parse_mount(text, number) for number, text in enumerate(arguments, 1)]
@@ -145,7 +145,9 @@ def _from_config(mount: Mount) -> Request:
         request = Request(origin, place, mount.source or "", mount.destination, ())
         request.type = "remount" if is_bind else mount.type or "none"
         return request
-    request = Request(origin, place, mount.source or "", mount.destination, mount.options)
+    if not mount.source:
+        raise RequestError("a bind needs a source", where=f"{place}/source")
+    request = Request(origin, place, mount.source, mount.destination, mount.options)
     if not any(option in _BINDS for option in mount.options):
         request.warnings.append('type is "bind" but no option says bind or rbind: runtimes refuse that')
     if not mount.destination.startswith("/"):
@@ -166,6 +168,8 @@ def parse_mount(text: str, number: int) -> Request:
     options = ["rbind"]
     for field in split_csv(text, place):
         key, equals, value = field.partition("=")
+        if not key:
+            raise UsageError(f'the field "{field}" has no name', where=place, hint="type=bind,src=/a,dst=/b")
         name = _member(key, place)
         if name in members:
             raise UsageError(f'"{key}" says {name} a second time', where=place)
@@ -185,6 +189,8 @@ def parse_mount(text: str, number: int) -> Request:
             raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place)
         if "\0" in members[name]:
             raise RequestError(f"the {name} holds a NUL", where=place)
+        if not members[name].isascii() and members[name] != members[name].encode(errors="replace").decode():
+            raise RequestError(f'the {name} "{members[name]}" is not UTF-8', where=place)
     if "bind-propagation" in members:
         word = members["bind-propagation"]
         if word not in PROPAGATIONS:

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several calls, several containers: what is undone when, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import support
+
+if TYPE_CHECKING:
+    from world import World
+
+SLEEP = "echo ready > /data/ready; exec sleep 1000"
+
+
+def state(world: World, container: str = "c1", status: str = "creating", **members: Any) -> str:
+    """What a runtime sends."""
+    document = {"ociVersion": "1.0.2", "id": container, "status": status, "bundle": str(world.path / "bundle")}
+    return json.dumps({**document, **members})
+
+
+def call(world: World, *arguments: str, stdin: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """The launcher, called by hand in this test's mount namespace."""
+    command = [*before, world.launcher, *arguments, "--root", str(world.state)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+def mounted(world: World) -> list[str]:
+    """The mount points in the rootfs, as this namespace has them."""
+    points = [line.split(" ")[4] for line in support.mounts()]
+    return sorted(point[len(world.rootfs) :] for point in points if point.startswith(world.rootfs + "/"))
+
+
+def mount(world: World, *destinations: str, options: str = "") -> list[str]:
+    return [word for path in destinations for word in ("--mount", f"src={world.source},dst={path}{options}")]
+
+
+def test_by_hand_in_the_host_namespace(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"], mounts=[support.bind(world.source, "/absolute/config", "ro")])
+    before = world.snapshot()
+    done = call(world, "prestart", *mount(world, "/climb/a", "/climb/a"), stdin=state(world))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert mounted(world) == ["/real/a", "/real/a", "/real/config"]
+    done = call(world, "poststop", stdin=state(world, status="stopped"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert world.snapshot() == before
+
+
+def test_a_second_prestart_appends_and_repeats_nothing(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    assert call(world, "prestart", *mount(world, "/a/b", "/dangling"), stdin=state(world)).returncode == 0
+    assert call(world, "prestart", *mount(world, "/a/b", "/a/c"), stdin=state(world)).returncode == 0
+    assert mounted(world) == ["/a/b", "/a/c", "/absent/place"]
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+def test_a_failing_second_prestart_undoes_only_itself(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    assert call(world, "prestart", *mount(world, "/a/b"), stdin=state(world)).returncode == 0
+    done = call(world, "prestart", *mount(world, "/a/c", "/a/d"), stdin=state(world), before=fail("move_mount", 2))
+    assert done.returncode == 71
+    assert mounted(world) == ["/a/b"]
+    assert sorted(os.listdir(f"{world.rootfs}/a")) == ["b"]
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+def fail(call: str, number: int, error: str = "EIO") -> tuple[str, ...]:
+    """The command that makes the kernel refuse one system call of the command after it."""
+    inject = f"inject={call}:error={error}:when={number}"
+    return ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
+
+
+@pytest.mark.parametrize("call_name", ["open_tree", "mount_setattr", "mkdirat", "move_mount", "fsync", "renameat"])
+def test_a_failure_in_the_middle_of_five_leaves_none(world: World, call_name: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    number = 2 if call_name in ("fsync", "renameat") else 3
+    paths = [f"/five/{number}" for number in range(5)]
+    done = call(world, "prestart", *mount(world, *paths), stdin=state(world), before=fail(call_name, number))
+    assert done.returncode == (74 if call_name in ("fsync", "renameat") else 71), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("oci-bind-hook: c1 prestart: ")
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("situation", ["second", "without-set-up", "bundle-gone", "rootfs-gone", "no-state-folder"])
+def test_poststop_with_nothing_to_do_is_done(world: World, situation: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    stopped = state(world, status="stopped")
+    if situation != "without-set-up":
+        assert call(world, "prestart", *mount(world, "/a/b"), stdin=state(world)).returncode == 0
+    if situation == "second":
+        assert call(world, "poststop", stdin=stopped).returncode == 0
+    if situation == "bundle-gone":
+        shutil.move(world.rootfs, world.path / "elsewhere")
+        shutil.rmtree(world.path / "bundle")
+    if situation == "rootfs-gone":
+        shutil.move(world.rootfs, world.path / "elsewhere")
+    if situation == "no-state-folder":
+        assert call(world, "poststop", stdin=stopped).returncode == 0
+        world.state.rmdir()
+    done = call(world, "poststop", stdin=stopped)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [line for line in support.mounts() if str(world.path) in line] == []
+    assert not world.state.exists() or os.listdir(world.state) == []
+
+
+def test_a_live_record_of_another_bundle_is_refused_and_kept(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    support.bundle(world.path / "other", ["true"])
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
+    other = state(world, bundle=str(world.path / "other"))
+    done = call(world, "prestart", *mount(world, "/a"), stdin=other)
+    assert done.returncode == 74
+    assert "belongs to another container that lives" in done.stderr
+    # runc calls poststop for the refused one all the same.
+    done = call(world, "poststop", stdin=state(world, bundle=str(world.path / "other"), status="stopped"))
+    assert done.returncode == 0
+    assert mounted(world) == ["/a"]
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize("ends_first", ["one", "two"])
+def test_two_containers_on_one_rootfs(world: World, runtime: str, ends_first: str) -> None:
+    """Removing a mount point would cut the other one's bind: the last one removes it, whoever made it."""
+    arguments = mount(world, "/data/inside/folder")
+    bundles = {
+        name: support.bundle(
+            world.path / name,
+            ["/bin/sh", "-c", SLEEP],
+            rootfs=world.rootfs,
+            hooks={
+                "createRuntime": [world.hook("createRuntime", *arguments)],
+                "poststop": [world.hook("poststop")],
+            },
+        )
+        for name in ("one", "two")
+    }
+    before = support.tree(world.rootfs)
+    with support.RuntimeNamespace(runtime) as namespace:
+        for name, bundle in bundles.items():
+            assert namespace.create(bundle, name).returncode == 0
+            assert namespace.start(name).returncode == 0
+        assert sorted(os.listdir(world.state)) == ["one.json", "two.json"]
+        stays = {"one": "two", "two": "one"}[ends_first]
+        assert namespace.stop(ends_first).returncode == 0
+        seen = namespace.execute(stays, "cat", "/data/inside/folder/word")
+        assert seen.stdout == "hello from the host\n", seen.stderr
+        assert os.listdir(world.state) == [f"{stays}.json"]
+        assert namespace.stop(stays).returncode == 0
+        assert os.listdir(world.state) == []
+    os.unlink(f"{world.rootfs}/data/ready")
+    assert support.tree(world.rootfs) == before
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_dead_container_is_cleared_away_by_the_next_of_its_id(world: World, runtime: str) -> None:
+    bundle = world.bundle("cat /a/b/word", "createRuntime", *mount(world, "/a/b"))
+    before = world.snapshot()
+    config = json.loads((world.path / "bundle/config.json").read_text())
+    without_poststop = {**config, "hooks": {"createRuntime": config["hooks"]["createRuntime"]}}
+    (world.path / "bundle/config.json").write_text(json.dumps(without_poststop))
+    assert support.run_container(runtime, bundle, "c1").stdout == "hello from the host\n"
+    assert os.listdir(world.state) == ["c1.json"]
+    (world.path / "bundle/config.json").write_text(json.dumps(config))
+    assert support.run_container(runtime, bundle, "c1").stdout == "hello from the host\n"
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_refused_container_leaves_nothing(world: World, runtime: str) -> None:
+    bundle = world.bundle("true", "createRuntime", *mount(world, "/a", "/b"), "--mount", "src=/absent,dst=/c")
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert done.returncode != 0
+    if runtime == "runc":  # crun throws away what hooks say
+        assert "--mount 3: the source /absent cannot be opened: No such file or directory" in done.stderr
+    assert world.snapshot() == before

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed launcher, registered in bundles, and what must be the same before and after a container's life."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import support
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class World:
+    """A folder with a bundle, things to bind, and a state folder; and a look at all that must not change."""
+
+    def __init__(self, path: Path, launcher: str) -> None:
+        self.path = path
+        self.launcher = launcher
+        self.rootfs = support.busybox_rootfs(path / "bundle/rootfs")
+        self.state = path / "state"
+        self.state.mkdir(mode=0o700)
+        self.source = path / "source"
+        self.source.mkdir()
+        (self.source / "word").write_text("hello from the host\n")
+        self.file = path / "a file"
+        self.file.write_text("one file\n")
+
+    def hook(self, *arguments: str, env: Sequence[str] = ("PATH=/usr/bin:/bin",)) -> dict[str, Any]:
+        """The entry of config.json's hooks that calls the launcher."""
+        return {
+            "path": self.launcher,
+            "args": ["oci-bind-hook", *arguments, "--root", str(self.state)],
+            "env": list(env),
+        }
+
+    def bundle(self, script: str, stage: str, *arguments: str, named: bool = True, **members: Any) -> str:
+        """The bundle of a container that runs ``script``, with the hook at ``stage`` and at poststop."""
+        hooks = {
+            stage: [self.hook(*([stage] if named else []), *arguments)],
+            "poststop": [self.hook(*(["poststop"] if named else []), *arguments)],
+        }
+        return support.bundle(self.path / "bundle", ["/bin/sh", "-c", script], hooks=hooks, **members)
+
+    def snapshot(self) -> dict[str, object]:
+        return {
+            "rootfs": support.tree(self.rootfs),
+            "source": support.tree(self.source),
+            "state": os.listdir(self.state),
+            "mounts": support.mounts(),
+        }
