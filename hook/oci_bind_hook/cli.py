@@ -7,9 +7,10 @@ import os
 import sys
 
 from . import __version__
-from .errors import HookError, UsageError
+from .bundle import read_all, read_state
+from .errors import HookError, KernelError, UsageError
 from .log import Log
-from .run import Options, is_teardown, read_all, read_state, set_up, tear_down
+from .run import Options, is_teardown, set_up, tear_down
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,10 +163,10 @@ def _open_stdio() -> None:
 
 def _main(argv: list[str], log: Log) -> int:
     if "--help" in argv or "-h" in argv:
-        sys.stdout.write(HELP)
+        _print(HELP)
         return os.EX_OK
     if "--version" in argv:
-        sys.stdout.write(f"oci-bind-hook {__version__}\n")
+        _print(f"oci-bind-hook {__version__}\n")
         return os.EX_OK
     if argv[:1] == ["install"]:
         return _install(argv[1:])
@@ -198,8 +199,18 @@ def _dry_run(options: Options) -> int:
     from . import dryrun
 
     report = dryrun.dry_run(options, _stdin)
-    sys.stdout.write(dryrun.as_json(report) if options.as_json else dryrun.as_text(report))
+    _print(dryrun.as_json(report) if options.as_json else dryrun.as_text(report))
     return report.exit_code
+
+
+def _print(text: str) -> None:
+    """Writes to stdout, whatever the locale can say. KernelError where nobody reads it."""
+    rest = text.encode(errors="backslashreplace")
+    try:
+        while rest:
+            rest = rest[os.write(1, rest) :]
+    except OSError as reason:
+        raise KernelError("write", "stdout", reason) from reason
 
 
 def _install(words: list[str]) -> int:
@@ -219,12 +230,10 @@ def _install(words: list[str]) -> int:
         else:
             raise UsageError("install does not know it", where=word, hint="see --help")
     for path in install(prefix, stages, rest):
-        sys.stdout.write(f"{path}\n")
+        _print(f"{path}\n")
     return os.EX_OK
 
 
 def console() -> NoReturn:
     """The entry point of the installed command."""
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(code)
+    os._exit(main(sys.argv[1:]))

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 
 from . import plan
+from .bundle import Bundle, read_state
 from .errors import DataError, HookError, UsageError
 from .log import one_line
 from .planner import Planner, describe
 from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
-from .run import Bundle, Options, is_teardown, parse_record, read_state, state_folder
+from .run import Options, is_teardown, parse_record, state_folder
 from .statefile import StateFolder
 from .trees import open_sources
 
@@ -149,12 +150,15 @@ def as_text(report: Report) -> str:
         lines.append(f"problem: {where}{problem['message']}")
     if report.problems:
         lines.append(f"the real run would exit with {report.exit_code} and change nothing")
-    title = f"container {report.id}" if report.id else "container"
-    lines.append(f"{title}, stage {report.stage}, {report.namespace} namespace")
-    lines.append(f"rootfs {report.rootfs}")
+    title = [f"container {report.id}" if report.id else "container"]
+    title += [f"stage {report.stage}"] if report.stage else []
+    title += [f"{report.namespace} namespace"] if report.namespace else []
+    lines.append(", ".join(title))
+    if report.rootfs:
+        lines.append(f"rootfs {report.rootfs}")
     for mount in report.mounts:
         lines += _mount_lines(mount)
-    if not report.mounts:
+    if not report.mounts and not report.problems:
         lines.append("no bind is asked for" if report.remove is None else "nothing is recorded")
     for path in report.remove or ():
         lines.append(f"remove {path}")

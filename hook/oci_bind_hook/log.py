@@ -93,12 +93,18 @@ class Log:
 
             line = json.dumps(fields)
         else:
-            line = " ".join(f'{key}="{one_line(value)}"' for key, value in fields.items())
+            line = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
         try:
             os.write(self._fd, line.encode(errors="backslashreplace") + b"\n")
         except OSError:
             os.close(self._fd)
             self._fd = None
+
+
+def _quoted(value: str) -> str:
+    """A value that ends where it ends, whatever is in it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{one_line(escaped)}"'
 
 
 def _print(line: str) -> None:

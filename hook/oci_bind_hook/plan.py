@@ -164,6 +164,10 @@ def parse_mount(text: str, number: int) -> Request:
     not known or makes no sense.
     """
     place = f"--mount {number}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text} is not UTF-8, and the state file can hold nothing else", where=place) from None
     members: dict[str, str] = {}
     options = ["rbind"]
     for field in split_csv(text, place):
@@ -189,8 +193,6 @@ def parse_mount(text: str, number: int) -> Request:
             raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place)
         if "\0" in members[name]:
             raise RequestError(f"the {name} holds a NUL", where=place)
-        if not members[name].isascii() and members[name] != members[name].encode(errors="replace").decode():
-            raise RequestError(f'the {name} "{members[name]}" is not UTF-8', where=place)
     if "bind-propagation" in members:
         word = members["bind-propagation"]
         if word not in PROPAGATIONS:

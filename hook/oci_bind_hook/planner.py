@@ -71,7 +71,7 @@ class Planner:
         self.namespace = namespace
         self.recorded = recorded
         self.allow_shared = allow_shared
-        self._by_cover: dict[int, Bind] = {}
+        self._by_cover: dict[Cover, Bind] = {}
         self._paths: dict[Request, str] = {}
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
@@ -121,7 +121,7 @@ class Planner:
         self.rootfs.admit(target, directory=source.is_folder)
         self._check_leak(bind, target)
         cover = Cover("bind", source.fd)
-        self._by_cover[id(cover)] = bind
+        self._by_cover[cover] = bind
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
 
     def _is_present(self, bind: Bind, target: Target) -> bool:
@@ -157,7 +157,7 @@ class Planner:
     def _check_leak(self, bind: Bind, target: Target) -> None:
         """Refuses to attach below a mount that shares its changes with the host, which nobody would undo there."""
         anchor = target.anchor
-        planned = self._by_cover.get(id(anchor.cover))
+        planned = self._by_cover.get(anchor.cover) if anchor.cover else None
         if planned is not None:
             info = planned.source.info
             is_shared = planned.request.propagation in ("shared", "rshared") and bool(info and info.shared)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 NAME_MAX = 255
+DEPTH_MAX = 2048  # names that fit into the longest path the kernel takes, PATH_MAX
 HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # The only files of procfs that runc lets a mount hide (libcontainer, checkProcMount).
@@ -91,23 +92,21 @@ class Target:
     can only mean a folder (``/a/``). Of the steps only ``anchor``, the last that exists, is still held by fd.
     """
 
-    __slots__ = ("as_folder", "links", "missing", "path", "steps", "uses")
+    __slots__ = ("anchor", "as_folder", "links", "missing", "path", "steps", "uses")
 
     def __init__(self, steps: list[Step], links: list[tuple[str, str]], *, as_folder: bool) -> None:
         self.steps = steps
         self.links = links
         self.as_folder = as_folder
         self.path = path_of(steps)
-        self.missing = [step for step in steps if not step.exists]
+        existing = max(i for i, step in enumerate(steps) if step.exists)
+        self.anchor = steps[existing]
+        self.missing = steps[existing + 1 :]
         self.uses = [path_of(steps[: i + 1]) for i, step in enumerate(steps) if step.on_rootfs]
 
     @property
     def last(self) -> Step:
         return self.steps[-1]
-
-    @property
-    def anchor(self) -> Step:
-        return self.steps[-1 - len(self.missing)]
 
 
 class MountPoint:
@@ -189,6 +188,8 @@ class Rootfs:
                     steps.pop().close()
                 if as_folder:
                     continue
+                if len(steps) > DEPTH_MAX:
+                    raise RequestError(f"{destination[:NAME_MAX]} leads more than {DEPTH_MAX} folders deep")
                 step, text = self._step(steps, name)
                 if text is None:
                     steps.append(step)
@@ -229,7 +230,7 @@ class Rootfs:
                 return step, self._readlink(top, step, path_of([*steps, step]))
             finally:
                 step.close()
-        while (cover := self._covers.get(self._key([*steps, step]))) is not None:
+        if (cover := self._covers.get(self._key([*steps, step]))) is not None:
             step.close()
             on_rootfs = step.on_rootfs
             step = Step(name, cover.held, cover, exists=True)
@@ -259,16 +260,18 @@ class Rootfs:
             raise KernelError("readlinkat", path, reason) from reason
 
     def _key(self, steps: Sequence[Step]) -> Hashable:
-        """What tells one place in the tree of mounts from all others, be there an object or not."""
-        names: list[str] = []
-        for step in reversed(steps):
+        """What tells one name in the tree of mounts from all others, be there an object or not.
+
+        Not the object of that name: a file may have several, and only one of them is mounted on.
+        """
+        names = [steps[-1].name]
+        for step in steps[-2::-1]:
             if step.stat is not None:
-                break
-            names.append(step.name)
+                return (step.cover, step.stat.mnt_id, step.stat.dev, step.stat.ino, *names)
             if step.exists:
-                return (id(step.cover), *reversed(names))
-        assert step.stat is not None
-        return (id(step.cover), step.stat.mnt_id, step.stat.dev, step.stat.ino, *reversed(names))
+                return (step.cover, *names)
+            names.append(step.name)
+        return tuple(names)
 
     # -- the plan ------------------------------------------------------------------------------------------------
 
@@ -289,7 +292,7 @@ class Rootfs:
         last = target.last
         if target.as_folder and not directory:
             raise RequestError(f"{path} must be a folder, but the source is a file")
-        if last.stat is not None and last.folder != directory:
+        if last.exists and last.folder != directory:
             ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
             raise RequestError(f"the source is {ours}, but {path} is {theirs}")
         if target.missing:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 
 from . import linux, mounts, plan, spec
+from .bundle import Bundle
 from .errors import (
     DataError,
     EscapeError,
     HookError,
-    KernelError,
     LeftoverError,
     MissingError,
     RecordError,
@@ -24,6 +24,7 @@ from .log import NAME
 from .planner import Planner
 from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
+from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
 from .trees import clone_sources, open_sources
 
@@ -58,55 +59,6 @@ class Options:
         self.keep_mountpoints = False
         self.log: str | None = None
         self.log_as_json = False
-
-
-class Bundle:
-    """A bundle's config and rootfs, as the host finds them.
-
-    ``data`` is config.json if the runtime sent it, else it is read from the bundle, once. MissingError, DataError.
-    """
-
-    def __init__(self, path: str, document: object | None = None) -> None:
-        self.path = path
-        try:
-            self.stat = os.stat(path)
-        except OSError as reason:
-            raise MissingError(f"the bundle {path} cannot be opened: {reason.strerror}") from reason
-        if document is None:
-            document = spec.documents(read_regular(f"{path}/config.json"), "config.json")[0]
-        self.config = spec.config(document)
-        self.rootfs = os.path.normpath(os.path.join(path, self.config.root_path))
-        self.has_namespace = "mount" in self.config.namespaces
-
-
-def read_regular(path: str) -> bytes:
-    """The bytes of a regular file, at most one more than any document may have. MissingError."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as reason:
-        raise MissingError(f"{path} cannot be opened: {reason.strerror}") from reason
-    try:
-        if not os.path.isfile(fd):
-            raise MissingError(f"{path} is not a regular file")
-        return read_all(fd)
-    finally:
-        os.close(fd)
-
-
-def read_all(fd: int) -> bytes:
-    """What is left to read of ``fd``, cut one byte above the size of any document that is accepted."""
-    chunks = []
-    left = spec.MAX_BYTES + 1
-    while left and (chunk := os.read(fd, min(left, 1 << 20))):
-        chunks.append(chunk)
-        left -= len(chunk)
-    return b"".join(chunks)
-
-
-def read_state(data: bytes) -> tuple[spec.State, object | None]:
-    """The state that the runtime sent, and the config if it sent that too. DataError."""
-    documents = spec.documents(data, "state", most=2)
-    return spec.state(documents[0]), documents[1] if len(documents) > 1 else None
 
 
 def parse_record(data: bytes, name: str) -> Record:
@@ -155,54 +107,75 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     folder = _open_folder(options, place)
     with folder.lock_id(state.id):
         _clear_stale(folder, state, bundle, proc, log)
-        try:
-            rootfs = os.stat(bundle.rootfs)
-        except OSError as reason:
-            raise MissingError(f"the rootfs {bundle.rootfs} cannot be opened: {reason.strerror}") from reason
-        with folder.lock_rootfs(rootfs):
-            _set_up_locked(options, state, bundle, place, folder, requests, log)
+        namespace = Namespace(proc, "container" if bundle.has_namespace else "runtime")
+        # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
+        sources = open_sources(requests, bundle.path, namespace)
+        clone_sources(sources)
+        with folder.lock_rootfs(bundle.stat_rootfs()):
+            record = folder.load(state.id) or _new_record(state, bundle, place)
+            neighbours = folder.neighbours(record, proc, record["boot"])
+            rootfs = _enter(bundle, place, namespace, log)
+            _continue(record, rootfs, namespace)
+            recorded = [mount["requested"] for mount in record["mounts"]]
+            planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared)
+            found = planner.resolve(requests, sources)
+            _judge(found, log)
+            _carry_out(found, record, folder, neighbours)
 
 
-def _set_up_locked(
-    options: Options,
-    state: spec.State,
-    bundle: Bundle,
-    place: Place,
-    folder: StateFolder,
-    requests: list[plan.Request],
-    log: Log,
-) -> None:
-    record = folder.load(state.id)
-    namespace = Namespace(place.proc, "container" if bundle.has_namespace else "runtime")
-    sources = open_sources(requests, bundle.path, namespace)
-    clone_sources(sources)
-    before = [os.stat("/"), os.stat(bundle.rootfs)]
+def _enter(bundle: Bundle, place: Place, namespace: Namespace, log: Log) -> Rootfs:
+    """Enters the container's namespace, if it is another one, and returns the rootfs as it is there.
+
+    From here on nothing is imported and nothing read but what is held by fd already. UnavailableError where ``/`` or
+    the rootfs is another one there: that is no container which is just being made.
+    """
+    before = [os.stat("/"), bundle.stat_rootfs()]
     log.prepare()
     linux.harden(NAME, hide=not place.proc.in_user_namespace())
     place.enter(namespace)
-    _check_same(before, bundle)
-    rootfs = Rootfs(
+    try:
+        after = [os.stat("/"), os.stat(bundle.rootfs)]
+    except OSError:
+        after = []
+    if not after or not all(map(os.path.samestat, before, after)):
+        raise UnavailableError(
+            f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
+            hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
+        )
+    return Rootfs(
         bundle.rootfs,
         unlock=namespace.kind == "container",
         own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
     )
-    if record is None:
-        record = _new_record(state, bundle, rootfs, namespace, place)
+
+
+def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
+    """Completes a new record by what is known only now; one of an earlier call must be of the same namespace."""
+    if not record["mounts"]:
+        record["rootfs"]["overlay"] = rootfs.is_overlay
+        record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode}
     elif record["namespace"]["inode"] != namespace.inode:
-        raise RecordError(f'the container "{state.id}" is recorded already, in another mount namespace', hint="gc")
-    recorded = [mount["requested"] for mount in record["mounts"]]
-    planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared)
-    found = planner.resolve(requests, sources)
-    _raise_first(found)
+        raise RecordError(
+            f'the container "{record["id"]}" has binds in another mount namespace already',
+            hint="call poststop for it first",
+        )
+
+
+def _judge(found: Plan, log: Log) -> None:
+    """Raises the first problem of a plan, if it has any; warnings are logged."""
+    if problems := found.problems:
+        first = problems[0]
+        if len(problems) > 1:
+            more = f"and {len(problems) - 1} more: --dry-run tells all"
+            first.hint = f"{first.hint}; {more}" if first.hint else more
+        raise first
     for bind in found.binds:
         for warning in bind.warnings:
             log.warning(f"{bind.request.origin}: {warning}")
-    _carry_out(found, record, folder, place)
 
 
-def _carry_out(found: Plan, record: Record, folder: StateFolder, place: Place) -> None:
+def _carry_out(found: Plan, record: Record, folder: StateFolder, neighbours: list[Record]) -> None:
     record["uses"] = sorted(found.uses.union(record["uses"]))
-    neighbours = folder.neighbours(record, place.proc, record["boot"])
     if not found.to_mount:
         # Not even a record is needed, unless we stand on something that a neighbour would remove one day.
         if any(made["path"] in record["uses"] for other in neighbours for made in other["made"]):
@@ -222,6 +195,25 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, place: Place) -
         else:
             folder.remove(record["id"])
         raise
+
+
+def _new_record(state: spec.State, bundle: Bundle, place: Place) -> Record:
+    rootfs = bundle.stat_rootfs()
+    return {
+        "version": 1,
+        "id": state.id,
+        "phase": "done",
+        "created": 0,
+        "boot": boot_id(),
+        "stage": place.stage,
+        "bundle": {"path": bundle.path, "dev": bundle.stat.st_dev, "ino": bundle.stat.st_ino},
+        "rootfs": {"path": bundle.rootfs, "dev": rootfs.st_dev, "ino": rootfs.st_ino, "overlay": False},
+        "namespace": {"kind": "container", "inode": 0},
+        "init": place.init,
+        "mounts": [],
+        "uses": [],
+        "made": [],
+    }
 
 
 def _open_folder(options: Options, place: Place) -> StateFolder:
@@ -257,125 +249,6 @@ def _is_same_bundle(record: Record, path: str) -> bool:
     except OSError:
         return known["path"] == path
     return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
-
-
-def _check_same(before: list[os.stat_result], bundle: Bundle) -> None:
-    """After entering: ``/`` and the rootfs must be the same, or this is no container that is just being made."""
-    try:
-        after = [os.stat("/"), os.stat(bundle.rootfs)]
-    except OSError:
-        after = []
-    if not after or not all(map(os.path.samestat, before, after)):
-        raise UnavailableError(
-            f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
-            hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
-        )
-
-
-def _raise_first(found: Plan) -> None:
-    if problems := found.problems:
-        first = problems[0]
-        if len(problems) > 1:
-            more = f"and {len(problems) - 1} more: --dry-run tells all"
-            first.hint = f"{first.hint}; {more}" if first.hint else more
-        raise first
-
-
-def _new_record(state: spec.State, bundle: Bundle, rootfs: Rootfs, namespace: Namespace, place: Place) -> Record:
-    return {
-        "version": 1,
-        "id": state.id,
-        "phase": "intent",
-        "created": 0,
-        "boot": boot_id(),
-        "stage": place.stage,
-        "bundle": {"path": bundle.path, "dev": bundle.stat.st_dev, "ino": bundle.stat.st_ino},
-        "rootfs": {
-            "path": rootfs.path,
-            "dev": rootfs.stat.dev,
-            "ino": rootfs.stat.ino,
-            "overlay": rootfs.is_overlay,
-        },
-        "namespace": {"kind": namespace.kind, "inode": namespace.inode},
-        "init": place.init,
-        "mounts": [],
-        "uses": [],
-        "made": [],
-    }
-
-
-class Place:
-    """Where the runtime has started us, and by which process the container's namespace can be entered.
-
-    ``is_inside`` tells that we are in a pid namespace of the container's already, whatever ``/proc`` belongs to.
-    """
-
-    def __init__(self, stage: str | None, state: spec.State, proc: Proc) -> None:
-        self.proc = proc
-        self.stage = stage or ""
-        pids = proc.pids()
-        self.is_inside = len(pids) > 1 or pids != [os.getpid()]
-        self._pidfd: int | None = None
-        self.init: InitRecord | None = None
-        self._pid = state.pid if state.pid is not None and state.pid > 1 else None
-
-    def choose(self, bundle: Bundle) -> str:
-        """Decides on the stage and opens the process to enter, if any. Returns the stage. UnavailableError."""
-        if not self.stage:
-            self.stage = "createContainer" if self.is_inside else "createRuntime"
-            if self._pid is None and not self.is_inside and not bundle.has_namespace:
-                self.stage = "prestart"
-        if self.stage == "createContainer":
-            self._check_inside(bundle)
-            self.init = self._describe(self.proc.parent())
-        elif self._pid is not None:
-            self._open(self._pid)
-        elif self.stage == "createRuntime":
-            raise UnavailableError(
-                "the state names no process whose mount namespace could be entered",
-                hint="name the STAGE as first argument: createContainer, or prestart to mount in this namespace",
-            )
-        return self.stage
-
-    def _open(self, pid: int) -> None:
-        try:
-            self._pidfd = os.pidfd_open(pid)
-        except OSError as reason:
-            raise UnavailableError(f"the container's process {pid} cannot be opened: {reason.strerror}") from reason
-        number = self.proc.pid_of(self._pidfd)
-        self.init = self._describe(number)
-        if self.proc.pid_of(self._pidfd) != number or self.init is None:
-            raise UnavailableError(f"the container's process {pid} has ended")
-
-    def _describe(self, pid: int) -> InitRecord | None:
-        start = self.proc.start_time(pid) if pid > 0 else None
-        return None if start is None else {"pid": pid, "start": start}
-
-    def _check_inside(self, bundle: Bundle) -> None:
-        """createContainer is called inside the container's namespaces; anywhere else its mounts would hit the host."""
-        if not bundle.has_namespace:
-            return
-        inside = bundle.rootfs + "/"
-        if bundle.config.namespaces.get("pid", "") is None:
-            is_right = self.is_inside
-        else:
-            is_right = any(info.mount_point.startswith(inside) for info in self.proc.mounts())
-        if not is_right:
-            raise UnavailableError(
-                "this is not the container's mount namespace, as it is at createContainer",
-                hint="register it for createContainer, or name the right STAGE",
-            )
-
-    def enter(self, namespace: Namespace) -> None:
-        """Enters the container's namespace, if it is not the one we are in. KernelError."""
-        if self._pidfd is not None:
-            try:
-                namespace.enter(self._pidfd)
-            except OSError as reason:
-                hint = "CAP_SYS_ADMIN and CAP_SYS_CHROOT are needed; rootless, register for createContainer"
-                raise KernelError("setns", "the container's mount namespace", reason, hint=hint) from reason
-        if not namespace.entered and not self.is_inside and self.stage == "prestart":
-            namespace.kind = "runtime"
 
 
 # -- tear-down -------------------------------------------------------------------------------------------------------

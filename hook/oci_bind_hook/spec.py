@@ -29,7 +29,7 @@ _validators: dict[str, Any] = {}  # built once each: it takes longer than most v
 
 
 def documents(data: bytes, name: str, most: int = 1) -> list[object]:
-    """One to ``most`` JSON documents, with white space between them, out of ``data``.
+    """One to ``most`` JSON documents out of ``data``, one behind the other.
 
     Strict: UTF-8 without BOM, at most MAX_BYTES and MAX_DEPTH, no member twice, nothing that JSON or a file name
     cannot hold. DataError with ``name`` and the byte, the line and column or the JSON pointer (RFC 8259, RFC 7493).
@@ -48,7 +48,7 @@ def documents(data: bytes, name: str, most: int = 1) -> list[object]:
         _refuse_depth(text)
         while end < len(text):
             start = len(text) - len(text[end:].lstrip(BLANKS))
-            if found and (start == end or len(found) == most):
+            if len(found) == most:
                 raise json.JSONDecodeError("Text after the end of the document", text, start)
             document, end = decoder.raw_decode(text, start)
             found.append(document)

@@ -186,3 +186,45 @@ def test_a_refused_container_leaves_nothing(world: World, runtime: str) -> None:
     if runtime == "runc":  # crun throws away what hooks say
         assert "--mount 3: the source /absent cannot be opened: No such file or directory" in done.stderr
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_two_stages_registered_mount_once(world: World, runtime: str) -> None:
+    arguments = mount(world, "/a/b", "/dangling", options=",ro")
+    hooks = {
+        stage: [world.hook(*arguments)] for stage in ("prestart", "createRuntime", "createContainer", "poststop")
+    }
+    bundle = support.bundle(
+        world.path / "bundle", ["grep", "-E", " /(a|absent)/", "/proc/self/mountinfo"], hooks=hooks
+    )
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert [line.split(" ")[4] for line in done.stdout.splitlines()] == ["/a/b", "/absent/place"], done.stderr
+    assert world.snapshot() == before
+
+
+def test_the_config_may_come_on_stdin(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"], mounts=[support.bind(world.source, "/config", "ro")])
+    file = world.path / "bundle/config.json"
+    before = world.snapshot()
+    text = file.read_text()
+    file.unlink()
+    assert call(world, "prestart", stdin=state(world) + text).returncode == 0
+    assert mounted(world) == ["/config"]
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+def test_an_overlay_as_rootfs_is_left_as_it_was(world: World) -> None:
+    """Device and inode numbers of an overlay tell nothing, and yet what was made is known again."""
+    support.bundle(world.path / "bundle", ["true"])
+    upper, work = world.path / "upper", world.path / "work"
+    upper.mkdir()
+    work.mkdir()
+    overlay = f"lowerdir={world.rootfs},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "-o", overlay, "overlay", world.rootfs], check=True)
+    before = world.snapshot()
+    assert call(world, "prestart", *mount(world, "/a/b", "/climb/c"), stdin=state(world)).returncode == 0
+    assert mounted(world) == ["/a/b", "/real/c"]
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before

@@ -312,8 +312,8 @@ class TestTwoDocuments:
     def test_one_is_enough(self) -> None:
         assert spec.documents(b"{} \n", "stdin", most=2) == [{}]
 
-    @pytest.mark.parametrize(("data", "place"), [(b"{} {}\n{}", "line 2 column 1"), (b"{}{}", "line 1 column 3")])
-    def test_not_three_and_not_glued(self, data: bytes, place: str) -> None:
+    @pytest.mark.parametrize(("data", "place"), [(b"{} {}\n{}", "line 2 column 1"), (b"{}{}{}", "line 1 column 5")])
+    def test_not_three(self, data: bytes, place: str) -> None:
         [(_, message)] = refusal(data, 2)
         assert place in message
 

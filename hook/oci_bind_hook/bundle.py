@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runtime gives us to read: the state on stdin, and the bundle with its config and rootfs.
+
+Everything is opened once, and only what was read then is used.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import spec
+from .errors import MissingError
+
+
+class Bundle:
+    """A bundle's config and rootfs, as the host finds them.
+
+    ``data`` is config.json if the runtime sent it, else it is read from the bundle, once. MissingError, DataError.
+    """
+
+    def __init__(self, path: str, document: object | None = None) -> None:
+        self.path = path
+        try:
+            self.stat = os.stat(path)
+        except OSError as reason:
+            raise MissingError(f"the bundle {path} cannot be opened: {reason.strerror}") from reason
+        if document is None:
+            document = spec.documents(read_regular(f"{path}/config.json"), "config.json")[0]
+        self.config = spec.config(document)
+        self.rootfs = os.path.realpath(os.path.join(path, self.config.root_path))
+        self.has_namespace = "mount" in self.config.namespaces
+
+    def stat_rootfs(self) -> os.stat_result:
+        """The rootfs as it is now. MissingError."""
+        try:
+            return os.stat(self.rootfs)
+        except OSError as reason:
+            raise MissingError(f"the rootfs {self.rootfs} cannot be opened: {reason.strerror}") from reason
+
+
+def read_regular(path: str) -> bytes:
+    """The bytes of a regular file, at most one more than any document may have. MissingError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as reason:
+        raise MissingError(f"{path} cannot be opened: {reason.strerror}") from reason
+    try:
+        if not os.path.isfile(fd):
+            raise MissingError(f"{path} is not a regular file")
+        return read_all(fd)
+    finally:
+        os.close(fd)
+
+
+def read_all(fd: int) -> bytes:
+    """What is left to read of ``fd``, cut one byte above the size of any document that is accepted."""
+    chunks = []
+    left = spec.MAX_BYTES + 1
+    while left and (chunk := os.read(fd, min(left, 1 << 20))):
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)
+
+
+def read_state(data: bytes) -> tuple[spec.State, object | None]:
+    """The state that the runtime sent, and the config if it sent that too. DataError."""
+    documents = spec.documents(data, "state", most=2)
+    return spec.state(documents[0]), documents[1] if len(documents) > 1 else None
