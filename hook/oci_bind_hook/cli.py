@@ -20,7 +20,7 @@ STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
 
 HELP = """\
 usage: oci-bind-hook [STAGE] [OPTION]... < state.json
-       oci-bind-hook [STAGE] --dry-run [--bundle DIR] [--format text|json] [OPTION]...
+       oci-bind-hook [STAGE] --dry-run [--bundle DIR] [OPTION]...
        oci-bind-hook install [--prefix DIR] [--stages STAGE,...] [-- OPTION...]
 
 An OCI runtime hook: makes the bind mounts of config.json and of --mount in the

@@ -263,19 +263,25 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
     folder = StateFolder.open(state_folder(options), parse_record, create=False)
     if folder is None:
         return
-    proc = Proc()
     with folder.lock_id(state.id):
         record = folder.load(state.id)
-        if record is None:
-            return
-        if not _is_same_bundle(record, state.bundle):
-            log.warning(f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched")
-            return
-        if record["init"] is not None and not _has_ended(record["init"], proc):
-            log.warning("the container's first process still runs: nothing is touched")
-            return
-        linux.harden(NAME, hide=not proc.in_user_namespace())
-        _tear_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
+        if record is not None:
+            _tear_down_if_ended(options, state, folder, record, log)
+        else:
+            folder.remove(state.id)  # what a run left that was killed while it first wrote
+    folder.sweep()
+
+
+def _tear_down_if_ended(options: Options, state: spec.State, folder: StateFolder, record: Record, log: Log) -> None:
+    if not _is_same_bundle(record, state.bundle):
+        log.warning(f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched")
+        return
+    proc = Proc()
+    if record["init"] is not None and not _has_ended(record["init"], proc):
+        log.warning("the container's first process still runs: nothing is touched")
+        return
+    linux.harden(NAME, hide=not proc.in_user_namespace())
+    _tear_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
 
 
 def _has_ended(init: InitRecord, proc: Proc) -> bool:

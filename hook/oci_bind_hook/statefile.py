@@ -137,6 +137,9 @@ class Lock:
         os.close(self._fd)
 
 
+_LOCKS = (".lock", ".rootfs")
+
+
 class StateFolder:
     """The folder of state files, held by fd: it is found again whatever namespace has been entered since.
 
@@ -174,12 +177,12 @@ class StateFolder:
 
     def lock_id(self, container: str) -> Lock:
         """Waits until nobody else works on the container ``container``. Taken before any lock of a rootfs."""
-        return self._lock(f"{container}.lock")
+        return self._lock(container + _LOCKS[0])
 
     def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> Lock:
         """Waits until nobody else resolves, makes or removes mount points in this rootfs."""
         dev, ino = (stat.st_dev, stat.st_ino) if isinstance(stat, os.stat_result) else (stat["dev"], stat["ino"])
-        return self._lock(f"{dev}:{ino}.rootfs")
+        return self._lock(f"{dev}:{ino}{_LOCKS[1]}")
 
     def _lock(self, name: str) -> Lock:
         try:
@@ -254,6 +257,23 @@ class StateFolder:
             if other and (other["rootfs"]["dev"], other["rootfs"]["ino"]) == rootfs and is_live(other, proc, boot):
                 found.append(other)
         return found
+
+    def sweep(self) -> None:
+        """Removes lock files that nobody holds: those of runs that were killed."""
+        for name in os.listdir(self._fd):
+            if name.endswith(_LOCKS):
+                try:
+                    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+                except OSError:
+                    continue
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.fstat(fd).st_nlink:
+                        os.unlink(name, dir_fd=self._fd)
+                except OSError:
+                    pass
+                finally:
+                    os.close(fd)
 
     def _containers(self) -> Iterator[str]:
         for name in sorted(os.listdir(self._fd)):
