@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import support
@@ -51,3 +53,31 @@ class World:
             "state": os.listdir(self.state),
             "mounts": support.mounts(),
         }
+
+
+def state(world: World, container: str = "c1", status: str = "creating", **members: Any) -> str:
+    """What a runtime sends."""
+    document = {"ociVersion": "1.0.2", "id": container, "status": status, "bundle": str(world.path / "bundle")}
+    return json.dumps({**document, **members})
+
+
+def call(world: World, *arguments: str, stdin: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """The launcher, called by hand in this test's mount namespace."""
+    command = [*before, world.launcher, *arguments, "--root", str(world.state)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+def mounted(world: World) -> list[str]:
+    """The mount points in the rootfs, as this namespace has them."""
+    points = [line.split(" ")[4] for line in support.mounts()]
+    return sorted(point[len(world.rootfs) :] for point in points if point.startswith(world.rootfs + "/"))
+
+
+def mount(world: World, *destinations: str, options: str = "") -> list[str]:
+    return [word for path in destinations for word in ("--mount", f"src={world.source},dst={path}{options}")]
+
+
+def fail(call: str, number: int, how: str = "error=EIO") -> tuple[str, ...]:
+    """The command that makes the kernel refuse one system call of the command after it, or kill it there."""
+    inject = f"inject={call}:{how}:when={number}"
+    return ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)

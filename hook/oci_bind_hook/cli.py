@@ -10,13 +10,13 @@ from . import __version__
 from .bundle import read_all, read_state
 from .errors import HookError, KernelError, UsageError
 from .log import Log
+from .plan import nearest, parse_mount
 from .run import Options, is_teardown, set_up, tear_down
+from .stage import STAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
-
-STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
 
 HELP = """\
 usage: oci-bind-hook [STAGE] [OPTION]... < state.json
@@ -81,7 +81,8 @@ class Arguments:
         return word
 
 
-_FLAGS = frozenset(("--dry-run", "--allow-shared", "--keep-mountpoints", "--debug"))
+_FLAGS = ("--dry-run", "--allow-shared", "--keep-mountpoints", "--debug")
+_OPTIONS = ("--mount", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version", *_FLAGS)
 
 
 def parse(words: list[str]) -> tuple[Options, bool]:
@@ -116,7 +117,10 @@ def parse(words: list[str]) -> tuple[Options, bool]:
         elif word == "--debug":
             debug = True
         else:
-            raise UsageError("this is no stage and no option", where=word, hint="see --help")
+            near = nearest(word, (*STAGES, *_OPTIONS))
+            raise UsageError("this is no stage and no option", where=word, hint=f"{near} see --help".lstrip())
+    if options.as_json and not options.dry_run:
+        raise UsageError("only a --dry-run prints anything", where="--format")
     if options.bundle is not None and not options.dry_run:
         raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
     return options, debug
@@ -143,14 +147,23 @@ def main(argv: list[str]) -> int:
         return _main(argv, log)
     except HookError as problem:
         log.failure(str(problem))
-        log.traceback()
+        log.traceback(problem)
         return problem.exit_code
     except KeyboardInterrupt:
         log.failure("interrupted")
         return 130
+    except ImportError as problem:
+        log.failure(f"the installation is broken: {problem} (install the package and the hook again)")
+        log.traceback(problem)
+        return os.EX_SOFTWARE
+    except OSError as reason:
+        subject = f" {reason.filename}" if reason.filename is not None else ""
+        log.failure(f"the kernel refused a call{subject}: {reason.strerror or reason} (--debug shows which)")
+        log.traceback(reason)
+        return os.EX_OSERR
     except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line
         log.failure(f"a bug: {type(bug).__name__}: {bug} (--debug shows where; please report it)")
-        log.traceback()
+        log.traceback(bug)
         return os.EX_SOFTWARE
 
 
@@ -226,12 +239,23 @@ def _install(words: list[str]) -> int:
             stages = arguments.value(word).split(",")
         elif word == "--":
             rest = arguments.rest()
-            parse(rest)
+            _check_registered(rest)
         else:
-            raise UsageError("install does not know it", where=word, hint="see --help")
+            raise UsageError("install does not know it", where=word, hint="what the hook is given comes after --")
     for path in install(prefix, stages, rest):
         _print(f"{path}\n")
     return os.EX_OK
+
+
+def _check_registered(words: list[str]) -> None:
+    """Refuses what cannot be registered for every stage of every container. UsageError, RequestError."""
+    options, _ = parse(words)
+    if options.stage is not None:
+        raise UsageError("the same words are given to the hook at each of its stages", where=options.stage)
+    if options.dry_run:
+        raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
+    for number, text in enumerate(options.mounts, 1):
+        parse_mount(text, number)
 
 
 def console() -> NoReturn:

@@ -9,15 +9,17 @@ config.json's own mounts are taken as made.
 from __future__ import annotations
 
 import json
+import os
 
 from . import plan
 from .bundle import Bundle, read_state
-from .errors import DataError, HookError, UsageError
+from .errors import DataError, HookError, RecordError, UnavailableError, UsageError
 from .log import one_line
 from .planner import Planner, describe
 from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
-from .run import Options, is_teardown, parse_record, state_folder
+from .run import Options, is_here, is_teardown, parse_record, state_folder, why_untouched
+from .stage import Place
 from .statefile import StateFolder
 from .trees import open_sources
 
@@ -25,7 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .statefile import Record
+    from .spec import State
+    from .statefile import MountRecord
 
 
 class Report:
@@ -39,7 +42,14 @@ class Report:
         self.namespace: str | None = None
         self.mounts: list[dict[str, object]] = []
         self.remove: list[str] | None = None
+        self.warnings: list[str] = []
+        self._is_sure = True
         self.problems: list[dict[str, object]] = []
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether it is known that the real run would fail."""
+        return bool(self.problems) and self._is_sure
 
     @property
     def exit_code(self) -> int:
@@ -47,7 +57,14 @@ class Report:
         return int(str(self.problems[0]["exit"])) if self.problems else 0
 
     def add(self, problem: HookError) -> None:
-        """Takes note of a problem; a document that breaks its schema has one for each place."""
+        """Takes note of a problem; a document that breaks its schema has one for each place.
+
+        What this user may not look at is no verdict on the real run, which has other rights.
+        """
+        if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0:
+            self._is_sure = False
+            text = f"this user may not look: {problem.problem}"
+            problem = UnavailableError(text, where=problem.where, hint="ask again as root")
         if isinstance(problem, DataError):
             for pointer, message in problem.violations:
                 where = f"{problem.document}: {pointer}" if pointer else problem.document
@@ -61,6 +78,8 @@ class Report:
         found: dict[str, object] = {name: getattr(self, name) for name in members}
         if self.remove is not None:
             found["remove"] = self.remove
+        if self.warnings:
+            found["warnings"] = self.warnings
         return found
 
 
@@ -77,49 +96,96 @@ def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
 def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
     proc = Proc()
     report.stage = options.stage
-    document = None
-    pid = None
-    if options.bundle is None:
-        state, document = read_state(read())
-        report.id, report.bundle, pid = state.id, state.bundle, state.pid
-        if is_teardown(options.stage, state):
-            report.stage = "poststop"
-            _fill_from_record(report, options, state.id, proc)
-            return
-    else:
+    document = place = None
+    if options.bundle is not None:
         if options.stage == "poststop":
             raise UsageError("poststop needs a state on stdin: a bundle alone does not tell the container's id")
         report.bundle = options.bundle
-    report.stage = options.stage or "createRuntime"
+        report.stage = options.stage or "createRuntime"
+    else:
+        state, document = read_state(read())
+        report.id, report.bundle = state.id, state.bundle
+        if is_teardown(options.stage, state):
+            report.stage = "poststop"
+            _fill_from_record(report, options, state, proc)
+            return
+        place = Place(options.stage, state, proc)
     bundle = Bundle(report.bundle, document)
     report.rootfs = bundle.rootfs
-    is_by_hand = report.stage == "prestart" and (pid is None or pid <= 1)
-    report.namespace = "container" if bundle.has_namespace and not is_by_hand else "runtime"
-    requests = plan.requests(bundle.config, options.mounts)
-    namespace = Namespace(proc, report.namespace, assumed=True)
+    if place is None:
+        is_elsewhere = bundle.has_namespace and report.stage != "prestart"
+        report.namespace = "container" if is_elsewhere else "runtime"
+    else:
+        is_elsewhere = _place(report, place, bundle)
+    namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
+    requests = _requests(report, bundle, options)
     sources = open_sources(requests, bundle.path, namespace)
-    planner = Planner(Rootfs(bundle.rootfs), namespace, allow_shared=options.allow_shared)
-    found = planner.resolve(requests, sources)
+    rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
+    recorded = _recorded(options, report.id)
+    found = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
     report.mounts = describe(found)
     for problem in found.problems:
         report.add(problem)
 
 
-def _fill_from_record(report: Report, options: Options, container: str, proc: Proc) -> None:
-    folder = StateFolder.open(state_folder(options), parse_record, create=False)
-    record = folder.load(container) if folder else None
+def _place(report: Report, place: Place, bundle: Bundle) -> bool:
+    """Fills in stage and namespace. Whether that is one that we would have to enter, and so cannot look into."""
+    # createContainer will be called elsewhere, and that we are not there now is no fault of the bundle.
+    is_elsewhere = bundle.has_namespace
+    try:
+        if place.stage != "createContainer":
+            place.choose(bundle)
+            is_elsewhere = place.is_elsewhere()
+    except UnavailableError as problem:
+        # What would be mounted is worth knowing all the same.
+        report.add(problem)
+    report.stage = place.stage
+    report.namespace = place.kind(bundle, is_another=is_elsewhere)
+    return is_elsewhere
+
+
+def _requests(report: Report, bundle: Bundle, options: Options) -> list[plan.Request]:
+    """All requests that can be understood; the others are problems."""
+    requests = plan.requests(bundle.config, [])
+    for number, text in enumerate(options.mounts, 1):
+        try:
+            requests.append(plan.parse_mount(text, number))
+        except HookError as problem:
+            report.add(problem)
+    return requests
+
+
+def _recorded(options: Options, container: str | None) -> list[object]:
+    """What an earlier call for the same container has mounted, as far as we may look."""
+    try:
+        folder = StateFolder.open(state_folder(options), parse_record, create=False)
+        record = folder.load(container) if folder and container else None
+    except RecordError:
+        if os.geteuid() == 0:
+            raise
+        return []
+    return [mount["requested"] for mount in record["mounts"]] if record else []
+
+
+def _fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
     report.remove = []
+    folder = StateFolder.open(state_folder(options), parse_record, create=False)
+    record = folder.load(state.id) if folder else None
     if record is None:
+        report.warnings.append(f"nothing is recorded in {state_folder(options)}")
         return
     report.rootfs = record["rootfs"]["path"]
     report.namespace = record["namespace"]["kind"]
-    here = record["boot"] == boot_id() and record["namespace"]["inode"] == proc.mount_namespace()
-    report.mounts = [_undone(record, number, here=here) for number in reversed(range(len(record["mounts"])))]
-    report.remove = [made["path"] for made in reversed(record["made"])]
+    if reason := why_untouched(record, state, proc, 0):
+        report.warnings.append(reason)
+        return
+    here = is_here(record, proc, boot_id())
+    report.mounts = [_undone(mount, here=here) for mount in reversed(record["mounts"])]
+    if not options.keep_mountpoints:
+        report.remove = [made["path"] for made in reversed(record["made"])]
 
 
-def _undone(record: Record, number: int, *, here: bool) -> dict[str, object]:
-    mount = record["mounts"][number]
+def _undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
     requested = mount["requested"]
     options = requested["options"]
     assert isinstance(options, list)
@@ -148,7 +214,7 @@ def as_text(report: Report) -> str:
     for problem in report.problems:
         where = f"{problem['where']}: " if problem["where"] else ""
         lines.append(f"problem: {where}{problem['message']}")
-    if report.problems:
+    if report.is_verdict:
         lines.append(f"the real run would exit with {report.exit_code} and change nothing")
     title = [f"container {report.id}" if report.id else "container"]
     title += [f"stage {report.stage}"] if report.stage else []
@@ -158,10 +224,11 @@ def as_text(report: Report) -> str:
         lines.append(f"rootfs {report.rootfs}")
     for mount in report.mounts:
         lines += _mount_lines(mount)
-    if not report.mounts and not report.problems:
-        lines.append("no bind is asked for" if report.remove is None else "nothing is recorded")
+    if not report.mounts and not report.remove and not report.problems:
+        lines.append("no bind is asked for" if report.remove is None else "nothing to undo")
     for path in report.remove or ():
         lines.append(f"remove {path}")
+    lines += [f"warning: {warning}" for warning in report.warnings]
     return "".join(one_line(line) + "\n" for line in lines)
 
 

@@ -17,6 +17,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from .errors import KernelError, UnavailableError, UsageError
+from .stage import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 LAUNCHER_PATH = "libexec/oci/hooks.d/oci-bind-hook"
 REGISTRATION_PATH = "share/containers/oci/hooks.d/oci-bind-hook.json"
 
-STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
 DEFAULT_STAGES = ("createRuntime", "poststop")
 TIMEOUT_SECONDS = 30
 # Not empty: only then does no runtime fall back on the image's own environment.
@@ -35,7 +35,7 @@ SHEBANG_BYTES = 127
 
 DEPENDENCIES = ("jsonschema", "python-prctl")
 
-LAUNCHER = '''\
+LAUNCHER = """\
 #!{interpreter} -IS
 # Written by `oci-bind-hook install`, which also replaces it.
 import os
@@ -59,7 +59,7 @@ except OSError:
     code = code or os.EX_IOERR
 # No finalisation of the interpreter: it costs time, and nothing can be imported any more from here on.
 os._exit(code)
-'''
+"""
 
 
 def install(prefix: str, stages: Sequence[str] = (), arguments: Sequence[str] = ()) -> list[str]:

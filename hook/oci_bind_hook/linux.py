@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 AT_EMPTY_PATH = 0x1000
 AT_NO_AUTOMOUNT = 0x800
 AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 CLONE_NEWNS = 0x20000
 MNT_DETACH = 2
-MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NODIRATIME = 0x80
@@ -40,7 +38,6 @@ MOUNT_ATTR__ATIME = 0x70
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 MS_PRIVATE = 1 << 18
-MS_REC = 1 << 14
 MS_SHARED = 1 << 20
 MS_SLAVE = 1 << 19
 MS_UNBINDABLE = 1 << 17
@@ -50,13 +47,13 @@ OVERLAYFS_SUPER_MAGIC = 0x794C7630
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x2
+STATMOUNT_MNT_BASIC = 0x2
 STATX_ATTR_MOUNT_ROOT = 0x2000
 STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
 STATX_MNT_ID_UNIQUE = 0x4000
 SYSFS_MAGIC = 0x62656572
-TMPFS_MAGIC = 0x01021994
 UMOUNT_NOFOLLOW = 8
 
 # The generic numbers: the same on every architecture since Linux 5.0 but alpha, which adds 110.
@@ -64,6 +61,7 @@ NR_OPEN_TREE = 428
 NR_MOVE_MOUNT = 429
 NR_OPENAT2 = 437
 NR_MOUNT_SETATTR = 442
+NR_STATMOUNT = 457
 
 CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's names
 
@@ -159,6 +157,17 @@ def unique_mount_id(fd: int) -> int | None:
     """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
     raw = _statx(fd, STATX_MNT_ID_UNIQUE)
     return int(raw.mnt_id) if raw.mask & STATX_MNT_ID_UNIQUE else None
+
+
+def has_mount(unique: int) -> bool:
+    """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8."""
+    request = (ctypes.c_uint64 * 3)(24, unique, STATMOUNT_MNT_BASIC)  # struct mnt_id_req: its size, id, what to tell
+    buffer = ctypes.create_string_buffer(1024)
+    try:
+        _syscall(NR_STATMOUNT, ctypes.byref(request), buffer, ctypes.c_size_t(len(buffer)), ctypes.c_uint(0))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def fstatfs_type(fd: int) -> int:

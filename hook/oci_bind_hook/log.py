@@ -12,17 +12,25 @@ import time
 
 NAME = "oci-bind-hook"
 SYSLOG_SOCKET = "/dev/log"
+# syslog(3): the facility daemon, with a severity.
+ERROR = 3 << 3 | 3
+WARNING = 3 << 3 | 4
 
 
 def one_line(text: str) -> str:
     """``text`` without anything that moves a cursor or ends a line: such characters are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
+
+
+def _escape(code: int) -> str:
+    # Not by a codec: Python would import it, and that may be impossible by now.
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class Log:
     """Writes records to a file, to stderr with ``debug``, and failures always to stderr and syslog.
 
-    A log file that cannot be written is told of once and is no failure: the container matters more.
+    A log file that cannot be written is told to syslog and is no failure: the container matters more.
     """
 
     def __init__(self) -> None:
@@ -31,7 +39,8 @@ class Log:
         self.stage = ""
         self._fd: int | None = None
         self._json = False
-        self._syslog = False
+        self._syslog: int | None = None
+        self._prepared = False
 
     def open(self, path: str, *, as_json: bool) -> None:
         """Appends from now on to the file ``path``, made with mode 0600."""
@@ -41,47 +50,64 @@ class Log:
             self._fd = os.open(path, flags, 0o600)
         except OSError as reason:
             self.warning(f"the log {path} cannot be written: {reason.strerror}")
+            self.prepare()
+            self._to_syslog(WARNING, f"the log {path} cannot be written: {reason.strerror}")
 
     def prepare(self) -> None:
         """Gets ready all that a failure needs, while it can still be imported and ``/dev`` is the host's."""
+        if self._prepared:
+            return
+        self._prepared = True
         if self._json:
             import json  # noqa: F401
-        if self.debug_wanted:
-            import traceback  # noqa: F401
-        if not self._syslog and os.path.exists(SYSLOG_SOCKET):
-            import syslog
+        if os.path.exists(SYSLOG_SOCKET):
+            # The module socket would import a dozen others, and syslog(3) reads files of its own when it is called.
+            import _socket
 
-            syslog.openlog(NAME, syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
-            self._syslog = True
+            try:
+                syslog = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
+                syslog.settimeout(0)
+                syslog.connect(SYSLOG_SOCKET)
+                self._syslog = syslog.detach()
+            except OSError:
+                pass  # nobody listens
 
-    def debug(self, message: str) -> None:
-        if self.debug_wanted:
-            self._record("debug", message)
-            _print(f"{NAME}: {one_line(message)}")
+    def _to_syslog(self, priority: int, message: str) -> None:
+        if self._syslog is not None:
+            try:
+                os.write(self._syslog, f"<{priority}>{NAME}[{os.getpid()}]: {one_line(message)}".encode())
+            except OSError:
+                pass  # nobody listens any more
+
+    def info(self, message: str) -> None:
+        """Tells what was done."""
+        self._tell("info", message, message)
 
     def warning(self, message: str) -> None:
-        self._record("warning", message)
+        """Tells what a person might want to change."""
+        self._tell("warning", message, f"warning: {message}")
+
+    def _tell(self, level: str, message: str, line: str) -> None:
+        self._record(level, message)
         if self.debug_wanted:
-            _print(f"{NAME}: warning: {one_line(message)}")
+            _print(f"{NAME}: {one_line(line)}")
 
     def failure(self, message: str) -> None:
         """The one line: who we are, for which container and stage, and what went wrong."""
         about = " ".join(word for word in (self.container, self.stage) if word)
-        line = one_line(f"{NAME}: {about}: {message}" if about else f"{NAME}: {message}")
+        text = f"{about}: {message}" if about else message
         self._record("error", message)
-        _print(line)
+        _print(one_line(f"{NAME}: {text}"))
         self.prepare()
-        if self._syslog:
-            import syslog
+        self._to_syslog(ERROR, text)
 
-            syslog.syslog(syslog.LOG_ERR, line.partition(" ")[2])
-
-    def traceback(self) -> None:
-        """The traceback of the exception being handled, on stderr, if debugging."""
-        if self.debug_wanted:
-            import traceback
-
-            _print(traceback.format_exc().rstrip())
+    def traceback(self, error: BaseException) -> None:
+        """Where ``error`` comes from, on stderr, if debugging. Without the lines: their files may be the image's."""
+        trace = error.__traceback__
+        while self.debug_wanted and trace is not None:
+            code = trace.tb_frame.f_code
+            _print(one_line(f"{NAME}:   {code.co_filename}:{trace.tb_lineno} in {code.co_name}"))
+            trace = trace.tb_next
 
     def _record(self, level: str, message: str) -> None:
         if self._fd is None:

@@ -12,16 +12,17 @@ import os
 import stat as modes
 
 from . import linux
-from .errors import HookError, KernelError, LeftoverError
-from .proc import Namespace, Proc, below_mount
+from .errors import HookError, KernelError, LeftoverError, UnavailableError
+from .proc import Namespace, Proc
 from .rootfs import Rootfs
-from .trees import detach
+from .trees import FDS_BESIDES, FDS_PER_BIND, detach, find
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .planner import Bind, Plan
+    from .rootfs import MountPoint
     from .statefile import Identity, MadeRecord, Record
 
 
@@ -34,6 +35,7 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
     binds = plan.to_mount
     old_mounts, old_made = list(record["mounts"]), list(record["made"])
     points = [point for bind in binds for point in bind.create]
+    _check_fds(len(binds), len(points))
     made: list[MadeRecord] = [
         {
             "path": point.path,
@@ -58,8 +60,7 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
     try:
         save()
         targets = [_make(plan.rootfs, bind) for bind in binds]
-        for entry, point in zip(made, points, strict=True):
-            entry["identity"] = identity_of(point.stat, is_overlay=plan.rootfs.is_overlay)
+        _identify(made, points, plan.rootfs)
         record["phase"] = "made"
         save()
         for bind, fd in zip(binds, targets, strict=True):
@@ -67,6 +68,9 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
         record["phase"] = "done"
         save()
     except BaseException as failure:
+        _identify(made, points, plan.rootfs)
+        # What was never made may have been made by somebody else.
+        made = [entry for entry, point in zip(made, points, strict=True) if point.made]
         done: Record = {**record, "mounts": record["mounts"][len(old_mounts) :], "made": made}
         try:
             undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True)
@@ -77,6 +81,21 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
             record["made"] = old_made + done["made"]
             record["phase"] = "done"
         raise
+
+
+def _check_fds(binds: int, points: int) -> None:
+    needed = binds * FDS_PER_BIND + points + FDS_BESIDES
+    limit = linux.raise_open_files()
+    if needed > limit:
+        raise UnavailableError(
+            f"{binds} binds with {points} mount points to make need {needed} open files, and {limit} are allowed",
+            hint="raise the hard limit RLIMIT_NOFILE of the runtime",
+        )
+
+
+def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: Rootfs) -> None:
+    for entry, point in zip(made, points, strict=True):
+        entry["identity"] = identity_of(point.stat, is_overlay=rootfs.is_overlay)
 
 
 def _make(rootfs: Rootfs, bind: Bind) -> int:
@@ -99,16 +118,6 @@ def _attach(namespace: Namespace, bind: Bind, fd: int) -> None:
         }.get(reason.errno or 0, "")
         where = bind.request.at("destination")
         raise KernelError("move_mount", bind.target.path, reason, where=where, hint=hint) from reason
-    known = bind.source.attached
-    if len(known) <= len(bind.source.submounts):
-        # Submounts that lay hidden below others could not be opened in the detached tree; now they can be listed.
-        table = namespace.proc.mounts()
-        ids = {entry["id"] for entry in known}
-        for info in below_mount(table, known[0]["id"]):
-            if info.id not in ids:
-                known.append(
-                    {"id": info.id, "unique": None, "root": info.root, "source": info.source, "type": info.type}
-                )
 
 
 def identity_of(stat: linux.Stat | None, *, is_overlay: bool) -> Identity | None:
@@ -122,6 +131,24 @@ def identity_of(stat: linux.Stat | None, *, is_overlay: bool) -> Identity | None
         "dev": None if is_overlay else stat.dev,
         "ino": None if is_overlay else stat.ino,
     }
+
+
+def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
+    """Strikes from a record what it says but was never done, because the run that wrote it was killed."""
+    table = proc.mounts()
+    record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
+    known = []
+    for made in record["made"]:
+        if made["identity"] is None:
+            found = rootfs.find(made["path"], across=made["filesystem"] == "tmpfs")
+            if found is None:
+                continue
+            found.close()
+            if _difference(record, made, found.stat):
+                continue
+            made["identity"] = identity_of(found.stat, is_overlay=rootfs.is_overlay)
+        known.append(made)
+    record["made"] = known
 
 
 # -- the way back ----------------------------------------------------------------------------------------------------
@@ -148,11 +175,15 @@ def undo(
     else:
         record["mounts"] = []
     remarks: list[str] = []
+    resisting: list[str] = []
     for made in [] if record["mounts"] else reversed(list(record["made"])):
+        if any(path.startswith(made["path"] + "/") for path in resisting):
+            continue
         try:
             remark = _unmake(record, made, rootfs, keep, here=here)
         except OSError as reason:
             problems.append(f"{made['path']}: {reason.strerror}")
+            resisting.append(made["path"])
             continue
         record["made"].remove(made)
         if remark:
@@ -170,7 +201,7 @@ def _unmake(
     on_tmpfs = made["filesystem"] == "tmpfs"
     if rootfs is None or (on_tmpfs and not here):
         return ""
-    found = rootfs.find(made["path"])
+    found = rootfs.find(made["path"], across=on_tmpfs)
     if found is None:
         return ""
     try:

@@ -176,7 +176,7 @@ def parse_mount(text: str, number: int) -> Request:
             raise UsageError(f'the field "{field}" has no name', where=place, hint="type=bind,src=/a,dst=/b")
         name = _member(key, place)
         if name in members:
-            raise UsageError(f'"{key}" says {name} a second time', where=place)
+            raise UsageError(f'the {name} is given twice, the second time as "{key}"', where=place)
         members[name] = value
         if name == "ro":
             if equals:
@@ -196,7 +196,7 @@ def parse_mount(text: str, number: int) -> Request:
     if "bind-propagation" in members:
         word = members["bind-propagation"]
         if word not in PROPAGATIONS:
-            hint = _nearest(word, PROPAGATIONS)
+            hint = nearest(word, PROPAGATIONS) or "one of " + ", ".join(PROPAGATIONS)
             raise RequestError(f'bind-propagation "{word}" is not known', where=place, hint=hint)
         options.append(word)
     return Request(place, place, members["source"], members["destination"], options)
@@ -212,14 +212,15 @@ def _member(key: str, place: str) -> str:
     if key in ("type", "bind-propagation"):
         return key
     known = (*sorted(_SOURCES | _DESTINATIONS), "ro", "readonly", "type", "bind-propagation")
-    raise RequestError(f'"{key}" is not known', where=place, hint=_nearest(key, known))
+    raise RequestError(f'"{key}" is not known', where=place, hint=nearest(key, known) or "one of " + ", ".join(known))
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint for somebody who wrote a ``word`` that is not among those ``known``; "" if it is like none of them."""
     import difflib
 
-    near = difflib.get_close_matches(word, known, 1, 0.5)
-    return f'did you mean "{near[0]}"?' if near else "one of " + ", ".join(known)
+    near = difflib.get_close_matches(word, known, 1)
+    return f'did you mean "{near[0]}"?' if near else ""
 
 
 def split_csv(text: str, place: str) -> list[str]:

@@ -6,9 +6,11 @@ A dry-run describes the plan, a real run attaches it; there is no other way to e
 
 from __future__ import annotations
 
-from .errors import EscapeError, HookError, UnavailableError
+import os
+
+from .errors import EscapeError, HookError, RequestError, UnavailableError
 from .proc import Namespace
-from .rootfs import Cover, MountPoint, Rootfs, Target
+from .rootfs import Cover, MountPoint, Rootfs, Target, is_utf8
 from .trees import Source
 
 TYPE_CHECKING = False
@@ -32,6 +34,15 @@ class Bind:
         self.create: list[MountPoint] = []
         self.warnings = list(request.warnings)
         self.problem: HookError | None = None
+
+    def summary(self) -> str:
+        """What became of it, for a log."""
+        path = self.target.path if self.target else self.request.destination
+        if self.action == "present":
+            return f"{self.request.origin}: left alone, {path} is mounted already"
+        made = "".join(f", made {point.path}" for point in self.create)
+        words = " ".join(self.request.options)
+        return f"{self.request.origin}: bound {self.source.path} on {path} ({words}){made}"
 
 
 class Plan:
@@ -72,7 +83,6 @@ class Planner:
         self.recorded = recorded
         self.allow_shared = allow_shared
         self._by_cover: dict[Cover, Bind] = {}
-        self._paths: dict[Request, str] = {}
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
         """The plan for ``requests``; ``sources`` has one for every bind among them, in the same order."""
@@ -82,13 +92,12 @@ class Planner:
                 bind = Bind(request, next(rest))
                 self.plan.binds.append(bind)
                 try:
-                    self._resolve(bind)
+                    self._resolve(bind, requests)
                 except HookError as problem:
                     problem.where = problem.where or request.at("destination")
                     bind.problem = problem
             else:
                 self._pass(request)
-        self._find_hidden(requests)
         return self.plan
 
     def _pass(self, request: Request) -> None:
@@ -99,17 +108,15 @@ class Planner:
             target = self.rootfs.resolve(request.destination)
         except HookError:
             return
-        self.plan.uses.update(target.uses)
-        self._paths[request] = target.path
+        self.plan.uses.update(filter(is_utf8, target.uses))
         if self.namespace.assumed and self.namespace.kind == "container":
             self.rootfs.cover(target, Cover(request.type))
 
-    def _resolve(self, bind: Bind) -> None:
+    def _resolve(self, bind: Bind, requests: Sequence[Request]) -> None:
         request, source = bind.request, bind.source
         target = bind.target = self.rootfs.resolve(request.destination)
-        self._paths[request] = target.path
-        self.plan.uses.update(target.uses)
-        if self._is_present(bind, target):
+        self.plan.uses.update(filter(is_utf8, target.uses))
+        if self._is_present(bind, target) or self._is_hidden(bind, target, requests):
             bind.action = "present"
             if self.namespace.assumed:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
@@ -119,6 +126,7 @@ class Planner:
         if source.error:
             raise source.error
         self.rootfs.admit(target, directory=source.is_folder)
+        self._check_double(bind, target)
         self._check_leak(bind, target)
         cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
@@ -141,28 +149,45 @@ class Planner:
             bind.warnings.append("something else than the source is mounted there: left to the runtime")
         return True
 
-    def _find_hidden(self, requests: Sequence[Request]) -> None:
-        """A bind of config.json that the runtime made and then hid below a later mount must not be made again."""
-        if self.namespace.kind != "container":
-            return
-        for bind in self.plan.to_mount:
-            path = self._paths.get(bind.request)
-            if path is None or not bind.request.from_config:
+    def _is_hidden(self, bind: Bind, target: Target, requests: Sequence[Request]) -> bool:
+        """Whether the runtime made a bind of config.json and then a later mount that hides it: then it is done.
+
+        What would be found at its destination now is another place, perhaps one that a link in that later mount
+        leads to.
+        """
+        if not bind.request.from_config or self.namespace.kind != "container":
+            return False
+        passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
+        for later in requests[requests.index(bind.request) + 1 :]:
+            if not later.from_config or later.type == "remount":
                 continue
-            for request in requests[requests.index(bind.request) + 1 :]:
-                if request.from_config and path.startswith(self._paths.get(request, path) + "/"):
-                    bind.action, bind.problem, bind.create = "present", None, []
-                    bind.warnings.append(f"hidden by the later mount on {request.destination}")
+            covers = [_lexical(later.destination)]
+            try:
+                covers.append(self.rootfs.resolve(later.destination).path)
+            except HookError:
+                pass  # where the runtime could not go either
+            if any(path == cover or path.startswith(cover + "/") for path in passed for cover in covers):
+                bind.warnings.append(f"hidden by the later mount on {later.destination}")
+                return True
+        return False
+
+    def _check_double(self, bind: Bind, target: Target) -> None:
+        """Refuses a second ``--mount`` on one destination, where the first would never be seen."""
+        cover = target.last.cover
+        is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)
+        first = self._by_cover.get(cover) if cover is not None and is_root else None
+        if first is None or first.request.from_config:
+            return
+        raise RequestError(f"{target.path} is the destination of {first.request.origin} already")
 
     def _check_leak(self, bind: Bind, target: Target) -> None:
         """Refuses to attach below a mount that shares its changes with the host, which nobody would undo there."""
         anchor = target.anchor
-        planned = self._by_cover.get(anchor.cover) if anchor.cover else None
-        if planned is not None:
-            info = planned.source.info
-            is_shared = planned.request.propagation in ("shared", "rshared") and bool(info and info.shared)
-        elif anchor.stat is None or (self.namespace.assumed and self.namespace.kind == "container"):
+        planned = self._by_cover.get(anchor.cover) if anchor.cover is not None else None
+        if anchor.stat is None or (planned is None and self.namespace.assumed and self.namespace.kind == "container"):
             return
+        if planned is not None:
+            is_shared = planned.source.shares(anchor.stat.mnt_id)
         else:
             info = self.namespace.mount_of(anchor.stat)
             is_shared = info is not None and info.shared is not None
@@ -178,6 +203,11 @@ class Planner:
             f"{target.path} is below a mount that is shared with the host: the bind would appear there and stay",
             hint="--allow-shared allows it",
         )
+
+
+def _lexical(destination: str) -> str:
+    """A destination without ``..``, ``.`` and double slashes, as a runtime that cleans paths would take it."""
+    return os.path.normpath("/" + destination.lstrip("/"))
 
 
 def describe(plan: Plan) -> list[dict[str, object]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from . import linux
+from .errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ class MountInfo:
 
     ``id`` and ``parent`` are mount ids, ``dev`` is the file system's device as os.makedev gives it, ``root`` the part
     of the file system that is mounted, ``mount_point`` where, below this process's ``/``. ``shared`` is the number of
-    its peer group, or None. ``type`` and ``source`` name the file system.
+    its peer group, or None; ``readonly`` is the mount's own. ``type`` and ``source`` name the file system.
     """
 
-    __slots__ = ("dev", "id", "mount_point", "parent", "root", "shared", "source", "type")
+    __slots__ = ("dev", "id", "mount_point", "parent", "readonly", "root", "shared", "source", "type")
 
     def __init__(self, line: str) -> None:
         fields = line.split(" ")
@@ -36,6 +37,7 @@ class MountInfo:
         self.dev = os.makedev(int(major), int(minor))
         self.root = unescape(fields[3])
         self.mount_point = unescape(fields[4])
+        self.readonly = "ro" in fields[5].split(",")
         groups = [int(tag[7:]) for tag in fields[6:dash] if tag.startswith("shared:")]
         self.shared = groups[0] if groups else None
         self.type = unescape(fields[dash + 1])
@@ -51,12 +53,15 @@ def unescape(field: str) -> str:
 
 
 class Proc:
-    """procfs, seen from this process. OSError where ``/proc`` is not procfs."""
+    """procfs, seen from this process. UnavailableError where ``/proc`` is not procfs."""
 
     def __init__(self) -> None:
-        self.fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as reason:
+            raise UnavailableError(f"/proc/self cannot be opened: {reason.strerror}", hint="mount procfs") from reason
         if linux.fstatfs_type(self.fd) != linux.PROC_SUPER_MAGIC:
-            raise OSError("/proc is not procfs")
+            raise UnavailableError("/proc is not procfs", hint="mount procfs")
 
     def open(self, name: str) -> int:
         """An fd of a file below /proc/self; mountinfo goes on telling of the namespace it was opened in."""
@@ -112,6 +117,39 @@ class Proc:
         fields = stat[stat.rindex(")") + 2 :].split()
         return None if fields[0] in "ZX" else int(fields[19])
 
+    def has_ended(self, pid: int, start: int, seconds: float) -> bool:
+        """Whether the process ``pid`` that started at ``start`` is gone, now or within so many ``seconds``."""
+        if self.start_time(pid) != start:
+            return True
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return True
+        import select
+
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if self.start_time(pid) == start:
+            poll.poll(seconds * 1000)
+        os.close(pidfd)
+        return self.start_time(pid) != start
+
+    def mount_namespace_of(self, pid: int) -> int | None:
+        """The inode number of the mount namespace of a process; None where it is gone or we may not look."""
+        try:
+            return os.stat(f"../{pid}/ns/mnt", dir_fd=self.fd).st_ino
+        except OSError:
+            return None
+
+    def user_of_namespace(self, inode: int) -> int | None:
+        """A process in the mount namespace ``inode``, None where there is none. It looks at every process."""
+        folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            pids = [int(name) for name in os.listdir(folder) if name.isdigit()]
+        finally:
+            os.close(folder)
+        return next((pid for pid in pids if self.mount_namespace_of(pid) == inode), None)
+
     def umount_file(self, fd: int) -> None:
         """Detaches the mount whose root is the file ``fd``: a file cannot be entered, and has no name to trust."""
         os.fchdir(self.fd)
@@ -129,6 +167,12 @@ def read_text(fd: int) -> str:
 def parse_mountinfo(text: str) -> list[MountInfo]:
     """The lines of a mountinfo file."""
     return [MountInfo(line) for line in text.split("\n") if line]
+
+
+def has_mounts_below(table: Iterable[MountInfo], path: str) -> bool:
+    """Whether anything is mounted below ``path``, as in a container's namespace by the time of createContainer."""
+    inside = path + "/"
+    return any(info.mount_point.startswith(inside) for info in table)
 
 
 def boot_id() -> str:
@@ -194,6 +238,12 @@ class Namespace:
     def mount_of(self, stat: linux.Stat) -> MountInfo | None:
         """The mount through which an object was reached, if this namespace has it."""
         return next((info for info in self.here() if info.id == stat.mnt_id), None)
+
+    def is_locked_by_host(self, stat: linux.Stat) -> bool:
+        """Whether a mount was read-only already before the runtime bound it on itself: somebody else wants it so."""
+        info = self.mount_of(stat)
+        below = next((other for other in self.here() if info and other.id == info.parent), None)
+        return below is None or below.readonly
 
     def is_own_tmpfs(self, stat: linux.Stat, rootfs: str) -> bool:
         """Whether an object is on a tmpfs that nobody but this container has: one that the runtime made for it."""

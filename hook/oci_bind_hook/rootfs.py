@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 NAME_MAX = 255
+PATH_MAX = 4096
 DEPTH_MAX = 2048  # names that fit into the longest path the kernel takes, PATH_MAX
 HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -110,18 +111,24 @@ class Target:
 
 
 class MountPoint:
-    """A file or folder to be made: ``path`` in the rootfs, and what it became once it was made.
+    """A file or folder to be made: ``path`` in the rootfs, whether it was ``made``, and what it then became.
 
     ``filesystem`` is "rootfs" or "tmpfs", a mount of the container's own that dies with it.
     """
 
-    __slots__ = ("directory", "filesystem", "path", "stat")
+    __slots__ = ("directory", "filesystem", "made", "path", "stat")
 
     def __init__(self, path: str, filesystem: str, *, directory: bool) -> None:
         self.path = path
         self.filesystem = filesystem
         self.directory = directory
+        self.made = False
         self.stat: linux.Stat | None = None
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a path of this file system can stand in a JSON document."""
+    return path.isascii() or not any("\udc80" <= c <= "\udcff" for c in path)
 
 
 def path_of(steps: Sequence[Step]) -> str:
@@ -282,17 +289,22 @@ class Rootfs:
         another mount.
         """
         path = target.path
+        if len(os.fsencode(self.path + path)) >= PATH_MAX:
+            raise RequestError(f"the destination is longer than {PATH_MAX} bytes with the rootfs before it")
+        if not is_utf8(path):
+            raise RequestError(f"{path!a} is not UTF-8, and the state file can hold nothing else")
         if len(target.steps) == 1:
             raise EscapeError("the destination is the rootfs itself")
         if path == "/sys" or path.startswith("/sys/") or self._is_on(target, linux.SYSFS_MAGIC, "sysfs"):
-            raise EscapeError(f"nothing may be mounted on sysfs ({path})")
+            raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
         if path == "/proc" or path.startswith("/proc/") or self._is_on(target, linux.PROC_SUPER_MAGIC, "proc"):
             if path not in PROC_FILES or target.missing:
-                raise EscapeError(f"nothing may be mounted on procfs ({path})", hint="but for a few files, as in runc")
+                raise EscapeError(f"{path} is on procfs, where only a few files may be hidden, as in runc")
         last = target.last
         if target.as_folder and not directory:
             raise RequestError(f"{path} must be a folder, but the source is a file")
-        if last.exists and last.folder != directory:
+        exists = last.exists or self._key(target.steps) in self._reserved
+        if exists and last.folder != directory:
             ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
             raise RequestError(f"the source is {ours}, but {path} is {theirs}")
         if target.missing:
@@ -373,6 +385,7 @@ class Rootfs:
                     _create(unlocked, name, directory=point.directory)
                 finally:
                     os.close(unlocked)
+            point.made = True
             fd = os.open(name, HOLD, dir_fd=parent)
             point.stat = linux.statx(fd)
         except OSError as reason:
@@ -405,10 +418,11 @@ class Rootfs:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         return fd
 
-    def find(self, path: str) -> Found | None:
+    def find(self, path: str, *, across: bool) -> Found | None:
         """What stands at ``path``, a path without links, and the folder it stands in; None where nothing does.
 
-        No link is followed. The caller closes what was found.
+        No link is followed, and other mounts are entered only if ``across`` allows it: else OSError(EBUSY). The
+        caller closes what was found.
         """
         names = path.split("/")[1:]
         folder = os.dup(self.fd)
@@ -417,10 +431,14 @@ class Rootfs:
                 below = os.open(name, HOLD | os.O_DIRECTORY, dir_fd=folder)
                 os.close(folder)
                 folder = below
+                if not across and linux.statx(folder).mnt_id != self.stat.mnt_id:
+                    raise OSError(errno.EBUSY, "something else is mounted above it")
             fd = os.open(names[-1], HOLD, dir_fd=folder)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as reason:
             os.close(folder)
-            return None
+            if reason.errno in (errno.ENOENT, errno.ENOTDIR):
+                return None
+            raise
         return Found(folder, fd, names)
 
     def remove(self, found: Found) -> None:

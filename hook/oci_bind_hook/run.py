@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .log import Log
     from .planner import Plan
-    from .statefile import InitRecord, Record
+    from .statefile import Record
 else:
 
     def cast(_: object, value: object) -> object:
@@ -70,9 +70,14 @@ def parse_record(data: bytes, name: str) -> Record:
 
 
 def is_teardown(stage: str | None, state: spec.State) -> bool:
-    """Whether this is poststop. UnavailableError for a container that is past, or not yet at, any stage of ours."""
-    if stage == "poststop" or (stage is None and state.status == "stopped"):
+    """Whether this is poststop. UnavailableError for a container that is past, or not yet at, the stage."""
+    if state.status == "stopped" and stage in (None, "poststop"):
         return True
+    if stage == "poststop":
+        raise UnavailableError(
+            f'poststop is for a container that is "stopped", and this one is "{state.status}"',
+            hint="name the stage that the hook is registered for, or leave STAGE out",
+        )
     if state.status not in ("creating", "created"):
         raise UnavailableError(
             f'nothing can be mounted into a container that is "{state.status}"',
@@ -100,27 +105,42 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     place = Place(options.stage, state, proc)
     bundle = Bundle(state.bundle, document)
     log.stage = place.choose(bundle)
+    if bundle.config.namespaces.get("mount"):
+        log.warning("the mount namespace outlives the container, and so will the binds in it")
     requests = plan.requests(bundle.config, options.mounts)
-    if not any(request.is_bind for request in requests):
-        log.debug("no bind is asked for")
+    folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
+    if folder is None:
+        log.info("no bind is asked for")
         return
-    folder = _open_folder(options, place)
     with folder.lock_id(state.id):
         _clear_stale(folder, state, bundle, proc, log)
-        namespace = Namespace(proc, "container" if bundle.has_namespace else "runtime")
+        namespace = Namespace(proc, "runtime")
         # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
         sources = open_sources(requests, bundle.path, namespace)
         clone_sources(sources)
         with folder.lock_rootfs(bundle.stat_rootfs()):
             record = folder.load(state.id) or _new_record(state, bundle, place)
-            neighbours = folder.neighbours(record, proc, record["boot"])
+            others = _others(folder, record, log)
+            if not sources and not others:
+                log.info("no bind is asked for")
+                return
             rootfs = _enter(bundle, place, namespace, log)
             _continue(record, rootfs, namespace)
             recorded = [mount["requested"] for mount in record["mounts"]]
             planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared)
             found = planner.resolve(requests, sources)
             _judge(found, log)
-            _carry_out(found, record, folder, neighbours)
+            _carry_out(found, record, folder, others)
+            for bind in found.binds:
+                log.info(bind.summary())
+
+
+def _others(folder: StateFolder, record: Record, log: Log) -> list[Record]:
+    """The records of all other containers on the same rootfs, dead ones too: what they made may still be removed."""
+    others, remarks = folder.on_rootfs(record["rootfs"], record["id"])
+    for remark in remarks:
+        log.warning(remark)
+    return others
 
 
 def _enter(bundle: Bundle, place: Place, namespace: Namespace, log: Log) -> Rootfs:
@@ -133,6 +153,7 @@ def _enter(bundle: Bundle, place: Place, namespace: Namespace, log: Log) -> Root
     log.prepare()
     linux.harden(NAME, hide=not place.proc.in_user_namespace())
     place.enter(namespace)
+    namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
         after = [os.stat("/"), os.stat(bundle.rootfs)]
     except OSError:
@@ -142,23 +163,34 @@ def _enter(bundle: Bundle, place: Place, namespace: Namespace, log: Log) -> Root
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
             hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
         )
-    return Rootfs(
-        bundle.rootfs,
-        unlock=namespace.kind == "container",
-        own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
-    )
+    is_container = namespace.kind == "container"
+    rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
+    # crun before 1.26 makes the root read-only before it calls createContainer hooks.
+    is_early = place.stage == "createContainer" and bundle.config.root_readonly
+    rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
+    return rootfs
 
 
 def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
-    """Completes a new record by what is known only now; one of an earlier call must be of the same namespace."""
-    if not record["mounts"]:
+    """Completes a new record by what is known only now, or checks that an earlier call's was for the same place.
+
+    What that call was killed over is not taken as done.
+    """
+    if not record["mounts"] and not record["made"]:
         record["rootfs"]["overlay"] = rootfs.is_overlay
         record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode}
-    elif record["namespace"]["inode"] != namespace.inode:
+        return
+    if record["namespace"]["inode"] != namespace.inode:
         raise RecordError(
             f'the container "{record["id"]}" has binds in another mount namespace already',
             hint="call poststop for it first",
         )
+    if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
+        raise RecordError(
+            f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
+            hint="call poststop for it first",
+        )
+    mounts.reconcile(record, namespace.proc, rootfs)
 
 
 def _judge(found: Plan, log: Log) -> None:
@@ -174,11 +206,11 @@ def _judge(found: Plan, log: Log) -> None:
             log.warning(f"{bind.request.origin}: {warning}")
 
 
-def _carry_out(found: Plan, record: Record, folder: StateFolder, neighbours: list[Record]) -> None:
+def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Record]) -> None:
     record["uses"] = sorted(found.uses.union(record["uses"]))
     if not found.to_mount:
-        # Not even a record is needed, unless we stand on something that a neighbour would remove one day.
-        if any(made["path"] in record["uses"] for other in neighbours for made in other["made"]):
+        # Not even a record is needed, unless we stand on something that another container would remove one day.
+        if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
             folder.save(record)
         return
     if isinstance(folder, Unrecorded) and any(bind.create for bind in found.to_mount):
@@ -216,12 +248,10 @@ def _new_record(state: spec.State, bundle: Bundle, place: Place) -> Record:
     }
 
 
-def _open_folder(options: Options, place: Place) -> StateFolder:
+def _open_folder(options: Options, place: Place, *, create: bool) -> StateFolder | None:
     path = state_folder(options)
     try:
-        folder = StateFolder.open(path, parse_record, create=True)
-        assert folder is not None
-        return folder
+        return StateFolder.open(path, parse_record, create=create)
     except RecordError:
         # The host's root is nobody to a container's user namespace. The mounts die with it, so they need no record.
         if place.is_inside and place.proc.in_user_namespace():
@@ -273,33 +303,22 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
 
 
 def _tear_down_if_ended(options: Options, state: spec.State, folder: StateFolder, record: Record, log: Log) -> None:
-    if not _is_same_bundle(record, state.bundle):
-        log.warning(f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched")
-        return
     proc = Proc()
-    if record["init"] is not None and not _has_ended(record["init"], proc):
-        log.warning("the container's first process still runs: nothing is touched")
+    if reason := why_untouched(record, state, proc, INIT_GRACE_SECONDS):
+        log.warning(reason)
         return
     linux.harden(NAME, hide=not proc.in_user_namespace())
     _tear_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
 
 
-def _has_ended(init: InitRecord, proc: Proc) -> bool:
-    """Whether a process is gone, or goes within the grace that a runtime may need to reap it."""
-    if proc.start_time(init["pid"]) != init["start"]:
-        return True
-    try:
-        pidfd = os.pidfd_open(init["pid"])
-    except OSError:
-        return True
-    import select
-
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if proc.start_time(init["pid"]) == init["start"]:
-        poll.poll(INIT_GRACE_SECONDS * 1000)
-    os.close(pidfd)
-    return proc.start_time(init["pid"]) != init["start"]
+def why_untouched(record: Record, state: spec.State, proc: Proc, grace: float) -> str:
+    """Why a record must not be undone now, "" if it may. Its first process has ``grace`` seconds to end."""
+    if not _is_same_bundle(record, state.bundle):
+        return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
+    init = record["init"]
+    if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
+        return "the container's first process still runs: nothing is touched"
+    return ""
 
 
 def _tear_down(folder: StateFolder, known: Record, proc: Proc, log: Log, *, keep_mountpoints: bool) -> None:
@@ -309,28 +328,43 @@ def _tear_down(folder: StateFolder, known: Record, proc: Proc, log: Log, *, keep
         record = folder.load(known["id"])
         if record is None:
             return
-        here = record["boot"] == boot and record["namespace"]["inode"] == proc.mount_namespace()
-        if not here and record["boot"] == boot and record["namespace"]["kind"] == "runtime" and record["mounts"]:
-            raise LeftoverError(
-                f"the binds are in the mount namespace {record['namespace']['inode']}, which is not this one",
-                hint="run poststop in the namespace that prestart ran in",
-            )
-        neighbours = folder.neighbours(record, proc, boot)
+        here = is_here(record, proc, boot)
+        others = [other for other in _others(folder, record, log) if is_live(other, proc, boot)]
         rootfs = _find_rootfs(record)
         try:
             remarks = mounts.undo(
                 record,
                 proc,
                 rootfs,
-                keep=lambda made: keep_mountpoints or folder.hand_over(made, neighbours),
+                keep=lambda made: keep_mountpoints or folder.hand_over(made, others),
                 here=here,
             )
         except HookError:
             folder.save(record)
             raise
         folder.remove(record["id"])
+    log.info(f"undone: {len(known['mounts'])} binds, {len(known['made'])} mount points made for them")
     for remark in remarks:
         log.warning(remark)
+
+
+def is_here(record: Record, proc: Proc, boot: str) -> bool:
+    """Whether the binds of a record are in this mount namespace; if not, they have gone with their own.
+
+    LeftoverError where theirs is one that was there before the container, and still is.
+    """
+    inode = record["namespace"]["inode"]
+    if record["boot"] != boot:
+        return False
+    if inode == proc.mount_namespace():
+        return True
+    user = proc.user_of_namespace(inode) if record["namespace"]["kind"] == "runtime" and record["mounts"] else None
+    if user is not None:
+        raise LeftoverError(
+            f"the binds are in another mount namespace, that of process {user}",
+            hint="run poststop in the namespace that prestart ran in",
+        )
+    return False
 
 
 def _find_rootfs(record: Record) -> Rootfs | None:

@@ -12,6 +12,7 @@ import json
 import os
 
 from .errors import DataError
+from .log import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ def _shown(value: object) -> str:
 def _printable(text: str) -> str:
     """Short, on one line, and without characters that act on a terminal."""
     cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)
+    return one_line(cut)
 
 
 def _sorted(found: list[tuple[tuple[Any, ...], str]]) -> list[tuple[str, str]]:

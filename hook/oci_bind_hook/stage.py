@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 
 from .errors import KernelError, UnavailableError
+from .proc import has_mounts_below
+
+STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,18 +31,17 @@ class Place:
     def __init__(self, stage: str | None, state: State, proc: Proc) -> None:
         self.proc = proc
         self.stage = stage or ""
+        self._is_named = stage is not None
         pids = proc.pids()
         self.is_inside = len(pids) > 1 or pids != [os.getpid()]
-        self._pidfd: int | None = None
+        self.pidfd: int | None = None
         self.init: InitRecord | None = None
         self._pid = state.pid if state.pid is not None and state.pid > 1 else None
 
     def choose(self, bundle: Bundle) -> str:
         """Decides on the stage and opens the process to enter, if any. Returns the stage. UnavailableError."""
         if not self.stage:
-            self.stage = "createContainer" if self.is_inside else "createRuntime"
-            if self._pid is None and not self.is_inside and not bundle.has_namespace:
-                self.stage = "prestart"
+            self.stage = self._infer(bundle)
         if self.stage == "createContainer":
             self._check_inside(bundle)
             self.init = self._describe(self.proc.parent())
@@ -48,18 +50,26 @@ class Place:
         elif self.stage == "createRuntime":
             raise UnavailableError(
                 "the state names no process whose mount namespace could be entered",
-                hint="name the STAGE as first argument: createContainer, or prestart to mount in this namespace",
+                hint="register for createContainer with that STAGE, or name prestart to mount in this namespace",
             )
         return self.stage
 
+    def _infer(self, bundle: Bundle) -> str:
+        if self._pid is not None:
+            return "createRuntime"
+        # A runtime may itself run in a pid namespace whose /proc is another's; only a container has mounts there.
+        if self.is_inside and has_mounts_below(self.proc.mounts(), bundle.rootfs):
+            return "createContainer"
+        return "createRuntime" if bundle.has_namespace else "prestart"
+
     def _open(self, pid: int) -> None:
         try:
-            self._pidfd = os.pidfd_open(pid)
+            self.pidfd = os.pidfd_open(pid)
         except OSError as reason:
             raise UnavailableError(f"the container's process {pid} cannot be opened: {reason.strerror}") from reason
-        number = self.proc.pid_of(self._pidfd)
+        number = self.proc.pid_of(self.pidfd)
         self.init = self._describe(number)
-        if self.proc.pid_of(self._pidfd) != number or self.init is None:
+        if self.proc.pid_of(self.pidfd) != number or self.init is None:
             raise UnavailableError(f"the container's process {pid} has ended")
 
     def _describe(self, pid: int) -> InitRecord | None:
@@ -68,26 +78,37 @@ class Place:
 
     def _check_inside(self, bundle: Bundle) -> None:
         """createContainer is called inside the container's namespaces; anywhere else its mounts would hit the host."""
-        if not bundle.has_namespace:
-            return
-        inside = bundle.rootfs + "/"
-        if bundle.config.namespaces.get("pid", "") is None:
-            is_right = self.is_inside
-        else:
-            is_right = any(info.mount_point.startswith(inside) for info in self.proc.mounts())
-        if not is_right:
+        if bundle.has_namespace and not self.is_inside and not has_mounts_below(self.proc.mounts(), bundle.rootfs):
             raise UnavailableError(
                 "this is not the container's mount namespace, as it is at createContainer",
                 hint="register it for createContainer, or name the right STAGE",
             )
 
+    def is_elsewhere(self) -> bool:
+        """Whether the process to enter is in another mount namespace, as far as we may look before we do."""
+        if self.init is None or self.pidfd is None:
+            return False
+        return self.proc.mount_namespace_of(self.init["pid"]) != self.proc.mount_namespace()
+
+    def kind(self, bundle: Bundle, *, is_another: bool) -> str:
+        """Whose the mount namespace is that is mounted in: "container", or "runtime" for one that was there before.
+
+        ``is_another`` tells that it is not the one we were started in.
+        """
+        if not bundle.has_namespace:
+            return "runtime"
+        if is_another or self.stage == "createContainer":
+            return "container"
+        is_by_hand = self._is_named and self.stage == "prestart"
+        is_made = self.is_inside or has_mounts_below(self.proc.mounts(), bundle.rootfs)
+        return "container" if is_made and not is_by_hand else "runtime"
+
     def enter(self, namespace: Namespace) -> None:
         """Enters the container's namespace, if it is not the one we are in. KernelError."""
-        if self._pidfd is not None:
-            try:
-                namespace.enter(self._pidfd)
-            except OSError as reason:
-                hint = "CAP_SYS_ADMIN and CAP_SYS_CHROOT are needed; rootless, register for createContainer"
-                raise KernelError("setns", "the container's mount namespace", reason, hint=hint) from reason
-        if not namespace.entered and not self.is_inside and self.stage == "prestart":
-            namespace.kind = "runtime"
+        if self.pidfd is None:
+            return
+        try:
+            namespace.enter(self.pidfd)
+        except OSError as reason:
+            hint = "CAP_SYS_ADMIN and CAP_SYS_CHROOT are needed; rootless, register for createContainer"
+            raise KernelError("setns", "the container's mount namespace", reason, hint=hint) from reason

@@ -53,9 +53,12 @@ if TYPE_CHECKING:
         start: int
 
     class AttachedRecord(TypedDict):
-        """One mount that was attached: its id, the one never used again (Linux 6.8), and what mountinfo says of it."""
+        """One mount that was attached: its id, the one never used again (Linux 6.8), and what mountinfo says of it.
 
-        id: int
+        No ids where another mount hides it. The texts are as Python's ascii() writes them.
+        """
+
+        id: int | None
         unique: int | None
         root: str
         source: str
@@ -106,6 +109,7 @@ if TYPE_CHECKING:
 
 
 MAX_BYTES = 16 * 1024 * 1024
+MOVE_AWAY = "move it away"
 _SUFFIX = ".json"
 
 
@@ -133,7 +137,10 @@ class Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.unlink(self._name, dir_fd=self._folder)
+        try:
+            os.unlink(self._name, dir_fd=self._folder)
+        except OSError:
+            pass  # an empty file is left, and no reason to fail a run that is done
         os.close(self._fd)
 
 
@@ -162,9 +169,9 @@ class StateFolder:
             if create:
                 os.makedirs(path, 0o700, exist_ok=True)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
         except OSError as reason:
+            if reason.errno == errno.ENOENT and not create:
+                return None
             raise RecordError(f"the state folder {path} cannot be opened: {reason.strerror}", hint="--root") from reason
         stat = os.fstat(fd)
         if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
@@ -181,7 +188,7 @@ class StateFolder:
 
     def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> Lock:
         """Waits until nobody else resolves, makes or removes mount points in this rootfs."""
-        dev, ino = (stat.st_dev, stat.st_ino) if isinstance(stat, os.stat_result) else (stat["dev"], stat["ino"])
+        dev, ino = _object(stat)
         return self._lock(f"{dev}:{ino}{_LOCKS[1]}")
 
     def _lock(self, name: str) -> Lock:
@@ -199,25 +206,28 @@ class StateFolder:
         except FileNotFoundError:
             return None
         except OSError as reason:
-            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}") from reason
+            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
         try:
             data = _read_own(fd, path)
             record = self._parse(data, path)
         except DataError as problem:
             raise RecordError(str(problem), hint="it is no record of this version; move it away") from problem
         except OSError as reason:
-            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}") from reason
+            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
         finally:
             os.close(fd)
         if record["id"] != container:
-            raise RecordError(f'the state file {path} is of the container "{record["id"]}"', hint="move it away")
+            raise RecordError(f'the state file {path} is of the container "{record["id"]}"', hint=MOVE_AWAY)
         return record
 
     def save(self, record: Record) -> None:
         """Writes a record, beside and renamed: a reader finds the old one or the new one, whole."""
         name = record["id"] + _SUFFIX
         beside = record["id"] + ".new"
-        data = json.dumps(record, separators=(",", ":")).encode()
+        try:
+            data = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+        except UnicodeEncodeError as reason:
+            raise RecordError(f"a state file cannot hold the name {reason.object!a}, which is not UTF-8") from reason
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             try:
@@ -248,15 +258,24 @@ class StateFolder:
                 path = f"{self.path}/{container}{suffix}"
                 raise RecordError(f"the state file {path} cannot be removed: {reason.strerror}") from reason
 
-    def neighbours(self, record: Record, proc: Proc, boot: str) -> list[Record]:
-        """The records of all other live containers on the same rootfs. The caller holds the rootfs's lock."""
-        rootfs = (record["rootfs"]["dev"], record["rootfs"]["ino"])
-        found = []
+    def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
+        """The records of all other containers on a rootfs, and a remark on each record that cannot be read.
+
+        The caller holds the rootfs's lock. One bad file must not keep all containers from starting or ending.
+        """
+        dev, ino = _object(rootfs)
+        found, remarks = [], []
         for container in self._containers():
-            other = self.load(container) if container != record["id"] else None
-            if other and (other["rootfs"]["dev"], other["rootfs"]["ino"]) == rootfs and is_live(other, proc, boot):
+            if container == besides:
+                continue
+            try:
+                other = self.load(container)
+            except RecordError as problem:
+                remarks.append(f"left out: {problem}")
+                continue
+            if other is not None and (other["rootfs"]["dev"], other["rootfs"]["ino"]) == (dev, ino):
                 found.append(other)
-        return found
+        return found, remarks
 
     def sweep(self) -> None:
         """Removes lock files that nobody holds: those of runs that were killed."""
@@ -310,8 +329,8 @@ class Unrecorded(StateFolder):
     def remove(self, container: str) -> None:
         pass
 
-    def neighbours(self, record: Record, proc: Proc, boot: str) -> list[Record]:
-        return []
+    def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
+        return [], []
 
 
 class Unlocked(Lock):
@@ -324,10 +343,15 @@ class Unlocked(Lock):
         pass
 
 
+def _object(known: os.stat_result | ObjectRecord) -> tuple[int, int]:
+    return (known.st_dev, known.st_ino) if isinstance(known, os.stat_result) else (known["dev"], known["ino"])
+
+
 def _read_own(fd: int, path: str) -> bytes:
     """A state file that is ours alone. RecordError for anything else that was put in its place."""
     stat = os.fstat(fd)
-    if not modes.S_ISREG(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o077 or stat.st_nlink != 1:
+    # No link at all: it was replaced or removed since it was opened, by another container's hook, and is still whole.
+    if not modes.S_ISREG(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
         raise RecordError(f"{path} is not a state file of ours", hint="regular, own, mode 0600, one link; move it away")
     if stat.st_size > MAX_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))

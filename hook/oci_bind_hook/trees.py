@@ -64,6 +64,7 @@ class Source:
         self.fd = -1
         self.error: HookError | None = None
         self.attached: list[AttachedRecord] = []
+        self._infos: dict[int | None, MountInfo | None] = {}
         self.submounts: list[tuple[str, MountInfo]] = []
         self.info: MountInfo | None = None
         try:
@@ -141,15 +142,41 @@ class Source:
     def _identify(self) -> None:
         """Keeps the ids of the mounts in the detached tree: by them they are found again, wherever they are moved."""
         self.attached = [_identity(self.fd, self.root, self.info)]
+        self._infos = {self.attached[0]["id"]: self.info}
+        hidden: list[AttachedRecord] = []
         for path, info in self.submounts:
-            try:
-                fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
-            except OSError:
-                continue
-            found = _identity(fd, info.root, info)
-            if all(known["id"] != found["id"] for known in self.attached):
+            found = self._open_submount(path, info)
+            if found is None or found["id"] in self._infos:
+                # Another mount hides it: nobody can open it, but it will be there.
+                hidden.append({**_describe(info.root, info), "id": None, "unique": None})
+            else:
                 self.attached.append(found)
+                self._infos[found["id"]] = info
+        self.attached += hidden
+
+    def _open_submount(self, path: str, info: MountInfo) -> AttachedRecord | None:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return None
+        try:
+            stat = linux.statx(fd)
+            return _identity(fd, info.root, info) if stat.mount_root and stat.dev == info.dev else None
+        finally:
             os.close(fd)
+
+    def shares(self, mnt_id: int) -> bool:
+        """Whether a mount of the tree, by its id, will pass on to the source what is mounted in it later."""
+        word = self.request.propagation
+        if word in ("rprivate", "rslave", "runbindable"):
+            return False
+        is_top = mnt_id == (self.attached[0]["id"] if self.attached else self.stat.mnt_id)
+        if is_top and word not in ("shared", "rshared"):
+            return False
+        info = self.info if is_top else self._infos.get(mnt_id)
+        if info is None:
+            info = next((below for _, below in self.submounts if below.id == mnt_id), None)
+        return info is None or info.shared is not None
 
     def attach(self, target: int) -> None:
         """Attaches the tree on top of ``target``. OSError; what was attached then is found by its recorded id."""
@@ -181,13 +208,13 @@ def _propagation(word: str) -> int:
 
 
 def _identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
-    return {
-        "id": linux.statx(fd).mnt_id,
-        "unique": linux.unique_mount_id(fd),
-        "root": root,
-        "source": info.source if info else "",
-        "type": info.type if info else "",
-    }
+    return {**_describe(root, info), "id": linux.statx(fd).mnt_id, "unique": linux.unique_mount_id(fd)}
+
+
+def _describe(root: str, info: MountInfo | None) -> AttachedRecord:
+    """What mountinfo will say of a mount, in characters that every file can hold."""
+    source, kind = (info.source, info.type) if info else ("", "")
+    return {"id": None, "unique": None, "root": ascii(root), "source": ascii(source), "type": ascii(kind)}
 
 
 def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
@@ -224,29 +251,56 @@ def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc) -> None:
     or where it cannot be reached. The path that mountinfo tells is only a hint: what counts is the id of what is
     opened there, and what is unmounted is what is held.
     """
-    top = attached[0]
     for _ in range(DETACH_TRIES):
         table = proc.mounts()
-        info = next((info for info in table if info.id == top["id"]), None)
-        if info is None or not _may_be(top, info):
+        info = find(attached[0], table)
+        if info is None:
             return
+        foreign = _foreign(attached, below_mount(table, info.id))
+        if foreign is not None:
+            raise LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
         try:
             fd = os.open(info.mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             continue
         try:
-            is_reached = linux.statx(fd).mnt_id == info.id
-            if is_reached and top["unique"] is not None and linux.unique_mount_id(fd) != top["unique"]:
-                return
-            known = {entry["id"] for entry in attached}
-            foreign = [below for below in below_mount(table, info.id) if below.id not in known]
-            if foreign:
-                raise LeftoverError(f"somebody mounted something else on {foreign[0].mount_point}")
-            if is_reached:
+            unique = attached[0]["unique"]
+            if linux.statx(fd).mnt_id == info.id and unique in (None, linux.unique_mount_id(fd)):
                 _unmount(fd, proc)
         finally:
             os.close(fd)
     raise LeftoverError(f"the mount on {path} cannot be reached: another one hides it, or it moves all the time")
+
+
+def find(top: AttachedRecord, table: Iterable[MountInfo]) -> MountInfo | None:
+    """A mount that was attached, in the table of this namespace; None where it is gone.
+
+    Mount ids are used again: the unique one decides, or, before Linux 6.8, that all else we know agrees too.
+    """
+    info = next((info for info in table if info.id == top["id"]), None)
+    if info is None:
+        return None
+    if top["unique"] is None:
+        return info if _looks_like(top, info) else None
+    return info if linux.has_mount(top["unique"]) else None
+
+
+def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
+    seen = _describe(info.root, info)
+    return (seen["root"], seen["source"], seen["type"]) == (known["root"], known["source"], known["type"])
+
+
+def _foreign(attached: Sequence[AttachedRecord], below: Sequence[MountInfo]) -> MountInfo | None:
+    """The first mount on or below ours that is not ours."""
+    ids = {known["id"] for known in attached if find(known, below) is not None}
+    hidden = [known for known in attached if known["id"] is None]
+    for info in below:
+        if info.id not in ids:
+            ours = next((known for known in hidden if _looks_like(known, info)), None)
+            if ours is None:
+                return info
+            hidden.remove(ours)
+    return None
 
 
 def _unmount(fd: int, proc: Proc) -> None:
@@ -258,10 +312,3 @@ def _unmount(fd: int, proc: Proc) -> None:
         os.chdir("/")
     else:
         proc.umount_file(fd)
-
-
-def _may_be(known: AttachedRecord, info: MountInfo) -> bool:
-    """Before Linux 6.8 mount ids are all that there is, and they are used again: all else must agree too."""
-    if known["unique"] is not None:
-        return True
-    return (info.root, info.source, info.type) == (known["root"], known["source"], known["type"])

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import support
+from world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
     from world import World
@@ -19,34 +20,12 @@ if TYPE_CHECKING:
 SLEEP = "echo ready > /data/ready; exec sleep 1000"
 
 
-def state(world: World, container: str = "c1", status: str = "creating", **members: Any) -> str:
-    """What a runtime sends."""
-    document = {"ociVersion": "1.0.2", "id": container, "status": status, "bundle": str(world.path / "bundle")}
-    return json.dumps({**document, **members})
-
-
-def call(world: World, *arguments: str, stdin: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """The launcher, called by hand in this test's mount namespace."""
-    command = [*before, world.launcher, *arguments, "--root", str(world.state)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-
-
-def mounted(world: World) -> list[str]:
-    """The mount points in the rootfs, as this namespace has them."""
-    points = [line.split(" ")[4] for line in support.mounts()]
-    return sorted(point[len(world.rootfs) :] for point in points if point.startswith(world.rootfs + "/"))
-
-
-def mount(world: World, *destinations: str, options: str = "") -> list[str]:
-    return [word for path in destinations for word in ("--mount", f"src={world.source},dst={path}{options}")]
-
-
 def test_by_hand_in_the_host_namespace(world: World) -> None:
     support.bundle(world.path / "bundle", ["true"], mounts=[support.bind(world.source, "/absolute/config", "ro")])
     before = world.snapshot()
-    done = call(world, "prestart", *mount(world, "/climb/a", "/climb/a"), stdin=state(world))
+    done = call(world, "prestart", *mount(world, "/climb/a", "/climb/b"), stdin=state(world))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert mounted(world) == ["/real/a", "/real/a", "/real/config"]
+    assert mounted(world) == ["/real/a", "/real/b", "/real/config"]
     done = call(world, "poststop", stdin=state(world, status="stopped"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert world.snapshot() == before
@@ -72,12 +51,6 @@ def test_a_failing_second_prestart_undoes_only_itself(world: World) -> None:
     assert sorted(os.listdir(f"{world.rootfs}/a")) == ["b"]
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
-
-
-def fail(call: str, number: int, how: str = "error=EIO") -> tuple[str, ...]:
-    """The command that makes the kernel refuse one system call of the command after it, or kill it there."""
-    inject = f"inject={call}:{how}:when={number}"
-    return ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
 
 
 @pytest.mark.parametrize("call_name", ["open_tree", "mount_setattr", "mkdirat", "move_mount", "fsync", "renameat"])
@@ -222,12 +195,8 @@ def test_a_refused_container_leaves_nothing(world: World, runtime: str) -> None:
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_two_stages_registered_mount_once(world: World, runtime: str) -> None:
     arguments = mount(world, "/a/b", "/dangling", options=",ro")
-    hooks = {
-        stage: [world.hook(*arguments)] for stage in ("prestart", "createRuntime", "createContainer", "poststop")
-    }
-    bundle = support.bundle(
-        world.path / "bundle", ["grep", "-E", " /(a|absent)/", "/proc/self/mountinfo"], hooks=hooks
-    )
+    hooks = {stage: [world.hook(*arguments)] for stage in ("prestart", "createRuntime", "createContainer", "poststop")}
+    bundle = support.bundle(world.path / "bundle", ["grep", "-E", " /(a|absent)/", "/proc/self/mountinfo"], hooks=hooks)
     before = world.snapshot()
     done = support.run_container(runtime, bundle, "c1")
     assert [line.split(" ")[4] for line in done.stdout.splitlines()] == ["/a/b", "/absent/place"], done.stderr

@@ -151,6 +151,7 @@ ALSO_VALID = [
     ("state-file", "/made/0/identity/born", None),
     ("state-file", "/made/0/identity/dev", None),
     ("state-file", "/made/0/identity/ino", None),
+    ("state-file", "/mounts/0/attached/0/id", None),
     ("state-file", "/mounts/0/attached/0/unique", None),
     ("state-file", "/bundle/dev", 2**64 - 1),
 ]
@@ -289,7 +290,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/mounts/0/attached/0", "root source type unknown")),
         ("1", below("/mounts/0/attached/0", "id unique")),
         (-1, below("/mounts/0/attached/0", "id unique")),
-        (2**64, "/mounts/0/attached/0/unique"),
+        (2**64, below("/mounts/0/attached/0", "id unique")),
         (1, "/uses/0 /made/0"),
         ("rel", "/uses/0"),
         (["/a", "/a"], "/uses"),

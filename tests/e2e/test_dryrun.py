@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dry-run tells what the real run does, with its exit code, and asks the kernel for no change; nobody may run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import support
+from oci_bind_hook import dryrun, spec
+from oci_bind_hook.run import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from world import World
+
+NOBODY = 65534
+
+# An ordinary user, who may change nothing, but may look behind a folder of mode 0700: such a one is above the
+# interpreter or above pytest's temporary folders on some machines.
+AS_NOBODY = (
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+    *(
+        "--inh-caps=-all,+dac_read_search",
+        "--ambient-caps=-all,+dac_read_search",
+        "--bounding-set=-all,+dac_read_search",
+    ),
+)
+
+
+def call(command: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, check=False, timeout=60, env={"PATH": support.PATH}
+    )
+
+
+def state_of(world: World, **members: Any) -> str:
+    bundle = str(world.path / "bundle")
+    return json.dumps({"ociVersion": "1.0.2", "id": "c1", "status": "creating", "bundle": bundle, **members})
+
+
+def by_hand(world: World, *arguments: str) -> list[str]:
+    return [world.launcher, "prestart", "--root", str(world.state), *arguments]
+
+
+# A real run ends with the same code, for the same reason
+
+MOUNT = "type=bind,src={source},dst="
+BAD: dict[str, tuple[list[dict[str, Any]], list[str], int]] = {
+    "malformed": ([], ["src=/a"], 64),
+    "unknown key": ([], [f"{MOUNT}/a,x=y"], 78),
+    "other type": ([], ["type=tmpfs,dst=/a"], 78),
+    "relative destination": ([], [f"{MOUNT}a"], 78),
+    "relative source": ([], ["src=a,dst=/a"], 78),
+    "source missing": ([], ["src=/absent,dst=/a"], 66),
+    "source of config.json missing": ([support.bind("/absent", "/a")], [], 66),
+    "source not given": ([{"destination": "/a", "type": "bind"}], [], 78),
+    "the root": ([], [f"{MOUNT}/"], 77),
+    "the root by a way round": ([], [f"{MOUNT}/etc/../../.."], 77),
+    "procfs": ([], [f"{MOUNT}/proc"], 77),
+    "in procfs": ([], [f"{MOUNT}/proc/self/attr"], 77),
+    "sysfs": ([], [f"{MOUNT}/sys/kernel"], 77),
+    "folder on a file": ([], [f"{MOUNT}/etc/passwd"], 78),
+    "file on a folder": ([], ["src={file},dst=/etc"], 78),
+    "file on a folder to be made": ([], ["src={file},dst=/new/"], 78),
+    "below a file": ([], [f"{MOUNT}/etc/passwd/x"], 78),
+    "links in a loop": ([], [f"{MOUNT}/loop/x"], 78),
+    "name too long": ([], [f"{MOUNT}/{'x' * 300}"], 78),
+    "inside a volume": ([], [f"{MOUNT}/data", f"{MOUNT}/data/new"], 78),
+    "inside a volume of config.json": ([support.bind("{source}", "/data")], [f"{MOUNT}/data/new"], 78),
+    "id-mapped": ([support.bind("{source}", "/a", "idmap")], [], 69),
+    "the first of two counts": ([], [f"{MOUNT}/", "src=/absent,dst=/a"], 77),
+    "the other first": ([], ["src=/absent,dst=/a", f"{MOUNT}/"], 66),
+    "schema": ([{"destination": "/a", "type": 1}], [], 65),
+    "two violations": ([{"destination": "", "type": 1}], [], 65),
+    "id": ([], [f"{MOUNT}/a"], 65),
+    "status": ([], [f"{MOUNT}/a"], 69),
+    "good": ([support.bind("{source}", "/a")], [f"{MOUNT}/climb", "src={file},dst=/new/file,ro"], 0),
+}
+STATES = {"id": {"id": "../x"}, "status": {"status": "running"}}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_exit_code_is_that_of_the_real_run(world: World, case: str) -> None:
+    mounts, arguments, code = BAD[case]
+    text = json.dumps([mounts, [f"--mount={each}" for each in arguments]])
+    mounts, options = json.loads(text.replace("{source}", str(world.source)).replace("{file}", str(world.file)))
+    support.bundle(world.path / "bundle", ["true"], mounts=mounts)
+    os.symlink("loop", f"{world.rootfs}/loop")
+    state = state_of(world, **STATES.get(case, {}))
+    command = by_hand(world, *options)
+    before = world.snapshot()
+    planned = call([*command, "--dry-run", "--format", "json"], state)
+    assert world.snapshot() == before
+    real = call(command, state)
+    assert (planned.returncode, real.returncode) == (code, code), real.stderr
+    report = json.loads(planned.stdout)
+    assert spec.violations(report, "plan") == []
+    assert [problem["exit"] for problem in report["problems"][:1]] == ([code] if code else [])
+    if code:
+        first = report["problems"][0]
+        place = f"{first['where']}: " if first["where"] else ""
+        assert f": {place}{first['message'].rstrip(')')}" in real.stderr
+        assert world.snapshot() == before
+    else:
+        assert world.snapshot() != before
+
+
+@pytest.mark.parametrize(
+    ("words", "namespaces", "stage", "code"),
+    [
+        ([], ["mount"], "createRuntime", 69),
+        ([], ["pid"], "prestart", 0),
+        (["prestart"], ["mount"], "prestart", 0),
+        (["createRuntime"], ["pid"], "createRuntime", 69),
+        (["createContainer"], ["pid"], "createContainer", 0),
+    ],
+)
+def test_state_without_a_process(world: World, words: list[str], namespaces: list[str], stage: str, code: int) -> None:
+    support.bundle(world.path / "bundle", ["true"], namespaces=namespaces)
+    command = [world.launcher, *words, "--root", str(world.state), f"--mount=src={world.source},dst=/a"]
+    planned = call([*command, "--dry-run", "--format=json"], state_of(world))
+    real = call(command, state_of(world))
+    assert (planned.returncode, real.returncode) == (code, code), real.stderr
+    report = json.loads(planned.stdout)
+    assert (report["stage"], [mount["resolved"] for mount in report["mounts"]]) == (stage, ["/a"])
+    if not code:
+        assert json.loads((world.state / "c1.json").read_text())["stage"] == stage
+
+
+def test_plan_is_what_the_real_run_does(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"], mounts=[support.bind(world.source, "/data/link/x", "ro")])
+    binds = [f"src={world.source},dst=/dangling,bind-propagation=rslave", f"src={world.file},dst=/real/x/word,ro"]
+    command = by_hand(world, *(f"--mount={each}" for each in binds))
+    plan = json.loads(call([*command, "--dry-run", "--format=json"], state_of(world)).stdout)
+    assert call(command, state_of(world)).returncode == 0
+    record = json.loads((world.state / "c1.json").read_text())
+    assert [mount["resolved"] for mount in plan["mounts"]] == [mount["resolved"] for mount in record["mounts"]]
+    assert [mount["origin"] for mount in plan["mounts"]] == [mount["origin"] for mount in record["mounts"]]
+    created = [made for mount in plan["mounts"] for made in mount["create"]]
+    assert created == [{"path": made["path"], "kind": made["kind"]} for made in record["made"]]
+    # The last line for a mount point is the mount on top.
+    lines = {line.split(" ")[4]: line.split(" ") for line in support.mounts()}
+    for mount in plan["mounts"]:
+        fields = lines[world.rootfs + mount["resolved"]]
+        assert [word for word in mount["attributes"] if word not in fields[5].split(",")] == []
+        assert ("ro" in fields[5].split(",")) == ("ro" in mount["attributes"])
+    # Everything that was planned is there; asked again, the dry-run says the same, now of what it finds.
+    again = json.loads(call([*command, "--dry-run", "--format=json"], state_of(world)).stdout)
+    assert again["mounts"][0]["action"] == "present"
+
+
+# Tear-down
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["remove", "keep"])
+@pytest.mark.parametrize("words", [["poststop"], []], ids=["named", "told from the state"])
+def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *, keep: bool) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    binds = [f"--mount=src={world.source},dst=/absolute/a/b", f"--mount=src={world.file},dst=/etc/new,ro"]
+    assert call(by_hand(world, *binds), state_of(world)).returncode == 0
+    os.unlink(world.path / "bundle/config.json")
+    before = world.snapshot()
+    options = ["--root", str(world.state), *(["--keep-mountpoints"] if keep else [])]
+    stopped = state_of(world, status="stopped")
+    command = [world.launcher, *words, *options, "--dry-run"]
+    text = call(command, stopped)
+    assert (text.returncode, text.stderr) == (0, "")
+    removed = [] if keep else ["remove /etc/new", "remove /real/a/b", "remove /real/a"]
+    assert text.stdout.splitlines() == [
+        "container c1, stage poststop, runtime namespace",
+        f"rootfs {world.rootfs}",
+        f"unmount {world.file} on /etc/new",
+        "  asked for by --mount 2, destination /etc/new",
+        f"unmount {world.source} on /real/a/b",
+        "  asked for by --mount 1, destination /absolute/a/b",
+        *removed,
+    ]
+    report = json.loads(call([*command, "--format=json"], stopped).stdout)
+    assert spec.violations(report, "plan") == []
+    assert report["remove"] == [line.removeprefix("remove ") for line in removed]
+    elsewhere = call(["unshare", "-m", *command, "--format=json"], stopped)
+    assert (elsewhere.returncode, json.loads(elsewhere.stdout)["mounts"]) == (71, [])
+    assert call(["unshare", "-m", world.launcher, *words, *options], stopped).returncode == 71
+    assert world.snapshot() == before
+
+
+def test_nothing_recorded_is_nothing_to_tear_down(world: World) -> None:
+    done = call([world.launcher, "--root", f"{world.state}/absent", "--dry-run"], state_of(world, status="stopped"))
+    expected = ["container c1, stage poststop", "nothing to undo"]
+    expected += [f"warning: nothing is recorded in {world.state}/absent"]
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
+    assert os.listdir(world.state) == []
+
+
+# By nobody, and without a change
+
+CHANGES = (
+    *("mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat"),
+    *("symlink", "symlinkat", "mknod", "mknodat", "creat", "truncate", "ftruncate", "fallocate"),
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
+    *("utime", "utimes", "utimensat", "futimesat", "setxattr", "lsetxattr", "fsetxattr", "removexattr"),
+    *("mount", "umount", "umount2", "pivot_root", "move_mount", "mount_setattr", "fsopen", "fsmount", "fspick"),
+    *("setns", "unshare", "chroot", "kill", "tgkill", "sendmsg", "sendto", "connect", "flock"),
+)
+WRITES = re.compile(r"\b(O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND|OPEN_TREE_CLONE)\b")
+
+
+def changes(trace: Path, program: str) -> list[str]:
+    """The lines of a trace, from the start of ``program`` on, that tell of a call that changes something."""
+    lines = trace.read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if f'execve("{program}"' in line)
+    found = []
+    for line in lines[start:]:
+        name = re.match(r"(?:\d+ +)?(\w+)\(", line)
+        is_change = name is not None and (name[1] in CHANGES or (name[1].startswith("open") and WRITES.search(line)))
+        if is_change and '"/dev/null"' not in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("namespaces", [support.NAMESPACES, ("pid",)], ids=["container", "runtime"])
+def test_nobody_can_run_it_and_nothing_is_changed(world: World, tmp_path: Path, namespaces: Sequence[str]) -> None:
+    mounts = [support.bind(world.source, "/config/a"), {"destination": "/tmp", "type": "tmpfs"}]
+    bundle = support.bundle(world.path / "bundle", ["true"], mounts=mounts, namespaces=namespaces)
+    destinations = ("absolute/x", "climb/y", "dangling", "data/link/z", "tmp/w")
+    binds = [f"--mount=src={world.source},dst=/{name}" for name in destinations]
+    trace = tmp_path / "trace"
+    before = world.snapshot()
+    command = [world.launcher, "--dry-run", "--bundle", bundle, "--format=json", *binds]
+    done = call(["strace", "-f", "-qq", "-o", str(trace), *AS_NOBODY, *command])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert changes(trace, world.launcher) == []
+    trace.unlink()
+    assert world.snapshot() == before
+    report = json.loads(done.stdout)
+    assert [mount["links"] for mount in report["mounts"][1:]] == [
+        [{"at": "/absolute", "to": "/real"}],
+        [{"at": "/climb", "to": "../../../../real"}],
+        [{"at": "/dangling", "to": "/absent/place"}],
+        [{"at": "/data/link", "to": "../real"}],
+        [],
+    ]
+    resolved = ["/config/a", "/real/x", "/real/y", "/absent/place", "/real/z", "/tmp/w"]
+    assert [mount["resolved"] for mount in report["mounts"]] == resolved
+
+
+def test_trace_would_show_a_change(world: World, tmp_path: Path) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    trace = tmp_path / "trace"
+    command = by_hand(world, f"--mount=src={world.source},dst=/new", f"--mount=src={world.file},dst=/file")
+    assert call(["strace", "-f", "-qq", "-o", str(trace), *command], state_of(world)).returncode == 0
+    names = {re.sub(r"^(?:\d+ +)?(\w+)\(.*", r"\1", line) for line in changes(trace, world.launcher)}
+    assert {"mkdir", "mkdirat"} & names
+    assert {"open_tree", "mount_setattr", "move_mount", "openat", "flock"} <= names
+
+
+def test_what_nobody_may_see_is_told() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for name in ("rootfs/closed", "source"):
+            os.makedirs(f"{folder}/{name}")
+        os.chmod(f"{folder}/rootfs/closed", 0o700)
+        with open(f"{folder}/config.json", "w", encoding="utf-8") as file:
+            json.dump({"ociVersion": "1.0", "root": {"path": "rootfs"}}, file)
+        options = Options()
+        options.bundle = folder
+        options.mounts = [f"src={folder}/source,dst=/closed/x", f"src={folder}/source,dst=/open"]
+        # By root first: it loads what nobody else might be allowed to read.
+        assert dryrun.dry_run(options, bytes).problems == []
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.write(write, dryrun.as_json(dryrun.dry_run(options, bytes)).encode())
+            os._exit(0)
+        os.close(write)
+        with open(read, encoding="utf-8") as pipe:
+            report = json.load(pipe)
+    message = "this user may not look: openat /closed/x: Permission denied (ask again as root)"
+    assert report["problems"] == [{"where": "--mount 1", "message": message, "exit": 69}]
+    assert [mount["resolved"] for mount in report["mounts"]] == [None, "/open"]

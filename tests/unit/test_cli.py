@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as words: what each option does, and one line on stderr for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from oci_bind_hook import __version__, cli
+from oci_bind_hook.errors import UsageError
+from oci_bind_hook.run import Options
+from oci_bind_hook.stage import STAGES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULTS = vars(Options())
+
+OPTIONS: dict[str, tuple[list[str], dict[str, object]]] = {
+    "nothing": ([], {}),
+    **{stage: ([stage], {"stage": stage}) for stage in ("prestart", "createRuntime", "createContainer", "poststop")},
+    "stage after options": (["--allow-shared", "poststop"], {"allow_shared": True, "stage": "poststop"}),
+    "--mount": (["--mount", "src=/a,dst=/b"], {"mounts": ["src=/a,dst=/b"]}),
+    "--mount=": (["--mount=src=/a,dst=/b"], {"mounts": ["src=/a,dst=/b"]}),
+    "--mount twice": (["--mount", "a", "--mount=b"], {"mounts": ["a", "b"]}),
+    "--mount, value like an option": (["--mount", "--dry-run"], {"mounts": ["--dry-run"]}),
+    "--mount, empty value": (["--mount="], {"mounts": [""]}),
+    "--root": (["--root", "/x"], {"root": "/x"}),
+    "--root=": (["--root=/x/"], {"root": "/x"}),
+    "--root, the last wins": (["--root=/x", "--root=/y"], {"root": "/y"}),
+    "--root is a stage's name": (["--root", "/poststop", "prestart"], {"root": "/poststop", "stage": "prestart"}),
+    "--dry-run": (["--dry-run"], {"dry_run": True}),
+    "--bundle": (["--dry-run", "--bundle", "/b"], {"dry_run": True, "bundle": "/b"}),
+    "--bundle before --dry-run": (["--bundle=/b", "--dry-run"], {"dry_run": True, "bundle": "/b"}),
+    "--bundle, relative": (["--dry-run", "--bundle", "b"], {"dry_run": True, "bundle": os.path.abspath("b")}),
+    "--format text": (["--format", "text"], {"as_json": False}),
+    "--format json": (["--format=json", "--dry-run"], {"as_json": True, "dry_run": True}),
+    "--log": (["--log", "/x"], {"log": "/x"}),
+    "--log-format": (["--log-format=json"], {"log_as_json": True}),
+    "--allow-shared": (["--allow-shared"], {"allow_shared": True}),
+    "--keep-mountpoints": (["--keep-mountpoints"], {"keep_mountpoints": True}),
+}
+
+
+@pytest.mark.parametrize(("words", "changes"), OPTIONS.values(), ids=OPTIONS)
+def test_option(words: list[str], changes: dict[str, object]) -> None:
+    options, debug = cli.parse(words)
+    assert (vars(options), debug) == ({**DEFAULTS, **changes}, False)
+
+
+def test_debug() -> None:
+    options, debug = cli.parse(["--debug", "prestart"])
+    assert (vars(options), debug) == ({**DEFAULTS, "stage": "prestart"}, True)
+
+
+NO_WORD = "this is no stage and no option"
+SEE_HELP = f"{NO_WORD} (see --help)"
+
+# Where a test that fails can install nothing.
+NOWHERE = ("install", "--prefix", "/dev/null")
+
+WRONG = {
+    "unknown option": (["--verbose"], f'--verbose: {NO_WORD} (did you mean "--version"? see --help)'),
+    "unknown option with a value": (["--verbose=1"], f'--verbose: {NO_WORD} (did you mean "--version"? see --help)'),
+    "unknown stage": (["poststart"], f'poststart: {NO_WORD} (did you mean "prestart"? see --help)'),
+    "stage in capitals": (["Prestart"], f'Prestart: {NO_WORD} (did you mean "prestart"? see --help)'),
+    "stage of the container": (
+        ["startContainer"],
+        f'startContainer: {NO_WORD} (did you mean "createContainer"? see --help)',
+    ),
+    "empty word": ([""], f"{SEE_HELP}"),
+    "two dashes": (["--"], f"--: {SEE_HELP}"),
+    "only an equals sign": (["--=x"], f"--: {SEE_HELP}"),
+    "abbreviation": (["--dry"], f'--dry: {NO_WORD} (did you mean "--dry-run"? see --help)'),
+    "install not first": (["--dry-run", "install"], f"install: {SEE_HELP}"),
+    "option of install": (["--prefix=/usr"], f"--prefix: {SEE_HELP}"),
+    "second stage": (["prestart", "poststop"], 'prestart: "poststop" is a second stage'),
+    "same stage again": (["prestart", "prestart"], 'prestart: "prestart" is a second stage'),
+    **{
+        f"{option} without a value": ([option], f"{option}: a value is missing")
+        for option in ("--mount", "--root", "--bundle", "--format", "--log", "--log-format")
+    },
+    **{
+        f"{option} with a value": ([f"{option}=yes"], f"{option}: it takes no value")
+        for option in ("--dry-run", "--allow-shared", "--keep-mountpoints", "--debug")
+    },
+    "relative --root": (["--root", "x"], '--root: "x" is not an absolute path'),
+    "empty --root": (["--root="], '--root: "" is not an absolute path'),
+    "relative --log": (["--log=./x"], '--log: "./x" is not an absolute path'),
+    "other --format": (["--format", "yaml"], '--format: "yaml" is neither text nor json'),
+    "other --log-format": (["--log-format=JSON"], '--log-format: "JSON" is neither text nor json'),
+    "--bundle alone": (["--bundle", "/b"], "--bundle: only a --dry-run can do without the state of a container"),
+    "escape sequence": (["\x1b[2J\n"], f"\\x1b[2J\\x0a: {SEE_HELP}"),
+    "not UTF-8": (["\udcff"], f"\\udcff: {SEE_HELP}"),
+    "install, unknown word": (
+        [*NOWHERE, "prestart"],
+        "prestart: install does not know it (what the hook is given comes after --)",
+    ),
+    "install, no value": (["install", "--prefix"], "--prefix: a value is missing"),
+    "install, unknown stage": ([*NOWHERE, "--stages=x"], r"--stages: 'x' is no stage \(known: .*\)"),
+    "install, wrong arguments": ([*NOWHERE, "--", "--root", "x"], '--root: "x" is not an absolute path'),
+    "install, a stage": (
+        [*NOWHERE, "--", "prestart"],
+        "prestart: the same words are given to the hook at each of its stages",
+    ),
+    "install, a dry-run": ([*NOWHERE, "--", "--dry-run"], "--dry-run: a hook that changes nothing is of no use"),
+    "install, half a bind": ([*NOWHERE, "--", "--mount", "src=/a"], r"--mount 1: no destination is given (.*)"),
+    "json without a dry-run": (["--format=json"], "--format: only a --dry-run prints anything"),
+    "install, half an argument": ([*NOWHERE, "--", "--mount"], "--mount: a value is missing"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_words_are_one_line_on_stderr(capfd: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert cli.main(words) == os.EX_USAGE
+    out, err = capfd.readouterr()
+    pattern = message if ".*" in message else re.escape(message)
+    assert (out, bool(re.fullmatch(f"oci-bind-hook: {pattern}\n", err))) == ("", True), err
+
+
+@given(some.lists(some.text(max_size=8) | some.sampled_from([*STAGES, "--mount", "--bundle=/b", "--dry-run"])))
+def test_any_words_are_understood_or_refused(words: list[str]) -> None:
+    try:
+        options, _ = cli.parse(words)
+    except UsageError:
+        return
+    assert vars(options).keys() == DEFAULTS.keys()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--nonsense", "--help"], ["--version", "-h"]], ids=str)
+def test_help(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert cli.main(words) == os.EX_OK
+    assert capfd.readouterr() == (cli.HELP, "")
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--nonsense", "--version"]) == os.EX_OK
+    assert capfd.readouterr() == (f"oci-bind-hook {__version__}\n", "")
+
+
+def test_help_fits_a_terminal_and_has_every_option() -> None:
+    assert max(map(len, cli.HELP.splitlines())) <= 80
+    words = {word.partition("=")[0] for case, _ in OPTIONS.values() for word in case if word.startswith("--")}
+    assert [word for word in (*words, *STAGES) if word not in cli.HELP] == []
+
+
+def test_help_that_nobody_reads_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    saved = os.dup(1)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    try:
+        code = cli.main(["--help"])
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(full)
+    assert code == os.EX_OSERR
+    assert capfd.readouterr() == ("", "oci-bind-hook: write stdout: No space left on device\n")
+
+
+def test_unwritable_log_does_not_stop_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with open("/dev/null", "rb") as empty:
+        saved = os.dup(0)
+        os.dup2(empty.fileno(), 0)
+        try:
+            code = cli.main(["prestart", "--log", str(tmp_path / "absent/log")])
+        finally:
+            os.dup2(saved, 0)
+            os.close(saved)
+    assert code == os.EX_DATAERR
+    assert capfd.readouterr() == ("", "oci-bind-hook: prestart: state: is empty\n")

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan as it is told, to a person and to a program, and that making it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+import support
+from oci_bind_hook import dryrun, spec
+from oci_bind_hook.run import Options
+
+TREE = {"etc": None, "real": None, "etc/file": "", "absolute": "->/real", "etc/up": "->../real/", "loop": "->loop"}
+
+
+def make(folder: Path, tree: dict[str, str | None]) -> None:
+    """Make what ``tree`` says: None is a folder, "->x" a link, other text a file's."""
+    for name, what in tree.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if what is None:
+            path.mkdir(exist_ok=True)
+        elif what.startswith("->"):
+            path.symlink_to(what[2:])
+        else:
+            path.write_text(what)
+
+
+class Desk:
+    """A bundle, a folder and a file to bind, and reports on them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bundle = path / "bundle"
+        self.rootfs = self.bundle / "rootfs"
+        make(self.rootfs, TREE)
+        make(path, {"source/inner": None, "source/link": "->/etc/new", "file": "one file\n"})
+        self.source = f"{path}/source"
+        self.file = f"{path}/file"
+
+    def config(self, *mounts: dict[str, Any], namespaces: tuple[str, ...] = ("mount",), root: str = "rootfs") -> None:
+        linux = {"namespaces": [{"type": kind} for kind in namespaces]}
+        document = {"ociVersion": "1.0.2", "root": {"path": root}, "mounts": mounts, "linux": linux}
+        (self.bundle / "config.json").write_text(json.dumps(document))
+
+    def options(self, *arguments: str, **members: Any) -> Options:
+        options = Options()
+        options.bundle = str(self.bundle)
+        options.mounts = list(arguments)
+        for name, value in members.items():
+            setattr(options, name, value)
+        return options
+
+    def report(self, *arguments: str, **members: Any) -> dryrun.Report:
+        """The report on the bundle; what holds of every report is looked at here."""
+        return self.report_on(b"", self.options(*arguments, **members))
+
+    def report_on(self, state: bytes, options: Options) -> dryrun.Report:
+        before = support.tree(self.path)
+        report = dryrun.dry_run(options, lambda: state)
+        assert support.tree(self.path) == before
+        assert spec.violations(json.loads(dryrun.as_json(report)), "plan") == []
+        assert all(line.isprintable() for line in dryrun.as_text(report).split("\n"))
+        return report
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    desk = Desk(tmp_path)
+    desk.config()
+    return desk
+
+
+def kept(path: str, *without: str) -> list[str]:
+    """The attributes that a bind of ``path`` has from its source."""
+    flags = os.statvfs(path).f_flag
+    words = ("ro", "nosuid", "nodev", "noexec", "nodiratime", "noatime", "relatime")
+    bits = {word: getattr(os, f"ST_{'RDONLY' if word == 'ro' else word.upper()}") for word in words}
+    return [word for word in words if flags & bits[word] and word not in without]
+
+
+# What is told of a bind
+
+
+def test_everything_about_a_bind(desk: Desk) -> None:
+    report = desk.report(f"type=bind,src={desk.source},dst=/absolute/../etc/up/a/b", stage="createRuntime")
+    assert report.document() == {
+        "id": None,
+        "stage": "createRuntime",
+        "bundle": str(desk.bundle),
+        "rootfs": str(desk.rootfs),
+        "namespace": "container",
+        "mounts": [
+            {
+                "origin": "--mount 1",
+                "source": desk.source,
+                "destination": "/absolute/../etc/up/a/b",
+                "resolved": "/real/a/b",
+                "links": [{"at": "/absolute", "to": "/real"}, {"at": "/etc/up", "to": "../real/"}],
+                "create": [{"path": "/real/a", "kind": "directory"}, {"path": "/real/a/b", "kind": "directory"}],
+                "attributes": kept(desk.source),
+                "propagation": "rprivate",
+                "action": "mount",
+                "warnings": [],
+            }
+        ],
+        "problems": [],
+    }
+    assert report.exit_code == 0
+    assert json.loads(dryrun.as_json(report)) == report.document()
+
+
+def test_text_for_a_person(desk: Desk) -> None:
+    desk.config(support.bind("../source", "/config", "ro", "sync"), {"destination": "/proc", "type": "proc"})
+    report = desk.report(f"src={desk.file},dst=/absolute/new,ro,bind-propagation=slave", f"src={desk.source},dst=/etc")
+    assert dryrun.as_text(report) == (
+        "container, stage createRuntime, container namespace\n"
+        f"rootfs {desk.rootfs}\n"
+        f"present {desk.bundle}/../source on /config\n"
+        "  asked for by config.json#/mounts/0, destination /config\n"
+        '  warning: option "sync" belongs to a whole file system and does nothing to a bind\n'
+        f"bind {desk.file} on /real/new\n"
+        "  asked for by --mount 1, destination /absolute/new\n"
+        "  link /absolute -> /real\n"
+        "  make file /real/new\n"
+        f"  {' '.join(['ro', *kept(desk.file, 'ro')])} slave\n"
+        f"bind {desk.source} on /etc\n"
+        "  asked for by --mount 2, destination /etc\n"
+        f"  {' '.join([*kept(desk.source), 'rprivate'])}\n"
+    )
+
+
+def test_text_without_binds(desk: Desk) -> None:
+    expected = f"container, stage prestart, runtime namespace\nrootfs {desk.rootfs}\nno bind is asked for\n"
+    assert dryrun.as_text(desk.report(stage="prestart")) == expected
+
+
+ATTRIBUTES: list[tuple[str, list[str]]] = [
+    ("ro", ["ro"]),
+    ("nosuid nodev noexec", ["nosuid", "nodev", "noexec"]),
+    ("rro nodiratime nosymfollow", ["ro", "nodiratime", "nosymfollow"]),
+    ("rro rw", []),
+    ("ro rrw", []),
+    ("noatime", ["noatime"]),
+    ("strictatime", ["strictatime"]),
+    ("ratime", ["relatime"]),
+]
+
+
+@pytest.mark.parametrize(("options", "attributes"), ATTRIBUTES, ids=[case[0] for case in ATTRIBUTES])
+def test_attributes_are_those_of_the_mount_as_it_will_be(desk: Desk, options: str, attributes: list[str]) -> None:
+    cleared = "suid dev exec diratime symfollow rw relatime"
+    desk.config(support.bind(desk.source, "/etc", *cleared.split(), *options.split(), "shared"))
+    (mount,) = desk.report().mounts
+    atimes = ("noatime", "strictatime", "relatime")
+    expected = attributes if set(attributes) & set(atimes) else [*attributes, "relatime"]
+    assert (mount["attributes"], mount["propagation"]) == (expected, "shared")
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "stage", "namespace", "action"),
+    [
+        (("mount",), None, "container", "present"),
+        (("mount",), "createRuntime", "container", "present"),
+        (("mount",), "createContainer", "container", "present"),
+        (("mount",), "prestart", "runtime", "mount"),
+        (("pid",), None, "runtime", "mount"),
+    ],
+)
+def test_binds_of_config_are_there_in_a_namespace_of_the_runtime(
+    desk: Desk, namespaces: tuple[str, ...], stage: str | None, namespace: str, action: str
+) -> None:
+    desk.config(support.bind(desk.source, "/new"), namespaces=namespaces)
+    report = desk.report(stage=stage)
+    created = [{"path": "/new", "kind": "directory"}] if action == "mount" else []
+    assert (report.namespace, report.stage) == (namespace, stage or "createRuntime")
+    assert [(each["action"], each["create"]) for each in report.mounts] == [(action, created)]
+
+
+def test_later_bind_sees_the_earlier_one(desk: Desk) -> None:
+    report = desk.report(
+        f"src={desk.source},dst=/absolute",
+        f"src={desk.source},dst=/real/inner",
+        f"src={desk.file},dst=/absolute/link",
+    )
+    assert [(each["resolved"], each["create"]) for each in report.mounts] == [
+        ("/real", []),
+        ("/real/inner", []),
+        ("/etc/new", [{"path": "/etc/new", "kind": "file"}]),
+    ]
+    assert report.mounts[2]["links"] == [{"at": "/absolute", "to": "/real"}, {"at": "/real/link", "to": "/etc/new"}]
+    assert report.problems == []
+
+
+def test_runtimes_own_mounts_are_taken_as_made(desk: Desk) -> None:
+    desk.config({"destination": "/dev", "type": "tmpfs"})
+    (mount,) = desk.report(f"src={desk.file},dst=/dev/a/b").mounts
+    assert mount["create"] == [{"path": "/dev/a", "kind": "directory"}, {"path": "/dev/a/b", "kind": "file"}]
+
+
+def test_odd_characters_of_an_image_are_escaped(desk: Desk) -> None:
+    os.symlink("/real/\x1b[2J\n\u202e", desk.rootfs / "odd")
+    text = dryrun.as_text(desk.report(f"src={desk.source},dst=/odd"))
+    assert "  link /odd -> /real/\\x1b[2J\\x0a\\u202e\n" in text
+
+
+# Problems
+
+
+def test_problems_come_first_and_all_of_them(desk: Desk) -> None:
+    report = desk.report("src=/absent,dst=/etc", f"src={desk.file},dst=/", f"src={desk.file},dst=/ok")
+    assert report.problems == [
+        {
+            "where": "--mount 1",
+            "message": "the source /absent cannot be opened: No such file or directory",
+            "exit": 66,
+        },
+        {"where": "--mount 2", "message": "the destination is the rootfs itself", "exit": 77},
+    ]
+    assert (report.exit_code, len(report.mounts)) == (66, 3)
+    assert dryrun.as_text(report).splitlines()[:5] == [
+        "problem: --mount 1: the source /absent cannot be opened: No such file or directory",
+        "problem: --mount 2: the destination is the rootfs itself",
+        "the real run would exit with 66 and change nothing",
+        "container, stage createRuntime, container namespace",
+        f"rootfs {desk.rootfs}",
+    ]
+
+
+def test_destination_that_cannot_be_resolved(desk: Desk) -> None:
+    report = desk.report(f"src={desk.file},dst=/loop")
+    (mount,) = report.mounts
+    assert (mount["resolved"], mount["links"], mount["create"]) == (None, [], [])
+    assert report.problems == [
+        {"where": "--mount 1", "message": "/loop leads through more than 40 links (a loop?)", "exit": 78}
+    ]
+    assert f"bind {desk.file} on /loop\n" in dryrun.as_text(report)
+
+
+def test_every_violation_of_a_schema_is_told(desk: Desk) -> None:
+    (desk.bundle / "config.json").write_text('{"root": {"path": 1}}')
+    report = desk.report()
+    assert report.problems == [
+        {"where": "config.json: /ociVersion", "message": "is missing", "exit": 65},
+        {"where": "config.json: /root/path", "message": "must be of type string, not 1", "exit": 65},
+    ]
+    assert dryrun.as_text(report) == (
+        "problem: config.json: /ociVersion: is missing\n"
+        "problem: config.json: /root/path: must be of type string, not 1\n"
+        "the real run would exit with 65 and change nothing\n"
+        "container, stage createRuntime\n"
+    )
+
+
+def test_state_that_is_none(desk: Desk) -> None:
+    report = desk.report_on(b"", desk.options(bundle=None))
+    assert report.problems == [{"where": "state", "message": "is empty", "exit": 65}]
+    assert (report.id, report.stage, report.bundle, report.rootfs, report.namespace) == (None,) * 5
+    assert dryrun.as_text(report).splitlines()[-1] == "container"
+
+
+@pytest.mark.parametrize(("stage", "problems"), [("createContainer", []), ("createRuntime", [69]), (None, [69])])
+@pytest.mark.parametrize("pid", [{}, {"pid": 0}, {"pid": 1}, {"pid": -1}], ids=str)
+def test_only_inside_the_container_no_process_is_needed(
+    desk: Desk, pid: dict[str, int], stage: str | None, problems: list[int]
+) -> None:
+    state = {"ociVersion": "1.0", "id": "c1", "status": "created", "bundle": str(desk.bundle), **pid}
+    report = desk.report_on(json.dumps(state).encode(), desk.options(bundle=None, stage=stage))
+    assert [problem["exit"] for problem in report.problems] == problems
+    assert (report.id, report.namespace) == ("c1", "container")
+
+
+def test_poststop_needs_a_state(desk: Desk) -> None:
+    message = "poststop needs a state on stdin: a bundle alone does not tell the container's id"
+    assert desk.report(stage="poststop").problems == [{"where": "", "message": message, "exit": 64}]
+
+
+# Any bundle
+
+NAMES = some.sampled_from(["a", "b", "..", ".", "", "link", "file"])
+INSIDE = some.lists(NAMES, min_size=1, max_size=4).map("/".join)
+THINGS = some.sampled_from([None, "text", "->/a", "->../b", "->link", "->a/./b/", "->/file/x", "->"])
+WORDS = some.sampled_from(["bind", "rbind", "ro", "rro", "noatime", "shared", "tmpfs", "idmap", "remount", "x\n"])
+MOUNTS = some.fixed_dictionaries(
+    {"destination": INSIDE.filter(bool)},
+    optional={
+        "source": some.sampled_from(["rootfs", "rootfs/file", "/absent", "config.json", "", "."]),
+        "type": some.sampled_from(["bind", "tmpfs", "none", "proc", "sysfs"]),
+        "options": some.lists(WORDS, max_size=4),
+    },
+)
+
+
+@given(
+    some.dictionaries(some.sampled_from(["a", "b", "link", "file", "a/b", "b/link"]), THINGS),
+    some.lists(MOUNTS, max_size=4),
+    some.lists(INSIDE, max_size=3),
+    some.sampled_from([None, "prestart", "createRuntime", "createContainer", "poststop"]),
+    some.booleans(),
+)
+def test_report_on_any_bundle_is_valid(
+    tree: dict[str, str | None], mounts: list[dict[str, Any]], more: list[str], stage: str | None, own: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder))
+        for name, what in sorted(tree.items()):
+            parent = desk.rootfs / os.path.dirname(name)
+            if parent.is_dir() and not parent.is_symlink() and what != "->":
+                make(desk.rootfs, {name: what})
+        desk.config(*mounts, namespaces=("mount",) if own else ())
+        report = desk.report(*(f"src={desk.source},dst=/{path}" for path in more), stage=stage)
+        assert report.exit_code in (0, 64, 66, 69, 77, 78)
+        for mount in report.mounts:
+            assert mount["action"] in ("mount", "present")

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One record a line, whatever is in it; and a log that cannot be written stops nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from oci_bind_hook.log import Log, one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+ESCAPED = {
+    "plain": ("a b", "a b"),
+    "newline": ("a\nb\r", "a\\x0ab\\x0d"),
+    "tab": ("a\tb", "a\\x09b"),
+    "escape sequence": ("\x1b[2J", "\\x1b[2J"),
+    "C1 control": ("\x9b31m", "\\x9b31m"),
+    "delete": ("\x7f", "\\x7f"),
+    "NUL": ("a\0b", "a\\x00b"),
+    "right to left override": ("a\u202eb", "a\\u202eb"),
+    "isolate": ("a\u2066b", "a\\u2066b"),
+    "line separator": ("a\u2028b\u2029", "a\\u2028b\\u2029"),
+    "zero width": ("a\u200bb\ufeff", "a\\u200bb\\ufeff"),
+    "not UTF-8": ("a\udcffb", "a\\udcffb"),
+    "beyond 16 bits": ("a\U000e0041b", "a\\U000e0041b"),
+    "letters and signs": ("ä → 漢 שלום 🙂", "ä → 漢 שלום 🙂"),
+}
+
+
+@pytest.mark.parametrize(("text", "shown"), ESCAPED.values(), ids=ESCAPED)
+def test_one_line(text: str, shown: str) -> None:
+    assert one_line(text) == shown
+
+
+@given(some.text(some.characters(exclude_categories=[])))
+def test_one_line_is_one_and_can_be_encoded(text: str) -> None:
+    shown = one_line(text)
+    assert shown.isprintable()
+    assert len(f"{shown}\n".encode().decode().splitlines()) == 1
+
+
+def opened(path: Path, *, as_json: bool = False) -> Log:
+    log = Log()
+    log.container, log.stage = "c1", "prestart"
+    log.open(str(path), as_json=as_json)
+    return log
+
+
+def test_text_records(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = opened(tmp_path / "log")
+    log.info("is done")
+    log.warning('the "x" is\nodd \\')
+    log.failure("it is wrong")
+    told, first, second = (tmp_path / "log").read_text().splitlines()
+    fields = r'id="c1" stage="prestart"'
+    assert re.fullmatch(rf'level="info" msg="is done" time="{TIME}" {fields}', told)
+    assert re.fullmatch(rf'level="warning" msg="the \\"x\\" is\\x0aodd \\\\" time="{TIME}" {fields}', first)
+    assert re.fullmatch(rf'level="error" msg="it is wrong" time="{TIME}" {fields}', second)
+    assert capfd.readouterr() == ("", "oci-bind-hook: c1 prestart: it is wrong\n")
+
+
+def test_text_record_cannot_be_forged(tmp_path: Path) -> None:
+    opened(tmp_path / "log").warning('x" level="error')
+    assert (tmp_path / "log").read_text().count(' level="') == 0
+
+
+@pytest.mark.parametrize("message", ["plain", 'the "x" is\nodd \\', "\u202e\udcff\x1b[2J"], ids=ascii)
+def test_json_records(tmp_path: Path, message: str) -> None:
+    opened(tmp_path / "log", as_json=True).warning(message)
+    (line,) = (tmp_path / "log").read_bytes().splitlines()
+    record = json.loads(line)
+    assert re.fullmatch(TIME, record.pop("time"))
+    assert record == {"level": "warning", "msg": message, "id": "c1", "stage": "prestart"}
+
+
+def test_log_is_appended_to_and_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    opened(tmp_path / "log").warning("one")
+    opened(tmp_path / "log").warning("two")
+    assert re.findall('msg="(.*?)"', (tmp_path / "log").read_text()) == ["one", "two"]
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+
+
+def unwritable(kind: str, folder: Path) -> Path:
+    path = folder / "log"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "file as folder":
+        path.write_text("")
+        path /= "log"
+    else:
+        path = folder / "absent/log"
+    return path
+
+
+REASONS = {
+    "folder": "Is a directory",
+    "file as folder": "Not a directory",
+    "no folder": "No such file or directory",
+}
+
+
+@pytest.mark.parametrize(("kind", "reason"), REASONS.items())
+def test_unwritable_log_is_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, reason: str) -> None:
+    path = unwritable(kind, tmp_path)
+    log = Log()
+    log.debug_wanted = True
+    log.open(str(path), as_json=False)
+    log.warning("goes on")
+    warning = "oci-bind-hook: warning:"
+    expected = f"{warning} the log {path} cannot be written: {reason}\n{warning} goes on\n"
+    assert capfd.readouterr() == ("", expected)
+
+
+def test_full_disk_is_borne(capfd: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    log.open("/dev/full", as_json=False)
+    log.failure("one")
+    log.failure("two")
+    assert capfd.readouterr().err == "oci-bind-hook: one\noci-bind-hook: two\n"
+
+
+def test_debug_tells_each_step_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = opened(tmp_path / "log")
+    log.debug_wanted = True
+    log.info("a\nstep")
+    assert capfd.readouterr() == ("", "oci-bind-hook: a\\x0astep\n")
+    assert (tmp_path / "log").read_text().startswith('level="info" msg="a\\x0astep" ')
+
+
+@pytest.mark.parametrize(
+    ("container", "stage", "line"),
+    [
+        ("", "", "oci-bind-hook: it is wrong"),
+        ("c1", "", "oci-bind-hook: c1: it is wrong"),
+        ("", "poststop", "oci-bind-hook: poststop: it is wrong"),
+        ("c1", "poststop", "oci-bind-hook: c1 poststop: it is wrong"),
+    ],
+)
+def test_failure_begins_with_who_and_where(
+    capfd: pytest.CaptureFixture[str], container: str, stage: str, line: str
+) -> None:
+    log = Log()
+    log.container, log.stage = container, stage
+    log.failure("it is wrong")
+    assert capfd.readouterr() == ("", f"{line}\n")
+
+
+def raise_below() -> None:
+    raise ValueError("odd")
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["quiet", "debug"])
+def test_traceback_only_when_debugging(capfd: pytest.CaptureFixture[str], *, wanted: bool) -> None:
+    log = Log()
+    log.debug_wanted = wanted
+    with pytest.raises(ValueError, match="odd") as raised:
+        raise_below()
+    log.traceback(raised.value)
+    frames = traceback.extract_tb(raised.value.__traceback__)
+    places = [(frame.filename, frame.lineno, frame.name) for frame in frames]
+    assert len(places) == 2
+    expected = [f"oci-bind-hook:   {name}:{number} in {function}\n" for name, number, function in places]
+    assert capfd.readouterr() == ("", "".join(expected) if wanted else "")
+
+
+def test_closed_stderr_is_borne() -> None:
+    saved = os.dup(2)
+    try:
+        os.close(2)
+        Log().failure("nobody hears it")
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked for: each option word of runtime-spec's table, and the normal form of a request in config.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from oci_bind_hook import plan, spec
+from oci_bind_hook.errors import RequestError
+
+TOP: dict[str, tuple[str, bool | str]] = {
+    "ro": ("ro", True),
+    "rw": ("ro", False),
+    "nosuid": ("nosuid", True),
+    "suid": ("nosuid", False),
+    "nodev": ("nodev", True),
+    "dev": ("nodev", False),
+    "noexec": ("noexec", True),
+    "exec": ("noexec", False),
+    "nodiratime": ("nodiratime", True),
+    "diratime": ("nodiratime", False),
+    "nosymfollow": ("nosymfollow", True),
+    "symfollow": ("nosymfollow", False),
+    "noatime": ("atime", "noatime"),
+    "atime": ("atime", "relatime"),
+    "relatime": ("atime", "relatime"),
+    "norelatime": ("atime", "relatime"),
+    "strictatime": ("atime", "strictatime"),
+    "nostrictatime": ("atime", "relatime"),
+}
+DEEP = {f"r{option}": meaning for option, meaning in TOP.items()}
+PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
+SUPERBLOCK = (
+    *("sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion", "noiversion"),
+    *("acl", "noacl", "tmpcopyup"),
+)
+SILENT = ("defaults", "silent", "loud")
+UNKNOWN = ("foo", "", "RO", " ro", "z", "Z", "U", "size=10m", "rsync", "rrro", "bind=1", "r", "\x1b[2J", "no\nline")
+
+
+def config(*mounts: dict[str, Any]) -> spec.Config:
+    return spec.config({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": list(mounts)})
+
+
+def from_config(*options: str, **members: Any) -> plan.Request:
+    """The request of a config with one mount, by default a bind of /a on /b."""
+    mount = {"destination": "/b", "type": "bind", "source": "/a", "options": list(options), **members}
+    (found,) = plan.requests(config({name: value for name, value in mount.items() if value is not None}), [])
+    return found
+
+
+# Option words
+
+
+@pytest.mark.parametrize(("option", "meaning"), TOP.items())
+def test_option_for_the_top_mount(option: str, meaning: tuple[str, bool | str]) -> None:
+    request = from_config("bind", option)
+    assert (request.top, request.deep, request.warnings, request.unsupported) == (dict([meaning]), {}, [], "")
+
+
+@pytest.mark.parametrize(("option", "meaning"), DEEP.items())
+def test_option_for_the_whole_tree(option: str, meaning: tuple[str, bool | str]) -> None:
+    request = from_config("rbind", option)
+    assert (request.top, request.deep, request.warnings, request.unsupported) == ({}, dict([meaning]), [], "")
+
+
+@pytest.mark.parametrize("option", PROPAGATIONS)
+def test_propagation(option: str) -> None:
+    request = from_config("bind", option)
+    assert (request.propagation, request.top, request.deep, request.warnings) == (option, {}, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "recursive"), [(("bind",), False), (("rbind",), True), (("rbind", "bind"), False), ((), False)], ids=str
+)
+def test_recursion_is_what_the_last_word_says(options: tuple[str, ...], *, recursive: bool) -> None:
+    request = from_config(*options)
+    assert (request.recursive, request.propagation, request.is_bind) == (recursive, "rprivate", True)
+
+
+@pytest.mark.parametrize("option", SUPERBLOCK)
+def test_option_of_a_whole_file_system_is_warned_of(option: str) -> None:
+    request = from_config("bind", option)
+    assert request.warnings == [f'option "{option}" belongs to a whole file system and does nothing to a bind']
+    assert request.options == from_config("bind").options
+
+
+@pytest.mark.parametrize("option", UNKNOWN, ids=ascii)
+def test_unknown_option_is_left_to_the_runtime_with_a_warning(option: str) -> None:
+    request = from_config("bind", option)
+    assert request.warnings == [f'option "{option}" is not known; the runtime decides about it']
+    assert request.options == from_config("bind").options
+
+
+@pytest.mark.parametrize("option", SILENT)
+def test_option_without_effect(option: str) -> None:
+    request = from_config("bind", option)
+    assert (request.warnings, request.options) == ([], from_config("bind").options)
+
+
+@pytest.mark.parametrize("option", ["idmap", "ridmap", "idmap=uids=0-1000-1"])
+def test_idmapped_bind_is_not_supported(option: str) -> None:
+    assert from_config("bind", option).unsupported == "an id-mapped bind is not made by this hook"
+
+
+def test_bind_with_id_mappings_is_not_supported() -> None:
+    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    request = from_config("bind", uidMappings=mapping, gidMappings=mapping)
+    assert request.unsupported == "an id-mapped bind is not made by this hook"
+    assert from_config("bind", uidMappings=[], gidMappings=[]).unsupported == ""
+
+
+ORDERS: list[tuple[str, dict[str, object], dict[str, object]]] = [
+    ("ro rw", {"ro": False}, {}),
+    ("rw ro", {"ro": True}, {}),
+    ("nosuid suid", {"nosuid": False}, {}),
+    ("suid", {"nosuid": False}, {}),
+    ("rro rrw", {}, {"ro": False}),
+    ("ro rro", {}, {"ro": True}),
+    ("rw rro", {}, {"ro": True}),
+    ("rro ro", {"ro": True}, {"ro": True}),
+    ("rro rw", {"ro": False}, {"ro": True}),
+    ("rro rw rrw", {}, {"ro": False}),
+    ("rnosuid nodev", {"nodev": True}, {"nosuid": True}),
+    ("noatime relatime", {"atime": "relatime"}, {}),
+    ("noatime strictatime", {"atime": "strictatime"}, {}),
+    ("strictatime nostrictatime", {"atime": "relatime"}, {}),
+    ("noatime rrelatime", {}, {"atime": "relatime"}),
+]
+
+
+@pytest.mark.parametrize(("options", "top", "deep"), ORDERS, ids=[case[0] for case in ORDERS])
+def test_last_word_wins(options: str, top: dict[str, object], deep: dict[str, object]) -> None:
+    request = from_config("bind", *options.split())
+    assert (request.top, request.deep) == (top, deep)
+
+
+def test_last_propagation_wins() -> None:
+    assert from_config("bind", "rshared", "private", "rslave").propagation == "rslave"
+
+
+# Normal form
+
+NORMAL_FORMS = [
+    ("", "bind rprivate"),
+    ("bind", "bind rprivate"),
+    ("rbind", "rbind rprivate"),
+    ("shared rbind ro", "rbind ro shared"),
+    ("nosuid bind nodev ro noexec", "bind nodev noexec nosuid ro rprivate"),
+    ("bind ro nosuid rro", "bind rro nosuid rprivate"),
+    ("bind rro rw", "bind rro rw rprivate"),
+    ("bind norelatime", "bind relatime rprivate"),
+    ("bind atime", "bind relatime rprivate"),
+    ("bind ratime", "bind rrelatime rprivate"),
+    ("bind suid dev exec symfollow diratime", "bind dev diratime exec suid symfollow rprivate"),
+    ("bind defaults z sync", "bind rprivate"),
+]
+
+
+@pytest.mark.parametrize(("options", "normal"), NORMAL_FORMS)
+def test_normal_form(options: str, normal: str) -> None:
+    assert from_config(*options.split()).options == tuple(normal.split())
+
+
+@pytest.mark.parametrize("destination", ["/b", "b", "./b", "../b"])
+def test_request_as_a_mount_is_a_valid_bind_request(destination: str) -> None:
+    mount = from_config("rbind", "ro", "foo", destination=destination).as_mount()
+    assert spec.violations(mount, "bind-request") == []
+    assert mount["destination"] == (destination if destination[0] == "/" else f"/{destination}")
+    assert (mount["source"], mount["type"], mount["options"]) == ("/a", "bind", ["rbind", "ro", "rprivate"])
+
+
+WORDS = some.sampled_from([*TOP, *DEEP, *PROPAGATIONS, *SUPERBLOCK, *SILENT, *UNKNOWN, "bind", "rbind", "idmap"])
+PATHS = some.text(some.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(some.lists(WORDS | some.text(max_size=8)), PATHS, PATHS)
+def test_normal_form_is_valid_and_says_the_same_again(options: list[str], source: str, destination: str) -> None:
+    request = plan.Request("o", "p", source, destination, options)
+    assert spec.violations(request.as_mount(), "bind-request") == []
+    again = plan.Request("o", "p", source, destination, request.options)
+    for member in ("top", "deep", "recursive", "propagation", "options"):
+        assert getattr(again, member) == getattr(request, member)
+    assert (again.warnings, again.unsupported) == ([], "")
+
+
+@given(some.permutations(["rbind", "ro", "rnosuid", "nodev", "noatime", "rslave"]))
+def test_order_of_independent_options_makes_no_difference(options: list[str]) -> None:
+    assert plan.Request("o", "p", "/a", "/b", options).as_mount() == {
+        "destination": "/b",
+        "source": "/a",
+        "type": "bind",
+        "options": ["rbind", "rnosuid", "noatime", "nodev", "ro", "rslave"],
+    }
+
+
+# config.json
+
+KINDS = {
+    "type bind, option bind": ({"type": "bind", "options": ["bind"]}, "bind"),
+    "type bind, no option": ({"type": "bind", "options": []}, "bind"),
+    "type none, option bind": ({"type": "none", "options": ["bind"]}, "bind"),
+    "type none, option rbind": ({"type": "none", "options": ["ro", "rbind"]}, "bind"),
+    "any type, option bind": ({"type": "ext4", "options": ["bind"]}, "bind"),
+    "no type, option bind": ({"type": None, "options": ["bind"]}, "bind"),
+    "tmpfs": ({"type": "tmpfs", "options": ["nosuid", "mode=755"]}, "tmpfs"),
+    "no type, no option": ({"type": None, "options": []}, "none"),
+    "remount of a bind": ({"type": "bind", "options": ["bind", "remount", "ro"]}, "remount"),
+    "remount of a tmpfs": ({"type": "tmpfs", "options": ["remount", "ro"]}, "tmpfs"),
+}
+
+
+@pytest.mark.parametrize(("members", "kind"), KINDS.values(), ids=KINDS)
+def test_what_is_a_bind(members: dict[str, Any], kind: str) -> None:
+    request = from_config(**members)
+    assert (request.type, request.is_bind) == (kind, kind == "bind")
+    if kind != "bind":
+        assert (request.top, request.deep, request.warnings) == ({}, {}, [])
+
+
+def test_type_bind_without_option_is_warned_of() -> None:
+    assert from_config("ro").warnings == ['type is "bind" but no option says bind or rbind: runtimes refuse that']
+
+
+def test_relative_destination_is_warned_of() -> None:
+    request = from_config("bind", destination="b/c")
+    assert request.warnings == ["the destination is relative, which runtime-spec deprecates: taken from /"]
+
+
+def test_relative_source_is_as_it_was_given() -> None:
+    assert from_config("bind", source="folder/../a").source == "folder/../a"
+
+
+@pytest.mark.parametrize("source", [None, ""], ids=["absent", "empty"])
+def test_bind_without_source_is_refused(source: str | None) -> None:
+    with pytest.raises(RequestError) as raised:
+        from_config("bind", source=source)
+    assert str(raised.value) == "config.json: /mounts/0/source: a bind needs a source"
+
+
+def test_mount_that_is_no_bind_needs_no_source() -> None:
+    assert from_config(type="tmpfs", source=None).source == ""
+
+
+def test_order_origins_and_places() -> None:
+    found = plan.requests(
+        config(
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/x", "type": "bind", "source": "/a", "options": ["bind"]},
+        ),
+        ["type=bind,src=/c,dst=/x/y", "src=/d,dst=/z"],
+    )
+    assert [(each.origin, each.at("destination"), each.destination, each.from_config) for each in found] == [
+        ("config.json#/mounts/0", "config.json: /mounts/0/destination", "/proc", True),
+        ("config.json#/mounts/1", "config.json: /mounts/1/destination", "/x", True),
+        ("--mount 1", "--mount 1", "/x/y", False),
+        ("--mount 2", "--mount 2", "/z", False),
+    ]

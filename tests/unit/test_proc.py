@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What procfs tells, read from the real one, and from lines as the kernel writes them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from oci_bind_hook import linux
+from oci_bind_hook.proc import MountInfo, Proc, below_mount, boot_id, parse_mountinfo, read_text, unescape
+
+TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
+36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 rw
+99 22 0:44 /sub\040dir /mnt/a\040b\011c\012d\134e\043f rw,relatime - tmpfs - rw
+98 99 0:44 /deleted//deleted /mnt/x ro master:9 - tmpfs a\040-\040b rw
+100 98 254:1048575 / /mnt/x/y rw unbindable - fuse.sshfs  ro,user_id=0
+101 22 0:45 / /ro relatime,ro,nosuid - tmpfs ro rw
+"""
+
+
+def fields(info: MountInfo) -> tuple[object, ...]:
+    return (info.id, info.parent, info.dev, info.root, info.mount_point, info.shared, info.type, info.source)
+
+
+def test_mountinfo() -> None:
+    assert [fields(info) for info in parse_mountinfo(TABLE)] == [
+        (22, 1, os.makedev(254, 0), "/", "/", 1, "ext4", "/dev/vda"),
+        (36, 22, os.makedev(0, 31), "/", "/sys/fs/cgroup", 5, "cgroup2", "cgroup2"),
+        (99, 22, os.makedev(0, 44), "/sub dir", "/mnt/a b\tc\nd\\e#f", None, "tmpfs", "-"),
+        (98, 99, os.makedev(0, 44), "/deleted//deleted", "/mnt/x", None, "tmpfs", "a - b"),
+        (100, 98, os.makedev(254, 1048575), "/", "/mnt/x/y", None, "fuse.sshfs", ""),
+        (101, 22, os.makedev(0, 45), "/", "/ro", None, "tmpfs", "ro"),
+    ]
+
+
+def test_only_the_mounts_own_attribute_makes_it_read_only() -> None:
+    assert [info.id for info in parse_mountinfo(TABLE) if info.readonly] == [98, 101]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("", ""),
+        ("/plain", "/plain"),
+        (r"\040", " "),
+        (r"a\134040b", r"a\040b"),
+        (r"\134\134", "\\\\"),
+        (r"\0400", " 0"),
+        ("\udcff\\011\xe9", "\udcff\t\xe9"),
+    ],
+)
+def test_unescape(field: str, text: str) -> None:
+    assert unescape(field) == text
+
+
+@pytest.mark.parametrize(
+    ("top", "below"), [(22, {36, 99, 98, 100, 101}), (99, {98, 100}), (100, set()), (7, set())], ids=str
+)
+def test_the_mounts_below_another(top: int, below: set[int]) -> None:
+    # In whichever order the kernel lists them.
+    for text in (TABLE, "\n".join(reversed(TABLE.splitlines()))):
+        found = below_mount(parse_mountinfo(text), top)
+        assert {info.id for info in found} == below
+        seen = {top}
+        for info in found:
+            assert info.parent in seen
+            seen.add(info.id)
+
+
+def test_our_own_mounts_are_those_that_statx_tells_of() -> None:
+    root = os.open("/", os.O_PATH)
+    stat = linux.statx(root)
+    os.close(root)
+    [info] = [info for info in Proc().mounts() if info.id == stat.mnt_id]
+    assert (info.mount_point, info.dev) == ("/", stat.dev)
+
+
+def test_ourselves() -> None:
+    proc = Proc()
+    assert proc.pids()[-1] == os.getpid()
+    assert proc.parent() == os.getppid()
+    assert proc.mount_namespace() == os.stat("/proc/self/ns/mnt").st_ino
+    assert len(boot_id()) == 36
+    assert boot_id() == boot_id()
+
+
+def read_all(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return read_text(fd)
+    finally:
+        os.close(fd)
+
+
+def test_text_is_read_whole_and_as_file_names_are() -> None:
+    fd = os.memfd_create("text")
+    data = b"\xff" + "\xe9".encode() * 100_000
+    os.write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    assert os.fsencode(read_text(fd)) == data
+    assert read_text(fd) == ""
+    os.close(fd)
+
+
+def child(name: str = "sleeper") -> int:
+    """A process that is called ``name`` and lives until it is killed."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with open("/proc/self/comm", "w", encoding="utf-8") as comm:
+            comm.write(name)
+        os.write(tell, b"!")
+        signal.pause()
+        os._exit(0)
+    assert os.read(told, 1) == b"!"
+    os.close(told)
+    os.close(tell)
+    return pid
+
+
+@pytest.mark.parametrize("name", ["plain", "a) (b", ") R 1 (", "Z) Z 1 2", "))))"])
+def test_the_start_of_a_process_until_it_is_dead(name: str) -> None:
+    proc = Proc()
+    pid = child(name)
+    try:
+        start = proc.start_time(pid)
+        # In clock ticks since boot, where /proc/uptime has seconds.
+        ticks = os.sysconf("SC_CLK_TCK")
+        now = round(float(read_all("/proc/uptime").split()[0]) * ticks)
+        assert start is not None
+        assert now - 60 * ticks < start <= now
+        assert proc.start_time(pid) == start
+        assert start >= (proc.start_time(os.getpid()) or 0) > 0
+        assert f"({name})" in read_all(f"/proc/{pid}/stat")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert read_all(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "Z"
+    assert proc.start_time(pid) is None
+    os.waitpid(pid, 0)
+    assert proc.start_time(pid) is None
+
+
+def test_the_pid_behind_a_pidfd_until_it_is_gone() -> None:
+    proc = Proc()
+    pid = child()
+    pidfd = os.pidfd_open(pid)
+    assert proc.pid_of(pidfd) == pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert proc.pid_of(pidfd) == -1
+    os.close(pidfd)
