@@ -75,8 +75,15 @@ class Proc:
             os.close(fd)
 
     def mounts(self) -> list[MountInfo]:
-        """The mounts that this process sees now, in the order of the kernel: a parent before its children."""
+        """The mounts that this process sees now."""
         return parse_mountinfo(self._read("mountinfo"))
+
+    def mounts_of(self, pid: int) -> list[MountInfo]:
+        """The mounts that another process sees; none where it is gone or we may not look."""
+        try:
+            return parse_mountinfo(self._read(f"../{pid}/mountinfo"))
+        except OSError:
+            return []
 
     def mount_namespace(self) -> int:
         """The inode number of this process's mount namespace, namespaces(7)."""

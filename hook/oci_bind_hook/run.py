@@ -26,7 +26,7 @@ from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
 from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
-from .trees import clone_sources, open_sources
+from .trees import clone_sources, is_in, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -359,7 +359,9 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
     if inode == proc.mount_namespace():
         return True
     user = proc.user_of_namespace(inode) if record["namespace"]["kind"] == "runtime" and record["mounts"] else None
-    if user is not None:
+    # The inode number of a namespace is used again: only the mounts tell that it is the same one.
+    table = [] if user is None else proc.mounts_of(user)
+    if any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
         raise LeftoverError(
             f"the binds are in another mount namespace, that of process {user}",
             hint="run poststop in the namespace that prestart ran in",

@@ -285,6 +285,11 @@ def find(top: AttachedRecord, table: Iterable[MountInfo]) -> MountInfo | None:
     return info if linux.has_mount(top["unique"]) else None
 
 
+def is_in(top: AttachedRecord, table: Iterable[MountInfo]) -> bool:
+    """Whether a mount that was attached is in the table of another namespace, as far as such a table tells."""
+    return any(info.id == top["id"] and _looks_like(top, info) for info in table)
+
+
 def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
     seen = _describe(info.root, info)
     return (seen["root"], seen["source"], seen["type"]) == (known["root"], known["source"], known["type"])

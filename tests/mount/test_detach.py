@@ -202,13 +202,7 @@ def test_copies_that_a_shared_parent_has_spread_go_too(bench: Bench) -> None:
     assert mount_points(bench.path) == ["/copy", "/rootfs"]
 
 
-def test_nothing_keeps_the_last_folder_busy(bench: Bench) -> None:
-    volume = tmpfs(f"{bench.path}/volume")
-    with open(f"{volume}/word", "w", encoding="utf-8"):
-        pass
-    detach(attached(bench, "/etc/new", source=f"{volume}/word"), "", bench.proc)
-    detach(attached(bench, source=volume), "", bench.proc)
-    for descriptor in bench.descriptors():
-        os.close(descriptor)
-    # Not lazily: EBUSY, were it still in use.
-    umount(volume)
+def test_we_do_not_stay_in_what_was_detached(bench: Bench) -> None:
+    os.chdir(bench.path)
+    detach(attached(bench), "", bench.proc)
+    assert os.getcwd() == "/"
