@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oci_bind_hook.planner import Plan
-    from oci_bind_hook.statefile import MadeRecord, Record
+    from oci_bind_hook.statefile import MadeRecord, MountRecord, Record
 
     Remarks = list[str]
     Tree = Mapping[str, "bytes | str | Tree"]
@@ -153,7 +153,7 @@ class Bench:
         self,
         *requests: Request,
         unlock: bool = False,
-        recorded: Sequence[object] = (),
+        recorded: Sequence[MountRecord] = (),
         allow_shared: bool = False,
         assumed: bool = False,
     ) -> Plan:

@@ -15,7 +15,7 @@ from .errors import MissingError
 class Bundle:
     """A bundle's config and rootfs, as the host finds them.
 
-    ``data`` is config.json if the runtime sent it, else it is read from the bundle, once. MissingError, DataError.
+    ``document`` is the config if the runtime sent it, else it is read from the bundle, once. MissingError, DataError.
     """
 
     def __init__(self, path: str, document: object | None = None) -> None:
@@ -28,6 +28,10 @@ class Bundle:
             document = spec.documents(read_regular(f"{path}/config.json"), "config.json")[0]
         self.config = spec.config(document)
         self.rootfs = os.path.realpath(os.path.join(path, self.config.root_path))
+        try:
+            self.rootfs.encode()
+        except UnicodeEncodeError:
+            raise MissingError(f"the rootfs {self.rootfs!a} is not UTF-8, and no state file can name it") from None
         self.has_namespace = "mount" in self.config.namespaces
 
     def stat_rootfs(self) -> os.stat_result:

@@ -36,7 +36,7 @@ told from the state.
   --bundle DIR          with --dry-run: this bundle, without a state on stdin
   --format text|json    with --dry-run: for a person or for a program
   --allow-shared        allow destinations below a mount shared with the host
-  --keep-mountpoints    at poststop, never remove mount points that were made
+  --keep-mountpoints    never remove mount points of an earlier call
   --log FILE            append a log to FILE
   --log-format text|json
   --debug               tell each step on stderr

@@ -18,10 +18,10 @@ from .log import one_line
 from .planner import Planner, describe
 from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
-from .run import Options, is_here, is_teardown, parse_record, state_folder, why_untouched
+from .run import Options, is_continued, is_here, is_teardown, parse_record, state_folder, why_untouched
 from .stage import Place
-from .statefile import StateFolder
-from .trees import open_sources
+from .statefile import StateFolder, is_live
+from .trees import is_in, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
     requests = _requests(report, bundle, options)
     sources = open_sources(requests, bundle.path, namespace)
     rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
-    recorded = _recorded(options, report.id)
+    recorded = _recorded(options, report, place, proc)
     found = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
     report.mounts = describe(found)
     for problem in found.problems:
@@ -155,16 +155,22 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[plan.Req
     return requests
 
 
-def _recorded(options: Options, container: str | None) -> list[object]:
+def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
     """What an earlier call for the same container has mounted, as far as we may look."""
+    if place is None or report.id is None or report.bundle is None:
+        return []
     try:
         folder = StateFolder.open(state_folder(options), parse_record, create=False)
-        record = folder.load(container) if folder and container else None
+        record = folder.load(report.id) if folder else None
     except RecordError:
         if os.geteuid() == 0:
             raise
         return []
-    return [mount["requested"] for mount in record["mounts"]] if record else []
+    if record is None or not is_continued(record, report.bundle, proc):
+        return []
+    init = record["init"]
+    table = proc.mounts() if init is None or not place.is_elsewhere() else proc.mounts_of(init["pid"])
+    return [mount for mount in record["mounts"] if is_in(mount["attached"][0], table)]
 
 
 def _fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
@@ -181,8 +187,14 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
         return
     here = is_here(record, proc, boot_id())
     report.mounts = [_undone(mount, here=here) for mount in reversed(record["mounts"])]
-    if not options.keep_mountpoints:
-        report.remove = [made["path"] for made in reversed(record["made"])]
+    others, remarks = folder.on_rootfs(record["rootfs"], record["id"]) if folder else ([], [])
+    report.warnings += remarks
+    for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
+        users = [other["id"] for other in others if path in other["uses"] and is_live(other, proc, boot_id())]
+        if users:
+            report.warnings.append(f"{path} is handed over to the container {users[0]}, which uses it")
+        else:
+            report.remove.append(path)
 
 
 def _undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
@@ -205,7 +217,18 @@ def _undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
 
 def as_json(report: Report) -> str:
     """The report as one JSON document, schemas/plan.json."""
-    return json.dumps(report.document(), indent=2) + "\n"
+    return json.dumps(_plain(report.document()), indent=2) + "\n"
+
+
+def _plain(value: object) -> object:
+    """The same without what only a file name can hold: a byte that is not UTF-8 is written as an escape."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
 
 
 def as_text(report: Report) -> str:

@@ -15,7 +15,7 @@ from . import linux
 from .errors import HookError, KernelError, LeftoverError, UnavailableError
 from .proc import Namespace, Proc
 from .rootfs import Rootfs
-from .trees import FDS_BESIDES, FDS_PER_BIND, detach, find
+from .trees import FDS_BESIDES, FDS_PER_BIND, detach, find, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .planner import Bind, Plan
     from .rootfs import MountPoint
-    from .statefile import Identity, MadeRecord, Record
+    from .statefile import Identity, MadeRecord, MountRecord, Record
 
 
 def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
@@ -133,10 +133,20 @@ def identity_of(stat: linux.Stat | None, *, is_overlay: bool) -> Identity | None
     }
 
 
+def propagation_of(mount: MountRecord) -> str:
+    """The propagation that was asked for: in the normal form of a request it is the last option."""
+    options = mount["requested"]["options"]
+    assert isinstance(options, list)
+    return str(options[-1])
+
+
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     """Strikes from a record what it says but was never done, because the run that wrote it was killed."""
     table = proc.mounts()
     record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
+    if record["phase"] != "done":
+        for mount in record["mounts"]:
+            settle(mount["attached"], propagation_of(mount), proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:
@@ -167,9 +177,13 @@ def undo(
     if here:
         for mount in reversed(list(record["mounts"])):
             try:
-                detach(mount["attached"], mount["resolved"], proc)
-            except (OSError, HookError) as reason:
+                word = propagation_of(mount)
+                receives = word.removeprefix("r") in ("slave", "shared")
+                detach(mount["attached"], mount["resolved"], proc, receives=receives)
+            except HookError as reason:
                 problems.append(f"{mount['resolved']}: {reason}")
+            except OSError as reason:
+                problems.append(f"the bind on {mount['resolved']}: {reason.strerror}")
             else:
                 record["mounts"].remove(mount)
     else:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .plan import Request
+    from .statefile import MountRecord
 
 
 class Bind:
@@ -66,33 +67,37 @@ class Plan:
 class Planner:
     """Resolves requests one after the other, each seeing the mounts planned before it.
 
-    ``recorded`` are the binds of an earlier run for the same container, in OCI words: they are there already.
+    ``recorded`` are the binds of an earlier run for the same container: they are there already.
     """
 
     def __init__(
         self,
         rootfs: Rootfs,
         namespace: Namespace,
-        recorded: Sequence[object] = (),
+        recorded: Sequence[MountRecord] = (),
         *,
         allow_shared: bool = False,
     ) -> None:
         self.plan = Plan(rootfs, namespace)
         self.rootfs = rootfs
         self.namespace = namespace
-        self.recorded = recorded
+        self.recorded = [mount["requested"] for mount in recorded]
+        self._hiders = [(mount["resolved"], [mount["resolved"]]) for mount in recorded]
         self.allow_shared = allow_shared
         self._by_cover: dict[Cover, Bind] = {}
+        self._requests: list[Request] = []
+        self._paths: dict[Request, list[str]] = {}
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
         """The plan for ``requests``; ``sources`` has one for every bind among them, in the same order."""
         rest = iter(sources)
+        self._requests = [request for request in requests if request.from_config and request.type != "remount"]
         for request in requests:
             if request.is_bind:
                 bind = Bind(request, next(rest))
                 self.plan.binds.append(bind)
                 try:
-                    self._resolve(bind, requests)
+                    self._resolve(bind)
                 except HookError as problem:
                     problem.where = problem.where or request.at("destination")
                     bind.problem = problem
@@ -111,15 +116,17 @@ class Planner:
         self.plan.uses.update(filter(is_utf8, target.uses))
         if self.namespace.assumed and self.namespace.kind == "container":
             self.rootfs.cover(target, Cover(request.type))
+        target.close()
 
-    def _resolve(self, bind: Bind, requests: Sequence[Request]) -> None:
+    def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
         target = bind.target = self.rootfs.resolve(request.destination)
         self.plan.uses.update(filter(is_utf8, target.uses))
-        if self._is_present(bind, target) or self._is_hidden(bind, target, requests):
+        if self._is_present(bind, target) or self._is_hidden(bind, target):
             bind.action = "present"
             if self.namespace.assumed:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
+            target.close()
             return
         if request.unsupported:
             raise UnavailableError(request.unsupported, where=request.at("options"))
@@ -149,27 +156,34 @@ class Planner:
             bind.warnings.append("something else than the source is mounted there: left to the runtime")
         return True
 
-    def _is_hidden(self, bind: Bind, target: Target, requests: Sequence[Request]) -> bool:
+    def _is_hidden(self, bind: Bind, target: Target) -> bool:
         """Whether the runtime made a bind of config.json and then a later mount that hides it: then it is done.
 
         What would be found at its destination now is another place, perhaps one that a link in that later mount
-        leads to.
+        leads to. A bind of ours from an earlier call hides it as well.
         """
         if not bind.request.from_config or self.namespace.kind != "container":
             return False
         passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
-        for later in requests[requests.index(bind.request) + 1 :]:
-            if not later.from_config or later.type == "remount":
-                continue
-            covers = [_lexical(later.destination)]
-            try:
-                covers.append(self.rootfs.resolve(later.destination).path)
-            except HookError:
-                pass  # where the runtime could not go either
+        later = self._requests[self._requests.index(bind.request) + 1 :]
+        for name, covers in [*self._hiders, *((request.destination, self._covers(request)) for request in later)]:
             if any(path == cover or path.startswith(cover + "/") for path in passed for cover in covers):
-                bind.warnings.append(f"hidden by the later mount on {later.destination}")
+                bind.warnings.append(f"hidden by the later mount on {name}")
                 return True
         return False
+
+    def _covers(self, request: Request) -> list[str]:
+        """The paths at which a mount of config.json may have been made."""
+        if request not in self._paths:
+            self._paths[request] = [_lexical(request.destination)]
+            try:
+                target = self.rootfs.resolve(request.destination)
+            except (RequestError, EscapeError):
+                pass  # where the runtime could not go either
+            else:
+                self._paths[request].append(target.path)
+                target.close()
+        return self._paths[request]
 
     def _check_double(self, bind: Bind, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, where the first would never be seen."""

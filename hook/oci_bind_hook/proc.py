@@ -23,10 +23,11 @@ class MountInfo:
 
     ``id`` and ``parent`` are mount ids, ``dev`` is the file system's device as os.makedev gives it, ``root`` the part
     of the file system that is mounted, ``mount_point`` where, below this process's ``/``. ``shared`` is the number of
-    its peer group, or None; ``readonly`` is the mount's own. ``type`` and ``source`` name the file system.
+    its peer group, or None; ``is_propagated`` tells that it takes part in any propagation; ``readonly`` is the mount's
+    own. ``type`` and ``source`` name the file system.
     """
 
-    __slots__ = ("dev", "id", "mount_point", "parent", "readonly", "root", "shared", "source", "type")
+    __slots__ = ("dev", "id", "is_propagated", "mount_point", "parent", "readonly", "root", "shared", "source", "type")
 
     def __init__(self, line: str) -> None:
         fields = line.split(" ")
@@ -40,6 +41,7 @@ class MountInfo:
         self.readonly = "ro" in fields[5].split(",")
         groups = [int(tag[7:]) for tag in fields[6:dash] if tag.startswith("shared:")]
         self.shared = groups[0] if groups else None
+        self.is_propagated = any(tag.startswith(("shared:", "master:")) for tag in fields[6:dash])
         self.type = unescape(fields[dash + 1])
         self.source = unescape(fields[dash + 2])
 

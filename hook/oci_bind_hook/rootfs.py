@@ -109,6 +109,11 @@ class Target:
     def last(self) -> Step:
         return self.steps[-1]
 
+    def close(self) -> None:
+        """Lets go of the anchor, where only the path matters. The root and the covers stay held."""
+        if self.anchor is not self.steps[0]:
+            self.anchor.close()
+
 
 class MountPoint:
     """A file or folder to be made: ``path`` in the rootfs, whether it was ``made``, and what it then became.

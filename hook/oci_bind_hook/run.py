@@ -113,7 +113,7 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
         log.info("no bind is asked for")
         return
     with folder.lock_id(state.id):
-        _clear_stale(folder, state, bundle, proc, log)
+        _clear_stale(options, folder, state, bundle, proc, log)
         namespace = Namespace(proc, "runtime")
         # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
         sources = open_sources(requests, bundle.path, namespace)
@@ -126,8 +126,7 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
                 return
             rootfs = _enter(bundle, place, namespace, log)
             _continue(record, rootfs, namespace)
-            recorded = [mount["requested"] for mount in record["mounts"]]
-            planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared)
+            planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
             found = planner.resolve(requests, sources)
             _judge(found, log)
             _carry_out(found, record, folder, others)
@@ -210,6 +209,7 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
     record["uses"] = sorted(found.uses.union(record["uses"]))
     if not found.to_mount:
         # Not even a record is needed, unless we stand on something that another container would remove one day.
+        record["phase"] = "done"
         if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
             folder.save(record)
         return
@@ -259,25 +259,37 @@ def _open_folder(options: Options, place: Place, *, create: bool) -> StateFolder
         raise
 
 
-def _clear_stale(folder: StateFolder, state: spec.State, bundle: Bundle, proc: Proc, log: Log) -> None:
+def _clear_stale(
+    options: Options, folder: StateFolder, state: spec.State, bundle: Bundle, proc: Proc, log: Log
+) -> None:
     """Undoes what a dead container of the same id left behind. RecordError where one of another bundle lives."""
     record = folder.load(state.id)
-    if record is None:
-        return
-    if not is_live(record, proc, boot_id()):
+    if record is not None and not is_continued(record, bundle.path, proc):
         log.warning("an earlier container of this id was not torn down: doing it now")
-        _tear_down(folder, record, proc, log, keep_mountpoints=False)
-    elif not _is_same_bundle(record, bundle.path):
+        _tear_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
+
+
+def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
+    """Whether a record is of the very container that is set up now; False for one of a container that is dead.
+
+    RecordError where it is of another one that lives.
+    """
+    if not is_live(record, proc, boot_id()):
+        return False
+    if not _is_same_bundle(record, bundle):
         other = record["bundle"]["path"]
-        raise RecordError(f'the id "{state.id}" belongs to another container that lives, of the bundle {other}')
+        raise RecordError(f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}')
+    return True
 
 
 def _is_same_bundle(record: Record, path: str) -> bool:
     known = record["bundle"]
+    if known["path"] == path:
+        return True
     try:
         stat = os.stat(path)
     except OSError:
-        return known["path"] == path
+        return False
     return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 

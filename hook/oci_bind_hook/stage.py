@@ -78,7 +78,10 @@ class Place:
 
     def _check_inside(self, bundle: Bundle) -> None:
         """createContainer is called inside the container's namespaces; anywhere else its mounts would hit the host."""
-        if bundle.has_namespace and not self.is_inside and not has_mounts_below(self.proc.mounts(), bundle.rootfs):
+        if not bundle.has_namespace:
+            return
+        has_own_pids = bundle.config.namespaces.get("pid", "") is None
+        if (has_own_pids and not self.is_inside) or not self._sees_rootfs(bundle):
             raise UnavailableError(
                 "this is not the container's mount namespace, as it is at createContainer",
                 hint="register it for createContainer, or name the right STAGE",
@@ -89,6 +92,13 @@ class Place:
         if self.init is None or self.pidfd is None:
             return False
         return self.proc.mount_namespace_of(self.init["pid"]) != self.proc.mount_namespace()
+
+    def _sees_rootfs(self, bundle: Bundle) -> bool:
+        """Whether a runtime has mounted here what config.json says: that is not seen outside the container."""
+        table = self.proc.mounts()
+        if not bundle.config.mounts:
+            return any(info.mount_point == bundle.rootfs for info in table)
+        return has_mounts_below(table, bundle.rootfs)
 
     def kind(self, bundle: Bundle, *, is_another: bool) -> str:
         """Whose the mount namespace is that is mounted in: "container", or "runtime" for one that was there before.

@@ -227,7 +227,8 @@ class StateFolder:
         try:
             data = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
         except UnicodeEncodeError as reason:
-            raise RecordError(f"a state file cannot hold the name {reason.object!a}, which is not UTF-8") from reason
+            text = reason.object[max(0, reason.start - 40) : reason.end]
+            raise RecordError(f"a state file cannot hold {text!a}, which is not UTF-8") from reason
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             try:

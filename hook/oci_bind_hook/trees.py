@@ -66,6 +66,7 @@ class Source:
         self.attached: list[AttachedRecord] = []
         self._infos: dict[int | None, MountInfo | None] = {}
         self.submounts: list[tuple[str, MountInfo]] = []
+        self._visible: list[tuple[str, MountInfo]] = []
         self.info: MountInfo | None = None
         try:
             self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
@@ -93,6 +94,18 @@ class Source:
             prefix = path.rstrip("/") + "/"
             below = [info for info in below_mount(table, self.info.id) if info.mount_point.startswith(prefix)]
             self.submounts = [(info.mount_point[len(prefix) :], info) for info in below]
+            self._visible = [(path, info) for path, info in self.submounts if self._shows(path, info)]
+
+    def _shows(self, path: str, info: MountInfo) -> bool:
+        """Whether a mount below the source can be reached, and is not hidden by another one."""
+        try:
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return False
+        try:
+            return linux.statx(fd).mnt_id == info.id
+        finally:
+            os.close(fd)
 
     def attributes(self) -> list[str]:
         """The attributes of the mount as it will be, those kept from the source included, in a fixed order."""
@@ -143,27 +156,14 @@ class Source:
         """Keeps the ids of the mounts in the detached tree: by them they are found again, wherever they are moved."""
         self.attached = [_identity(self.fd, self.root, self.info)]
         self._infos = {self.attached[0]["id"]: self.info}
-        hidden: list[AttachedRecord] = []
-        for path, info in self.submounts:
-            found = self._open_submount(path, info)
-            if found is None or found["id"] in self._infos:
-                # Another mount hides it: nobody can open it, but it will be there.
-                hidden.append({**_describe(info.root, info), "id": None, "unique": None})
-            else:
-                self.attached.append(found)
-                self._infos[found["id"]] = info
-        self.attached += hidden
-
-    def _open_submount(self, path: str, info: MountInfo) -> AttachedRecord | None:
-        try:
+        for path, info in self._visible:
             fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
-        except OSError:
-            return None
-        try:
-            stat = linux.statx(fd)
-            return _identity(fd, info.root, info) if stat.mount_root and stat.dev == info.dev else None
-        finally:
+            self.attached.append(_identity(fd, info.root, info))
+            self._infos[self.attached[-1]["id"]] = info
             os.close(fd)
+        # Those that another mount hides cannot be opened, but will be there.
+        hidden = [info for path, info in self.submounts if (path, info) not in self._visible]
+        self.attached += [_describe(info.root, info) for info in hidden]
 
     def shares(self, mnt_id: int) -> bool:
         """Whether a mount of the tree, by its id, will pass on to the source what is mounted in it later."""
@@ -182,8 +182,7 @@ class Source:
         """Attaches the tree on top of ``target``. OSError; what was attached then is found by its recorded id."""
         linux.move_mount(self.fd, target)
         # Attaching below a shared mount makes the tree shared again, whatever it was.
-        propagation = self.request.propagation
-        linux.mount_setattr(self.fd, recursive=propagation.startswith("r"), propagation=_propagation(propagation))
+        _propagate(self.fd, self.request.propagation)
         flags = os.fstatvfs(self.fd).f_flag
         for attribute, value in {**self.request.deep, **self.request.top}.items():
             if value is True and not flags & _STATVFS[attribute]:
@@ -244,10 +243,11 @@ def clone_sources(sources: Iterable[Source]) -> None:
                 source.error = problem
 
 
-def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc) -> None:
+def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc, *, receives: bool = False) -> None:
     """Unmounts the tree whose mounts are ``attached``, the top first, from the namespace we are in.
 
-    Nothing is done where it is not mounted any more. LeftoverError where somebody mounted something on or below it,
+    Nothing is done where it is not mounted any more. ``receives`` tells that mounts may have propagated into it, which
+    are no work of anybody else's here. LeftoverError where somebody mounted something on or below it,
     or where it cannot be reached. The path that mountinfo tells is only a hint: what counts is the id of what is
     opened there, and what is unmounted is what is held.
     """
@@ -256,7 +256,8 @@ def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc) -> None:
         info = find(attached[0], table)
         if info is None:
             return
-        foreign = _foreign(attached, below_mount(table, info.id))
+        below = [info for info in below_mount(table, info.id) if not (receives and info.is_propagated)]
+        foreign = _foreign(attached, below)
         if foreign is not None:
             raise LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
         try:
@@ -270,6 +271,23 @@ def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc) -> None:
         finally:
             os.close(fd)
     raise LeftoverError(f"the mount on {path} cannot be reached: another one hides it, or it moves all the time")
+
+
+def settle(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
+    """Sets the propagation of a tree again, for a run that was killed just before it did so. OSError."""
+    info = find(attached[0], proc.mounts())
+    if info is None:
+        return
+    fd = os.open(info.mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if linux.statx(fd).mnt_id == info.id:
+            _propagate(fd, propagation)
+    finally:
+        os.close(fd)
+
+
+def _propagate(fd: int, word: str) -> None:
+    linux.mount_setattr(fd, recursive=word.startswith("r"), propagation=_propagation(word))
 
 
 def find(top: AttachedRecord, table: Iterable[MountInfo]) -> MountInfo | None:

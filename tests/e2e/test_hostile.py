@@ -323,3 +323,143 @@ def test_a_missing_dependency_is_a_broken_installation(world: World) -> None:
     done = call(world, "prestart", *mount(world, "/a"), stdin=state(world))
     assert done.returncode == 70
     assert "the installation is broken: No module named 'nothing_of_this_name'" in done.stderr
+
+
+# What stands in one place is told apart
+
+
+def test_mounts_of_one_file_system_that_hide_each_other_are_undone(world: World) -> None:
+    lower, upper, point = (world.path / name for name in ("lower", "upper", "source/m"))
+    for folder in (lower, upper, point):
+        folder.mkdir()
+    for folder in (lower, upper):
+        subprocess.run(["mount", "--bind", folder, point], check=True)
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
+    assert mounted(world) == ["/a", "/a/m", "/a/m"]
+    done = call(world, "poststop", stdin=state(world, status="stopped"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert world.snapshot() == before
+
+
+def test_a_private_mount_hidden_by_a_shared_one_does_not_hide_the_leak(world: World) -> None:
+    lower, upper, point = (world.path / name for name in ("lower", "upper", "source/m"))
+    for folder in (lower, upper / "x", point):
+        folder.mkdir(parents=True)
+    outer = f"src={world.source},dst=/a,bind-propagation=private"
+    bundle = world.bundle("true", "createRuntime", "--mount", outer, *mount(world, "/a/m/x"))
+    with support.RuntimeNamespace("runc") as namespace:
+        for folder, word in ((lower, "private"), (upper, "shared")):
+            assert namespace.run("mount", "--bind", str(folder), str(point)).returncode == 0
+            assert namespace.run("mount", f"--make-{word}", str(point)).returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        assert "shared with the host" in done.stderr
+
+
+@pytest.mark.parametrize("unshare", [[], ["unshare", "--pid", "--fork"]], ids=["host", "pid namespace"])
+def test_create_container_outside_of_a_container(world: World, unshare: list[str]) -> None:
+    if not unshare:
+        subprocess.run(["mount", "-t", "tmpfs", "stray", f"{world.rootfs}/dev"], check=True)
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    done = call(world, "createContainer", *mount(world, "/dev/x"), stdin=state(world), before=tuple(unshare))
+    assert done.returncode == 69
+    assert "this is not the container's mount namespace" in done.stderr
+    assert world.snapshot() == before
+
+
+def test_create_container_without_any_mount_in_the_hosts_pid_namespace(world: World) -> None:
+    """crun alone: runc cannot do without a /proc."""
+    os.makedirs(f"{world.rootfs}/a")
+    bundle = world.bundle("cat /a/word", "createContainer", *mount(world, "/a"), namespaces=("mount",))
+    config = json.loads((world.path / "bundle/config.json").read_text())
+    (world.path / "bundle/config.json").write_text(json.dumps({**config, "mounts": []}))
+    done = support.run_container("crun", bundle, "c1")
+    assert done.stdout == "hello from the host\n", done.stderr
+    assert os.listdir(world.state) == []
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_bind_of_ours_over_one_of_the_config_at_two_stages(world: World, runtime: str) -> None:
+    hooks = {stage: [world.hook(*mount(world, "/a"))] for stage in ("prestart", "createRuntime", "poststop")}
+    os.makedirs(f"{world.rootfs}/a/b")
+    mounts = [support.bind(world.path, "/a/b")]
+    bundle = support.bundle(world.path / "bundle", ["cat", "/a/word"], hooks=hooks, mounts=mounts)
+    done = support.run_container(runtime, bundle, "c1")
+    assert done.stdout == "hello from the host\n", done.stderr
+    assert os.listdir(world.state) == []
+
+
+def test_mount_points_are_kept_for_those_who_ask_when_a_dead_container_is_cleared_away(world: World) -> None:
+    words = ["--keep-mountpoints", *mount(world, "/a/b")]
+    bundle = world.bundle("true", "createRuntime", *words)
+    config = json.loads((world.path / "bundle/config.json").read_text())
+    del config["hooks"]["poststop"]
+    (world.path / "bundle/config.json").write_text(json.dumps(config))
+    for _ in range(2):
+        assert support.run_container("runc", bundle, "c1").returncode == 0
+    assert call(world, "poststop", "--keep-mountpoints", stdin=state(world, status="stopped")).returncode == 0
+    assert os.listdir(f"{world.rootfs}/a") == ["b"]
+    assert os.listdir(world.state) == []
+
+
+def test_a_killed_calls_bind_gets_its_propagation_by_the_next(world: World) -> None:
+    subprocess.run(["mount", "--bind", world.rootfs, world.rootfs], check=True)
+    subprocess.run(["mount", "--make-shared", world.rootfs], check=True)
+    support.bundle(world.path / "bundle", ["true"])
+    killer = fail("mount_setattr", 2, "signal=KILL")
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world), before=killer).returncode == -9
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
+    (line,) = [line for line in support.mounts() if line.split(" ")[4] == f"{world.rootfs}/a"]
+    assert "shared:" not in line
+    assert json.loads((world.state / "c1.json").read_text())["phase"] == "done"
+
+
+def test_what_came_by_propagation_is_not_taken_for_somebody_elses(world: World) -> None:
+    subprocess.run(["mount", "--bind", world.source, world.source], check=True)
+    subprocess.run(["mount", "--make-shared", world.source], check=True)
+    (world.source / "usb").mkdir()
+    support.bundle(world.path / "bundle", ["true"])
+    words = mount(world, "/a", options=",bind-propagation=rslave")
+    assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
+    subprocess.run(["mount", "-t", "tmpfs", "usb", world.source / "usb"], check=True)
+    assert mounted(world) == ["/a", "/a/usb"]
+    done = call(world, "poststop", stdin=state(world, status="stopped"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mounted(world) == []
+    assert os.path.ismount(world.source / "usb")
+
+
+def test_many_mounts_of_the_config_do_not_use_up_files(world: World) -> None:
+    mounts = [{"destination": f"/d/{number}", "type": "tmpfs"} for number in range(300)]
+    support.bundle(world.path / "bundle", ["true"], mounts=mounts)
+    words = mount(world, "/a")
+    done = call(world, "prestart", *words, stdin=state(world), before=("prlimit", "--nofile=150:150"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("how", ["killed", "other-bundle"])
+def test_a_dry_run_takes_no_record_for_what_it_is_not(world: World, how: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    support.bundle(world.path / "other", ["true"])
+    killer = fail("move_mount", 1, "signal=KILL") if how == "killed" else ()
+    call(world, "prestart", *mount(world, "/a"), stdin=state(world), before=killer)
+    asked = state(world) if how == "killed" else state(world, bundle=str(world.path / "other"))
+    done = call(world, "prestart", "--dry-run", "--format=json", *mount(world, "/a"), stdin=asked)
+    real = call(world, "prestart", *mount(world, "/a"), stdin=asked)
+    assert done.returncode == real.returncode == (0 if how == "killed" else 74)
+    if how == "killed":
+        assert [bind["action"] for bind in json.loads(done.stdout)["mounts"]] == ["mount"]
+
+
+def test_a_bundle_made_anew_is_the_same_bundle(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    rootfs = support.busybox_rootfs(world.path / "rootfs")
+    support.bundle(world.path / "bundle", ["true"], rootfs=rootfs)
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
+    shutil.move(world.path / "bundle", world.path / "away")
+    support.bundle(world.path / "bundle", ["true"], rootfs=rootfs)
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert os.listdir(world.state) == []
+    assert not os.path.exists(f"{rootfs}/a")

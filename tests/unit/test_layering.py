@@ -39,7 +39,7 @@ MAY = {
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
     "trees": May(".errors .linux .proc errno os stat", types=".plan .statefile collections.abc"),
-    "planner": May(".errors .proc .rootfs .trees os", types=".plan collections.abc"),
+    "planner": May(".errors .proc .rootfs .trees os", types=".plan .statefile collections.abc"),
     "mounts": May(
         ".errors .linux .proc .rootfs .trees errno os stat", types=".planner .rootfs .statefile collections.abc"
     ),

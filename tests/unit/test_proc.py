@@ -12,11 +12,11 @@ from oci_bind_hook import linux
 from oci_bind_hook.proc import MountInfo, Proc, below_mount, boot_id, parse_mountinfo, read_text, unescape
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
-36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 rw
+36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 ro
 99 22 0:44 /sub\040dir /mnt/a\040b\011c\012d\134e\043f rw,relatime - tmpfs - rw
 98 99 0:44 /deleted//deleted /mnt/x ro master:9 - tmpfs a\040-\040b rw
 100 98 254:1048575 / /mnt/x/y rw unbindable - fuse.sshfs  ro,user_id=0
-101 22 0:45 / /ro relatime,ro,nosuid - tmpfs ro rw
+101 22 0:45 / /ro relatime,ro,nosuid - tmpfs tmpfs rw
 """
 
 
@@ -31,7 +31,7 @@ def test_mountinfo() -> None:
         (99, 22, os.makedev(0, 44), "/sub dir", "/mnt/a b\tc\nd\\e#f", None, "tmpfs", "-"),
         (98, 99, os.makedev(0, 44), "/deleted//deleted", "/mnt/x", None, "tmpfs", "a - b"),
         (100, 98, os.makedev(254, 1048575), "/", "/mnt/x/y", None, "fuse.sshfs", ""),
-        (101, 22, os.makedev(0, 45), "/", "/ro", None, "tmpfs", "ro"),
+        (101, 22, os.makedev(0, 45), "/", "/ro", None, "tmpfs", "tmpfs"),
     ]
 
 
@@ -147,8 +147,10 @@ def test_the_pid_behind_a_pidfd_until_it_is_gone() -> None:
     proc = Proc()
     pid = child()
     pidfd = os.pidfd_open(pid)
-    assert proc.pid_of(pidfd) == pid
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    try:
+        assert proc.pid_of(pidfd) == pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     assert proc.pid_of(pidfd) == -1
     os.close(pidfd)
