@@ -15,6 +15,7 @@ import stat
 import subprocess
 import tempfile
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def bundle(
             *mounts,
         ],
         "linux": {
+            # Of its own: a runtime kills all that is in the cgroup of a container which it deletes.
+            "cgroupsPath": f"/oci-bind-hook-{uuid.uuid4().hex}",
             "namespaces": [{"type": kind} for kind in namespaces],
             **({"uidMappings": identity, "gidMappings": identity} if "user" in namespaces else {}),
             **(linux or {}),
