@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import support
 from oci_bind_hook import mounts, run
-from oci_bind_hook.plan import DEFAULT_PROPAGATION, Request
 from oci_bind_hook.planner import Planner
 from oci_bind_hook.proc import MountInfo, Namespace, Proc, boot_id, parse_mountinfo
+from oci_bind_hook.request import DEFAULT_PROPAGATION, Request
 from oci_bind_hook.rootfs import Rootfs
 from oci_bind_hook.statefile import now
 from oci_bind_hook.trees import clone_sources, open_sources

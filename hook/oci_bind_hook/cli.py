@@ -10,7 +10,8 @@ from . import __version__
 from .bundle import read_all, read_state
 from .errors import HookError, KernelError, UsageError
 from .log import Log
-from .plan import nearest, parse_mount
+from .mountspec import parse_mount
+from .request import nearest
 from .run import Options, is_teardown, set_up, tear_down
 from .stage import STAGES
 
@@ -30,7 +31,9 @@ STAGE is prestart, createRuntime, createContainer or poststop. Left out, it is
 told from the state.
 
   --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
-                        [,ro][,bind-propagation=rprivate|...]; may be repeated
+                        [,ro][,...]; may be repeated
+  --allow-annotations   take binds from annotations of config.json as well,
+  --allow-source DIR    for sources below DIR only; may be repeated
   --root DIR            where the state files are (default: /run/oci-bind-hook)
   --dry-run             print what would be done, and change nothing
   --bundle DIR          with --dry-run: this bundle, without a state on stdin
@@ -81,8 +84,11 @@ class Arguments:
         return word
 
 
-_FLAGS = ("--dry-run", "--allow-shared", "--keep-mountpoints", "--debug")
-_OPTIONS = ("--mount", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version", *_FLAGS)
+_FLAGS = ("--dry-run", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
+_OPTIONS = (
+    *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
+    *_FLAGS,
+)
 
 
 def parse(words: list[str]) -> tuple[Options, bool]:
@@ -112,6 +118,10 @@ def parse(words: list[str]) -> tuple[Options, bool]:
             options.dry_run = True
         elif word == "--allow-shared":
             options.allow_shared = True
+        elif word == "--allow-annotations":
+            options.allow_annotations = True
+        elif word == "--allow-source":
+            options.allowed_sources.append(_absolute(word, arguments.value(word)))
         elif word == "--keep-mountpoints":
             options.keep_mountpoints = True
         elif word == "--debug":
@@ -255,7 +265,7 @@ def _check_registered(words: list[str]) -> None:
     if options.dry_run:
         raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
     for number, text in enumerate(options.mounts, 1):
-        parse_mount(text, number)
+        parse_mount(text, f"--mount {number}", f"--mount {number}")
 
 
 def console() -> NoReturn:

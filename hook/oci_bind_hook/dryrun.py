@@ -21,12 +21,13 @@ from .rootfs import Rootfs
 from .run import Options, is_continued, is_here, is_teardown, parse_record, state_folder, why_untouched
 from .stage import Place
 from .statefile import StateFolder, is_live
-from .trees import is_in, open_sources
+from .trees import expand, is_in, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .request import Request
     from .spec import State
     from .statefile import MountRecord
 
@@ -144,15 +145,16 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
     return is_elsewhere
 
 
-def _requests(report: Report, bundle: Bundle, options: Options) -> list[plan.Request]:
+def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]:
     """All requests that can be understood; the others are problems."""
-    requests = plan.requests(bundle.config, [])
-    for number, text in enumerate(options.mounts, 1):
+    requests = plan.requests(bundle.config, options.mounts, options.annotation_sources, report.add)
+    expanded = []
+    for request in requests:
         try:
-            requests.append(plan.parse_mount(text, number))
+            expanded += expand([request], bundle.path)
         except HookError as problem:
             report.add(problem)
-    return requests
+    return expanded
 
 
 def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
@@ -256,7 +258,7 @@ def as_text(report: Report) -> str:
 
 
 def _mount_lines(mount: dict[str, object]) -> list[str]:
-    verbs = {"mount": "bind", "present": "present", "unmount": "unmount", "gone": "gone"}
+    verbs = {"mount": "bind", "present": "present", "unmount": "unmount", "gone": "gone", "skipped": "skip"}
     lines = [f"{verbs[str(mount['action'])]} {mount['source']} on {mount['resolved'] or mount['destination']}"]
     lines.append(f"  asked for by {mount['origin']}, destination {mount['destination']}")
     for link in _list(mount["links"]):

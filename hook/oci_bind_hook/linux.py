@@ -24,7 +24,9 @@ AT_EMPTY_PATH = 0x1000
 AT_NO_AUTOMOUNT = 0x800
 AT_RECURSIVE = 0x8000
 CLONE_NEWNS = 0x20000
+CLONE_NEWUSER = 0x10000000
 MNT_DETACH = 2
+MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NODIRATIME = 0x80
@@ -186,13 +188,15 @@ def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
     return _syscall(NR_OPEN_TREE, ctypes.c_int(fd), b"", ctypes.c_uint(flags))
 
 
-def mount_setattr(fd: int, *, recursive: bool, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0) -> None:
+def mount_setattr(
+    fd: int, *, recursive: bool, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, userns_fd: int = 0
+) -> None:
     """Changes attributes and propagation of the mount at ``fd``, by mount_setattr(2). Linux 5.12.
 
     ``attr_set`` and ``attr_clr`` are MOUNT_ATTR_* bits, ``propagation`` one of MS_PRIVATE, MS_SLAVE, MS_SHARED,
-    MS_UNBINDABLE or 0 to leave it.
+    MS_UNBINDABLE or 0 to leave it, ``userns_fd`` the user namespace for MOUNT_ATTR_IDMAP.
     """
-    attr = (ctypes.c_uint64 * 4)(attr_set, attr_clr, propagation, 0)
+    attr = (ctypes.c_uint64 * 4)(attr_set, attr_clr, propagation, userns_fd)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     size = ctypes.c_size_t(ctypes.sizeof(attr))
     _syscall(NR_MOUNT_SETATTR, ctypes.c_int(fd), b"", ctypes.c_uint(flags), ctypes.byref(attr), size)
@@ -240,6 +244,12 @@ def enter_mount_namespace(pidfd: int) -> None:
     """
     seal_imports()
     if _libc.setns(pidfd, CLONE_NEWNS) < 0:
+        _failed()
+
+
+def unshare_user() -> None:
+    """Moves this process into a user namespace of its own, by unshare(2)."""
+    if _libc.unshare(CLONE_NEWUSER) < 0:
         _failed()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import EscapeError, HookError, RequestError, UnavailableError
+from .errors import EscapeError, HookError, RequestError
 from .proc import Namespace
 from .rootfs import Cover, MountPoint, Rootfs, Target, is_utf8
 from .trees import Source
@@ -17,12 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .plan import Request
+    from .request import Request
     from .statefile import MountRecord
 
 
 class Bind:
-    """A request that was resolved: its ``source``, its ``target``, and the ``action``, "mount" or "present".
+    """A request that was resolved: its ``source``, its ``target``, and the ``action``, "mount", "present" or "skipped".
 
     ``create`` is what must be made for it first. ``problem`` tells why it cannot be done.
     """
@@ -39,6 +39,8 @@ class Bind:
     def summary(self) -> str:
         """What became of it, for a log."""
         path = self.target.path if self.target else self.request.destination
+        if self.action == "skipped":
+            return f"{self.request.origin}: skipped, {self.warnings[-1]}"
         if self.action == "present":
             return f"{self.request.origin}: left alone, {path} is mounted already"
         made = "".join(f", made {point.path}" for point in self.create)
@@ -91,7 +93,7 @@ class Planner:
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
         """The plan for ``requests``; ``sources`` has one for every bind among them, in the same order."""
         rest = iter(sources)
-        self._requests = [request for request in requests if request.from_config and request.type != "remount"]
+        self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
         for request in requests:
             if request.is_bind:
                 bind = Bind(request, next(rest))
@@ -128,8 +130,11 @@ class Planner:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
             target.close()
             return
-        if request.unsupported:
-            raise UnavailableError(request.unsupported, where=request.at("options"))
+        if skipped := self._why_skipped(bind):
+            bind.action = "skipped"
+            bind.warnings.append(skipped)
+            target.close()
+            return
         if source.error:
             raise source.error
         self.rootfs.admit(target, directory=source.is_folder)
@@ -139,11 +144,23 @@ class Planner:
         self._by_cover[cover] = bind
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
 
+    def _why_skipped(self, bind: Bind) -> str:
+        """Why a bind is not wanted after all, "" if it is."""
+        request = bind.request
+        if request.optional and bind.source.is_missing:
+            return "the source is not there, and it is optional"
+        if request.when_exists is not None:
+            condition = self.rootfs.resolve(request.when_exists)
+            condition.close()
+            if not condition.last.exists:
+                return f"{request.when_exists} does not exist in the container"
+        return ""
+
     def _is_present(self, bind: Bind, target: Target) -> bool:
         request, source, stat = bind.request, bind.source, target.last.stat
         if request.as_mount() in self.recorded:
             return True
-        if not request.from_config:
+        if not request.is_from_mounts:
             return False
         if self.namespace.assumed and self.namespace.kind == "container":
             return True
@@ -162,7 +179,7 @@ class Planner:
         What would be found at its destination now is another place, perhaps one that a link in that later mount
         leads to. A bind of ours from an earlier call hides it as well.
         """
-        if not bind.request.from_config or self.namespace.kind != "container":
+        if not bind.request.is_from_mounts or self.namespace.kind != "container":
             return False
         passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
         later = self._requests[self._requests.index(bind.request) + 1 :]
@@ -190,7 +207,7 @@ class Planner:
         cover = target.last.cover
         is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)
         first = self._by_cover.get(cover) if cover is not None and is_root else None
-        if first is None or first.request.from_config:
+        if first is None or first.request.is_from_mounts:
             return
         raise RequestError(f"{target.path} is the destination of {first.request.origin} already")
 

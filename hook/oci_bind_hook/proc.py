@@ -65,9 +65,9 @@ class Proc:
         if linux.fstatfs_type(self.fd) != linux.PROC_SUPER_MAGIC:
             raise UnavailableError("/proc is not procfs", hint="mount procfs")
 
-    def open(self, name: str) -> int:
+    def open(self, name: str, flags: int = os.O_RDONLY) -> int:
         """An fd of a file below /proc/self; mountinfo goes on telling of the namespace it was opened in."""
-        return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.fd)
 
     def _read(self, name: str) -> str:
         fd = self.open(name)

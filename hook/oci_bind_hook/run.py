@@ -26,7 +26,7 @@ from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
 from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
-from .trees import clone_sources, is_in, open_sources
+from .trees import clone_sources, expand, is_in, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,10 +55,17 @@ class Options:
         self.dry_run = False
         self.bundle: str | None = None
         self.as_json = False
+        self.allow_annotations = False
+        self.allowed_sources: list[str] = []
         self.allow_shared = False
         self.keep_mountpoints = False
         self.log: str | None = None
         self.log_as_json = False
+
+    @property
+    def annotation_sources(self) -> list[str]:
+        """Below which folders annotations may name sources; without one they do not count."""
+        return self.allowed_sources if self.allow_annotations else []
 
 
 def parse_record(data: bytes, name: str) -> Record:
@@ -107,7 +114,7 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     log.stage = place.choose(bundle)
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
-    requests = plan.requests(bundle.config, options.mounts)
+    requests = expand(plan.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
     folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
     if folder is None:
         log.info("no bind is asked for")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    IdMappings = tuple[tuple[int, int, int], ...]
+
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
 MAX_DIGITS = 300  # of an integer; as wide as a float
@@ -126,10 +128,11 @@ class Mount:
 class Config:
     """What the hook uses of config.json (runtime-spec config.md, config-linux.md), from a valid document.
 
-    ``namespaces`` gives the path to join, or None for a new one, by type. An empty ``rootfs_propagation`` is None.
+    ``namespaces`` gives the path to join, or None for a new one, by type. The mappings are those of the container's
+    user namespace, or None.
     """
 
-    __slots__ = ("annotations", "mounts", "namespaces", "root_path", "root_readonly", "rootfs_propagation")
+    __slots__ = ("annotations", "gid_mappings", "mounts", "namespaces", "root_path", "root_readonly", "uid_mappings")
 
     def __init__(self, document: dict[str, Any]) -> None:
         linux = document.get("linux", {})
@@ -139,10 +142,11 @@ class Config:
         self.annotations: dict[str, str] = document.get("annotations", {})
         namespaces = linux.get("namespaces", ())
         self.namespaces: dict[str, str | None] = {each["type"]: each.get("path") for each in namespaces}
-        self.rootfs_propagation: str | None = linux.get("rootfsPropagation") or None
+        self.uid_mappings = _id_mappings(linux.get("uidMappings"))
+        self.gid_mappings = _id_mappings(linux.get("gidMappings"))
 
 
-def _id_mappings(document: list[dict[str, int]] | None) -> tuple[tuple[int, int, int], ...] | None:
+def _id_mappings(document: list[dict[str, int]] | None) -> IdMappings | None:
     if document is None:
         return None
     return tuple((run["containerID"], run["hostID"], run["size"]) for run in document)

@@ -12,14 +12,15 @@ import os
 import stat as modes
 
 from . import linux
-from .errors import HookError, KernelError, LeftoverError, MissingError, UnavailableError
+from .errors import EscapeError, HookError, KernelError, LeftoverError, MissingError, UnavailableError
+from .idmap import user_namespace
 from .proc import MountInfo, Namespace, Proc, below_mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .plan import Request
+    from .request import IdMap, Request
     from .statefile import AttachedRecord
 
 _FLAGS = {
@@ -68,26 +69,49 @@ class Source:
         self.submounts: list[tuple[str, MountInfo]] = []
         self._visible: list[tuple[str, MountInfo]] = []
         self.info: MountInfo | None = None
+        self.is_missing = False
         try:
             self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
         except OSError as reason:
-            problem = f"the source {self.path} cannot be opened: {reason.strerror}"
-            self.error = MissingError(problem, where=request.at("source"))
+            self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
+            self.error = MissingError(
+                f"the source {self.path} cannot be opened: {reason.strerror}", where=request.at("source")
+            )
+            self.error.__cause__ = reason
             return
         self.stat = linux.statx(self.fd)
-        self._locate(namespace)
+        self._namespace = namespace
+        self._locate()
+        if request.allowed_sources is not None:
+            self._check_allowed(request.allowed_sources)
 
     @property
     def is_folder(self) -> bool:
         return modes.S_ISDIR(self.stat.mode)
 
-    def _locate(self, namespace: Namespace) -> None:
-        table = namespace.started_in()
+    def _check_allowed(self, prefixes: Sequence[str]) -> None:
+        """What an annotation names must lie below a folder that the administrator allows, links followed."""
+        real = _real_path(self.fd, self._namespace.proc)
+        for prefix in prefixes:
+            try:
+                fd = os.open(prefix, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
+            allowed = _real_path(fd, self._namespace.proc)
+            os.close(fd)
+            if real == allowed or real.startswith(allowed.rstrip("/") + "/"):
+                return
+        self.error = EscapeError(
+            f"the source {self.path} is {real}, which no --allow-source allows", where=self.request.at("source")
+        )
+
+    def _locate(self) -> None:
+        table = self._namespace.started_in()
         self.info = next((info for info in table if info.id == self.stat.mnt_id), None)
         self.root = "/"
         if self.info is None:
             return
-        path = os.readlink(f"fd/{self.fd}", dir_fd=namespace.proc.fd)
+        path = _real_path(self.fd, self._namespace.proc)
         inside = path[len(self.info.mount_point.rstrip("/")) :]
         self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
         if self.request.recursive:
@@ -133,24 +157,47 @@ class Source:
         try:
             self._set_attributes()
         except OSError as reason:
-            hint = "an attribute of the source is locked" if reason.errno == errno.EPERM else ""
+            if reason.errno == errno.EINVAL and request.idmap is not None:
+                raise self._unmappable(request.idmap) from reason
+            hint = ""
+            if reason.errno == errno.EPERM and request.idmap is not None:
+                hint = "it is id-mapped already, or belongs to another user namespace"
+            elif reason.errno == errno.EPERM:
+                hint = "an attribute of the source is locked"
             raise KernelError("mount_setattr", self.path, reason, where=request.at("options"), hint=hint) from reason
         self._identify()
 
+    def _unmappable(self, idmap: IdMap) -> UnavailableError:
+        """That an id map was refused. The kernel does not say for which of the mounts below."""
+        infos = [self.info, *(info for _, info in self.submounts if idmap.recursive)]
+        kinds = sorted({info.type for info in infos if info is not None})
+        which = f"the {''.join(kinds)} file system" if len(kinds) < 2 else f"one of the {', '.join(kinds)} file systems"
+        return UnavailableError(f"{which} of {self.path} cannot be id-mapped", where=self.request.at("options"))
+
     def _set_attributes(self) -> None:
+        """First those of the whole tree, then those of the top mount, where they may differ."""
         request = self.request
-        whole = request.propagation.startswith("r")
         propagation = _propagation(request.propagation)
-        attr_set, attr_clr = _bits(request.deep)
-        if attr_set or attr_clr or whole:
-            linux.mount_setattr(
-                self.fd, recursive=True, attr_set=attr_set, attr_clr=attr_clr, propagation=propagation if whole else 0
-            )
-        attr_set, attr_clr = _bits(request.top)
-        if attr_set or attr_clr or not whole:
-            linux.mount_setattr(
-                self.fd, recursive=False, attr_set=attr_set, attr_clr=attr_clr, propagation=0 if whole else propagation
-            )
+        whole = request.propagation.startswith("r")
+        idmap = request.idmap
+        userns = user_namespace(idmap, self._namespace.proc, request.at("options")) if idmap is not None else 0
+        try:
+            for recursive, attributes in ((True, request.deep), (False, request.top)):
+                attr_set, attr_clr = _bits(attributes)
+                maps = idmap is not None and idmap.recursive == recursive
+                spreads = whole == recursive
+                if attr_set or attr_clr or maps or spreads:
+                    linux.mount_setattr(
+                        self.fd,
+                        recursive=recursive,
+                        attr_set=attr_set | (linux.MOUNT_ATTR_IDMAP if maps else 0),
+                        attr_clr=attr_clr,
+                        propagation=propagation if spreads else 0,
+                        userns_fd=userns if maps else 0,
+                    )
+        finally:
+            if userns:
+                os.close(userns)
 
     def _identify(self) -> None:
         """Keeps the ids of the mounts in the detached tree: by them they are found again, wherever they are moved."""
@@ -189,6 +236,10 @@ class Source:
                 raise OSError(errno.EIO, f'the mount did not become "{attribute}"')
 
 
+def _real_path(fd: int, proc: Proc) -> str:
+    return os.readlink(f"fd/{fd}", dir_fd=proc.fd)
+
+
 def _bits(attributes: dict[str, bool | str]) -> tuple[int, int]:
     attr_set = attr_clr = 0
     for attribute, value in attributes.items():
@@ -216,6 +267,27 @@ def _describe(root: str, info: MountInfo | None) -> AttachedRecord:
     return {"id": None, "unique": None, "root": ascii(root), "source": ascii(source), "type": ascii(kind)}
 
 
+def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
+    """The requests, with one for each match instead of one with a pattern, glob(7), in the order of their names.
+
+    Each match goes below the destination under its own name. MissingError where nothing matches, RequestError for a
+    match that is not UTF-8.
+    """
+    expanded: list[Request] = []
+    for request in requests:
+        if not request.is_glob:
+            expanded.append(request)
+            continue
+        import glob
+
+        matches = sorted(glob.glob(os.path.join(bundle, request.source)))
+        if not matches and not request.optional:
+            where = request.at("source")
+            raise MissingError(f"nothing matches {request.source}", where=where, hint="optional allows that")
+        expanded += [request.match(path) for path in matches]
+    return expanded
+
+
 def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
     """The sources of all binds among ``requests``, held by fd. UnavailableError for more than there can be fds."""
     binds = [request for request in requests if request.is_bind]
@@ -234,11 +306,11 @@ def clone_sources(sources: Iterable[Source]) -> None:
     A source of config.json that cannot be cloned is an error only if the hook has to mount it.
     """
     for source in sources:
-        if source.error is None and not source.request.unsupported:
+        if source.error is None:
             try:
                 source.clone()
-            except KernelError as problem:
-                if not source.request.from_config:
+            except (KernelError, UnavailableError) as problem:
+                if not source.request.is_from_mounts:
                     raise
                 source.error = problem
 

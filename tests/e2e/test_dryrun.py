@@ -76,7 +76,7 @@ BAD: dict[str, tuple[list[dict[str, Any]], list[str], int]] = {
     "name too long": ([], [f"{MOUNT}/{'x' * 300}"], 78),
     "inside a volume": ([], [f"{MOUNT}/data", f"{MOUNT}/data/new"], 78),
     "inside a volume of config.json": ([support.bind("{source}", "/data")], [f"{MOUNT}/data/new"], 78),
-    "id-mapped": ([support.bind("{source}", "/a", "idmap")], [], 69),
+    "no ids to map": ([support.bind("{source}", "/a", "idmap")], [], 78),
     "the first of two counts": ([], [f"{MOUNT}/", "src=/absent,dst=/a"], 77),
     "the other first": ([], ["src=/absent,dst=/a", f"{MOUNT}/"], 66),
     "schema": ([{"destination": "/a", "type": 1}], [], 65),

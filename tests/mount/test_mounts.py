@@ -18,7 +18,7 @@ from oci_bind_hook.rootfs import Rootfs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from oci_bind_hook.plan import Request
+    from oci_bind_hook.request import Request
     from oci_bind_hook.statefile import MadeRecord, Record
 
 

@@ -16,8 +16,8 @@ from oci_bind_hook.planner import describe
 from oci_bind_hook.rootfs import Cover, Rootfs
 
 if TYPE_CHECKING:
-    from oci_bind_hook.plan import Request
     from oci_bind_hook.planner import Plan
+    from oci_bind_hook.request import Request
 
 
 def created(plan: Plan) -> list[list[tuple[str, str]]]:
@@ -282,11 +282,6 @@ def test_a_missing_source_is_named_by_its_place(bench: Bench) -> None:
 def test_a_relative_source_is_the_bundles(bench: Bench) -> None:
     bench.mount(request("source", "/mnt"))
     assert content(bench, "/mnt/word") == "hello\n"
-
-
-def test_an_idmapped_bind_is_not_made(bench: Bench) -> None:
-    plan = bench.plan(request(bench.source, "/mnt", "idmap", config=True))
-    assert [type(problem) for problem in plan.problems] == [UnavailableError]
 
 
 def shared_vol(bench: Bench) -> Request:

@@ -43,6 +43,8 @@ OPTIONS: dict[str, tuple[list[str], dict[str, object]]] = {
     "--log": (["--log", "/x"], {"log": "/x"}),
     "--log-format": (["--log-format=json"], {"log_as_json": True}),
     "--allow-shared": (["--allow-shared"], {"allow_shared": True}),
+    "--allow-annotations": (["--allow-annotations"], {"allow_annotations": True}),
+    "--allow-source": (["--allow-source", "/x/", "--allow-source=/y"], {"allowed_sources": ["/x", "/y"]}),
     "--keep-mountpoints": (["--keep-mountpoints"], {"keep_mountpoints": True}),
 }
 

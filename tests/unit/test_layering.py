@@ -34,12 +34,15 @@ MAY = {
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "spec": May(".errors .log json os", lazy="jsonschema referencing", types="collections.abc typing"),
-    "plan": May(".errors", lazy="difflib", types=".spec collections.abc"),
+    "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
+    "mountspec": May(".errors .request", types=".spec collections.abc"),
+    "plan": May(".errors .mountspec .request", types=".spec collections.abc"),
     "bundle": May(".errors .spec os"),
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
-    "trees": May(".errors .linux .proc errno os stat", types=".plan .statefile collections.abc"),
-    "planner": May(".errors .proc .rootfs .trees os", types=".plan .statefile collections.abc"),
+    "idmap": May(".errors .linux os", types=".proc .request .spec"),
+    "trees": May(".errors .idmap .linux .proc errno os stat", lazy="glob", types=".request .statefile collections.abc"),
+    "planner": May(".errors .proc .rootfs .trees os", types=".request .statefile collections.abc"),
     "mounts": May(
         ".errors .linux .proc .rootfs .trees errno os stat", types=".planner .rootfs .statefile collections.abc"
     ),
@@ -50,12 +53,16 @@ MAY = {
     ),
     "dryrun": May(
         ".bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
-        types=".spec .statefile collections.abc",
+        types=".request .spec .statefile collections.abc",
     ),
     "install": May(
         ".errors .stage compileall importlib.metadata json os re sys tempfile typing", types="collections.abc"
     ),
-    "cli": May(".__init__ .bundle .errors .log .plan .run .stage os sys", lazy=".dryrun .install", types="typing"),
+    "cli": May(
+        ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
+        lazy=".dryrun .install",
+        types="typing",
+    ),
 }
 ORDER = list(MAY)
 
@@ -201,7 +208,7 @@ def test_only_cli_and_errors_know_exit_codes(module: str) -> None:
     assert [place(module, node) for node in nodes if node.attr.startswith("EX_")] == []
 
 
-@pytest.mark.parametrize("module", ["plan", "planner"])
+@pytest.mark.parametrize("module", ["request", "mountspec", "plan", "planner"])
 def test_planning_touches_no_file(module: str) -> None:
     nodes = [node for node in ast.walk(ast.parse(source(module))) if isinstance(node, ast.Attribute | ast.Name)]
     names = {ast.unparse(node) for node in nodes}

@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from oci_bind_hook import plan, spec
 from oci_bind_hook.errors import RequestError
+from oci_bind_hook.request import Request
 
 TOP: dict[str, tuple[str, bool | str]] = {
     "ro": ("ro", True),
@@ -38,15 +39,22 @@ SUPERBLOCK = (
     *("sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion", "noiversion"),
     *("acl", "noacl", "tmpcopyup"),
 )
+ENGINES = {
+    "z": "relabels the source for SELinux",
+    "Z": "relabels the source for SELinux",
+    "U": "changes the owner of the source",
+    "relabel=shared": "relabels the source for SELinux",
+    "consistency=cached": "means nothing on Linux",
+}
 SILENT = ("defaults", "silent", "loud")
-UNKNOWN = ("foo", "", "RO", " ro", "z", "Z", "U", "size=10m", "rsync", "rrro", "bind=1", "r", "\x1b[2J", "no\nline")
+UNKNOWN = ("foo", "", "RO", " ro", "size=10m", "rsync", "rrro", "bind=1", "r", "\x1b[2J", "no\nline")
 
 
-def config(*mounts: dict[str, Any]) -> spec.Config:
-    return spec.config({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": list(mounts)})
+def config(*mounts: dict[str, Any], **members: Any) -> spec.Config:
+    return spec.config({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": list(mounts), **members})
 
 
-def from_config(*options: str, **members: Any) -> plan.Request:
+def from_config(*options: str, **members: Any) -> Request:
     """The request of a config with one mount, by default a bind of /a on /b."""
     mount = {"destination": "/b", "type": "bind", "source": "/a", "options": list(options), **members}
     (found,) = plan.requests(config({name: value for name, value in mount.items() if value is not None}), [])
@@ -59,13 +67,13 @@ def from_config(*options: str, **members: Any) -> plan.Request:
 @pytest.mark.parametrize(("option", "meaning"), TOP.items())
 def test_option_for_the_top_mount(option: str, meaning: tuple[str, bool | str]) -> None:
     request = from_config("bind", option)
-    assert (request.top, request.deep, request.warnings, request.unsupported) == (dict([meaning]), {}, [], "")
+    assert (request.top, request.deep, request.warnings) == (dict([meaning]), {}, [])
 
 
 @pytest.mark.parametrize(("option", "meaning"), DEEP.items())
 def test_option_for_the_whole_tree(option: str, meaning: tuple[str, bool | str]) -> None:
     request = from_config("rbind", option)
-    assert (request.top, request.deep, request.warnings, request.unsupported) == ({}, dict([meaning]), [], "")
+    assert (request.top, request.deep, request.warnings) == ({}, dict([meaning]), [])
 
 
 @pytest.mark.parametrize("option", PROPAGATIONS)
@@ -96,22 +104,68 @@ def test_unknown_option_is_left_to_the_runtime_with_a_warning(option: str) -> No
     assert request.options == from_config("bind").options
 
 
+@pytest.mark.parametrize(("option", "what"), ENGINES.items())
+def test_what_the_engine_must_do_is_warned_of(option: str, what: str) -> None:
+    request = from_config("bind", option)
+    assert request.warnings == [f'option "{option}" {what}; the engine must do that']
+    assert request.options == from_config("bind").options
+
+
 @pytest.mark.parametrize("option", SILENT)
 def test_option_without_effect(option: str) -> None:
     request = from_config("bind", option)
     assert (request.warnings, request.options) == ([], from_config("bind").options)
 
 
-@pytest.mark.parametrize("option", ["idmap", "ridmap", "idmap=uids=0-1000-1"])
-def test_idmapped_bind_is_not_supported(option: str) -> None:
-    assert from_config("bind", option).unsupported == "an id-mapped bind is not made by this hook"
+UIDS = [{"containerID": 0, "hostID": 1000, "size": 1}]
+GIDS = [{"containerID": 0, "hostID": 2000, "size": 10}]
 
 
-def test_bind_with_id_mappings_is_not_supported() -> None:
-    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
-    request = from_config("bind", uidMappings=mapping, gidMappings=mapping)
-    assert request.unsupported == "an id-mapped bind is not made by this hook"
-    assert from_config("bind", uidMappings=[], gidMappings=[]).unsupported == ""
+def mapped(request: Request) -> tuple[object, object, bool]:
+    assert request.idmap is not None
+    return request.idmap.uids, request.idmap.gids, request.idmap.recursive
+
+
+@pytest.mark.parametrize(("options", "recursive"), [((), False), (("idmap",), False), (("ridmap",), True)], ids=str)
+def test_bind_with_id_mappings(options: tuple[str, ...], *, recursive: bool) -> None:
+    request = from_config("bind", *options, uidMappings=UIDS, gidMappings=GIDS)
+    assert mapped(request) == (((0, 1000, 1),), ((0, 2000, 10),), recursive)
+    mount = request.as_mount()
+    assert spec.violations(mount, "bind-request") == []
+    assert (mount["uidMappings"], mount["gidMappings"]) == (UIDS, GIDS)
+    assert mount["options"] == ["bind", "ridmap" if recursive else "idmap", "rprivate"]
+
+
+def test_bind_with_empty_id_mappings_is_not_mapped() -> None:
+    request = from_config("bind", uidMappings=[], gidMappings=[])
+    assert (request.idmap, request.options) == (None, ("bind", "rprivate"))
+
+
+@pytest.mark.parametrize(("option", "recursive"), [("idmap", False), ("ridmap", True)])
+def test_idmap_without_ids_is_that_of_the_container(option: str, *, recursive: bool) -> None:
+    found = plan.requests(
+        config(
+            {"destination": "/b", "type": "bind", "source": "/a", "options": ["bind", option]},
+            linux={"uidMappings": UIDS, "gidMappings": GIDS},
+        ),
+        [f"src=/a,dst=/c,{option}"],
+    )
+    assert [mapped(request) for request in found] == [(((0, 1000, 1),), ((0, 2000, 10),), recursive)] * 2
+
+
+PLACES = {"config.json: /mounts/0/options": (["bind", "idmap"], []), "--mount 1": (["bind"], ["src=/a,dst=/b,idmap"])}
+
+
+@pytest.mark.parametrize(("place", "asked"), PLACES.items(), ids=PLACES)
+def test_idmap_without_ids_needs_a_user_namespace(place: str, asked: tuple[list[str], list[str]]) -> None:
+    options, arguments = asked
+    mount = {"destination": "/b", "type": "bind", "source": "/a", "options": options}
+    with pytest.raises(RequestError) as raised:
+        plan.requests(config(mount), arguments)
+    assert str(raised.value) == (
+        f"{place}: idmap says no ids, and the container has no user namespace to take them from "
+        "(idmap=uids=0-1000-1;gids=0-1000-1)"
+    )
 
 
 ORDERS: list[tuple[str, dict[str, object], dict[str, object]]] = [
@@ -122,7 +176,9 @@ ORDERS: list[tuple[str, dict[str, object], dict[str, object]]] = [
     ("rro rrw", {}, {"ro": False}),
     ("ro rro", {}, {"ro": True}),
     ("rw rro", {}, {"ro": True}),
-    ("rro ro", {"ro": True}, {"ro": True}),
+    ("rro ro", {}, {"ro": True}),
+    ("rro rw ro", {}, {"ro": True}),
+    ("rro rw rro", {}, {"ro": True}),
     ("rro rw", {"ro": False}, {"ro": True}),
     ("rro rw rrw", {}, {"ro": False}),
     ("rnosuid nodev", {"nodev": True}, {"nosuid": True}),
@@ -174,23 +230,25 @@ def test_request_as_a_mount_is_a_valid_bind_request(destination: str) -> None:
     assert (mount["source"], mount["type"], mount["options"]) == ("/a", "bind", ["rbind", "ro", "rprivate"])
 
 
-WORDS = some.sampled_from([*TOP, *DEEP, *PROPAGATIONS, *SUPERBLOCK, *SILENT, *UNKNOWN, "bind", "rbind", "idmap"])
+WORDS = some.sampled_from(
+    [*TOP, *DEEP, *PROPAGATIONS, *SUPERBLOCK, *SILENT, *UNKNOWN, *ENGINES, "bind", "rbind", "idmap", "ridmap"]
+)
 PATHS = some.text(some.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 @given(some.lists(WORDS | some.text(max_size=8)), PATHS, PATHS)
 def test_normal_form_is_valid_and_says_the_same_again(options: list[str], source: str, destination: str) -> None:
-    request = plan.Request("o", "p", source, destination, options)
+    request = Request("o", "p", source, destination, options)
     assert spec.violations(request.as_mount(), "bind-request") == []
-    again = plan.Request("o", "p", source, destination, request.options)
+    again = Request("o", "p", source, destination, request.options)
     for member in ("top", "deep", "recursive", "propagation", "options"):
         assert getattr(again, member) == getattr(request, member)
-    assert (again.warnings, again.unsupported) == ([], "")
+    assert again.warnings == []
 
 
 @given(some.permutations(["rbind", "ro", "rnosuid", "nodev", "noatime", "rslave"]))
 def test_order_of_independent_options_makes_no_difference(options: list[str]) -> None:
-    assert plan.Request("o", "p", "/a", "/b", options).as_mount() == {
+    assert Request("o", "p", "/a", "/b", options).as_mount() == {
         "destination": "/b",
         "source": "/a",
         "type": "bind",
@@ -254,7 +312,7 @@ def test_order_origins_and_places() -> None:
         ),
         ["type=bind,src=/c,dst=/x/y", "src=/d,dst=/z"],
     )
-    assert [(each.origin, each.at("destination"), each.destination, each.from_config) for each in found] == [
+    assert [(each.origin, each.at("destination"), each.destination, each.is_from_mounts) for each in found] == [
         ("config.json#/mounts/0", "config.json: /mounts/0/destination", "/proc", True),
         ("config.json#/mounts/1", "config.json: /mounts/1/destination", "/x", True),
         ("--mount 1", "--mount 1", "/x/y", False),

@@ -252,6 +252,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ("1", "/problems/0/exit"),
         (0, "/problems/0/exit"),
         (256, "/problems/0/exit"),
+        *[(word, "/mounts/0/action") for word in ("", "Mount", "skip")],
     ],
     "state-file": [
         ([], ""),

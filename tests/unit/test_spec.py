@@ -144,17 +144,18 @@ class TestObjects:
         assert config.mounts == ()
         assert config.annotations == {}
         assert config.namespaces == {}
-        assert config.rootfs_propagation is None
+        assert (config.uid_mappings, config.gid_mappings) == (None, None)
 
     def test_a_config_with_much(self) -> None:
         config = spec.config(CONFIGS["podman"])
         assert config.annotations == {"org.opencontainers.image.stopSignal": "15"}
         assert config.namespaces == {"network": "/run/netns/cni", "mount": None, "cgroup": None}
-        assert config.rootfs_propagation == "rslave"
         assert spec.config(CONFIGS["runc-spec"]).root_readonly is True
 
-    def test_an_empty_propagation_is_none(self) -> None:
-        assert spec.config(CONFIGS["least"] | {"linux": {"rootfsPropagation": ""}}).rootfs_propagation is None
+    def test_the_mappings_of_a_user_namespace(self) -> None:
+        uids = [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 0, "size": 9}]
+        config = spec.config(CONFIGS["least"] | {"linux": {"uidMappings": uids, "gidMappings": uids[1:]}})
+        assert (config.uid_mappings, config.gid_mappings) == (((0, 1000, 1), (1, 0, 9)), ((1, 0, 9),))
 
     def test_mounts(self) -> None:
         runs = [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 0, "size": 9}]

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Binds that annotations ask for: only where the administrator said so, and only of what they allow."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import support
+from world import call, mounted, state
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from world import World
+
+KEY = "io.github.oci-bind-hook.mount."
+
+
+def prepare(world: World, annotations: dict[str, str], **members: Any) -> None:
+    """A bundle whose annotations are, by NAME, these; SOURCE stands for the source of the world."""
+    texts = {f"{KEY}{name}": text.replace("SOURCE", str(world.source)) for name, text in annotations.items()}
+    support.bundle(world.path / "bundle", ["true"], annotations={"org.example": "x", **texts}, **members)
+
+
+def allowed(*sources: object) -> list[str]:
+    return ["--allow-annotations", *(f"--allow-source={source}" for source in sources)]
+
+
+def by_hand(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return call(world, "prestart", *arguments, stdin=state(world))
+
+
+def refused(world: World, *arguments: str) -> tuple[int, str]:
+    """The exit code of a call that changes nothing, and its line without container and stage. A dry-run agrees."""
+    before = world.snapshot()
+    done = by_hand(world, *arguments)
+    assert world.snapshot() == before
+    planned = by_hand(world, *arguments, "--dry-run", "--format", "json")
+    assert world.snapshot() == before
+    assert planned.returncode == done.returncode
+    assert json.loads(planned.stdout)["problems"][0]["where"] in done.stderr
+    return done.returncode, done.stderr.removeprefix("oci-bind-hook: c1 prestart: ").rstrip("\n")
+
+
+@pytest.mark.parametrize("which", ["neither", "annotations", "source"])
+def test_without_both_permissions_they_do_not_count(world: World, which: str) -> None:
+    prepare(world, {"good": "src=SOURCE,dst=/a", "bad name!": "nonsense", "relative": "src=x,dst=/b"})
+    words = {"neither": [], "annotations": allowed(), "source": [f"--allow-source={world.path}"]}[which]
+    before = world.snapshot()
+    done = by_hand(world, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_with_both_they_do(world: World, runtime: str) -> None:
+    bundle = world.bundle(
+        "cat /climb/a/word; touch /real/a/new 2>/dev/null || echo read-only; cat /one",
+        "createRuntime",
+        *allowed(world.path / "absent", world.path),
+        annotations={f"{KEY}a": f"src={world.source},dst=/climb/a,ro", f"{KEY}b": f"src={world.file},dst=/one"},
+    )
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert done.stdout == "hello from the host\nread-only\none file\n", done.stderr
+    assert world.snapshot() == before
+
+
+def test_they_come_last_in_the_order_of_their_names(world: World) -> None:
+    texts = {name: f"src=SOURCE,dst=/{name}" for name in ("b", "_", "a", "B-1", "a1")}
+    prepare(world, texts, mounts=[support.bind(world.source, "/config")])
+    words = [*allowed(world.path), "--mount", f"src={world.source},dst=/z"]
+    done = by_hand(world, *words, "--dry-run", "--format", "json")
+    origins = [each["origin"] for each in json.loads(done.stdout)["mounts"]]
+    names = ["B-1", "_", "a", "a1", "b"]
+    expected = ["config.json#/mounts/2", "--mount 1", *(f"config.json#/annotations/{KEY}{name}" for name in names)]
+    assert origins == expected
+    before = world.snapshot()
+    assert by_hand(world, *words).returncode == 0
+    assert mounted(world) == sorted(f"/{name}" for name in ("config", "z", *names))
+    order = [line.split(" ")[4][len(world.rootfs) + 1 :] for line in support.mounts() if world.rootfs in line]
+    assert order == ["config", "z", *names]
+    # A second call finds them mounted.
+    assert by_hand(world, *words).returncode == 0
+    assert len(mounted(world)) == 7
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+# -- sources -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def srv(world: World) -> str:
+    """A folder whose ``a`` the administrator allows, with neighbours, and links that lead there and out."""
+    srv = world.path / "srv"
+    for name in ("a/in", "ab"):
+        (srv / name).mkdir(parents=True)
+    links = {"a/out": "../ab", "a/absolute": str(srv / "ab"), "a/self": "in", "to-a": "a", "ab/back": "../a/in"}
+    for name, target in links.items():
+        (srv / name).symlink_to(target)
+    return os.fspath(srv)
+
+
+INSIDE = ["a", "a/", "a/in", "a/self", "ab/../a/in", "to-a", "to-a/in", "ab/back", "a/out/back"]
+OUTSIDE = {
+    "beside": ("ab", "ab"),
+    "above": (".", ""),
+    "dots": ("a/../ab", "ab"),
+    "dots after a link": ("a/out/..", ""),
+    "link": ("a/out", "ab"),
+    "link, slash": ("a/out/", "ab"),
+    "absolute link": ("a/absolute", "ab"),
+}
+
+
+@pytest.mark.parametrize("source", INSIDE)
+@pytest.mark.parametrize("prefix", ["a", "to-a", "a/in/.."])
+def test_source_that_is_allowed(world: World, srv: str, source: str, prefix: str) -> None:
+    prepare(world, {"x": f"src={srv}/{source},dst=/x"})
+    done = by_hand(world, *allowed(f"{srv}/{prefix}"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mounted(world) == ["/x"]
+
+
+@pytest.mark.parametrize(("source", "real"), OUTSIDE.values(), ids=OUTSIDE)
+def test_source_that_is_not_allowed(world: World, srv: str, source: str, real: str) -> None:
+    path = f"{srv}/{source}"
+    prepare(world, {"x": f"src={path},dst=/x"})
+    where = f"{srv}/{real}".rstrip("/")
+    assert refused(world, *allowed(f"{srv}/a")) == (
+        77,
+        f"config.json: /annotations/{KEY}x: the source {path} is {where}, which no --allow-source allows",
+    )
+    # The administrator's own arguments are not bound to it.
+    assert by_hand(world, "--mount", f"src={path},dst=/x").returncode == 0
+
+
+def test_all_is_allowed_below_the_root(world: World) -> None:
+    prepare(world, {"x": "src=SOURCE,dst=/x"})
+    assert by_hand(world, *allowed("/")).returncode == 0
+    assert mounted(world) == ["/x"]
+
+
+def test_each_match_of_a_pattern_must_be_allowed(world: World, srv: str) -> None:
+    prepare(world, {"x": f"type=glob,src={srv}/a/*,dst=/x"})
+    code, line = refused(world, *allowed(f"{srv}/a"))
+    assert (code, line.partition(": the source ")[0]) == (77, f"config.json: /annotations/{KEY}x")
+    prepare(world, {"x": f"type=glob,src={srv}/a/[is]*,dst=/x"})
+    assert by_hand(world, *allowed(f"{srv}/a")).returncode == 0
+    assert mounted(world) == ["/x/in", "/x/self"]
+
+
+# -- what is written in them -------------------------------------------------------------------------------------------
+
+BAD = {
+    "empty name": ("", "src=SOURCE,dst=/x", 78, '"" is no name for a bind (1 to 24 letters, digits, _ and -)'),
+    "long name": ("x" * 25, "src=SOURCE,dst=/x", 78, f'"{"x" * 25}" is no name for a bind (1 to 24'),
+    "dot": ("x.y", "src=SOURCE,dst=/x", 78, '"x.y" is no name for a bind (1 to 24 letters'),
+    "not ASCII": ("ä", "src=SOURCE,dst=/x", 78, '"ä" is no name for a bind (1 to 24 letters'),
+    "tilde and slash": ("~/", "src=SOURCE,dst=/x", 78, '"~/" is no name for a bind (1 to 24 letters'),
+    "no destination": ("x", "src=SOURCE", 64, "no destination is given"),
+    "empty": ("x", "", 64, 'the field "" has no name'),
+    "value of a flag": ("x", "src=SOURCE,dst=/x,ro=maybe", 64, '"ro" is true or false, not "maybe"'),
+    "unknown word": ("x", "src=SOURCE,dst=/x,nosiud", 78, '"nosiud" is not known (did you mean "nosuid"?)'),
+    "contradiction": ("x", "src=SOURCE,dst=/x,ro,rw", 78, '"rw" says the opposite of "ro"'),
+    "relative": ("x", "src=source,dst=/x", 78, 'the source "source" is not an absolute path'),
+    "rights added": ("x", "src=SOURCE,dst=/x,suid", 77, '"suid" is more than an annotation may ask for'),
+    "writable again": ("x", "src=SOURCE,dst=/x,rrw", 77, '"rrw" is more than an annotation may ask for'),
+    "shared with the host": ("x", "src=SOURCE,dst=/x,rshared", 77, '"rshared" is more than an annotation may ask for'),
+    "owners mapped": ("x", "src=SOURCE,dst=/x,idmap", 77, '"idmap" is more than an annotation may ask for'),
+    "absent": ("x", "src=SOURCE/absent,dst=/x", 66, "the source SOURCE/absent cannot be opened: No such file"),
+    "the root": ("x", "src=SOURCE,dst=/", 77, "the destination is the rootfs itself"),
+}
+POINTERS = {"~/": "~0~1"}
+
+
+@pytest.mark.parametrize(("name", "text", "code", "message"), BAD.values(), ids=BAD)
+def test_one_that_is_wrong_refuses_the_container(world: World, name: str, text: str, code: int, message: str) -> None:
+    prepare(world, {"_good": "src=SOURCE,dst=/good", name: text, "zgood": "src=SOURCE,dst=/zgood"})
+    number, line = refused(world, *allowed(world.path))
+    place = f"config.json: /annotations/{KEY}{POINTERS.get(name, name)}: "
+    assert (number, line[: len(place)]) == (code, place)
+    assert line[len(place) :].startswith(message.replace("SOURCE", str(world.source)))
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_refused_one_stops_a_real_container(world: World, runtime: str) -> None:
+    texts = {f"{KEY}a": f"src={world.source},dst=/a", f"{KEY}b": "src=/etc,dst=/b"}
+    bundle = world.bundle("echo started", "createRuntime", *allowed(world.path), annotations=texts)
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert done.returncode != 0
+    assert "started" not in done.stdout
+    if runtime == "runc":  # crun throws away what hooks say
+        assert f"config.json: /annotations/{KEY}b: the source /etc is /etc" in done.stderr
+    assert world.snapshot() == before

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Id-mapped binds: whom a container sees as the owner, what cannot be mapped, and that the helper never stays."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import mounting
+import support
+from world import call, fail, mounted, state
+
+if TYPE_CHECKING:
+    from world import World
+
+PR_SET_CHILD_SUBREAPER = 36
+MAP = "uids=1000-0-1#1001-5-1;gids=2000-0-1#2001-6-1"
+OWNERS = "stat -c %u:%g /data/own /data/other /data/unmapped /data/sub/own"
+RUNTIMES = pytest.mark.parametrize("runtime", support.RUNTIMES)
+
+
+@pytest.fixture
+def volume(world: World) -> str:
+    """A source with a mount below it, whose files belong to several people."""
+    volume = mounting.tmpfs(f"{world.path}/volume")
+    mounting.tmpfs(f"{volume}/sub")
+    owners = {"own": (1000, 2000), "other": (1001, 2001), "unmapped": (7, 7), "sub/own": (1000, 2000)}
+    for name, (uid, gid) in owners.items():
+        with open(f"{volume}/{name}", "wb"):
+            os.chown(f"{volume}/{name}", uid, gid)
+    return volume
+
+
+def owners(runtime: str, bundle: str) -> list[str]:
+    done = support.run_container(runtime, bundle, "c1")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@RUNTIMES
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ("rbind", ["1000:2000", "1001:2001", "7:7", "1000:2000"]),
+        (f"idmap={MAP}", ["0:0", "5:6", "65534:65534", "1000:2000"]),
+        (f"ridmap={MAP}", ["0:0", "5:6", "65534:65534", "0:0"]),
+    ],
+    ids=["none", "idmap", "ridmap"],
+)
+@pytest.mark.parametrize("more", ["", ",ro", ",rro,rnoexec"])
+def test_owners_are_those_of_the_map(
+    world: World, volume: str, runtime: str, options: str, seen: list[str], more: str
+) -> None:
+    touch = "; for each in own sub/own; do touch -c /data/$each 2>/dev/null && echo written; done; true"
+    bundle = world.bundle(OWNERS + touch, "createRuntime", "--mount", f"src={volume},dst=/data,{options}{more}")
+    before = world.snapshot()
+    written = {"": 2, ",ro": 1, ",rro,rnoexec": 0}[more]
+    assert owners(runtime, bundle) == seen + ["written"] * written
+    assert world.snapshot() == before
+
+
+@RUNTIMES
+def test_what_is_made_in_it_belongs_to_the_owner_in_the_source(world: World, volume: str, runtime: str) -> None:
+    os.chown(volume, 1000, 2000)
+    mount = f"src={volume},dst=/data,idmap={MAP}"
+    owners(runtime, world.bundle("echo new > /data/new", "createRuntime", "--mount", mount))
+    status = os.stat(f"{volume}/new")
+    assert (status.st_uid, status.st_gid) == (1000, 2000)
+
+
+USERS = [{"containerID": 0, "hostID": 0, "size": 1000}, {"containerID": 1000, "hostID": 101000, "size": 10}]
+GROUPS = [{"containerID": 0, "hostID": 0, "size": 2000}, {"containerID": 2000, "hostID": 202000, "size": 10}]
+
+
+@RUNTIMES
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ("rbind", ["65534:65534", "65534:65534", "7:7", "65534:65534"]),
+        ("idmap", ["1000:2000", "1001:2001", "7:7", "65534:65534"]),
+        ("ridmap", ["1000:2000", "1001:2001", "7:7", "1000:2000"]),
+    ],
+)
+def test_without_ids_the_map_is_that_of_the_container(
+    world: World, volume: str, runtime: str, options: str, seen: list[str]
+) -> None:
+    bundle = world.bundle(
+        OWNERS,
+        "createRuntime",
+        "--mount",
+        f"src={volume},dst=/data,{options}",
+        namespaces=(*support.NAMESPACES, "user"),
+        linux={"uidMappings": USERS, "gidMappings": GROUPS},
+    )
+    assert owners(runtime, bundle) == seen
+
+
+def test_a_bind_of_the_config_by_hand(world: World, volume: str) -> None:
+    """Where the hook makes config.json's own binds, it maps ids as that says."""
+    ids = [{"containerID": 1000, "hostID": 3, "size": 1}, {"containerID": 2000, "hostID": 4, "size": 1}]
+    entry = {**support.bind(volume, "/data"), "uidMappings": ids, "gidMappings": ids}
+    support.bundle(world.path / "bundle", ["true"], mounts=[entry])
+    before = world.snapshot()
+    done = call(world, "prestart", stdin=state(world))
+    assert (done.returncode, done.stderr) == (0, "")
+    status = os.stat(f"{world.rootfs}/data/own")
+    assert (status.st_uid, status.st_gid) == (3, 4)
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+# -- what cannot be mapped ---------------------------------------------------------------------------------------------
+
+
+def refused(world: World, mount: str, **more: tuple[str, ...]) -> tuple[int, str]:
+    """The exit code of a call by hand that is refused, and its line without container and stage."""
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    done = call(world, "prestart", "--mount", mount, stdin=state(world), **more)
+    assert world.snapshot() == before
+    return done.returncode, done.stderr.removeprefix("oci-bind-hook: c1 prestart: ")
+
+
+@pytest.mark.parametrize(("source", "kind"), [("/proc", "proc"), ("/sys", "sysfs")])
+def test_a_file_system_that_cannot_be_mapped_is_named(world: World, source: str, kind: str) -> None:
+    answer = refused(world, f"src={source},dst=/data,bind,idmap={MAP}")
+    assert answer == (69, f"--mount 1: the {kind} file system of {source} cannot be id-mapped\n")
+
+
+def test_one_below_that_cannot_be_mapped_is_named(world: World, volume: str) -> None:
+    mounting.mount("proc", f"{volume}/sub", "proc")
+    answer = refused(world, f"src={volume},dst=/data,ridmap={MAP}")
+    assert answer == (69, f"--mount 1: one of the proc, tmpfs file systems of {volume} cannot be id-mapped\n")
+    support.bundle(world.path / "bundle", ["true"])
+    done = call(world, "prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}", stdin=state(world))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_runs_that_overlap_are_the_kernels_to_refuse(world: World, volume: str) -> None:
+    code, line = refused(world, f"src={volume},dst=/data,idmap=uids=0-0-5#4-9-1;gids=0-0-1")
+    assert (code, line) == (71, "--mount 1: unshare a user namespace for an id map: Invalid argument\n")
+
+
+def test_one_that_is_mapped_already_says_so(world: World, volume: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    os.mkdir(f"{world.rootfs}/data/two")
+    done = call(world, "prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}", stdin=state(world))
+    assert (done.returncode, done.stderr) == (0, "")
+    done = call(
+        world, "prestart", "--mount", f"src={world.rootfs}/data,dst=/real,idmap={MAP}", stdin=state(world, "c2")
+    )
+    assert done.returncode == 71
+    assert done.stderr.endswith(
+        "Operation not permitted (it is id-mapped already, or belongs to another user namespace)\n"
+    )
+    assert mounted(world) == ["/data", "/data/sub"]
+
+
+# -- the process that makes the user namespace -------------------------------------------------------------------------
+
+
+def orphans() -> list[int]:
+    """What the hook left behind, waited for until it has ended."""
+    left = []
+    while True:
+        try:
+            left.append(os.waitpid(-1, 0)[0])
+        except ChildProcessError:
+            return left
+
+
+ENDS: dict[str, tuple[str, tuple[str, ...], int]] = {
+    "good": (f"idmap={MAP}", (), 0),
+    "bad map": ("idmap=uids=0-0-5#4-9-1;gids=0-0-1", (), 71),
+    "no user namespace": (f"idmap={MAP}", fail("unshare", 1, "error=ENOSPC"), 71),
+    "no pidfd": (f"idmap={MAP}", fail("pidfd_open", 1), 71),
+    "not mapped": (f"idmap={MAP}", fail("mount_setattr", 1, "error=EINVAL"), 69),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_no_process_is_left(world: World, volume: str, end: str) -> None:
+    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    options, before, code = ENDS[end]
+    support.bundle(world.path / "bundle", ["true"])
+    done = call(world, "prestart", "--mount", f"src={volume},dst=/data,{options}", stdin=state(world), before=before)
+    assert done.returncode == code, done.stderr
+    assert orphans() == []
+
+
+def test_it_ends_with_the_hook(world: World, volume: str) -> None:
+    """Killed while the child waits for its map: the test's time would be up if it went on waiting."""
+    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    support.bundle(world.path / "bundle", ["true"])
+    killer = fail("pidfd_open", 1, "signal=KILL")
+    done = call(world, "prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}", stdin=state(world), before=killer)
+    assert done.returncode in (-9, 137)
+    orphans()

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Binds that are wanted only sometimes, or for each match of a pattern: optional, when-exists, glob."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import support
+from world import call, mounted, state
+
+if TYPE_CHECKING:
+    from world import World
+
+
+def plan(world: World, *specs: str) -> tuple[int, list[tuple[str, str, str, list[str]]], list[str]]:
+    """What a dry-run says: the exit code, action source destination and warnings of each bind, and problems."""
+    words = [word for spec in specs for word in ("--mount", spec)]
+    before = world.snapshot()
+    done = call(world, "prestart", *words, "--dry-run", "--format", "json", stdin=state(world))
+    assert world.snapshot() == before
+    document = json.loads(done.stdout)
+    mounts = [(each["action"], each["source"], each["destination"], each["warnings"]) for each in document["mounts"]]
+    return done.returncode, mounts, [problem["message"] for problem in document["problems"]]
+
+
+def run(world: World, *specs: str) -> tuple[int, str, list[str]]:
+    """What a real run says and mounts. Poststop leaves nothing of it."""
+    words = [word for spec in specs for word in ("--mount", spec)]
+    before = world.snapshot()
+    done = call(world, "prestart", *words, stdin=state(world))
+    found = mounted(world)
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+    return done.returncode, done.stderr.removeprefix("oci-bind-hook: c1 prestart: "), found
+
+
+@pytest.fixture(autouse=True)
+def bundle(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+
+
+# -- optional ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["/absent", "FILE/below"], ids=["absent", "below-a-file"])
+def test_an_optional_source_may_be_absent(world: World, source: str) -> None:
+    source = source.replace("FILE", str(world.file))
+    specs = [f"src={source},dst=/a,optional", f"src={world.source},dst=/b,optional"]
+    skipped = ("skipped", source, "/a", ["the source is not there, and it is optional"])
+    assert plan(world, *specs) == (0, [skipped, ("mount", str(world.source), "/b", [])], [])
+    assert run(world, *specs) == (0, "", ["/b"])
+
+
+def test_optional_excuses_nothing_else(world: World) -> None:
+    os.symlink("loop", world.path / "loop")
+    code, line, found = run(world, f"src={world.path}/loop,dst=/a,optional")
+    assert (code, found) == (66, [])
+    assert "Too many levels of symbolic links" in line
+    assert run(world, "src=/absent,dst=/a,optional=false")[0] == 66
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_container_starts_without_what_is_optional(world: World, runtime: str) -> None:
+    specs = ["src=/absent,dst=/new/a,optional", f"src={world.source},dst=/b,when-exists=/absent"]
+    words = [word for spec in specs for word in ("--mount", spec)]
+    bundle = world.bundle("ls -d /new /b; true", "createRuntime", *words)
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert world.snapshot() == before
+
+
+# -- when-exists -------------------------------------------------------------------------------------------------------
+
+# FOLDERS and LINKS of the rootfs, support.py
+THERE = ["/real", "/", "/bin/busybox", "/absolute", "/climb", "/data/link", "/data/../etc/passwd", "/../../etc"]
+ABSENT = ["/absent", "/dangling", "/real/absent", "/bin/absent/..x"]
+
+
+@pytest.mark.parametrize("path", THERE)
+def test_when_it_exists(world: World, path: str) -> None:
+    spec = f"src={world.source},dst=/new,when-exists={path}"
+    assert plan(world, spec) == (0, [("mount", str(world.source), "/new", [])], [])
+    assert run(world, spec) == (0, "", ["/new"])
+
+
+@pytest.mark.parametrize("path", ABSENT)
+@pytest.mark.parametrize("source", ["SOURCE", "/absent"])
+def test_when_it_does_not_exist(world: World, path: str, source: str) -> None:
+    source = source.replace("SOURCE", str(world.source))
+    spec = f"src={source},dst=/new,when-exists={path}"
+    skipped = ("skipped", source, "/new", [f"{path} does not exist in the container"])
+    assert plan(world, spec) == (0, [skipped], [])
+    assert run(world, spec) == (0, "", [])
+
+
+def test_a_link_of_the_image_does_not_look_at_the_host(world: World) -> None:
+    os.symlink(world.source, f"{world.rootfs}/out")
+    os.symlink("../../../../../../../../etc/hostname", f"{world.rootfs}/up")
+    assert os.path.exists("/etc/hostname")
+    for path in ("/out", "/up", "/out/word"):
+        assert run(world, f"src={world.source},dst=/new,when-exists={path}") == (0, "", [])
+
+
+def test_a_bind_planned_before_makes_it_exist(world: World) -> None:
+    first = f"src={world.source},dst=/new"
+    second = f"src={world.file},dst=/two,when-exists=/new/word"
+    assert run(world, first, second) == (0, "", ["/new", "/two"])
+    assert run(world, second, first) == (0, "", ["/new"])
+
+
+# -- glob --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(world: World) -> str:
+    """A folder with things of one pattern."""
+    many = world.path / "many"
+    for name in ("b.d", "a.d", "c.d/.hidden"):
+        (many / name).mkdir(parents=True)
+    (many / "1.d").write_text("a file\n")
+    (many / ".h.d").write_text("not matched\n")
+    (many / "l.d").symlink_to("a.d")
+    return os.fspath(many)
+
+
+@pytest.mark.parametrize("how", ["type=glob", "glob", "type=bind,glob=true"])
+@pytest.mark.parametrize("destination", ["/new", "/new/", "/absolute/x"])
+def test_each_match_goes_below_the_destination_in_order(world: World, many: str, how: str, destination: str) -> None:
+    spec = f"{how},src={many}/*.d,dst={destination},ro"
+    names = ["1.d", "a.d", "b.d", "c.d", "l.d"]
+    expected = [("mount", f"{many}/{name}", f"{destination.rstrip('/')}/{name}", list[str]()) for name in names]
+    assert plan(world, spec) == (0, expected, [])
+    real = destination.rstrip("/").replace("/absolute", "/real")
+    assert run(world, spec) == (0, "", [f"{real}/{name}" for name in names])
+
+
+def test_nothing_matches(world: World, many: str) -> None:
+    spec = f"type=glob,src={many}/*.x,dst=/new"
+    message = f"nothing matches {many}/*.x (optional allows that)"
+    assert plan(world, spec) == (66, [], [message])
+    assert run(world, spec) == (66, f"--mount 1: {message}\n", [])
+    assert run(world, f"{spec},optional") == (0, "", [])
+
+
+def test_two_matches_of_one_name(world: World, many: str) -> None:
+    os.makedirs(f"{many}/c.d/a.d")
+    os.makedirs(f"{many}/b.d/a.d")
+    code, line, found = run(world, f"type=glob,src={many}/[bc].d/*,dst=/new")
+    assert (code, found) == (78, [])
+    assert line == "--mount 1: /new/a.d is the destination of --mount 1 already\n"
+
+
+def test_a_second_call_takes_what_has_come_since(world: World, many: str) -> None:
+    words = ["--mount", f"type=glob,src={many}/*.d,dst=/new"]
+    before = world.snapshot()
+    assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
+    os.mkdir(f"{many}/z.d")
+    assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
+    assert mounted(world) == [f"/new/{name}.d" for name in "1abclz"]
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("pattern", ["*.d", "*.d/sub"], ids=["name", "folder"])
+def test_a_match_whose_name_is_not_utf8(world: World, many: str, pattern: str) -> None:
+    os.makedirs(os.fsencode(many) + b"/\xff.d/sub")
+    code, line, found = run(world, f"type=glob,src={many}/{pattern},dst=/new")
+    assert (code, found) == (78, [])
+    assert "is not UTF-8" in line
+    assert line.count("\n") == 1
+
+
+def test_the_options_hold_for_each_match(world: World, many: str) -> None:
+    done = call(world, "prestart", "--mount", f"glob,src={many}/[ab].d,dst=/new,ro,nosuid", stdin=state(world))
+    assert done.returncode == 0
+    for name in ("a.d", "b.d"):
+        flags = os.statvfs(f"{world.rootfs}/new/{name}").f_flag
+        assert flags & (os.ST_RDONLY | os.ST_NOSUID) == os.ST_RDONLY | os.ST_NOSUID
