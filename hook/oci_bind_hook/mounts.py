@@ -12,10 +12,10 @@ import os
 import stat as modes
 
 from . import linux
-from .errors import HookError, KernelError, LeftoverError, UnavailableError
+from .errors import HookError, KernelError, LeftoverError
 from .proc import Namespace, Proc
 from .rootfs import Rootfs
-from .trees import FDS_BESIDES, FDS_PER_BIND, detach, find, settle
+from .trees import check_open_files, detach, find, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
     binds = plan.to_mount
     old_mounts, old_made = list(record["mounts"]), list(record["made"])
     points = [point for bind in binds for point in bind.create]
-    _check_fds(len(binds), len(points))
+    check_open_files(len(binds), len(points))
     made: list[MadeRecord] = [
         {
             "path": point.path,
@@ -81,16 +81,6 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
             record["made"] = old_made + done["made"]
             record["phase"] = "done"
         raise
-
-
-def _check_fds(binds: int, points: int) -> None:
-    needed = binds * FDS_PER_BIND + points + FDS_BESIDES
-    limit = linux.raise_open_files()
-    if needed > limit:
-        raise UnavailableError(
-            f"{binds} binds with {points} mount points to make need {needed} open files, and {limit} are allowed",
-            hint="raise the hard limit RLIMIT_NOFILE of the runtime",
-        )
 
 
 def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: Rootfs) -> None:

@@ -193,6 +193,11 @@ def boot_id() -> str:
         os.close(fd)
 
 
+def mount_by_id(table: Iterable[MountInfo], mnt_id: int | None) -> MountInfo | None:
+    """The mount of that id, None where the table has none."""
+    return next((info for info in table if info.id == mnt_id), None)
+
+
 def below_mount(table: Iterable[MountInfo], top: int) -> list[MountInfo]:
     """The mounts on and below the mount ``top``, each after the one it stands on."""
     children: dict[int, list[MountInfo]] = {}
@@ -246,12 +251,12 @@ class Namespace:
 
     def mount_of(self, stat: linux.Stat) -> MountInfo | None:
         """The mount through which an object was reached, if this namespace has it."""
-        return next((info for info in self.here() if info.id == stat.mnt_id), None)
+        return mount_by_id(self.here(), stat.mnt_id)
 
     def is_locked_by_host(self, stat: linux.Stat) -> bool:
         """Whether a mount was read-only already before the runtime bound it on itself: somebody else wants it so."""
         info = self.mount_of(stat)
-        below = next((other for other in self.here() if info and other.id == info.parent), None)
+        below = mount_by_id(self.here(), info.parent) if info is not None else None
         return below is None or below.readonly
 
     def is_own_tmpfs(self, stat: linux.Stat, rootfs: str) -> bool:

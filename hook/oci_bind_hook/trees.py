@@ -14,7 +14,7 @@ import stat as modes
 from . import linux
 from .errors import EscapeError, HookError, KernelError, LeftoverError, MissingError, UnavailableError
 from .idmap import user_namespace
-from .proc import MountInfo, Namespace, Proc, below_mount
+from .proc import MountInfo, Namespace, Proc, below_mount, mount_by_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ DETACH_TRIES = 16  # each a new look at mountinfo, for a mount that is renamed w
 class Source:
     """The source of a bind, held by fd from the moment it was found; ``error`` tells why it was not.
 
-    ``root type filesystem`` say what is mounted of which file system, as mountinfo does. ``submounts`` are the mounts
-    below it, relative path and line of mountinfo.
+    ``info`` is the mount it is on, and ``root`` which part of that file system it is, as mountinfo tells of a bind of
+    it. ``submounts`` are the mounts below it, relative path and line of mountinfo.
     """
 
     def __init__(self, request: Request, bundle: str, namespace: Namespace) -> None:
@@ -107,7 +107,7 @@ class Source:
 
     def _locate(self) -> None:
         table = self._namespace.started_in()
-        self.info = next((info for info in table if info.id == self.stat.mnt_id), None)
+        self.info = mount_by_id(table, self.stat.mnt_id)
         self.root = "/"
         if self.info is None:
             return
@@ -288,15 +288,21 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
     return expanded
 
 
+def check_open_files(binds: int, mount_points: int = 0) -> None:
+    """Allows as many open files as may be, and raises UnavailableError where so many binds need more."""
+    limit = linux.raise_open_files()
+    if binds * FDS_PER_BIND + mount_points + FDS_BESIDES > limit:
+        points = f" with {mount_points} mount points to make" if mount_points else ""
+        raise UnavailableError(
+            f"{binds} binds{points} need more than the {limit} open files that are allowed",
+            hint="raise the hard limit RLIMIT_NOFILE of the runtime",
+        )
+
+
 def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
     """The sources of all binds among ``requests``, held by fd. UnavailableError for more than there can be fds."""
     binds = [request for request in requests if request.is_bind]
-    limit = linux.raise_open_files()
-    if len(binds) * FDS_PER_BIND + FDS_BESIDES > limit:
-        raise UnavailableError(
-            f"{len(binds)} binds need more than the {limit} open files that are allowed",
-            hint="raise the hard limit RLIMIT_NOFILE of the runtime",
-        )
+    check_open_files(len(binds))
     return [Source(request, bundle, namespace) for request in binds]
 
 
@@ -319,9 +325,8 @@ def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc, *, receive
     """Unmounts the tree whose mounts are ``attached``, the top first, from the namespace we are in.
 
     Nothing is done where it is not mounted any more. ``receives`` tells that mounts may have propagated into it, which
-    are no work of anybody else's here. LeftoverError where somebody mounted something on or below it,
-    or where it cannot be reached. The path that mountinfo tells is only a hint: what counts is the id of what is
-    opened there, and what is unmounted is what is held.
+    are no work of anybody else's here. LeftoverError where somebody mounted something on or below it, or where it
+    cannot be reached.
     """
     for _ in range(DETACH_TRIES):
         table = proc.mounts()
@@ -337,8 +342,7 @@ def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc, *, receive
         except OSError:
             continue
         try:
-            unique = attached[0]["unique"]
-            if linux.statx(fd).mnt_id == info.id and unique in (None, linux.unique_mount_id(fd)):
+            if _is_root_of(fd, attached[0]):
                 _unmount(fd, proc)
         finally:
             os.close(fd)
@@ -352,10 +356,15 @@ def settle(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> 
         return
     fd = os.open(info.mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if linux.statx(fd).mnt_id == info.id:
+        if _is_root_of(fd, attached[0]):
             _propagate(fd, propagation)
     finally:
         os.close(fd)
+
+
+def _is_root_of(fd: int, known: AttachedRecord) -> bool:
+    """Whether ``fd`` is on the mount that was attached. The path it was opened by is only a hint."""
+    return linux.statx(fd).mnt_id == known["id"] and known["unique"] in (None, linux.unique_mount_id(fd))
 
 
 def _propagate(fd: int, word: str) -> None:
@@ -367,7 +376,7 @@ def find(top: AttachedRecord, table: Iterable[MountInfo]) -> MountInfo | None:
 
     Mount ids are used again: the unique one decides, or, before Linux 6.8, that all else we know agrees too.
     """
-    info = next((info for info in table if info.id == top["id"]), None)
+    info = mount_by_id(table, top["id"])
     if info is None:
         return None
     if top["unique"] is None:

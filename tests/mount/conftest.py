@@ -8,9 +8,25 @@ from pathlib import Path
 import pytest
 
 from mounting import Bench
+from oci_bind_hook.run import parse_record
+from oci_bind_hook.statefile import StateFolder
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A rootfs on the file system of the test machine, in a namespace that plays the container's."""
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where a state folder may be made."""
+    return f"{tmp_path}/state"
+
+
+@pytest.fixture
+def folder(path: str) -> StateFolder:
+    """A state folder that is there."""
+    folder = StateFolder.open(path, parse_record, create=True)
+    assert folder is not None
+    return folder

@@ -13,24 +13,11 @@ import pytest
 
 from mounting import ended_well, forked
 from oci_bind_hook.errors import RecordError
-from oci_bind_hook.run import parse_record
 from oci_bind_hook.statefile import StateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return f"{tmp_path}/state"
-
-
-@pytest.fixture
-def folder(path: str) -> StateFolder:
-    folder = StateFolder.open(path, parse_record, create=True)
-    assert folder is not None
-    return folder
 
 
 @pytest.mark.parametrize("kind", ["id", "rootfs"])

@@ -20,19 +20,8 @@ from oci_bind_hook.statefile import MAX_BYTES, StateFolder, Unrecorded, is_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from oci_bind_hook.statefile import MadeRecord, Record
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return f"{tmp_path}/state"
-
-
-@pytest.fixture
-def folder(path: str) -> StateFolder:
-    return opened(path)
 
 
 def opened(path: str) -> StateFolder:
