@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
+import kernels
 import support
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
@@ -159,3 +160,19 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     item.session._setupstate.teardown_exact(nextitem)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+@pytest.fixture(params=kernels.OLDER)
+def older_kernel(request: pytest.FixtureRequest) -> str:
+    """What the rest of this test, and all programs that it runs, take for the kernel. Only for what runs forked."""
+    name: str = request.param
+    kernels.play(name)
+    return name
+
+
+@pytest.fixture(params=["this", *kernels.OLDER])
+def kernel(request: pytest.FixtureRequest) -> str:
+    """The same, and this kernel as it is."""
+    name: str = request.param
+    kernels.play(name)
+    return name

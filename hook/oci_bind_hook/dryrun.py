@@ -12,6 +12,7 @@ import json
 import os
 
 from . import plan
+from .attached import is_in
 from .bundle import Bundle, read_state
 from .errors import DataError, HookError, RecordError, UnavailableError, UsageError
 from .log import one_line
@@ -21,7 +22,7 @@ from .rootfs import Rootfs
 from .run import Options, is_continued, is_here, is_teardown, parse_record, state_folder, why_untouched
 from .stage import Place
 from .statefile import StateFolder, is_live
-from .trees import expand, is_in, open_sources
+from .trees import expand, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

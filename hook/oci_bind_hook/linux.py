@@ -2,7 +2,8 @@
 """System calls as functions, under the kernel's own names.
 
 Every function raises OSError with the errno of the call and does nothing else: no retries, no policy, no knowledge of
-containers. File descriptors that come out are close-on-exec. This is the only module that may import ctypes or prctl.
+containers. Only ``statx`` makes up for kernels that tell less. File descriptors that come out are close-on-exec. This
+is the only module that may import ctypes or prctl.
 """
 
 from __future__ import annotations
@@ -39,13 +40,26 @@ MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR__ATIME = 0x70
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MS_BIND = 0x1000
+MS_NOATIME = 0x400
+MS_NODEV = 0x4
+MS_NODIRATIME = 0x800
+MS_NOEXEC = 0x8
+MS_NOSUID = 0x2
+MS_NOSYMFOLLOW = 0x100
 MS_PRIVATE = 1 << 18
+MS_RDONLY = 0x1
+MS_REC = 0x4000
+MS_RELATIME = 1 << 21
+MS_REMOUNT = 0x20
 MS_SHARED = 1 << 20
 MS_SLAVE = 1 << 19
+MS_STRICTATIME = 1 << 24
 MS_UNBINDABLE = 1 << 17
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
+PROC_ROOT_INO = 1
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x2
@@ -69,6 +83,7 @@ CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's n
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
@@ -122,22 +137,21 @@ class Stat:
     """What statx(2) says of an open object.
 
     ``mode uid gid ino size`` as in stat(2); ``dev`` as os.makedev gives it; ``mnt_id`` is the mount it was reached
-    through (Linux 5.8), as /proc/self/mountinfo numbers it; ``mount_root`` tells whether it is the root of that
-    mount (Linux 5.8); ``born`` is the time of its birth in nanoseconds since the epoch, None where it is not kept.
+    through, as /proc/self/mountinfo numbers it; ``mount_root`` tells whether it is the root of that mount; ``born`` is
+    the time of its birth in nanoseconds since the epoch, None where it is not kept.
     """
 
     __slots__ = ("born", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
 
-    def __init__(self, raw: _Statx) -> None:
-        self.mode: int = raw.mode
-        self.uid: int = raw.uid
-        self.gid: int = raw.gid
-        self.ino: int = raw.ino
-        self.dev: int = os.makedev(raw.dev_major, raw.dev_minor)
-        self.size: int = raw.size
-        self.mnt_id: int = raw.mnt_id
-        self.mount_root = bool(raw.attributes & STATX_ATTR_MOUNT_ROOT)
-        self.born: int | None = raw.btime.sec * 10**9 + raw.btime.nsec if raw.mask & STATX_BTIME else None
+    mode: int
+    uid: int
+    gid: int
+    ino: int
+    dev: int
+    size: int
+    mnt_id: int
+    mount_root: bool
+    born: int | None
 
 
 def _statx(fd: int, mask: int) -> _Statx:
@@ -148,16 +162,94 @@ def _statx(fd: int, mask: int) -> _Statx:
 
 
 def statx(fd: int) -> Stat:
-    """What is known of the object that ``fd`` holds, by statx(2). OSError(ENOSYS) where mount ids are not told."""
-    raw = _statx(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
-    if not raw.mask & STATX_MNT_ID or not raw.attributes_mask & STATX_ATTR_MOUNT_ROOT:
-        raise OSError(errno.ENOSYS, "statx(2) does not tell mounts before Linux 5.8")
-    return Stat(raw)
+    """What is known of the object that ``fd`` holds, by statx(2).
+
+    Where that does not tell of mounts (before Linux 5.8) procfs does. Before Linux 4.11 no time of birth is known.
+    """
+    try:
+        raw = _statx(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+    except OSError as reason:
+        if not is_absent(reason):
+            raise
+        raw = _fstat(fd)
+    stat = Stat()
+    stat.mode = raw.mode
+    stat.uid = raw.uid
+    stat.gid = raw.gid
+    stat.ino = raw.ino
+    stat.dev = os.makedev(raw.dev_major, raw.dev_minor)
+    stat.size = raw.size
+    stat.born = raw.btime.sec * 10**9 + raw.btime.nsec if raw.mask & STATX_BTIME else None
+    if raw.mask & STATX_MNT_ID and raw.attributes_mask & STATX_ATTR_MOUNT_ROOT:
+        stat.mnt_id = raw.mnt_id
+        stat.mount_root = bool(raw.attributes & STATX_ATTR_MOUNT_ROOT)
+    else:
+        stat.mnt_id = _mount_id(fd)
+        stat.mount_root = _is_mount_root(fd, stat.mnt_id)
+    return stat
+
+
+def _fstat(fd: int) -> _Statx:
+    """What fstat(2) knows, in the form of statx(2)."""
+    known, raw = os.fstat(fd), _Statx()
+    raw.mode, raw.uid, raw.gid = known.st_mode, known.st_uid, known.st_gid
+    raw.ino, raw.size = known.st_ino, known.st_size
+    raw.dev_major, raw.dev_minor = os.major(known.st_dev), os.minor(known.st_dev)
+    return raw
+
+
+def _read_proc(name: str) -> str:
+    fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if fstatfs_type(fd) != PROC_SUPER_MAGIC:
+            raise OSError(errno.ENOSYS, "neither statx(2) nor procfs tells of mounts")
+        chunks = []
+        while chunk := os.read(fd, 1 << 16):
+            chunks.append(chunk)
+    finally:
+        os.close(fd)
+    return os.fsdecode(b"".join(chunks))
+
+
+def _mount_id(fd: int) -> int:
+    """The mount that ``fd`` was reached through, proc_pid_fdinfo(5)."""
+    return next(int(line[7:]) for line in _read_proc(f"fdinfo/{fd}").splitlines() if line.startswith("mnt_id:"))
+
+
+def _is_mount_root(fd: int, mnt_id: int) -> bool:
+    """What is above the root of a mount is another mount, or, for a process's own root, the root itself."""
+    try:
+        above = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=fd)
+    except NotADirectoryError:
+        return os.readlink(f"/proc/self/fd/{fd}") == _mount_point(mnt_id)
+    try:
+        return _mount_id(above) != mnt_id or os.path.samestat(os.fstat(above), os.fstat(fd))
+    finally:
+        os.close(above)
+
+
+def _mount_point(mnt_id: int) -> str | None:
+    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").splitlines())
+    points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
+    return next(points, None)
+
+
+def unescape(field: str) -> str:
+    r"""A field of mountinfo as it was: the kernel writes space, tab, newline, backslash and # as \ooo."""
+    if "\\" not in field:
+        return field
+    head, *tails = field.split("\\")
+    return head + "".join(chr(int(tail[:3], 8)) + tail[3:] for tail in tails)
 
 
 def unique_mount_id(fd: int) -> int | None:
     """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
-    raw = _statx(fd, STATX_MNT_ID_UNIQUE)
+    try:
+        raw = _statx(fd, STATX_MNT_ID_UNIQUE)
+    except OSError as reason:
+        if not is_absent(reason):
+            raise
+        return None
     return int(raw.mnt_id) if raw.mask & STATX_MNT_ID_UNIQUE else None
 
 
@@ -178,6 +270,33 @@ def fstatfs_type(fd: int) -> int:
     if _libc.fstatfs(fd, buffer) < 0:
         _failed()
     return int(buffer[0])
+
+
+def is_absent(reason: OSError) -> bool:
+    """Whether an error can mean that the kernel has no such system call, or that a seccomp filter hides it."""
+    return reason.errno in (errno.ENOSYS, errno.EPERM)
+
+
+def has_mount_api() -> bool:
+    """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
+
+    Each is tried with what every kernel that knows it refuses as invalid.
+    """
+    flags = ctypes.c_uint(0xFFFFFFFF)
+    probes = (
+        (NR_OPEN_TREE, ctypes.c_int(-1), b"", flags),
+        (NR_MOUNT_SETATTR, ctypes.c_int(-1), b"", flags, None, ctypes.c_size_t(0)),
+        (NR_MOVE_MOUNT, ctypes.c_int(-1), b"", ctypes.c_int(-1), b"", flags),
+    )
+    for number, *arguments in probes:
+        try:
+            _syscall(number, *arguments)
+        except OSError as reason:
+            # Of the three only move_mount looks at our capabilities before it looks at its arguments.
+            may_be_ours = number == NR_MOVE_MOUNT and not prctl.cap_effective.sys_admin
+            if is_absent(reason) and not (reason.errno == errno.EPERM and may_be_ours):
+                return False
+    return True
 
 
 def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
@@ -213,6 +332,13 @@ def openat2(fd: int, path: str, *, flags: int, resolve: int) -> int:
     how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, resolve)
     size = ctypes.c_size_t(ctypes.sizeof(how))
     return _syscall(NR_OPENAT2, ctypes.c_int(fd), os.fsencode(path), ctypes.byref(how), size)
+
+
+def mount(source: str | None, target: str, flags: int) -> None:
+    """mount(2) without a new file system: a bind, other attributes or another propagation. ``flags`` are MS_*."""
+    path = None if source is None else os.fsencode(source)
+    if _libc.mount(path, os.fsencode(target), None, flags, None) < 0:
+        _failed(target)
 
 
 def umount2(path: str, flags: int) -> None:

@@ -12,17 +12,19 @@ import os
 import stat as modes
 
 from . import linux
+from .attached import detach, find, settle
 from .errors import HookError, KernelError, LeftoverError
-from .proc import Namespace, Proc
+from .proc import Proc
 from .rootfs import Rootfs
-from .trees import check_open_files, detach, find, settle
+from .trees import check_open_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .planner import Bind, Plan
-    from .rootfs import MountPoint
+    from .proc import MountInfo
+    from .rootfs import MountPoint, Target
     from .statefile import Identity, MadeRecord, MountRecord, Record
 
 
@@ -64,7 +66,9 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
         record["phase"] = "made"
         save()
         for bind, fd in zip(binds, targets, strict=True):
-            _attach(plan.namespace, bind, fd)
+            _attach(plan, bind, fd)
+            if not bind.source.is_detached:
+                save()  # only now its ids are known
         record["phase"] = "done"
         save()
     except BaseException as failure:
@@ -97,17 +101,38 @@ def _make(rootfs: Rootfs, bind: Bind) -> int:
         raise
 
 
-def _attach(namespace: Namespace, bind: Bind, fd: int) -> None:
+def _attach(plan: Plan, bind: Bind, fd: int) -> None:
+    """Attaches one bind on the mount point ``fd``. KernelError."""
     assert bind.target is not None
     try:
-        bind.source.attach(fd)
+        if bind.source.is_detached:
+            bind.source.attach(fd)
+        else:
+            bind.source.attach(_relocate(plan, bind.target, fd))
     except OSError as reason:
         hint = {
             errno.ENOSPC: "the limit /proc/sys/fs/mount-max is reached",
             errno.ENOENT: "the mount point was removed at this moment",
         }.get(reason.errno or 0, "")
         where = bind.request.at("destination")
-        raise KernelError("move_mount", bind.target.path, reason, where=where, hint=hint) from reason
+        raise KernelError(bind.source.call, bind.target.path, reason, where=where, hint=hint) from reason
+
+
+def _relocate(plan: Plan, target: Target, fd: int) -> int:
+    """The mount point as it is now, where it was planned in a source that became another mount by being attached.
+
+    OSError where something else has taken its place.
+    """
+    under = next((bind.source for bind in plan.binds if bind.cover and bind.cover is target.anchor.cover), None)
+    if under is None:
+        return fd
+    found = plan.rootfs.find(target.path, across=True)
+    known = target.last.stat
+    if found is None or known is None or (found.stat.dev, found.stat.ino) != (known.dev, known.ino):
+        raise OSError(errno.ESTALE, "it was replaced at this moment")
+    if all(found.stat.mnt_id != mount["id"] for mount in under.attached):
+        raise OSError(errno.ESTALE, "the mount that it stands in was moved at this moment")
+    return found.fd
 
 
 def identity_of(stat: linux.Stat | None, *, is_overlay: bool) -> Identity | None:
@@ -130,13 +155,29 @@ def propagation_of(mount: MountRecord) -> str:
     return str(options[-1])
 
 
+def _at(record: Record, mount: MountRecord) -> str:
+    """Where mountinfo has a mount, if nobody has renamed anything."""
+    return record["rootfs"]["path"] + mount["resolved"]
+
+
+def _is_done(record: Record, mount: MountRecord, table: Sequence[MountInfo], proc: Proc) -> bool:
+    """Whether a bind is there with all its attributes; where that is not known it is taken down."""
+    at = _at(record, mount)
+    if find(mount["attached"][0], table, at) is None:
+        return False
+    if mount["attached"][0]["id"] is None:
+        detach(mount["attached"], at, proc)
+        return False
+    return True
+
+
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     """Strikes from a record what it says but was never done, because the run that wrote it was killed."""
     table = proc.mounts()
-    record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
+    record["mounts"] = [mount for mount in record["mounts"] if _is_done(record, mount, table, proc)]
     if record["phase"] != "done":
         for mount in record["mounts"]:
-            settle(mount["attached"], propagation_of(mount), proc)
+            settle(mount["attached"], _at(record, mount), propagation_of(mount), proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:
@@ -169,7 +210,7 @@ def undo(
             try:
                 word = propagation_of(mount)
                 receives = word.removeprefix("r") in ("slave", "shared")
-                detach(mount["attached"], mount["resolved"], proc, receives=receives)
+                detach(mount["attached"], _at(record, mount), proc, receives=receives)
             except HookError as reason:
                 problems.append(f"{mount['resolved']}: {reason}")
             except OSError as reason:
@@ -242,6 +283,8 @@ def _difference(record: Record, made: MadeRecord, stat: linux.Stat) -> str:
         return ""
     if (stat.uid, stat.gid) != (known["uid"], known["gid"]):
         return "its owner has changed"
+    if known["born"] is None and known["ino"] is None:
+        return "this file system tells nothing by which it could be known again"
     is_other = known["born"] is not None and stat.born != known["born"]
     if known["ino"] is not None and (stat.dev, stat.ino) != (known["dev"], known["ino"]):
         is_other = True

@@ -22,12 +22,12 @@ class MountInfo:
     """One line of mountinfo, proc_pid_mountinfo(5).
 
     ``id`` and ``parent`` are mount ids, ``dev`` is the file system's device as os.makedev gives it, ``root`` the part
-    of the file system that is mounted, ``mount_point`` where, below this process's ``/``. ``shared`` is the number of
-    its peer group, or None; ``is_propagated`` tells that it takes part in any propagation; ``readonly`` is the mount's
-    own. ``type`` and ``source`` name the file system.
+    of the file system that is mounted, ``mount_point`` where, below this process's ``/``. ``options`` are the mount's
+    own. ``shared`` is the number of its peer group, or None; ``is_propagated`` tells that it takes part in any
+    propagation. ``type`` and ``source`` name the file system.
     """
 
-    __slots__ = ("dev", "id", "is_propagated", "mount_point", "parent", "readonly", "root", "shared", "source", "type")
+    __slots__ = ("dev", "id", "is_propagated", "mount_point", "options", "parent", "root", "shared", "source", "type")
 
     def __init__(self, line: str) -> None:
         fields = line.split(" ")
@@ -36,22 +36,14 @@ class MountInfo:
         self.parent = int(fields[1])
         major, minor = fields[2].split(":")
         self.dev = os.makedev(int(major), int(minor))
-        self.root = unescape(fields[3])
-        self.mount_point = unescape(fields[4])
-        self.readonly = "ro" in fields[5].split(",")
+        self.root = linux.unescape(fields[3])
+        self.mount_point = linux.unescape(fields[4])
+        self.options = fields[5].split(",")
         groups = [int(tag[7:]) for tag in fields[6:dash] if tag.startswith("shared:")]
         self.shared = groups[0] if groups else None
         self.is_propagated = any(tag.startswith(("shared:", "master:")) for tag in fields[6:dash])
-        self.type = unescape(fields[dash + 1])
-        self.source = unescape(fields[dash + 2])
-
-
-def unescape(field: str) -> str:
-    r"""A field of mountinfo as it was: the kernel writes space, tab, newline, backslash and # as \ooo."""
-    if "\\" not in field:
-        return field
-    head, *tails = field.split("\\")
-    return head + "".join(chr(int(tail[:3], 8)) + tail[3:] for tail in tails)
+        self.type = linux.unescape(fields[dash + 1])
+        self.source = linux.unescape(fields[dash + 2])
 
 
 class Proc:
@@ -159,6 +151,14 @@ class Proc:
             os.close(folder)
         return next((pid for pid in pids if self.mount_namespace_of(pid) == inode), None)
 
+    def mount(self, source: int | None, target: int, flags: int) -> None:
+        """mount(2) on the object ``target``, both held by fd, so that no path is looked up. OSError."""
+        os.fchdir(self.fd)
+        try:
+            linux.mount(None if source is None else f"fd/{source}", f"fd/{target}", flags)
+        finally:
+            os.chdir("/")
+
     def umount_file(self, fd: int) -> None:
         """Detaches the mount whose root is the file ``fd``: a file cannot be entered, and has no name to trust."""
         os.fchdir(self.fd)
@@ -257,7 +257,7 @@ class Namespace:
         """Whether a mount was read-only already before the runtime bound it on itself: somebody else wants it so."""
         info = self.mount_of(stat)
         below = mount_by_id(self.here(), info.parent) if info is not None else None
-        return below is None or below.readonly
+        return below is None or "ro" in below.options
 
     def is_own_tmpfs(self, stat: linux.Stat, rootfs: str) -> bool:
         """Whether an object is on a tmpfs that nobody but this container has: one that the runtime made for it."""

@@ -263,8 +263,10 @@ class Rootfs:
                 flags = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
                 os.close(linux.openat2(top.fd, link.name, flags=os.O_PATH, resolve=flags))
             except OSError as reason:
-                # Only a magic link loops here: procfs has no ordinary link that leads to itself.
-                if reason.errno == errno.ELOOP:
+                # Only a magic link loops here: procfs has no ordinary link that leads to itself. Before Linux 5.6
+                # nobody tells, but they all are in folders, and nearly all others are directly in the root of procfs.
+                is_absent = linux.is_absent(reason) and (top.stat is None or top.stat.ino != linux.PROC_ROOT_INO)
+                if reason.errno == errno.ELOOP or is_absent:
                     raise EscapeError(f"{path} is a magic link of procfs and leads anywhere") from reason
         try:
             return os.readlink("", dir_fd=link.fd)
@@ -410,6 +412,8 @@ class Rootfs:
 
         crun before 1.26 makes the root read-only before createContainer. For the container it stays so.
         """
+        if not linux.has_mount_api():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if self._writable is None:
             self._writable = linux.open_tree(self.fd, clone=True)
             linux.mount_setattr(self._writable, recursive=False, attr_clr=linux.MOUNT_ATTR_RDONLY)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from . import linux, mounts, plan, spec
+from .attached import is_in
 from .bundle import Bundle
 from .errors import (
     DataError,
@@ -26,7 +27,7 @@ from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
 from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
-from .trees import clone_sources, expand, is_in, open_sources
+from .trees import clone_sources, expand, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

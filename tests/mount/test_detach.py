@@ -24,8 +24,8 @@ from mounting import (
     tmpfs,
     umount,
 )
+from oci_bind_hook.attached import detach
 from oci_bind_hook.errors import LeftoverError
-from oci_bind_hook.trees import detach
 
 if TYPE_CHECKING:
     from oci_bind_hook.statefile import AttachedRecord

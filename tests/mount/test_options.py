@@ -29,6 +29,8 @@ from mounting import (
     tmpfs,
 )
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -41,18 +41,23 @@ MAY = {
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
     "idmap": May(".errors .linux os", types=".proc .request .spec"),
-    "trees": May(".errors .idmap .linux .proc errno os stat", lazy="glob", types=".request .statefile collections.abc"),
-    "planner": May(".errors .proc .rootfs .trees os", types=".request .statefile collections.abc"),
+    "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
+    "source": May(".errors .linux .proc errno os stat", types=".proc .request .statefile collections.abc"),
+    "detached": May(".attached .errors .idmap .linux .source errno os", types=".request"),
+    "classic": May(".attached .errors .linux .proc .source errno os", types=".statefile"),
+    "trees": May(".classic .detached .errors .linux os", lazy="glob", types=".proc .request .source collections.abc"),
+    "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
-        ".errors .linux .proc .rootfs .trees errno os stat", types=".planner .rootfs .statefile collections.abc"
+        ".attached .errors .linux .proc .rootfs .trees errno os stat",
+        types=".planner .proc .rootfs .statefile collections.abc",
     ),
     "stage": May(".errors .proc os", types=".bundle .proc .spec .statefile"),
     "run": May(
-        ".bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
+        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
         types=".log .planner .statefile typing",
     ),
     "dryrun": May(
-        ".bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
+        ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
         types=".request .spec .statefile collections.abc",
     ),
     "install": May(

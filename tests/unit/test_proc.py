@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from oci_bind_hook import linux
-from oci_bind_hook.proc import MountInfo, Proc, below_mount, boot_id, parse_mountinfo, read_text, unescape
+from oci_bind_hook.proc import MountInfo, Proc, below_mount, boot_id, parse_mountinfo, read_text
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 ro
@@ -36,7 +36,7 @@ def test_mountinfo() -> None:
 
 
 def test_only_the_mounts_own_attribute_makes_it_read_only() -> None:
-    assert [info.id for info in parse_mountinfo(TABLE) if info.readonly] == [98, 101]
+    assert [info.id for info in parse_mountinfo(TABLE) if "ro" in info.options] == [98, 101]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_only_the_mounts_own_attribute_makes_it_read_only() -> None:
     ],
 )
 def test_unescape(field: str, text: str) -> None:
-    assert unescape(field) == text
+    assert linux.unescape(field) == text
 
 
 @pytest.mark.parametrize(

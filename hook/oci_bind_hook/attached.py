@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts that were attached: described, found again by their ids, and detached.
+
+A path is never more than a hint to where a mount is now: what is opened by it is compared by id.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+
+from . import linux
+from .errors import LeftoverError
+from .proc import MountInfo, Proc, below_mount, mount_by_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .statefile import AttachedRecord
+
+_PROPAGATIONS = {
+    "private": linux.MS_PRIVATE,
+    "slave": linux.MS_SLAVE,
+    "shared": linux.MS_SHARED,
+    "unbindable": linux.MS_UNBINDABLE,
+}
+TRIES = 16  # each a new look at mountinfo, for a mount that is renamed while we look
+
+
+def propagation_flag(word: str) -> int:
+    """The MS_* number of a propagation; what an ``r`` in front means is the caller's business."""
+    return _PROPAGATIONS.get(word) or _PROPAGATIONS[word[1:]]
+
+
+def propagate(fd: int, word: str, proc: Proc) -> None:
+    """Gives the mount whose root is ``fd``, or its whole tree, another propagation. OSError."""
+    flag, recursive = propagation_flag(word), word.startswith("r")
+    if linux.has_mount_api():
+        linux.mount_setattr(fd, recursive=recursive, propagation=flag)
+    else:
+        proc.mount(None, fd, flag | (linux.MS_REC if recursive else 0))
+
+
+def identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
+    """How the mount whose root is ``fd`` is found again."""
+    return {**describe(root, info), "id": linux.statx(fd).mnt_id, "unique": linux.unique_mount_id(fd)}
+
+
+def describe(root: str, info: MountInfo | None) -> AttachedRecord:
+    """What mountinfo will say of a mount whose ids are not known, in characters that every file can hold."""
+    source, kind = (info.source, info.type) if info else ("", "")
+    return {"id": None, "unique": None, "root": ascii(root), "source": ascii(source), "type": ascii(kind)}
+
+
+def find(top: AttachedRecord, table: Iterable[MountInfo], at: str) -> MountInfo | None:
+    """A mount that was attached, in the table of this namespace; None where it is gone.
+
+    Mount ids are used again: the unique one decides, or, where there is none, that all else we know agrees too. A run
+    that was killed at the moment it attached by mount(2) knew no id: then it is what is mounted ``at`` that path.
+    """
+    if top["id"] is None:
+        stacked = [info for info in table if info.mount_point == at and _looks_like(top, info)]
+        return stacked[-1] if stacked else None
+    info = mount_by_id(table, top["id"])
+    if info is None:
+        return None
+    if top["unique"] is not None:
+        try:
+            return info if linux.has_mount(top["unique"]) else None
+        except OSError as reason:
+            if not linux.is_absent(reason):
+                raise
+    return info if _looks_like(top, info) else None
+
+
+def is_in(top: AttachedRecord, table: Iterable[MountInfo]) -> bool:
+    """Whether a mount that was attached is in the table of another namespace, as far as such a table tells."""
+    return any(info.id == top["id"] and _looks_like(top, info) for info in table)
+
+
+def open_root(info: MountInfo, unique: int | None = None) -> int | None:
+    """An fd of the root of a mount; None where its path does not lead there, or it is not the one with that id."""
+    try:
+        fd = os.open(info.mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if linux.statx(fd).mnt_id == info.id and unique in (None, linux.unique_mount_id(fd)):
+            return fd
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def detach(attached: Sequence[AttachedRecord], at: str, proc: Proc, *, receives: bool = False) -> None:
+    """Unmounts the tree whose mounts are ``attached``, the top first, from the namespace we are in.
+
+    Nothing is done where it is not mounted any more. ``at`` is where it was attached. ``receives`` tells that mounts
+    may have propagated into it, which are no work of anybody else's here.
+    LeftoverError where somebody mounted something on or below it, or where it cannot be reached.
+    """
+    for _ in range(TRIES):
+        table = proc.mounts()
+        info = find(attached[0], table, at)
+        if info is None:
+            return
+        below = [info for info in below_mount(table, info.id) if not (receives and info.is_propagated)]
+        foreign = _foreign(attached, below, at)
+        if foreign is not None:
+            raise LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
+        fd = open_root(info, attached[0]["unique"])
+        if fd is not None:
+            try:
+                _unmount(fd, proc)
+            finally:
+                os.close(fd)
+            if attached[0]["id"] is None:
+                return
+    raise LeftoverError(f"the mount on {at} cannot be reached: another one hides it, or it moves all the time")
+
+
+def settle(attached: Sequence[AttachedRecord], at: str, propagation: str, proc: Proc) -> None:
+    """Sets the propagation of a tree again, for a run that was killed just before it did so. OSError."""
+    info = find(attached[0], proc.mounts(), at)
+    fd = open_root(info, attached[0]["unique"]) if info is not None else None
+    if fd is not None:
+        try:
+            propagate(fd, propagation, proc)
+        finally:
+            os.close(fd)
+
+
+def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
+    seen = describe(info.root.removesuffix("//deleted"), info)
+    return (seen["root"], seen["source"], seen["type"]) == (known["root"], known["source"], known["type"])
+
+
+def _foreign(attached: Sequence[AttachedRecord], below: Sequence[MountInfo], at: str) -> MountInfo | None:
+    """The first mount on or below ours that is not ours."""
+    ids = {known["id"] for known in attached if known["id"] is not None and find(known, below, at) is not None}
+    hidden = [known for known in attached if known["id"] is None]
+    for info in below:
+        if info.id not in ids:
+            ours = next((known for known in hidden if _looks_like(known, info)), None)
+            if ours is None:
+                return info
+            hidden.remove(ours)
+    return None
+
+
+def _unmount(fd: int, proc: Proc) -> None:
+    """Unmounts the tree whose root is held by ``fd``, here only: what is shared with other places stays there."""
+    propagate(fd, "rprivate", proc)
+    if modes.S_ISDIR(os.fstat(fd).st_mode):
+        os.fchdir(fd)
+        linux.umount2(".", linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        os.chdir("/")
+    else:
+        proc.umount_file(fd)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels without the new mount API, or with a filter that hides it: real containers, faults and kills."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import kernels
+import mounting
+import support
+from world import call, fail, mount, mounted, state
+
+if TYPE_CHECKING:
+    from world import World
+
+STAGES = ("prestart", "createRuntime", "createContainer")
+
+SCRIPT = """
+cat /real/through/absolute/word /absent/place/word /dev/inside/word /plain/word /plain/sub/word /etc/one-file
+for each in /real/through/absolute /absent/place /plain /plain/sub /deep /deep/sub /touched; do
+    touch $each/new 2>/dev/null && echo $each
+done
+touch /touched && echo root
+"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_container_gets_its_binds_and_leaves_nothing(
+    world: World, older_kernel: str, runtime: str, stage: str
+) -> None:
+    volume = mounting.tmpfs(f"{world.path}/volume")
+    for folder in (volume, mounting.tmpfs(f"{volume}/sub")):
+        with open(f"{folder}/word", "w", encoding="utf-8") as file:
+            file.write("hello from the host\n")
+    bundle = world.bundle(
+        SCRIPT,
+        stage,
+        *mount(world, "/absolute/through/absolute", "/dangling", "/dev/inside", options=",ro"),
+        *("--mount", f"src={volume},dst=/plain,ro"),
+        *("--mount", f"src={volume},dst=/deep,rro"),
+        *("--mount", f"src={world.file},dst=/etc/one-file,ro"),
+    )
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [*["hello from the host"] * 5, "one file", "/plain/sub", "root"], older_kernel
+    os.unlink(f"{world.rootfs}/touched")
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_source_that_is_another_in_the_container_is_refused(world: World, older_kernel: str, runtime: str) -> None:
+    """mount(2) wants the source in the namespace that it mounts in: there it is looked up again, and compared."""
+    hide = ["/bin/mount", "-t", "tmpfs", "tmpfs", str(world.source)]
+    enter = ["nsenter", "-m", "-t"]
+    script = world.path / "hide"
+    script.write_text(
+        "#!/bin/sh\n"
+        'pid=$(sed -n "s/.*\\"pid\\": *\\([0-9]*\\).*/\\1/p")\n'
+        f'exec {" ".join(enter)} "$pid" {" ".join(hide)}\n'
+    )
+    script.chmod(0o755)
+    hooks = {
+        "createRuntime": [
+            {"path": str(script), "args": ["hide"], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
+            world.hook("createRuntime", *mount(world, "/a"), "--log", f"{world.path}/log"),
+        ],
+        "poststop": [world.hook("poststop")],
+    }
+    bundle = support.bundle(world.path / "bundle", ["true"], hooks=hooks)
+    before = world.snapshot()
+    assert support.run_container(runtime, bundle, "c1").returncode != 0
+    assert f"the container's namespace has something else at {world.source}" in (world.path / "log").read_text()
+    assert world.snapshot() == before, older_kernel
+
+
+@pytest.mark.parametrize("number", range(1, 14))
+def test_a_failing_mount_leaves_none(world: World, older_kernel: str, number: int) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    paths = [f"/five/{number}" for number in range(5)]
+    killer = fail("mount", number)
+    done = call(world, "prestart", *mount(world, *paths, options=",ro"), stdin=state(world), before=killer)
+    assert (done.returncode, done.stderr.count("\n")) == (71, 1), older_kernel
+    assert f"--mount {(number + 2) // 3}: mount " in done.stderr
+    assert "Input/output error" in done.stderr
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+@pytest.mark.parametrize("then", ["poststop", "prestart"])
+def test_killed_between_two_calls_the_next_run_undoes_it(world: World, number: int, then: str) -> None:
+    """After each mount(2) comes chdir(2): the first one after a bind stands before its ids are recorded."""
+    kernels.play("before 5.12")
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    killer = fail("chdir", number, "signal=KILL")
+    wanted = mount(world, "/k/a", "/k/b", "/k/c", options=",ro")
+    assert call(world, "prestart", *wanted, stdin=state(world), before=killer).returncode == -9
+    assert mounted(world) != []
+    if then == "prestart":
+        done = call(world, "prestart", *wanted, stdin=state(world))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert mounted(world) == ["/k/a", "/k/b", "/k/c"]
+        assert ["ro" in mounting.line(f"{world.rootfs}/k/{name}").options for name in "abc"] == [True] * 3
+    done = call(world, "poststop", stdin=state(world, status="stopped"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize(("call_name", "error"), [("open_tree", "EPERM"), ("mount_setattr", "ENOSYS")])
+def test_one_call_that_fails_is_no_reason_for_the_old_way(
+    world: World, call_name: str, error: str, number: int
+) -> None:
+    """The first call of each is the question whether it is there."""
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    killer = fail(call_name, number, f"error={error}")
+    done = call(world, "prestart", *mount(world, "/a", "/b", options=",ro"), stdin=state(world), before=killer)
+    assert done.returncode == 71
+    assert f": {call_name} {world.source}: " in done.stderr
+    assert world.snapshot() == before
+
+
+def test_what_an_older_kernel_cannot_do_is_said(world: World, older_kernel: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    mapped = f"src={world.source},dst=/a,idmap=uids=0-1000-1;gids=0-1000-1"
+    done = call(world, "prestart", "--mount", mapped, stdin=state(world))
+    assert (done.returncode, done.stderr) == (
+        69,
+        "oci-bind-hook: c1 prestart: --mount 1: this kernel cannot map the owners of a mount\n",
+    ), older_kernel
+    assert world.snapshot() == before
