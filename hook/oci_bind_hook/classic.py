@@ -76,7 +76,7 @@ class ClassicSource(Source):
             os.close(fd)
         propagate(root, self.request.propagation, proc)
         self._check(mounts)
-        os.close(root)
+        self.fd = root
 
     def _open_here(self) -> int:
         """The same object by a mount of the namespace we are in: mount(2) takes no other. OSError."""

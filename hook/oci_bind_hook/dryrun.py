@@ -121,6 +121,8 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
         is_elsewhere = _place(report, place, bundle)
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
     requests = _requests(report, bundle, options)
+    if bundle.config.root_readonly and report.namespace == "runtime":
+        requests.insert(0, plan.read_only_root(bundle.rootfs))
     sources = open_sources(requests, bundle.path, namespace)
     rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
     recorded = _recorded(options, report, place, proc)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .planner import Bind, Plan
     from .proc import MountInfo
     from .rootfs import MountPoint, Target
+    from .source import Source
     from .statefile import Identity, MadeRecord, MountRecord, Record
 
 
@@ -108,7 +109,9 @@ def _attach(plan: Plan, bind: Bind, fd: int) -> None:
         if bind.source.is_detached:
             bind.source.attach(fd)
         else:
-            bind.source.attach(_relocate(plan, bind.target, fd))
+            bind.source.attach(_relocate(plan, bind, fd))
+            if bind.request.is_root:
+                plan.rootfs.lay(bind.source.fd)
     except OSError as reason:
         hint = {
             errno.ENOSPC: "the limit /proc/sys/fs/mount-max is reached",
@@ -118,21 +121,30 @@ def _attach(plan: Plan, bind: Bind, fd: int) -> None:
         raise KernelError(bind.source.call, bind.target.path, reason, where=where, hint=hint) from reason
 
 
-def _relocate(plan: Plan, target: Target, fd: int) -> int:
+def _relocate(plan: Plan, bind: Bind, fd: int) -> int:
     """The mount point as it is now, where it was planned in a source that became another mount by being attached.
 
     OSError where something else has taken its place.
     """
-    under = next((bind.source for bind in plan.binds if bind.cover and bind.cover is target.anchor.cover), None)
+    assert bind.target is not None
+    under = _under(plan, bind, bind.target)
     if under is None:
         return fd
-    found = plan.rootfs.find(target.path, across=True)
-    known = target.last.stat
-    if found is None or known is None or (found.stat.dev, found.stat.ino) != (known.dev, known.ino):
+    found, known = plan.rootfs.find(bind.target.path, across=True), linux.statx(fd)
+    if found is None or (found.stat.dev, found.stat.ino) != (known.dev, known.ino):
         raise OSError(errno.ESTALE, "it was replaced at this moment")
     if all(found.stat.mnt_id != mount["id"] for mount in under.attached):
         raise OSError(errno.ESTALE, "the mount that it stands in was moved at this moment")
     return found.fd
+
+
+def _under(plan: Plan, bind: Bind, target: Target) -> Source | None:
+    """The source of this plan in which a target stands, if it stands in one."""
+    cover = target.anchor.cover
+    for other in plan.to_mount:
+        if other is not bind and (other.request.is_root if cover is None else other.cover is cover):
+            return other.source
+    return None
 
 
 def identity_of(stat: linux.Stat | None, *, is_overlay: bool) -> Identity | None:
@@ -157,7 +169,7 @@ def propagation_of(mount: MountRecord) -> str:
 
 def _at(record: Record, mount: MountRecord) -> str:
     """Where mountinfo has a mount, if nobody has renamed anything."""
-    return record["rootfs"]["path"] + mount["resolved"]
+    return (record["rootfs"]["path"] + mount["resolved"]).rstrip("/")
 
 
 def _is_done(record: Record, mount: MountRecord, table: Sequence[MountInfo], proc: Proc) -> bool:
@@ -205,6 +217,7 @@ def undo(
     what was left standing because it is no longer what we made. LeftoverError when something resists.
     """
     problems: list[str] = []
+    was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
     if here:
         for mount in reversed(list(record["mounts"])):
             try:
@@ -221,6 +234,8 @@ def undo(
         record["mounts"] = []
     remarks: list[str] = []
     resisting: list[str] = []
+    if rootfs is not None and was_laid:
+        rootfs.lift()
     for made in [] if record["mounts"] else reversed(list(record["made"])):
         if any(path.startswith(made["path"] + "/") for path in resisting):
             continue

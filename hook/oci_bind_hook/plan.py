@@ -63,6 +63,13 @@ def requests(
     return found
 
 
+def read_only_root(rootfs: str) -> Request:
+    """The bind of the rootfs on itself that makes ``root.readonly`` true where no runtime does so."""
+    request = Request("config.json#/root", "config.json: /root", rootfs, "/", ("rbind", "ro"))
+    request.is_root = True
+    return request
+
+
 def _from_argument(text: str, number: int, config: Config) -> Request:
     place = f"--mount {number}"
     return _completed(parse_mount(text, place, place), config)

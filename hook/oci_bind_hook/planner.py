@@ -101,7 +101,10 @@ class Planner:
                 bind = Bind(request, next(rest))
                 self.plan.binds.append(bind)
                 try:
-                    self._resolve(bind)
+                    if request.is_root:
+                        self._resolve_root(bind)
+                    else:
+                        self._resolve(bind)
                 except HookError as problem:
                     problem.where = problem.where or request.at("destination")
                     bind.problem = problem
@@ -146,6 +149,18 @@ class Planner:
         cover = bind.cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+
+    def _resolve_root(self, bind: Bind) -> None:
+        """Lays the read-only root over the rootfs: from now on all destinations are resolved there."""
+        target = bind.target = self.rootfs.resolve("/")
+        if bind.request.as_mount() in self.recorded:
+            bind.action = "present"
+            self.rootfs.unlock = not self.namespace.is_locked_by_host(self.rootfs.stat)
+            return
+        if bind.source.error:
+            raise bind.source.error
+        self._check_leak(bind, target)
+        self.rootfs.lay(bind.source.fd)
 
     def _why_skipped(self, bind: Bind) -> str:
         """Why a bind is not wanted after all, "" if it is."""

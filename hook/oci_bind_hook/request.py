@@ -75,8 +75,9 @@ class Request:
     """One mount that is asked for.
 
     ``origin`` tells by whom (``config.json#/mounts/3``, ``--mount 1``). ``type`` is "bind", or the file system type of
-    a mount that only the runtime makes. ``top`` are the attributes of the mount itself, ``deep`` those of all mounts
-    below it too. ``options`` is the same in OCI words, in a fixed order, so that equal requests compare equal.
+    a mount that only the runtime makes. ``is_root`` tells that it binds the rootfs on itself. ``top`` are the
+    attributes of the mount itself, ``deep`` those of all mounts below it too. ``options`` is the same in OCI words, in
+    a fixed order, so that equal requests compare equal.
     With ``is_strict`` RequestError is raised for a word that is unknown, without effect or against an earlier one;
     else the last word wins, as in runc, and there is a warning.
     """
@@ -106,6 +107,7 @@ class Request:
         self.optional = False
         self.when_exists: str | None = None
         self.is_glob = False
+        self.is_root = False
         self.allowed_sources: Sequence[str] | None = None
         self.warnings: list[str] = []
         self._is_strict = is_strict

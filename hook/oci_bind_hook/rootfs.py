@@ -177,6 +177,26 @@ class Rootfs:
         """Whether device and inode numbers may change from one look to the next, as overlayfs's do."""
         return linux.fstatfs_type(self.fd) == linux.OVERLAYFS_SUPER_MAGIC
 
+    def lay(self, fd: int) -> None:
+        """From now on the root is ``fd``, of another mount of the same folder, perhaps a read-only one.
+
+        What has to be made below is made in the mount that was the root before.
+        """
+        self._writable = self.fd if self._writable is None else self._writable
+        self.unlock = True
+        self.fd, self.stat = fd, linux.statx(fd)
+
+    def lift(self) -> None:
+        """Finds the root again after a mount that was laid over it has gone. It stays what it is if it has moved."""
+        try:
+            fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return
+        if os.path.samestat(os.fstat(fd), os.fstat(self.fd)):
+            self.fd, self.stat = fd, linux.statx(fd)
+        else:
+            os.close(fd)
+
     # -- the walk ------------------------------------------------------------------------------------------------
 
     def resolve(self, destination: str) -> Target:
@@ -408,13 +428,13 @@ class Rootfs:
         return fd
 
     def _unlocked(self, folder: int, names: Sequence[str]) -> int:
-        """The same ``folder`` through a detached copy of the rootfs's own mount that is not read-only.
+        """The same ``folder`` through the mount below, or a detached copy of the rootfs's own that is not read-only.
 
         crun before 1.26 makes the root read-only before createContainer. For the container it stays so.
         """
-        if not linux.has_mount_api():
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if self._writable is None:
+            if not linux.has_mount_api():
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
             self._writable = linux.open_tree(self.fd, clone=True)
             linux.mount_setattr(self._writable, recursive=False, attr_clr=linux.MOUNT_ATTR_RDONLY)
         fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._writable)

@@ -116,6 +116,8 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     requests = expand(plan.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
+    if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
+        requests.insert(0, plan.read_only_root(bundle.rootfs))
     folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
     if folder is None:
         log.info("no bind is asked for")

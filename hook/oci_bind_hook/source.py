@@ -34,8 +34,8 @@ class Source:
     it. ``submounts`` are the mounts below it, relative path and line of mountinfo; ``visible`` are those among them
     that no other mount hides. ``attached`` is how the mounts it becomes are found again, the top first.
 
-    ``is_detached`` tells that ``clone`` turns ``fd`` into the mount that will be attached. Else that mount is only
-    made by attaching it, and its ids are not known before. ``call`` is the system call that attaches.
+    ``is_detached`` tells that ``clone`` turns ``fd`` into the mount that will be attached. Else that mount is made by
+    attaching it: only then its ids are known, and ``fd`` is its root. ``call`` is the system call that attaches.
     """
 
     is_detached = True

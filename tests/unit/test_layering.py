@@ -49,7 +49,7 @@ MAY = {
     "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
         ".attached .errors .linux .proc .rootfs .trees errno os stat",
-        types=".planner .proc .rootfs .statefile collections.abc",
+        types=".planner .proc .rootfs .source .statefile collections.abc",
     ),
     "stage": May(".errors .proc os", types=".bundle .proc .spec .statefile"),
     "run": May(

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``root.readonly`` where no runtime sees to it: in the namespace that the hook was started in, as for a chroot."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+import kernels
+import mounting
+import support
+from world import call, fail, mount, mounted, state
+
+if TYPE_CHECKING:
+    from world import World
+
+WRITE = "touch /new || echo root; touch /data/new || echo data; touch /kept/new || echo kept; cat /etc/one-file"
+
+
+def bundle(world: World) -> list[str]:
+    """A bundle with a read-only root, and what is bound into it."""
+    support.bundle(world.path / "bundle", ["true"], readonly=True)
+    return [*mount(world, "/data", "/climb/deep/er"), "--mount", f"src={world.file},dst=/etc/one-file,ro"]
+
+
+def in_chroot(world: World, script: str) -> list[str]:
+    """What a process below the rootfs prints."""
+    command = ["chroot", world.rootfs, "/bin/sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def undo(world: World) -> None:
+    done = call(world, "poststop", stdin=state(world, status="stopped"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("kernel")
+def test_the_root_is_read_only_and_what_is_bound_is_not(world: World) -> None:
+    wanted = bundle(world)
+    mounting.tmpfs(f"{world.rootfs}/kept")
+    before = world.snapshot()
+    done = call(world, "prestart", *wanted, stdin=state(world))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert in_chroot(world, WRITE) == ["root", "one file"]
+    for name in (world.source / "new", f"{world.rootfs}/kept/new"):
+        os.unlink(name)
+    record = json.loads((world.state / "c1.json").read_text())
+    assert [(one["origin"], one["resolved"]) for one in record["mounts"]] == [
+        ("config.json#/root", "/"),
+        ("--mount 1", "/data"),
+        ("--mount 2", "/real/deep/er"),
+        ("--mount 3", "/etc/one-file"),
+    ]
+    undo(world)
+    assert world.snapshot() == before
+
+
+@pytest.mark.usefixtures("kernel")
+def test_it_is_so_without_any_bind(world: World) -> None:
+    bundle(world)
+    before = world.snapshot()
+    assert call(world, "prestart", stdin=state(world)).returncode == 0
+    assert in_chroot(world, "touch /new || echo root") == ["root"]
+    undo(world)
+    assert world.snapshot() == before
+
+
+def test_a_later_call_adds_to_it(world: World) -> None:
+    wanted = bundle(world)
+    before = world.snapshot()
+    for more in ([], mount(world, "/later/one")):
+        assert call(world, "prestart", *wanted, *more, stdin=state(world)).returncode == 0
+    assert mounted(world) == ["/data", "/etc/one-file", "/later/one", "/real/deep/er"]
+    assert in_chroot(world, "touch /new || touch /later/new || echo root") == ["root"]
+    undo(world)
+    assert world.snapshot() == before
+
+
+def test_a_root_that_somebody_else_made_read_only_is_not_written(world: World) -> None:
+    wanted = bundle(world)
+    mounting.bind(world.rootfs, world.rootfs)
+    mounting.remount(world.rootfs, mounting.MS_RDONLY)
+    before = world.snapshot()
+    for _ in range(2):
+        done = call(world, "prestart", *wanted, stdin=state(world))
+        assert done.returncode == 71
+        assert "--mount 2: mkdirat /real/deep: Read-only file system" in done.stderr
+        assert world.snapshot() == before
+    assert call(world, "prestart", *mount(world, "/data"), stdin=state(world)).returncode == 0
+    assert call(world, "prestart", *wanted, stdin=state(world)).returncode == 71
+    assert mounted(world) == ["/data"]
+    undo(world)
+    assert world.snapshot() == before
+
+
+FAULTS = [("open_tree", 2), ("mount_setattr", 2), ("mkdirat", 2), *(("move_mount", number) for number in range(2, 6))]
+
+
+@pytest.mark.parametrize("how", ["error=EIO", "signal=KILL"])
+@pytest.mark.parametrize(("call_name", "number"), [*FAULTS, ("fsync", 1), ("fsync", 2), ("fsync", 3)])
+def test_a_run_that_is_stopped_anywhere_leaves_nothing(world: World, call_name: str, number: int, how: str) -> None:
+    wanted = bundle(world)
+    before = world.snapshot()
+    done = call(world, "prestart", *wanted, stdin=state(world), before=fail(call_name, number, how))
+    assert done.returncode in ((-9,) if "KILL" in how else (71, 74)), done.stderr
+    if "KILL" in how:
+        undo(world)
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+@pytest.mark.parametrize("how", ["error=EIO", "signal=KILL"])
+def test_nor_does_one_on_an_older_kernel(world: World, number: int, how: str) -> None:
+    kernels.play("before 5.12")
+    wanted = bundle(world)
+    before = world.snapshot()
+    injected = fail("mount" if "EIO" in how else "chdir", number, how)
+    done = call(world, "prestart", *wanted, stdin=state(world), before=injected)
+    if number < 10:
+        assert done.returncode in ((-9,) if "KILL" in how else (71,)), done.stderr
+    if done.returncode in (0, -9):
+        undo(world)
+    assert world.snapshot() == before
+
+
+def test_a_dry_run_tells_it(world: World) -> None:
+    wanted = bundle(world)
+    before = world.snapshot()
+    done = call(world, "prestart", "--dry-run", "--format", "json", *wanted, stdin=state(world))
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)["mounts"][0]
+    assert (first["origin"], first["resolved"], first["action"]) == ("config.json#/root", "/", "mount")
+    assert first["attributes"][0] == "ro"
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_with_a_namespace_it_is_the_runtimes_work(world: World, runtime: str) -> None:
+    log = world.path / "log"
+    made = world.bundle("true", "createRuntime", *mount(world, "/data"), "--log", str(log), readonly=True)
+    assert support.run_container(runtime, made, "c1").returncode == 0
+    assert "bound" in log.read_text()
+    assert "#/root" not in log.read_text()
