@@ -222,7 +222,8 @@ def changes(trace: Path, program: str) -> list[str]:
     for line in lines[start:]:
         name = re.match(r"(?:\d+ +)?(\w+)\(", line)
         is_change = name is not None and (name[1] in CHANGES or (name[1].startswith("open") and WRITES.search(line)))
-        if is_change and '"/dev/null"' not in line:
+        # Nothing is at the fd -1: with it the kernel is asked whether it has a call at all.
+        if is_change and '"/dev/null"' not in line and '(-1, ""' not in line:
             found.append(line)
     return found
 
