@@ -120,6 +120,24 @@ def test_a_mount_point_in_a_source_that_was_swapped_is_refused(bench: Bench) -> 
 
 
 @OLDER
+def test_nor_is_one_in_another_mount_that_has_the_same_file(bench: Bench) -> None:
+    plan = bench.plan(request(bench.source, "/mnt"), request(bench.file, "/mnt/word"))
+    os.rename(bench.inside("/mnt"), bench.inside("/old"))
+    os.mkdir(bench.inside("/mnt"))
+    os.link(f"{bench.source}/word", bench.inside("/mnt/word"))
+    with pytest.raises(KernelError, match="mount /mnt/word: the mount that it stands in was moved at this moment"):
+        bench.attach(plan)
+    assert mount_points(bench.rootfs) == []
+
+
+@OLDER
+def test_ids_are_recorded_as_soon_as_they_are_known(bench: Bench) -> None:
+    bench.mount(*(request(bench.source, f"/new/{number}") for number in range(3)))
+    known = [[one["attached"][0]["id"] is not None for one in record["mounts"]] for record in bench.saved]
+    assert known == [[False] * 3] * 2 + [[True, False, False], [True, True, False], [True] * 3, [True] * 3]
+
+
+@OLDER
 def test_the_source_stays_what_it_was(bench: Bench, volume: str) -> None:
     remount(volume, MS_NODEV | MS_NOSUID)
     propagate(volume, MS_SHARED)
@@ -251,3 +269,21 @@ def proc(bench: Bench) -> str:
     os.mkdir(f"{bench.path}/proc")
     mount("proc", f"{bench.path}/proc", "proc")
     return "/proc"
+
+
+@OLDER
+@pytest.mark.parametrize("first", [True, False])
+def test_of_the_copies_on_a_shared_mount_the_right_one_is_known(bench: Bench, *, first: bool) -> None:
+    """Each peer of the mount point's mount gets a copy; ours alone is changed, recorded and taken down."""
+    one, two = bench.inside("/shared"), f"{bench.path}/peer"
+    os.mkdir(one)
+    os.mkdir(two)
+    made_first, bound = (one, two) if first else (two, one)
+    propagate(tmpfs(made_first), MS_SHARED)
+    os.mkdir(f"{made_first}/here")
+    bind(made_first, bound)
+    bench.kind = "runtime"
+    record = bench.mount(request(bench.source, "/shared/here", "ro"))
+    assert "ro" in line(bench.inside("/shared/here")).options
+    assert bench.undo(record) == []
+    assert mount_points(bench.path).count("/peer/here") == 0
