@@ -287,3 +287,16 @@ def test_of_the_copies_on_a_shared_mount_the_right_one_is_known(bench: Bench, *,
     assert "ro" in line(bench.inside("/shared/here")).options
     assert bench.undo(record) == []
     assert mount_points(bench.path).count("/peer/here") == 0
+
+
+def test_what_nothing_tells_from_others_is_left_standing(bench: Bench) -> None:
+    """On overlayfs numbers mean nothing, and before Linux 4.11 there is no time of birth either."""
+    kernels.play("before 4.11")
+    for name in ("lower", "upper", "work"):
+        os.mkdir(f"{bench.path}/{name}")
+    data = f"lowerdir={bench.path}/lower,upperdir={bench.path}/upper,workdir={bench.path}/work"
+    mount("overlay", bench.rootfs, "overlay", data=data)
+    record = bench.mount(request(bench.source, "/new/folder"))
+    why = "is left standing: this file system tells nothing by which it could be known again"
+    assert bench.undo(record) == [f"/new/folder {why}", f"/new {why}"]
+    assert mount_points(bench.rootfs) == []
