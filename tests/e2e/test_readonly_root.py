@@ -136,6 +136,9 @@ def test_a_dry_run_tells_it(world: World) -> None:
     first = json.loads(done.stdout)["mounts"][0]
     assert (first["origin"], first["resolved"], first["action"]) == ("config.json#/root", "/", "mount")
     assert first["attributes"][0] == "ro"
+    # For a container with a namespace of its own it is not the hook's work.
+    done = call(world, "--dry-run", "--format=json", f"--bundle={world.path}/bundle", *wanted, stdin="")
+    assert [one["origin"] for one in json.loads(done.stdout)["mounts"]] == ["--mount 1", "--mount 2", "--mount 3"]
     assert world.snapshot() == before
 
 
