@@ -40,7 +40,7 @@ MAY = {
     "bundle": May(".errors .spec os"),
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
-    "idmap": May(".errors .linux os", types=".proc .request .spec"),
+    "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
     "trees": May(".errors .idmap .linux .proc errno os stat", lazy="glob", types=".request .statefile collections.abc"),
     "planner": May(".errors .proc .rootfs .trees os", types=".request .statefile collections.abc"),
     "mounts": May(
