@@ -478,6 +478,21 @@ class Found:
 
 
 def _create(parent: int, name: str, *, directory: bool) -> None:
+    try:
+        _create_as_we_are(parent, name, directory=directory)
+    except OSError as reason:
+        if reason.errno != errno.EOVERFLOW:
+            raise
+        # The file system belongs to the container's user namespace, and has no number for whom we are.
+        owner = os.fstat(parent)
+        linux.set_fs_ids(owner.st_uid, owner.st_gid)
+        try:
+            _create_as_we_are(parent, name, directory=directory)
+        finally:
+            linux.set_fs_ids(os.geteuid(), os.getegid())
+
+
+def _create_as_we_are(parent: int, name: str, *, directory: bool) -> None:
     if directory:
         os.mkdir(name, 0o755, dir_fd=parent)
     else:
