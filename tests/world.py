@@ -32,11 +32,11 @@ class World:
 
     def hook(self, *arguments: str, env: Sequence[str] = ("PATH=/usr/bin:/bin",)) -> dict[str, Any]:
         """The entry of config.json's hooks that calls the launcher."""
-        return {
-            "path": self.launcher,
-            "args": ["oci-bind-hook", *arguments, "--root", str(self.state)],
-            "env": list(env),
-        }
+        args = ["oci-bind-hook", *arguments, *self.root_option()]
+        return {"path": self.launcher, "args": args, "env": list(env)}
+
+    def root_option(self) -> list[str]:
+        return ["--root", str(self.state)]
 
     def bundle(self, script: str, stage: str, *arguments: str, named: bool = True, **members: Any) -> str:
         """The bundle of a container that runs ``script``, with the hook at ``stage`` and at poststop."""
@@ -50,7 +50,7 @@ class World:
         return {
             "rootfs": support.tree(self.rootfs),
             "source": support.tree(self.source),
-            "state": os.listdir(self.state),
+            "state": os.listdir(self.state) if self.state.exists() else [],
             "mounts": support.mounts(),
         }
 

@@ -46,10 +46,10 @@ MAY = {
     "mounts": May(
         ".errors .linux .proc .rootfs .trees errno os stat", types=".planner .rootfs .statefile collections.abc"
     ),
-    "stage": May(".errors .proc os", types=".bundle .proc .spec .statefile"),
+    "stage": May(".errors .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
         ".bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
-        types=".log .planner .statefile typing",
+        types=".log .planner .rootfs .statefile typing",
     ),
     "dryrun": May(
         ".bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
