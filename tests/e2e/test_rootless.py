@@ -298,3 +298,39 @@ def test_a_source_with_locked_mounts_below_needs_rbind(world: Rootless, runtime:
     )
     bundle = world.bundle("cat /data/word", "createContainer", "--mount", f"src={world.source},dst=/data")
     assert run(runtime, bundle) == (0, "hello from the host\n", "")
+
+
+# -- an engine that makes a user namespace for itself ------------------------------------------------------------------
+
+
+@RUNTIMES
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
+@pytest.mark.parametrize("stage", ["prestart", "createRuntime", "createContainer"])
+def test_where_the_runtime_is_root_in_a_user_namespace(world: Rootless, runtime: str, stage: str, nested: bool) -> None:
+    """As under rootless podman: poststop is called there too, and sees the same numbers as the other stages."""
+    ids = [{"containerID": 0, "hostID": 0, "size": 1}] if nested else None
+    options = []
+    if nested and stage == "createContainer":
+        # Two user namespaces deep nobody can tell who they are on the machine.
+        own = world.path / "own"
+        own.mkdir(0o700)
+        give(own)
+        options = ["--root", str(own)]
+    bundle = world.bundle(
+        "cat /new/place/word",
+        stage,
+        *mount(world, "/new/place"),
+        *options,
+        namespaces=(*support.NAMESPACES, *(["user"] if nested else [])),
+        linux={"cgroupsPath": None, "uidMappings": ids, "gidMappings": ids},
+    )
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime, UID) as namespace:
+        engine = (*support.as_user(UID), "unshare", "--map-root-user", "--mount")
+        done = namespace.run(*engine, runtime, "--root", namespace.root, "run", "--bundle", bundle, "c1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello from the host\n", "")
+    if options:
+        assert os.listdir(world.path / "own") == []
+    else:
+        assert world.state.stat().st_uid == UID
+    assert world.snapshot() == before
