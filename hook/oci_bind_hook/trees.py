@@ -12,6 +12,7 @@ import os
 import stat as modes
 
 from . import linux
+from .allowed import check_pattern, open_allowed
 from .errors import EscapeError, HookError, KernelError, LeftoverError, MissingError, UnavailableError
 from .idmap import check_power, user_namespace
 from .proc import MountInfo, Namespace, Proc, below_mount, mount_by_id
@@ -71,7 +72,10 @@ class Source:
         self.info: MountInfo | None = None
         self.is_missing = False
         try:
-            self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+            self.fd = open_allowed(self.path, request, lambda fd: _real_path(fd, namespace.proc))
+        except EscapeError as refusal:
+            self.error = refusal
+            return
         except OSError as reason:
             self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
             self.error = MissingError(
@@ -82,28 +86,10 @@ class Source:
         self.stat = linux.statx(self.fd)
         self._namespace = namespace
         self._locate()
-        if request.allowed_sources is not None:
-            self._check_allowed(request.allowed_sources)
 
     @property
     def is_folder(self) -> bool:
         return modes.S_ISDIR(self.stat.mode)
-
-    def _check_allowed(self, prefixes: Sequence[str]) -> None:
-        """What an annotation names must lie below a folder that the administrator allows, links followed."""
-        real = _real_path(self.fd, self._namespace.proc)
-        for prefix in prefixes:
-            try:
-                fd = os.open(prefix, os.O_PATH | os.O_CLOEXEC)
-            except OSError:
-                continue
-            allowed = _real_path(fd, self._namespace.proc)
-            os.close(fd)
-            if real == allowed or real.startswith(allowed.rstrip("/") + "/"):
-                return
-        self.error = EscapeError(
-            f"the source {self.path} is {real}, which no --allow-source allows", where=self.request.at("source")
-        )
 
     def _locate(self) -> None:
         table = self._namespace.started_in()
@@ -274,7 +260,7 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
     """The requests, with one for each match instead of one with a pattern, glob(7), in the order of their names.
 
     Each match goes below the destination under its own name. MissingError where nothing matches, RequestError for a
-    match that is not UTF-8.
+    match that is not UTF-8, EscapeError for a pattern that may not be looked for.
     """
     expanded: list[Request] = []
     for request in requests:
@@ -283,6 +269,7 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
             continue
         import glob
 
+        check_pattern(request)
         matches = sorted(glob.glob(os.path.join(bundle, request.source)))
         if not matches and not request.optional:
             where = request.at("source")

@@ -41,7 +41,10 @@ MAY = {
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
     "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
-    "trees": May(".errors .idmap .linux .proc errno os stat", lazy="glob", types=".request .statefile collections.abc"),
+    "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
+    "trees": May(
+        ".allowed .errors .idmap .linux .proc errno os stat", lazy="glob", types=".request .statefile collections.abc"
+    ),
     "planner": May(".errors .proc .rootfs .trees os", types=".request .statefile collections.abc"),
     "mounts": May(
         ".errors .linux .proc .rootfs .trees errno os stat", types=".planner .rootfs .statefile collections.abc"
