@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from .request import Request
 
 
-def open_allowed(path: str, request: Request, real_path: Callable[[int], str]) -> int:
-    """The object at ``path``, the source of a request, held by fd; ``real_path`` tells where an fd leads.
+def open_allowed(request: Request, folders: Sequence[str], real_path: Callable[[int], str]) -> int:
+    """The source of a request, held by fd, if it is below one of ``folders``; ``real_path`` tells where an fd leads.
 
-    OSError for what is not there, EscapeError for what is not in an allowed folder, be it there or not.
+    OSError for what is not there, EscapeError for what is not below them, be it there or not.
     """
-    folders = request.allowed_sources
-    if folders is None:
-        return os.open(path, os.O_PATH | os.O_CLOEXEC)
+    path = request.source
     if not _is_named_below(path, folders):
         raise _refused(request)
     try:
@@ -40,11 +38,8 @@ def open_allowed(path: str, request: Request, real_path: Callable[[int], str]) -
     return fd
 
 
-def check_pattern(request: Request) -> None:
-    """EscapeError where a pattern, glob(7), names anything outside the allowed folders, or would look there."""
-    folders = request.allowed_sources
-    if folders is None:
-        return
+def check_pattern(request: Request, folders: Sequence[str]) -> None:
+    """EscapeError where a pattern, glob(7), names anything that is not below ``folders``, or would look elsewhere."""
     import glob
 
     written = [glob.escape(folder) for folder in folders]

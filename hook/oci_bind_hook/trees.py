@@ -12,7 +12,6 @@ import os
 import stat as modes
 
 from . import linux
-from .allowed import check_pattern, open_allowed
 from .errors import EscapeError, HookError, KernelError, LeftoverError, MissingError, UnavailableError
 from .idmap import check_power, user_namespace
 from .proc import MountInfo, Namespace, Proc, below_mount, mount_by_id
@@ -72,7 +71,7 @@ class Source:
         self.info: MountInfo | None = None
         self.is_missing = False
         try:
-            self.fd = open_allowed(self.path, request, lambda fd: _real_path(fd, namespace.proc))
+            self.fd = self._open(namespace.proc)
         except EscapeError as refusal:
             self.error = refusal
             return
@@ -86,6 +85,13 @@ class Source:
         self.stat = linux.statx(self.fd)
         self._namespace = namespace
         self._locate()
+
+    def _open(self, proc: Proc) -> int:
+        if self.request.allowed_sources is None:
+            return os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+        from .allowed import open_allowed
+
+        return open_allowed(self.request, self.request.allowed_sources, lambda fd: _real_path(fd, proc))
 
     @property
     def is_folder(self) -> bool:
@@ -269,7 +275,10 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
             continue
         import glob
 
-        check_pattern(request)
+        if request.allowed_sources is not None:
+            from .allowed import check_pattern
+
+            check_pattern(request, request.allowed_sources)
         matches = sorted(glob.glob(os.path.join(bundle, request.source)))
         if not matches and not request.optional:
             where = request.at("source")

@@ -43,7 +43,7 @@ MAY = {
     "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
     "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "trees": May(
-        ".allowed .errors .idmap .linux .proc errno os stat", lazy="glob", types=".request .statefile collections.abc"
+        ".errors .idmap .linux .proc errno os stat", lazy=".allowed glob", types=".request .statefile collections.abc"
     ),
     "planner": May(".errors .proc .rootfs .trees os", types=".request .statefile collections.abc"),
     "mounts": May(
