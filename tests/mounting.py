@@ -107,6 +107,25 @@ def table() -> list[MountInfo]:
     return parse_mountinfo("\n".join(support.mounts()))
 
 
+def show(*paths: str) -> None:
+    """Lets everybody come to ``paths``, here: a folder above them that is closed makes room for an open one.
+
+    That shows nothing but the paths themselves.
+    """
+    held = {path: os.open(path, os.O_PATH) for path in paths}
+    for path in paths:
+        names = path.split("/")
+        for above in ("/".join(names[:depth]) for depth in range(2, len(names))):
+            if os.path.isdir(above) and not os.stat(above).st_mode & 1:
+                tmpfs(above, "mode=755")
+    for path, fd in held.items():
+        # The tmpfs of another path may be above this one, too.
+        if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(fd)):
+            os.makedirs(path)
+            bind(f"/proc/self/fd/{fd}", path, recursive=True)
+        os.close(fd)
+
+
 def mount_points(below: str) -> list[str]:
     """Where mounts stand below a folder, as paths relative to it, sorted; twice where two are stacked."""
     return sorted(info.mount_point[len(below) :] for info in table() if info.mount_point.startswith(below + "/"))

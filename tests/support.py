@@ -78,7 +78,7 @@ def bundle(
 
     ``rootfs`` is one that exists already; without it a busybox rootfs is made in the bundle, unless one is there.
     ``mounts`` come after /proc and a tmpfs on /dev. A ``user`` namespace maps every id to itself, unless ``linux``,
-    which is laid over that member of config.json, says otherwise.
+    which is laid over that member of config.json, says otherwise; what is None there is left out.
     """
     folder = os.fspath(path)
     os.makedirs(folder, exist_ok=True)
@@ -105,14 +105,15 @@ def bundle(
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
             *mounts,
         ],
-        "linux": {
-            # Of its own: a runtime kills all that is in the cgroup of a container which it deletes.
-            "cgroupsPath": f"/oci-bind-hook-{uuid.uuid4().hex}",
-            "namespaces": [{"type": kind} for kind in namespaces],
-            **({"uidMappings": identity, "gidMappings": identity} if "user" in namespaces else {}),
-            **(linux or {}),
-        },
     }
+    members = {
+        # Of its own: a runtime kills all that is in the cgroup of a container which it deletes.
+        "cgroupsPath": f"/oci-bind-hook-{uuid.uuid4().hex}",
+        "namespaces": [{"type": kind} for kind in namespaces],
+        **({"uidMappings": identity, "gidMappings": identity} if "user" in namespaces else {}),
+        **(linux or {}),
+    }
+    config["linux"] = {name: value for name, value in members.items() if value is not None}
     if "uts" in namespaces:
         config["hostname"] = "bind"
     if hooks is not None:
@@ -141,6 +142,8 @@ def shell_hook(path: str | os.PathLike[str], script: str) -> dict[str, Any]:
 class RuntimeNamespace:
     """A private mount namespace in which ``runtime`` runs any number of containers; a context manager.
 
+    It is started by the user ``uid``, who need not be known to the machine.
+
     Commands answer with a CompletedProcess whose output is text; a timeout is an error. On leaving, the containers
     that are still there are deleted, and the namespace and the runtime's own state folder go.
     """
@@ -148,11 +151,13 @@ class RuntimeNamespace:
     # crun refuses a machine that has both cgroup versions mounted. `cat` ends with us, however we end.
     HOLD = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; echo; exec cat"
 
-    def __init__(self, runtime: str) -> None:
+    def __init__(self, runtime: str, uid: int = 0) -> None:
         self.runtime = runtime
+        self.uid = uid
 
     def __enter__(self) -> RuntimeNamespace:
         self.root = tempfile.mkdtemp(prefix=f"{self.runtime}-")
+        os.chown(self.root, self.uid, self.uid)
         command = ["unshare", "-m", "--propagation", "private", "sh", "-c", self.HOLD]
         self.holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.holder.stdout is not None
@@ -188,7 +193,7 @@ class RuntimeNamespace:
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the runtime itself."""
-        return self.run(self.runtime, "--root", self.root, *arguments)
+        return self.run(*as_user(self.uid), self.runtime, "--root", self.root, *arguments)
 
     def run_container(self, bundle: str, container: str) -> subprocess.CompletedProcess[str]:
         """Create, start, await and delete; the output is the container's own, and the runtime's errors."""
@@ -226,6 +231,11 @@ class RuntimeNamespace:
             assert time.monotonic() < end, f"{container} does not stop"
             time.sleep(0.02)
         return self.delete(container)
+
+
+def as_user(uid: int) -> tuple[str, ...]:
+    """The command that runs the command after it as an ordinary user; for root none is needed."""
+    return ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups") if uid else ()
 
 
 def run_container(runtime: str, bundle: str, container: str) -> subprocess.CompletedProcess[str]:

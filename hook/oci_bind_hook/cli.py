@@ -34,7 +34,8 @@ told from the state.
                         [,ro][,...]; may be repeated
   --allow-annotations   take binds from annotations of config.json as well,
   --allow-source DIR    for sources below DIR only; may be repeated
-  --root DIR            where the state files are (default: /run/oci-bind-hook)
+  --root DIR            where the state files are (default: /run/oci-bind-hook;
+                        rootless below XDG_RUNTIME_DIR or /run/user/UID)
   --dry-run             print what would be done, and change nothing
   --bundle DIR          with --dry-run: this bundle, without a state on stdin
   --format text|json    with --dry-run: for a person or for a program

@@ -13,7 +13,7 @@ import os
 from . import linux
 from .attached import describe, identity, propagation_flag
 from .errors import KernelError, UnavailableError
-from .idmap import user_namespace
+from .idmap import check_power, user_namespace
 from .source import STATVFS, Source
 
 TYPE_CHECKING = False
@@ -44,11 +44,13 @@ class DetachedSource(Source):
         try:
             tree = linux.open_tree(self.fd, clone=True, recursive=request.recursive)
         except OSError as reason:
+            if reason.errno == errno.EPERM:
+                problem = f"{self.path} cannot be bound without CAP_SYS_ADMIN"
+                hint = "rootless, register for createContainer"
+                raise UnavailableError(problem, where=request.at("source"), hint=hint) from reason
             hint = ""
             if reason.errno == errno.EINVAL:
                 hint = "it is unbindable, or mounts below it are locked and need rbind"
-            elif reason.errno == errno.EPERM:
-                hint = "CAP_SYS_ADMIN is needed"
             raise KernelError("open_tree", self.path, reason, where=request.at("source"), hint=hint) from reason
         os.close(self.fd)
         self.fd = tree
@@ -59,6 +61,7 @@ class DetachedSource(Source):
                 raise self._unmappable(request.idmap) from reason
             hint = ""
             if reason.errno == errno.EPERM and request.idmap is not None:
+                check_power(self.namespace.proc, request.at("options"), reason)
                 hint = "it is id-mapped already, or belongs to another user namespace"
             elif reason.errno == errno.EPERM:
                 hint = "an attribute of the source is locked"

@@ -165,7 +165,7 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
     if place is None or report.id is None or report.bundle is None:
         return []
     try:
-        folder = StateFolder.open(state_folder(options), parse_record, create=False)
+        folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
         record = folder.load(report.id) if folder else None
     except RecordError:
         if os.geteuid() == 0:
@@ -180,10 +180,10 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
 
 def _fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
     report.remove = []
-    folder = StateFolder.open(state_folder(options), parse_record, create=False)
+    folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
     record = folder.load(state.id) if folder else None
     if record is None:
-        report.warnings.append(f"nothing is recorded in {state_folder(options)}")
+        report.warnings.append(f"nothing is recorded in {state_folder(options, proc)}")
         return
     report.rootfs = record["rootfs"]["path"]
     report.namespace = record["namespace"]["kind"]

@@ -2,15 +2,17 @@
 """A user namespace that nobody lives in: it only carries the id map of a mount, mount_setattr(2).
 
 The kernel takes an id map from a user namespace alone, and a user namespace is made by a process alone. So a child
-makes one, waits until its map is written and it is held by fd, and ends.
+makes one, waits until its map is written and it is held by fd, and ends. It has all our fds, locks among them, but
+outlives us by no more than an instant.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from . import linux
-from .errors import KernelError
+from .errors import KernelError, MissingError, RequestError, UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
-    """An fd of a user namespace that maps ids as ``idmap`` says, user_namespaces(7). KernelError with ``where``."""
+    """An fd of a user namespace that maps ids as ``idmap`` says, user_namespaces(7).
+
+    KernelError with ``where``; UnavailableError where only another stage could do it; MissingError and RequestError
+    for a namespace to be joined that is none.
+    """
+    if idmap.namespace is not None:
+        return _joined(idmap.namespace, where)
     assert idmap.uids is not None
     assert idmap.gids is not None
     ready, tell_ready = os.pipe()
@@ -33,7 +41,14 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
     os.close(tell_ready)
     os.close(go_on)
     try:
-        return _map(child, ready, idmap, proc)
+        held = _hold(child, ready, proc)
+        try:
+            for name, mappings in (("gid_map", idmap.gids), ("uid_map", idmap.uids)):
+                _write(held[name], name, mappings, proc, where)
+            return held.pop("ns/user")
+        finally:
+            for fd in held.values():
+                os.close(fd)
     except OSError as reason:
         subject = "a user namespace for an id map"
         raise KernelError("unshare", subject, reason, where=where, hint=_hint(reason)) from reason
@@ -42,6 +57,21 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         os.close(tell_go_on)
         os.close(ready)
         os.waitpid(child, 0)
+
+
+def _joined(path: str, where: str) -> int:
+    """The user namespace that the container joins, as runtimes take it for an id map that says no ids."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as reason:
+        problem = f"the user namespace {path} of the container cannot be opened: {reason.strerror}"
+        raise MissingError(problem, where=where) from reason
+    try:
+        linux.owner_of_user_namespace(fd)
+    except OSError as reason:
+        os.close(fd)
+        raise RequestError(f"{path} is no user namespace to take ids from", where=where) from reason
+    return fd
 
 
 def _live(tell_ready: int, go_on: int) -> None:
@@ -55,7 +85,32 @@ def _live(tell_ready: int, go_on: int) -> None:
         os._exit(0)
 
 
-def _map(child: int, ready: int, idmap: IdMap, proc: Proc) -> int:
+def check_power(proc: Proc, where: str, reason: OSError) -> None:
+    """UnavailableError where the kernel refused an id map because we are not the machine's root."""
+    if proc.in_user_namespace():
+        raise UnavailableError(
+            "ids cannot be mapped from inside a user namespace",
+            where=where,
+            hint="register for createRuntime, with a runtime that root starts",
+        ) from reason
+
+
+def _write(fd: int, name: str, mappings: IdMappings, proc: Proc, where: str) -> None:
+    try:
+        os.write(fd, "".join(f"{inside} {host} {size}\n" for inside, host, size in mappings).encode())
+    except OSError as reason:
+        hint = ""
+        if reason.errno == errno.EPERM:
+            check_power(proc, where, reason)
+            hint = "CAP_SETUID and CAP_SETGID are needed"
+        elif reason.errno == errno.EINVAL:
+            hint = "runs of ids overlap, or there are more than 340"
+        subject = f"{name} of a user namespace for an id map"
+        raise KernelError("write", subject, reason, where=where, hint=hint) from reason
+
+
+def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
+    """The files of the child's user namespace by name, once it has made that. OSError."""
     answer = os.read(ready, 1)
     if answer != b"\0":
         number = answer[0] if answer else 5
@@ -63,28 +118,19 @@ def _map(child: int, ready: int, idmap: IdMap, proc: Proc) -> int:
     pidfd = os.pidfd_open(child)
     try:
         number = proc.pid_of(pidfd)
-        held = [
-            proc.open(f"../{number}/gid_map", os.O_WRONLY),
-            proc.open(f"../{number}/uid_map", os.O_WRONLY),
-            proc.open(f"../{number}/ns/user", os.O_RDONLY),
-        ]
+        held = {
+            "gid_map": proc.open(f"../{number}/gid_map", os.O_WRONLY),
+            "uid_map": proc.open(f"../{number}/uid_map", os.O_WRONLY),
+            "ns/user": proc.open(f"../{number}/ns/user"),
+        }
         # Only if it lives still were these files its own, and not those of another process of the same number.
         if proc.pid_of(pidfd) != number:
             raise ProcessLookupError(3, os.strerror(3))
     finally:
         os.close(pidfd)
-    gid_map, uid_map, namespace = held
-    os.write(gid_map, _lines(idmap.gids or ()))
-    os.write(uid_map, _lines(idmap.uids or ()))
-    os.close(gid_map)
-    os.close(uid_map)
-    return namespace
-
-
-def _lines(mappings: IdMappings) -> bytes:
-    return "".join(f"{inside} {host} {size}\n" for inside, host, size in mappings).encode()
+    return held
 
 
 def _hint(reason: OSError) -> str:
-    hints = {1: "CAP_SETUID, CAP_SETGID and CAP_SYS_ADMIN are needed", 28: "the limit user.max_user_namespaces"}
+    hints = {errno.EPERM: "user namespaces are forbidden here", errno.ENOSPC: "the limit user.max_user_namespaces"}
     return hints.get(reason.errno or 0, "")

@@ -56,6 +56,8 @@ MS_SHARED = 1 << 20
 MS_SLAVE = 1 << 19
 MS_STRICTATIME = 1 << 24
 MS_UNBINDABLE = 1 << 17
+# ioctl_ns(2): _IO(0xb7, 4), and some machines number the direction "none" of an ioctl 1 instead of 0.
+NS_GET_OWNER_UID = 0xB704 | (0x20000000 if os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc")) else 0)
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
@@ -88,6 +90,7 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 def _failed(path: str | bytes | int | None = None) -> NoReturn:
@@ -373,10 +376,24 @@ def enter_mount_namespace(pidfd: int) -> None:
         _failed()
 
 
+def set_fs_ids(uid: int, gid: int) -> None:
+    """Whom the file system takes us for from now on, by setfsgid(2) and setfsuid(2), which never tell if they fail."""
+    _libc.setfsgid(gid)
+    _libc.setfsuid(uid)
+
+
 def unshare_user() -> None:
     """Moves this process into a user namespace of its own, by unshare(2)."""
     if _libc.unshare(CLONE_NEWUSER) < 0:
         _failed()
+
+
+def owner_of_user_namespace(fd: int) -> int:
+    """The uid, as this process sees it, of who made the user namespace ``fd``, by ioctl_ns(2). OSError for no such."""
+    uid = ctypes.c_uint32()
+    if _libc.ioctl(fd, NS_GET_OWNER_UID, ctypes.byref(uid)) < 0:
+        _failed()
+    return uid.value
 
 
 def harden(name: str, *, hide: bool) -> None:

@@ -90,7 +90,7 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
 
 def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: Rootfs) -> None:
     for entry, point in zip(made, points, strict=True):
-        entry["identity"] = identity_of(point.stat, is_overlay=rootfs.is_overlay)
+        entry["identity"] = identity_of(point.stat, rootfs)
 
 
 def _make(rootfs: Rootfs, bind: Bind) -> int:
@@ -147,13 +147,15 @@ def _under(plan: Plan, bind: Bind, target: Target) -> Source | None:
     return None
 
 
-def identity_of(stat: linux.Stat | None, *, is_overlay: bool) -> Identity | None:
+def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
     """How an object that was made is known again. Not by device and inode on overlayfs, where they change."""
     if stat is None:
         return None
+    uid, gid = rootfs.owner_of(stat)
+    is_overlay = rootfs.is_overlay
     return {
-        "uid": stat.uid,
-        "gid": stat.gid,
+        "uid": uid,
+        "gid": gid,
         "born": stat.born,
         "dev": None if is_overlay else stat.dev,
         "ino": None if is_overlay else stat.ino,
@@ -197,9 +199,9 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
             if found is None:
                 continue
             found.close()
-            if _difference(record, made, found.stat):
+            if _difference(record, made, found.stat, rootfs):
                 continue
-            made["identity"] = identity_of(found.stat, is_overlay=rootfs.is_overlay)
+            made["identity"] = identity_of(found.stat, rootfs)
         known.append(made)
     record["made"] = known
 
@@ -267,11 +269,11 @@ def _unmake(
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
             raise OSError(errno.EBUSY, "something else is mounted on it")
-        stranger = _difference(record, made, found.stat)
+        stranger = _difference(record, made, found.stat, rootfs)
         if stranger:
             return stranger
         if made["identity"] is None:
-            made["identity"] = identity_of(found.stat, is_overlay=rootfs.is_overlay)
+            made["identity"] = identity_of(found.stat, rootfs)
         if keep(made):
             return ""
         rootfs.remove(found)
@@ -284,7 +286,7 @@ def _unmake(
     return ""
 
 
-def _difference(record: Record, made: MadeRecord, stat: linux.Stat) -> str:
+def _difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootfs) -> str:
     """Why the object that stands there now is not the one that was made; "" if it is."""
     directory = made["kind"] == "directory"
     if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):
@@ -296,7 +298,7 @@ def _difference(record: Record, made: MadeRecord, stat: linux.Stat) -> str:
         if stat.uid != os.geteuid() or stat.born is None or stat.born < record["created"]:
             return "it was there before"
         return ""
-    if (stat.uid, stat.gid) != (known["uid"], known["gid"]):
+    if rootfs.owner_of(stat) != (known["uid"], known["gid"]):
         return "its owner has changed"
     if known["born"] is None and known["ino"] is None:
         return "this file system tells nothing by which it could be known again"

@@ -115,11 +115,15 @@ def _completed(request: Request, config: Config) -> Request:
     """An id map that says no ids means those of the container's user namespace. RequestError if it has none."""
     idmap = request.idmap
     if idmap is not None and idmap.uids is None:
-        if not config.uid_mappings or not config.gid_mappings:
+        joined = config.namespaces.get("user")
+        if joined and not config.uid_mappings and not config.gid_mappings:
+            request.idmap = IdMap(None, None, recursive=idmap.recursive, namespace=joined)
+        elif config.uid_mappings and config.gid_mappings:
+            request.idmap = IdMap(config.uid_mappings, config.gid_mappings, recursive=idmap.recursive)
+        else:
             raise RequestError(
                 "idmap says no ids, and the container has no user namespace to take them from",
                 where=request.at("options"),
                 hint="idmap=uids=0-1000-1;gids=0-1000-1",
             )
-        request.idmap = IdMap(config.uid_mappings, config.gid_mappings, recursive=idmap.recursive)
     return request

@@ -102,6 +102,22 @@ class Proc:
         """Whether user ids are not the machine's own, user_namespaces(7)."""
         return self._read("uid_map").split() != ["0", "0", "4294967295"]
 
+    def is_ours(self) -> bool:
+        """Whether our own user made the user namespace that we are in, as a rootless runtime does. OSError."""
+        fd = self.open("ns/user")
+        try:
+            return linux.owner_of_user_namespace(fd) == os.geteuid()
+        finally:
+            os.close(fd)
+
+    def uid_outside(self, uid: int) -> int:
+        """A user id of ours as the user namespace around ours has it; on the machine itself that changes nothing."""
+        return outside(uid, self._read("uid_map"))
+
+    def owner_outside(self, stat: linux.Stat) -> tuple[int, int]:
+        """The user and group of an object as the user namespace around ours has them."""
+        return self.uid_outside(stat.uid), outside(stat.gid, self._read("gid_map"))
+
     def pid_of(self, pidfd: int) -> int:
         """The pid of a process held by pidfd, as this procfs numbers it; -1 when it is gone, pidfd_open(2)."""
         for line in self._read(f"fdinfo/{pidfd}").splitlines():
@@ -182,6 +198,15 @@ def has_mounts_below(table: Iterable[MountInfo], path: str) -> bool:
     """Whether anything is mounted below ``path``, as in a container's namespace by the time of createContainer."""
     inside = path + "/"
     return any(info.mount_point.startswith(inside) for info in table)
+
+
+def outside(number: int, id_map: str) -> int:
+    """An id by the text of a uid_map or gid_map, user_namespaces(7); one that is not mapped is left as it is."""
+    for line in id_map.splitlines():
+        inside, host, size = map(int, line.split())
+        if inside <= number < inside + size:
+            return host + number - inside
+    return number
 
 
 def boot_id() -> str:

@@ -62,13 +62,17 @@ WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGAT
 class IdMap:
     """How owners of a source are shown: runs of (id in the source, id on the host, how many), for users and groups.
 
-    ``recursive`` maps the mounts below too. None of both means those of the container's user namespace.
+    ``recursive`` maps the mounts below too. None of both means those of the container's user namespace, or of the one
+    at the path ``namespace``.
     """
 
-    def __init__(self, uids: IdMappings | None, gids: IdMappings | None, *, recursive: bool) -> None:
+    def __init__(
+        self, uids: IdMappings | None, gids: IdMappings | None, *, recursive: bool, namespace: str | None = None
+    ) -> None:
         self.uids = uids
         self.gids = gids
         self.recursive = recursive
+        self.namespace = namespace
 
 
 class Request:

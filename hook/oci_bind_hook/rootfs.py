@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    OwnerOf = Callable[[linux.Stat], tuple[int, int]]
+
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 NAME_MAX = 255
 PATH_MAX = 4096
@@ -147,7 +149,7 @@ class Rootfs:
     ``path`` is where the host finds it, absolute. MissingError where there is no folder, EscapeError where it is the
     host's own ``/``. ``unlock`` allows to make mount points below a root that is already mounted read-only;
     ``own_tmpfs`` tells of the mount of an object whether it is a tmpfs of the container's own: there they may be made
-    as well.
+    as well. ``owner_of`` tells user and group of an object, where that is not what statx(2) says.
     """
 
     def __init__(
@@ -156,8 +158,10 @@ class Rootfs:
         *,
         unlock: bool = False,
         own_tmpfs: Callable[[linux.Stat], bool] = lambda _: False,
+        owner_of: OwnerOf | None = None,
     ) -> None:
         self.path = path
+        self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self._own_tmpfs = own_tmpfs
         try:
@@ -502,6 +506,21 @@ class Found:
 
 
 def _create(parent: int, name: str, *, directory: bool) -> None:
+    try:
+        _create_as_we_are(parent, name, directory=directory)
+    except OSError as reason:
+        if reason.errno != errno.EOVERFLOW:
+            raise
+        # The file system belongs to the container's user namespace, and has no number for whom we are.
+        owner = os.fstat(parent)
+        linux.set_fs_ids(owner.st_uid, owner.st_gid)
+        try:
+            _create_as_we_are(parent, name, directory=directory)
+        finally:
+            linux.set_fs_ids(os.geteuid(), os.getegid())
+
+
+def _create_as_we_are(parent: int, name: str, *, directory: bool) -> None:
     if directory:
         os.mkdir(name, 0o755, dir_fd=parent)
     else:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .log import Log
     from .planner import Plan
+    from .rootfs import OwnerOf
     from .statefile import Record
 else:
 
@@ -94,14 +95,19 @@ def is_teardown(stage: str | None, state: spec.State) -> bool:
     return False
 
 
-def state_folder(options: Options) -> str:
-    """Where the state files are: as asked, else below /run, or for an ordinary user below their runtime folder."""
+def state_folder(options: Options, proc: Proc) -> str:
+    """Where the state files are: as asked, else below /run, or for an ordinary user below their runtime folder.
+
+    An ordinary user is root in the user namespace of their container. Told by who that is outside of it, so that
+    poststop, which is called there, looks into the same folder.
+    """
     if options.root is not None:
         return options.root
-    if os.geteuid() == 0:
+    uid = proc.uid_outside(os.geteuid())
+    if uid == 0:
         return DEFAULT_ROOT
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    return f"{runtime}/oci-bind-hook"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{runtime if runtime.startswith('/') else f'/run/user/{uid}'}/oci-bind-hook"
 
 
 # -- set-up ----------------------------------------------------------------------------------------------------------
@@ -123,7 +129,7 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
         log.info("no bind is asked for")
         return
     with folder.lock_id(state.id):
-        _clear_stale(options, folder, state, bundle, proc, log)
+        _clear_stale(options, folder, state, bundle, place, log)
         namespace = Namespace(proc, "runtime")
         # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
         sources = open_sources(requests, bundle.path, namespace)
@@ -173,7 +179,11 @@ def _enter(bundle: Bundle, place: Place, namespace: Namespace, log: Log) -> Root
             hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
         )
     is_container = namespace.kind == "container"
-    rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
+    rootfs = Rootfs(
+        bundle.rootfs,
+        own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
+        owner_of=place.owner_of(bundle),
+    )
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly
     rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
@@ -224,10 +234,7 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
             folder.save(record)
         return
     if isinstance(folder, Unrecorded) and any(bind.create for bind in found.to_mount):
-        raise UnavailableError(
-            f"mount points must be made, and {folder.path} cannot be written to record it",
-            hint="make them in the image, or register for createRuntime",
-        )
+        raise UnavailableError(f"mount points must be made, and {folder.reason}", hint=folder.hint)
     record["created"] = now()
     try:
         mounts.attach(found, record, lambda: folder.save(record))
@@ -259,24 +266,34 @@ def _new_record(state: spec.State, bundle: Bundle, place: Place) -> Record:
 
 
 def _open_folder(options: Options, place: Place, *, create: bool) -> StateFolder | None:
-    path = state_folder(options)
+    """The state folder, or what stands in for it in a container's user namespace: the mounts need no record there.
+
+    They die with the container.
+    """
+    path = state_folder(options, place.proc)
+    is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
+    if is_nested and not place.proc.is_ours():
+        # The runtime's user, who calls poststop, is nobody in here, and would refuse a folder of anybody else.
+        reason = "nothing can be recorded in a user namespace that another user made"
+        return Unrecorded(path, reason, "make them in the image, or register for createRuntime")
     try:
         return StateFolder.open(path, parse_record, create=create)
-    except RecordError:
-        # The host's root is nobody to a container's user namespace. The mounts die with it, so they need no record.
-        if place.is_inside and place.proc.in_user_namespace():
-            return Unrecorded(path)
+    except RecordError as problem:
+        if is_nested and isinstance(problem.__cause__, OSError):
+            hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"
+            return Unrecorded(path, problem.problem, f"{hint} if the runtime is root's")
         raise
 
 
 def _clear_stale(
-    options: Options, folder: StateFolder, state: spec.State, bundle: Bundle, proc: Proc, log: Log
+    options: Options, folder: StateFolder, state: spec.State, bundle: Bundle, place: Place, log: Log
 ) -> None:
     """Undoes what a dead container of the same id left behind. RecordError where one of another bundle lives."""
     record = folder.load(state.id)
-    if record is not None and not is_continued(record, bundle.path, proc):
+    if record is not None and not is_continued(record, bundle.path, place.proc):
         log.warning("an earlier container of this id was not torn down: doing it now")
-        _tear_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
+        keep = options.keep_mountpoints
+        _tear_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle))
 
 
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
@@ -312,20 +329,22 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
     Neither config.json is read nor anything else that the container could have changed.
     """
     log.stage = "poststop"
-    folder = StateFolder.open(state_folder(options), parse_record, create=False)
+    proc = Proc()
+    folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
     if folder is None:
         return
     with folder.lock_id(state.id):
         record = folder.load(state.id)
         if record is not None:
-            _tear_down_if_ended(options, state, folder, record, log)
+            _tear_down_if_ended(options, state, folder, record, proc, log)
         else:
             folder.remove(state.id)  # what a run left that was killed while it first wrote
     folder.sweep()
 
 
-def _tear_down_if_ended(options: Options, state: spec.State, folder: StateFolder, record: Record, log: Log) -> None:
-    proc = Proc()
+def _tear_down_if_ended(
+    options: Options, state: spec.State, folder: StateFolder, record: Record, proc: Proc, log: Log
+) -> None:
     if reason := why_untouched(record, state, proc, INIT_GRACE_SECONDS):
         log.warning(reason)
         return
@@ -343,7 +362,15 @@ def why_untouched(record: Record, state: spec.State, proc: Proc, grace: float) -
     return ""
 
 
-def _tear_down(folder: StateFolder, known: Record, proc: Proc, log: Log, *, keep_mountpoints: bool) -> None:
+def _tear_down(
+    folder: StateFolder,
+    known: Record,
+    proc: Proc,
+    log: Log,
+    *,
+    keep_mountpoints: bool,
+    owner_of: OwnerOf | None = None,
+) -> None:
     boot = boot_id()
     with folder.lock_rootfs(known["rootfs"]):
         # A neighbour that ended meanwhile may have handed something over.
@@ -352,7 +379,7 @@ def _tear_down(folder: StateFolder, known: Record, proc: Proc, log: Log, *, keep
             return
         here = is_here(record, proc, boot)
         others = [other for other in _others(folder, record, log) if is_live(other, proc, boot)]
-        rootfs = _find_rootfs(record)
+        rootfs = _find_rootfs(record, owner_of)
         try:
             remarks = mounts.undo(
                 record,
@@ -391,11 +418,11 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
     return False
 
 
-def _find_rootfs(record: Record) -> Rootfs | None:
+def _find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
     """The rootfs of a record, None where it is gone or another one has taken its place."""
     known = record["rootfs"]
     try:
-        rootfs = Rootfs(known["path"])
+        rootfs = Rootfs(known["path"], owner_of=owner_of)
     except (MissingError, EscapeError):
         return None
     if known["overlay"]:

@@ -16,8 +16,6 @@ from .proc import MountInfo, Namespace, below_mount, mount_by_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .proc import Proc
     from .request import Request
     from .statefile import AttachedRecord
@@ -53,7 +51,10 @@ class Source:
         self.info: MountInfo | None = None
         self.is_missing = False
         try:
-            self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+            self.fd = self._open(namespace.proc)
+        except EscapeError as refusal:
+            self.error = refusal
+            return
         except OSError as reason:
             self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
             self.error = MissingError(
@@ -64,28 +65,17 @@ class Source:
         self.stat = linux.statx(self.fd)
         self.namespace = namespace
         self._locate()
-        if request.allowed_sources is not None:
-            self._check_allowed(request.allowed_sources)
+
+    def _open(self, proc: Proc) -> int:
+        if self.request.allowed_sources is None:
+            return os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+        from .allowed import open_allowed
+
+        return open_allowed(self.request, self.request.allowed_sources, lambda fd: real_path(fd, proc))
 
     @property
     def is_folder(self) -> bool:
         return modes.S_ISDIR(self.stat.mode)
-
-    def _check_allowed(self, prefixes: Sequence[str]) -> None:
-        """What an annotation names must lie below a folder that the administrator allows, links followed."""
-        real = real_path(self.fd, self.namespace.proc)
-        for prefix in prefixes:
-            try:
-                fd = os.open(prefix, os.O_PATH | os.O_CLOEXEC)
-            except OSError:
-                continue
-            allowed = real_path(fd, self.namespace.proc)
-            os.close(fd)
-            if real == allowed or real.startswith(allowed.rstrip("/") + "/"):
-                return
-        self.error = EscapeError(
-            f"the source {self.path} is {real}, which no --allow-source allows", where=self.request.at("source")
-        )
 
     def _locate(self) -> None:
         table = self.namespace.started_in()

@@ -7,6 +7,7 @@ decides; else it is told from what holds for every runtime.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .errors import KernelError, UnavailableError
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .proc import Namespace, Proc
+    from .rootfs import OwnerOf
     from .spec import State
     from .statefile import InitRecord
 
@@ -87,6 +89,11 @@ class Place:
                 hint="register it for createContainer, or name the right STAGE",
             )
 
+    def owner_of(self, bundle: Bundle) -> OwnerOf | None:
+        """Tells user and group as the runtime's user namespace has them, where poststop will look; None if we do."""
+        is_nested = self.stage == "createContainer" and "user" in bundle.config.namespaces
+        return self.proc.owner_outside if is_nested else None
+
     def is_elsewhere(self) -> bool:
         """Whether the process to enter is in another mount namespace, as far as we may look before we do."""
         if self.init is None or self.pidfd is None:
@@ -120,5 +127,8 @@ class Place:
         try:
             namespace.enter(self.pidfd)
         except OSError as reason:
-            hint = "CAP_SYS_ADMIN and CAP_SYS_CHROOT are needed; rootless, register for createContainer"
-            raise KernelError("setns", "the container's mount namespace", reason, hint=hint) from reason
+            namespace_of = "the container's mount namespace"
+            if reason.errno == errno.EPERM:
+                problem = f"{namespace_of} cannot be entered without CAP_SYS_ADMIN and CAP_SYS_CHROOT"
+                raise UnavailableError(problem, hint="rootless, register for createContainer") from reason
+            raise KernelError("setns", namespace_of, reason) from reason

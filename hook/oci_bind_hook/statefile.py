@@ -313,10 +313,15 @@ class StateFolder:
 
 
 class Unrecorded(StateFolder):
-    """Stands in for a folder that this process may not write: nothing is known, kept or locked."""
+    """Stands in for a folder that this process may not write: nothing is known, kept or locked.
 
-    def __init__(self, path: str) -> None:
+    ``reason`` tells why nothing can be recorded, ``hint`` what to do where something would have to be.
+    """
+
+    def __init__(self, path: str, reason: str, hint: str) -> None:
         self.path = path
+        self.reason = reason
+        self.hint = hint
 
     def _lock(self, name: str) -> Lock:
         return Unlocked()

@@ -26,7 +26,7 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
     """The requests, with one for each match instead of one with a pattern, glob(7), in the order of their names.
 
     Each match goes below the destination under its own name. MissingError where nothing matches, RequestError for a
-    match that is not UTF-8.
+    match that is not UTF-8, EscapeError for a pattern that may not be looked for.
     """
     expanded: list[Request] = []
     for request in requests:
@@ -35,6 +35,10 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
             continue
         import glob
 
+        if request.allowed_sources is not None:
+            from .allowed import check_pattern
+
+            check_pattern(request, request.allowed_sources)
         matches = sorted(glob.glob(os.path.join(bundle, request.source)))
         if not matches and not request.optional:
             where = request.at("source")

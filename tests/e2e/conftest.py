@@ -14,7 +14,9 @@ from world import World
 @pytest.fixture(scope="session")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The launcher as `oci-bind-hook install` writes it."""
-    path, _ = install(str(tmp_path_factory.mktemp("prefix")))
+    prefix = tmp_path_factory.mktemp("prefix")
+    prefix.chmod(0o755)
+    path, _ = install(str(prefix))
     return path
 
 

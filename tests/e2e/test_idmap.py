@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from world import call, fail, mounted, state
 if TYPE_CHECKING:
     from world import World
 
+CLONE_NEWUSER = 0x10000000
 PR_SET_CHILD_SUBREAPER = 36
 MAP = "uids=1000-0-1#1001-5-1;gids=2000-0-1#2001-6-1"
 OWNERS = "stat -c %u:%g /data/own /data/other /data/unmapped /data/sub/own"
@@ -98,6 +100,57 @@ def test_without_ids_the_map_is_that_of_the_container(
     assert owners(runtime, bundle) == seen
 
 
+@pytest.mark.parametrize("options", ["idmap", "ridmap"])
+def test_without_ids_the_map_is_that_of_the_namespace_to_be_joined(world: World, volume: str, options: str) -> None:
+    """crun takes a path for a user namespace without ids beside it; runc before 1.2 does not."""
+    joined = mapped_namespace()
+    bundle = world.bundle(
+        OWNERS,
+        "createRuntime",
+        "--mount",
+        f"src={volume},dst=/data,{options}",
+        namespaces=(*support.NAMESPACES, "user"),
+        linux={
+            "namespaces": [{"type": kind} for kind in support.NAMESPACES] + [{"type": "user", "path": joined}],
+            "uidMappings": None,
+            "gidMappings": None,
+        },
+    )
+    seen = ["1000:2000", "1001:2001", "7:7", "1000:2000" if options == "ridmap" else "65534:65534"]
+    assert owners("crun", bundle) == seen
+
+
+def mapped_namespace() -> str:
+    """The path of a user namespace that maps ids as USERS and GROUPS say; it ends with the test."""
+    ready, tell_ready = os.pipe()
+    child = os.fork()
+    if child == 0:
+        assert ctypes.CDLL(None).unshare(CLONE_NEWUSER) == 0
+        os.write(tell_ready, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    for name, runs in (("uid_map", USERS), ("gid_map", GROUPS)):
+        with open(f"/proc/{child}/{name}", "w") as file:
+            file.write("".join(f"{run['containerID']} {run['hostID']} {run['size']}\n" for run in runs))
+    return f"/proc/{child}/ns/user"
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/absent", (66, "the user namespace /absent of the container cannot be opened: No such file or directory")),
+        ("/proc/self/ns/mnt", (78, "/proc/self/ns/mnt is no user namespace to take ids from")),
+        ("/dev/null", (78, "/dev/null is no user namespace to take ids from")),
+    ],
+)
+def test_a_namespace_to_be_joined_that_is_none(world: World, volume: str, path: str, answer: tuple[int, str]) -> None:
+    namespaces = [{"type": "user", "path": path}]
+    support.bundle(world.path / "bundle", ["true"], linux={"namespaces": namespaces})
+    done = call(world, "prestart", "--mount", f"src={volume},dst=/data,idmap", stdin=state(world))
+    assert (done.returncode, done.stderr) == (answer[0], f"oci-bind-hook: c1 prestart: --mount 1: {answer[1]}\n")
+    assert mounted(world) == []
+
+
 def test_a_bind_of_the_config_by_hand(world: World, volume: str) -> None:
     """Where the hook makes config.json's own binds, it maps ids as that says."""
     ids = [{"containerID": 1000, "hostID": 3, "size": 1}, {"containerID": 2000, "hostID": 4, "size": 1}]
@@ -141,7 +194,14 @@ def test_one_below_that_cannot_be_mapped_is_named(world: World, volume: str) -> 
 
 def test_runs_that_overlap_are_the_kernels_to_refuse(world: World, volume: str) -> None:
     code, line = refused(world, f"src={volume},dst=/data,idmap=uids=0-0-5#4-9-1;gids=0-0-1")
-    assert (code, line) == (71, "--mount 1: unshare a user namespace for an id map: Invalid argument\n")
+    assert (code, line) == (
+        71,
+        "--mount 1: write uid_map of a user namespace for an id map: Invalid argument"
+        " (runs of ids overlap, or there are more than 340)\n",
+    )
+    assert refused(world, f"src={volume},dst=/data,idmap=uids=0-0-1;gids=0-0-5#4-9-1")[1].startswith(
+        "--mount 1: write gid_map of a user namespace"
+    )
 
 
 def test_one_that_is_mapped_already_says_so(world: World, volume: str) -> None:
@@ -196,6 +256,9 @@ def test_it_ends_with_the_hook(world: World, volume: str) -> None:
     assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     support.bundle(world.path / "bundle", ["true"])
     killer = fail("pidfd_open", 1, "signal=KILL")
-    done = call(world, "prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}", stdin=state(world), before=killer)
+    words = ("prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}")
+    done = call(world, *words, stdin=state(world), before=killer)
     assert done.returncode in (-9, 137)
+    # It had the lock of the container's id as well, and has let go of it.
+    assert call(world, *words, stdin=state(world)).returncode == 0
     orphans()

@@ -112,15 +112,12 @@ def test_killed_between_two_calls_the_next_run_undoes_it(world: World, number: i
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("number", [2, 3])
-@pytest.mark.parametrize(("call_name", "error"), [("open_tree", "EPERM"), ("mount_setattr", "ENOSYS")])
-def test_one_call_that_fails_is_no_reason_for_the_old_way(
-    world: World, call_name: str, error: str, number: int
-) -> None:
-    """The first call of each is the question whether it is there."""
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("call_name", ["open_tree", "mount_setattr"])
+def test_one_call_that_fails_is_no_reason_for_the_old_way(world: World, call_name: str, number: int) -> None:
     support.bundle(world.path / "bundle", ["true"])
     before = world.snapshot()
-    killer = fail(call_name, number, f"error={error}")
+    killer = fail(call_name, number, "error=ENOSYS")
     done = call(world, "prestart", *mount(world, "/a", "/b", options=",ro"), stdin=state(world), before=killer)
     assert done.returncode == 71
     assert f": {call_name} {world.source}: " in done.stderr

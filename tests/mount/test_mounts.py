@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -446,6 +446,16 @@ def test_what_is_gone_with_its_namespace_or_its_rootfs(bench: Bench, case: str) 
 
 
 def test_identity_of_nothing_is_unknown(bench: Bench) -> None:
-    stat: Any = Rootfs(bench.rootfs).stat
-    assert identity_of(None, is_overlay=False) is None
-    assert identity_of(stat, is_overlay=True) == {"uid": 0, "gid": 0, "born": stat.born, "dev": None, "ino": None}
+    rootfs = Rootfs(bench.rootfs)
+    stat = rootfs.stat
+    assert identity_of(None, rootfs) is None
+    rootfs.owner_of = lambda stat: (stat.uid + 1000, stat.gid + 2000)
+    known = {"uid": 1000, "gid": 2000, "born": stat.born, "dev": stat.dev, "ino": stat.ino}
+    assert identity_of(stat, rootfs) == known
+    for name in ("upper", "work"):
+        os.mkdir(bench.path + "/" + name)
+    layers = f"lowerdir={bench.source},upperdir={bench.path}/upper,workdir={bench.path}/work"
+    mount("overlay", bench.rootfs, "overlay", data=layers)
+    overlay = Rootfs(bench.rootfs)
+    born = overlay.stat.born
+    assert identity_of(overlay.stat, overlay) == {"uid": 0, "gid": 0, "born": born, "dev": None, "ino": None}

@@ -311,7 +311,7 @@ def test_what_a_neighbour_uses_becomes_its_own_once(folder: StateFolder, record:
 
 
 def test_where_nothing_can_be_written_nothing_is_recorded(path: str, record: Record) -> None:
-    folder = Unrecorded(path)
+    folder = Unrecorded(path, "nothing can be written", "write elsewhere")
     with folder.lock_id("c1"), folder.lock_rootfs(record["rootfs"]):
         folder.save(record)
         assert folder.load("c1") is None

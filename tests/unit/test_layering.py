@@ -40,21 +40,24 @@ MAY = {
     "bundle": May(".errors .spec os"),
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
-    "idmap": May(".errors .linux os", types=".proc .request .spec"),
+    "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
+    "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
-    "source": May(".errors .linux .proc errno os stat", types=".proc .request .statefile collections.abc"),
+    "source": May(".errors .linux .proc errno os stat", lazy=".allowed", types=".proc .request .statefile"),
     "detached": May(".attached .errors .idmap .linux .source errno os", types=".request"),
     "classic": May(".attached .errors .linux .proc .source errno os", types=".statefile"),
-    "trees": May(".classic .detached .errors .linux os", lazy="glob", types=".proc .request .source collections.abc"),
+    "trees": May(
+        ".classic .detached .errors .linux os", lazy=".allowed glob", types=".proc .request .source collections.abc"
+    ),
     "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
         ".attached .errors .linux .proc .rootfs .trees errno os stat",
         types=".planner .proc .rootfs .source .statefile collections.abc",
     ),
-    "stage": May(".errors .proc os", types=".bundle .proc .spec .statefile"),
+    "stage": May(".errors .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
         ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
-        types=".log .planner .statefile typing",
+        types=".log .planner .rootfs .statefile typing",
     ),
     "dryrun": May(
         ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",

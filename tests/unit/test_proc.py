@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from oci_bind_hook import linux
-from oci_bind_hook.proc import MountInfo, Proc, below_mount, boot_id, parse_mountinfo, read_text
+from oci_bind_hook.proc import MountInfo, Proc, below_mount, boot_id, outside, parse_mountinfo, read_text
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 ro
@@ -33,6 +33,33 @@ def test_mountinfo() -> None:
         (100, 98, os.makedev(254, 1048575), "/", "/mnt/x/y", None, "fuse.sshfs", ""),
         (101, 22, os.makedev(0, 45), "/", "/ro", None, "tmpfs", "tmpfs"),
     ]
+
+
+ID_MAP = "         0       1000          1\n         1     100000      65536\n"
+
+
+@pytest.mark.parametrize(
+    ("id_map", "inside", "around"),
+    [
+        (ID_MAP, 0, 1000),
+        (ID_MAP, 1, 100000),
+        (ID_MAP, 65534, 165533),
+        (ID_MAP, 65536, 165535),
+        (ID_MAP, 65537, 65537),
+        ("0 1000 1\n", 65534, 65534),
+        ("0 0 4294967295\n", 4294967294, 4294967294),
+        ("", 0, 0),
+    ],
+)
+def test_ids_as_the_user_namespace_around_has_them(id_map: str, inside: int, around: int) -> None:
+    assert outside(inside, id_map) == around
+
+
+def test_on_the_machine_itself_nobody_is_called_otherwise() -> None:
+    proc = Proc()
+    stat = linux.statx(proc.fd)
+    assert proc.uid_outside(os.geteuid()) == os.geteuid()
+    assert proc.owner_outside(stat) == (stat.uid, stat.gid)
 
 
 def test_only_the_mounts_own_attribute_makes_it_read_only() -> None:

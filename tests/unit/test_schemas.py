@@ -147,6 +147,12 @@ ALSO_VALID = [
     ("plan", "/warnings", GONE),
     ("state-file", "/init", None),
     ("state-file", "/mounts", []),
+    ("state-file", "/mounts/0/resolved", "/"),
+    *[
+        ("state-file", place, path)
+        for place in ("/mounts/0/resolved", "/uses/0", "/made/0/path")
+        for path in ("/...", "/.a/..b/c..", "/..\n", "/..\n/a\n", "/ / ", "/" + "a/" * 2000 + "a")
+    ],
     ("state-file", "/made/0/identity", None),
     ("state-file", "/made/0/identity/born", None),
     ("state-file", "/made/0/identity/dev", None),
@@ -294,6 +300,12 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (2**64, below("/mounts/0/attached/0", "id unique")),
         (1, "/uses/0 /made/0"),
         ("rel", "/uses/0"),
+        *[
+            (path, "/mounts/0/resolved /uses/0 /made/0/path")
+            for path in ("//", "/a/", "/a//b", "//a", "/.", "/..", "/a/.", "/a/..", "/./a", "/../a", "/a/../b")
+        ],
+        ("/", "/uses/0 /made/0/path"),
+        *[(path, "/made/0/path") for path in ("/a\0", "/a\n/..", "/\n/../a", "/a\n//")],
         (["/a", "/a"], "/uses"),
         (GONE, below("/made/0", "path kind filesystem identity")),
         (1, below("/made/0", "path kind filesystem identity unknown")),

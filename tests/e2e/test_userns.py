@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""User namespaces under a root runtime: createRuntime does all, createContainer what needs no record."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import mounting
+import support
+from oci_bind_hook.install import import_folders
+from world import World, mount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BASE = 100000
+RUNTIMES = pytest.mark.parametrize("runtime", support.RUNTIMES)
+USER = (*support.NAMESPACES, "user")
+
+
+def mapped(base: int) -> dict[str, Any]:
+    ids = [{"containerID": 0, "hostID": base, "size": 65536}]
+    return {"uidMappings": ids, "gidMappings": ids}
+
+
+@pytest.fixture
+def world(tmp_path: Path, launcher: str) -> World:
+    """A world that another user can look into, whose source and folder ``/data`` belong to the container's root."""
+    mounting.show(str(tmp_path), sys.base_prefix, *import_folders(), str(Path(launcher).parents[3]))
+    world = World(tmp_path, launcher)
+    tmp_path.chmod(0o755)
+    for path in (world.source, f"{world.rootfs}/data"):
+        os.chown(path, BASE, BASE)
+    return world
+
+
+def told(world: World) -> list[str]:
+    """The errors and warnings in the log, which is gone then."""
+    log = world.path / "log"
+    lines = log.read_text().splitlines()
+    log.unlink()
+    return [line.partition('msg="')[2].partition('" time="')[0] for line in lines if 'level="info"' not in line]
+
+
+def logging(world: World) -> Sequence[str]:
+    """The option for a log that the container's root can write, too."""
+    log = world.path / "log"
+    log.touch()
+    log.chmod(0o666)
+    return "--log", str(log)
+
+
+@RUNTIMES
+@pytest.mark.parametrize("stage", ["prestart", "createRuntime"])
+@pytest.mark.parametrize("readonly", [False, True], ids=["writable-root", "readonly-root"])
+def test_outside_it_all_is_possible(world: World, runtime: str, stage: str, *, readonly: bool) -> None:
+    words = mount(world, "/data", "/absolute/through/climb", "/dangling", "/dev/inside")
+    bundle = world.bundle(
+        "cat /data/word /real/through/climb/word /absent/place/word /dev/inside/word; touch /data/new; id -u",
+        stage,
+        *words,
+        *logging(world),
+        namespaces=USER,
+        linux=mapped(BASE),
+        readonly=readonly,
+    )
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [*["hello from the host"] * 4, "0"]
+    assert (world.source / "new").stat().st_uid == BASE
+    (world.source / "new").unlink()
+    assert told(world) == []
+    assert world.snapshot() == before
+
+
+@RUNTIMES
+@pytest.mark.parametrize("named", [True, False], ids=["named", "told-from-state"])
+def test_inside_it_mount_points_that_are_there_need_no_record(world: World, runtime: str, *, named: bool) -> None:
+    words = (*mount(world, "/data", "/climb"), *logging(world))
+    script = "cat /data/word /real/word; touch /data/new"
+    bundle = world.bundle(script, "createContainer", *words, named=named, namespaces=USER, linux=mapped(BASE))
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(bundle, "c1").stderr == ""
+        assert os.listdir(world.state) == []
+        assert namespace.delete("c1", "--force").returncode == 0
+        done = namespace.run_container(bundle, "c2")
+    assert (done.returncode, done.stdout) == (0, "hello from the host\n" * 2)
+    (world.source / "new").unlink()
+    assert told(world) == []
+    assert world.snapshot() == before
+
+
+@RUNTIMES
+@pytest.mark.parametrize("base", [BASE, 1000])
+def test_inside_it_one_that_must_be_made_names_create_runtime(world: World, runtime: str, base: int) -> None:
+    """Even where the container's root is a user who has a folder for states: poststop would not find it there."""
+    mounting.tmpfs("/run/user")
+    os.mkdir(f"/run/user/{base}")
+    os.chown(f"/run/user/{base}", base, base)
+    os.chown(f"{world.rootfs}", base, base)
+    words = (*mount(world, "/data", "/new"), *logging(world))
+    bundle = world.bundle("echo started", "createContainer", *words, namespaces=USER, linux=mapped(base))
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    problem = "mount points must be made, and nothing can be recorded in a user namespace that another user made"
+    assert told(world) == [f"{problem} (make them in the image, or register for createRuntime)"]
+    if runtime == "runc":
+        assert "exit status 69" in done.stderr
+    assert os.listdir(f"/run/user/{base}") == []
+    assert world.snapshot() == before
+
+
+@RUNTIMES
+def test_inside_it_the_machines_root_can_do_all(world: World, runtime: str) -> None:
+    """Where the container's root is the machine's, its folder can be written, and poststop finds it."""
+    os.chown(world.source, 0, 0)
+    bundle = world.bundle(
+        "cat /new/place/word", "createContainer", *mount(world, "/new/place"), namespaces=USER, linux=mapped(0)
+    )
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello from the host\n", "")
+    assert world.snapshot() == before
+
+
+@RUNTIMES
+@pytest.mark.parametrize("option", ["idmap", "ridmap", "idmap=uids=5-0-1;gids=5-0-1"])
+def test_inside_it_an_id_map_names_create_runtime(world: World, runtime: str, option: str) -> None:
+    words = ("--mount", f"src={world.source},dst=/data,{option}", *logging(world))
+    bundle = world.bundle("stat -c %u /data", "createContainer", *words, namespaces=USER, linux=mapped(BASE))
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    problem = "--mount 1: ids cannot be mapped from inside a user namespace"
+    assert told(world) == [f"{problem} (register for createRuntime, with a runtime that root starts)"]
+    if runtime == "runc":
+        assert "exit status 69" in done.stderr
+    # And there it can be done.
+    os.chown(world.source, 5 if "=" in option else 0, 5 if "=" in option else 0)
+    bundle = world.bundle("stat -c %u /data", "createRuntime", *words, namespaces=USER, linux=mapped(BASE))
+    seen = "65534\n" if "=" in option else "0\n"
+    assert support.run_container(runtime, bundle, "c1").stdout == seen
+
+
+@RUNTIMES
+def test_inside_it_what_is_locked_needs_rbind(world: World, runtime: str) -> None:
+    mounting.tmpfs(f"{world.source}/sub")
+    words = ("--mount", f"src={world.source},dst=/data,bind-recursive=disabled", *logging(world))
+    bundle = world.bundle("echo started", "createContainer", *words, namespaces=USER, linux=mapped(BASE))
+    assert support.run_container(runtime, bundle, "c1").returncode != 0
+    [line] = told(world)
+    assert line.endswith("Invalid argument (it is unbindable, or mounts below it are locked and need rbind)")
