@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SANDBOXES = {
     "a root of its own": """
         mount -t tmpfs sandbox "$0" && cp "$(command -v busybox)" "$0/busybox" && cd "$0" && mkdir old &&
-        pivot_root . old && exec /busybox sh -c '/busybox umount -l /old && echo && exec /busybox cat'""",
+        ./busybox pivot_root . old && exec /busybox sh -c '/busybox umount -l /old && echo && exec /busybox cat'""",
     "another rootfs": 'mount -t tmpfs sandbox "$0" && echo && exec cat',
     "no rootfs": 'mount -t tmpfs sandbox "${0%/*}" && echo && exec cat',
 }
