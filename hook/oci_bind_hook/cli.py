@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import __version__
+from . import __version__, open_stdio
 from .bundle import read_all, read_state
 from .errors import HookError, KernelError, UsageError
 from .log import Log
@@ -154,7 +154,7 @@ def main(argv: list[str]) -> int:
     """Runs the hook with the arguments ``argv`` and returns its exit code. Nothing is ever raised."""
     log = Log()
     try:
-        _open_stdio()
+        open_stdio()
         return _main(argv, log)
     except HookError as problem:
         log.failure(str(problem))
@@ -176,13 +176,6 @@ def main(argv: list[str]) -> int:
         log.failure(f"a bug: {type(bug).__name__}: {bug} (--debug shows where; please report it)")
         log.traceback(bug)
         return os.EX_SOFTWARE
-
-
-def _open_stdio() -> None:
-    """Makes sure that 0, 1 and 2 are open: nothing of ours may get a number that others write to."""
-    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
-        pass
-    os.close(fd)
 
 
 def _main(argv: list[str], log: Log) -> int:

@@ -43,7 +43,13 @@ import sys
 
 sys.dont_write_bytecode = True
 sys.path += {folders}
+# Python 3.14 asks for the home folder when it imports ctypes; without HOME that would ask all sources of users.
+os.environ.setdefault("HOME", "/")
 try:
+    from oci_bind_hook import open_stdio
+
+    # Before the other imports: libffi keeps a file of its own open, which must not become stdin or stdout.
+    open_stdio()
     from oci_bind_hook.cli import main
 except BaseException as error:
     reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())

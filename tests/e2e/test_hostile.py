@@ -145,11 +145,14 @@ def test_a_bind_that_a_later_volume_hides_is_not_made_where_that_volume_leads(wo
     assert "hello" not in done.stdout
 
 
-def test_a_destination_that_could_never_be_unmounted_is_refused(world: World) -> None:
+@pytest.mark.parametrize(("length", "code"), [(4095, 0), (4096, 78)])
+def test_a_destination_that_could_never_be_unmounted_is_refused(world: World, length: int, code: int) -> None:
     support.bundle(world.path / "bundle", ["true"])
     before = world.snapshot()
-    done = call(world, "prestart", *mount(world, "/" + "/".join(["x" * 200] * 20)), stdin=state(world))
-    assert done.returncode == 78
+    destination = (("/" + "x" * 200) * 21)[: length - len(world.rootfs) - 1] + "x"
+    done = call(world, "prestart", *mount(world, destination), stdin=state(world))
+    assert done.returncode == code, done.stderr
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
 
 

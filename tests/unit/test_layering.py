@@ -28,7 +28,7 @@ class May(NamedTuple):
 
 # From the ground up: a module may import only what stands above it.
 MAY = {
-    "__init__": May(),
+    "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
     "linux": May("ctypes errno os prctl resource sys", types="typing"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
