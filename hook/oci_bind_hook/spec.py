@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
-MAX_DIGITS = 300  # of an integer; as wide as a float
+LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold
 MAX_SHOWN = 200  # characters of a value or name that a message repeats
 BLANKS = " \t\n\r"  # RFC 8259, ws
 SCHEMAS = ("bind-request", "config", "defs", "plan", "state", "state-file")
@@ -187,7 +187,9 @@ class _Doubts:
         return members
 
     def integer(self, digits: str) -> object:
-        return int(digits) if len(digits) <= MAX_DIGITS else self.fault(f"has more than {MAX_DIGITS} digits")
+        if len(digits) < 19 or (len(digits) < 21 and LEAST <= int(digits) <= MOST):
+            return int(digits)
+        return self.fault("does not fit into 64 bits")
 
     def real(self, digits: str) -> object:
         number = float(digits)
