@@ -336,6 +336,7 @@ class TestPlaces:
             ("config", {"root": {"PATH": "x"}}, "/root/PATH"),
             ("config", {"mounts": [{"destination": "/a", "Source": "/b"}]}, "/mounts/0/Source"),
             ("config", {"mount\u017f": []}, "/mount\u017f"),  # Go folds the long s too
+            ("config", {"hoo\u212as": {}}, "/hoo\u212as"),  # and the sign for kelvin
             ("config", {"LINUX": {}}, "/LINUX"),
             ("config", {"hooks": {"Prestart": []}}, "/hooks/Prestart"),
             ("state", {"Bundle": "/b"}, "/Bundle"),
