@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import config_tables
+import schema_tables
 from oci_bind_hook import spec
 from oci_bind_hook.errors import DataError
 from schema_tables import GONE, put
@@ -114,6 +115,14 @@ class TestUsedAndWhole:
             spec.config(document)
         assert list(caught.value.violations) == spec.config_violations(document)
         assert [pointer for pointer, _ in caught.value.violations] == [place]
+
+    def test_whatever_is_fatal_is_in_the_whole_too(self) -> None:
+        for value, places in schema_tables.REFUSED["config-used"]:
+            for place in places.split():
+                document = put(schema_tables.VALID["config-used"], place, value)
+                used = spec.violations(document, "config-used")
+                assert len(used) == 1, place
+                assert used == spec.config_violations(document)
 
 
 # A member of each room, whose value another reader could take for something else.
