@@ -78,6 +78,8 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
         'must be "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE" or "IOPRIO_CLASS_IDLE", not "RT"',
     ),
     ("config-linux", "/devices/0/major", GONE, "/devices/0/major", "is missing"),
+    ("config-linux", "/devices/1", {"type": "b", "path": "/d", "major": 1}, "/devices/1/minor", "is missing"),
+    ("config-linux", "/devices/1", {"type": "u", "path": "/d", "minor": 1}, "/devices/1/major", "is missing"),
     (
         "config-linux",
         "/sysctl/a\0b",
