@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
-MAX_DIGITS = 300  # of an integer; as wide as a float
+LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold
 MAX_SHOWN = 200  # characters of a value or name that a message repeats
 BLANKS = " \t\n\r"  # RFC 8259, ws
-SCHEMAS = ("bind-request", "config", "defs", "plan", "state", "state-file")
+ADDRESS = "urn:oci-bind-hook:"  # and a name: what schemas call each other
+SCHEMAS = (
+    "bind-request",
+    *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
+    *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
+    *("defs", "plan", "state", "state-file"),
+)
 
 _validators: dict[str, Any] = {}  # built once each: it takes longer than most validations
 
@@ -69,12 +75,13 @@ def violations(document: object, schema: str) -> list[tuple[str, str]]:
 
     A place is a JSON pointer (RFC 6901; a missing member is pointed to as if it were there) and a message of one
     line. Numbers are strict: ``true`` and ``1.0`` are no integers. Nothing is ever fetched.
+    "config" is the whole of config.json, "config-used" what ``config`` judges.
     """
     return _sorted([place for error in _validator(schema).iter_errors(document) for place in _worded(error)])
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The bundled schema ``name`` as a dict; its ``$id`` is ``urn:oci-bind-hook:NAME``."""
+    """The bundled schema ``name`` as a dict; its ``$id`` is ``ADDRESS`` and the name."""
     with open(os.path.join(os.path.dirname(__file__), "schemas", f"{name}.json"), encoding="utf-8") as file:
         document: dict[str, Any] = json.load(file)
     return document
@@ -86,8 +93,16 @@ def state(document: object) -> State:
 
 
 def config(document: object, name: str = "config.json") -> Config:
-    """What the hook uses of a config (runtime-spec config.md); DataError with ``name`` if that breaks the schema."""
-    return Config(_valid(document, "config", name))
+    """What the hook uses of a config (runtime-spec config.md); DataError with ``name`` if that breaks the schema.
+
+    What it does not use is not looked at: that is for ``config_violations``.
+    """
+    return Config(_valid(document, "config-used", name))
+
+
+def config_violations(document: object) -> list[tuple[str, str]]:
+    """Every place where a config breaks runtime-spec, whether the hook uses it or not; as ``violations`` gives them."""
+    return violations(document, "config")
 
 
 class State:
@@ -187,7 +202,9 @@ class _Doubts:
         return members
 
     def integer(self, digits: str) -> object:
-        return int(digits) if len(digits) <= MAX_DIGITS else self.fault(f"has more than {MAX_DIGITS} digits")
+        if len(digits) < 19 or (len(digits) < 21 and LEAST <= int(digits) <= MOST):
+            return int(digits)
+        return self.fault("does not fit into 64 bits")
 
     def real(self, digits: str) -> object:
         number = float(digits)
@@ -271,17 +288,36 @@ def _valid(document: object, schema: str, name: str) -> dict[str, Any]:
 def _validator(name: str) -> Any:
     if name not in _validators:
         from jsonschema import Draft202012Validator, validators
-        from referencing import Registry, Resource
+        from referencing import Registry
+        from referencing.jsonschema import DRAFT202012
 
         strict: Any = validators.extend(  # type: ignore[no-untyped-call]
             Draft202012Validator,
             {"properties": _properties},
             type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
         )
-        resources = [Resource.from_contents(schema(each)) for each in SCHEMAS]
-        registry: Any = Registry().with_resources((str(each.id()), each) for each in resources)
-        _validators[name] = strict(schema(name), registry=registry)
+        schemas: dict[str, dict[str, Any]] = {}
+        needed = [name]
+        for each in needed:
+            if each not in schemas:
+                schemas[each] = schema(each)
+                # Where it comes upon $schema, jsonschema takes its own validator instead of the strict one.
+                schemas[each].pop("$schema", None)
+                needed += _references(schemas[each])
+        resources = [(ADDRESS + each, DRAFT202012.create_resource(contents)) for each, contents in schemas.items()]
+        registry: Any = Registry().with_resources(resources)
+        _validators[name] = strict(schemas[name], registry=registry)
     return _validators[name]
+
+
+def _references(schema: object) -> Iterator[str]:
+    """The names of the schemas that a schema refers to: the others need not be read."""
+    if isinstance(schema, dict):
+        for keyword, value in schema.items():
+            if keyword == "$ref" and isinstance(value, str) and value.startswith(ADDRESS):
+                yield value.removeprefix(ADDRESS).partition("#")[0]
+            else:
+                yield from _references(value)
 
 
 def _properties(validator: Any, known: dict[str, Any], instance: object, schema: Any) -> Iterator[Any]:
@@ -290,42 +326,64 @@ def _properties(validator: Any, known: dict[str, Any], instance: object, schema:
 
     yield from Draft202012Validator.VALIDATORS["properties"](validator, known, instance, schema)
     if isinstance(instance, dict):
-        spelling = {name.casefold(): name for name in known}
+        spelling = {_folded(name): name for name in known}
+        seen: dict[str, str] = {}
         for name in instance:
-            right = spelling.get(name.casefold(), name)
-            if right != name:
-                message = f'must be spelled "{right}": some runtimes take it for that, others do not see it'
+            folded = _folded(name)
+            if name in known:
+                if seen.setdefault(folded, name) != name:
+                    message = f'must not stand beside "{seen[folded]}": some runtimes take one for the other'
+                    yield ValidationError(message, path=(name,))
+            elif folded in spelling:
+                message = f'must be spelled "{spelling[folded]}": some runtimes take it for that, others do not see it'
                 yield ValidationError(message, path=(name,))
+
+
+def _folded(name: str) -> str:
+    """A member's name as Go compares it: without letter case, the long s as s and the sign for kelvin as k."""
+    return name.replace("\u017f", "s").lower()
 
 
 def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
     """A validator's error as places and messages for a person: one for each member it is about."""
     path = tuple(error.absolute_path)
     keyword, wanted, value = error.validator, error.validator_value, error.instance
-    if keyword == "required":
+    if "propertyNames" in error.absolute_schema_path:
+        yield (*path, value), f"has a name that {_sentence(error)}"
+    elif keyword == "required":
         yield from (((*path, name), "is missing") for name in wanted if name not in value)
     elif keyword == "dependentRequired":
         for name in wanted.keys() & value.keys():
             missing = [need for need in wanted[name] if need not in value]
             yield from (((*path, need), f"is missing, but {name} is there") for need in missing)
+    elif keyword == "anyOf":
+        first, *others = (each["required"] for each in wanted)
+        instead = _either(" and ".join(names) for names in others)
+        yield from (((*path, name), f"is missing, and so is {instead}") for name in first if name not in value)
     elif keyword == "additionalProperties":
         yield from (((*path, name), "is not known here") for name in value if name not in error.schema["properties"])
-    elif "propertyNames" in error.absolute_schema_path:
-        yield (*path, value), f"must have a name of at least {wanted} character"
-    elif keyword == "properties":
-        yield path, error.message
-    elif keyword == "type":
-        yield path, f"must be of type {_either([wanted] if isinstance(wanted, str) else wanted)}, not {_shown(value)}"
-    elif keyword in ("pattern", "enum"):
-        yield path, f"must be {error.schema.get('title') or _either(map(_shown, wanted))}, not {_shown(value)}"
     else:
-        yield path, _MESSAGES[keyword].format(wanted=_shown(wanted), value=_shown(value))
+        yield path, _sentence(error)
+
+
+def _sentence(error: Any) -> str:
+    """What an error says of one value."""
+    keyword, wanted, value = error.validator, error.validator_value, error.instance
+    if keyword == "properties":
+        return str(error.message)
+    if keyword == "type":
+        return f"must be of type {_either([wanted] if isinstance(wanted, str) else wanted)}, not {_shown(value)}"
+    if keyword in ("pattern", "enum"):
+        return f"must be {error.schema.get('title') or _either(map(_shown, wanted))}, not {_shown(value)}"
+    return _MESSAGES[keyword].format(wanted=_shown(wanted), value=_shown(value))
 
 
 _MESSAGES = {
     "const": "must be {wanted}, not {value}",
     "minimum": "must be at least {wanted}, not {value}",
     "maximum": "must be at most {wanted}, not {value}",
+    "minLength": "must have at least {wanted} character",
+    "maxLength": "must have at most {wanted} characters, unlike {value}",
     "minItems": "must have at least {wanted} item",
     "uniqueItems": "has the same item twice",
 }

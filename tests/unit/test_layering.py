@@ -33,7 +33,9 @@ MAY = {
     "linux": May("ctypes errno os prctl resource sys", types="typing"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
-    "spec": May(".errors .log json os", lazy="jsonschema referencing", types="collections.abc typing"),
+    "spec": May(
+        ".errors .log json os", lazy="jsonschema referencing referencing.jsonschema", types="collections.abc typing"
+    ),
     "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
     "mountspec": May(".errors .request", types=".spec collections.abc"),
     "plan": May(".errors .mountspec .request", types=".spec collections.abc"),

@@ -232,6 +232,8 @@ REFUSED = {
     "float-negative-overflow": ('{"a": -1e400}', "/a"),
     "long-integer": ('{"pid": ' + "9" * 5000 + "}", "/pid"),
     "long-negative": ("[-" + "9" * 5000 + "]", "/0"),
+    "65-bits": (f'{{"unknown": [{{"x": {2**64}}}]}}', "/unknown/0/x"),
+    "65-bits-negative": (f'{{"linux": {{"unknown": {-(2**63) - 1}}}}}', "/linux/unknown"),
     "surrogate": ('{"a": "\\ud800"}', "/a"),
     "surrogate-low": ('["x", "\\uDC2F"]', "/1"),
     "surrogate-in-name": ('{"a": {"\\udcff": 1}}', "/a/\\udcff"),
@@ -269,7 +271,9 @@ class TestStrictJson:
             ('"\\ud83d\\ude00\\u00e9"', "\U0001f600\u00e9"),
             ('"\\\\ud800"', "\\ud800"),
             ('"\u00e9\u20ac"', "\u00e9\u20ac"),
-            ("9" * spec.MAX_DIGITS, int("9" * spec.MAX_DIGITS)),
+            (str(2**64 - 1), 2**64 - 1),
+            (str(-(2**63)), -(2**63)),
+            ("1234567890123456789", 1234567890123456789),
             ('{"Root": 1, "root": 2}', {"Root": 1, "root": 2}),
         ],
     )
@@ -293,7 +297,7 @@ class TestStrictJson:
     def test_the_size_that_is_allowed(self) -> None:
         assert spec.documents(b"{}".ljust(spec.MAX_BYTES), "x") == [{}]
 
-    @given(some.recursive(some.none() | some.booleans() | some.integers() | some.text(), some.lists))
+    @given(some.recursive(some.none() | some.booleans() | some.integers(-(2**63), 2**64 - 1) | some.text(), some.lists))
     def test_what_json_writes_is_read(self, value: object) -> None:
         assert spec.documents(json.dumps(value).encode(), "x") == [value]
 
@@ -332,6 +336,7 @@ class TestPlaces:
             ("config", {"root": {"PATH": "x"}}, "/root/PATH"),
             ("config", {"mounts": [{"destination": "/a", "Source": "/b"}]}, "/mounts/0/Source"),
             ("config", {"mount\u017f": []}, "/mount\u017f"),  # Go folds the long s too
+            ("config", {"hoo\u212as": {}}, "/hoo\u212as"),  # and the sign for kelvin
             ("config", {"LINUX": {}}, "/LINUX"),
             ("config", {"hooks": {"Prestart": []}}, "/hooks/Prestart"),
             ("state", {"Bundle": "/b"}, "/Bundle"),

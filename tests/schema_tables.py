@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents for the schemas: what is valid, and for each place what is not. Those of config.json: config_tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+IDS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+HOOK = {"path": "/bin/true", "args": ["true"], "env": ["A=", "B=b=b"], "timeout": 1}
+STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+BIND = {
+    "destination": "/data",
+    "source": "data",
+    "type": "bind",
+    "options": ["rbind", "ro"],
+    "uidMappings": IDS,
+    "gidMappings": IDS,
+}
+
+# For each schema a valid document that has every member the schema knows.
+VALID: dict[str, Any] = {
+    "state": {
+        "ociVersion": "1.0.2-dev",
+        "id": "c-1",
+        "status": "creating",
+        "pid": 4242,
+        "bundle": "/b",
+        "annotations": {"a": "1"},
+    },
+    "config-used": {
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs", "readonly": True},
+        "mounts": [
+            {
+                "destination": "/data",
+                "source": "/srv/data",
+                "type": "bind",
+                "options": ["bind"],
+                "uidMappings": IDS,
+                "gidMappings": IDS,
+            }
+        ],
+        "hooks": {stage: [HOOK] for stage in STAGES},
+        "annotations": {"a": "1"},
+        "linux": {
+            "namespaces": [{"type": "mount"}, {"type": "network", "path": "/run/netns/a"}],
+            "rootfsPropagation": "rslave",
+            "uidMappings": IDS,
+            "gidMappings": IDS,
+        },
+    },
+    "bind-request": BIND,
+    "plan": {
+        "id": "c-1",
+        "stage": "createRuntime",
+        "bundle": "/b",
+        "rootfs": "/b/rootfs",
+        "namespace": "container",
+        "mounts": [
+            {
+                "origin": "--mount 1",
+                "source": "/srv/data",
+                "destination": "/link/data",
+                "resolved": "/real/data",
+                "links": [{"at": "/link", "to": "real"}],
+                "create": [{"path": "/real/data", "kind": "directory"}],
+                "attributes": ["ro", "nosuid"],
+                "propagation": "rprivate",
+                "action": "mount",
+                "warnings": ["w"],
+            }
+        ],
+        "remove": ["/real/data"],
+        "problems": [{"where": "--mount 2", "message": "m", "exit": 66}],
+        "warnings": ["w"],
+    },
+    "state-file": {
+        "version": 1,
+        "id": "c-1",
+        "phase": "done",
+        "created": 1700000000000000000,
+        "boot": "0f0e0d0c-0b0a-0908-0706-050403020100",
+        "stage": "createRuntime",
+        "bundle": {"path": "/b", "dev": 1, "ino": 2},
+        "rootfs": {"path": "/b/rootfs", "dev": 1, "ino": 3, "overlay": False},
+        "namespace": {"kind": "container", "inode": 4026531840},
+        "init": {"pid": 4242, "start": 100},
+        "mounts": [
+            {
+                "origin": "--mount 1",
+                "requested": BIND,
+                "resolved": "/real/data",
+                "source": {"dev": 1, "ino": 4},
+                "attached": [{"id": 30, "unique": 4294967300, "root": "/", "source": "/dev/vda1", "type": "ext4"}],
+            }
+        ],
+        "uses": ["/real"],
+        "made": [
+            {
+                "path": "/real/data",
+                "kind": "directory",
+                "filesystem": "rootfs",
+                "identity": {"uid": 0, "gid": 0, "born": 1700000000000000000, "dev": 1, "ino": 5},
+            }
+        ],
+    },
+}
+
+# More documents that must be accepted: what the full ones above cannot show. A place, and what is put there.
+GONE = object()
+ALSO_VALID = [
+    ("state", "/pid", GONE),
+    ("state", "/pid", 0),
+    ("state", "/pid", -1),
+    ("state", "/annotations", GONE),
+    ("state", "/owner", ""),
+    ("state", "/id", "a" * 200),
+    ("state", "/id", "..."),
+    ("config-used", "/mounts", GONE),
+    ("config-used", "/mounts", []),
+    ("config-used", "/hooks", {}),
+    ("config-used", "/linux", GONE),
+    ("config-used", "/linux/rootfsPropagation", ""),
+    ("config-used", "/process", None),
+    ("config-used", "/mounts/0/source", ""),
+    ("config-used", "/mounts/0/destination", "relative"),
+    ("bind-request", "/options", []),
+    ("plan", "/id", None),
+    ("plan", "/stage", None),
+    ("plan", "/namespace", None),
+    ("plan", "/bundle", None),
+    ("plan", "/rootfs", None),
+    ("plan", "/mounts/0/resolved", None),
+    ("plan", "/remove", GONE),
+    ("plan", "/warnings", GONE),
+    ("state-file", "/init", None),
+    ("state-file", "/mounts", []),
+    ("state-file", "/mounts/0/resolved", "/"),
+    *[
+        ("state-file", place, path)
+        for place in ("/mounts/0/resolved", "/uses/0", "/made/0/path")
+        for path in ("/...", "/.a/..b/c..", "/..\n", "/..\n/a\n", "/ / ", "/" + "a/" * 2000 + "a")
+    ],
+    ("state-file", "/made/0/identity", None),
+    ("state-file", "/made/0/identity/born", None),
+    ("state-file", "/made/0/identity/dev", None),
+    ("state-file", "/made/0/identity/ino", None),
+    ("state-file", "/mounts/0/attached/0/id", None),
+    ("state-file", "/mounts/0/attached/0/unique", None),
+    ("state-file", "/bundle/dev", 2**64 - 1),
+]
+
+NUL = "/a\0b"
+MAPPINGS = "uidMappings gidMappings uidMappings/0 gidMappings/0"
+MAPPED = " ".join(f"{which}Mappings/0/{member}" for which in ("uid", "gid") for member in IDS[0])
+
+
+def below(parent: str, members: str) -> str:
+    return " ".join(f"{parent}/{member}" for member in members.split())
+
+
+# For each schema: put this value at these places of the valid document, and each place is all that is reported.
+REFUSED: dict[str, list[tuple[Any, str]]] = {
+    "state": [
+        ([], ""),
+        (GONE, "/ociVersion /id /status /bundle"),
+        (1, "/ociVersion /id /status /bundle /annotations /annotations/a"),
+        ("", "/id /status /bundle"),
+        (None, "/ociVersion /id /status /pid /bundle /annotations /annotations/a"),
+        ("..", "/id /bundle"),
+        (".", "/id"),
+        ("../x", "/id"),
+        ("a\n", "/id"),
+        ("a" * 201, "/id"),
+        (NUL, "/id /bundle"),
+        (-2, "/pid"),
+        (2**31, "/pid"),
+        (1.0, "/pid"),
+        (True, "/pid"),
+        ("1", "/pid /annotations/"),
+    ],
+    "config-used": [
+        ([], ""),
+        (GONE, "/ociVersion /root /root/path /mounts/0/destination /mounts/0/uidMappings /mounts/0/gidMappings"),
+        (GONE, "/linux/namespaces/0/type"),
+        (None, "/ociVersion /root /mounts /mounts/0/options /hooks /annotations /linux"),
+        (1, "/root /root/path /root/readonly /mounts /annotations /annotations/a /linux /linux/rootfsPropagation"),
+        (1, "/mounts/0 /mounts/0/destination /mounts/0/source /mounts/0/type /mounts/0/options /mounts/0/options/0"),
+        (1, "/linux/namespaces /linux/namespaces/0 /linux/namespaces/0/type /linux/namespaces/1/path"),
+        ("", "/root/path /mounts/0/destination /linux/namespaces/0/type /linux/namespaces/1/path"),
+        (NUL, "/root/path /mounts/0/destination /mounts/0/source /mounts/0/type /linux/namespaces/1/path"),
+        ("rel", "/linux/rootfsPropagation /linux/namespaces/0/type /linux/namespaces/1/path"),
+        ("1", "/annotations/"),
+        *[(1, below(parent, MAPPINGS)) for parent in ("/linux", "/mounts/0")],
+        *[(value, below(parent, MAPPED)) for value in (GONE, "0", -1, 2**32) for parent in ("/linux", "/mounts/0")],
+        *[
+            (value, " ".join(f"/hooks/{stage}{rest}" for stage in STAGES))
+            for value, rest in [
+                (None, ""),
+                ("/bin/true", "/0"),
+                (GONE, "/0/path"),
+                (1, "/0/path"),
+                ("true", "/0/path"),
+                (NUL, "/0/path"),
+                ("true", "/0/args"),
+                (1, "/0/args/0"),
+                (None, "/0/env"),
+                (1, "/0/env/0"),
+                ("A", "/0/env/0"),
+                ("=a", "/0/env/0"),
+                ("A=\0", "/0/env/0"),
+                ("1", "/0/timeout"),
+                (0, "/0/timeout"),
+                (1.0, "/0/timeout"),
+            ]
+        ],
+    ],
+    "bind-request": [
+        ([], ""),
+        (GONE, "/destination /source /type /options /uidMappings /gidMappings"),
+        (1, "/destination /source /type /options /options/0 /unknown"),
+        ("", "/destination /source /type /options/0"),
+        (NUL, "/destination /source"),
+        ("rel", "/destination"),
+        ("remount", "/options/0"),
+        (1, below("", MAPPINGS)),
+        *[(value, below("", MAPPED)) for value in (GONE, "0", -1, 2**32)],
+    ],
+    "plan": [
+        ([], ""),
+        (GONE, "/id /stage /bundle /rootfs /namespace /mounts /problems"),
+        (1, "/id /stage /bundle /rootfs /namespace /mounts /problems /remove /warnings /unknown"),
+        (1, "/mounts/0 /problems/0 /remove/0 /warnings/0"),
+        ("rel", "/stage /bundle /rootfs /namespace /remove/0"),
+        (NUL, "/bundle /rootfs /remove/0"),
+        (GONE, below("/mounts/0", "origin source destination resolved links create attributes propagation action")),
+        (GONE, below("/mounts/0", "warnings links/0/at links/0/to create/0/path create/0/kind")),
+        (1, below("/mounts/0", "origin source destination resolved links create attributes propagation action")),
+        (1, below("/mounts/0", "warnings warnings/0 attributes/0 unknown")),
+        (1, below("/mounts/0", "links/0 links/0/at links/0/to links/0/unknown")),
+        (1, below("/mounts/0", "create/0 create/0/path create/0/kind create/0/unknown")),
+        ("rel", below("/mounts/0", "resolved links/0/at create/0/path create/0/kind attributes/0 propagation action")),
+        (["ro", "ro"], "/mounts/0/attributes"),
+        (GONE, below("/problems/0", "where message exit")),
+        (1, below("/problems/0", "where message unknown")),
+        ("1", "/problems/0/exit"),
+        (0, "/problems/0/exit"),
+        (256, "/problems/0/exit"),
+        *[(word, "/mounts/0/action") for word in ("", "Mount", "skip")],
+    ],
+    "state-file": [
+        ([], ""),
+        (GONE, "/version /id /phase /created /boot /stage /bundle /rootfs /namespace /init /mounts /uses /made"),
+        (1, "/id /phase /boot /stage /bundle /rootfs /namespace /init /mounts /uses /made /unknown"),
+        (2, "/version"),
+        (1.0, "/version /created"),
+        ("..", "/id /phase /created /boot /stage"),
+        (-1, "/created"),
+        ("0f0e0d0c-0b0a-0908-0706-050403020100\n", "/boot"),
+        (GONE, below("/bundle", "path dev ino")),
+        ("rel", below("/bundle", "path dev ino")),
+        (1, below("/bundle", "path unknown")),
+        (-1, below("/bundle", "dev ino")),
+        (2**64, below("/bundle", "dev ino")),
+        (GONE, below("/rootfs", "path dev ino overlay")),
+        ("rel", below("/rootfs", "path dev ino overlay")),
+        (1, below("/rootfs", "path unknown")),
+        (-1, below("/rootfs", "dev ino")),
+        (2**64, below("/rootfs", "dev ino")),
+        (GONE, "/namespace/kind /namespace/inode /init/pid /init/start"),
+        ("1", "/namespace/kind /namespace/inode /init/pid /init/start"),
+        (-1, "/namespace/inode /init/pid /init/start"),
+        (2**64, "/namespace/inode /init/pid /init/start"),
+        (1, "/namespace/unknown /init/unknown"),
+        (GONE, below("/mounts/0", "origin requested resolved source source/dev source/ino attached")),
+        (1, "/mounts/0"),
+        (1, below("/mounts/0", "origin requested resolved source attached unknown")),
+        ("rel", "/mounts/0/resolved"),
+        (1.0, below("/mounts/0/source", "dev ino unknown")),
+        (-1, below("/mounts/0/source", "dev ino")),
+        (2**64, below("/mounts/0/source", "dev ino")),
+        ([], "/mounts/0/attached"),
+        (1, "/mounts/0/attached/0"),
+        (GONE, below("/mounts/0/attached/0", "id unique root source type")),
+        (1, below("/mounts/0/attached/0", "root source type unknown")),
+        ("1", below("/mounts/0/attached/0", "id unique")),
+        (-1, below("/mounts/0/attached/0", "id unique")),
+        (2**64, below("/mounts/0/attached/0", "id unique")),
+        (1, "/uses/0 /made/0"),
+        ("rel", "/uses/0"),
+        *[
+            (path, "/mounts/0/resolved /uses/0 /made/0/path")
+            for path in ("//", "/a/", "/a//b", "//a", "/.", "/..", "/a/.", "/a/..", "/./a", "/../a", "/a/../b")
+        ],
+        ("/", "/uses/0 /made/0/path"),
+        *[(path, "/made/0/path") for path in ("/a\0", "/a\n/..", "/\n/../a", "/a\n//")],
+        (["/a", "/a"], "/uses"),
+        (GONE, below("/made/0", "path kind filesystem identity")),
+        (1, below("/made/0", "path kind filesystem identity unknown")),
+        ("rel", below("/made/0", "path kind filesystem")),
+        (GONE, below("/made/0/identity", "uid gid born dev ino")),
+        (1.5, below("/made/0/identity", "uid gid born dev ino unknown")),
+        (-1, below("/made/0/identity", "uid gid dev ino")),
+        (2**64, below("/made/0/identity", "uid gid dev ino")),
+    ],
+}
+REFUSED["state-file"] += [
+    (value, " ".join(f"/mounts/0/requested{place}" for place in places.split()))
+    for value, places in REFUSED["bind-request"]
+    if places
+]
+
+
+def put(valid: Any, place: str, value: Any) -> Any:
+    """A copy of the document ``valid`` with ``value`` at ``place``, a JSON pointer, or without what is there."""
+    if not place:
+        return value
+    document = json.loads(json.dumps(valid))  # shares nothing, not even with itself
+    *steps, last = (step.replace("~1", "/").replace("~0", "~") for step in place.split("/")[1:])
+    target = document
+    for step in steps:
+        target = target[int(step) if isinstance(target, list) else step]
+    key: Any = int(last) if isinstance(target, list) else last
+    if value is GONE:
+        del target[key]
+    else:
+        target[key] = value
+    return document
