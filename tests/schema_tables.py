@@ -75,6 +75,16 @@ VALID: dict[str, Any] = {
         "problems": [{"where": "--mount 2", "message": "m", "exit": 66}],
         "warnings": ["w"],
     },
+    "validation": {
+        "documents": [
+            {
+                "name": "/b/config.json",
+                "valid": False,
+                "problem": "p",
+                "violations": [{"pointer": "/root", "message": "is missing"}],
+            }
+        ],
+    },
     "state-file": {
         "version": 1,
         "id": "c-1",
@@ -248,6 +258,15 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (0, "/problems/0/exit"),
         (256, "/problems/0/exit"),
         *[(word, "/mounts/0/action") for word in ("", "Mount", "skip")],
+    ],
+    "validation": [
+        ([], ""),
+        (GONE, "/documents"),
+        (1, "/documents /documents/0 /unknown"),
+        (GONE, below("/documents/0", "name valid violations")),
+        (1, below("/documents/0", "name valid problem violations violations/0 unknown")),
+        (GONE, below("/documents/0/violations/0", "pointer message")),
+        (1, below("/documents/0/violations/0", "pointer message unknown")),
     ],
     "state-file": [
         ([], ""),

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 
 from . import spec
-from .errors import MissingError
+from .errors import DataError, MissingError
 
 
 class Bundle:
     """A bundle's config and rootfs, as the host finds them.
 
-    ``document`` is the config if the runtime sent it, else it is read from the bundle, once. MissingError, DataError.
+    ``document`` is the config if the runtime sent it, else it is read from the bundle, once. What it breaks of the
+    schema is an error where the hook uses it; what it breaks elsewhere is in ``violations`` if ``whole`` asks for it.
+    MissingError, DataError.
     """
 
-    def __init__(self, path: str, document: object | None = None) -> None:
+    def __init__(self, path: str, document: object | None = None, *, whole: bool = False) -> None:
         self.path = path
         try:
             self.stat = os.stat(path)
@@ -26,7 +28,11 @@ class Bundle:
             raise MissingError(f"the bundle {path} cannot be opened: {reason.strerror}") from reason
         if document is None:
             document = spec.documents(read_regular(f"{path}/config.json"), "config.json")[0]
-        self.config = spec.config(document)
+        self.violations = spec.config_violations(document) if whole else []
+        try:
+            self.config = spec.config(document)
+        except DataError as problem:
+            raise (DataError("config.json", self.violations) if whole else problem) from None
         self.rootfs = os.path.realpath(os.path.join(path, self.config.root_path))
         try:
             self.rootfs.encode()

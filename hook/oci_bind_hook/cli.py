@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HELP = """\
 usage: oci-bind-hook [STAGE] [OPTION]... < state.json
        oci-bind-hook [STAGE] --dry-run [--bundle DIR] [OPTION]...
+       oci-bind-hook validate [--format text|json] BUNDLE|FILE|-...
        oci-bind-hook install [--prefix DIR] [--stages STAGE,...] [-- OPTION...]
 
 An OCI runtime hook: makes the bind mounts of config.json and of --mount in the
@@ -38,7 +39,9 @@ told from the state.
                         rootless below XDG_RUNTIME_DIR or /run/user/UID)
   --dry-run             print what would be done, and change nothing
   --bundle DIR          with --dry-run: this bundle, without a state on stdin
-  --format text|json    with --dry-run: for a person or for a program
+  --format text|json    what is printed: for a person or for a program
+  --strict              refuse what breaks the schema anywhere in config.json,
+                        not only where the hook uses it
   --allow-shared        allow destinations below a mount shared with the host
   --keep-mountpoints    never remove mount points of an earlier call
   --log FILE            append a log to FILE
@@ -85,7 +88,7 @@ class Arguments:
         return word
 
 
-_FLAGS = ("--dry-run", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
+_FLAGS = ("--dry-run", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
 _OPTIONS = (
     *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
     *_FLAGS,
@@ -117,6 +120,8 @@ def parse(words: list[str]) -> tuple[Options, bool]:
             options.log_as_json = _is_json(word, arguments.value(word))
         elif word == "--dry-run":
             options.dry_run = True
+        elif word == "--strict":
+            options.strict = True
         elif word == "--allow-shared":
             options.allow_shared = True
         elif word == "--allow-annotations":
@@ -187,6 +192,8 @@ def _main(argv: list[str], log: Log) -> int:
         return os.EX_OK
     if argv[:1] == ["install"]:
         return _install(argv[1:])
+    if argv[:1] == ["validate"]:
+        return _validate(argv[1:])
     options, log.debug_wanted = parse(argv)
     if options.log is not None and not options.dry_run:
         log.open(options.log, as_json=options.log_as_json)
@@ -249,6 +256,30 @@ def _install(words: list[str]) -> int:
     for path in install(prefix, stages, rest):
         _print(f"{path}\n")
     return os.EX_OK
+
+
+def _validate(words: list[str]) -> int:
+    from . import validate
+
+    as_json, names = False, []
+    arguments = Arguments(words)
+    while arguments:
+        word = arguments.option()
+        if word == "--format":
+            as_json = _is_json(word, arguments.value(word))
+        elif word == "--":
+            names += arguments.rest()
+        elif word.startswith("-") and word != "-":
+            raise UsageError("validate does not know it", where=word, hint="a file of that name comes after --")
+        else:
+            names.append(word)
+    if not names:
+        raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
+    verdicts = list(validate.validate(names, lambda: read_all(0)))
+    _print(validate.as_json(verdicts) if as_json else validate.as_text(verdicts))
+    if any(verdict.violations for verdict in verdicts):
+        return os.EX_DATAERR
+    return next((verdict.problem.exit_code for verdict in verdicts if verdict.problem is not None), os.EX_OK)
 
 
 def _check_registered(words: list[str]) -> None:

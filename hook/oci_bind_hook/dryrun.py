@@ -112,8 +112,12 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
             _fill_from_record(report, options, state, proc)
             return
         place = Place(options.stage, state, proc)
-    bundle = Bundle(report.bundle, document)
+    bundle = Bundle(report.bundle, document, whole=True)
     report.rootfs = bundle.rootfs
+    if bundle.violations and options.strict:
+        report.add(DataError("config.json", bundle.violations))
+    else:
+        report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
     if place is None:
         is_elsewhere = bundle.has_namespace and report.stage != "prestart"
         report.namespace = "container" if is_elsewhere else "runtime"
@@ -126,9 +130,9 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
     sources = open_sources(requests, bundle.path, namespace)
     rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
     recorded = _recorded(options, report, place, proc)
-    found = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
-    report.mounts = describe(found)
-    for problem in found.problems:
+    planned = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
+    report.mounts = describe(planned)
+    for problem in planned.problems:
         report.add(problem)
 
 

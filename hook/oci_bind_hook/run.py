@@ -57,6 +57,7 @@ class Options:
         self.dry_run = False
         self.bundle: str | None = None
         self.as_json = False
+        self.strict = False
         self.allow_annotations = False
         self.allowed_sources: list[str] = []
         self.allow_shared = False
@@ -117,7 +118,9 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     """Everything from a checked state to attached mounts and a finished state file. HookError."""
     proc = Proc()
     place = Place(options.stage, state, proc)
-    bundle = Bundle(state.bundle, document)
+    bundle = Bundle(state.bundle, document, whole=options.strict)
+    if bundle.violations:
+        raise DataError("config.json", bundle.violations)
     log.stage = place.choose(bundle)
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")

@@ -215,6 +215,22 @@ def test_the_config_may_come_on_stdin(world: World) -> None:
     assert world.snapshot() == before
 
 
+def test_strict_judges_what_the_hook_does_not_use(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    file = world.path / "bundle/config.json"
+    config = json.loads(file.read_text())
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_KIL"}
+    file.write_text(json.dumps(config))
+    before = world.snapshot()
+    done = call(world, "prestart", "--strict", *mount(world, "/a"), stdin=state(world))
+    assert done.returncode == 65
+    assert done.stderr.startswith("oci-bind-hook: c1 prestart: config.json: /linux/seccomp/defaultAction: must be ")
+    assert world.snapshot() == before
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
+    assert call(world, "poststop", "--strict", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
 def test_an_overlay_as_rootfs_is_left_as_it_was(world: World) -> None:
     """Device and inode numbers of an overlay tell nothing, and yet what was made is known again."""
     support.bundle(world.path / "bundle", ["true"])

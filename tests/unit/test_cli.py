@@ -42,6 +42,7 @@ OPTIONS: dict[str, tuple[list[str], dict[str, object]]] = {
     "--format json": (["--format=json", "--dry-run"], {"as_json": True, "dry_run": True}),
     "--log": (["--log", "/x"], {"log": "/x"}),
     "--log-format": (["--log-format=json"], {"log_as_json": True}),
+    "--strict": (["--strict"], {"strict": True}),
     "--allow-shared": (["--allow-shared"], {"allow_shared": True}),
     "--allow-annotations": (["--allow-annotations"], {"allow_annotations": True}),
     "--allow-source": (["--allow-source", "/x/", "--allow-source=/y"], {"allowed_sources": ["/x", "/y"]}),

@@ -68,9 +68,10 @@ MAY = {
     "install": May(
         ".errors .stage compileall importlib.metadata json os re sys tempfile typing", types="collections.abc"
     ),
+    "validate": May(".bundle .errors .log .spec json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
-        lazy=".dryrun .install",
+        lazy=".dryrun .install .validate",
         types="typing",
     ),
 }
