@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,13 +56,11 @@ def test_a_container_gets_its_binds_and_leaves_nothing(
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_a_source_that_is_another_in_the_container_is_refused(world: World, older_kernel: str, runtime: str) -> None:
     """mount(2) wants the source in the namespace that it mounts in: there it is looked up again, and compared."""
-    hide = ["/bin/mount", "-t", "tmpfs", "tmpfs", str(world.source)]
-    enter = ["nsenter", "-m", "-t"]
+    busybox = shutil.which("busybox")  # its programs do with the old system calls
+    hide = f"{busybox} mount -t tmpfs tmpfs {world.source}"
     script = world.path / "hide"
     script.write_text(
-        "#!/bin/sh\n"
-        'pid=$(sed -n "s/.*\\"pid\\": *\\([0-9]*\\).*/\\1/p")\n'
-        f'exec {" ".join(enter)} "$pid" {" ".join(hide)}\n'
+        f'#!/bin/sh\npid=$(sed -n "s/.*\\"pid\\": *\\([0-9]*\\).*/\\1/p")\nexec {busybox} nsenter -m -t "$pid" {hide}\n'
     )
     script.chmod(0o755)
     hooks = {
