@@ -19,7 +19,7 @@ from oci_bind_hook.proc import MountInfo, Namespace, Proc, boot_id, parse_mounti
 from oci_bind_hook.request import DEFAULT_PROPAGATION, Request
 from oci_bind_hook.rootfs import Rootfs
 from oci_bind_hook.statefile import now
-from oci_bind_hook.trees import clone_sources, open_sources
+from oci_bind_hook.trees import Staged, clone_sources, open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -181,6 +181,8 @@ class Bench:
         sources = open_sources(requests, self.path, namespace)
         if not assumed:
             clone_sources(sources)
+            self.staged = Staged(sources, self._make_staging, lambda: os.rmdir(f"{self.path}/staging"), self.proc)
+            self.staged.__enter__()
         rootfs = Rootfs(self.rootfs, unlock=unlock, own_tmpfs=lambda at: namespace.is_own_tmpfs(at, self.rootfs))
         return Planner(rootfs, namespace, recorded, allow_shared=allow_shared).resolve(requests, sources)
 
@@ -212,8 +214,15 @@ class Bench:
             self.saved.append(run.parse_record(json.dumps(mine).encode(), "record"))
             save()
 
-        mounts.attach(plan, mine, keep)
+        try:
+            mounts.attach(plan, mine, keep)
+        finally:
+            self.staged.__exit__()
         return mine
+
+    def _make_staging(self) -> str:
+        os.mkdir(f"{self.path}/staging")
+        return f"{self.path}/staging"
 
     def mount(self, *requests: Request) -> Record:
         """All at once: plan and attach."""

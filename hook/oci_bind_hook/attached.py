@@ -53,15 +53,11 @@ def describe(root: str, info: MountInfo | None) -> AttachedRecord:
     return {"id": None, "unique": None, "root": ascii(root), "source": ascii(source), "type": ascii(kind)}
 
 
-def find(top: AttachedRecord, table: Iterable[MountInfo], at: str) -> MountInfo | None:
+def find(top: AttachedRecord, table: Iterable[MountInfo]) -> MountInfo | None:
     """A mount that was attached, in the table of this namespace; None where it is gone.
 
-    Mount ids are used again: the unique one decides, or, where there is none, that all else we know agrees too. A run
-    that was killed at the moment it attached by mount(2) knew no id: then it is what is mounted ``at`` that path.
+    Mount ids are used again: the unique one decides, or, where there is none, that all else we know agrees too.
     """
-    if top["id"] is None:
-        stacked = [info for info in table if info.mount_point == at and _looks_like(top, info)]
-        return stacked[-1] if stacked else None
     info = mount_by_id(table, top["id"])
     if info is None:
         return None
@@ -95,20 +91,20 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
     return None
 
 
-def detach(attached: Sequence[AttachedRecord], at: str, proc: Proc, *, receives: bool = False) -> None:
+def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc, *, receives: bool = False) -> None:
     """Unmounts the tree whose mounts are ``attached``, the top first, from the namespace we are in.
 
-    Nothing is done where it is not mounted any more. ``at`` is where it was attached. ``receives`` tells that mounts
-    may have propagated into it, which are no work of anybody else's here.
+    Nothing is done where it is not mounted any more. ``receives`` tells that mounts may have propagated into it, which
+    are no work of anybody else's here.
     LeftoverError where somebody mounted something on or below it, or where it cannot be reached.
     """
     for _ in range(TRIES):
         table = proc.mounts()
-        info = find(attached[0], table, at)
+        info = find(attached[0], table)
         if info is None:
             return
         below = [info for info in below_mount(table, info.id) if not (receives and info.is_propagated)]
-        foreign = _foreign(attached, below, at)
+        foreign = _foreign(attached, below)
         if foreign is not None:
             raise LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
         fd = open_root(info, attached[0]["unique"])
@@ -117,14 +113,12 @@ def detach(attached: Sequence[AttachedRecord], at: str, proc: Proc, *, receives:
                 _unmount(fd, proc)
             finally:
                 os.close(fd)
-            if attached[0]["id"] is None:
-                return
-    raise LeftoverError(f"the mount on {at} cannot be reached: another one hides it, or it moves all the time")
+    raise LeftoverError(f"the mount on {path} cannot be reached: another one hides it, or it moves all the time")
 
 
-def settle(attached: Sequence[AttachedRecord], at: str, propagation: str, proc: Proc) -> None:
+def settle(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
     """Sets the propagation of a tree again, for a run that was killed just before it did so. OSError."""
-    info = find(attached[0], proc.mounts(), at)
+    info = find(attached[0], proc.mounts())
     fd = open_root(info, attached[0]["unique"]) if info is not None else None
     if fd is not None:
         try:
@@ -138,9 +132,9 @@ def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
     return (seen["root"], seen["source"], seen["type"]) == (known["root"], known["source"], known["type"])
 
 
-def _foreign(attached: Sequence[AttachedRecord], below: Sequence[MountInfo], at: str) -> MountInfo | None:
+def _foreign(attached: Sequence[AttachedRecord], below: Sequence[MountInfo]) -> MountInfo | None:
     """The first mount on or below ours that is not ours."""
-    ids = {known["id"] for known in attached if known["id"] is not None and find(known, below, at) is not None}
+    ids = {known["id"] for known in attached if known["id"] is not None and find(known, below) is not None}
     hidden = [known for known in attached if known["id"] is None]
     for info in below:
         if info.id not in ids:

@@ -41,6 +41,7 @@ MOUNT_ATTR__ATIME = 0x70
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 MS_BIND = 0x1000
+MS_MOVE = 0x2000
 MS_NOATIME = 0x400
 MS_NODEV = 0x4
 MS_NODIRATIME = 0x800
@@ -223,7 +224,7 @@ def _is_mount_root(fd: int, mnt_id: int) -> bool:
     """What is above the root of a mount is another mount, or, for a process's own root, the root itself."""
     try:
         above = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=fd)
-    except NotADirectoryError:
+    except (NotADirectoryError, PermissionError):
         return os.readlink(f"/proc/self/fd/{fd}") == _mount_point(mnt_id)
     try:
         return _mount_id(above) != mnt_id or os.path.samestat(os.fstat(above), os.fstat(fd))
@@ -295,9 +296,8 @@ def has_mount_api() -> bool:
         try:
             _syscall(number, *arguments)
         except OSError as reason:
-            # Of the three only move_mount looks at our capabilities before it looks at its arguments.
-            may_be_ours = number == NR_MOVE_MOUNT and not prctl.cap_effective.sys_admin
-            if is_absent(reason) and not (reason.errno == errno.EPERM and may_be_ours):
+            # Of the three only move_mount looks at our rights before it looks at its arguments: EPERM says nothing.
+            if reason.errno == errno.ENOSYS or (is_absent(reason) and number != NR_MOVE_MOUNT):
                 return False
     return True
 
@@ -337,10 +337,11 @@ def openat2(fd: int, path: str, *, flags: int, resolve: int) -> int:
     return _syscall(NR_OPENAT2, ctypes.c_int(fd), os.fsencode(path), ctypes.byref(how), size)
 
 
-def mount(source: str | None, target: str, flags: int) -> None:
-    """mount(2) without a new file system: a bind, other attributes or another propagation. ``flags`` are MS_*."""
+def mount(source: str | None, target: str, flags: int, *, kind: str | None = None) -> None:
+    """mount(2). ``flags`` are MS_*; ``kind`` is the type of a new file system, which has no source and no options."""
     path = None if source is None else os.fsencode(source)
-    if _libc.mount(path, os.fsencode(target), None, flags, None) < 0:
+    kind_of_fs = None if kind is None else os.fsencode(kind)
+    if _libc.mount(path, os.fsencode(target), kind_of_fs, flags, None) < 0:
         _failed(target)
 
 

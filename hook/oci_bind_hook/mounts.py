@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .planner import Bind, Plan
-    from .proc import MountInfo
-    from .rootfs import MountPoint, Target
-    from .source import Source
+    from .rootfs import MountPoint
     from .statefile import Identity, MadeRecord, MountRecord, Record
 
 
@@ -67,9 +65,7 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
         record["phase"] = "made"
         save()
         for bind, fd in zip(binds, targets, strict=True):
-            _attach(plan, bind, fd)
-            if not bind.source.is_detached:
-                save()  # only now its ids are known
+            _attach(bind, fd)
         record["phase"] = "done"
         save()
     except BaseException as failure:
@@ -102,16 +98,11 @@ def _make(rootfs: Rootfs, bind: Bind) -> int:
         raise
 
 
-def _attach(plan: Plan, bind: Bind, fd: int) -> None:
+def _attach(bind: Bind, fd: int) -> None:
     """Attaches one bind on the mount point ``fd``. KernelError."""
     assert bind.target is not None
     try:
-        if bind.source.is_detached:
-            bind.source.attach(fd)
-        else:
-            bind.source.attach(_relocate(plan, bind, fd))
-            if bind.request.is_root:
-                plan.rootfs.lay(bind.source.fd)
+        bind.source.attach(fd)
     except OSError as reason:
         hint = {
             errno.ENOSPC: "the limit /proc/sys/fs/mount-max is reached",
@@ -119,32 +110,6 @@ def _attach(plan: Plan, bind: Bind, fd: int) -> None:
         }.get(reason.errno or 0, "")
         where = bind.request.at("destination")
         raise KernelError(bind.source.call, bind.target.path, reason, where=where, hint=hint) from reason
-
-
-def _relocate(plan: Plan, bind: Bind, fd: int) -> int:
-    """The mount point as it is now, where it was planned in a source that became another mount by being attached.
-
-    OSError where something else has taken its place.
-    """
-    assert bind.target is not None
-    under = _under(plan, bind, bind.target)
-    if under is None:
-        return fd
-    found, known = plan.rootfs.find(bind.target.path, across=True), linux.statx(fd)
-    if found is None or (found.stat.dev, found.stat.ino) != (known.dev, known.ino):
-        raise OSError(errno.ESTALE, "it was replaced at this moment")
-    if all(found.stat.mnt_id != mount["id"] for mount in under.attached):
-        raise OSError(errno.ESTALE, "the mount that it stands in was moved at this moment")
-    return found.fd
-
-
-def _under(plan: Plan, bind: Bind, target: Target) -> Source | None:
-    """The source of this plan in which a target stands, if it stands in one."""
-    cover = target.anchor.cover
-    for other in plan.to_mount:
-        if other is not bind and (other.request.is_root if cover is None else other.cover is cover):
-            return other.source
-    return None
 
 
 def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
@@ -169,29 +134,13 @@ def propagation_of(mount: MountRecord) -> str:
     return str(options[-1])
 
 
-def _at(record: Record, mount: MountRecord) -> str:
-    """Where mountinfo has a mount, if nobody has renamed anything."""
-    return (record["rootfs"]["path"] + mount["resolved"]).rstrip("/")
-
-
-def _is_done(record: Record, mount: MountRecord, table: Sequence[MountInfo], proc: Proc) -> bool:
-    """Whether a bind is there with all its attributes; where that is not known it is taken down."""
-    at = _at(record, mount)
-    if find(mount["attached"][0], table, at) is None:
-        return False
-    if mount["attached"][0]["id"] is None:
-        detach(mount["attached"], at, proc)
-        return False
-    return True
-
-
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     """Strikes from a record what it says but was never done, because the run that wrote it was killed."""
     table = proc.mounts()
-    record["mounts"] = [mount for mount in record["mounts"] if _is_done(record, mount, table, proc)]
+    record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
     if record["phase"] != "done":
         for mount in record["mounts"]:
-            settle(mount["attached"], _at(record, mount), propagation_of(mount), proc)
+            settle(mount["attached"], propagation_of(mount), proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:
@@ -225,7 +174,7 @@ def undo(
             try:
                 word = propagation_of(mount)
                 receives = word.removeprefix("r") in ("slave", "shared")
-                detach(mount["attached"], _at(record, mount), proc, receives=receives)
+                detach(mount["attached"], mount["resolved"], proc, receives=receives)
             except HookError as reason:
                 problems.append(f"{mount['resolved']}: {reason}")
             except OSError as reason:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import EscapeError, HookError, RequestError, UnavailableError
+from .errors import EscapeError, HookError, RequestError
 from .proc import Namespace
 from .rootfs import Cover, MountPoint, Rootfs, Target, is_utf8
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 class Bind:
     """A request that was resolved: its ``source``, its ``target``, and the ``action``, "mount", "present" or "skipped".
 
-    ``create`` is what must be made for it first, and ``cover`` what later walks find at its target. ``problem`` tells
-    why it cannot be done.
+    ``create`` is what must be made for it first. ``problem`` tells why it cannot be done.
     """
 
     def __init__(self, request: Request, source: Source) -> None:
@@ -34,7 +33,6 @@ class Bind:
         self.target: Target | None = None
         self.action = "mount"
         self.create: list[MountPoint] = []
-        self.cover: Cover | None = None
         self.warnings = list(request.warnings)
         self.problem: HookError | None = None
 
@@ -145,8 +143,7 @@ class Planner:
         self.rootfs.admit(target, directory=source.is_folder)
         self._check_double(bind, target)
         self._check_leak(bind, target)
-        self._check_twin(bind, target)
-        cover = bind.cover = Cover("bind", source.fd)
+        cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
 
@@ -228,16 +225,6 @@ class Planner:
         if first is None or first.request.is_from_mounts:
             return
         raise RequestError(f"{target.path} is the destination of {first.request.origin} already")
-
-    def _check_twin(self, bind: Bind, target: Target) -> None:
-        """Refuses to stack a mount on its like where only the id that it gets some day could tell them apart."""
-        stat, source = target.last.stat, bind.source
-        if source.is_detached or self.namespace.kind == "container" or stat is None or not stat.mount_root:
-            return
-        if (stat.dev, stat.ino) == (source.stat.dev, source.stat.ino):
-            raise UnavailableError(
-                f"{source.path} is mounted on {target.path} already, and this kernel could not tell the two apart"
-            )
 
     def _check_leak(self, bind: Bind, target: Target) -> None:
         """Refuses to attach below a mount that shares its changes with the host, which nobody would undo there."""

@@ -167,18 +167,21 @@ class Proc:
             os.close(folder)
         return next((pid for pid in pids if self.mount_namespace_of(pid) == inode), None)
 
-    def mount(self, source: int | None, target: int, flags: int) -> None:
+    def mount(self, source: int | None, target: int, flags: int, *, kind: str | None = None) -> None:
         """mount(2) on the object ``target``, both held by fd, so that no path is looked up. OSError."""
         os.fchdir(self.fd)
         try:
-            linux.mount(None if source is None else f"fd/{source}", f"fd/{target}", flags)
+            linux.mount(None if source is None else f"fd/{source}", f"fd/{target}", flags, kind=kind)
         finally:
             os.chdir("/")
 
     def umount_file(self, fd: int) -> None:
         """Detaches the mount whose root is the file ``fd``: a file cannot be entered, and has no name to trust."""
         os.fchdir(self.fd)
-        linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
+        try:
+            linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
+        finally:
+            os.chdir("/")
 
 
 def read_text(fd: int) -> str:

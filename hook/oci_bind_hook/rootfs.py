@@ -329,7 +329,9 @@ class Rootfs:
         if path == "/sys" or path.startswith("/sys/") or self._is_on(target, linux.SYSFS_MAGIC, "sysfs"):
             raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
         if path == "/proc" or path.startswith("/proc/") or self._is_on(target, linux.PROC_SUPER_MAGIC, "proc"):
-            if path not in PROC_FILES or target.missing:
+            # Of a /proc that the runtime will mount, a dry-run cannot see the files.
+            is_unseen = target.anchor.cover is not None and target.anchor.cover.held is None
+            if path not in PROC_FILES or (target.missing and not is_unseen):
                 raise EscapeError(f"{path} is on procfs, where only a few files may be hidden, as in runc")
         last = target.last
         if target.as_folder and not directory:
@@ -338,7 +340,7 @@ class Rootfs:
         if exists and last.folder != directory:
             ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
             raise RequestError(f"the source is {ours}, but {path} is {theirs}")
-        if target.missing:
+        if target.missing and path not in PROC_FILES:
             self._ground(target)
 
     def _is_on(self, target: Target, magic: int, kind: str) -> bool:

@@ -27,7 +27,7 @@ from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
 from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
-from .trees import clone_sources, expand, open_sources
+from .trees import Staged, clone_sources, expand, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
     from .log import Log
     from .planner import Plan
+    from .request import Request
     from .rootfs import OwnerOf
+    from .source import Source
     from .statefile import Record
 else:
 
@@ -144,13 +146,41 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
                 log.info("no bind is asked for")
                 return
             rootfs = _enter(bundle, place, namespace, log)
+            _check_neighbours(requests, others, namespace)
             _continue(record, rootfs, namespace)
-            planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
-            found = planner.resolve(requests, sources)
-            _judge(found, log)
-            _carry_out(found, record, folder, others)
+            with _staged(sources, folder, record, proc):
+                planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
+                found = planner.resolve(requests, sources)
+                _judge(found, log)
+                _carry_out(found, record, folder, others)
             for bind in found.binds:
                 log.info(bind.summary())
+
+
+def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
+    """Refuses to lay a read-only root over another container's binds, or to bind above one that will be gone some day.
+
+    UnavailableError. In namespaces of their own containers do not meet.
+    """
+    has_root = any(request.is_root for request in requests)
+    for other in others:
+        is_here = other["boot"] == boot_id() and other["namespace"]["inode"] == namespace.inode
+        if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
+            raise UnavailableError(
+                f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '
+                "would be for both",
+                hint="give each a rootfs or a mount namespace of its own",
+            )
+
+
+def _staged(sources: list[Source], folder: StateFolder, record: Record, proc: Proc) -> Staged:
+    """On older kernels: the sources made ready in the state folder or, where there is none, on top of the rootfs."""
+    return Staged(
+        sources,
+        lambda: folder.make_staging(record["id"]) or record["rootfs"]["path"],
+        lambda: folder.remove_staging(record["id"]),
+        proc,
+    )
 
 
 def _others(folder: StateFolder, record: Record, log: Log) -> list[Record]:
@@ -293,6 +323,8 @@ def _clear_stale(
 ) -> None:
     """Undoes what a dead container of the same id left behind. RecordError where one of another bundle lives."""
     record = folder.load(state.id)
+    if record is not None:
+        folder.remove_staging(state.id)
     if record is not None and not is_continued(record, bundle.path, place.proc):
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
@@ -341,7 +373,9 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
         if record is not None:
             _tear_down_if_ended(options, state, folder, record, proc, log)
         else:
-            folder.remove(state.id)  # what a run left that was killed while it first wrote
+            # What a run left that was killed while it first wrote.
+            folder.remove_staging(state.id)
+            folder.remove(state.id)
     folder.sweep()
 
 
@@ -380,6 +414,7 @@ def _tear_down(
         record = folder.load(known["id"])
         if record is None:
             return
+        folder.remove_staging(record["id"])
         here = is_here(record, proc, boot)
         others = [other for other in _others(folder, record, log) if is_live(other, proc, boot)]
         rootfs = _find_rootfs(record, owner_of)

@@ -32,8 +32,8 @@ class Source:
     it. ``submounts`` are the mounts below it, relative path and line of mountinfo; ``visible`` are those among them
     that no other mount hides. ``attached`` is how the mounts it becomes are found again, the top first.
 
-    ``is_detached`` tells that ``clone`` turns ``fd`` into the mount that will be attached. Else that mount is made by
-    attaching it: only then its ids are known, and ``fd`` is its root. ``call`` is the system call that attaches.
+    ``clone`` turns ``fd`` into the mount that will be attached, in the namespace of the source if ``is_detached``, else
+    in that of the container. ``call`` is the system call that attaches.
     """
 
     is_detached = True
@@ -113,11 +113,11 @@ class Source:
         return [*words, atime] if atime else words
 
     def clone(self) -> None:
-        """Makes ready what will be attached, while we are in the namespace of the source. HookError."""
+        """Makes ready what will be attached, with all its attributes, where nobody sees it. HookError."""
         raise NotImplementedError
 
     def attach(self, target: int) -> None:
-        """Attaches the source on top of the object ``target``, with all its attributes. OSError or HookError."""
+        """Attaches it on top of the object ``target``. OSError; what was attached then is found by its recorded id."""
         raise NotImplementedError
 
     def shares(self, mnt_id: int) -> bool:

@@ -111,6 +111,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 16 * 1024 * 1024
 MOVE_AWAY = "move it away"
 _SUFFIX = ".json"
+_STAGING = ".staging"
 
 
 def now() -> int:
@@ -167,13 +168,24 @@ class StateFolder:
         """
         try:
             if create:
-                os.makedirs(path, 0o700, exist_ok=True)
+                before = os.umask(0o077)
+                try:
+                    os.makedirs(path, exist_ok=True)
+                finally:
+                    os.umask(before)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as reason:
             if reason.errno == errno.ENOENT and not create:
                 return None
             raise RecordError(f"the state folder {path} cannot be opened: {reason.strerror}", hint="--root") from reason
-        stat = os.fstat(fd)
+        above, stat = os.stat("..", dir_fd=fd), os.fstat(fd)
+        is_sticky = above.st_mode & modes.S_ISVTX
+        if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
+            os.close(fd)
+            raise RecordError(
+                f"others than uid {os.geteuid()} can rename the state folder {path}",
+                hint="give --root a folder below one that is root's or yours alone",
+            )
         if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
             os.close(fd)
             raise RecordError(
@@ -259,6 +271,33 @@ class StateFolder:
                 path = f"{self.path}/{container}{suffix}"
                 raise RecordError(f"the state file {path} cannot be removed: {reason.strerror}") from reason
 
+    def make_staging(self, container: str) -> str:
+        """The path of a new folder in which this container's mounts may be made ready; nobody else can look into it."""
+        name = container + _STAGING
+        self.remove_staging(container)
+        try:
+            os.mkdir(name, 0o700, dir_fd=self._fd)
+        except OSError as reason:
+            raise RecordError(f"the folder {self.path}/{name} cannot be made: {reason.strerror}") from reason
+        return f"{self.path}/{name}"
+
+    def remove_staging(self, container: str) -> None:
+        """Removes it, and what a run that was killed has left mounted on it in this namespace."""
+        path = f"{self.path}/{container}{_STAGING}"
+        try:
+            while True:
+                try:
+                    os.rmdir(container + _STAGING, dir_fd=self._fd)
+                except FileNotFoundError:
+                    return
+                except OSError as reason:
+                    if reason.errno != errno.EBUSY:
+                        raise
+                    # Only we can write here: what is mounted on it is ours.
+                    linux.umount2(path, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+        except OSError as reason:
+            raise RecordError(f"the folder {path} cannot be removed: {reason.strerror}") from reason
+
     def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
         """The records of all other containers on a rootfs, and a remark on each record that cannot be read.
 
@@ -333,6 +372,12 @@ class Unrecorded(StateFolder):
         pass
 
     def remove(self, container: str) -> None:
+        pass
+
+    def make_staging(self, container: str) -> str:
+        return ""
+
+    def remove_staging(self, container: str) -> None:
         pass
 
     def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:

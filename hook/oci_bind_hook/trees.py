@@ -6,15 +6,15 @@ from __future__ import annotations
 import os
 
 from . import linux
-from .classic import ClassicSource
+from .classic import ClassicSource, Staging
 from .detached import DetachedSource
 from .errors import KernelError, MissingError, UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from .proc import Namespace
+    from .proc import Namespace, Proc
     from .request import Request
     from .source import Source
 
@@ -65,19 +65,70 @@ def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace)
     if not binds:
         return []
     kind = DetachedSource if linux.has_mount_api() else ClassicSource
-    return [kind(request, bundle, namespace) for request in binds]
+    sources: list[Source] = [kind(request, bundle, namespace) for request in binds]
+    for source in sources:
+        if isinstance(source, ClassicSource) and source.error is None:
+            try:
+                source.check()
+            except UnavailableError as problem:
+                source.error = problem
+    return sources
 
 
 def clone_sources(sources: Iterable[Source]) -> None:
-    """Makes every source ready that was found, while we are in their namespace: from another one it is refused.
-
-    A source of config.json that cannot be cloned is an error only if the hook has to mount it.
-    """
+    """Clones every source that can be while we are in its namespace: from another one the kernel refuses it."""
     for source in sources:
-        if source.error is None:
+        if source.is_detached:
+            _clone(source)
+
+
+class Staged:
+    """While it lasts, the sources that have to be made ready in the container's namespace are so.
+
+    ``make`` gives the path of a folder for that, ``remove`` takes it away. HookError.
+    """
+
+    def __init__(
+        self, sources: Iterable[Source], make: Callable[[], str], remove: Callable[[], None], proc: Proc
+    ) -> None:
+        self._sources = [source for source in sources if isinstance(source, ClassicSource) and source.error is None]
+        self._make = make
+        self._remove = remove
+        self._proc = proc
+        self._staging: Staging | None = None
+
+    def __enter__(self) -> None:
+        if not self._sources:
+            return
+        try:
+            self._staging = Staging(self._make(), self._proc)
+            for source in self._sources:
+                source.staging = self._staging
+                _clone(source)
+        except BaseException:
+            self._end()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._sources:
+            self._end()
+
+    def _end(self) -> None:
+        staging, self._staging = self._staging, None
+        if staging is not None:
             try:
-                source.clone()
-            except (KernelError, UnavailableError) as problem:
-                if not source.request.is_from_mounts:
-                    raise
-                source.error = problem
+                staging.close()
+            except OSError as reason:
+                raise KernelError("umount2", "the staging folder", reason) from reason
+        self._remove()
+
+
+def _clone(source: Source) -> None:
+    """Makes one source ready. For one of config.json it is an error only if the hook has to mount it, that it fails."""
+    if source.error is None:
+        try:
+            source.clone()
+        except (KernelError, MissingError, UnavailableError) as problem:
+            if not source.request.is_from_mounts:
+                raise
+            source.error = problem

@@ -175,13 +175,13 @@ def test_what_is_not_a_record_of_ours_is_refused_and_stays(
     folder: StateFolder, path: str, record: Record, plant: Callable[[str, bytes], object], problem: str
 ) -> None:
     plant(f"{path}/c1.json", json.dumps(record).encode())
-    before, held = os.lstat(f"{path}/c1.json"), fds()
+    before, held = support.tree(path), fds()
     with pytest.raises(RecordError, match=problem) as refused:
         folder.load("c1")
     assert refused.value.exit_code == os.EX_IOERR
     assert refused.value.hint.endswith("move it away")
     assert f"{path}/c1.json" in str(refused.value)
-    assert os.lstat(f"{path}/c1.json") == before
+    assert support.tree(path) == before
     assert fds() == held
 
 

@@ -54,12 +54,12 @@ MAY = {
     "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
         ".attached .errors .linux .proc .rootfs .trees errno os stat",
-        types=".planner .proc .rootfs .source .statefile collections.abc",
+        types=".planner .rootfs .statefile collections.abc",
     ),
     "stage": May(".errors .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
         ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
-        types=".log .planner .rootfs .statefile typing",
+        types=".log .planner .request .rootfs .source .statefile typing",
     ),
     "dryrun": May(
         ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
