@@ -11,3 +11,16 @@ def open_stdio() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
         pass
     os.close(fd)
+
+
+def close_inherited() -> None:
+    """Closes every fd above 2: one that was left to us by mistake would lead out of the container that we enter.
+
+    To be called before anything opens a file of its own. OSError where there is no procfs.
+    """
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the list's own fd, closed by now

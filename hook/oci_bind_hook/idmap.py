@@ -76,6 +76,7 @@ def _joined(path: str, where: str) -> int:
 
 def _live(tell_ready: int, go_on: int) -> None:
     try:
+        linux.die_with_parent()
         linux.unshare_user()
         os.write(tell_ready, b"\0")
     except OSError as reason:
@@ -102,7 +103,7 @@ def _write(fd: int, name: str, mappings: IdMappings, proc: Proc, where: str) -> 
         hint = ""
         if reason.errno == errno.EPERM:
             check_power(proc, where, reason)
-            hint = "CAP_SETUID and CAP_SETGID are needed"
+            hint = f"it needs {linux.lacking('CAP_SETUID', 'CAP_SETGID')}"
         elif reason.errno == errno.EINVAL:
             hint = "runs of ids overlap, or there are more than 340"
         subject = f"{name} of a user namespace for an id map"

@@ -46,9 +46,10 @@ sys.path += {folders}
 # Python 3.14 asks for the home folder when it imports ctypes; without HOME that would ask all sources of users.
 os.environ.setdefault("HOME", "/")
 try:
-    from oci_bind_hook import open_stdio
+    from oci_bind_hook import close_inherited, open_stdio
 
-    # Before the other imports: libffi keeps a file of its own open, which must not become stdin or stdout.
+    # Before the other imports: libffi keeps a file of its own open, which must neither be closed nor be stdin.
+    close_inherited()
     open_stdio()
     from oci_bind_hook.cli import main
 except BaseException as error:

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 import sys
 
 import prctl
@@ -397,13 +398,40 @@ def owner_of_user_namespace(fd: int) -> int:
     return uid.value
 
 
-def harden(name: str, *, hide: bool) -> None:
-    """Names this process and forbids it new privileges, by prctl(2); with ``hide`` nobody may look into it either.
+# All that a run still needs once it has read what it is told to do, capabilities(7).
+CAPABILITIES = {
+    "CAP_SYS_ADMIN": "setns(2), and every call that makes, changes or removes a mount",
+    "CAP_SYS_CHROOT": "setns(2) into a mount namespace changes the root",
+    "CAP_SYS_PTRACE": "setns(2) by pidfd, and to see in which namespace another process is",
+    "CAP_DAC_OVERRIDE": "mount points are made and removed in folders of the image's users",
+    "CAP_FOWNER": "a mount point made for another user is removed from a folder with the sticky bit",
+    "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
+    "CAP_SETGID": "setfsgid(2), for the same",
+}
 
-    Hidden are memory and fds. But what is not dumpable belongs to the machine's root, so that in a user namespace
-    even we could not use our own /proc/self any more.
+
+def lacking(*names: str) -> str:
+    """Those capabilities among ``names`` that this process lacks, for a message; all of them where it lacks none."""
+    missing = [name for name in names if not getattr(prctl.cap_effective, name[4:].lower())]
+    return " and ".join(missing or names)
+
+
+def die_with_parent() -> None:
+    """This process is killed when the one that forked it ends, by prctl(2)."""
+    prctl.set_pdeathsig(signal.SIGKILL)
+
+
+def harden(name: str, *, hide: bool) -> None:
+    """Names this process, forbids it new privileges, and takes from it all capabilities that are not needed any more.
+
+    With ``hide`` nobody may look into its memory and fds either. But what is not dumpable belongs to the machine's
+    root, so that in a user namespace even we could not use our own /proc/self any more. prctl(2), capset(2).
     """
     prctl.set_name(name)
     prctl.set_no_new_privs(1)
+    kept = {getattr(prctl, each) for each in CAPABILITIES}
+    dropped = [each for each in prctl.ALL_CAPS if each not in kept]
+    sets = ((dropped, prctl.CAP_EFFECTIVE), (dropped, prctl.CAP_PERMITTED), (prctl.ALL_CAPS, prctl.CAP_INHERITABLE))
+    prctl.set_caps(*((caps, which, False) for caps, which in sets))
     if hide:
         prctl.set_dumpable(0)

@@ -425,6 +425,8 @@ class Rootfs:
             hint = ""
             if reason.errno == errno.EROFS:
                 hint = "the rootfs is read-only; make the mount point in the image, or register for createRuntime"
+            elif reason.errno in (errno.EACCES, errno.EPERM):
+                hint = f"it needs {linux.lacking('CAP_DAC_OVERRIDE')}"
             elif reason.errno == errno.EEXIST:
                 hint = "somebody else made it at this moment"
             raise KernelError(call, point.path, reason, hint=hint) from reason

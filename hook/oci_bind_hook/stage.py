@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
+from . import linux
 from .errors import KernelError, UnavailableError
 from .proc import has_mounts_below
 
@@ -129,6 +130,7 @@ class Place:
         except OSError as reason:
             namespace_of = "the container's mount namespace"
             if reason.errno == errno.EPERM:
-                problem = f"{namespace_of} cannot be entered without CAP_SYS_ADMIN and CAP_SYS_CHROOT"
+                needed = linux.lacking("CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
+                problem = f"{namespace_of} cannot be entered without {needed}"
                 raise UnavailableError(problem, hint="rootless, register for createContainer") from reason
             raise KernelError("setns", namespace_of, reason) from reason

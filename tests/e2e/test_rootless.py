@@ -259,7 +259,7 @@ def test_a_stage_outside_names_the_one_inside(world: Rootless, runtime: str, sta
 def test_so_it_is_where_nothing_has_to_be_cloned(world: Rootless, runtime: str) -> None:
     line = refused(world, runtime, "createRuntime", mounts=[support.bind(world.source, "/data")])
     assert line == (
-        "the container's mount namespace cannot be entered without CAP_SYS_ADMIN and CAP_SYS_CHROOT"
+        "the container's mount namespace cannot be entered without CAP_SYS_ADMIN and CAP_SYS_CHROOT and CAP_SYS_PTRACE"
         " (rootless, register for createContainer)"
     )
 

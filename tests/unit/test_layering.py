@@ -30,7 +30,7 @@ class May(NamedTuple):
 MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
-    "linux": May("ctypes errno os prctl resource sys", types="typing"),
+    "linux": May("ctypes errno os prctl resource signal sys", types="typing"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "spec": May(
@@ -56,7 +56,7 @@ MAY = {
         ".attached .errors .linux .proc .rootfs .trees errno os stat",
         types=".planner .rootfs .statefile collections.abc",
     ),
-    "stage": May(".errors .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
+    "stage": May(".errors .linux .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
         ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
