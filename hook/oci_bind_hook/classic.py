@@ -65,10 +65,11 @@ class ClassicSource(Source):
             raise self._refused(reason, "source") from reason
         table = proc.mounts()
         top = _new_mount(table, before, linux.statx(target).mnt_id)
-        root = self._open_root(top)
         mounts = [top, *below_mount(table, top.id)]
-        # In place: the record has the same list.
-        self.attached[:] = [identity(root, top.root, top), *map(_numbered, mounts[1:])]
+        # In place: the record has the same list. Before anything can fail: by its path nobody finds what was renamed.
+        self.attached[:] = map(_numbered, mounts)
+        root = self._open_root(top)
+        self.attached[0] = identity(root, top.root, top)
         self._set_attributes(root, top, {**self.request.deep, **self.request.top})
         for info in mounts[1:] if self.request.deep else ():
             fd = self._open_root(info)
