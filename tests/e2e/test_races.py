@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 CODES = {0, os.EX_NOINPUT, os.EX_UNAVAILABLE, os.EX_OSERR, os.EX_IOERR, os.EX_NOPERM, os.EX_CONFIG}
 SPOILT = CODES - {0}
 
-OUTSIDE: Tree = {"in": {}, "new": {"deep": {}}, "word": b"", "keep": {"it": b"as it is\n"}}
+OUTSIDE: Tree = {"in": {}, "word": b"", "keep": {"it": b"as it is\n"}}
 FOLDER: Tree = {"in": {}, "word": b"", "full": {"of": b"things\n"}}
 
 # What stands in the rootfs, and the two names in it that change places.
@@ -53,7 +53,7 @@ SWAPS: dict[str, tuple[Tree, str, str]] = {
     "folder and folder": ({"a": FOLDER, "evil": FOLDER}, "a", "evil"),
     "last name and link out": ({"a": {**FOLDER, "evil": "../../outside/in"}}, "a/in", "a/evil"),
     "file and link out": ({"a": {**FOLDER, "evil": "../../outside/word"}}, "a/word", "a/evil"),
-    "what is just made and link out": ({"a": FOLDER, "evil": "../outside/new"}, "a/new", "evil"),
+    "what is just made and link out": ({"a": FOLDER, "evil": "../outside/in"}, "a/new", "evil"),
     "what is made in it and link out": ({"a": FOLDER, "evil": "../../outside/in"}, "a/new/deep", "evil"),
 }
 
@@ -302,6 +302,27 @@ def test_R06_the_mount_point_is_removed(tmp_path: Path, older: str) -> None:
     assert support.tree(bench.rootfs) == race.pristine
 
 
+def test_R06_what_was_renamed_and_cannot_be_reached_stays_recorded(tmp_path: Path) -> None:
+    """By mount(2) a bind is found only after it was made. It is known by its id even if it cannot be opened."""
+    kernels.play("before 5.12")
+    bench = Bench(tmp_path)
+    race = Race(bench, {"a": FOLDER})
+    record, renamed = bench.record(), bench.inside("/renamed")
+
+    def rename_and_hide() -> None:
+        os.rename(bench.inside("/a"), renamed)
+        mounting.tmpfs(renamed)
+
+    plan = bench.plan(request(bench.source, "/a/in", "ro"))
+    with pytest.raises(LeftoverError, match="another one hides it"):
+        mounts.attach(plan, record, Barrier(2, rename_and_hide))
+    assert len(record["mounts"]) == 1
+    mounting.umount(renamed, mounting.MNT_DETACH)
+    assert undone(race, record, Rootfs(bench.rootfs))
+    assert race.new_mounts() == []
+    race.check()
+
+
 @numbers(50, 1500)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 def test_R06_moved_out_and_back_while_it_is_torn_down(
@@ -437,7 +458,9 @@ def test_R01_R03_R06_the_launcher(world: World, record_property: Note, swap: str
             met += rival.swaps > before + 1
             assert all(line.split(" ")[4].startswith(f"{world.rootfs}/") for line in launches.new_mounts())
             # By mount(2) a mount that moves all the time may be out of reach: then poststop takes it down.
-            assert len(launches.new_mounts()) == (3 if code == 0 else 0) or "it stays in the state file" in launches.stderr
+            assert (
+                len(launches.new_mounts()) == (3 if code == 0 else 0) or "it stays in the state file" in launches.stderr
+            )
             with rival.at_work():
                 launches.call("poststop")
             assert launches.call("poststop") == 0
