@@ -178,7 +178,7 @@ def one_run(race: Race, rival: Rival, requests: Sequence[Request], *, storm: boo
         race.replant()
 
 
-@numbers(50, 1500)
+@numbers(40, 1500)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 @pytest.mark.parametrize("swap", SWAPS)
 def test_R01_R03_R04_R06_renamed_while_it_works(
@@ -323,7 +323,7 @@ def test_R06_what_was_renamed_and_cannot_be_reached_stays_recorded(tmp_path: Pat
     race.check()
 
 
-@numbers(50, 1500)
+@numbers(40, 1500)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 def test_R06_moved_out_and_back_while_it_is_torn_down(
     tmp_path: Path, record_property: Note, older: str, runs: int
@@ -351,7 +351,7 @@ def test_R06_moved_out_and_back_while_it_is_torn_down(
     assert support.tree(bench.rootfs) == race.pristine
 
 
-@numbers(50, 1500)
+@numbers(40, 1500)
 def test_R05_renames_elsewhere_disturb_nobody(tmp_path: Path, record_property: Note, runs: int) -> None:
     """The kernel's own walk gives up when anything is renamed anywhere (EAGAIN). Ours goes on."""
     bench = Bench(tmp_path)
@@ -376,7 +376,7 @@ def test_R05_renames_elsewhere_disturb_nobody(tmp_path: Path, record_property: N
     assert race.counts["runs met"]
 
 
-@numbers(50, 1500)
+@numbers(40, 1500)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 def test_R07_two_roots_change_places(tmp_path: Path, record_property: Note, older: str, runs: int) -> None:
     """One of them is opened, and everything happens in that one."""
@@ -441,7 +441,7 @@ class Launches:
         return [line for line in support.mounts() if line not in known]
 
 
-@numbers(12, 300)
+@numbers(8, 300)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 @pytest.mark.parametrize("swap", ["folder and link out", "folder and file"])
 def test_R01_R03_R06_the_launcher(world: World, record_property: Note, swap: str, older: str, runs: int) -> None:
@@ -478,7 +478,7 @@ def test_R01_R03_R06_the_launcher(world: World, record_property: Note, swap: str
     assert world.snapshot() == launches.before
 
 
-@numbers(12, 300)
+@numbers(8, 300)
 def test_R07_two_roots_and_the_launcher(world: World, record_property: Note, runs: int) -> None:
     """Either root, or none: 69 where it saw one and then the other, 74 where it has begun in the other one."""
     launches = Launches(world, {"a": FOLDER})
@@ -514,7 +514,7 @@ def test_R07_two_roots_and_the_launcher(world: World, record_property: Note, run
 CONFIGS = ("another", "a pipe", "a link to a device", "a folder")
 
 
-@numbers(5, 100)
+@numbers(4, 100)
 @pytest.mark.parametrize("other", CONFIGS)
 def test_R08_config_json_is_replaced(world: World, record_property: Note, other: str, runs: int) -> None:
     """It is opened once: what was judged is what is done."""
