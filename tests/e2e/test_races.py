@@ -441,7 +441,7 @@ class Launches:
         return [line for line in support.mounts() if line not in known]
 
 
-@numbers(8, 300)
+@numbers(5, 300)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 @pytest.mark.parametrize("swap", ["folder and link out", "folder and file"])
 def test_R01_R03_R06_the_launcher(world: World, record_property: Note, swap: str, older: str, runs: int) -> None:
@@ -478,7 +478,7 @@ def test_R01_R03_R06_the_launcher(world: World, record_property: Note, swap: str
     assert world.snapshot() == launches.before
 
 
-@numbers(8, 300)
+@numbers(6, 300)
 def test_R07_two_roots_and_the_launcher(world: World, record_property: Note, runs: int) -> None:
     """Either root, or none: 69 where it saw one and then the other, 74 where it has begun in the other one."""
     launches = Launches(world, {"a": FOLDER})
