@@ -392,11 +392,12 @@ def test_R07_two_roots_change_places(tmp_path: Path, record_property: Note, olde
                 with rival.at_work():
                     code, record, rootfs = race.set_up(requests)
                 race.counts["runs met"] += rival.swaps > before + 1
-                assert code == 0
+                # By mount(2) a new mount that moves all the time may be out of reach.
+                assert code in ({0} if older == "this" else {0, os.EX_OSERR})
                 race.check(bench.rootfs, second)
                 where = {line.split(" ")[4].split("/a/")[0] for line in race.new_mounts()}
-                assert len(where) == 1
-                race.paths[os.path.basename(where.pop())] += 1
+                assert len(where) == 1 or (code and not where)
+                race.paths.update(map(os.path.basename, where))
                 with rival.at_work():
                     undone(race, record, rootfs)
                 assert undone(race, record, rootfs)
