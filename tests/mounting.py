@@ -214,11 +214,15 @@ class Bench:
             self.saved.append(run.parse_record(json.dumps(mine).encode(), "record"))
             save()
 
+        self.carry_out(plan, mine, keep)
+        return mine
+
+    def carry_out(self, plan: Plan, record: Record, save: Callable[[], None]) -> None:
+        """mounts.attach, and the end of what was made ready for it."""
         try:
-            mounts.attach(plan, mine, keep)
+            mounts.attach(plan, record, save)
         finally:
             self.staged.__exit__()
-        return mine
 
     def _make_staging(self) -> str:
         os.mkdir(f"{self.path}/staging")

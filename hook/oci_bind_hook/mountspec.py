@@ -157,7 +157,8 @@ def _parse_run(text: str, place: str) -> tuple[int, int, int]:
     if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
         hint = "the id in the source, the id on the host, and how many"
         raise UsageError(f'"{text}" is not of the form 0-1000-1', where=place, hint=hint)
-    inside, host, size = (int(number) for number in numbers)
+    # Python converts only so many digits.
+    inside, host, size = (int(number.lstrip("0")[:20] or "0") for number in numbers)
     if not size or max(inside, host) + size - 1 > _LARGEST_ID:
         raise RequestError(f'"{text}" is empty or goes beyond the largest id', where=place)
     return inside, host, size

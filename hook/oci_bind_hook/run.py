@@ -139,13 +139,14 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
         # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
         sources = open_sources(requests, bundle.path, namespace)
         clone_sources(sources)
-        with folder.lock_rootfs(bundle.stat_rootfs()):
-            record = folder.load(state.id) or _new_record(state, bundle, place)
+        known = bundle.stat_rootfs()
+        with folder.lock_rootfs(known):
+            record = folder.load(state.id) or _new_record(state, bundle, place, known)
             others = _others(folder, record, log)
             if not sources and not others:
                 log.info("no bind is asked for")
                 return
-            rootfs = _enter(bundle, place, namespace, log)
+            rootfs = _enter(bundle, known, place, namespace, log)
             _check_neighbours(requests, others, namespace)
             _continue(record, rootfs, namespace)
             with _staged(sources, folder, record, proc):
@@ -191,13 +192,13 @@ def _others(folder: StateFolder, record: Record, log: Log) -> list[Record]:
     return others
 
 
-def _enter(bundle: Bundle, place: Place, namespace: Namespace, log: Log) -> Rootfs:
-    """Enters the container's namespace, if it is another one, and returns the rootfs as it is there.
+def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Namespace, log: Log) -> Rootfs:
+    """Enters the container's namespace, if it is another one, and returns the rootfs, which is ``known``, from there.
 
     From here on nothing is imported and nothing read but what is held by fd already. UnavailableError where ``/`` or
     the rootfs is another one there: that is no container which is just being made.
     """
-    before = [os.stat("/"), bundle.stat_rootfs()]
+    before = [os.stat("/"), known]
     log.prepare()
     linux.harden(NAME, hide=not place.proc.in_user_namespace())
     place.enter(namespace)
@@ -217,6 +218,8 @@ def _enter(bundle: Bundle, place: Place, namespace: Namespace, log: Log) -> Root
         own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
         owner_of=place.owner_of(bundle),
     )
+    if not os.path.samestat(known, os.fstat(rootfs.fd)):
+        raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly
     rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
@@ -279,8 +282,7 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
         raise
 
 
-def _new_record(state: spec.State, bundle: Bundle, place: Place) -> Record:
-    rootfs = bundle.stat_rootfs()
+def _new_record(state: spec.State, bundle: Bundle, place: Place, rootfs: os.stat_result) -> Record:
     return {
         "version": 1,
         "id": state.id,

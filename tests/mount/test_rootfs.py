@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import pickle
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
+import kernels
 from mounting import Bench, fds, mount, plant, tmpfs
 from oci_bind_hook import linux
 from oci_bind_hook.errors import EscapeError, HookError, KernelError, MissingError, RequestError
@@ -182,6 +185,59 @@ def test_what_leads_nowhere_is_refused_as_by_the_kernel(
     assert refused.value.errno == number
 
 
+def kernel_elsewhere(rootfs: Rootfs, destinations: list[str]) -> list[tuple[int, int, int]]:
+    """What the kernel finds, device and inode, or its errno: asked by another process, before it has to be older."""
+    with tempfile.TemporaryFile() as answers:
+        child = os.fork()
+        if child == 0:
+            try:
+                answers.write(pickle.dumps([_answer(rootfs, destination) for destination in destinations]))
+                answers.flush()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        answers.seek(0)
+        found: list[tuple[int, int, int]] = pickle.load(answers)
+    return found
+
+
+def _answer(rootfs: Rootfs, destination: str) -> tuple[int, int, int]:
+    try:
+        fd = kernel(rootfs, destination)
+    except OSError as reason:
+        return 0, 0, reason.errno or -1
+    status = os.fstat(fd)
+    os.close(fd)
+    return status.st_dev, status.st_ino, 0
+
+
+# Each alone and all together: what a walk does without it.
+LACKING = [("statx",), ("openat2",), ("statmount",), tuple(kernels.NUMBERS)]
+
+
+@pytest.mark.parametrize("calls", LACKING, ids="+".join)
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=["ENOSYS", "EPERM"])
+def test_without_newer_calls_the_answers_are_the_kernels_too(
+    golden: Rootfs, calls: tuple[str, ...], error: int
+) -> None:
+    destinations = [row[0] for table in (FOUND, MISSING, REFUSED) for row in table]
+    expected = kernel_elsewhere(golden, destinations)
+    kernels.refuse(*calls, error=error)
+    rootfs = Rootfs(golden.path)
+    for row in FOUND:
+        target = rootfs.resolve(row[0])
+        status = os.fstat(held(target))
+        assert outcome(target) == (*row[1:], [])
+        assert (status.st_dev, status.st_ino, 0) == expected[destinations.index(row[0])], row
+    for missing in MISSING:
+        assert outcome(rootfs.resolve(missing[0])) == missing[1:]
+        assert expected[destinations.index(missing[0])][2] == errno.ENOENT
+    for destination, number, problem in REFUSED:
+        with pytest.raises(RequestError, match=problem):
+            rootfs.resolve(destination)
+        assert expected[destinations.index(destination)][2] == number
+
+
 def test_links_are_told_where_they_stand_and_as_they_are_written(golden: Rootfs) -> None:
     target = golden.resolve("/a/../climbing/../lx/../../dangling")
     assert target.links == [("/climbing", "../../../../real"), ("/lx", "etc/x"), ("/dangling", "/absent/place")]
@@ -237,6 +293,58 @@ def test_in_any_tree_the_answer_is_the_kernels_and_inside(tree: Tree, destinatio
         for destination in destinations:
             compare(rootfs, destination)
         os.close(rootfs.fd)
+
+
+@pytest.mark.parametrize("calls", [("statx",), tuple(kernels.NUMBERS)], ids=["without statx", "without any"])
+def test_in_any_tree_an_older_kernel_gives_the_same_answers(calls: tuple[str, ...]) -> None:
+    """Another process, which was there before, plants the trees and asks the kernel."""
+    orders, order = os.pipe()
+    answers, answer = os.pipe()
+    oracle = os.fork()
+    if oracle == 0:
+        os.close(order)
+        try:
+            _answer_orders(orders, answer)
+        finally:
+            os._exit(0)
+    kernels.refuse(*calls)
+
+    @settings(max_examples=150, deadline=None)
+    @given(tree=TREES, destinations=some.lists(PATHS, min_size=1, max_size=8))
+    @example(tree={"a": "b/../..", "b": {"c": "/a/d", "d": "../../d"}, "d": b""}, destinations=["/b/c", "b/d"])
+    @example(tree={"a": "a", "b": "c", "c": "/b"}, destinations=["a", "b/..", "/c/"])
+    def same_answers(tree: Tree, destinations: list[str]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            rootfs = Rootfs(plant(f"{folder}/rootfs", tree))
+            os.write(order, json.dumps([rootfs.path, destinations]).encode() + b"\n")
+            expected = json.loads(os.read(answers, 1 << 16))
+            for destination, (dev, ino, number) in zip(destinations, expected, strict=True):
+                try:
+                    target = rootfs.resolve(destination)
+                except RequestError:
+                    assert number in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT)
+                    continue
+                assert number in (0, errno.ENOENT)
+                status = os.fstat(held(target))
+                inside = os.readlink(f"/proc/self/fd/{held(target)}")
+                assert (inside + "/").startswith(rootfs.path + "/")
+                if number == 0:
+                    assert (status.st_dev, status.st_ino, target.missing) == (dev, ino, [])
+                target.close()
+            os.close(rootfs.fd)
+
+    same_answers()
+    os.close(order)
+    os.waitpid(oracle, 0)
+
+
+def _answer_orders(orders: int, answer: int) -> None:
+    with open(orders, encoding="utf-8") as lines:
+        for line in lines:
+            path, destinations = json.loads(line)
+            rootfs = Rootfs(path)
+            os.write(answer, json.dumps([_answer(rootfs, destination) for destination in destinations]).encode())
+            os.close(rootfs.fd)
 
 
 def compare(rootfs: Rootfs, destination: str) -> None:
