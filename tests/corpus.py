@@ -20,7 +20,7 @@ from world import call, mounted, state
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from world import World
 
@@ -139,17 +139,36 @@ def succeeds(done: subprocess.CompletedProcess[str]) -> None:
     no_process_left()
 
 
-def lands(world: World, *arguments: str, at: Sequence[str], stdin: str | None = None, dry: bool = True) -> None:
-    """The binds are in these places of the rootfs and nowhere else, and poststop leaves no trace of them."""
+def lands(
+    world: World,
+    *arguments: str,
+    at: Sequence[str],
+    stdin: str | None = None,
+    before: Sequence[str] = (),
+    dry: bool = True,
+    check: Callable[[], object] = lambda: None,
+) -> None:
+    """The binds are in these places of the rootfs and nowhere else, and poststop leaves no trace of them.
+
+    ``check`` is called while they are there.
+    """
     untouched, elsewhere = look(world), _elsewhere(world)
     if dry:
         assert planned(world, *arguments, stdin=stdin) == (0, list(at))
-    before = mounted(world)
-    succeeds(call(world, "prestart", *arguments, stdin=state(world) if stdin is None else stdin))
-    assert mounted(world) == sorted([*before, *at])
+    there = mounted(world)
+    text = state(world) if stdin is None else stdin
+    succeeds(call(world, "prestart", *arguments, stdin=text, before=tuple(before)))
+    assert mounted(world) == sorted([*there, *at])
     assert outside(world) == untouched["outside"]
     assert _elsewhere(world) == elsewhere
+    check()
     gone(world, untouched)
+
+
+def options(world: World, path: str) -> set[str]:
+    """The attributes of the mount on a path of the rootfs."""
+    (words,) = (line.split(" ")[5] for line in support.mounts() if line.split(" ")[4] == world.rootfs + path)
+    return set(words.split(","))
 
 
 def gone(world: World, untouched: dict[str, object], container: str = "c1") -> None:
