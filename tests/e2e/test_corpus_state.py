@@ -61,7 +61,8 @@ def test_T01_a_state_file_that_is_not_ours_is_refused(world: World, kind: str, s
         os.chown(path, 1 if kind == "of others" else 0, 0)
         os.truncate(path, (17 << 20) if kind == "huge" else 0)
     text = state(world, status="stopped") if stage == "poststop" else state(world)
-    refused(world, *mount(world, "/a"), code=74, stage=stage, stdin=text, dry=stage == "prestart")
+    says = "cannot be read" if kind in ("link", "huge") else "is not a state file of ours"
+    refused(world, *mount(world, "/a"), code=74, says=says, stage=stage, stdin=text, dry=stage == "prestart")
 
 
 @pytest.mark.parametrize("kind", ["link", "group", "world", "owner", "file"])
