@@ -33,7 +33,12 @@ class Bundle:
             self.config = spec.config(document)
         except DataError as problem:
             raise (DataError("config.json", self.violations) if whole else problem) from None
-        self.rootfs = os.path.realpath(os.path.join(path, self.config.root_path))
+        rootfs = os.path.join(path, self.config.root_path)
+        try:
+            # Strict: else "absent/.." would be the bundle, for us and for runc, and nothing for the kernel and crun.
+            self.rootfs = os.path.realpath(rootfs, strict=True)
+        except OSError as reason:
+            raise MissingError(f"the rootfs {rootfs} cannot be opened: {reason.strerror}") from reason
         try:
             self.rootfs.encode()
         except UnicodeEncodeError:

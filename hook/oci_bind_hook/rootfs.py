@@ -326,6 +326,10 @@ class Rootfs:
             raise RequestError(f"{path!a} is not UTF-8, and the state file can hold nothing else")
         if len(target.steps) == 1:
             raise EscapeError("the destination is the rootfs itself")
+        for place, text in target.links:
+            if place in ("/proc", "/sys"):
+                hint = f"where {place[1:]} is to be mounted, as in runc"
+                raise EscapeError(f"{place} is a link, to {text}, and must be a folder", hint=hint)
         if path == "/sys" or path.startswith("/sys/") or self._is_on(target, linux.SYSFS_MAGIC, "sysfs"):
             raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
         if path == "/proc" or path.startswith("/proc/") or self._is_on(target, linux.PROC_SUPER_MAGIC, "proc"):
