@@ -119,6 +119,7 @@ def test_container_gets_its_binds_and_leaves_nothing(
 
 
 @RUNTIMES
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("xdg", ["", "XDG_RUNTIME_DIR=/run/elsewhere", "XDG_RUNTIME_DIR=not/absolute"])
 def test_delete_undoes_what_is_recorded_for_the_user(world: Rootless, runtime: str, xdg: str) -> None:
     if xdg:

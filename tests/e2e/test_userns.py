@@ -56,6 +56,7 @@ def logging(world: World) -> Sequence[str]:
 
 
 @RUNTIMES
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("stage", ["prestart", "createRuntime"])
 @pytest.mark.parametrize("readonly", [False, True], ids=["writable-root", "readonly-root"])
 def test_outside_it_all_is_possible(world: World, runtime: str, stage: str, *, readonly: bool) -> None:
@@ -80,6 +81,7 @@ def test_outside_it_all_is_possible(world: World, runtime: str, stage: str, *, r
 
 
 @RUNTIMES
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("named", [True, False], ids=["named", "told-from-state"])
 def test_inside_it_mount_points_that_are_there_need_no_record(world: World, runtime: str, *, named: bool) -> None:
     words = (*mount(world, "/data", "/climb"), *logging(world))
