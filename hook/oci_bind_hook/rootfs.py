@@ -370,7 +370,7 @@ class Rootfs:
     def reserve(self, target: Target, cover: Cover, *, directory: bool) -> list[MountPoint]:
         """Plans ``cover`` to be mounted on ``target``. Returns what must be made for it and nobody has reserved yet."""
         points = []
-        if target.missing:
+        if target.missing and target.path not in PROC_FILES:
             filesystem = self._ground(target)
             first = len(target.steps) - len(target.missing)
             for i in range(first, len(target.steps)):

@@ -450,12 +450,12 @@ def test_their_places_are_refused_even_where_nothing_is_mounted(golden: Rootfs, 
 
 def test_what_a_link_in_place_of_proc_leads_to_is_no_procfs(tmp_path: Path) -> None:
     rootfs = Rootfs(plant(tmp_path / "rootfs", {"proc": "/bad", "bad": {"sys": {}}, "dev": "/../../outside"}))
-    target = rootfs.resolve("/proc/sys")
-    assert target.path == "/bad/sys"
-    rootfs.admit(target, directory=True)
+    assert rootfs.resolve("/proc/sys").path == "/bad/sys"
+    with pytest.raises(EscapeError, match="/proc is a link, to /bad, and must be a folder"):
+        rootfs.admit(rootfs.resolve("/proc/sys"), directory=True)
     mount("proc", f"{rootfs.path}/bad", "proc")
     with pytest.raises(EscapeError, match="on procfs"):
-        rootfs.admit(rootfs.resolve("/proc/sys"), directory=True)
+        rootfs.admit(rootfs.resolve("/bad/sys"), directory=True)
     assert outcome(rootfs.resolve("/dev/null")) == ("/outside/null", 1, ["outside", "null"])
 
 

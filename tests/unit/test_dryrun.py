@@ -205,6 +205,14 @@ def test_runtimes_own_mounts_are_taken_as_made(desk: Desk) -> None:
     assert mount["create"] == [{"path": "/dev/a", "kind": "directory"}, {"path": "/dev/a/b", "kind": "file"}]
 
 
+def test_files_of_a_procfs_that_is_not_there_yet_may_be_hidden(desk: Desk) -> None:
+    desk.config({"destination": "/proc", "type": "proc", "source": "proc"})
+    report = desk.report(f"src={desk.file},dst=/proc/uptime", f"src={desk.file},dst=/proc/version")
+    assert [mount["create"] for mount in report.mounts] == [[], []]
+    assert [problem["where"] for problem in report.problems] == ["--mount 2"]
+    assert [problem["exit"] for problem in report.problems] == [77]
+
+
 def test_odd_characters_of_an_image_are_escaped(desk: Desk) -> None:
     os.symlink("/real/\x1b[2J\n\u202e", desk.rootfs / "odd")
     text = dryrun.as_text(desk.report(f"src={desk.source},dst=/odd"))
