@@ -27,6 +27,7 @@ from mounting import (
     propagate,
     remount,
     request,
+    tags,
     tmpfs,
 )
 from oci_bind_hook import linux
@@ -240,6 +241,7 @@ def test_of_the_copies_on_a_shared_mount_the_right_one_is_known(bench: Bench, *,
     record = bench.mount(request(bench.source, "/shared/here", "ro"))
     assert "ro" in line(bench.inside("/shared/here")).options
     assert "ro" in line(f"{bench.path}/peer/here").options
+    assert tags(bench.inside("/shared/here")) == []
     assert bench.undo(record) == []
     assert mount_points(bench.path).count("/peer/here") == 0
 
