@@ -110,7 +110,7 @@ def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc, *, receive
         fd = open_root(info, attached[0]["unique"])
         if fd is not None:
             try:
-                _unmount(fd, proc)
+                unmount(fd, proc)
             finally:
                 os.close(fd)
     raise LeftoverError(f"the mount on {path} cannot be reached: another one hides it, or it moves all the time")
@@ -145,7 +145,22 @@ def _foreign(attached: Sequence[AttachedRecord], below: Sequence[MountInfo]) -> 
     return None
 
 
-def _unmount(fd: int, proc: Proc) -> None:
+def clear(path: str, proc: Proc) -> None:
+    """Unmounts all that stands on the folder ``path``, if it is there: one that only we can mount on. OSError."""
+    while True:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            if not linux.statx(fd).mount_root:
+                return
+            unmount(fd, proc)
+        finally:
+            os.close(fd)
+
+
+def unmount(fd: int, proc: Proc) -> None:
     """Unmounts the tree whose root is held by ``fd``, here only: what is shared with other places stays there."""
     propagate(fd, "rprivate", proc)
     if modes.S_ISDIR(os.fstat(fd).st_mode):

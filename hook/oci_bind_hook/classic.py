@@ -12,7 +12,7 @@ import errno
 import os
 
 from . import linux
-from .attached import TRIES, describe, identity, open_root, propagate
+from .attached import TRIES, describe, identity, open_root, propagate, unmount
 from .errors import KernelError, MissingError, UnavailableError
 from .proc import MountInfo, Proc, below_mount, mount_by_id
 from .source import Source, real_path
@@ -43,7 +43,6 @@ class Staging:
     """
 
     def __init__(self, path: str, proc: Proc) -> None:
-        self._path = path
         self._proc = proc
         self._count = 0
         try:
@@ -71,10 +70,13 @@ class Staging:
 
     def close(self) -> None:
         """Takes down the tmpfs, and all that was never moved out of it. OSError."""
-        os.fchdir(self._fd)
-        os.close(self._fd)
-        linux.umount2(".", linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
-        os.chdir("/")
+        try:
+            unmount(self._fd, self._proc)
+        except OSError:
+            # All that is asked for may be attached by now: one refusal is no reason to leave it half done.
+            unmount(self._fd, self._proc)
+        finally:
+            os.close(self._fd)
 
 
 class ClassicSource(Source):

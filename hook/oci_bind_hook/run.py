@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 
 from . import linux, mounts, plan, spec
-from .attached import is_in
+from .attached import clear, is_in
 from .bundle import Bundle
 from .errors import (
     DataError,
     EscapeError,
     HookError,
+    KernelError,
     LeftoverError,
     MissingError,
     RecordError,
@@ -176,12 +177,24 @@ def _check_neighbours(requests: list[Request], others: list[Record], namespace: 
 
 def _staged(sources: list[Source], folder: StateFolder, record: Record, proc: Proc) -> Staged:
     """On older kernels: the sources made ready in the state folder or, where there is none, on top of the rootfs."""
-    return Staged(
-        sources,
-        lambda: folder.make_staging(record["id"]) or record["rootfs"]["path"],
-        lambda: folder.remove_staging(record["id"]),
-        proc,
-    )
+    container = record["id"]
+
+    def make() -> str:
+        _clear_staging(folder, container, proc)
+        folder.make_staging(container)
+        return folder.staging(container) or record["rootfs"]["path"]
+
+    return Staged(sources, make, lambda: _clear_staging(folder, container, proc), proc)
+
+
+def _clear_staging(folder: StateFolder, container: str, proc: Proc) -> None:
+    """Removes the folder in which mounts were made ready, and what a run that was stopped has left on it."""
+    if path := folder.staging(container):
+        try:
+            clear(path, proc)
+        except OSError as reason:
+            raise KernelError("umount2", path, reason) from reason
+        folder.remove_staging(container)
 
 
 def _others(folder: StateFolder, record: Record, log: Log) -> list[Record]:
@@ -326,7 +339,7 @@ def _clear_stale(
     """Undoes what a dead container of the same id left behind. RecordError where one of another bundle lives."""
     record = folder.load(state.id)
     if record is not None:
-        folder.remove_staging(state.id)
+        _clear_staging(folder, state.id, place.proc)
     if record is not None and not is_continued(record, bundle.path, place.proc):
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
@@ -376,7 +389,7 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
             _tear_down_if_ended(options, state, folder, record, proc, log)
         else:
             # What a run left that was killed while it first wrote.
-            folder.remove_staging(state.id)
+            _clear_staging(folder, state.id, Proc())
             folder.remove(state.id)
     folder.sweep()
 
@@ -416,7 +429,7 @@ def _tear_down(
         record = folder.load(known["id"])
         if record is None:
             return
-        folder.remove_staging(record["id"])
+        _clear_staging(folder, record["id"], proc)
         here = is_here(record, proc, boot)
         others = [other for other in _others(folder, record, log) if is_live(other, proc, boot)]
         rootfs = _find_rootfs(record, owner_of)

@@ -271,31 +271,25 @@ class StateFolder:
                 path = f"{self.path}/{container}{suffix}"
                 raise RecordError(f"the state file {path} cannot be removed: {reason.strerror}") from reason
 
-    def make_staging(self, container: str) -> str:
-        """The path of a new folder in which this container's mounts may be made ready; nobody else can look into it."""
-        name = container + _STAGING
-        self.remove_staging(container)
+    def staging(self, container: str) -> str:
+        """The path of a folder in which this container's mounts may be made ready; nobody else can look into it."""
+        return f"{self.path}/{container}{_STAGING}"
+
+    def make_staging(self, container: str) -> None:
         try:
-            os.mkdir(name, 0o700, dir_fd=self._fd)
+            os.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
-            raise RecordError(f"the folder {self.path}/{name} cannot be made: {reason.strerror}") from reason
-        return f"{self.path}/{name}"
+            path = self.staging(container)
+            raise RecordError(f"the folder {path} cannot be made: {reason.strerror}") from reason
 
     def remove_staging(self, container: str) -> None:
-        """Removes it, and what a run that was killed has left mounted on it in this namespace."""
-        path = f"{self.path}/{container}{_STAGING}"
+        """Removes that folder, if it is there. Nothing is mounted on it any more."""
         try:
-            while True:
-                try:
-                    os.rmdir(container + _STAGING, dir_fd=self._fd)
-                except FileNotFoundError:
-                    return
-                except OSError as reason:
-                    if reason.errno != errno.EBUSY:
-                        raise
-                    # Only we can write here: what is mounted on it is ours.
-                    linux.umount2(path, linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
+            os.rmdir(container + _STAGING, dir_fd=self._fd)
+        except FileNotFoundError:
+            pass
         except OSError as reason:
+            path = self.staging(container)
             raise RecordError(f"the folder {path} cannot be removed: {reason.strerror}") from reason
 
     def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
@@ -374,8 +368,11 @@ class Unrecorded(StateFolder):
     def remove(self, container: str) -> None:
         pass
 
-    def make_staging(self, container: str) -> str:
+    def staging(self, container: str) -> str:
         return ""
+
+    def make_staging(self, container: str) -> None:
+        pass
 
     def remove_staging(self, container: str) -> None:
         pass

@@ -162,3 +162,34 @@ def test_what_an_older_kernel_cannot_do_is_said(world: World, older_kernel: str)
         "oci-bind-hook: c1 prestart: --mount 1: this kernel cannot map the owners of a mount\n",
     ), older_kernel
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("then", ["poststop", "prestart"])
+def test_what_a_killed_run_made_ready_takes_nothing_of_the_host_along(world: World, number: int, then: str) -> None:
+    """A bind of a shared source is its peer until it is told otherwise: unmounting in the one unmounts in the other."""
+    kernels.play("before 5.12")
+    volume = mounting.tmpfs(f"{world.path}/volume")
+    mounting.propagate(volume, mounting.MS_SHARED)
+    mounting.propagate(mounting.tmpfs(f"{volume}/sub"), mounting.MS_SHARED)
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    wanted = ["--mount", f"src={volume},dst=/a", "--mount", f"src={volume},dst=/b,bind-propagation=rshared"]
+    killer = fail("chdir", number, "signal=KILL")
+    assert call(world, "prestart", *wanted, stdin=state(world), before=killer).returncode == -9
+    if then == "prestart":
+        assert call(world, "prestart", *wanted, stdin=state(world)).returncode == 0
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+def test_a_failing_run_takes_nothing_of_the_host_along(world: World, older_kernel: str) -> None:
+    volume = mounting.tmpfs(f"{world.path}/volume")
+    mounting.propagate(volume, mounting.MS_SHARED)
+    mounting.propagate(mounting.tmpfs(f"{volume}/sub"), mounting.MS_SHARED)
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    wanted = ["--mount", f"src={volume},dst=/a,bind-propagation=rshared", "--mount", f"src={volume},dst=/proc/x"]
+    done = call(world, "prestart", *wanted, stdin=state(world))
+    assert done.returncode == 77, older_kernel
+    assert world.snapshot() == before
