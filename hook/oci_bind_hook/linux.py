@@ -250,8 +250,17 @@ def is_absent(reason: OSError) -> bool:
 def has_mount_api() -> bool:
     """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
 
-    Each is tried with what every kernel that knows it refuses as invalid.
+    Each is tried with what every kernel that knows it refuses as invalid, and the answer is kept.
     """
+    if not _mount_api:
+        _mount_api.append(_has_mount_api())
+    return _mount_api[0]
+
+
+_mount_api: list[bool] = []
+
+
+def _has_mount_api() -> bool:
     probes: tuple[tuple[Any, ...], ...] = (
         (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
         (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
