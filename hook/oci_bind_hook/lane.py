@@ -253,11 +253,12 @@ def _search(pattern: str) -> Accept:
 # The patterns of what every run reads. For others ``re`` is imported, which takes half as long as Python to start.
 _ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-"
 _HEX = "0123456789abcdef"
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 def _is_clean(path: str) -> bool:
     first, *names = path.split("/")
-    return not first and bool(names) and not any(name in ("", ".", "..") for name in names) and "\0" not in path
+    return not first and bool(names) and _NO_NAMES.isdisjoint(names) and "\0" not in path
 
 
 def _is_variable(text: str) -> bool:
