@@ -73,7 +73,7 @@ def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None
         ("{} x", ": Expecting value: line 1 column 4 (char 3)"),
         (json.dumps(CONFIG) * 2, ": has a second document behind it, which only a state may have"),
         (json.dumps({**STATE, "pid": "1"}), ': /pid: must be of type integer, not "1"'),
-        (json.dumps(STATE) + "{}", ": /ociVersion: is missing"),
+        (json.dumps(STATE) + "{}", ": /ociVersion: is missing (in the config behind the state)"),
         ('{"ociVersion": "1", "ociVersion": "1"}', ": /ociVersion: is there twice; runtimes disagree about which one"),
     ],
     ids=["empty", "trailing", "two configs", "state", "config behind a state", "twice"],
@@ -90,8 +90,32 @@ def test_many_at_once(bundle: Path, tmp_path: Path, capfd: Captured) -> None:
     code, lines = judge(capfd, bundle, bad, bundle / "absent", bundle)
     assert code == 65
     assert lines[0] == f"{tmp_path}/bad\\x0a.json: /ociVersion: is missing"
-    assert lines[-1] == f"{bundle}/absent: {bundle}/absent cannot be opened: No such file or directory"
+    assert lines[-1] == f"{bundle}/absent cannot be opened: No such file or directory"
     assert judge(capfd, bundle, bundle / "absent")[0] == 66
+
+
+def test_one_that_cannot_be_read_does_not_keep_the_others_from_being_judged(
+    bundle: Path, tmp_path: Path, capfd: Captured
+) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    code, lines = judge(capfd, bundle, "/proc/self/mem", bad)  # a regular file, and its first byte an I/O error
+    assert code == 65
+    assert lines[0] == "/proc/self/mem cannot be read: Input/output error"
+    assert lines[1] == f"{bad}: /ociVersion: is missing"
+    assert judge(capfd, "/proc/self/mem", bundle) == (66, lines[:1])
+
+
+def test_a_stdin_that_cannot_be_read(bundle: Path, capfd: Captured) -> None:
+    saved = os.dup(0)
+    folder = os.open(bundle, os.O_RDONLY)
+    try:
+        os.dup2(folder, 0)
+        assert judge(capfd, "-") == (66, ["stdin cannot be read: Is a directory"])
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(folder)
 
 
 def test_as_json(bundle: Path, capfd: Captured) -> None:
@@ -116,6 +140,7 @@ def test_as_json(bundle: Path, capfd: Captured) -> None:
         ([], "nothing to validate (name bundles or files, or - for stdin)"),
         (["--frmat=json"], "--frmat: validate does not know it (a file of that name comes after --)"),
         (["--format"], "--format: a value is missing"),
+        (["-", "x", "-"], "-: stdin can be read once only"),
         (["--format=yaml", "x"], '--format: "yaml" is neither text nor json'),
     ],
 )
