@@ -235,6 +235,16 @@ def _unique_items(wanted: bool) -> Accept:  # noqa: FBT001 - it is the value of 
     return accept if wanted else _anything
 
 
+def _unique_by(name: str) -> Accept:
+    def accept(value: Any) -> bool:
+        if type(value) is not list:
+            return type(value) in _PLAIN
+        found = [item.get(name) for item in value if type(item) is dict]
+        return all(type(each) is str for each in found) and len(set(found)) == len(found)
+
+    return accept
+
+
 def _pattern(pattern: str) -> Accept:
     matches = _PATTERNS.get(pattern) or _search(pattern)
     return lambda value: matches(value) if type(value) is str else type(value) in _PLAIN
@@ -293,5 +303,6 @@ _SIMPLE: dict[str, Callable[[Any], Accept]] = {
     "required": _required,
     "dependentRequired": _dependent_required,
     "uniqueItems": _unique_items,
+    "uniqueBy": _unique_by,
     "pattern": _pattern,
 }

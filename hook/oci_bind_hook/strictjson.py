@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
-LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold
+LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold, in any member: a later runtime may know it
 MAX_SHOWN = 200  # characters of a value or name that a message repeats
 MAX_TOLD = 1000  # places where a document is wrong: a start of a container does not wait for a million of them
 BLANKS = " \t\n\r"  # RFC 8259, ws

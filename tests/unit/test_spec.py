@@ -70,7 +70,7 @@ STATES: dict[str, dict[str, Any]] = {
 }
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "least": {"ociVersion": "1.0", "root": {"path": "rootfs"}},
+    "least": {"ociVersion": "1.0.2", "root": {"path": "rootfs"}},
     "runc-spec": {
         "ociVersion": "1.0.2-dev",
         "process": {"args": ["sh"], "cwd": "/", "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]},
