@@ -31,6 +31,9 @@ container's rootfs, and takes them down again at poststop.
 STAGE is prestart, createRuntime, createContainer or poststop. Left out, it is
 told from the state.
 
+validate needs no container: it prints each place where a config.json, all of
+it, or a state breaks the schemas, and nothing where all is well.
+
   --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
                         [,ro][,...]; may be repeated
   --allow-annotations   take binds from annotations of config.json as well,

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,19 @@ def test_nothing_is_said_of_a_valid_one(bundle: Path, capfd: Captured) -> None:
     assert judge(capfd, "-", stdin=json.dumps(CONFIG)) == (0, [])
     assert judge(capfd, "-", stdin=json.dumps(STATE)) == (0, [])
     assert judge(capfd, "-", stdin=json.dumps(STATE) + json.dumps(CONFIG)) == (0, [])
+
+
+def test_it_is_as_the_readme_shows(bundle: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.path.join(os.path.dirname(__file__), "../../README.md"), encoding="utf-8") as file:
+        command, shown = re.findall(r"^    (.*bundles/.*)\n", file.read(), re.MULTILINE)
+    assert command == "$ oci-bind-hook validate bundles/*"
+    (bundle / "bundles/web").mkdir(parents=True)
+    (bundle / "bundles/db").mkdir()
+    process = {"cwd": "/", "capabilities": {"bounding": ["CHOWN"]}}
+    (bundle / "bundles/web/config.json").write_text(json.dumps({**CONFIG, "process": process}))
+    (bundle / "bundles/db/config.json").write_text(json.dumps(CONFIG))
+    monkeypatch.chdir(bundle)
+    assert judge(capfd, "bundles/db", "bundles/web") == (65, [shown])
 
 
 def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None:
