@@ -56,7 +56,7 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _properties(validator: Any, known: dict[str, Any], instance: object, schema: Any) -> Iterator[Any]:
-    """The keyword ``properties``, which here also refuses a known name in other letter case: Go would read it."""
+    """The keyword ``properties``, which here also refuses what another reader would take for a known name."""
     yield from Draft202012Validator.VALIDATORS["properties"](validator, known, instance, schema)
     if isinstance(instance, dict):
         spelling = {_folded(name): name for name in known}
@@ -92,8 +92,11 @@ STRICT: Any = validators.extend(  # type: ignore[no-untyped-call]
 
 
 def _folded(name: str) -> str:
-    """A member's name as Go compares it: without letter case, the long s as s and the sign for kelvin as k."""
-    return name.replace("\u017f", "s").lower()
+    """A member's name as other readers compare it.
+
+    Go does so without letter case, the long s as s and the sign for kelvin as k; C up to the first NUL.
+    """
+    return name.partition("\0")[0].replace("\u017f", "s").lower()
 
 
 def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:

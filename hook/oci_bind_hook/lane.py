@@ -121,8 +121,11 @@ class Lane:
                 if name in known:
                     if not known[name](member):
                         return False
-                # A known name in other letter case is for the judge, and so are letters that have several small forms.
-                elif (properties and (not name.isascii() or name.lower() in folded)) or not others(member):
+                # A known name in other letter case or with NUL behind it is for the judge, and so are letters that
+                # have several small forms.
+                elif properties and (not name.isascii() or "\0" in name or name.lower() in folded):
+                    return False
+                elif not others(member):
                     return False
             return True
 

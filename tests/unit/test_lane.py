@@ -158,7 +158,7 @@ def test_what_the_lane_takes_of_an_engines_changed_config_is_valid(schema: str, 
 
 # Schemas made up, with documents that may fit them
 
-NAMES = st.sampled_from(["a", "A", "b", "type", "é", "k", "K", "\u212a"])
+NAMES = st.sampled_from(["a", "A", "a\0", "b", "type", "é", "k", "K", "\u212a"])
 ITEMS: st.SearchStrategy[Any] = st.sampled_from([None, True, False, 0, 1, -1, 1.0, 2, "", "a", "b", "/a", "A", [], {}])
 DOCUMENTS = st.recursive(ITEMS, lambda each: st.lists(each, max_size=3) | st.dictionaries(NAMES, each, max_size=3))
 TYPES = ["object", "array", "string", "integer", "number", "boolean", "null"]
@@ -260,7 +260,20 @@ DOCUMENT_FOR_EACH: list[Any] = [
         ["a"],
     ),
     *([{"a": "x"}, {"a": "x"}], [{"a": "x"}, {"a": "y"}, {}], [{"a": 1}, {"a": 1.0}], [{"a": []}, 1]),
-    *([1.0], [True], [None, 1], {}, {"a": 1}, {"a": "x"}, {"A": 1}, {"b": 1}, {"b": "x"}, {"a": 1, "b": 1}, {"a": 1.0}),
+    *(
+        [1.0],
+        [True],
+        [None, 1],
+        {},
+        {"a": 1},
+        {"a": "x"},
+        {"A": 1},
+        {"a\0b": 1},
+        {"b": 1},
+        {"b": "x"},
+        {"a": 1, "b": 1},
+        {"a": 1.0},
+    ),
 ]
 
 

@@ -368,10 +368,15 @@ class TestPlaces:
             ("config", {"LINUX": {}}, "/LINUX"),
             ("config", {"hooks": {"Prestart": []}}, "/hooks/Prestart"),
             ("state", {"Bundle": "/b"}, "/Bundle"),
+            # C readers end a name at NUL: for crun this is the root.
+            ("config", {"root\0": {"path": "other"}}, r"/root\x00"),
+            ("config", {"root": {"path\0x": "other", "path": "rootfs"}}, r"/root/path\x00x"),
+            ("config", {"ROOT\0": 1}, r"/ROOT\x00"),
+            ("config-used", {"linux": {"namespaces\0": []}}, r"/linux/namespaces\x00"),
         ],
     )
     def test_a_name_in_other_letter_case_is_refused(self, schema: str, document: dict[str, Any], pointer: str) -> None:
-        base = CONFIGS["least"] if schema == "config" else STATES["runc-poststop"]
+        base = CONFIGS["least"] if schema.startswith("config") else STATES["runc-poststop"]
         [(found, message)] = [each for each in spec.violations(base | document, schema) if each[1] != "is missing"]
         assert found == pointer
         assert message.startswith("must be spelled ")
