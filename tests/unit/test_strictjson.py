@@ -83,7 +83,8 @@ def test_they_agree_where_json_is_not_loaded() -> None:
         for line in sys.stdin:
             data = bytes.fromhex(line)
             text = data.decode().rstrip(strictjson.BLANKS)
-            assert "json" not in sys.modules
+            for name in [name for name in sys.modules if name.startswith("json")]:
+                del sys.modules[name]  # since Python 3.13 _json loads it where it refuses
             told.append(strictjson._undoubted(data, text, 2) is not None)
         print(told)
     """
