@@ -51,7 +51,7 @@ undoes what dead containers and killed runs left, and touches none that lives.
   --keep-mountpoints    never remove mount points of an earlier call
   --log FILE            append a log to FILE
   --log-format text|json
-  --debug               tell each step on stderr
+  --debug               tell each step on stderr as well
   --version, --help
 
 exit codes: 0 done, 64 usage, 65 invalid state or config.json, 66 something is
@@ -214,10 +214,12 @@ def _main(argv: list[str], log: Log) -> int:
     log.stage = options.stage or ""
     state, document = read_state(_stdin())
     log.container = state.id
+    log.step("state read")
     if is_teardown(options.stage, state):
         tear_down(options, state, log)
     else:
         set_up(options, state, document, log)
+    log.step("done")
     return os.EX_OK
 
 

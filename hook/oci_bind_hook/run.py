@@ -125,6 +125,7 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = place.choose(bundle)
+    log.step("config.json validated")
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     requests = expand(plan.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
@@ -135,26 +136,31 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
         log.info("no bind is asked for")
         return
     with folder.lock_id(state.id):
+        log.step("id locked")
         _clear_stale(options, folder, state, bundle, place, log)
         namespace = Namespace(proc, "runtime")
         # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
         sources = open_sources(requests, bundle.path, namespace)
         clone_sources(sources)
+        log.step("sources opened")
         known = bundle.stat_rootfs()
         with folder.lock_rootfs(known):
+            log.step("rootfs locked")
             record = folder.load(state.id) or _new_record(state, bundle, place, known)
             others = _others(folder, record, log)
             if not sources and not others:
                 log.info("no bind is asked for")
                 return
             rootfs = _enter(bundle, known, place, namespace, log)
+            log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
             _check_neighbours(requests, others, namespace)
             _continue(record, rootfs, namespace)
             with _staged(sources, folder, record, proc):
                 planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
                 found = planner.resolve(requests, sources)
+                log.step("destinations resolved")
                 _judge(found, log)
-                _carry_out(found, record, folder, others)
+                _carry_out(found, record, folder, others, log)
             for bind in found.binds:
                 log.info(bind.summary())
 
@@ -274,7 +280,14 @@ def _judge(found: Plan, log: Log) -> None:
             log.warning(f"{bind.request.origin}: {warning}")
 
 
-def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Record]) -> None:
+_SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
+
+
+def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Record], log: Log) -> None:
+    def save() -> None:
+        folder.save(record)
+        log.step(_SAVED[record["phase"]])
+
     record["uses"] = sorted(found.uses.union(record["uses"]))
     if not found.to_mount:
         # Not even a record is needed, unless we stand on something that another container would remove one day.
@@ -286,8 +299,9 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
         raise UnavailableError(f"mount points must be made, and {folder.reason}", hint=folder.hint)
     record["created"] = now()
     try:
-        mounts.attach(found, record, lambda: folder.save(record))
+        mounts.attach(found, record, save)
     except BaseException:
+        log.step("rolled back")
         if record["mounts"] or record["made"]:
             folder.save(record)
         else:
@@ -385,6 +399,7 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
     if folder is None:
         return
     with folder.lock_id(state.id):
+        log.step("id locked")
         record = folder.load(state.id)
         if record is not None:
             _tear_down_if_ended(options, state, folder, record, proc, log)
@@ -428,6 +443,7 @@ def take_down(
     """
     boot = boot_id()
     with folder.lock_rootfs(known["rootfs"]):
+        log.step("rootfs locked")
         # A neighbour that ended meanwhile may have handed something over.
         record = folder.load(known["id"])
         if record is None:
