@@ -285,6 +285,10 @@ class StateFolder:
                 os.close(fd)
             os.rename(beside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except OSError as reason:
+            try:
+                os.unlink(beside, dir_fd=self._fd)
+            except OSError:
+                pass  # it was never made, or is for the next one to remove
             problem = f"the state file {self.path}/{name} cannot be written: {reason.strerror}"
             raise RecordError(problem, hint=MAKE_ROOM) from reason
 
