@@ -81,6 +81,17 @@ def finish(*processes: subprocess.Popen[str], code: int = 0) -> list[str]:
     return said
 
 
+def await_waiter(pid: int) -> None:
+    """Waits until process ``pid`` waits for a lock, as /proc/locks tells."""
+    end = time.monotonic() + support.TIMEOUT
+    while time.monotonic() < end:
+        with open("/proc/locks", encoding="ascii") as locks:
+            if any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in locks):
+                return
+        os.sched_yield()
+    raise TimeoutError
+
+
 def resolved(paths: Sequence[str]) -> list[str]:
     return sorted(path.replace("/climb", "/real") for path in paths)
 
@@ -114,8 +125,9 @@ def test_50_on_one_rootfs_come_and_go_in_any_order(world: World, seed: int) -> N
     live: dict[str, tuple[Container, list[str]]] = {}
     ended: list[Container] = []
     while waiting or live or ended:
-        # Some are torn down long after their end, when others have ended too.
-        what = chance.choice([name for name, some in (("come", waiting), ("end", live), ("go", ended)) if some])
+        # Most are torn down long after their end, when others have ended too.
+        likely = {"come": 3 * bool(waiting), "end": 3 * bool(live), "go": bool(ended)}
+        (what,) = chance.choices(list(likely), list(likely.values()))
         if what == "come":
             container = waiting.pop()
             paths = chance.sample(SHARED, chance.randint(1, 4))
@@ -152,7 +164,14 @@ def test_of_two_containers_with_one_id_one_wins_and_the_others_say_so(world: Wor
     bundles = [support.bundle(world.path / f"b{number}", ["true"], rootfs=world.rootfs) for number in range(8)]
     before = world.snapshot()
     texts = {bundle: state(world, bundle=bundle) for bundle in bundles}
-    calls = {bundle: launch(world, "prestart", *mount(world, "/a/b"), stdin=text) for bundle, text in texts.items()}
+    at = os.stat(world.rootfs)
+    with open(world.state / f"{at.st_dev}:{at.st_ino}.rootfs", "w", encoding="ascii") as lock:
+        # Whatever each of them looks at before it has the rootfs for itself, it has looked at.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        calls = {bundle: launch(world, "prestart", *mount(world, "/a/b"), stdin=text) for bundle, text in texts.items()}
+        for process in calls.values():
+            await_waiter(process.pid)
+        os.unlink(lock.name)
     said = {bundle: process.communicate(timeout=support.TIMEOUT)[1] for bundle, process in calls.items()}
     assert sorted(process.returncode for process in calls.values()) == [0] + [74] * 7
     (winner,) = [bundle for bundle, process in calls.items() if process.returncode == 0]
@@ -188,17 +207,6 @@ def test_a_set_up_that_races_tear_downs_of_its_id_is_whole_or_gone(world: World)
 
 
 # -- who waits for whom ------------------------------------------------------------------------------------------------
-
-
-def await_waiter(pid: int) -> None:
-    """Waits until process ``pid`` waits for a lock, as /proc/locks tells."""
-    end = time.monotonic() + support.TIMEOUT
-    while time.monotonic() < end:
-        with open("/proc/locks", encoding="ascii") as locks:
-            if any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in locks):
-                return
-        os.sched_yield()
-    raise TimeoutError
 
 
 def test_containers_on_different_rootfs_never_wait_for_each_other(world: World) -> None:
