@@ -176,7 +176,8 @@ class Registry:
 
     def _seen_by(self, pid: int) -> Has:
         table, namespace = self.proc.mounts_of(pid), self.proc.mount_namespace_id_of(pid)
-        return lambda mount: is_in(mount["attached"][0], table, namespace) if table else None
+        may_look = next(iter(table), None) is not None
+        return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
 
     def _standing(self, record: Record, made: MadeRecord, rootfs: Rootfs | None) -> dict[str, object]:
         """What has become of a file or folder that was made: "there", "covered" by a mount, "gone", "changed"."""

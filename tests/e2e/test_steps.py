@@ -47,7 +47,7 @@ def test_every_step_is_logged(world: World, runtime: str, stage: str) -> None:
     expected = [step.replace(", entered", "" if stage == "createContainer" else ", entered") for step in SET_UP]
     assert steps == {stage: [*expected, "done"], "poststop": [*TEAR_DOWN, "done"]}
     told = [each["msg"] for each in found if each["level"] == "info"]
-    assert told[0].startswith(f"{world.source} ")
+    assert told[0].startswith(f"--mount 1: bound {world.source} on /a/b ")
     assert told[1:] == ["undone: 1 binds, 2 mount points made for them"]
     for each in by_stage.values():
         times = [step["ms"] for step in each]
