@@ -283,24 +283,47 @@ def is_absent(reason: OSError) -> bool:
 
 
 def has_mount_api() -> bool:
-    """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
+    """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12."""
+    return all(_mount_api(name) for name in ("open_tree", "mount_setattr", "move_mount"))
 
-    Each is tried with what every kernel that knows it refuses as invalid.
-    """
+
+def _mount_api(name: str) -> bool:
     flags = ctypes.c_uint(0xFFFFFFFF)
-    probes = (
-        (NR_OPEN_TREE, ctypes.c_int(-1), b"", flags),
-        (NR_MOUNT_SETATTR, ctypes.c_int(-1), b"", flags, None, ctypes.c_size_t(0)),
-        (NR_MOVE_MOUNT, ctypes.c_int(-1), b"", ctypes.c_int(-1), b"", flags),
-    )
-    for number, *arguments in probes:
-        try:
-            _syscall(number, *arguments)
-        except OSError as reason:
-            # Of the three only move_mount looks at our rights before it looks at its arguments: EPERM says nothing.
-            if reason.errno == errno.ENOSYS or (is_absent(reason) and number != NR_MOVE_MOUNT):
-                return False
+    if name == "open_tree":
+        return _knows(NR_OPEN_TREE, ctypes.c_int(-1), b"", flags)
+    if name == "mount_setattr":
+        return _knows(NR_MOUNT_SETATTR, ctypes.c_int(-1), b"", flags, None, ctypes.c_size_t(0))
+    return _knows(NR_MOVE_MOUNT, ctypes.c_int(-1), b"", ctypes.c_int(-1), b"", flags)
+
+
+def _knows(number: int, *arguments: object) -> bool:
+    """Whether a system call is there, tried with what every kernel that knows it refuses as invalid."""
+    try:
+        _syscall(number, *arguments)
+    except OSError as reason:
+        # Of ours only move_mount looks at our rights before it looks at its arguments: there EPERM says nothing.
+        return reason.errno != errno.ENOSYS and (number == NR_MOVE_MOUNT or not is_absent(reason))
     return True
+
+
+def features() -> dict[str, bool]:
+    """What this kernel has, and no filter hides, of all that makes a difference to us. Nothing is changed."""
+    zero = ctypes.c_size_t(0)
+    found = {name: _mount_api(name) for name in ("open_tree", "move_mount", "mount_setattr")}
+    found["idmapped mounts"] = found["mount_setattr"]  # the same version brought both
+    found["openat2"] = _knows(NR_OPENAT2, ctypes.c_int(-1), b"", None, zero)
+    for name, mask in (("statx mnt_id", STATX_MNT_ID), ("statx mnt_id_unique", STATX_MNT_ID_UNIQUE)):
+        try:
+            found[name] = bool(_statx(0, mask).mask & mask)
+        except OSError:
+            found[name] = False
+    found["statmount"] = _knows(NR_STATMOUNT, None, None, zero, ctypes.c_uint(0xFFFFFFFF))
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        found["pidfd"] = True
+    except OSError:
+        found["pidfd"] = False
+    return found
 
 
 def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
@@ -412,8 +435,13 @@ CAPABILITIES = {
 
 def lacking(*names: str) -> str:
     """Those capabilities among ``names`` that this process lacks, for a message; all of them where it lacks none."""
-    missing = [name for name in names if not getattr(prctl.cap_effective, name[4:].lower())]
+    missing = [name for name in names if not has_capability(name)]
     return " and ".join(missing or names)
+
+
+def has_capability(name: str) -> bool:
+    """Whether this process has a capability that counts now, by its name in capabilities(7)."""
+    return bool(getattr(prctl.cap_effective, name[4:].lower()))
 
 
 def die_with_parent() -> None:

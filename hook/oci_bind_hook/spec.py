@@ -31,7 +31,7 @@ SCHEMAS = (
     "bind-request",
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
     *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
-    *("defs", "plan", "state", "state-file", "validation"),
+    *("defs", "doctor", "hooks-check", "hooks-d", "hooks-d-old", "plan", "state", "state-file", "validation"),
 )
 
 _validators: dict[str, Any] = {}  # built once each: it takes longer than most validations

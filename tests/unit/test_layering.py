@@ -65,13 +65,23 @@ MAY = {
         ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
         types=".request .spec .statefile collections.abc",
     ),
+    "re2": May("re"),
+    "hooksd": May(".bundle .errors .re2 .spec json os", types="collections.abc re typing"),
     "install": May(
-        ".errors .stage compileall importlib.metadata json os re sys tempfile typing", types="collections.abc"
+        ".errors .re2 .stage compileall importlib.metadata json os re stat sys tempfile typing",
+        types="collections.abc typing",
+    ),
+    "check": May(".bundle .hooksd .install .log .spec json os", types=".hooksd collections.abc"),
+    "doctor": May(
+        ".__init__ .check .errors .hooksd .install .linux .log .proc .run .statefile"
+        " importlib.metadata json os stat sys",
+        lazy="subprocess",
+        types="collections.abc",
     ),
     "validate": May(".bundle .errors .log .spec json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
-        lazy=".dryrun .install .validate",
+        lazy=".check .doctor .dryrun .hooksd .install .validate",
         types="typing",
     ),
 }
@@ -86,10 +96,11 @@ ONLY = {
     "referencing": "spec",
     "_socket": "log",
     "fcntl": "statefile",
+    "subprocess": "doctor",
 }
 
 # What costs more than a container's start may wait, or would run somebody else's code.
-NEVER = ("argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "subprocess", "threading")
+NEVER = ("argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading")
 
 
 def source(module: str) -> str:
