@@ -16,6 +16,8 @@ REGEXPS: list[tuple[str, str, bool | None]] = [
     ("", "x", True),
     ("b", "abc", True),  # anywhere
     ("^b", "abc", False),
+    ("^b", "a\nb", False),
+    ("a$", "a\nb", False),
     ("^abc$", "abc", True),
     ("^abc$", "abc\n", False),  # in Python $ is also before a last newline
     (r"\Aabc\z", "abc", True),
@@ -172,6 +174,7 @@ def cases(probe: object) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
         "other version": ({"a.json": new("x", version="1.0.1")}, None),
         "number for a version": ({"a.json": new("x", version=1)}, None),
         "text for a number": ({"a.json": new("x", hook={"timeout": "1"})}, None),
+        "true for a number": ({"a.json": new("x", hook={"timeout": True})}, None),
         "fraction": ({"a.json": new("x", hook={"timeout": 1.0})}, None),
         "null in a list": ({"a.json": new("x", hook={"args": ["probe", "x", None]})}, ["x"]),
         "false in a list": ({"a.json": new("x", hook={"args": ["probe", "x", False]})}, None),

@@ -229,7 +229,12 @@ def version() -> str:
 
 
 def commit() -> str:
-    """The commit that was installed, if pip fetched it by version control (direct_url.json); else nothing."""
+    """The commit that was built, or that pip fetched by version control (direct_url.json); empty if nobody knows."""
+    try:
+        with open(os.path.join(os.path.dirname(__file__), "commit"), encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        pass
     try:
         text = importlib.metadata.distribution("oci-bind-hook").read_text("direct_url.json")
         return str(json.loads(text or "{}").get("vcs_info", {}).get("commit_id", ""))

@@ -70,6 +70,19 @@ def test_a_container_of_any_form_has_nothing(document: Any) -> None:
     assert (container.annotations, container.command, container.has_bind_mounts) == ({}, None, False)
 
 
+@pytest.mark.parametrize(
+    ("mount", "is_bind"),
+    [
+        ({"type": "bind"}, True),
+        ({"type": "none", "options": ["ro", "bind"]}, True),
+        ({"options": ["rbind"]}, True),
+        ({"type": "tmpfs", "options": ["rw"]}, False),
+    ],
+)
+def test_a_bind_is_told_by_its_type_or_its_options(mount: dict[str, Any], is_bind: bool) -> None:
+    assert hooksd.Container({"mounts": [{"destination": "/a", **mount}]}).has_bind_mounts == is_bind
+
+
 def test_a_folder_that_is_not_there_is_no_matter_and_what_is_no_folder_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     absent, file = hooksd.read([str(tmp_path / "absent"), str(tmp_path / "file")])
