@@ -6,13 +6,18 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import kernels
+import mounting
+import support
 from oci_bind_hook import linux
 from oci_bind_hook.doctor import FEATURES
+from oci_bind_hook.install import import_folders
 
 if TYPE_CHECKING:
     from world import World
@@ -26,6 +31,7 @@ def test_the_features_are_those_of_the_kernel_that_runs() -> None:
     assert {name: there[name] for name in since} == {name: release >= first for name, first in since.items()}
 
 
+UID = 1000
 LACKS = {
     "before 5.12": {"mount_setattr", "idmapped mounts"},
     "filtered": {"open_tree", "move_mount", "mount_setattr", "idmapped mounts", "openat2"},
@@ -56,3 +62,23 @@ def test_without_a_capability_of_root_it_says_what_fails(world: World) -> None:
     code, found = doctor(world, "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
     assert code == os.EX_UNAVAILABLE
     assert found["CAP_SYS_ADMIN"].startswith("MISSING CAP_SYS_ADMIN: setns(2)")
+
+
+def test_an_ordinary_user_gets_the_rights_from_the_runtime_and_needs_a_folder(world: World) -> None:
+    mounting.tmpfs("/run", "mode=755")
+    mounting.show(sys.base_prefix, *import_folders(), str(Path(world.launcher).parents[3]))
+    code, found = doctor(world, *support.as_user(UID))
+    assert (code, found["state folder"]) == (
+        os.EX_UNAVAILABLE,
+        f"MISSING state folder: /run/user/{UID}/oci-bind-hook is not there, and /run cannot be written:"
+        " nothing can be recorded, and so nothing is mounted",
+    )
+    os.makedirs(f"/run/user/{UID}")
+    os.chown(f"/run/user/{UID}", UID, UID)
+    code, found = doctor(world, *support.as_user(UID))
+    assert (code, found["CAP_SYS_ADMIN"]) == (
+        os.EX_OK,
+        "without CAP_SYS_ADMIN: in a rootless container, at createContainer, the runtime gives it",
+    )
+    where = f"/run/user/{UID}/oci-bind-hook is made at first use, on tmpfs (gone after a restart of the machine)"
+    assert found["state folder"] == f"ok      state folder: {where}"

@@ -295,6 +295,15 @@ def test_text_without_a_bundle(folder: Path, capfd: pytest.CaptureFixture[str]) 
     )
 
 
+def test_a_hook_without_stages_is_called_for_nobody(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    probe = tables.write_probe(tmp_path)
+    folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.current(probe, "a", stages=[])})
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    for words in ([], [tmp_path]):
+        code, printed = run(capfd, "--hooks-dir", folder, *words)
+        assert (code, printed.splitlines()[-1]) == (0, f"hook {folder}/a.json is not called: it has no stages")
+
+
 def test_json(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, printed = run(capfd, "--format=json", "--hooks-dir", folder, tmp_path / "config.json")
     document = json.loads(printed)

@@ -277,7 +277,7 @@ def test_uninstall_leaves_what_others_wrote(text: str, tmp_path: Path) -> None:
     for path in (places.launcher, places.registration):
         os.makedirs(os.path.dirname(path))
         with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(text if path == places.registration else f"#!/usr/bin/python3 -IS\n# {text}\n")
     before = support.tree(tmp_path)
     with pytest.raises(MissingError, match=r"^nothing that install wrote is at .* was not written by install; .*\)$"):
         install.uninstall(str(tmp_path))
