@@ -10,6 +10,7 @@ import os
 
 from . import spec
 from .errors import DataError, MissingError
+from .strictjson import MAX_BYTES, documents
 
 
 class Bundle:
@@ -27,7 +28,7 @@ class Bundle:
         except OSError as reason:
             raise MissingError(f"the bundle {path} cannot be opened: {reason.strerror}") from reason
         if document is None:
-            document = spec.documents(read_regular(f"{path}/config.json"), "config.json")[0]
+            document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
         self.violations = spec.config_violations(document) if whole else []
         try:
             self.config = spec.config(document)
@@ -70,7 +71,7 @@ def read_regular(path: str) -> bytes:
 def read_all(fd: int) -> bytes:
     """What is left to read of ``fd``, cut one byte above the size of any document that is accepted."""
     chunks = []
-    left = spec.MAX_BYTES + 1
+    left = MAX_BYTES + 1
     while left and (chunk := os.read(fd, min(left, 1 << 20))):
         chunks.append(chunk)
         left -= len(chunk)
@@ -79,5 +80,5 @@ def read_all(fd: int) -> bytes:
 
 def read_state(data: bytes) -> tuple[spec.State, object | None]:
     """The state that the runtime sent, and the config if it sent that too. DataError."""
-    documents = spec.documents(data, "state", most=2)
-    return spec.state(documents[0]), documents[1] if len(documents) > 1 else None
+    found = documents(data, "state", most=2)
+    return spec.state(found[0]), found[1] if len(found) > 1 else None

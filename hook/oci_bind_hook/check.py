@@ -10,6 +10,7 @@ from . import hooksd, spec
 from .bundle import read_regular
 from .install import is_launcher
 from .log import one_line
+from .strictjson import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Check:
 def read_container(bundle: str) -> Container:
     """The container of a bundle's folder or config.json, as engines see it. MissingError, DataError."""
     path = os.path.join(bundle, "config.json") if os.path.isdir(bundle) else bundle
-    return hooksd.Container(spec.documents(read_regular(path), path)[0])
+    return hooksd.Container(documents(read_regular(path), path)[0])
 
 
 def _of_folder(folder: Folder) -> Iterator[Problem]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 
-from . import re2, spec
+from . import re2
 from .bundle import read_regular
 from .errors import DataError, MissingError
+from .strictjson import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Registration:
         except MissingError as problem:
             raise Refused("", problem.problem) from None
         try:
-            return spec.documents(data, self.path)[0]
+            return documents(data, self.path)[0]
         except DataError as problem:
             self.faults = list(problem.violations)
         try:

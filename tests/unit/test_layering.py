@@ -33,15 +33,18 @@ MAY = {
     "linux": May("ctypes errno os prctl resource signal sys", types="typing"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
-    "spec": May(
-        ".errors .log json os", lazy="jsonschema referencing referencing.jsonschema", types="collections.abc typing"
+    "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
+    "lane": May(".strictjson os", lazy="re", types="collections.abc typing"),
+    "judge": May(
+        ".lane .strictjson json jsonschema referencing referencing.jsonschema", types="collections.abc typing"
     ),
+    "spec": May(".errors .lane", lazy=".judge", types="typing"),
     "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
     "mountspec": May(".errors .request", types=".spec collections.abc"),
     "plan": May(".errors .mountspec .request", types=".spec collections.abc"),
-    "bundle": May(".errors .spec os"),
+    "bundle": May(".errors .spec .strictjson os"),
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
-    "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
+    "statefile": May(".errors .linux .strictjson errno fcntl os stat time", types=".proc collections.abc typing"),
     "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
     "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
@@ -58,7 +61,8 @@ MAY = {
     ),
     "stage": May(".errors .linux .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
-        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
+        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .strictjson"
+        " .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
     "dryrun": May(
@@ -66,19 +70,19 @@ MAY = {
         types=".request .spec .statefile collections.abc",
     ),
     "re2": May("re"),
-    "hooksd": May(".bundle .errors .re2 .spec json os", types="collections.abc re typing"),
+    "hooksd": May(".bundle .errors .re2 .strictjson json os", types="collections.abc re typing"),
     "install": May(
         ".errors .re2 .stage compileall importlib.metadata json os re stat sys tempfile typing",
         types="collections.abc typing",
     ),
-    "check": May(".bundle .hooksd .install .log .spec json os", types=".hooksd collections.abc"),
+    "check": May(".bundle .hooksd .install .log .spec .strictjson json os", types=".hooksd collections.abc"),
     "doctor": May(
         ".__init__ .check .errors .hooksd .install .linux .log .proc .run .statefile"
         " importlib.metadata json os stat sys",
         lazy="subprocess",
         types="collections.abc",
     ),
-    "validate": May(".bundle .errors .log .spec json os", types="collections.abc"),
+    "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
         lazy=".check .doctor .dryrun .hooksd .install .validate",
@@ -92,8 +96,9 @@ ONLY = {
     "ctypes": "linux",
     "prctl": "linux",
     "resource": "linux",
-    "jsonschema": "spec",
-    "referencing": "spec",
+    "jsonschema": "judge",
+    "referencing": "judge",
+    "_json": "strictjson",
     "_socket": "log",
     "fcntl": "statefile",
     "subprocess": "doctor",
