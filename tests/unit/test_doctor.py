@@ -77,7 +77,18 @@ def test_a_runtime_tells_its_version_in_one_line(programs: Path) -> None:
     assert "runtime" not in [each.name for each in doctor.examine()]
 
 
-@pytest.mark.parametrize("script", ["exit 1", "kill -9 $$", ":"])
+def test_a_program_in_the_folder_we_are_in_is_never_started(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relative").mkdir()
+    for folder in (tmp_path, tmp_path / "relative"):
+        program(folder, "runc", f"touch {tmp_path}/started")
+    assert found("runtime").is_problem
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("script", ["echo broken; exit 1", "kill -9 $$", ":"])
 def test_a_runtime_that_tells_nothing_is_named(script: str, programs: Path) -> None:
     path = program(programs, "runc", script)
     assert found("runc").line() == f"without runc: {path} does not tell its version: it may not work\n"
