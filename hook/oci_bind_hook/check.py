@@ -105,15 +105,12 @@ def _of_file(one: Registration, folder: Folder) -> Iterator[Problem]:
         yield Problem(one.path, one.refusal.pointer, message, effect)
         return
     yield from _of_path(one)
-    if not one.env and one.version != "0.1.0":
-        yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
-    if one.timeout is None and one.version != "0.1.0":
-        yield Problem(one.path, "/hook/timeout", "is missing: a hook that hangs keeps its container waiting", WARNS)
     yield from _of_stages(one)
-    for key, _ in one.annotations if one.version != "0.1.0" else ():
-        if not is_anchored(key.text):
-            text = f'"{key.text}" is not anchored: it matches names that only contain it (^ before it, $ behind it)'
-            yield Problem(one.path, key.pointer, text, WARNS)
+    if one.version == "0.1.0":
+        text = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
+        yield Problem(one.path, "", text, WARNS)
+    else:
+        yield from _of_members(one)
 
 
 def _of_path(one: Registration) -> Iterator[Problem]:
@@ -124,6 +121,18 @@ def _of_path(one: Registration) -> Iterator[Problem]:
         yield Problem(one.path, one.hook_pointer, f"{hook} is no file", FAILS)
     elif not os.stat(hook).st_mode & 0o111:
         yield Problem(one.path, one.hook_pointer, f"{hook} is not executable", FAILS)
+
+
+def _of_members(one: Registration) -> Iterator[Problem]:
+    """What version 1.0.0 can say, and should."""
+    if not one.env:
+        yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
+    if one.timeout is None:
+        yield Problem(one.path, "/hook/timeout", "is missing: a hook that hangs keeps its container waiting", WARNS)
+    for key, _ in one.annotations:
+        if not is_anchored(key.text):
+            text = f'"{key.text}" is not anchored: it matches names that only contain it (^ before it, $ behind it)'
+            yield Problem(one.path, key.pointer, text, WARNS)
 
 
 def _of_stages(one: Registration) -> Iterator[Problem]:

@@ -204,6 +204,16 @@ def test_problem(changes: dict[str, Any], problem: tuple[str, str, str] | None, 
     assert problems(folder) == ([problem] if problem else [])
 
 
+def test_the_old_version_is_a_warning_and_its_members_are_judged(tmp_path: Path, probe: Path) -> None:
+    folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.old(probe, "a")})
+    told = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
+    assert problems(folder) == [("", "warns", told)]
+    (folder / "a.json").write_text(json.dumps(tables.old(probe, "a", hook="/etc/passwd", cmds=["("])))
+    assert problems(folder) == [("/cmds/0", "refuses", '"(" is no regular expression of Go: a ) is missing')]
+    (folder / "a.json").write_text(json.dumps(tables.old(probe, "a", hook="/etc/passwd")))
+    assert problems(folder)[0] == ("/hook", "fails", "/etc/passwd is not executable")
+
+
 def test_the_worst_comes_first_and_what_is_hidden_is_told(tmp_path: Path, probe: Path) -> None:
     files = {
         "a.json": tables.current(probe, "a", hook={"env": None}),
