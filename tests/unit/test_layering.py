@@ -30,7 +30,8 @@ class May(NamedTuple):
 MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
-    "linux": May("ctypes errno os prctl resource signal sys", types="typing"),
+    "libc": May("_ctypes os", types="typing"),
+    "linux": May(".libc _prctl errno os resource sys", types="typing"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
@@ -93,8 +94,8 @@ ORDER = list(MAY)
 
 # Modules that stand in one place only.
 ONLY = {
-    "ctypes": "linux",
-    "prctl": "linux",
+    "_ctypes": "libc",
+    "_prctl": "linux",
     "resource": "linux",
     "jsonschema": "judge",
     "referencing": "judge",
