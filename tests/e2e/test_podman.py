@@ -33,8 +33,10 @@ class Podman:
         self.rootfs = support.busybox_rootfs(folder / "rootfs")
         self.probe = tables.write_probe(folder)
 
-    def run(self, folders: list[str], *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run a container with the hooks of these folders."""
+    def run(
+        self, folders: list[str], *command: str, options: tuple[str, ...] = (), prepare: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a container with the hooks of these folders, after a script that prepares their mount namespace."""
         storage = [f"--root={self.folder}/storage", "--runroot=/run/podman", "--tmpdir=/run/libpod"]
         storage += ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]
         hooks = [f"--hooks-dir={folder}" for folder in folders]
@@ -42,7 +44,7 @@ class Podman:
         words = ["podman", *storage, *hooks, "run", "--rm", *limits, *options, "--rootfs", self.rootfs, *command]
         # Not with exec: the first process is there to the end.
         return subprocess.run(
-            [*ISOLATED, "sh", "-c", PREPARE + '"$@"; exit $?', "sh", *words],
+            [*ISOLATED, "sh", "-c", f'{PREPARE} {prepare} "$@"; exit $?', "sh", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -102,6 +104,19 @@ def test_folders_mask_each_other_as_in_podman(name: str, podman: Podman) -> None
     folders.insert(1, str(podman.folder / "not there"))
     done = podman.run(folders, "/bin/true")
     assert (done.returncode, podman.ran(), used(folders)) == (0, expected, expected), done.stderr
+
+
+def test_podman_reads_the_first_folder_by_itself(podman: Podman) -> None:
+    """And the other one only if it is told, which is what `install` warns of."""
+    prepare = ""
+    for folder in hooksd.FOLDERS:
+        files = tables.write(podman.folder / folder[1:], {f"{len(prepare)}.json": tables.current(podman.probe, folder)})
+        top = "/usr/share" if folder.startswith("/usr") else "/etc/containers"
+        prepare += f"mount -t tmpfs tmpfs {top} && mkdir -p {folder} && cp {files}/* {folder}/; "
+    assert podman.run([], "/bin/true", prepare=prepare).returncode == 0
+    assert podman.ran() == [hooksd.FOLDERS[0]]
+    assert podman.run([*hooksd.FOLDERS], "/bin/true", prepare=prepare).returncode == 0
+    assert podman.ran() == [*hooksd.FOLDERS]
 
 
 @pytest.mark.parametrize("has_bind", [False, True], ids=["no bind", "bind"])
