@@ -18,7 +18,7 @@ from .errors import HookError
 from .hooksd import FOLDERS
 from .install import is_launcher
 from .log import SYSLOG_SOCKET, one_line
-from .proc import Proc, mount_by_id
+from .proc import Proc
 from .run import Options, parse_record, state_folder
 from .statefile import StateFolder
 
@@ -142,7 +142,7 @@ def _existing(path: str) -> str:
 def _file_system(proc: Proc, path: str) -> str:
     fd = os.open(_existing(path), os.O_PATH | os.O_CLOEXEC)
     try:
-        mount = mount_by_id(proc.mounts(), linux.statx(fd).mnt_id)
+        mount = proc.mounts().get(linux.statx(fd).mnt_id)
     finally:
         os.close(fd)
     return mount.type if mount else "an unknown file system"

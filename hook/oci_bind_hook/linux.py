@@ -256,8 +256,16 @@ _MOUNT_API: dict[str, tuple[Any, ...]] = {
 
 
 def has_mount_api() -> bool:
-    """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12."""
-    return all(_knows(*probe) for probe in _MOUNT_API.values())
+    """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
+
+    The answer is kept.
+    """
+    if not _mount_api:
+        _mount_api.append(all(_knows(*probe) for probe in _MOUNT_API.values()))
+    return _mount_api[0]
+
+
+_mount_api: list[bool] = []
 
 
 def _knows(number: int, *arguments: Any) -> bool:
