@@ -34,7 +34,7 @@ MAY = {
     "linux": May(".libc _prctl errno os resource sys", types="typing"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
-    "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
+    "strictjson": May(".errors .log _json gc itertools", lazy="json", types="collections.abc typing"),
     "lane": May(".strictjson os", lazy="re", types="collections.abc typing"),
     "judge": May(
         ".lane .strictjson json jsonschema referencing referencing.jsonschema", types="collections.abc typing"
@@ -68,6 +68,14 @@ MAY = {
         " .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
+    "records": May(
+        ".attached .errors .linux .log .mounts .proc .run .statefile json os",
+        types=".rootfs .statefile collections.abc",
+    ),
+    "gc": May(
+        ".errors .linux .log .records .run json",
+        types=".log .records .run .statefile collections.abc",
+    ),
     "dryrun": May(
         ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
         types=".request .spec .statefile collections.abc",
@@ -88,7 +96,7 @@ MAY = {
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
-        lazy=".check .doctor .dryrun .hooksd .install .validate",
+        lazy=".check .doctor .dryrun .gc .hooksd .install .records .validate",
         types="typing",
     ),
 }
