@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pyproject.toml cannot say: the commit that is built is written into the package, for `--version`."""
+"""Building the package, of which this is no part: the commit is written into it, for `--version`."""
 
 from __future__ import annotations
 
 import os
 
-from setuptools import setup
 from setuptools.command.build_py import build_py
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-class BuildWithCommit(build_py):
+class BuildWithCommit(build_py):  # type: ignore[misc]
     """The package, and in it a file `commit` where that is known."""
 
     def run(self) -> None:
@@ -43,6 +42,3 @@ def _text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-setup(cmdclass={"build_py": BuildWithCommit})
