@@ -185,7 +185,10 @@ def one_run(race: Race, rival: Rival, requests: Sequence[Request], *, storm: boo
 def test_R01_R03_R04_R06_renamed_while_it_works(
     tmp_path: Path, record_property: Note, swap: str, older: str, runs: int
 ) -> None:
-    """Anywhere between the first look and the last umount: in the walk, while mount points are made, and after."""
+    """Anywhere between the first look and the last umount: in the walk, while mount points are made, and after.
+
+    One bind as well as all four: each one more makes it rarer that a set-up never meets the wrong one of the two names.
+    """
     kernels.play(older)
     bench = Bench(tmp_path)
     tree, one, other = SWAPS[swap]
@@ -193,16 +196,17 @@ def test_R01_R03_R04_R06_renamed_while_it_works(
     requests = [
         request(bench.source, "/a/in", "ro"),
         request(bench.file, "/a/word", "ro"),
-        request(bench.source, "/a/new/deep", "ro"),
         request(bench.source, "/a/in/../full", "ro"),
+        request(bench.source, "/a/new/deep", "ro"),
     ]
     with Rival(bench.inside(f"/{one}"), bench.inside(f"/{other}")) as rival:
         for number in range(runs):
             with closed_afterwards():
-                one_run(race, rival, requests, storm=number % 2 == 0)
+                one_run(race, rival, requests[number // 2 % len(requests) :], storm=number % 2 == 0)
         race.note(record_property, rival.swaps)
         assert race.counts["runs met"]
         assert race.counts["tear-downs met"]
+        assert race.codes[0]
         # It has made a difference.
         assert len(race.paths) > len(requests) or len(race.codes) > 1 or race.counts["left in the rootfs"]
         # Nobody in the way: it succeeds, and nothing is left.
