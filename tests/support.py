@@ -274,3 +274,9 @@ def mounts(process: int | str = "self") -> list[str]:
     """The lines of a process's mount table."""
     with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         return table.read().splitlines()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has forked, and not reaped yet."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return list(map(int, file.read().split()))

@@ -13,7 +13,7 @@ import os
 from . import linux
 from .attached import describe, identity, propagation_flag
 from .errors import KernelError, UnavailableError
-from .idmap import check_power, user_namespace
+from .idmap import user_namespace
 from .source import STATVFS, Source
 
 TYPE_CHECKING = False
@@ -61,7 +61,6 @@ class DetachedSource(Source):
                 raise self._unmappable(request.idmap) from reason
             hint = ""
             if reason.errno == errno.EPERM and request.idmap is not None:
-                check_power(self.namespace.proc, request.at("options"), reason)
                 hint = "it is id-mapped already, or belongs to another user namespace"
             elif reason.errno == errno.EPERM:
                 hint = "an attribute of the source is locked"

@@ -19,6 +19,7 @@ import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from typing import NoReturn
 
 # From the kernel's UAPI headers: fcntl.h, mount.h, sched.h, stat.h, openat2.h, magic.h.
@@ -408,6 +409,8 @@ CAPABILITIES = {
     "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
     "CAP_SETGID": "setfsgid(2), for the same",
 }
+# Those of them that nothing needs once a mount namespace has been entered.
+TO_ENTER = ("CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
 
 
 def lacking(*names: str) -> str:
@@ -421,17 +424,28 @@ def die_with_parent() -> None:
     prctl.set_pdeathsig(signal.SIGKILL)
 
 
-def harden(name: str, *, hide: bool) -> None:
-    """Names this process, forbids it new privileges, and takes from it all capabilities that are not needed any more.
+def hide() -> None:
+    """Makes this process not dumpable, prctl(2): who has no CAP_SYS_PTRACE cannot look into it, whoever they are."""
+    prctl.set_dumpable(0)
 
-    With ``hide`` nobody may look into its memory and fds either. But what is not dumpable belongs to the machine's
-    root, so that in a user namespace even we could not use our own /proc/self any more. prctl(2), capset(2).
+
+def harden(name: str) -> None:
+    """Names this process, hides it, forbids it new privileges, and gives up the capabilities that no run needs.
+
+    prctl(2), capset(2).
     """
     prctl.set_name(name)
     prctl.set_no_new_privs(1)
-    kept = {getattr(prctl, each) for each in CAPABILITIES}
-    dropped = [each for each in prctl.ALL_CAPS if each not in kept]
-    sets = ((dropped, prctl.CAP_EFFECTIVE), (dropped, prctl.CAP_PERMITTED), (prctl.ALL_CAPS, prctl.CAP_INHERITABLE))
-    prctl.set_caps(*((caps, which, False) for caps, which in sets))
-    if hide:
-        prctl.set_dumpable(0)
+    prctl.set_caps((prctl.ALL_CAPS, prctl.CAP_INHERITABLE, False))
+    kept = [getattr(prctl, name) for name in CAPABILITIES]
+    _give_up([number for number in prctl.ALL_CAPS if number not in kept])
+    hide()
+
+
+def give_up(names: Iterable[str]) -> None:
+    """Gives up capabilities for good, capset(2)."""
+    _give_up([getattr(prctl, name) for name in names])
+
+
+def _give_up(numbers: Sequence[int]) -> None:
+    prctl.set_caps((numbers, prctl.CAP_EFFECTIVE, False), (numbers, prctl.CAP_PERMITTED, False))

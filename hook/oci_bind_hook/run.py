@@ -213,8 +213,9 @@ def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Names
     """
     before = [os.stat("/"), known]
     log.prepare()
-    linux.harden(NAME, hide=not place.proc.in_user_namespace())
+    linux.harden(NAME)
     place.enter(namespace)
+    linux.give_up(linux.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
         after = [os.stat("/"), os.stat(bundle.rootfs)]
@@ -400,7 +401,7 @@ def _tear_down_if_ended(
     if reason := why_untouched(record, state, proc, INIT_GRACE_SECONDS):
         log.warning(reason)
         return
-    linux.harden(NAME, hide=not proc.in_user_namespace())
+    linux.harden(NAME)
     _tear_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
 
 
