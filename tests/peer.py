@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -82,30 +83,43 @@ def open_ways(pid: int, kept: Set[int]) -> list[str]:
     return _answer(lambda: _open_ways(pid, kept))
 
 
-def open_ways_inside(init: int, name: str, kept: Set[int]) -> list[str] | None:
-    """The same for a process of the container whose first process is ``init``, into the first one called ``name``.
+class Inside:
+    """The same from inside the container whose first process is ``init``; pids are those that it sees."""
 
-    None where the container sees none of that name.
-    """
+    def __init__(self, init: int) -> None:
+        self._init = init
 
-    def look() -> list[str]:
-        namespaces = [os.open(f"/proc/{init}/ns/{kind}", os.O_RDONLY) for kind in ("pid", "mnt")]
-        for fd, kind in zip(namespaces, (CLONE_NEWPID, CLONE_NEWNS), strict=True):
-            _check(_libc.setns(fd, kind))
-            os.close(fd)
-        # Only a child is in the pid namespace.
-        return _answer(lambda: _look_for(name, kept))
+    def named(self, name: str) -> list[int]:
+        """The processes that are called so."""
+        return [int(pid) for pid in self._answer(lambda: [pid for pid in _pids() if _name(pid) == name])]
 
-    seen = _answer(look)
-    return None if seen == ["nobody"] else seen
+    def open_ways(self, pid: int, kept: Set[int]) -> list[str]:
+        return self._answer(lambda: _open_ways(pid, kept))
+
+    def kill(self, pid: int) -> None:
+        def act() -> list[str]:
+            os.kill(pid, signal.SIGKILL)
+            return []
+
+        self._answer(act)
+
+    def _answer(self, action: Callable[[], list[str]]) -> list[str]:
+        def enter() -> list[str]:
+            for kind, flag in (("pid", CLONE_NEWPID), ("mnt", CLONE_NEWNS)):
+                _check(_libc.setns(os.open(f"/proc/{self._init}/ns/{kind}", os.O_RDONLY), flag))
+            # Only a child is in the pid namespace.
+            return _answer(action)
+
+        return _answer(enter)
 
 
-def _look_for(name: str, kept: Set[int]) -> list[str]:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
-            if comm.read() == f"{name}\n":
-                return _open_ways(int(pid), kept)
-    return ["nobody"]
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _name(pid: str) -> str:
+    with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
+        return comm.read().rstrip("\n")
 
 
 def _open_ways(pid: int, kept: Set[int]) -> list[str]:

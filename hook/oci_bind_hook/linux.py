@@ -64,6 +64,7 @@ NS_GET_OWNER_UID = 0xB704 | (0x20000000 if os.uname().machine.startswith(("alpha
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
+POLLIN = 1
 PROC_ROOT_INO = 1
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
@@ -93,6 +94,7 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_libc.poll.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
 _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
@@ -137,6 +139,10 @@ class _Statx(ctypes.Structure):
         ("mnt_id", ctypes.c_uint64),
         ("_spare", ctypes.c_uint64 * 13),
     )
+
+
+class _PollFd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
 
 
 class Stat:
@@ -351,6 +357,15 @@ def umount2(path: str, flags: int) -> None:
     """umount2(2). ``flags`` are MNT_DETACH and UMOUNT_NOFOLLOW."""
     if _libc.umount2(os.fsencode(path), flags) < 0:
         _failed(path)
+
+
+def wait_readable(fd: int, seconds: float) -> bool:
+    """Whether ``fd`` can be read, or has ended, within so many seconds, by poll(2)."""
+    request = _PollFd(fd, POLLIN)
+    ready = int(_libc.poll(ctypes.byref(request), 1, max(0, int(seconds * 1000))))
+    if ready < 0:
+        _failed()
+    return ready > 0
 
 
 def raise_open_files() -> int:

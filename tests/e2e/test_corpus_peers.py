@@ -6,10 +6,12 @@ It does where a pid namespace is shared, or is the host's. The hook has the host
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import subprocess
 import tempfile
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,3 +74,39 @@ def test_E07_nobody_looks_into_its_helper(world: World, kept: Set[int]) -> None:
         os.kill(hook, 9)
         tracer.kill()
     assert seen == []
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_E07_nobody_in_a_pod_looks_into_the_hook(world: World, mute: int, runtime: str) -> None:
+    """Containers of a pod may share a pid namespace. At createContainer the hook is in it too, with the host's root."""
+    first = support.bundle(world.path / "first", ["sleep", "1000"])
+    bundle = world.bundle("true", "createContainer", *mount(world, "/mute/x"))
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(first, "first").returncode == 0
+        assert namespace.start("first").returncode == 0
+        init = namespace.state("first")["pid"]
+        share(bundle, f"/proc/{init}/ns/pid")
+        done = []
+        running = threading.Thread(target=lambda: done.append(namespace.run_container(bundle, "second")))
+        running.start()
+        select.select([mute], [], [])
+        inside = peer.Inside(init)
+        (hook,) = inside.named("oci-bind-hook")
+        seen = [inside.open_ways(hook, kept) for kept in MIGHT.values()]
+        assert "root" in inside.open_ways(hook, peer.NEARLY_ALL | {peer.PTRACE})
+        inside.kill(hook)
+        running.join()
+        assert namespace.stop("first").returncode == 0
+    assert seen == [[], []]
+    assert done[0].returncode != 0
+
+
+def share(bundle: str, pids: str) -> None:
+    """Lets the container of a bundle join a pid namespace."""
+    with open(f"{bundle}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    for namespace in config["linux"]["namespaces"]:
+        if namespace["type"] == "pid":
+            namespace["path"] = pids
+    with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
+        json.dump(config, file)

@@ -30,8 +30,8 @@ class May(NamedTuple):
 MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
-    "linux": May("ctypes errno os prctl resource signal sys", types="typing"),
-    "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
+    "linux": May("ctypes errno os prctl resource signal sys", types="collections.abc typing"),
+    "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "spec": May(
         ".errors .log json os", lazy="jsonschema referencing referencing.jsonschema", types="collections.abc typing"
@@ -39,7 +39,7 @@ MAY = {
     "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
     "mountspec": May(".errors .request", types=".spec collections.abc"),
     "plan": May(".errors .mountspec .request", types=".spec collections.abc"),
-    "bundle": May(".errors .spec os"),
+    "bundle": May(".errors .linux .spec os time", types="collections.abc"),
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
     "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
