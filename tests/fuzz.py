@@ -23,7 +23,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     The hook is imported only here, so that the fuzzer can watch which lines of it are run.
     """
-    from oci_bind_hook import bundle, plan, run, spec
+    from oci_bind_hook import bundle, plan, run, spec, strictjson
     from oci_bind_hook.errors import HookError
     from oci_bind_hook.mountspec import parse_mount
 
@@ -36,7 +36,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     def config(data: bytes) -> None:
         """config.json, with annotations that count."""
-        document = spec.documents(data, "config.json")[0]
+        document = strictjson.documents(data, "config.json")[0]
         violations = spec.config_violations(document)
         assert violations == sorted(set(violations))
         refused: list[HookError] = []
@@ -85,10 +85,10 @@ def seeds(name: str) -> Iterator[tuple[str, bytes]]:
 
 def words() -> set[str]:
     """What has a meaning somewhere: the names and words in the schemas, and those of --mount."""
-    from oci_bind_hook import mountspec, spec
+    from oci_bind_hook import lane, mountspec
 
     found = set(mountspec._KNOWN)
-    pending: list[object] = [spec.schema(name) for name in spec.SCHEMAS]
+    pending: list[object] = [lane.schema(name) for name in lane.SCHEMAS]
     while pending:
         each = pending.pop()
         if isinstance(each, dict):

@@ -11,6 +11,7 @@ import time
 
 from . import linux, spec
 from .errors import DataError, MissingError, UsageError
+from .strictjson import MAX_BYTES, documents
 
 # Less than the timeout that a hook is registered with (install): then it is still us who tell why.
 STDIN_SECONDS = 20.0
@@ -35,7 +36,7 @@ class Bundle:
         except OSError as reason:
             raise MissingError(f"the bundle {path} cannot be opened: {reason.strerror}") from reason
         if document is None:
-            document = spec.documents(read_regular(f"{path}/config.json"), "config.json")[0]
+            document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
         self.violations = spec.config_violations(document) if whole else []
         try:
             self.config = spec.config(document)
@@ -81,7 +82,7 @@ def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
     Whenever something is about to be read, ``wait`` is called.
     """
     chunks = []
-    left = spec.MAX_BYTES + 1
+    left = MAX_BYTES + 1
     while left:
         wait()
         chunk = os.read(fd, min(left, 1 << 20))
@@ -110,5 +111,5 @@ def read_stdin() -> bytes:
 
 def read_state(data: bytes) -> tuple[spec.State, object | None]:
     """The state that the runtime sent, and the config if it sent that too. DataError."""
-    documents = spec.documents(data, "state", most=2)
-    return spec.state(documents[0]), documents[1] if len(documents) > 1 else None
+    found = documents(data, "state", most=2)
+    return spec.state(found[0]), found[1] if len(found) > 1 else None

@@ -28,6 +28,7 @@ from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
 from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
+from .strictjson import documents
 from .trees import Staged, clone_sources, expand, open_sources
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ class Options:
 
 def parse_record(data: bytes, name: str) -> Record:
     """The record in a state file. DataError with ``name``."""
-    document = spec.documents(data, name)[0]
+    document = documents(data, name)[0]
     if violations := spec.violations(document, "state-file"):
         raise DataError(name, violations)
     return cast("Record", document)

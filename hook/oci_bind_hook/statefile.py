@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import stat as modes
 import time
 
 from . import linux
 from .errors import DataError, RecordError
+from .strictjson import encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class StateFolder:
         name = record["id"] + _SUFFIX
         beside = record["id"] + ".new"
         try:
-            data = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+            data = encoded(record)
         except UnicodeEncodeError as reason:
             text = reason.object[max(0, reason.start - 40) : reason.end]
             raise RecordError(f"a state file cannot hold {text!a}, which is not UTF-8") from reason

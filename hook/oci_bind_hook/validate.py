@@ -10,6 +10,7 @@ from . import spec
 from .bundle import read_regular
 from .errors import DataError, HookError
 from .log import one_line
+from .strictjson import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def validate(names: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[Verdi
         path = os.path.join(name, "config.json") if os.path.isdir(name) else name
         try:
             data = stdin() if name == "-" else read_regular(path)
-            found = spec.documents(data, path, most=2)
+            found = documents(data, path, most=2)
         except DataError as problem:
             yield Verdict(path, problem.violations)
         except HookError as problem:

@@ -3,33 +3,22 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import config_tables
 import schema_tables
-from oci_bind_hook import spec
+from configs import CONFIGS, config
+from oci_bind_hook import spec, strictjson
 from oci_bind_hook.errors import DataError
 from schema_tables import GONE, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "configs")
-CONFIGS = sorted(os.path.basename(path).removesuffix(".json") for path in glob.glob(f"{FOLDER}/*.json"))
 WHOLE = config_tables.WHOLE
-
-
-def config(name: str) -> tuple[bytes, Any]:
-    """A config that an engine wrote: as it is, and read."""
-    with open(f"{FOLDER}/{name}.json", "rb") as file:
-        data = file.read()
-    [document] = spec.documents(data, name)
-    return data, document
 
 
 class TestEngines:
@@ -148,7 +137,7 @@ def text(place: str, value: str) -> str:
 def refusal(data: bytes) -> list[tuple[str, str]]:
     """The violations for which bytes are refused, strict JSON first."""
     try:
-        [document] = spec.documents(data, "config.json")
+        [document] = strictjson.documents(data, "config.json")
     except DataError as error:
         return list(error.violations)
     return spec.config_violations(document)

@@ -33,15 +33,18 @@ MAY = {
     "linux": May("ctypes errno os prctl resource signal sys", types="collections.abc typing"),
     "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
-    "spec": May(
-        ".errors .log json os", lazy="jsonschema referencing referencing.jsonschema", types="collections.abc typing"
+    "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
+    "lane": May(".strictjson os", lazy="re", types="collections.abc typing"),
+    "judge": May(
+        ".lane .strictjson json jsonschema referencing referencing.jsonschema", types="collections.abc typing"
     ),
+    "spec": May(".errors .lane", lazy=".judge", types="typing"),
     "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
     "mountspec": May(".errors .request", types=".spec collections.abc"),
     "plan": May(".errors .mountspec .request", types=".spec collections.abc"),
-    "bundle": May(".errors .linux .spec os time", types="collections.abc"),
+    "bundle": May(".errors .linux .spec .strictjson os time", types="collections.abc"),
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
-    "statefile": May(".errors .linux errno fcntl json os stat time", types=".proc collections.abc typing"),
+    "statefile": May(".errors .linux .strictjson errno fcntl os stat time", types=".proc collections.abc typing"),
     "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
     "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
@@ -58,7 +61,8 @@ MAY = {
     ),
     "stage": May(".errors .linux .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
-        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .trees os",
+        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .strictjson"
+        " .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
     "dryrun": May(
@@ -68,7 +72,7 @@ MAY = {
     "install": May(
         ".errors .stage compileall importlib.metadata json os re sys tempfile typing", types="collections.abc"
     ),
-    "validate": May(".bundle .errors .log .spec json os", types="collections.abc"),
+    "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
         lazy=".dryrun .install .validate",
@@ -82,8 +86,9 @@ ONLY = {
     "ctypes": "linux",
     "prctl": "linux",
     "resource": "linux",
-    "jsonschema": "spec",
-    "referencing": "spec",
+    "jsonschema": "judge",
+    "referencing": "judge",
+    "_json": "strictjson",
     "_socket": "log",
     "fcntl": "statefile",
 }

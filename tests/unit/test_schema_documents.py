@@ -14,7 +14,7 @@ from referencing.exceptions import Unresolvable
 
 import config_tables
 import schema_tables
-from oci_bind_hook import spec
+from oci_bind_hook import judge, lane, spec
 from schema_tables import GONE, below, put
 
 if TYPE_CHECKING:
@@ -155,13 +155,13 @@ class Constraint(NamedTuple):
 
 def constraints(file: str, place: Steps = (), route: Steps = ()) -> Iterator[Constraint]:
     """Every constraint below ``place`` in a schema file, references followed, but not those to another room."""
-    schema = dug(spec.schema(file), place)
+    schema = dug(lane.schema(file), place)
     for keyword, value in schema.items():
         here, there = (*route, keyword), (*place, keyword)
         if keyword == "$ref":
             yield Constraint(here, file, there)
             address, _, pointer = value.partition("#")
-            target = address.removeprefix(spec.ADDRESS) if address else file
+            target = address.removeprefix(lane.ADDRESS) if address else file
             if target == file or not target.startswith("config"):
                 yield from constraints(target, tuple(pointer.split("/")[1:]), route)
         elif keyword in ("required", "dependentRequired", "anyOf", "then"):
@@ -201,7 +201,7 @@ def dug(document: Any, place: Steps) -> Any:
 def tripped(name: str, document: Any) -> set[Steps]:
     """The constraints without any one of which ``document`` would be accepted, by the routes of ``constraints``."""
     found: set[Steps] = set()
-    for error in spec._validator(name).iter_errors(document):
+    for error in judge.validator(name).iter_errors(document):
         path = tuple(error.absolute_schema_path)
         if error.validator in ("required", "dependentRequired"):
             match = re.match(r"'(\w+)' is a (?:required property|dependency of '(\w+)')", error.message)
@@ -257,14 +257,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def meetings(name: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Every value in the valid document of a schema: its place, the schema it meets, the value."""
-    yield from _meetings(name, spec.schema(name), VALID[name], "")
+    yield from _meetings(name, lane.schema(name), VALID[name], "")
 
 
 def _meetings(file: str, schema: dict[str, Any], value: Any, place: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
     if "$ref" in schema:
         address, _, pointer = schema["$ref"].partition("#")
-        file = address.removeprefix(spec.ADDRESS) if address else file
-        yield from _meetings(file, dug(spec.schema(file), tuple(pointer.split("/")[1:])), value, place)
+        file = address.removeprefix(lane.ADDRESS) if address else file
+        yield from _meetings(file, dug(lane.schema(file), tuple(pointer.split("/")[1:])), value, place)
         return
     yield place, schema, value
     if isinstance(value, dict):
@@ -313,18 +313,18 @@ class TestDocuments:
     def test_every_constraint_refuses_a_document(self, name: str) -> None:
         assert sorted(str(each) for each in constraints(name) if not _has_document(name, each)) == []
 
-    @pytest.mark.parametrize("file", spec.SCHEMAS)
+    @pytest.mark.parametrize("file", lane.SCHEMAS)
     def test_no_constraint_can_be_dropped(self, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = {each: spec.schema(each) for each in spec.SCHEMAS}
+        whole = {each: lane.schema(each) for each in lane.SCHEMAS}
         met = {(each.file, each.place): (name, each) for name in VALID for each in constraints(name)}
         documents = {place: (name, document_for(name, each)) for (at, place), (name, each) in met.items() if at == file}
         assert documents, "no schema meets this one"
         for place, (name, document) in documents.items():
             changed = whole | {file: without(whole[file], place)}
             with monkeypatch.context() as patch:
-                patch.setattr(spec, "schema", changed.__getitem__)
-                patch.setattr(spec, "_validators", {})
-                assert spec.violations(document, name) == [], place
+                patch.setattr(judge, "schema", changed.__getitem__)
+                patch.setattr(judge, "_validators", {})
+                assert judge.violations(document, name) == [], place
 
     @pytest.mark.parametrize("name", [name for name in VALID if name != "config-linux"])  # that is in "config"
     def test_the_valid_document_has_every_member(self, name: str) -> None:
@@ -382,8 +382,8 @@ class TestDocuments:
         def elsewhere(name: str) -> dict[str, Any]:
             return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "http://localhost/schema.json"}
 
-        monkeypatch.setattr(spec, "schema", elsewhere)
-        monkeypatch.setattr(spec, "_validators", {})
+        monkeypatch.setattr(judge, "schema", elsewhere)
+        monkeypatch.setattr(judge, "_validators", {})
         with pytest.raises(Unresolvable, match="localhost"):
             spec.violations({}, "state")
 

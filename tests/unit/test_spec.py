@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import spec
+from oci_bind_hook import spec, strictjson
 from oci_bind_hook.errors import DataError
 
 BUNDLE = "/run/containers/storage/overlay-containers/c1/userdata"
@@ -110,7 +108,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def refusal(data: bytes, most: int = 1) -> tuple[tuple[str, str], ...]:
     """The violations for which ``data`` is refused as JSON."""
     with pytest.raises(DataError) as caught:
-        spec.documents(data, "config.json", most)
+        strictjson.documents(data, "config.json", most)
     assert caught.value.exit_code == os.EX_DATAERR
     assert str(caught.value).startswith("config.json")
     assert str(caught.value).isprintable()
@@ -120,7 +118,7 @@ def refusal(data: bytes, most: int = 1) -> tuple[tuple[str, str], ...]:
 class TestRealEngines:
     @pytest.mark.parametrize("name", STATES)
     def test_states(self, name: str) -> None:
-        [document] = spec.documents(json.dumps(STATES[name]).encode(), "state")
+        [document] = strictjson.documents(json.dumps(STATES[name]).encode(), "state")
         state = spec.state(document)
         assert (state.id, state.status, state.bundle) == tuple(STATES[name][key] for key in ("id", "status", "bundle"))
         assert state.oci_version == STATES[name]["ociVersion"]
@@ -129,7 +127,7 @@ class TestRealEngines:
 
     @pytest.mark.parametrize("name", CONFIGS)
     def test_configs(self, name: str) -> None:
-        [document] = spec.documents(json.dumps(CONFIGS[name], indent=2).encode(), "config.json")
+        [document] = strictjson.documents(json.dumps(CONFIGS[name], indent=2).encode(), "config.json")
         config = spec.config(document)
         assert config.root_path == CONFIGS[name]["root"]["path"]
         assert [mount.destination for mount in config.mounts] == [
@@ -198,7 +196,7 @@ NOT_JSON = {
     "invalid-utf-8": (b'{"a": "b\xff"}', "not UTF-8 at byte offset 8"),
     "utf-8-surrogate": (b'["\xed\xa0\x80"]', "not UTF-8 at byte offset 2"),
     "overlong-nul": (b'["\xc0\x80"]', "not UTF-8 at byte offset 2"),
-    "too-large": (b" " * (spec.MAX_BYTES + 1), "larger than 16 MiB"),
+    "too-large": (b" " * (strictjson.MAX_BYTES + 1), "larger than 16 MiB"),
     "word": (b"banana", "Expecting value: line 1 column 1"),
     "cut-off": (b'{"a":\n [1', "line 2 column 4"),
     "trailing-garbage": (b'{}\n {"b": 1}', "Text after the end of the document: line 2 column 2"),
@@ -278,33 +276,33 @@ class TestStrictJson:
         ],
     )
     def test_accepted(self, text: str, value: object) -> None:
-        assert spec.documents(text.encode(), "x") == [value]
+        assert strictjson.documents(text.encode(), "x") == [value]
 
     def test_the_depth_that_is_allowed(self) -> None:
         text = '{"a":' * 100 + "[" * 100 + '"[[["' + "]" * 100 + "}" * 100
-        assert spec.documents(text.encode(), "x") == [json.loads(text)]
+        assert strictjson.documents(text.encode(), "x") == [json.loads(text)]
 
     def test_many_brackets_are_not_depth(self) -> None:
         text = json.dumps([[{"a": "[{"}, {"b": '\\"['}]] * 500)
-        assert spec.documents(text.encode(), "x") == [json.loads(text)]
+        assert strictjson.documents(text.encode(), "x") == [json.loads(text)]
 
     def test_depth_holds_with_little_stack_left(self) -> None:
         def deeper(levels: int) -> list[object]:
-            return deeper(levels - 1) if levels else spec.documents(b"[" * 200 + b"]" * 200, "x")
+            return deeper(levels - 1) if levels else strictjson.documents(b"[" * 200 + b"]" * 200, "x")
 
         assert len(deeper(500)) == 1
 
     def test_the_size_that_is_allowed(self) -> None:
-        assert spec.documents(b"{}".ljust(spec.MAX_BYTES), "x") == [{}]
+        assert strictjson.documents(b"{}".ljust(strictjson.MAX_BYTES), "x") == [{}]
 
     @given(some.recursive(some.none() | some.booleans() | some.integers(-(2**63), 2**64 - 1) | some.text(), some.lists))
     def test_what_json_writes_is_read(self, value: object) -> None:
-        assert spec.documents(json.dumps(value).encode(), "x") == [value]
+        assert strictjson.documents(json.dumps(value).encode(), "x") == [value]
 
     @given(some.binary(max_size=40) | some.text('[]{}",:0eE-\\ud8 \n', max_size=40).map(str.encode))
     def test_anything_is_read_or_refused(self, data: bytes) -> None:
         try:
-            accepted = len(spec.documents(data, "x", 2))
+            accepted = len(strictjson.documents(data, "x", 2))
         except DataError as error:
             accepted = len(error.violations) if str(error).isprintable() else 0
         assert accepted > 0
@@ -312,10 +310,10 @@ class TestStrictJson:
 
 class TestTwoDocuments:
     def test_state_and_config(self) -> None:
-        assert spec.documents(b'{"a": 1}\n{"b": 2}\n', "stdin", most=2) == [{"a": 1}, {"b": 2}]
+        assert strictjson.documents(b'{"a": 1}\n{"b": 2}\n', "stdin", most=2) == [{"a": 1}, {"b": 2}]
 
     def test_one_is_enough(self) -> None:
-        assert spec.documents(b"{} \n", "stdin", most=2) == [{}]
+        assert strictjson.documents(b"{} \n", "stdin", most=2) == [{}]
 
     @pytest.mark.parametrize(("data", "place"), [(b"{} {}\n{}", "line 2 column 1"), (b"{}{}{}", "line 1 column 5")])
     def test_not_three(self, data: bytes, place: str) -> None:
@@ -384,12 +382,3 @@ class TestPlaces:
         mount = {"destination": "/a", "gidMappings": []}
         found = spec.violations(CONFIGS["least"] | {"mounts": [mount]}, "config")
         assert found == [("/mounts/0/uidMappings", "is missing, but gidMappings is there")]
-
-
-def test_jsonschema_is_loaded_by_validation_only() -> None:
-    program = "import sys; from oci_bind_hook import spec; spec.documents(b'{}', 'x'); print(*sys.modules)"
-    environment = {"PYTHONPATH": os.path.dirname(os.path.dirname(spec.__file__))}
-    loaded = subprocess.run(
-        [sys.executable, "-S", "-c", program], env=environment, check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert {"jsonschema", "referencing", "typing", "dataclasses", "pathlib"}.isdisjoint(loaded)
