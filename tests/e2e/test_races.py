@@ -12,6 +12,8 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -518,6 +520,24 @@ def test_R07_two_roots_and_the_launcher(world: World, record_property: Note, run
 
 
 CONFIGS = ("another", "a pipe", "a link to a device", "a folder")
+BINDS = [["/a/full", "/a/in"], ["/data", "/new", "/real"]]
+
+
+def two_configs(world: World, other: str) -> tuple[str, str]:
+    """config.json with the first of the ``BINDS``, and what is to be there instead of it; their paths."""
+    config, rival = str(world.path / "bundle/config.json"), str(world.path / "bundle/rival.json")
+    with open(config, encoding="utf-8") as file:
+        document = json.load(file)
+    for path, binds in zip((config, rival) if other == "another" else (config,), BINDS, strict=False):
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({**document, "mounts": [support.bind(world.source, each, "ro") for each in binds]}, file)
+    if other == "a pipe":
+        os.mkfifo(rival)
+    elif other == "a folder":
+        os.mkdir(rival)
+    elif other != "another":
+        os.symlink("/dev/zero", rival)
+    return config, rival
 
 
 @numbers(4, 100)
@@ -525,27 +545,14 @@ CONFIGS = ("another", "a pipe", "a link to a device", "a folder")
 def test_R08_config_json_is_replaced(world: World, record_property: Note, other: str, runs: int) -> None:
     """It is opened once: what was judged is what is done."""
     launches = Launches(world, {"a": FOLDER})
-    config, rival_config = str(world.path / "bundle/config.json"), str(world.path / "bundle/rival.json")
-    binds = [support.bind(world.source, path, "ro") for path in ("/a/in", "/a/full")]
-    document = json.loads((world.path / "bundle/config.json").read_text())
-    (world.path / "bundle/config.json").write_text(json.dumps({**document, "mounts": binds}))
-    if other == "another":
-        binds = [support.bind(world.source, path, "ro") for path in ("/data", "/real", "/new")]
-        (world.path / "bundle/rival.json").write_text(json.dumps({**document, "mounts": binds}))
-    elif other == "a pipe":
-        os.mkfifo(rival_config)
-    elif other == "a folder":
-        os.mkdir(rival_config)
-    else:
-        os.symlink("/dev/zero", rival_config)
     seen: collections.Counter[str] = collections.Counter()
-    with Rival(config, rival_config) as rival:
+    with Rival(*two_configs(world, other)) as rival:
         for _ in range(runs):
             with rival.at_work():
                 code = launches.call("prestart")
             assert code in (0, os.EX_NOINPUT)
             points = worlds.mounted(world)
-            assert points in ([["/a/full", "/a/in"], ["/data", "/new", "/real"]] if code == 0 else [[]])
+            assert points in (BINDS if code == 0 else [[]])
             seen[" ".join(points)] += 1
             assert launches.call("poststop") == 0
             assert world.snapshot() == launches.before
@@ -553,6 +560,28 @@ def test_R08_config_json_is_replaced(world: World, record_property: Note, other:
         print(rival.swaps, seen)
         assert rival.swaps > 2 * runs
         assert launches.call("prestart") == launches.call("poststop") == 0
+
+
+@pytest.mark.parametrize("other", CONFIGS)
+def test_R08_config_json_is_replaced_once_it_is_open(world: World, other: str) -> None:
+    """Stopped in the very call that opens it, the hook goes on with what it has opened."""
+    launches = Launches(world, {"a": FOLDER})
+    names = two_configs(world, other)
+    trace = world.path / "trace"
+    stop = ["strace", "-qq", "-o", str(trace), "-P", names[0], "-e", "trace=openat", "-e", "inject=openat:signal=STOP"]
+    command = [*stop, world.launcher, "prestart", *world.root_option()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stdin is not None
+        tracer.stdin.write(state(world))
+        tracer.stdin.close()
+        while "stopped by SIGSTOP" not in (trace.read_text() if trace.exists() else ""):
+            assert tracer.poll() is None
+        assert exchange(*names)
+        (hook,) = support.children(tracer.pid)
+        os.kill(hook, signal.SIGCONT)
+    assert tracer.returncode == 0
+    assert worlds.mounted(world) == BINDS[0]
+    assert launches.call("poststop") == 0
 
 
 @numbers(2, 60)
