@@ -91,6 +91,9 @@ class Race:
             name: what.format(path=bench.path) if isinstance(what, str) else what for name, what in tree.items()
         }
         self.outside = plant(f"{bench.path}/outside", OUTSIDE)
+        # Where a tear-down would come to that goes by the path on which it has mounted.
+        mounting.tmpfs(f"{self.outside}/in")
+        mounting.bind(bench.file, f"{self.outside}/word")
         self.replant()
         self.pristine = support.tree(bench.rootfs)
         self.untouched = support.tree(self.outside), support.tree(bench.source), support.tree(bench.file)
@@ -122,7 +125,8 @@ class Race:
         return [line for line in support.mounts() if line not in self.mounts]
 
     def check(self, *insides: str) -> None:
-        """Nothing outside was touched, and no mount stands anywhere but in the rootfs."""
+        """Nothing outside was touched, no mount is gone, and none stands anywhere but in the rootfs."""
+        assert [line for line in self.mounts if line not in support.mounts()] == []
         now = support.tree(self.outside), support.tree(self.bench.source), support.tree(self.bench.file)
         assert now == self.untouched
         for line in self.new_mounts():
