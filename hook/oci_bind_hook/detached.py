@@ -13,7 +13,6 @@ import os
 from . import linux
 from .attached import describe, identity, propagation_flag
 from .errors import KernelError, UnavailableError
-from .idmap import user_namespace
 from .source import STATVFS, Source
 
 TYPE_CHECKING = False
@@ -80,7 +79,11 @@ class DetachedSource(Source):
         propagation = propagation_flag(request.propagation)
         whole = request.propagation.startswith("r")
         idmap = request.idmap
-        userns = user_namespace(idmap, self.namespace.proc, request.at("options")) if idmap is not None else 0
+        userns = 0
+        if idmap is not None:
+            from .idmap import user_namespace
+
+            userns = user_namespace(idmap, self.namespace.proc, request.at("options"))
         try:
             for recursive, attributes in ((True, request.deep), (False, request.top)):
                 attr_set, attr_clr = _bits(attributes)

@@ -30,7 +30,8 @@ class May(NamedTuple):
 MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
-    "linux": May("ctypes errno os prctl resource signal sys", types="collections.abc typing"),
+    "libc": May("_ctypes os", types="typing"),
+    "linux": May(".libc _prctl errno os resource sys", types="collections.abc typing"),
     "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
@@ -49,17 +50,19 @@ MAY = {
     "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
     "source": May(".errors .linux .proc errno os stat", lazy=".allowed", types=".proc .request .statefile"),
-    "detached": May(".attached .errors .idmap .linux .source errno os", types=".request"),
-    "classic": May(".attached .errors .linux .proc .source errno os", types=".statefile"),
+    "detached": May(".attached .errors .linux .source errno os", lazy=".idmap", types=".request"),
+    "classic": May(".attached .errors .linux .proc .source errno os", types=".proc .request .statefile"),
     "trees": May(
-        ".classic .detached .errors .linux os", lazy=".allowed glob", types=".proc .request .source collections.abc"
+        ".detached .errors .linux os",
+        lazy=".allowed .classic glob",
+        types=".classic .proc .request .source collections.abc",
     ),
     "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
         ".attached .errors .linux .proc .rootfs .trees errno os stat",
         types=".planner .rootfs .statefile collections.abc",
     ),
-    "stage": May(".errors .linux .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
+    "stage": May(".errors .linux errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
         ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .strictjson"
         " .trees os",
@@ -83,8 +86,8 @@ ORDER = list(MAY)
 
 # Modules that stand in one place only.
 ONLY = {
-    "ctypes": "linux",
-    "prctl": "linux",
+    "_ctypes": "libc",
+    "_prctl": "linux",
     "resource": "linux",
     "jsonschema": "judge",
     "referencing": "judge",
