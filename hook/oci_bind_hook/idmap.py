@@ -83,8 +83,7 @@ def _joined(path: str, where: str) -> int:
 def _live(tell_ready: int, go_on: int) -> None:
     try:
         linux.die_with_parent()
-        # Whoever has our uid has all power in a user namespace of ours: root of another container, if it sees our pid.
-        linux.hide()
+        # Whoever has our uid has all power in it, as another container's root has. But we are hidden, and so is this.
         linux.unshare_user()
         os.write(tell_ready, b"\0")
     except OSError as reason:

@@ -399,12 +399,15 @@ def die_with_parent() -> None:
 
 
 def hide() -> None:
-    """Makes this process not dumpable, prctl(2): who has no CAP_SYS_PTRACE cannot look into it, whoever they are."""
+    """Makes this process, and what it forks, not dumpable, prctl(2).
+
+    Who has no CAP_SYS_PTRACE cannot look into it then, whoever they are, and nothing of it is in a core file.
+    """
     _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
 
 
 def harden(name: str) -> None:
-    """Names this process, hides it, forbids it new privileges, and gives up the capabilities that no run needs.
+    """Names this process, forbids it new privileges, and gives up all capabilities that no run needs any more.
 
     prctl(2), capset(2).
     """
@@ -415,7 +418,6 @@ def harden(name: str) -> None:
     dropped = [each for each in every if each not in kept]
     # Effective, permitted and inheritable: first those to gain, then those to lose.
     _prctl.set_caps([], [], [], dropped, dropped, list(every))
-    hide()
 
 
 def give_up(names: Iterable[str]) -> None:

@@ -120,6 +120,7 @@ def state_folder(options: Options, proc: Proc) -> str:
 
 def set_up(options: Options, state: spec.State, document: object | None, log: Log) -> None:
     """Everything from a checked state to attached mounts and a finished state file. HookError."""
+    linux.hide()
     proc = Proc()
     place = Place(options.stage, state, proc)
     bundle = Bundle(state.bundle, document, whole=options.strict)
@@ -380,6 +381,7 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
 
     Neither config.json is read nor anything else that the container could have changed.
     """
+    linux.hide()
     log.stage = "poststop"
     proc = Proc()
     folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)

@@ -6,12 +6,15 @@ It does where a pid namespace is shared, or is the host's. The hook has the host
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,6 +52,25 @@ def test_E07_nobody_looks_into_the_hook(world: World, mute: int, kept: Set[int])
             seen = ways(hook.pid, kept)
             hook.kill()
     assert seen == []
+
+
+def test_E07_no_core_file_tells_of_the_hook(world: World) -> None:
+    """Another container's root may send signals. When a lock is waited for config.json is read, with its secrets."""
+    prepare(world)
+    command = ["prlimit", "--core=unlimited", world.launcher, "prestart", *mount(world, "/a"), *world.root_option()]
+    with open(world.state / "c1.lock", "w", encoding="ascii") as lock, tempfile.TemporaryFile("w+") as stdin:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stdin.write(state(world))
+        stdin.seek(0)
+        hook = os.posix_spawn(
+            "/usr/bin/prlimit", command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, stdin.fileno(), 0)]
+        )
+        while f"-> FLOCK  ADVISORY  WRITE {hook} " not in Path("/proc/locks").read_text(encoding="ascii"):
+            assert os.waitpid(hook, os.WNOHANG)[0] == 0
+        os.kill(hook, signal.SIGQUIT)
+        status = os.waitpid(hook, 0)[1]
+    assert os.WTERMSIG(status) == signal.SIGQUIT
+    assert not os.WCOREDUMP(status)
 
 
 @EVERY
