@@ -189,6 +189,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1.0, "/pid"),
         (True, "/pid"),
         ("1", "/pid /annotations/"),
+        (NUL, "/annotations/a"),
     ],
     "config-used": [
         ([], ""),
@@ -202,6 +203,8 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (NUL, "/root/path /mounts/0/destination /mounts/0/source /mounts/0/type /linux/namespaces/1/path"),
         ("rel", "/linux/rootfsPropagation /linux/namespaces/0/type /linux/namespaces/1/path"),
         ("1", "/annotations/"),
+        (NUL, "/annotations/a /mounts/0/options/0"),
+        ("mount", "/linux/namespaces/1/type"),
         *[(1, below(parent, MAPPINGS)) for parent in ("/linux", "/mounts/0")],
         *[(value, below(parent, MAPPED)) for value in (GONE, "0", -1, 2**32) for parent in ("/linux", "/mounts/0")],
         *[
@@ -215,6 +218,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
                 (NUL, "/0/path"),
                 ("true", "/0/args"),
                 (1, "/0/args/0"),
+                (NUL, "/0/args/0"),
                 (None, "/0/env"),
                 (1, "/0/env/0"),
                 ("A", "/0/env/0"),
@@ -222,6 +226,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
                 ("A=\0", "/0/env/0"),
                 ("1", "/0/timeout"),
                 (0, "/0/timeout"),
+                (2**31, "/0/timeout"),
                 (1.0, "/0/timeout"),
             ]
         ],

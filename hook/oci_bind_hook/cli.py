@@ -8,7 +8,7 @@ import sys
 
 from . import __version__, open_stdio
 from .bundle import read_all, read_state, read_stdin
-from .errors import HookError, KernelError, UsageError
+from .errors import HookError, KernelError, MissingError, UsageError
 from .log import Log
 from .mountspec import parse_mount
 from .request import nearest
@@ -30,6 +30,9 @@ container's rootfs, and takes them down again at poststop.
 
 STAGE is prestart, createRuntime, createContainer or poststop. Left out, it is
 told from the state.
+
+validate needs no container: it prints each place where a config.json, all of
+it, or a state breaks the schemas, and nothing where all is well.
 
   --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
                         [,ro][,...]; may be repeated
@@ -272,11 +275,21 @@ def _validate(words: list[str]) -> int:
             names.append(word)
     if not names:
         raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
-    verdicts = list(validate.validate(names, lambda: read_all(0)))
+    if names.count("-") > 1:
+        raise UsageError("stdin can be read once only", where="-")
+    verdicts = list(validate.validate(names, _given))
     _print(validate.as_json(verdicts) if as_json else validate.as_text(verdicts))
     if any(verdict.violations for verdict in verdicts):
         return os.EX_DATAERR
     return next((verdict.problem.exit_code for verdict in verdicts if verdict.problem is not None), os.EX_OK)
+
+
+def _given() -> bytes:
+    """What validate is given on stdin. MissingError."""
+    try:
+        return read_all(0)
+    except OSError as reason:
+        raise MissingError(f"stdin cannot be read: {reason.strerror}") from reason
 
 
 def _check_registered(words: list[str]) -> None:

@@ -130,18 +130,14 @@ class Stat:
     born: int | None
 
 
-class _Statx:
-    """struct statx, as far as it is read here."""
+# One for all calls, since there is one thread: to make it takes as long as to ask the kernel.
+_STATX = numbers(size=32)
 
-    def __init__(self, fd: int, mask: int) -> None:
-        buffer = numbers(size=32)
-        _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, buffer)
-        raw = memoryview(bytes(buffer))
-        self.words = raw.cast("I")
-        self.longs = raw.cast("Q")
-        self.born = raw.cast("q")[10] * 10**9 + self.words[22]
-        self.mask = self.words[0]
-        self.mode = raw.cast("H")[14]
+
+def _ask(fd: int, mask: int) -> memoryview:
+    """struct statx of the object that ``fd`` holds."""
+    _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, _STATX)
+    return memoryview(bytes(_STATX))
 
 
 def statx(fd: int) -> Stat:
@@ -151,7 +147,7 @@ def statx(fd: int) -> Stat:
     """
     stat = Stat()
     try:
-        raw = _Statx(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+        raw = _ask(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
     except OSError as reason:
         if not is_absent(reason):
             raise
@@ -159,12 +155,12 @@ def statx(fd: int) -> Stat:
         stat.mode, stat.uid, stat.gid = known.st_mode, known.st_uid, known.st_gid
         stat.ino, stat.dev, stat.size, stat.born = known.st_ino, known.st_dev, known.st_size, None
     else:
-        words, longs = raw.words, raw.longs
-        stat.mode, stat.uid, stat.gid = raw.mode, words[5], words[6]
+        words, longs = raw.cast("I"), raw.cast("Q")
+        stat.mode, stat.uid, stat.gid = raw.cast("H")[14], words[5], words[6]
         stat.ino, stat.size = longs[4], longs[5]
         stat.dev = os.makedev(words[34], words[35])
-        stat.born = raw.born if raw.mask & STATX_BTIME else None
-        if raw.mask & STATX_MNT_ID and longs[7] & STATX_ATTR_MOUNT_ROOT:
+        stat.born = raw.cast("q")[10] * 10**9 + words[22] if words[0] & STATX_BTIME else None
+        if words[0] & STATX_MNT_ID and longs[7] & STATX_ATTR_MOUNT_ROOT:
             stat.mnt_id = longs[18]
             stat.mount_root = bool(longs[1] & STATX_ATTR_MOUNT_ROOT)
             return stat
@@ -220,19 +216,22 @@ def unescape(field: str) -> str:
 def unique_mount_id(fd: int) -> int | None:
     """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
     try:
-        raw = _Statx(fd, STATX_MNT_ID_UNIQUE)
+        raw = _ask(fd, STATX_MNT_ID_UNIQUE)
     except OSError as reason:
         if not is_absent(reason):
             raise
         return None
-    return raw.longs[18] if raw.mask & STATX_MNT_ID_UNIQUE else None
+    return raw.cast("Q")[18] if raw.cast("I")[0] & STATX_MNT_ID_UNIQUE else None
+
+
+_STATMOUNT = numbers(size=128)
 
 
 def has_mount(unique: int) -> bool:
     """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8."""
     request = numbers(24, unique, STATMOUNT_MNT_BASIC)  # struct mnt_id_req: its size, id, what to tell
     try:
-        _call(NR_STATMOUNT, request, numbers(size=128), 1024, 0)
+        _call(NR_STATMOUNT, request, _STATMOUNT, 1024, 0)
     except FileNotFoundError:
         return False
     return True

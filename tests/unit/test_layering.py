@@ -34,7 +34,7 @@ MAY = {
     "linux": May(".libc _prctl errno os resource sys", types="collections.abc typing"),
     "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
-    "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
+    "strictjson": May(".errors .log _json gc itertools", lazy="json", types="collections.abc typing"),
     "lane": May(".strictjson os", lazy="re", types="collections.abc typing"),
     "judge": May(
         ".lane .strictjson json jsonschema referencing referencing.jsonschema", types="collections.abc typing"
