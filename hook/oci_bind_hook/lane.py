@@ -25,7 +25,7 @@ SCHEMAS = (
     "bind-request",
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
     *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
-    *("defs", "plan", "state", "state-file", "validation"),
+    *("defs", "gc", "plan", "records", "state", "state-file", "validation"),
 )
 
 

@@ -61,7 +61,10 @@ MS_SLAVE = 1 << 19
 MS_STRICTATIME = 1 << 24
 MS_UNBINDABLE = 1 << 17
 # ioctl_ns(2): _IO(0xb7, 4), and some machines number the direction "none" of an ioctl 1 instead of 0.
-NS_GET_OWNER_UID = 0xB704 | (0x20000000 if os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc")) else 0)
+# The numbers of ioctl(2) say "none" and "read" in other bits on some machines.
+_OLD_IOCTL = os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
+NS_GET_OWNER_UID = 0x2000B704 if _OLD_IOCTL else 0xB704
+NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
@@ -227,9 +230,14 @@ def unique_mount_id(fd: int) -> int | None:
 _STATMOUNT = numbers(size=128)
 
 
-def has_mount(unique: int) -> bool:
-    """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8."""
-    request = numbers(24, unique, STATMOUNT_MNT_BASIC)  # struct mnt_id_req: its size, id, what to tell
+def has_mount(unique: int, namespace: int = 0) -> bool:
+    """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8.
+
+    Or in another one, by the id that ``mount_namespace_id`` gives.
+    """
+    # struct mnt_id_req: its size, the mount's id, what to tell, and since Linux 6.11 the namespace's id.
+    size = 32 if namespace else 24
+    request = numbers(size, unique, STATMOUNT_MNT_BASIC, namespace)
     try:
         _call(NR_STATMOUNT, request, _STATMOUNT, 1024, 0)
     except FileNotFoundError:
@@ -368,6 +376,16 @@ def owner_of_user_namespace(fd: int) -> int:
     buffer = numbers(size=1)
     _ioctl(fd, NS_GET_OWNER_UID, buffer)
     return memoryview(bytes(buffer)).cast("I")[0]
+
+
+def mount_namespace_id(fd: int) -> int | None:
+    """The id, never used again, of the mount namespace ``fd``, by ioctl_nsfs(2); None before Linux 6.11."""
+    buffer = numbers(size=1)
+    try:
+        _ioctl(fd, NS_GET_MNTNS_ID, buffer)
+    except OSError:
+        return None
+    return memoryview(bytes(buffer)).cast("Q")[0]
 
 
 # All that a run still needs once it has read what it is told to do, capabilities(7).

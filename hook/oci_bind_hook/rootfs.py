@@ -201,6 +201,10 @@ class Rootfs:
         else:
             os.close(fd)
 
+    def close(self) -> None:
+        """Lets go of the root, of one that was only looked into."""
+        os.close(self.fd)
+
     # -- the walk ------------------------------------------------------------------------------------------------
 
     def resolve(self, destination: str) -> Target:

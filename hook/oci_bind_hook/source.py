@@ -52,6 +52,7 @@ class Source:
         self.is_missing = False
         try:
             self.fd = self._open(namespace.proc)
+            self.stat = linux.statx(self.fd)
         except EscapeError as refusal:
             self.error = refusal
             return
@@ -62,7 +63,6 @@ class Source:
             )
             self.error.__cause__ = reason
             return
-        self.stat = linux.statx(self.fd)
         self.namespace = namespace
         self._locate()
 

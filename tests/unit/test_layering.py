@@ -68,6 +68,14 @@ MAY = {
         " .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
+    "records": May(
+        ".attached .errors .linux .log .mounts .proc .run .statefile json os",
+        types=".rootfs .statefile collections.abc",
+    ),
+    "gc": May(
+        ".errors .linux .log .records .run json",
+        types=".log .records .run .statefile collections.abc",
+    ),
     "dryrun": May(
         ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
         types=".request .spec .statefile collections.abc",
@@ -78,7 +86,7 @@ MAY = {
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
-        lazy=".dryrun .install .validate",
+        lazy=".dryrun .gc .install .records .validate",
         types="typing",
     ),
 }
