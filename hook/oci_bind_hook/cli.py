@@ -7,7 +7,7 @@ import os
 import sys
 
 from . import open_stdio
-from .bundle import read_all, read_state
+from .bundle import read_all, read_state, read_stdin
 from .errors import HookError, KernelError, MissingError, UsageError
 from .log import Log, one_line
 from .mountspec import parse_mount
@@ -253,10 +253,7 @@ def _parse_and_open(words: list[str], log: Log) -> Options:
 def _stdin() -> bytes:
     if os.isatty(0):
         raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
-    try:
-        return read_all(0)
-    except OSError as reason:
-        raise UsageError(f"the state cannot be read from stdin: {reason.strerror}") from reason
+    return read_stdin()
 
 
 def _dry_run(options: Options) -> int:
