@@ -10,6 +10,7 @@ import os
 
 from . import spec
 from .errors import DataError, MissingError
+from .reasons import unopened
 from .strictjson import MAX_BYTES, documents
 
 
@@ -26,7 +27,7 @@ class Bundle:
         try:
             self.stat = os.stat(path)
         except OSError as reason:
-            raise MissingError(f"the bundle {path} cannot be opened: {reason.strerror}") from reason
+            raise unopened(f"the bundle {path}", reason) from reason
         if document is None:
             document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
         self.violations = spec.config_violations(document) if whole else []
@@ -39,7 +40,7 @@ class Bundle:
             # Strict: else "absent/.." would be the bundle, for us and for runc, and nothing for the kernel and crun.
             self.rootfs = os.path.realpath(rootfs, strict=True)
         except OSError as reason:
-            raise MissingError(f"the rootfs {rootfs} cannot be opened: {reason.strerror}") from reason
+            raise unopened(f"the rootfs {rootfs}", reason) from reason
         try:
             self.rootfs.encode()
         except UnicodeEncodeError:
@@ -51,7 +52,7 @@ class Bundle:
         try:
             return os.stat(self.rootfs)
         except OSError as reason:
-            raise MissingError(f"the rootfs {self.rootfs} cannot be opened: {reason.strerror}") from reason
+            raise unopened(f"the rootfs {self.rootfs}", reason) from reason
 
 
 def read_regular(path: str) -> bytes:
@@ -59,7 +60,7 @@ def read_regular(path: str) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as reason:
-        raise MissingError(f"{path} cannot be opened: {reason.strerror}") from reason
+        raise unopened(path, reason) from reason
     try:
         if not os.path.isfile(fd):
             raise MissingError(f"{path} is not a regular file")

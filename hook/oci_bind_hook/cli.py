@@ -8,9 +8,10 @@ import sys
 
 from . import __version__, open_stdio
 from .bundle import read_all, read_state
-from .errors import HookError, KernelError, UsageError
+from .errors import HookError, UsageError
 from .log import Log
 from .mountspec import parse_mount
+from .reasons import refused, told
 from .request import nearest
 from .run import Options, is_teardown, set_up, tear_down
 from .stage import STAGES
@@ -174,7 +175,7 @@ def main(argv: list[str]) -> int:
         return os.EX_SOFTWARE
     except OSError as reason:
         subject = f" {reason.filename}" if reason.filename is not None else ""
-        log.failure(f"the kernel refused a call{subject}: {reason.strerror or reason} (--debug shows which)")
+        log.failure(f"the kernel refused a call{subject}: {told('', reason)} (--debug shows which)")
         log.traceback(reason)
         return os.EX_OSERR
     except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line
@@ -234,7 +235,7 @@ def _print(text: str) -> None:
         while rest:
             rest = rest[os.write(1, rest) :]
     except OSError as reason:
-        raise KernelError("write", "stdout", reason) from reason
+        raise refused("write", "stdout", reason) from reason
 
 
 def _install(words: list[str]) -> int:

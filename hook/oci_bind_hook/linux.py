@@ -411,9 +411,8 @@ CAPABILITIES = {
 
 
 def lacking(*names: str) -> str:
-    """Those capabilities among ``names`` that this process lacks, for a message; all of them where it lacks none."""
-    missing = [name for name in names if not getattr(prctl.cap_effective, name[4:].lower())]
-    return " and ".join(missing or names)
+    """Those capabilities among ``names`` that this process lacks, for a message; "" where it lacks none."""
+    return " and ".join(name for name in names if not getattr(prctl.cap_effective, name[4:].lower()))
 
 
 def die_with_parent() -> None:

@@ -13,8 +13,9 @@ import stat as modes
 
 from . import linux
 from .attached import detach, find, settle
-from .errors import HookError, KernelError, LeftoverError
+from .errors import HookError, LeftoverError
 from .proc import Proc
+from .reasons import refused, told
 from .rootfs import Rootfs
 from .trees import check_open_files
 
@@ -104,12 +105,8 @@ def _attach(bind: Bind, fd: int) -> None:
     try:
         bind.source.attach(fd)
     except OSError as reason:
-        hint = {
-            errno.ENOSPC: "the limit /proc/sys/fs/mount-max is reached",
-            errno.ENOENT: "the mount point was removed at this moment",
-        }.get(reason.errno or 0, "")
         where = bind.request.at("destination")
-        raise KernelError(bind.source.call, bind.target.path, reason, where=where, hint=hint) from reason
+        raise refused(bind.source.call, bind.target.path, reason, where=where) from reason
 
 
 def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
@@ -178,7 +175,7 @@ def undo(
             except HookError as reason:
                 problems.append(f"{mount['resolved']}: {reason}")
             except OSError as reason:
-                problems.append(f"the bind on {mount['resolved']}: {reason.strerror}")
+                problems.append(f"the bind on {mount['resolved']}: {told('umount2', reason)}")
             else:
                 record["mounts"].remove(mount)
     else:
@@ -193,7 +190,7 @@ def undo(
         try:
             remark = _unmake(record, made, rootfs, keep, here=here)
         except OSError as reason:
-            problems.append(f"{made['path']}: {reason.strerror}")
+            problems.append(f"{made['path']}: {told('unlinkat', reason)}")
             resisting.append(made["path"])
             continue
         record["made"].remove(made)

@@ -16,7 +16,6 @@ from .errors import (
     DataError,
     EscapeError,
     HookError,
-    KernelError,
     LeftoverError,
     MissingError,
     RecordError,
@@ -25,6 +24,7 @@ from .errors import (
 from .log import NAME
 from .planner import Planner
 from .proc import Namespace, Proc, boot_id
+from .reasons import refused
 from .rootfs import Rootfs
 from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
@@ -194,7 +194,7 @@ def _clear_staging(folder: StateFolder, container: str, proc: Proc) -> None:
         try:
             clear(path, proc)
         except OSError as reason:
-            raise KernelError("umount2", path, reason) from reason
+            raise refused("umount2", path, reason) from reason
         folder.remove_staging(container)
 
 

@@ -11,8 +11,9 @@ import os
 import stat as modes
 
 from . import linux
-from .errors import EscapeError, HookError, MissingError
+from .errors import EscapeError, HookError
 from .proc import MountInfo, Namespace, below_mount, mount_by_id
+from .reasons import unopened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class Source:
             return
         except OSError as reason:
             self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
-            self.error = MissingError(
-                f"the source {self.path} cannot be opened: {reason.strerror}", where=request.at("source")
-            )
+            self.error = unopened(f"the source {self.path}", reason, where=request.at("source"))
             self.error.__cause__ = reason
             return
         self.stat = linux.statx(self.fd)

@@ -9,6 +9,7 @@ from . import linux
 from .classic import ClassicSource, Staging
 from .detached import DetachedSource
 from .errors import KernelError, MissingError, UnavailableError
+from .reasons import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Staged:
             try:
                 staging.close()
             except OSError as reason:
-                raise KernelError("umount2", "the staging folder", reason) from reason
+                raise refused("umount2", "the staging folder", reason) from reason
         self._remove()
 
 

@@ -31,6 +31,7 @@ MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
     "linux": May("ctypes errno os prctl resource signal sys", types="typing"),
+    "reasons": May(".errors .linux errno os"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
@@ -42,27 +43,31 @@ MAY = {
     "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
     "mountspec": May(".errors .request", types=".spec collections.abc"),
     "plan": May(".errors .mountspec .request", types=".spec collections.abc"),
-    "bundle": May(".errors .spec .strictjson os"),
-    "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
-    "statefile": May(".errors .linux .strictjson errno fcntl os stat time", types=".proc collections.abc typing"),
-    "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
+    "bundle": May(".errors .reasons .spec .strictjson os"),
+    "rootfs": May(".errors .linux .reasons errno os stat", types="collections.abc"),
+    "statefile": May(
+        ".errors .linux .reasons .strictjson errno fcntl os stat time", types=".proc collections.abc typing"
+    ),
+    "idmap": May(".errors .linux .reasons errno os", types=".proc .request .spec"),
     "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
-    "source": May(".errors .linux .proc errno os stat", lazy=".allowed", types=".proc .request .statefile"),
-    "detached": May(".attached .errors .idmap .linux .source errno os", types=".request"),
-    "classic": May(".attached .errors .linux .proc .source errno os", types=".statefile"),
+    "source": May(".errors .linux .proc .reasons errno os stat", lazy=".allowed", types=".proc .request .statefile"),
+    "detached": May(".attached .errors .idmap .linux .reasons .source errno os", types=".request"),
+    "classic": May(".attached .errors .linux .proc .reasons .source errno os", types=".statefile"),
     "trees": May(
-        ".classic .detached .errors .linux os", lazy=".allowed glob", types=".proc .request .source collections.abc"
+        ".classic .detached .errors .linux .reasons os",
+        lazy=".allowed glob",
+        types=".proc .request .source collections.abc",
     ),
     "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
-        ".attached .errors .linux .proc .rootfs .trees errno os stat",
+        ".attached .errors .linux .proc .reasons .rootfs .trees errno os stat",
         types=".planner .rootfs .statefile collections.abc",
     ),
-    "stage": May(".errors .linux .proc errno os", types=".bundle .proc .rootfs .spec .statefile"),
+    "stage": May(".errors .proc .reasons errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
-        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .strictjson"
-        " .trees os",
+        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .reasons .rootfs .spec .stage .statefile"
+        " .strictjson .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
     "dryrun": May(
@@ -74,7 +79,7 @@ MAY = {
     ),
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
-        ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
+        ".__init__ .bundle .errors .log .mountspec .reasons .request .run .stage os sys",
         lazy=".dryrun .install .validate",
         types="typing",
     ),
