@@ -18,7 +18,8 @@ class Bundle:
     """A bundle's config and rootfs, as the host finds them.
 
     ``document`` is the config if the runtime sent it, else it is read from the bundle, once. What it breaks of the
-    schema is an error where the hook uses it; what it breaks elsewhere is in ``violations`` if ``whole`` asks for it.
+    schema is an error where the hook uses it; what it breaks elsewhere is in ``violations`` if ``whole`` asks for it,
+    and all of it in ``document``.
     MissingError, DataError.
     """
 
@@ -30,6 +31,7 @@ class Bundle:
             raise unopened(f"the bundle {path}", reason) from reason
         if document is None:
             document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
+        self.document = document if whole else None
         self.violations = spec.config_violations(document) if whole else []
         try:
             self.config = spec.config(document)

@@ -222,10 +222,21 @@ def _stdin() -> bytes:
 
 def _dry_run(options: Options) -> int:
     from . import dryrun
+    from .report import as_json, as_text
 
-    report = dryrun.dry_run(options, _stdin)
-    _print(dryrun.as_json(report) if options.as_json else dryrun.as_text(report))
+    report = dryrun.dry_run(options, _stdin, parse)
+    if options.as_json:
+        _print(as_json(report))
+    elif os.isatty(1):
+        _print(as_text(report, width=os.get_terminal_size(1).columns, colour=_is_colourful()))
+    else:
+        _print(as_text(report))
     return report.exit_code
+
+
+def _is_colourful() -> bool:
+    """Whether a terminal may be sent colours: https://no-color.org, and one that can do nothing says so."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _print(text: str) -> None:

@@ -75,6 +75,16 @@ class Options:
         return self.allowed_sources if self.allow_annotations else []
 
 
+def remarks(options: Options) -> list[str]:
+    """What is asked for by halves, and so has no effect."""
+    found = []
+    if options.allow_annotations and not options.allowed_sources:
+        found.append("--allow-annotations without --allow-source allows no annotation")
+    if options.allowed_sources and not options.allow_annotations:
+        found.append("--allow-source without --allow-annotations allows no annotation")
+    return found
+
+
 def parse_record(data: bytes, name: str) -> Record:
     """The record in a state file. DataError with ``name``."""
     document = documents(data, name)[0]
@@ -126,6 +136,8 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = place.choose(bundle)
+    for remark in remarks(options):
+        log.warning(remark)
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     requests = expand(plan.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
@@ -389,6 +401,7 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
         if record is not None:
             _tear_down_if_ended(options, state, folder, record, proc, log)
         else:
+            log.info(f"nothing is recorded of it in {state_folder(options, proc)}")
             # What a run left that was killed while it first wrote.
             _clear_staging(folder, state.id, Proc())
             folder.remove(state.id)

@@ -14,6 +14,7 @@ import pytest
 
 import support
 from oci_bind_hook import dryrun, spec
+from oci_bind_hook.report import as_json
 from oci_bind_hook.run import Options
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def test_exit_code_is_that_of_the_real_run(world: World, case: str) -> None:
     if code:
         first = report["problems"][0]
         place = f"{first['where']}: " if first["where"] else ""
-        assert f": {place}{first['message'].rstrip(')')}" in real.stderr
+        assert f": {place}{first['message']}" in real.stderr
+        assert first["hint"] in real.stderr
         assert world.snapshot() == before
     else:
         assert world.snapshot() != before
@@ -174,19 +176,27 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
     command = [world.launcher, *words, *options, "--dry-run"]
     text = call(command, stopped)
     assert (text.returncode, text.stderr) == (0, "")
-    removed = [] if keep else ["remove /etc/new", "remove /real/a/b", "remove /real/a"]
+    removed = [] if keep else ["remove     /etc/new", "remove     /real/a/b", "remove     /real/a"]
     assert text.stdout.splitlines() == [
-        "container c1, stage poststop, runtime namespace",
-        f"rootfs {world.rootfs}",
-        f"unmount {world.file} on /etc/new",
-        "  asked for by --mount 2, destination /etc/new",
-        f"unmount {world.source} on /real/a/b",
-        "  asked for by --mount 1, destination /absolute/a/b",
+        "container  c1",
+        f"bundle     {world.path}/bundle",
+        f"rootfs     {world.rootfs}",
+        "stage      poststop",
+        "namespace  the one that the runtime was started in",
+        "",
+        f"unmount    {world.file} on /etc/new",
+        "  asked    --mount 2, destination /etc/new",
+        "  now      mounted",
+        "",
+        f"unmount    {world.source} on /real/a/b",
+        "  asked    --mount 1, destination /absolute/a/b",
+        "  now      mounted",
+        *([""] if removed else []),
         *removed,
     ]
     report = json.loads(call([*command, "--format=json"], stopped).stdout)
     assert spec.violations(report, "plan") == []
-    assert report["remove"] == [line.removeprefix("remove ") for line in removed]
+    assert report["remove"] == [line.split()[1] for line in removed]
     elsewhere = call(["unshare", "-m", *command, "--format=json"], stopped)
     assert (elsewhere.returncode, json.loads(elsewhere.stdout)["mounts"]) == (71, [])
     assert call(["unshare", "-m", world.launcher, *words, *options], stopped).returncode == 71
@@ -195,8 +205,8 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
 
 def test_nothing_recorded_is_nothing_to_tear_down(world: World) -> None:
     done = call([world.launcher, "--root", f"{world.state}/absent", "--dry-run"], state_of(world, status="stopped"))
-    expected = ["container c1, stage poststop", "nothing to undo"]
-    expected += [f"warning: nothing is recorded in {world.state}/absent"]
+    expected = [f"warning    nothing is recorded in {world.state}/absent", "", "container  c1"]
+    expected += [f"bundle     {world.path}/bundle", "stage      poststop", "binds      nothing to undo"]
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
     assert os.listdir(world.state) == []
 
@@ -282,11 +292,12 @@ def test_what_nobody_may_see_is_told() -> None:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            os.write(write, dryrun.as_json(dryrun.dry_run(options, bytes)).encode())
+            os.write(write, as_json(dryrun.dry_run(options, bytes)).encode())
             os._exit(0)
         os.close(write)
         with open(read, encoding="utf-8") as pipe:
             report = json.load(pipe)
-    message = "this user may not look: openat /closed/x: Permission denied (ask again as root)"
-    assert report["problems"] == [{"where": "--mount 1", "message": message, "exit": 69}]
+    message = "this user may not look: openat /closed/x: Permission denied"
+    expected = {"where": "--mount 1", "message": message, "hint": "ask again as root", "exit": 69}
+    assert report["problems"] == [expected]
     assert [mount["resolved"] for mount in report["mounts"]] == [None, "/open"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as some
 
 import support
 from oci_bind_hook import dryrun, spec
+from oci_bind_hook.report import Report, as_json, as_text
 from oci_bind_hook.run import Options
 
 TREE = {"etc": None, "real": None, "etc/file": "", "absolute": "->/real", "etc/up": "->../real/", "loop": "->loop"}
@@ -58,16 +60,16 @@ class Desk:
             setattr(options, name, value)
         return options
 
-    def report(self, *arguments: str, **members: Any) -> dryrun.Report:
+    def report(self, *arguments: str, **members: Any) -> Report:
         """The report on the bundle; what holds of every report is looked at here."""
         return self.report_on(b"", self.options(*arguments, **members))
 
-    def report_on(self, state: bytes, options: Options) -> dryrun.Report:
+    def report_on(self, state: bytes, options: Options) -> Report:
         before = support.tree(self.path)
         report = dryrun.dry_run(options, lambda: state)
         assert support.tree(self.path) == before
-        assert spec.violations(json.loads(dryrun.as_json(report)), "plan") == []
-        assert all(line.isprintable() for line in dryrun.as_text(report).split("\n"))
+        assert spec.violations(json.loads(as_json(report)), "plan") == []
+        assert all(line.isprintable() for line in as_text(report).split("\n"))
         return report
 
 
@@ -86,6 +88,31 @@ def kept(path: str, *without: str) -> list[str]:
     return [word for word in words if flags & bits[word] and word not in without]
 
 
+NOTHING = "config.json mounts nothing on /proc, /sys, /dev, /dev/pts, which programs expect to be there"
+
+
+def found(path: str) -> dict[str, object]:
+    """What is said of a source that is a folder."""
+    status = os.stat(path)
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    points = {line.split(" ")[4]: line.split(" ") for line in support.mounts() if line.split(" ")[2] == device}
+    point = max((each for each in points if f"{path}/".startswith(f"{each.rstrip('/')}/")), key=len)
+    kind, origin = points[point][points[point].index("-") + 1 :][:2]
+    return {
+        "path": path,
+        "kind": "folder",
+        "number": None,
+        "filesystem": kind,
+        "device": device,
+        "from": origin,
+        "mount": point,
+        "owner": f"{status.st_uid}:{status.st_gid}",
+        "mode": f"{status.st_mode & 0o7777:04o}",
+        "known": None,
+        "submounts": [],
+    }
+
+
 # What is told of a bind
 
 
@@ -97,49 +124,121 @@ def test_everything_about_a_bind(desk: Desk) -> None:
         "bundle": str(desk.bundle),
         "rootfs": str(desk.rootfs),
         "namespace": "container",
+        "registered": [],
+        "options": None,
+        "running": None,
         "mounts": [
             {
                 "origin": "--mount 1",
                 "source": desk.source,
+                "found": found(desk.source),
                 "destination": "/absolute/../etc/up/a/b",
                 "resolved": "/real/a/b",
                 "links": [{"at": "/absolute", "to": "/real"}, {"at": "/etc/up", "to": "../real/"}],
                 "create": [{"path": "/real/a", "kind": "directory"}, {"path": "/real/a/b", "kind": "directory"}],
+                "asked": ["rbind", "rprivate"],
                 "attributes": kept(desk.source),
+                "kept": kept(desk.source),
                 "propagation": "rprivate",
+                "idmap": None,
                 "action": "mount",
+                "by": "hook",
+                "now": None,
                 "warnings": [],
             }
         ],
         "problems": [],
+        "warnings": [],
+        "notes": [NOTHING],
     }
     assert report.exit_code == 0
-    assert json.loads(dryrun.as_json(report)) == report.document()
+    assert json.loads(as_json(report)) == report.document()
+
+
+def source_line(path: str, kind: str) -> str:
+    facts = found(path)
+    filesystem = f"{facts['filesystem']} of {facts['from']} ({facts['device']})"
+    return f"  source   {kind}, {filesystem}, owner {facts['owner']}, mode {facts['mode']}\n"
 
 
 def test_text_for_a_person(desk: Desk) -> None:
     desk.config(support.bind("../source", "/config", "ro", "sync"), {"destination": "/proc", "type": "proc"})
     report = desk.report(f"src={desk.file},dst=/absolute/new,ro,bind-propagation=slave", f"src={desk.source},dst=/etc")
-    assert dryrun.as_text(report) == (
-        "container, stage createRuntime, container namespace\n"
-        f"rootfs {desk.rootfs}\n"
-        f"present {desk.bundle}/../source on /config\n"
-        "  asked for by config.json#/mounts/0, destination /config\n"
-        '  warning: option "sync" belongs to a whole file system and does nothing to a bind\n'
-        f"bind {desk.file} on /real/new\n"
-        "  asked for by --mount 1, destination /absolute/new\n"
-        "  link /absolute -> /real\n"
-        "  make file /real/new\n"
-        f"  {' '.join(['ro', *kept(desk.file, 'ro')])} slave\n"
-        f"bind {desk.source} on /etc\n"
-        "  asked for by --mount 2, destination /etc\n"
-        f"  {' '.join([*kept(desk.source), 'rprivate'])}\n"
+    assert as_text(report) == (
+        f"bundle     {desk.bundle}\n"
+        f"rootfs     {desk.rootfs}\n"
+        "stage      createRuntime\n"
+        "namespace  the container's own\n"
+        "registered not in config.json\n"
+        "note       config.json mounts nothing on /sys, /dev, /dev/pts, which programs expect to be there\n"
+        "\n"
+        f"present    {desk.bundle}/../source on /config\n"
+        "  asked    config.json#/mounts/0, destination /config\n"
+        "  by       the runtime\n"
+        f"{source_line(desk.source, 'folder')}"
+        f"  really   {desk.source}\n"
+        '  warning  option "sync" belongs to a whole file system and does nothing to a bind\n'
+        "\n"
+        f"bind       {desk.file} on /real/new\n"
+        "  asked    --mount 1, destination /absolute/new\n"
+        "  by       the hook\n"
+        f"{source_line(desk.file, 'file')}"
+        "  link     /absolute -> /real\n"
+        "  make     file /real/new\n"
+        "  options  rbind ro slave\n"
+        f"  kept     {' '.join(kept(desk.file, 'ro'))}, as the source has it\n"
+        "\n"
+        f"bind       {desk.source} on /etc\n"
+        "  asked    --mount 2, destination /etc\n"
+        "  by       the hook\n"
+        f"{source_line(desk.source, 'folder')}"
+        "  options  rbind rprivate\n"
+        f"  kept     {' '.join(kept(desk.source))}, as the source has it\n"
     )
 
 
 def test_text_without_binds(desk: Desk) -> None:
-    expected = f"container, stage prestart, runtime namespace\nrootfs {desk.rootfs}\nno bind is asked for\n"
-    assert dryrun.as_text(desk.report(stage="prestart")) == expected
+    text = as_text(desk.report(stage="prestart"))
+    assert "namespace  the one that the runtime was started in\n" in text
+    assert text.endswith(
+        "note       prestart is taken as called by hand, without a pid: it mounts right here\n"
+        f"note       {NOTHING}\nbinds      none is asked for\n"
+    )
+
+
+@pytest.mark.parametrize("width", [80, 40, 20])
+def test_text_is_folded_between_words_and_nothing_is_lost(desk: Desk, width: int) -> None:
+    report = desk.report(f"src={desk.source},dst=/etc,ro", "src=/absent,dst=/x")
+    flat, folded = as_text(report), as_text(report, width=width)
+    assert folded.split() == flat.split()
+    for line in folded.splitlines():
+        assert len(line) <= width or " " not in line[11:]
+    assert max(map(len, folded.splitlines())) < max(map(len, flat.splitlines()))
+
+
+def test_colours_stand_around_labels_only(desk: Desk) -> None:
+    report = desk.report(f"src={desk.source},dst=/etc,ro", "src=/absent,dst=/x")
+    coloured = as_text(report, colour=True)
+    assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == as_text(report)
+    assert "\x1b[1;31mproblem\x1b[0m    --mount 2: " in coloured
+    assert "\x1b[" not in as_text(report, width=80)
+
+
+# What moves a cursor, ends a line, or turns the direction of text around.
+TRICKS = (
+    *("\x07", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\x9b", "\u00ad", "\u061c", "\u200b", "\u200e", "\u200f"),
+    *("\u2028", "\u2029", "\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"),
+)
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=[f"U+{ord(each):04X}" for each in TRICKS])
+def test_no_name_of_an_image_can_move_or_turn_the_text(desk: Desk, trick: str) -> None:
+    os.symlink(f"/real/a{trick}b", desk.rootfs / "odd")
+    text = as_text(desk.report(f"src={desk.source},dst=/odd"), colour=True)
+    code = ord(trick)
+    escaped = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    assert f"/real/a{escaped}b" in text
+    assert f"a{trick}b" not in text
 
 
 ATTRIBUTES: list[tuple[str, list[str]]] = [
@@ -215,8 +314,8 @@ def test_files_of_a_procfs_that_is_not_there_yet_may_be_hidden(desk: Desk) -> No
 
 def test_odd_characters_of_an_image_are_escaped(desk: Desk) -> None:
     os.symlink("/real/\x1b[2J\n\u202e", desk.rootfs / "odd")
-    text = dryrun.as_text(desk.report(f"src={desk.source},dst=/odd"))
-    assert "  link /odd -> /real/\\x1b[2J\\x0a\\u202e\n" in text
+    text = as_text(desk.report(f"src={desk.source},dst=/odd"))
+    assert "  link     /odd -> /real/\\x1b[2J\\x0a\\u202e\n" in text
 
 
 # Problems
@@ -228,17 +327,18 @@ def test_problems_come_first_and_all_of_them(desk: Desk) -> None:
         {
             "where": "--mount 1",
             "message": "the source /absent cannot be opened: No such file or directory",
+            "hint": "",
             "exit": 66,
         },
-        {"where": "--mount 2", "message": "the destination is the rootfs itself", "exit": 77},
+        {"where": "--mount 2", "message": "the destination is the rootfs itself", "hint": "", "exit": 77},
     ]
     assert (report.exit_code, len(report.mounts)) == (66, 3)
-    assert dryrun.as_text(report).splitlines()[:5] == [
-        "problem: --mount 1: the source /absent cannot be opened: No such file or directory",
-        "problem: --mount 2: the destination is the rootfs itself",
-        "the real run would exit with 66 and change nothing",
-        "container, stage createRuntime, container namespace",
-        f"rootfs {desk.rootfs}",
+    assert as_text(report).splitlines()[:5] == [
+        "problem    --mount 1: the source /absent cannot be opened: No such file or directory",
+        "problem    --mount 2: the destination is the rootfs itself",
+        "so         the real run would exit with 66 and change nothing",
+        "",
+        f"bundle     {desk.bundle}",
     ]
 
 
@@ -247,31 +347,34 @@ def test_destination_that_cannot_be_resolved(desk: Desk) -> None:
     (mount,) = report.mounts
     assert (mount["resolved"], mount["links"], mount["create"]) == (None, [], [])
     assert report.problems == [
-        {"where": "--mount 1", "message": "/loop leads through more than 40 links (a loop?)", "exit": 78}
+        {"where": "--mount 1", "message": "/loop leads through more than 40 links", "hint": "a loop?", "exit": 78}
     ]
-    assert f"bind {desk.file} on /loop\n" in dryrun.as_text(report)
+    assert "  hint     a loop?\n" in as_text(report)
+    assert f"bind       {desk.file} on /loop\n" in as_text(report)
 
 
 def test_every_violation_of_a_schema_is_told(desk: Desk) -> None:
     (desk.bundle / "config.json").write_text('{"root": {"path": 1}}')
     report = desk.report()
     assert report.problems == [
-        {"where": "config.json: /ociVersion", "message": "is missing", "exit": 65},
-        {"where": "config.json: /root/path", "message": "must be of type string, not 1", "exit": 65},
+        {"where": "config.json: /ociVersion", "message": "is missing", "hint": "", "exit": 65},
+        {"where": "config.json: /root/path", "message": "must be of type string, not 1", "hint": "", "exit": 65},
     ]
-    assert dryrun.as_text(report) == (
-        "problem: config.json: /ociVersion: is missing\n"
-        "problem: config.json: /root/path: must be of type string, not 1\n"
-        "the real run would exit with 65 and change nothing\n"
-        "container, stage createRuntime\n"
+    assert as_text(report) == (
+        "problem    config.json: /ociVersion: is missing\n"
+        "problem    config.json: /root/path: must be of type string, not 1\n"
+        "so         the real run would exit with 65 and change nothing\n"
+        "\n"
+        f"bundle     {desk.bundle}\n"
+        "stage      createRuntime\n"
     )
 
 
 def test_state_that_is_none(desk: Desk) -> None:
     report = desk.report_on(b"", desk.options(bundle=None))
-    assert report.problems == [{"where": "state", "message": "is empty", "exit": 65}]
+    assert report.problems == [{"where": "state", "message": "is empty", "hint": "", "exit": 65}]
     assert (report.id, report.stage, report.bundle, report.rootfs, report.namespace) == (None,) * 5
-    assert dryrun.as_text(report).splitlines()[-1] == "container"
+    assert as_text(report).splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize(("stage", "problems"), [("createContainer", []), ("createRuntime", [69]), (None, [69])])
@@ -287,7 +390,7 @@ def test_only_inside_the_container_no_process_is_needed(
 
 def test_poststop_needs_a_state(desk: Desk) -> None:
     message = "poststop needs a state on stdin: a bundle alone does not tell the container's id"
-    assert desk.report(stage="poststop").problems == [{"where": "", "message": message, "exit": 64}]
+    assert desk.report(stage="poststop").problems == [{"where": "", "message": message, "hint": "", "exit": 64}]
 
 
 # Any bundle

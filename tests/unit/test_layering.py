@@ -70,9 +70,16 @@ MAY = {
         " .strictjson .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
+    "known": May(types="collections.abc"),
+    "registered": May(types="collections.abc typing"),
+    "explain": May(".known .source os stat", types=".planner .request .source .statefile collections.abc"),
+    "foresee": May(".errors .stage os", types=".planner .proc .spec collections.abc"),
+    "running": May(".attached", types=".planner .proc .statefile collections.abc"),
+    "report": May(".errors .log json os", types="collections.abc typing"),
     "dryrun": May(
-        ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
-        types=".request .spec .statefile collections.abc",
+        ".attached .bundle .errors .explain .foresee .known .plan .planner .proc .registered .report .rootfs .run"
+        " .running .stage .statefile .trees os",
+        types=".registered .request .spec .statefile collections.abc",
     ),
     "install": May(
         ".errors .stage compileall importlib.metadata json os re sys tempfile typing", types="collections.abc"
@@ -80,7 +87,7 @@ MAY = {
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .reasons .request .run .stage os sys",
-        lazy=".dryrun .install .validate",
+        lazy=".dryrun .install .report .validate",
         types="typing",
     ),
 }
@@ -225,11 +232,11 @@ def test_cli_names_no_errno() -> None:
 @pytest.mark.parametrize("module", [module for module in MAY if module not in ("cli", "errors")])
 def test_only_cli_and_errors_know_exit_codes(module: str) -> None:
     nodes = [node for node in ast.walk(ast.parse(source(module))) if isinstance(node, ast.Attribute)]
-    # The launcher of `install` is text; dryrun tells the exit code that an error brings with it.
+    # The launcher of `install` is text; report tells the exit code that an error brings with it.
     assert [place(module, node) for node in nodes if node.attr.startswith("EX_")] == []
 
 
-@pytest.mark.parametrize("module", ["request", "mountspec", "plan", "planner"])
+@pytest.mark.parametrize("module", ["request", "mountspec", "plan", "planner", "known", "registered"])
 def test_planning_touches_no_file(module: str) -> None:
     nodes = [node for node in ast.walk(ast.parse(source(module))) if isinstance(node, ast.Attribute | ast.Name)]
     names = {ast.unparse(node) for node in nodes}
