@@ -196,8 +196,8 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
     requests = plan.requests(bundle.config, options.mounts, options.annotation_sources, report.add)
     asking = sum(key.startswith(plan.ANNOTATION) for key in bundle.config.annotations)
     if asking and not options.annotation_sources:
-        allowing = "--allow-annotations and --allow-source do"
-        report.notes.append(f"binds that annotations ask for do not count, {asking} here, unless {allowing} allow them")
+        allowing = "--allow-annotations and --allow-source"
+        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
     expanded = []
     for request in requests:
         try:

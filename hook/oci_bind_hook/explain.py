@@ -36,9 +36,10 @@ _MOST_NAMES = 3
 def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
     """The binds of a plan. ``writable_root`` tells that the container may write into its rootfs."""
     paths = {bind: real_path(bind.source.fd, plan.namespace.proc) for bind in plan.binds if not bind.source.error}
+    attributes = {bind: bind.source.attributes() for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
     for bind, path in paths.items():
-        if bind.action != "skipped" and not bind.request.is_root and "ro" not in bind.source.attributes():
+        if bind.action != "skipped" and not bind.request.is_root and "ro" not in attributes[bind]:
             open_to.setdefault(path, f"the writable bind on {bind.request.destination}")
     described = []
     for bind in plan.binds:
@@ -52,13 +53,12 @@ def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object
                 if each in open_to
             ][:1]
         found = _found(bind.source, found_at)
-        described.append({**_describe(bind), "found": found, "now": None, "warnings": warnings})
+        described.append({**_describe(bind, attributes[bind]), "found": found, "now": None, "warnings": warnings})
     return described
 
 
-def _describe(bind: Bind) -> dict[str, object]:
+def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
     request, source, target = bind.request, bind.source, bind.target
-    attributes = source.attributes()
     return {
         "origin": request.origin,
         "source": source.path,

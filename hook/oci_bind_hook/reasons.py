@@ -98,7 +98,7 @@ HINTS = {
     ("unshare", errno.ENOSPC): "the limit user.max_user_namespaces is reached",
     ("unshare", errno.EPERM): "user namespaces are forbidden here",
     ("unshare", errno.EUSERS): "user namespaces are nested too deep",
-    ("write(id map)", errno.EINVAL): "runs of ids overlap, or there are more than 340",
+    ("write(id map)", errno.EINVAL): "an id is beyond 32 bits, runs of ids overlap, or there are more than 340",
     ("write(id map)", errno.EPERM): "the user namespace that we are in does not have these ids",
     ("state", errno.EACCES): "give --root a folder that this user may write",
     ("state", errno.EEXIST): "it must be a folder: give --root another one",

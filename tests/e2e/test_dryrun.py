@@ -301,3 +301,75 @@ def test_what_nobody_may_see_is_told() -> None:
     expected = {"where": "--mount 1", "message": message, "hint": "ask again as root", "exit": 69}
     assert report["problems"] == [expected]
     assert [mount["resolved"] for mount in report["mounts"]] == [None, "/open"]
+
+
+@pytest.mark.parametrize(("stage", "code"), [("createRuntime", 69), ("prestart", 0), ("createContainer", 0)])
+@pytest.mark.parametrize("host", [NOBODY, 100000], ids=["mapped", "shifted"])
+def test_runtime_of_an_ordinary_user_cannot_enter(world: World, stage: str, code: int, host: int) -> None:
+    ids = [{"containerID": 0, "hostID": host, "size": 1}]
+    linux = {"uidMappings": ids, "gidMappings": ids}
+    bundle = support.bundle(world.path / "bundle", ["true"], namespaces=["mount", "user"], linux=linux)
+    command = [
+        world.launcher,
+        stage,
+        "--dry-run",
+        "--bundle",
+        bundle,
+        "--format=json",
+        f"--mount=src={world.file},dst=/etc/passwd",
+    ]
+    assert call(command).returncode == 0
+    done = call([*AS_NOBODY, *command])
+    assert done.returncode == (code if host == NOBODY else 0), done.stdout
+    hints = [problem["hint"] for problem in json.loads(done.stdout)["problems"]]
+    assert hints == (["rootless, register for createContainer"] if done.returncode else [])
+
+
+# What is there now
+
+
+def now(report: dict[str, Any]) -> dict[str, bool | None]:
+    return {mount["resolved"]: mount["now"] for mount in report["mounts"]}
+
+
+def test_bundle_of_a_container_that_runs_by_hand(world: World) -> None:
+    bundle = support.bundle(world.path / "bundle", ["true"], namespaces=["pid"])
+    binds = [f"--mount=src={world.source},dst=/{name}" for name in ("a", "b")]
+    command = [world.launcher, "--root", str(world.state), "--dry-run", "--format=json", "--bundle", bundle]
+    before = json.loads(call([*command, *binds]).stdout)
+    assert (before["running"], now(before)) == (None, {"/a": None, "/b": None})
+    assert call(by_hand(world, *binds), state_of(world)).returncode == 0
+    subprocess.run(["umount", f"{world.rootfs}/b"], check=True)
+    done = call([*command, *binds, f"--mount=src={world.source},dst=/etc"])
+    report = json.loads(done.stdout)
+    assert spec.violations(report, "plan") == []
+    assert report["running"] == {"id": "c1", "pid": None, "recorded": True, "visible": True}
+    assert now(report) == {"/a": True, "/b": False, "/etc": False}
+    report = json.loads(call([*command, binds[0]]).stdout)
+    (warning,) = [text for text in report["warnings"] if "runs" in text]
+    assert warning.startswith(f"{world.source} on /b, asked for by --mount 2, is recorded in the container that runs")
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_bundle_and_state_of_a_container_that_runs(world: World, runtime: str) -> None:
+    mounts = [support.bind(world.source, "/real")]
+    words = ["--mount", f"src={world.file},dst=/etc/new"]
+    bundle = world.bundle("exec sleep 1000", "createRuntime", *words, mounts=mounts)
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        assert namespace.start("c1").returncode == 0
+        state = namespace.state("c1")
+        options = [*world.root_option(), "--dry-run", "--format=json"]
+        done = namespace.run(world.launcher, *options, "--bundle", bundle)
+        report = json.loads(done.stdout)
+        piped = call([world.launcher, *options], json.dumps(state))
+        namespace.stop("c1")
+    assert done.returncode == 0, done.stderr
+    assert spec.violations(report, "plan") == []
+    assert report["options"] == "config.json: /hooks/createRuntime/0"
+    assert report["running"] == {"id": "c1", "pid": state["pid"], "recorded": True, "visible": True}
+    assert now(report) == {"/real": True, "/etc/new": True}
+    # Too late for a real run, but what is there is told.
+    told = json.loads(piped.stdout)
+    assert piped.returncode == 69
+    assert (told["running"], now(told)) == (report["running"], now(report))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import support
-from oci_bind_hook import dryrun, spec
+from oci_bind_hook import cli, dryrun, spec
 from oci_bind_hook.report import Report, as_json, as_text
 from oci_bind_hook.run import Options
 
@@ -391,6 +391,169 @@ def test_only_inside_the_container_no_process_is_needed(
 def test_poststop_needs_a_state(desk: Desk) -> None:
     message = "poststop needs a state on stdin: a bundle alone does not tell the container's id"
     assert desk.report(stage="poststop").problems == [{"where": "", "message": message, "hint": "", "exit": 64}]
+
+
+# What is worth knowing beforehand
+
+
+def warned(mount: dict[str, Any]) -> list[str]:
+    return [str(warning) for warning in mount["warnings"]]
+
+
+def test_bind_that_a_later_one_hides(desk: Desk) -> None:
+    desk.config(support.bind(desk.source, "/etc/a"), {"destination": "/etc", "type": "tmpfs"})
+    report = desk.report(
+        f"src={desk.source},dst=/absolute/x",
+        f"src={desk.source},dst=/realm",
+        f"src={desk.source},dst=/real",
+        f"src={desk.source},dst=/real/inner",
+    )
+    hidden = [warned(mount) for mount in report.mounts]
+    assert hidden == [
+        ["hidden by the later mount on /etc"],
+        ["hidden by the later mount on /real"],
+        [],
+        [],
+        [],
+    ]
+
+
+def test_source_that_the_container_can_replace(desk: Desk) -> None:
+    inside = f"src={desk.rootfs}/etc,dst=/a"
+    text = "the source is below the rootfs: the container may put something else in its place"
+    assert [warned(mount) for mount in desk.report(inside, f"src={desk.file},dst=/b").mounts] == [[text], []]
+    below = [f"src={desk.source},dst=/a", f"src={desk.source}/inner,dst=/b"]
+    text = "the source is below the writable bind on /a: the container may put something else in its place"
+    assert [warned(mount) for mount in desk.report(*below).mounts] == [[], [text]]
+    assert [warned(mount) for mount in desk.report(f"{below[0]},ro", below[1]).mounts] == [[], []]
+
+
+def test_source_is_known_by_where_its_links_lead(desk: Desk) -> None:
+    volume = desk.path / "docker/volumes/models/_data"
+    volume.mkdir(parents=True)
+    os.symlink(volume, desk.path / "link")
+    (mount,) = desk.report(f"src={desk.path}/link,dst=/etc").mounts
+    assert (mount["found"]["known"], mount["found"]["path"]) == ('Docker volume "models"', str(volume))
+    text = as_text(desk.report(f"src={desk.path}/link,dst=/etc"))
+    assert f'  known as Docker volume "models"\n  really   {volume}\n' in text
+
+
+def test_device_is_told_by_its_number(desk: Desk) -> None:
+    (mount,) = desk.report("src=/dev/null,dst=/etc/null").mounts
+    assert [mount["found"][name] for name in ("kind", "number", "known")] == ["character device", "1:3", "host device"]
+    assert "  source   character device 1:3, " in as_text(desk.report("src=/dev/null,dst=/etc/null"))
+
+
+def test_ro_rro_and_id_maps_are_told_apart(desk: Desk) -> None:
+    idmap = "uids=0-1000-1;gids=0-1000-1#5-5-2"
+    for words, asked in {
+        "ro": "rbind ro rprivate",
+        "rro": "rbind rro rprivate",
+        f"ro,idmap={idmap}": "rbind ro idmap rprivate",
+        f"rro,ridmap={idmap}": "rbind rro ridmap rprivate",
+    }.items():
+        report = desk.report(f"src={desk.source},dst=/etc,{words}")
+        text = as_text(report)
+        assert report.mounts[0]["asked"] == asked.split()
+        assert f"  options  {asked}\n" in text
+        ids = "  ids      uids 0-1000-1; gids 0-1000-1 5-5-2 (in the source, on the host, how many)\n"
+        assert (ids in text) == ("idmap" in words)
+
+
+@pytest.mark.parametrize("half", [{"allow_annotations": True}, {"allowed_sources": ["/srv"]}], ids=str)
+def test_what_is_allowed_by_halves_is_told(desk: Desk, half: dict[str, Any]) -> None:
+    (warning,) = desk.report(**half).warnings
+    assert warning.endswith(" allows no annotation")
+
+
+def edit(desk: Desk, **members: Any) -> None:
+    """Lay members over those of config.json."""
+    file = desk.bundle / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **members}))
+
+
+def test_annotations_of_others_are_named_and_ours_if_they_do_not_count(desk: Desk) -> None:
+    edit(
+        desk, annotations={"cdi.k8s.io/a": "v.com/gpu=0", "io.github.oci-bind-hook.mount.x": f"src={desk.file},dst=/x"}
+    )
+    ignored = "binds that annotations ask for, 1 here, count with --allow-annotations and --allow-source only"
+    devices = "CDI devices, cdi.k8s.io/a: v.com/gpu=0: the engine adds their mounts to config.json"
+    assert desk.report().notes == [ignored, devices, NOTHING]
+    allowed = desk.report(allow_annotations=True, allowed_sources=[str(desk.path)])
+    assert (allowed.notes, len(allowed.mounts)) == ([devices, NOTHING], 1)
+
+
+# The hook as config.json registers it
+
+
+def register(desk: Desk, stage: str, *words: str) -> None:
+    entry = {"path": "/bin/true", "args": ["oci-bind-hook", *words], "env": ["A=1"]}
+    edit(desk, hooks={stage: [entry], "poststop": [entry]})
+
+
+def planned(desk: Desk, *arguments: str, **members: Any) -> Report:
+    return dryrun.dry_run(desk.options(*arguments, **members), bytes, cli.parse)
+
+
+def test_options_are_those_of_the_registered_hook(desk: Desk) -> None:
+    register(desk, "createContainer", "createContainer", "--mount", f"src={desk.file},dst=/etc/x")
+    report = planned(desk)
+    place = "config.json: /hooks/createContainer/0"
+    assert [mount["resolved"] for mount in report.mounts] == ["/etc/x"]
+    assert (report.stage, report.options) == ("createContainer", place)
+    assert report.registered == [place, "config.json: /hooks/poststop/0"]
+    assert f"options    those of {place}\n" in as_text(report)
+    assert report.problems == []
+
+
+def test_options_of_the_command_line_go_first(desk: Desk) -> None:
+    register(desk, "createRuntime", "--mount", f"src={desk.file},dst=/etc/x")
+    report = planned(desk, f"src={desk.file},dst=/etc/y")
+    assert ([mount["resolved"] for mount in report.mounts], report.options) == (["/etc/y"], None)
+
+
+def test_registered_words_that_cannot_be_understood_are_a_problem(desk: Desk) -> None:
+    register(desk, "createRuntime", "--mont")
+    (problem,) = planned(desk).problems
+    assert (problem["where"], problem["exit"]) == ("config.json: /hooks/createRuntime/0/args: --mont", 64)
+
+
+def test_prestart_that_is_registered_has_a_container(desk: Desk) -> None:
+    assert planned(desk, stage="prestart").namespace == "runtime"
+    register(desk, "prestart")
+    assert planned(desk, stage="prestart").namespace == "container"
+
+
+def test_program_that_cannot_be_run_is_told(desk: Desk) -> None:
+    entry = {"path": "/absent/oci-bind-hook", "env": ["A=1"]}
+    edit(desk, hooks={"createRuntime": [entry, entry], "poststop": [{**entry, "path": "/bin/oci-bind-hook"}]})
+    report = planned(desk)
+    assert "config.json: /hooks/createRuntime/0/path: /absent/oci-bind-hook cannot be executed here" in report.warnings
+    assert (
+        "config.json: /hooks/createRuntime/1: is called as well, and its options are not looked at" in report.warnings
+    )
+
+
+# Rights that will be lacking
+
+SHIFTED = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+
+
+def test_id_maps_and_new_mount_points_in_a_user_namespace(desk: Desk) -> None:
+    user = {"namespaces": [{"type": "mount"}, {"type": "user"}], "uidMappings": SHIFTED, "gidMappings": SHIFTED}
+    edit(desk, linux=user)
+    binds = [f"src={desk.source},dst=/etc,idmap", f"src={desk.source},dst=/new", f"src={desk.source},dst=/real"]
+    outside = desk.report(*binds, stage="createRuntime")
+    assert outside.problems == []
+    inside = desk.report(*binds, stage="createContainer")
+    assert [(problem["where"], problem["exit"]) for problem in inside.problems] == [
+        ("--mount 1", 69),
+        ("--mount 2", 69),
+    ]
+    assert inside.problems[0]["message"] == "ids cannot be mapped from inside a user namespace"
+    assert str(inside.problems[1]["message"]).startswith(
+        "the mount point /new must be made, and nothing can be recorded"
+    )
 
 
 # Any bundle
