@@ -11,6 +11,8 @@ import errno
 import platform
 import struct
 
+from oci_bind_hook import linux
+
 MOUNT_API = ("open_tree", "move_mount", "mount_setattr")
 STATX = {"x86_64": 332, "aarch64": 291}
 NUMBERS = {
@@ -48,6 +50,7 @@ def refuse(*calls: str, error: int = errno.ENOSYS) -> None:
     # Without PR_SET_NO_NEW_PRIVS, which only root may leave out: it would change what set-user-ID means.
     if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0):
         raise OSError(ctypes.get_errno(), "the filter was refused")
+    linux._mount_api.clear()  # what this process has found out about the kernel as it was
 
 
 def play(name: str) -> None:

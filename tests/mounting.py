@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import support
 from oci_bind_hook import mounts, run
 from oci_bind_hook.planner import Planner
-from oci_bind_hook.proc import MountInfo, Namespace, Proc, boot_id, parse_mountinfo
+from oci_bind_hook.proc import MountInfo, MountTable, Namespace, Proc, boot_id
 from oci_bind_hook.request import DEFAULT_PROPAGATION, Request
 from oci_bind_hook.rootfs import Rootfs
 from oci_bind_hook.statefile import now
@@ -104,7 +104,7 @@ def tmpfs(target: str, data: str | None = None) -> str:
 
 def table() -> list[MountInfo]:
     """The mounts that this process sees."""
-    return parse_mountinfo("\n".join(support.mounts()))
+    return list(MountTable("\n".join(support.mounts())))
 
 
 def show(*paths: str) -> None:

@@ -11,7 +11,7 @@ import stat as modes
 
 from . import linux
 from .errors import LeftoverError
-from .proc import MountInfo, Proc, below_mount, mount_by_id
+from .proc import MountInfo, MountTable, Proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def describe(root: str, info: MountInfo | None) -> AttachedRecord:
     return {"id": None, "unique": None, "root": ascii(root), "source": ascii(source), "type": ascii(kind)}
 
 
-def find(top: AttachedRecord, table: Iterable[MountInfo]) -> MountInfo | None:
+def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
     """A mount that was attached, in the table of this namespace; None where it is gone.
 
     Mount ids are used again: the unique one decides, or, where there is none, that all else we know agrees too.
     """
-    info = mount_by_id(table, top["id"])
+    info = table.get(top["id"])
     if info is None:
         return None
     if top["unique"] is not None:
@@ -70,9 +70,10 @@ def find(top: AttachedRecord, table: Iterable[MountInfo]) -> MountInfo | None:
     return info if _looks_like(top, info) else None
 
 
-def is_in(top: AttachedRecord, table: Iterable[MountInfo]) -> bool:
+def is_in(top: AttachedRecord, table: MountTable) -> bool:
     """Whether a mount that was attached is in the table of another namespace, as far as such a table tells."""
-    return any(info.id == top["id"] and _looks_like(top, info) for info in table)
+    info = table.get(top["id"])
+    return info is not None and _looks_like(top, info)
 
 
 def open_root(info: MountInfo, unique: int | None = None) -> int | None:
@@ -91,29 +92,93 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
     return None
 
 
-def detach(attached: Sequence[AttachedRecord], path: str, proc: Proc, *, receives: bool = False) -> None:
-    """Unmounts the tree whose mounts are ``attached``, the top first, from the namespace we are in.
+class Tree:
+    """A bind as it was attached, to be detached: its mounts, the top first, and the path a person knows it by.
 
-    Nothing is done where it is not mounted any more. ``receives`` tells that mounts may have propagated into it, which
-    are no work of anybody else's here.
-    LeftoverError where somebody mounted something on or below it, or where it cannot be reached.
+    ``receives`` tells that mounts may have propagated into it, which are no work of anybody else's here. ``problem`` is
+    what keeps it from being detached.
     """
+
+    def __init__(self, attached: Sequence[AttachedRecord], path: str, *, receives: bool = False) -> None:
+        self.attached = attached
+        self.path = path
+        self.receives = receives
+        self.problem: Exception | None = None
+
+    def below(self, info: MountInfo, table: MountTable) -> list[MountInfo]:
+        """What stands on and below it now, ``info`` being its top."""
+        return [below for below in table.below(info.id) if not (self.receives and below.is_propagated)]
+
+    def foreign(self, below: Iterable[MountInfo], table: MountTable) -> MountInfo | None:
+        """The first mount on or below it that is not its own."""
+        ids = {known["id"] for known in self.attached if known["id"] is not None and find(known, table) is not None}
+        hidden = [known for known in self.attached if known["id"] is None]
+        for info in below:
+            if info.id not in ids:
+                own = next((known for known in hidden if _looks_like(known, info)), None)
+                if own is None:
+                    return info
+                hidden.remove(own)
+        return None
+
+    def is_surely_gone(self) -> bool:
+        """Whether the kernel says so by the id that is never used again. False where only the mount table can tell."""
+        unique = self.attached[0]["unique"]
+        try:
+            return unique is not None and not linux.has_mount(unique)
+        except OSError:
+            return False
+
+
+def detach(trees: Sequence[Tree], proc: Proc) -> None:
+    """Unmounts ``trees``, the last first, from the namespace we are in, or sets their ``problem``.
+
+    Nothing is done where one is not mounted any more. One resists where somebody mounted something on or below it, or
+    where it cannot be reached.
+    """
+    left = list(reversed(trees))
     for _ in range(TRIES):
-        table = proc.mounts()
-        info = find(attached[0], table)
-        if info is None:
+        left = _detach(left, proc)
+        if not left:
             return
-        below = [info for info in below_mount(table, info.id) if not (receives and info.is_propagated)]
-        foreign = _foreign(attached, below)
-        if foreign is not None:
-            raise LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
-        fd = open_root(info, attached[0]["unique"])
-        if fd is not None:
+    for tree in left:
+        why = "another one hides it, or it moves all the time"
+        tree.problem = LeftoverError(f"the mount on {tree.path} cannot be reached: {why}")
+
+
+def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
+    """One look at the mount table, and all done that it allows. Returns those to be looked at once more."""
+    table = proc.mounts()
+    again: list[Tree] = []
+    gone: set[int] = set()
+    for tree in trees:
+        info = find(tree.attached[0], table)
+        if info is None:
+            continue
+        below = tree.below(info, table)
+        foreign = tree.foreign([each for each in below if each.id not in gone], table)
+        if foreign is not None and any(foreign.id in _ids(other) for other in again):
+            again.append(tree)
+        elif foreign is not None:
+            tree.problem = LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
+        elif (fd := open_root(info, tree.attached[0]["unique"])) is None:
+            again.append(tree)
+        else:
+            gone.update([info.id], (each.id for each in below))
             try:
                 unmount(fd, proc)
+            except OSError as reason:
+                tree.problem = reason
+            else:
+                if not tree.is_surely_gone():
+                    again.append(tree)
             finally:
                 os.close(fd)
-    raise LeftoverError(f"the mount on {path} cannot be reached: another one hides it, or it moves all the time")
+    return again
+
+
+def _ids(tree: Tree) -> set[int | None]:
+    return {known["id"] for known in tree.attached}
 
 
 def settle(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
@@ -130,19 +195,6 @@ def settle(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> 
 def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
     seen = describe(info.root.removesuffix("//deleted"), info)
     return (seen["root"], seen["source"], seen["type"]) == (known["root"], known["source"], known["type"])
-
-
-def _foreign(attached: Sequence[AttachedRecord], below: Sequence[MountInfo]) -> MountInfo | None:
-    """The first mount on or below ours that is not ours."""
-    ids = {known["id"] for known in attached if known["id"] is not None and find(known, below) is not None}
-    hidden = [known for known in attached if known["id"] is None]
-    for info in below:
-        if info.id not in ids:
-            ours = next((known for known in hidden if _looks_like(known, info)), None)
-            if ours is None:
-                return info
-            hidden.remove(ours)
-    return None
 
 
 def clear(path: str, proc: Proc) -> None:

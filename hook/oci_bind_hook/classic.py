@@ -14,12 +14,14 @@ import os
 from . import linux
 from .attached import TRIES, describe, identity, open_root, propagate, unmount
 from .errors import MissingError, UnavailableError
-from .proc import MountInfo, Proc, below_mount, mount_by_id
+from .proc import MountInfo, MountTable, Proc
 from .reasons import hint, refused
 from .source import Source, real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .proc import Namespace
+    from .request import Request
     from .statefile import AttachedRecord
 
 _FLAGS = {
@@ -116,7 +118,7 @@ class ClassicSource(Source):
         finally:
             os.close(target)
         os.close(source)
-        below = below_mount(table, top.id)
+        below = table.below(top.id)
         self._check_below(below, top)
         self.fd = _open_root(top, proc)
         self.attached = [identity(self.fd, top.root, top), *map(_numbered, below)]
@@ -188,7 +190,7 @@ class ClassicSource(Source):
         """Compares what was asked for with what has become of it. OSError."""
         request, table = self.request, self.namespace.proc.mounts()
         for number, each in enumerate(mounts):
-            now = mount_by_id(table, each.id)
+            now = table.get(each.id)
             wanted = request.deep if number else {**request.deep, **request.top}
             for attribute, value in wanted.items():
                 if now is None or _attributes(now)[attribute] != value:
@@ -201,6 +203,17 @@ class ClassicSource(Source):
         propagate(self.fd, self.request.propagation, proc)
 
 
+def open_classic(request: Request, bundle: str, namespace: Namespace) -> ClassicSource:
+    """A source, or one with the error that mount(2) cannot do what is asked of it."""
+    source = ClassicSource(request, bundle, namespace)
+    if source.error is None:
+        try:
+            source.check()
+        except UnavailableError as problem:
+            source.error = problem
+    return source
+
+
 def _ids(proc: Proc) -> set[int]:
     return {info.id for info in proc.mounts()}
 
@@ -208,14 +221,14 @@ def _ids(proc: Proc) -> set[int]:
 def _open_root(known: MountInfo, proc: Proc) -> int:
     """An fd of the root of a mount that was just made. OSError."""
     for _ in range(TRIES):
-        info = mount_by_id(proc.mounts(), known.id)
+        info = proc.mounts().get(known.id)
         fd = open_root(info) if info is not None else None
         if fd is not None:
             return fd
     raise OSError(errno.ESTALE, "the new mount cannot be reached: another one hides it")
 
 
-def _new_mount(table: list[MountInfo], before: set[int], parent: int) -> MountInfo:
+def _new_mount(table: MountTable, before: set[int], parent: int) -> MountInfo:
     """The mount that was just made on ``parent``. OSError."""
     found = [info for info in table if info.id not in before and info.parent == parent]
     if len(found) != 1:

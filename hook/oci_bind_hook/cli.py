@@ -33,13 +33,17 @@ STAGE is prestart, createRuntime, createContainer or poststop. Left out, it is
 told from the state.
 
   --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
-                        [,ro][,...]; may be repeated
+                        [,ro][,...]; may be repeated. Also rro, nosuid, ...,
+                        bind-propagation=, bind-recursive=, idmap[=MAP], and
+                        optional, when-exists=PATH, type=glob
   --allow-annotations   take binds from annotations of config.json as well,
   --allow-source DIR    for sources below DIR only; may be repeated
   --root DIR            where the state files are (default: /run/oci-bind-hook;
                         rootless below XDG_RUNTIME_DIR or /run/user/UID)
-  --dry-run             print what would be done, and change nothing
-  --bundle DIR          with --dry-run: this bundle, without a state on stdin
+  --dry-run             explain what would be done, and change nothing. Without
+                        --mount: by the options that config.json registers
+  --bundle DIR          with --dry-run: this bundle, without a state on stdin.
+                        Of a container that runs it tells what is there
   --format text|json    what is printed: for a person or for a program
   --strict              refuse what breaks the schema anywhere in config.json,
                         not only where the hook uses it

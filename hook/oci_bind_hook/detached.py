@@ -13,7 +13,6 @@ import os
 from . import linux
 from .attached import describe, identity, propagation_flag
 from .errors import UnavailableError
-from .idmap import check_power, user_namespace
 from .reasons import because, refused
 from .source import STATVFS, Source
 
@@ -59,6 +58,8 @@ class DetachedSource(Source):
                 raise self._unmappable(request.idmap) from reason
             call = "mount_setattr"
             if reason.errno == errno.EPERM and request.idmap is not None:
+                from .idmap import check_power
+
                 check_power(self.namespace.proc, request.at("options"), reason)
                 call = "mount_setattr(idmap)"
             raise refused(call, self.path, reason, where=request.at("options")) from reason
@@ -77,7 +78,11 @@ class DetachedSource(Source):
         propagation = propagation_flag(request.propagation)
         whole = request.propagation.startswith("r")
         idmap = request.idmap
-        userns = user_namespace(idmap, self.namespace.proc, request.at("options")) if idmap is not None else 0
+        userns = 0
+        if idmap is not None:
+            from .idmap import user_namespace
+
+            userns = user_namespace(idmap, self.namespace.proc, request.at("options"))
         try:
             for recursive, attributes in ((True, request.deep), (False, request.top)):
                 attr_set, attr_clr = _bits(attributes)

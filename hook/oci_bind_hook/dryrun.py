@@ -76,7 +76,7 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes], parse: Pa
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
     entries = registered.find(bundle.document)
     options = _with_registered(report, entries, bundle, options, parse)
-    report.warnings += remarks(options)
+    report.warnings += [*remarks(options), *_of_log(options.log)]
     if place is None:
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:
@@ -189,6 +189,13 @@ def _with_registered(
         report.stage = entry.stage
     merged.stage = options.stage or merged.stage
     return merged
+
+
+def _of_log(path: str | None) -> list[str]:
+    """A log that cannot be written is no failure of a run, and so easily stays unseen."""
+    if path is None or os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
+        return []
+    return [f"--log {path} cannot be written"]
 
 
 def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]:

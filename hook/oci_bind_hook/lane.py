@@ -109,9 +109,9 @@ class Lane:
         properties = schema.get("properties", {})
         folded = [name.lower() for name in properties]
         # Two names that differ in letter case only must not stand together: neither of them is taken here.
-        known = {
-            name: self._compile(each, base) for name, each in properties.items() if folded.count(name.lower()) == 1
-        }
+        known = {name: each for name, each in properties.items() if folded.count(name.lower()) == 1}
+        # Made when the first document has that member, which many never have: half of all that there is to compile.
+        parts: dict[str, Accept] = {}
         others = self._compile(schema.get("additionalProperties", True), base)
 
         def accept(value: Any) -> bool:
@@ -119,7 +119,9 @@ class Lane:
                 return type(value) in _PLAIN
             for name, member in value.items():
                 if name in known:
-                    if not known[name](member):
+                    if name not in parts:
+                        parts[name] = self._compile(known[name], base)
+                    if not parts[name](member):
                         return False
                 # A known name in other letter case is for the judge, and so are letters that have several small forms.
                 elif (properties and (not name.isascii() or name.lower() in folded)) or not others(member):

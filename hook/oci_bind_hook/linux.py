@@ -3,23 +3,24 @@
 
 Every function raises OSError with the errno of the call and does nothing else: no retries, no policy, no knowledge of
 containers. Only ``statx`` makes up for kernels that tell less. File descriptors that come out are close-on-exec. This
-is the only module that may import ctypes or prctl.
+is the only module that may call the C library or prctl.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import resource
-import signal
 import sys
 
-import prctl
+# The C module behind prctl, which makes functions and objects for all there is when it is imported: 0.1 units.
+import _prctl
+
+from .libc import Function, numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any
 
 # From the kernel's UAPI headers: fcntl.h, mount.h, sched.h, stat.h, openat2.h, magic.h.
 AT_EMPTY_PATH = 0x1000
@@ -67,6 +68,7 @@ PROC_ROOT_INO = 1
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x2
+SIGKILL = 9
 STATMOUNT_MNT_BASIC = 0x2
 STATX_ATTR_MOUNT_ROOT = 0x2000
 STATX_BASIC_STATS = 0x7FF
@@ -85,57 +87,23 @@ NR_STATMOUNT = 457
 
 CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's names
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
-_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
-_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
-_libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
-_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
-_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+_syscall = Function("syscall", 7, is_long=True)
+_mount = Function("mount", 5)
+_umount2 = Function("umount2", 2)
+_setns = Function("setns", 2)
+_unshare = Function("unshare", 1)
+_statx = Function("statx", 5)
+_fstatfs = Function("fstatfs", 2)
+_ioctl = Function("ioctl", 3)
+_setfsuid = Function("setfsuid", 1)
+_setfsgid = Function("setfsgid", 1)
+
+_NOTHING = (0, 0, 0, 0, 0, 0)
 
 
-def _failed(path: str | bytes | int | None = None) -> NoReturn:
-    number = ctypes.get_errno()
-    raise OSError(number, os.strerror(number), path)
-
-
-def _syscall(number: int, *arguments: object) -> int:
-    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
-    if result < 0:
-        _failed()
-    return result
-
-
-class _Timestamp(ctypes.Structure):
-    _fields_ = (("sec", ctypes.c_int64), ("nsec", ctypes.c_uint32), ("_pad", ctypes.c_int32))
-
-
-class _Statx(ctypes.Structure):
-    _fields_ = (
-        ("mask", ctypes.c_uint32),
-        ("blksize", ctypes.c_uint32),
-        ("attributes", ctypes.c_uint64),
-        ("nlink", ctypes.c_uint32),
-        ("uid", ctypes.c_uint32),
-        ("gid", ctypes.c_uint32),
-        ("mode", ctypes.c_uint16),
-        ("_spare0", ctypes.c_uint16),
-        ("ino", ctypes.c_uint64),
-        ("size", ctypes.c_uint64),
-        ("blocks", ctypes.c_uint64),
-        ("attributes_mask", ctypes.c_uint64),
-        ("atime", _Timestamp),
-        ("btime", _Timestamp),
-        ("ctime", _Timestamp),
-        ("mtime", _Timestamp),
-        ("rdev_major", ctypes.c_uint32),
-        ("rdev_minor", ctypes.c_uint32),
-        ("dev_major", ctypes.c_uint32),
-        ("dev_minor", ctypes.c_uint32),
-        ("mnt_id", ctypes.c_uint64),
-        ("_spare", ctypes.c_uint64 * 13),
-    )
+def _call(number: int, *arguments: object) -> int:
+    """A system call by its number, syscall(2)."""
+    return _syscall(number, *arguments, *_NOTHING[len(arguments) :])
 
 
 class Stat:
@@ -159,11 +127,18 @@ class Stat:
     born: int | None
 
 
-def _statx(fd: int, mask: int) -> _Statx:
-    raw = _Statx()
-    if _libc.statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, ctypes.byref(raw)) < 0:
-        _failed()
-    return raw
+class _Statx:
+    """struct statx, as far as it is read here."""
+
+    def __init__(self, fd: int, mask: int) -> None:
+        buffer = numbers(size=32)
+        _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, buffer)
+        raw = memoryview(bytes(buffer))
+        self.words = raw.cast("I")
+        self.longs = raw.cast("Q")
+        self.born = raw.cast("q")[10] * 10**9 + self.words[22]
+        self.mask = self.words[0]
+        self.mode = raw.cast("H")[14]
 
 
 def statx(fd: int) -> Stat:
@@ -171,36 +146,28 @@ def statx(fd: int) -> Stat:
 
     Where that does not tell of mounts (before Linux 5.8) procfs does. Before Linux 4.11 no time of birth is known.
     """
+    stat = Stat()
     try:
-        raw = _statx(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+        raw = _Statx(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
     except OSError as reason:
         if not is_absent(reason):
             raise
-        raw = _fstat(fd)
-    stat = Stat()
-    stat.mode = raw.mode
-    stat.uid = raw.uid
-    stat.gid = raw.gid
-    stat.ino = raw.ino
-    stat.dev = os.makedev(raw.dev_major, raw.dev_minor)
-    stat.size = raw.size
-    stat.born = raw.btime.sec * 10**9 + raw.btime.nsec if raw.mask & STATX_BTIME else None
-    if raw.mask & STATX_MNT_ID and raw.attributes_mask & STATX_ATTR_MOUNT_ROOT:
-        stat.mnt_id = raw.mnt_id
-        stat.mount_root = bool(raw.attributes & STATX_ATTR_MOUNT_ROOT)
+        known = os.fstat(fd)
+        stat.mode, stat.uid, stat.gid = known.st_mode, known.st_uid, known.st_gid
+        stat.ino, stat.dev, stat.size, stat.born = known.st_ino, known.st_dev, known.st_size, None
     else:
-        stat.mnt_id = _mount_id(fd)
-        stat.mount_root = _is_mount_root(fd, stat.mnt_id)
+        words, longs = raw.words, raw.longs
+        stat.mode, stat.uid, stat.gid = raw.mode, words[5], words[6]
+        stat.ino, stat.size = longs[4], longs[5]
+        stat.dev = os.makedev(words[34], words[35])
+        stat.born = raw.born if raw.mask & STATX_BTIME else None
+        if raw.mask & STATX_MNT_ID and longs[7] & STATX_ATTR_MOUNT_ROOT:
+            stat.mnt_id = longs[18]
+            stat.mount_root = bool(longs[1] & STATX_ATTR_MOUNT_ROOT)
+            return stat
+    stat.mnt_id = _mount_id(fd)
+    stat.mount_root = _is_mount_root(fd, stat.mnt_id)
     return stat
-
-
-def _fstat(fd: int) -> _Statx:
-    """What fstat(2) knows, in the form of statx(2)."""
-    known, raw = os.fstat(fd), _Statx()
-    raw.mode, raw.uid, raw.gid = known.st_mode, known.st_uid, known.st_gid
-    raw.ino, raw.size = known.st_ino, known.st_size
-    raw.dev_major, raw.dev_minor = os.major(known.st_dev), os.minor(known.st_dev)
-    return raw
 
 
 def _read_proc(name: str) -> str:
@@ -250,20 +217,19 @@ def unescape(field: str) -> str:
 def unique_mount_id(fd: int) -> int | None:
     """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
     try:
-        raw = _statx(fd, STATX_MNT_ID_UNIQUE)
+        raw = _Statx(fd, STATX_MNT_ID_UNIQUE)
     except OSError as reason:
         if not is_absent(reason):
             raise
         return None
-    return int(raw.mnt_id) if raw.mask & STATX_MNT_ID_UNIQUE else None
+    return raw.longs[18] if raw.mask & STATX_MNT_ID_UNIQUE else None
 
 
 def has_mount(unique: int) -> bool:
     """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8."""
-    request = (ctypes.c_uint64 * 3)(24, unique, STATMOUNT_MNT_BASIC)  # struct mnt_id_req: its size, id, what to tell
-    buffer = ctypes.create_string_buffer(1024)
+    request = numbers(24, unique, STATMOUNT_MNT_BASIC)  # struct mnt_id_req: its size, id, what to tell
     try:
-        _syscall(NR_STATMOUNT, ctypes.byref(request), buffer, ctypes.c_size_t(len(buffer)), ctypes.c_uint(0))
+        _call(NR_STATMOUNT, request, numbers(size=128), 1024, 0)
     except FileNotFoundError:
         return False
     return True
@@ -271,10 +237,9 @@ def has_mount(unique: int) -> bool:
 
 def fstatfs_type(fd: int) -> int:
     """The magic number of the file system that ``fd`` is on, by fstatfs(2)."""
-    buffer = (ctypes.c_long * 32)()
-    if _libc.fstatfs(fd, buffer) < 0:
-        _failed()
-    return int(buffer[0])
+    buffer = numbers(size=32)
+    _fstatfs(fd, buffer)
+    return memoryview(bytes(buffer)).cast("l")[0]
 
 
 def is_absent(reason: OSError) -> bool:
@@ -285,17 +250,25 @@ def is_absent(reason: OSError) -> bool:
 def has_mount_api() -> bool:
     """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
 
-    Each is tried with what every kernel that knows it refuses as invalid.
+    Each is tried with what every kernel that knows it refuses as invalid, and the answer is kept.
     """
-    flags = ctypes.c_uint(0xFFFFFFFF)
-    probes = (
-        (NR_OPEN_TREE, ctypes.c_int(-1), b"", flags),
-        (NR_MOUNT_SETATTR, ctypes.c_int(-1), b"", flags, None, ctypes.c_size_t(0)),
-        (NR_MOVE_MOUNT, ctypes.c_int(-1), b"", ctypes.c_int(-1), b"", flags),
+    if not _mount_api:
+        _mount_api.append(_has_mount_api())
+    return _mount_api[0]
+
+
+_mount_api: list[bool] = []
+
+
+def _has_mount_api() -> bool:
+    probes: tuple[tuple[Any, ...], ...] = (
+        (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
+        (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
+        (NR_MOVE_MOUNT, -1, b"", -1, b"", 0xFFFFFFFF),
     )
     for number, *arguments in probes:
         try:
-            _syscall(number, *arguments)
+            _call(number, *arguments)
         except OSError as reason:
             # Of the three only move_mount looks at our rights before it looks at its arguments: EPERM says nothing.
             if reason.errno == errno.ENOSYS or (is_absent(reason) and number != NR_MOVE_MOUNT):
@@ -308,7 +281,7 @@ def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
     flags = AT_EMPTY_PATH | OPEN_TREE_CLOEXEC
     flags |= OPEN_TREE_CLONE if clone else 0
     flags |= AT_RECURSIVE if recursive else 0
-    return _syscall(NR_OPEN_TREE, ctypes.c_int(fd), b"", ctypes.c_uint(flags))
+    return _call(NR_OPEN_TREE, fd, b"", flags)
 
 
 def mount_setattr(
@@ -319,37 +292,30 @@ def mount_setattr(
     ``attr_set`` and ``attr_clr`` are MOUNT_ATTR_* bits, ``propagation`` one of MS_PRIVATE, MS_SLAVE, MS_SHARED,
     MS_UNBINDABLE or 0 to leave it, ``userns_fd`` the user namespace for MOUNT_ATTR_IDMAP.
     """
-    attr = (ctypes.c_uint64 * 4)(attr_set, attr_clr, propagation, userns_fd)
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    size = ctypes.c_size_t(ctypes.sizeof(attr))
-    _syscall(NR_MOUNT_SETATTR, ctypes.c_int(fd), b"", ctypes.c_uint(flags), ctypes.byref(attr), size)
+    attr = numbers(attr_set, attr_clr, propagation, userns_fd)
+    _call(NR_MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), attr, 32)
 
 
 def move_mount(tree_fd: int, target_fd: int) -> None:
     """Attaches the detached tree ``tree_fd`` on top of the object ``target_fd``, by move_mount(2). Linux 5.2."""
-    flags = ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
-    _syscall(NR_MOVE_MOUNT, ctypes.c_int(tree_fd), b"", ctypes.c_int(target_fd), b"", flags)
+    _call(NR_MOVE_MOUNT, tree_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
 def openat2(fd: int, path: str, *, flags: int, resolve: int) -> int:
     """Opens ``path`` below ``fd`` with the limits ``resolve`` (RESOLVE_*), by openat2(2). Linux 5.6."""
-    how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, resolve)
-    size = ctypes.c_size_t(ctypes.sizeof(how))
-    return _syscall(NR_OPENAT2, ctypes.c_int(fd), os.fsencode(path), ctypes.byref(how), size)
+    return _call(NR_OPENAT2, fd, os.fsencode(path), numbers(flags | os.O_CLOEXEC, 0, resolve), 24)
 
 
 def mount(source: str | None, target: str, flags: int, *, kind: str | None = None) -> None:
     """mount(2). ``flags`` are MS_*; ``kind`` is the type of a new file system, which has no source and no options."""
     path = None if source is None else os.fsencode(source)
     kind_of_fs = None if kind is None else os.fsencode(kind)
-    if _libc.mount(path, os.fsencode(target), kind_of_fs, flags, None) < 0:
-        _failed(target)
+    _mount(path, os.fsencode(target), kind_of_fs, flags, None, path=target)
 
 
 def umount2(path: str, flags: int) -> None:
     """umount2(2). ``flags`` are MNT_DETACH and UMOUNT_NOFOLLOW."""
-    if _libc.umount2(os.fsencode(path), flags) < 0:
-        _failed(path)
+    _umount2(os.fsencode(path), flags, path=path)
 
 
 def raise_open_files() -> int:
@@ -374,28 +340,25 @@ def enter_mount_namespace(pidfd: int) -> None:
     run what it finds there with all rights of the host's root.
     """
     seal_imports()
-    if _libc.setns(pidfd, CLONE_NEWNS) < 0:
-        _failed()
+    _setns(pidfd, CLONE_NEWNS)
 
 
 def set_fs_ids(uid: int, gid: int) -> None:
     """Whom the file system takes us for from now on, by setfsgid(2) and setfsuid(2), which never tell if they fail."""
-    _libc.setfsgid(gid)
-    _libc.setfsuid(uid)
+    _setfsgid(gid)
+    _setfsuid(uid)
 
 
 def unshare_user() -> None:
     """Moves this process into a user namespace of its own, by unshare(2)."""
-    if _libc.unshare(CLONE_NEWUSER) < 0:
-        _failed()
+    _unshare(CLONE_NEWUSER)
 
 
 def owner_of_user_namespace(fd: int) -> int:
     """The uid, as this process sees it, of who made the user namespace ``fd``, by ioctl_ns(2). OSError for no such."""
-    uid = ctypes.c_uint32()
-    if _libc.ioctl(fd, NS_GET_OWNER_UID, ctypes.byref(uid)) < 0:
-        _failed()
-    return uid.value
+    buffer = numbers(size=1)
+    _ioctl(fd, NS_GET_OWNER_UID, buffer)
+    return memoryview(bytes(buffer)).cast("I")[0]
 
 
 # All that a run still needs once it has read what it is told to do, capabilities(7).
@@ -412,12 +375,14 @@ CAPABILITIES = {
 
 def lacking(*names: str) -> str:
     """Those capabilities among ``names`` that this process lacks, for a message; "" where it lacks none."""
-    return " and ".join(name for name in names if not getattr(prctl.cap_effective, name[4:].lower()))
+    bits = [getattr(_prctl, name) for name in names]
+    has = _prctl.get_caps(bits, [], [])[_prctl.CAP_EFFECTIVE]
+    return " and ".join(name for name, bit in zip(names, bits, strict=True) if not has[bit])
 
 
 def die_with_parent() -> None:
     """This process is killed when the one that forked it ends, by prctl(2)."""
-    prctl.set_pdeathsig(signal.SIGKILL)
+    _prctl.prctl(_prctl.PR_SET_PDEATHSIG, SIGKILL)
 
 
 def harden(name: str, *, hide: bool) -> None:
@@ -426,11 +391,12 @@ def harden(name: str, *, hide: bool) -> None:
     With ``hide`` nobody may look into its memory and fds either. But what is not dumpable belongs to the machine's
     root, so that in a user namespace even we could not use our own /proc/self any more. prctl(2), capset(2).
     """
-    prctl.set_name(name)
-    prctl.set_no_new_privs(1)
-    kept = {getattr(prctl, each) for each in CAPABILITIES}
-    dropped = [each for each in prctl.ALL_CAPS if each not in kept]
-    sets = ((dropped, prctl.CAP_EFFECTIVE), (dropped, prctl.CAP_PERMITTED), (prctl.ALL_CAPS, prctl.CAP_INHERITABLE))
-    prctl.set_caps(*((caps, which, False) for caps, which in sets))
+    _prctl.prctl(_prctl.PR_SET_NAME, name)
+    _prctl.prctl(_prctl.PR_SET_NO_NEW_PRIVS, 1)
+    every = range(_prctl.CAP_LAST_CAP + 1)
+    kept = {getattr(_prctl, each) for each in CAPABILITIES}
+    dropped = [each for each in every if each not in kept]
+    # Effective, permitted and inheritable: first those to gain, then those to lose.
+    _prctl.set_caps([], [], [], dropped, dropped, list(every))
     if hide:
-        prctl.set_dumpable(0)
+        _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)

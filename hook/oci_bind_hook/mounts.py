@@ -12,7 +12,7 @@ import os
 import stat as modes
 
 from . import linux
-from .attached import detach, find, settle
+from .attached import Tree, detach, find, settle
 from .errors import HookError, LeftoverError
 from .proc import Proc
 from .reasons import refused, told
@@ -167,17 +167,10 @@ def undo(
     problems: list[str] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
     if here:
-        for mount in reversed(list(record["mounts"])):
-            try:
-                word = propagation_of(mount)
-                receives = word.removeprefix("r") in ("slave", "shared")
-                detach(mount["attached"], mount["resolved"], proc, receives=receives)
-            except HookError as reason:
-                problems.append(f"{mount['resolved']}: {reason}")
-            except OSError as reason:
-                problems.append(f"the bind on {mount['resolved']}: {told('umount2', reason)}")
-            else:
-                record["mounts"].remove(mount)
+        trees = [Tree(mount["attached"], mount["resolved"], receives=_receives(mount)) for mount in record["mounts"]]
+        detach(trees, proc)
+        record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
+        problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
     else:
         record["mounts"] = []
     remarks: list[str] = []
@@ -200,6 +193,15 @@ def undo(
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise LeftoverError(f"could not undo {problems[0]}{more}", hint="it stays in the state file")
     return remarks
+
+
+def _receives(mount: MountRecord) -> bool:
+    """Whether mounts may have propagated into a bind."""
+    return propagation_of(mount).removeprefix("r") in ("slave", "shared")
+
+
+def _told(path: str, problem: Exception) -> str:
+    return f"the bind on {path}: {told('umount2', problem)}" if isinstance(problem, OSError) else f"{path}: {problem}"
 
 
 def _unmake(

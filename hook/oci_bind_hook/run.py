@@ -476,8 +476,8 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
         return True
     user = proc.user_of_namespace(inode) if record["namespace"]["kind"] == "runtime" and record["mounts"] else None
     # The inode number of a namespace is used again: only the mounts tell that it is the same one.
-    table = [] if user is None else proc.mounts_of(user)
-    if any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
+    table = proc.mounts_of(user) if user is not None else None
+    if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
         raise LeftoverError(
             f"the binds are in another mount namespace, that of process {user}",
             hint="run poststop in the namespace that prestart ran in",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .planner import Bind
     from .proc import Proc
-    from .statefile import MountRecord, Record
+    from .statefile import Record
 
 
 class Running:
@@ -22,23 +22,23 @@ class Running:
         self._pid = record["init"]["pid"] if record is not None and record["init"] is not None else pid
         self._has_record = record is not None
         table = proc.mounts() if self._pid is None else proc.mounts_of(self._pid)
-        self._by_id = {info.id: info for info in table}
+        self._table = table
         self._points = {info.mount_point for info in table}
         self._mounts = {_key(mount["requested"]): mount for mount in (record["mounts"] if record is not None else ())}
         self._asked: set[object] = set()
 
     def facts(self) -> dict[str, object]:
         """As schemas/plan.json has it."""
-        return {"id": self._name, "pid": self._pid, "recorded": self._has_record, "visible": bool(self._by_id)}
+        return {"id": self._name, "pid": self._pid, "recorded": self._has_record, "visible": bool(self._points)}
 
     def has(self, bind: Bind, rootfs: str) -> bool | None:
         """Whether a bind is mounted now; None where we may not look, or it leads nowhere."""
         key = _key(bind.request.as_mount())
         self._asked.add(key)
-        if not self._by_id or bind.target is None:
+        if not self._points or bind.target is None:
             return None
         if key in self._mounts:
-            return self._is_there(self._mounts[key])
+            return is_in(self._mounts[key]["attached"][0], self._table)
         return not self._points.isdisjoint((bind.target.path, rootfs + bind.target.path))
 
     def others(self) -> Iterator[str]:
@@ -46,13 +46,8 @@ class Running:
         for key, mount in self._mounts.items():
             if key not in self._asked:
                 what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['origin']}"
-                there = "is mounted" if self._is_there(mount) else "is recorded"
+                there = "is mounted" if is_in(mount["attached"][0], self._table) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"
-
-    def _is_there(self, mount: MountRecord) -> bool:
-        top = mount["attached"][0]
-        info = self._by_id.get(top["id"] or 0)
-        return info is not None and is_in(top, [info])
 
 
 def _key(requested: dict[str, object]) -> object:

@@ -12,7 +12,7 @@ import stat as modes
 
 from . import linux
 from .errors import EscapeError, HookError
-from .proc import MountInfo, Namespace, below_mount, mount_by_id
+from .proc import MountInfo, Namespace
 from .reasons import unopened
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ class Source:
 
     def _locate(self) -> None:
         table = self.namespace.started_in()
-        self.info = mount_by_id(table, self.stat.mnt_id)
+        self.info = table.get(self.stat.mnt_id)
         self.root = "/"
         if self.info is None:
             return
@@ -87,7 +87,7 @@ class Source:
         self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
         if self.request.recursive:
             prefix = path.rstrip("/") + "/"
-            below = [info for info in below_mount(table, self.info.id) if info.mount_point.startswith(prefix)]
+            below = [info for info in table.below(self.info.id) if info.mount_point.startswith(prefix)]
             self.submounts = [(info.mount_point[len(prefix) :], info) for info in below]
             self.visible = [(path, info) for path, info in self.submounts if self._shows(path, info)]
 

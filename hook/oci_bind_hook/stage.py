@@ -11,7 +11,6 @@ import errno
 import os
 
 from .errors import UnavailableError
-from .proc import has_mounts_below
 from .reasons import because, refused
 
 STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
@@ -64,7 +63,7 @@ class Place:
         if self._pid is not None:
             return "createRuntime"
         # A runtime may itself run in a pid namespace whose /proc is another's; only a container has mounts there.
-        if self.is_inside and has_mounts_below(self.proc.mounts(), bundle.rootfs):
+        if self.is_inside and self.proc.mounts().has_below(bundle.rootfs):
             return "createContainer"
         return "createRuntime" if bundle.has_namespace else "prestart"
 
@@ -109,7 +108,7 @@ class Place:
         table = self.proc.mounts()
         if not bundle.config.mounts:
             return any(info.mount_point == bundle.rootfs for info in table)
-        return has_mounts_below(table, bundle.rootfs)
+        return table.has_below(bundle.rootfs)
 
     def kind(self, bundle: Bundle, *, is_another: bool) -> str:
         """Whose the mount namespace is that is mounted in: "container", or "runtime" for one that was there before.
@@ -121,7 +120,7 @@ class Place:
         if is_another or self.stage == "createContainer":
             return "container"
         is_by_hand = self._is_named and self.stage == "prestart"
-        is_made = self.is_inside or has_mounts_below(self.proc.mounts(), bundle.rootfs)
+        is_made = self.is_inside or self.proc.mounts().has_below(bundle.rootfs)
         return "container" if is_made and not is_by_hand else "runtime"
 
     def enter(self, namespace: Namespace) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 
 from . import linux
-from .classic import ClassicSource, Staging
 from .detached import DetachedSource
 from .errors import KernelError, MissingError, UnavailableError
 from .reasons import refused
@@ -15,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .classic import ClassicSource, Staging
     from .proc import Namespace, Proc
     from .request import Request
     from .source import Source
@@ -65,15 +65,11 @@ def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace)
     check_open_files(len(binds))
     if not binds:
         return []
-    kind = DetachedSource if linux.has_mount_api() else ClassicSource
-    sources: list[Source] = [kind(request, bundle, namespace) for request in binds]
-    for source in sources:
-        if isinstance(source, ClassicSource) and source.error is None:
-            try:
-                source.check()
-            except UnavailableError as problem:
-                source.error = problem
-    return sources
+    if linux.has_mount_api():
+        return [DetachedSource(request, bundle, namespace) for request in binds]
+    from .classic import open_classic
+
+    return [open_classic(request, bundle, namespace) for request in binds]
 
 
 def clone_sources(sources: Iterable[Source]) -> None:
@@ -92,7 +88,12 @@ class Staged:
     def __init__(
         self, sources: Iterable[Source], make: Callable[[], str], remove: Callable[[], None], proc: Proc
     ) -> None:
-        self._sources = [source for source in sources if isinstance(source, ClassicSource) and source.error is None]
+        # Only those of the other kind are not detached; to ask for their class would load it on every kernel.
+        self._sources: list[ClassicSource] = [
+            source  # type: ignore[misc]
+            for source in sources
+            if not source.is_detached and source.error is None
+        ]
         self._make = make
         self._remove = remove
         self._proc = proc
@@ -101,6 +102,9 @@ class Staged:
     def __enter__(self) -> None:
         if not self._sources:
             return
+        # Loaded already, by those who opened such sources: here nothing can be imported any more.
+        from .classic import Staging
+
         try:
             self._staging = Staging(self._make(), self._proc)
             for source in self._sources:

@@ -330,7 +330,7 @@ def test_closed_fds_do_no_harm_to_a_run_that_is_fine(hook: Hook, redirect: str) 
     arguments = ["--dry-run", "--bundle", str(hook.bundle)]
     usual = hook.run(*arguments, stdin=b"")
     assert (usual.returncode, usual.stderr) == (0, "")
-    assert usual.stdout.startswith("container, stage createRuntime, runtime namespace\n")
+    assert usual.stdout.startswith("bundle     /")
     done = hook.run(*arguments, stdin=b"", redirect=redirect)
     assert (done.returncode, done.stdout, done.stderr) == (0, "" if ">&-" in redirect.split() else usual.stdout, "")
 

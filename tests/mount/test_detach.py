@@ -24,10 +24,13 @@ from mounting import (
     tmpfs,
     umount,
 )
-from oci_bind_hook.attached import detach
+from oci_bind_hook import attached as module
 from oci_bind_hook.errors import LeftoverError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from oci_bind_hook.proc import Proc
     from oci_bind_hook.statefile import AttachedRecord
 
 
@@ -35,6 +38,14 @@ def attached(bench: Bench, destination: str = "/a/mnt", *options: str, source: s
     """Mounts a source and returns the record of its mounts; the mount points are not to be undone."""
     requests = [request(source or bench.source, destination, *options)]
     return bench.attach(bench.plan(*requests, allow_shared=True))["mounts"][0]["attached"]
+
+
+def detach(mounts: Sequence[AttachedRecord], path: str, proc: Proc) -> None:
+    """Detaches one tree, or raises why it cannot be."""
+    tree = module.Tree(mounts, path)
+    module.detach([tree], proc)
+    if tree.problem is not None:
+        raise tree.problem
 
 
 def everywhere() -> list[str]:

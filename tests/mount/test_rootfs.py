@@ -140,7 +140,11 @@ def golden(tmp_path: Path) -> Rootfs:
 def kernel(rootfs: Rootfs, destination: str) -> int:
     """What the kernel finds at ``destination`` inside the root, an fd. OSError."""
     resolve = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
-    return linux.openat2(rootfs.fd, destination, flags=os.O_PATH, resolve=resolve)
+    while True:
+        try:
+            return linux.openat2(rootfs.fd, destination, flags=os.O_PATH, resolve=resolve)
+        except BlockingIOError:
+            pass  # somebody on this machine renamed or mounted something: openat2(2) asks to try again
 
 
 def same(one: int, two: int) -> bool:

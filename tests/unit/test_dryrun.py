@@ -466,6 +466,11 @@ def test_what_is_allowed_by_halves_is_told(desk: Desk, half: dict[str, Any]) -> 
     assert warning.endswith(" allows no annotation")
 
 
+def test_log_that_cannot_be_written_is_told(desk: Desk) -> None:
+    assert desk.report(log=f"{desk.path}/log").warnings == []
+    assert desk.report(log=f"{desk.path}/absent/log").warnings == [f"--log {desk.path}/absent/log cannot be written"]
+
+
 def edit(desk: Desk, **members: Any) -> None:
     """Lay members over those of config.json."""
     file = desk.bundle / "config.json"

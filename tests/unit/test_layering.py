@@ -30,7 +30,8 @@ class May(NamedTuple):
 MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
-    "linux": May("ctypes errno os prctl resource signal sys", types="typing"),
+    "libc": May("_ctypes os", types="typing"),
+    "linux": May(".libc _prctl errno os resource sys", types="typing"),
     "reasons": May(".errors .linux errno os"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
@@ -52,19 +53,19 @@ MAY = {
     "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
     "source": May(".errors .linux .proc .reasons errno os stat", lazy=".allowed", types=".proc .request .statefile"),
-    "detached": May(".attached .errors .idmap .linux .reasons .source errno os", types=".request"),
-    "classic": May(".attached .errors .linux .proc .reasons .source errno os", types=".statefile"),
+    "detached": May(".attached .errors .linux .reasons .source errno os", lazy=".idmap", types=".request"),
+    "classic": May(".attached .errors .linux .proc .reasons .source errno os", types=".proc .request .statefile"),
     "trees": May(
-        ".classic .detached .errors .linux .reasons os",
-        lazy=".allowed glob",
-        types=".proc .request .source collections.abc",
+        ".detached .errors .linux .reasons os",
+        lazy=".allowed .classic glob",
+        types=".classic .proc .request .source collections.abc",
     ),
     "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
         ".attached .errors .linux .proc .reasons .rootfs .trees errno os stat",
         types=".planner .rootfs .statefile collections.abc",
     ),
-    "stage": May(".errors .proc .reasons errno os", types=".bundle .proc .rootfs .spec .statefile"),
+    "stage": May(".errors .reasons errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
         ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .reasons .rootfs .spec .stage .statefile"
         " .strictjson .trees os",
@@ -95,8 +96,8 @@ ORDER = list(MAY)
 
 # Modules that stand in one place only.
 ONLY = {
-    "ctypes": "linux",
-    "prctl": "linux",
+    "_ctypes": "libc",
+    "_prctl": "linux",
     "resource": "linux",
     "jsonschema": "judge",
     "referencing": "judge",

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from oci_bind_hook import linux
-from oci_bind_hook.proc import MountInfo, Proc, below_mount, boot_id, outside, parse_mountinfo, read_text
+from oci_bind_hook.proc import MountInfo, MountTable, Proc, boot_id, outside, read_text
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 ro
@@ -25,7 +25,7 @@ def fields(info: MountInfo) -> tuple[object, ...]:
 
 
 def test_mountinfo() -> None:
-    assert [fields(info) for info in parse_mountinfo(TABLE)] == [
+    assert [fields(info) for info in MountTable(TABLE)] == [
         (22, 1, os.makedev(254, 0), "/", "/", 1, "ext4", "/dev/vda"),
         (36, 22, os.makedev(0, 31), "/", "/sys/fs/cgroup", 5, "cgroup2", "cgroup2"),
         (99, 22, os.makedev(0, 44), "/sub dir", "/mnt/a b\tc\nd\\e#f", None, "tmpfs", "-"),
@@ -63,7 +63,7 @@ def test_on_the_machine_itself_nobody_is_called_otherwise() -> None:
 
 
 def test_only_the_mounts_own_attribute_makes_it_read_only() -> None:
-    assert [info.id for info in parse_mountinfo(TABLE) if "ro" in info.options] == [98, 101]
+    assert [info.id for info in MountTable(TABLE) if "ro" in info.options] == [98, 101]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_unescape(field: str, text: str) -> None:
 def test_the_mounts_below_another(top: int, below: set[int]) -> None:
     # In whichever order the kernel lists them.
     for text in (TABLE, "\n".join(reversed(TABLE.splitlines()))):
-        found = below_mount(parse_mountinfo(text), top)
+        found = MountTable(text).below(top)
         assert {info.id for info in found} == below
         seen = {top}
         for info in found:

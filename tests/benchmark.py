@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long the hook takes, told in ratios that hold on other machines, too. Run by tests/bench.
+
+Every round runs each command once, and the unit, a bare ``python3 -I -S -c pass``, between them: what is told is the
+median of the ratios to the units beside it, so that a machine which is busy now and then changes little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import configs
+import support
+from oci_bind_hook import judge, lane, strictjson
+from oci_bind_hook.install import install
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+COUNTS = (1, 10, 100, 1000)
+ROUNDS = 15
+UNIT = [sys.executable, "-I", "-S", "-c", "pass"]
+
+
+class Took(NamedTuple):
+    """What one process took: milliseconds, and the largest amount of memory in KiB."""
+
+    wall: float
+    memory: int
+
+
+def run(command: Sequence[str], stdin: str = "") -> Took:
+    """Runs a command to its end, which must be a good one."""
+    into, out_of = os.pipe()
+    os.write(out_of, stdin.encode())
+    os.close(out_of)
+    null = os.open(os.devnull, os.O_WRONLY)
+    actions = [(os.POSIX_SPAWN_DUP2, into, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
+    begun = time.perf_counter()
+    child = os.posix_spawn(command[0], list(command), {"PATH": support.PATH}, file_actions=actions)
+    _, status, usage = os.wait4(child, 0)
+    took = Took((time.perf_counter() - begun) * 1000, usage.ru_maxrss)
+    os.close(into)
+    os.close(null)
+    if status:
+        raise SystemExit(f"{' '.join(command)[:200]}: ended with {os.waitstatus_to_exitcode(status)}")
+    return took
+
+
+class Books:
+    """What was measured: the ratios of each row, and the units beside them."""
+
+    def __init__(self) -> None:
+        self.ratios: dict[str, list[float]] = {}
+        self.memory: dict[str, list[float]] = {}
+        self.units: list[float] = []
+
+    def measure(self, row: str, command: Sequence[str], stdin: str = "") -> None:
+        """One run of a row between two of the unit."""
+        before, took, after = run(UNIT), run(command, stdin), run(UNIT)
+        unit = (before.wall + after.wall) / 2
+        self.units += [before.wall, after.wall]
+        self.ratios.setdefault(row, []).append(took.wall / unit)
+        self.memory.setdefault(row, []).append(took.memory / before.memory)
+
+    def median(self, row: str) -> float:
+        return statistics.median(self.ratios[row])
+
+    @property
+    def unit(self) -> float:
+        return statistics.median(self.units)
+
+
+class Bench:
+    """A folder with a bundle, things to bind, the installed launcher, and a shell script that does the same."""
+
+    def __init__(self, path: str, most: int) -> None:
+        self.path = path
+        self.launcher = install(f"{path}/prefix")[0]
+        self.rootfs = support.busybox_rootfs(f"{path}/bundle/rootfs")
+        for number in range(most):
+            os.makedirs(f"{path}/sources/{number}")
+            os.makedirs(f"{self.rootfs}/real/{number}")
+        self.script = f"{path}/shell-hook"
+        with open(self.script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\nroot=$1\nshift\ncat >/dev/null\n")
+            file.write('for n; do mount --bind -o ro "$root/sources/$n" "$root/bundle/rootfs/real/$n"; done\n')
+        os.chmod(self.script, 0o755)
+
+    def mounts(self, count: int) -> list[str]:
+        """Read-only binds, in folders of the image that are there."""
+        binds = (f"src={self.path}/sources/{number},dst=/real/{number},ro" for number in range(count))
+        return [word for bind in binds for word in ("--mount", bind)]
+
+    def write_config(self, **members: object) -> None:
+        """config.json as podman writes it, for a container without a namespace of its own."""
+        _, config = configs.config("podman-5.8.6-plain")
+        config.pop("hooks", None)
+        config["root"] = {"path": "rootfs"}
+        config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "mount"]
+        config["mounts"] = [one for one in config["mounts"] if "bind" not in (one["type"], *one.get("options", ()))]
+        with open(f"{self.path}/bundle/config.json", "w", encoding="utf-8") as file:
+            json.dump({**config, **members}, file)
+
+    def state(self, status: str) -> str:
+        return json.dumps({"ociVersion": "1.0", "id": "c", "status": status, "bundle": f"{self.path}/bundle"})
+
+    def hook(self, *arguments: str) -> list[str]:
+        return [self.launcher, *arguments, "--root", f"{self.path}/state"]
+
+
+def scale(bench: Bench, books: Books, rounds: int) -> None:
+    """Set-up and tear-down, in the namespace we are in, where tear-down has everything to undo."""
+    bench.write_config()
+    for number in range(rounds):
+        for count in COUNTS:
+            if count == 1000 and number >= max(3, rounds // 3):
+                continue
+            books.measure(f"set up {count}", bench.hook("prestart", *bench.mounts(count)), bench.state("creating"))
+            books.measure(f"tear down {count}", bench.hook("poststop"), bench.state("stopped"))
+            if count <= 100:
+                names = [str(number) for number in range(count)]
+                books.measure(f"shell {count}", ["/bin/sh", bench.script, bench.path, *names])
+                subprocess.run(["umount", *(f"{bench.rootfs}/real/{name}" for name in names)], check=True)
+    for _ in range(max(3, rounds // 3)):
+        dry = bench.hook("prestart", "--dry-run", "--bundle", f"{bench.path}/bundle", *bench.mounts(1000))
+        books.measure("dry-run 1000", dry)
+
+
+def containers(bench: Bench, books: Books, rounds: int) -> None:
+    """A whole container that ends at once, without the hook and with it."""
+    rows = {}
+    for runtime in support.RUNTIMES:
+        for hooked in (False, True):
+            path = f"{bench.path}/{runtime}-{hooked}"
+            hook = {"path": bench.launcher, "env": ["PATH=/usr/bin:/bin"]}
+            hooks = {
+                "createRuntime": [hook | {"args": bench.hook("createRuntime", *bench.mounts(10))}],
+                "poststop": [hook | {"args": bench.hook("poststop")}],
+            }
+            support.bundle(path, ["/bin/true"], rootfs=bench.rootfs, hooks=hooks if hooked else {})
+            program = f"/usr/sbin/{runtime}" if os.path.exists(f"/usr/sbin/{runtime}") else f"/usr/bin/{runtime}"
+            command = [program, "--root", f"{bench.path}/{runtime}", "run", "--bundle", path, f"b{hooked}"]
+            rows[f"{runtime} run{' with the hook' if hooked else ''}"] = command
+    for _ in range(rounds):
+        for row, command in rows.items():
+            books.measure(row, command)
+
+
+def best_of(times: int, work: Callable[..., object], *arguments: object) -> float:
+    """The shortest time, in milliseconds, that some work took in this process."""
+    took = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        work(*arguments)
+        took.append(time.perf_counter() - begun)
+    return min(took) * 1000
+
+
+def validation(bench: Bench) -> list[tuple[str, float, float]]:
+    """A small and a large config.json: milliseconds by the fast lane and by jsonschema, imports left out."""
+    rows = []
+    many = [{"destination": f"/d/{n}", "source": "/s", "type": "bind", "options": ["rbind", "ro"]} for n in range(1000)]
+    for name, members in (("podman's config.json", {}), ("the same with 1000 mounts", {"mounts": many})):
+        bench.write_config(**members)
+        with open(f"{bench.path}/bundle/config.json", "rb") as file:
+            data = file.read()
+        [document] = strictjson.documents(data, name)
+        quick = lane.Lane(lane.schema)
+        taken = best_of(20, quick.accepts, document, f"{lane.ADDRESS}config-used")
+        rows.append((name, taken, best_of(3, judge.violations, document, "config-used")))
+    return rows
+
+
+def main(rounds: int) -> None:
+    books = Books()
+    with tempfile.TemporaryDirectory(prefix="bench-") as path:
+        bench = Bench(path, max(COUNTS))
+        subprocess.run(["sh", "-c", support.RuntimeNamespace.HOLD], stdin=subprocess.DEVNULL, check=True)
+        for _ in range(2):
+            run(UNIT)
+        scale(bench, books, rounds)
+        containers(bench, books, rounds)
+        compared = validation(bench)
+    print(
+        f"Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    )
+    print(f"the unit, python3 -I -S -c pass, takes {books.unit:.1f} ms here; medians of {rounds} rounds\n")
+    print("| binds | set-up | tear-down | a shell script with mount(8) |")
+    print("|---|---|---|---|")
+    for count in COUNTS:
+        shell = f"{books.median(f'shell {count}'):.1f}" if f"shell {count}" in books.ratios else ""
+        print(
+            f"| {count} | {books.median(f'set up {count}'):.2f} | {books.median(f'tear down {count}'):.2f} | {shell} |"
+        )
+    for row in ("set up", "tear down"):
+        for less, more in ((100, 1000), (10, 100)):
+            each = (books.median(f"{row} {more}") - books.median(f"{row} {less}")) * books.unit * 1000 / (more - less)
+            print(f"{row}, each bind from {less} to {more}: {each:.0f} us")
+    print(f"dry-run of 1000 binds: {books.median('dry-run 1000') * books.unit / 1000:.3f} s")
+    print(f"memory, set-up of 10 binds: {statistics.median(books.memory['set up 10']):.2f} of the unit's\n")
+    print("| a whole container | units | ms |\n|---|---|---|")
+    for runtime in support.RUNTIMES:
+        for row in (f"{runtime} run", f"{runtime} run with the hook"):
+            print(f"| `{row}` | {books.median(row):.2f} | {books.median(row) * books.unit:.1f} |")
+    print("\n| validation | fast lane | jsonschema |\n|---|---|---|")
+    for name, quick, judged in compared:
+        print(f"| {name} | {quick:.2f} ms | {judged:.1f} ms |")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
