@@ -114,7 +114,7 @@ def _found(source: Source, path: str | None) -> dict[str, object] | None:
 def _of_submounts(bind: Bind) -> Iterator[str]:
     """ro goes for the top mount alone, which few expect."""
     request = bind.request
-    if request.top.get("ro") is True and not request.deep.get("ro"):
+    if request.top.get("ro") is True:
         writable = [path for path, info in bind.source.visible if "ro" not in info.options]
         if writable:
             more = f" and {len(writable) - _MOST_NAMES} more" if len(writable) > _MOST_NAMES else ""

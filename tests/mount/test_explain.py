@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     bench = Bench(tmp_path)
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         os.mkdir(f"{bench.source}/{name}")
         tmpfs(f"{bench.source}/{name}")
+    os.system(f"mount -o remount,bind,ro {bench.source}/c")
     return bench
 
 
@@ -50,7 +51,7 @@ def test_what_is_known_of_the_source_is_what_mountinfo_says(bench: Bench) -> Non
     info = line(f"{bench.source}/a")
     assert (first["filesystem"], first["from"], first["mount"]) == (info.type, info.source, info.mount_point)
     assert first["device"] == f"{os.major(info.dev)}:{os.minor(info.dev)}"
-    assert second["submounts"] == ["a", "b"]
+    assert second["submounts"] == ["a", "b", "c"]
 
 
 def test_attributes_that_are_kept_are_those_nobody_asked_for(bench: Bench) -> None:

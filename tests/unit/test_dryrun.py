@@ -405,13 +405,13 @@ def test_bind_that_a_later_one_hides(desk: Desk) -> None:
     report = desk.report(
         f"src={desk.source},dst=/absolute/x",
         f"src={desk.source},dst=/realm",
-        f"src={desk.source},dst=/real",
+        f"src={desk.source},dst=/absolute",
         f"src={desk.source},dst=/real/inner",
     )
     hidden = [warned(mount) for mount in report.mounts]
     assert hidden == [
         ["hidden by the later mount on /etc"],
-        ["hidden by the later mount on /real"],
+        ["hidden by the later mount on /absolute"],
         [],
         [],
         [],
