@@ -57,7 +57,10 @@ ROOMS: dict[str, Any] = {
         "env": ["A=b=c", "B="],
         "cwd": "/",
         "capabilities": {each: ["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"] for each in SETS.split()},
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 0, "hard": 2**64 - 1}],
+        "rlimits": [
+            {"type": "RLIMIT_NOFILE", "soft": 0, "hard": 2**64 - 1},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        ],
         "noNewPrivileges": False,
         "apparmorProfile": "p",
         "selinuxLabel": "system_u:system_r:container_t:s0:c1,c2",
@@ -203,7 +206,7 @@ ROOMS: dict[str, Any] = {
             "allow": {"mount": ["tmpfs"], **{each: True for each in ALLOWED.split()}},
         },
     },
-    "config-zos": {"namespaces": [{"type": "ipc", "path": "/ns"}], "devices": [DEVICE]},
+    "config-zos": {"namespaces": [{"type": "ipc", "path": "/ns"}, {"type": "pid"}], "devices": [DEVICE]},
 }
 WHOLE: dict[str, Any] = {
     **VALID["config-used"],
@@ -221,6 +224,7 @@ ALSO_VALID: list[tuple[str, str, Any]] = [
     ("config", "/process", GONE),
     ("config", "/proce\u00df", 1),  # which Go does not take for process
     ("config", "/linux", {}),
+    *[("config", "/ociVersion", version) for version in ("1.0.2-dev", "1.2.0+dev", "1.0.0-rc5.1+git.f", "10.20.30")],
     ("config", "/platform", {"os": "linux"}),
     ("config-process", "/args", GONE),
     ("config-process", "/user", {"uid": 1, "gid": 1}),
@@ -321,6 +325,7 @@ _TABLES: dict[str, list[tuple[tuple[Any, ...], str]]] = {
             below("/capabilities", " ".join(f"{each}/0" for each in SETS.split())),
         ),
         ((1, None, "NOFILE", "RLIMIT_nofile", "RLIMIT_", "RLIMIT_CPU\n"), "/rlimits/0/type"),
+        (("RLIMIT_NOFILE",), "/rlimits/1/type"),
         ((*NO_INTEGER, -1001, 1001), "/oomScoreAdj"),
         (WORD, "/scheduler/policy /scheduler/flags/0 /ioPriority/class"),
         ((*NO_INTEGER, -1, 8), "/ioPriority/priority"),
@@ -342,6 +347,7 @@ _TABLES: dict[str, list[tuple[tuple[Any, ...], str]]] = {
         (UINT32, below("/devices/0", "fileMode uid gid")),
         (ABSOLUTE, "/namespaces/1/path /devices/0/path /maskedPaths/0 /readonlyPaths/0"),
         (WORD, "/namespaces/0/type /devices/0/type /memoryPolicy/mode /memoryPolicy/flags/0 /personality/domain"),
+        (("mount",), "/namespaces/1/type"),
         ((1, None, "banana"), "/rootfsPropagation"),
         ((1, None, "", ".", "..", "a/b", "a:b", "a b", "eth0\n", NUL, "a" * 16), "/netDevices/eth0/name"),
         (
@@ -457,6 +463,7 @@ _TABLES: dict[str, list[tuple[tuple[Any, ...], str]]] = {
         (ARRAY, "/namespaces /devices"),
         (REQUIRED, "/namespaces/0/type " + below("/devices/0", "type path major minor")),
         ((*WORD, "user"), "/namespaces/0/type"),
+        (("ipc",), "/namespaces/1/type"),
         (WORD, "/devices/0/type"),
         (ABSOLUTE, "/namespaces/0/path /devices/0/path"),
         (INT64, below("/devices/0", DEVICE_NUMBERS)),

@@ -70,10 +70,20 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
     return info if _looks_like(top, info) else None
 
 
-def is_in(top: AttachedRecord, table: MountTable) -> bool:
-    """Whether a mount that was attached is in the table of another namespace, as far as such a table tells."""
+def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) -> bool:
+    """Whether a mount that was attached is in the table of another namespace.
+
+    By its unique id if the namespace's own is known, linux.mount_namespace_id; else as far as such a table tells.
+    """
     info = table.get(top["id"])
-    return info is not None and _looks_like(top, info)
+    if info is None:
+        return False
+    if top["unique"] is not None and namespace is not None:
+        try:
+            return linux.has_mount(top["unique"], namespace)
+        except OSError:
+            pass  # the namespace has gone meanwhile, or the kernel does not let us ask
+    return _looks_like(top, info)
 
 
 def open_root(info: MountInfo, unique: int | None = None) -> int | None:

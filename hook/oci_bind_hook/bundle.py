@@ -67,6 +67,8 @@ def read_regular(path: str) -> bytes:
         if not os.path.isfile(fd):
             raise MissingError(f"{path} is not a regular file")
         return read_all(fd)
+    except OSError as reason:
+        raise MissingError(f"{path} cannot be read: {reason.strerror}") from reason
     finally:
         os.close(fd)
 

@@ -8,7 +8,7 @@ import sys
 
 from . import __version__, open_stdio
 from .bundle import read_all, read_state
-from .errors import HookError, UsageError
+from .errors import HookError, MissingError, UsageError
 from .log import Log
 from .mountspec import parse_mount
 from .reasons import refused, told
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 HELP = """\
 usage: oci-bind-hook [STAGE] [OPTION]... < state.json
        oci-bind-hook [STAGE] --dry-run [--bundle DIR] [OPTION]...
+       oci-bind-hook list | show ID [--root DIR] [--format text|json]
+       oci-bind-hook gc [ID]... [--dry-run] [--root DIR] [--keep-mountpoints]
        oci-bind-hook validate [--format text|json] BUNDLE|FILE|-...
        oci-bind-hook install [--prefix DIR] [--stages STAGE,...] [-- OPTION...]
 
@@ -31,6 +33,12 @@ container's rootfs, and takes them down again at poststop.
 
 STAGE is prestart, createRuntime, createContainer or poststop. Left out, it is
 told from the state.
+
+validate needs no container: it prints each place where a config.json, all of
+it, or a state breaks the schemas, and nothing where all is well.
+
+list and show tell what is recorded, whether it is still so, and what to do. gc
+undoes what dead containers and killed runs left, and touches none that lives.
 
   --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
                         [,ro][,...]; may be repeated. Also rro, nosuid, ...,
@@ -51,7 +59,7 @@ told from the state.
   --keep-mountpoints    never remove mount points of an earlier call
   --log FILE            append a log to FILE
   --log-format text|json
-  --debug               tell each step on stderr
+  --debug               tell each step on stderr as well
   --version, --help
 
 exit codes: 0 done, 64 usage, 65 invalid state or config.json, 66 something is
@@ -94,6 +102,12 @@ class Arguments:
 
 
 _FLAGS = ("--dry-run", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
+# What may stand behind the commands that work on state files.
+_OF_RECORDS = {
+    "list": ("--root", "--format", "--debug"),
+    "show": ("--root", "--format", "--debug"),
+    "gc": ("--root", "--format", "--debug", "--dry-run", "--keep-mountpoints", "--log", "--log-format"),
+}
 _OPTIONS = (
     *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
     *_FLAGS,
@@ -199,20 +213,29 @@ def _main(argv: list[str], log: Log) -> int:
         return _install(argv[1:])
     if argv[:1] == ["validate"]:
         return _validate(argv[1:])
-    options, log.debug_wanted = parse(argv)
-    if options.log is not None and not options.dry_run:
-        log.open(options.log, as_json=options.log_as_json)
+    if argv and argv[0] in _OF_RECORDS:
+        return _records(argv[0], argv[1:], log)
+    options = _parse_and_open(argv, log)
     if options.dry_run:
         return _dry_run(options)
     os.umask(0o022)
     log.stage = options.stage or ""
     state, document = read_state(_stdin())
     log.container = state.id
+    log.step("state read")
     if is_teardown(options.stage, state):
         tear_down(options, state, log)
     else:
         set_up(options, state, document, log)
+    log.step("done")
     return os.EX_OK
+
+
+def _parse_and_open(words: list[str], log: Log) -> Options:
+    options, log.debug_wanted = parse(words)
+    if options.log is not None and not options.dry_run:
+        log.open(options.log, as_json=options.log_as_json)
+    return options
 
 
 def _stdin() -> bytes:
@@ -274,6 +297,51 @@ def _install(words: list[str]) -> int:
     return os.EX_OK
 
 
+def _records(command: str, words: list[str], log: Log) -> int:
+    as_json, names, passed = False, [], []
+    arguments = Arguments(words)
+    while arguments:
+        word = arguments.option()
+        if word == "--format":
+            as_json = _is_json(word, arguments.value(word))
+        elif word in _OF_RECORDS[command]:
+            passed += [word] if word in _FLAGS else [word, arguments.value(word)]
+        elif word.startswith("-"):
+            raise UsageError(f"{command} does not know it", where=word, hint="see --help")
+        else:
+            names.append(word)
+    if command == "list" and names:
+        raise UsageError("list tells of all containers", where=names[0], hint="show tells of one")
+    if command == "show" and len(names) != 1:
+        raise UsageError("show tells of one container: name it", hint="list tells of all")
+    options = _parse_and_open(passed, log)
+    if command == "gc":
+        return _gc(options, names, log, as_json=as_json)
+    from . import records
+
+    folder, entries = records.look(options, names)
+    if as_json:
+        _print(records.as_json(folder, entries))
+    else:
+        _print(records.as_list(folder, entries) if command == "list" else "".join(map(records.as_text, entries)))
+    return _worst([entry.problem for entry in entries if entry.problem is not None])
+
+
+def _gc(options: Options, names: list[str], log: Log, *, as_json: bool) -> int:
+    from . import gc
+
+    os.umask(0o022)
+    collection = gc.collect(options, names, log)
+    _print(gc.as_json(collection, dry_run=options.dry_run) if as_json else gc.as_text(collection))
+    return _worst(collection.problems)
+
+
+def _worst(problems: list[HookError]) -> int:
+    """The exit code for several problems: a state file that cannot be used before anything else."""
+    codes = [problem.exit_code for problem in problems]
+    return os.EX_IOERR if os.EX_IOERR in codes else next(iter(codes), os.EX_OK)
+
+
 def _validate(words: list[str]) -> int:
     from . import validate
 
@@ -291,11 +359,21 @@ def _validate(words: list[str]) -> int:
             names.append(word)
     if not names:
         raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
-    verdicts = list(validate.validate(names, lambda: read_all(0)))
+    if names.count("-") > 1:
+        raise UsageError("stdin can be read once only", where="-")
+    verdicts = list(validate.validate(names, _given))
     _print(validate.as_json(verdicts) if as_json else validate.as_text(verdicts))
     if any(verdict.violations for verdict in verdicts):
         return os.EX_DATAERR
     return next((verdict.problem.exit_code for verdict in verdicts if verdict.problem is not None), os.EX_OK)
+
+
+def _given() -> bytes:
+    """What validate is given on stdin. MissingError."""
+    try:
+        return read_all(0)
+    except OSError as reason:
+        raise MissingError(f"stdin cannot be read: {reason.strerror}") from reason
 
 
 def _check_registered(words: list[str]) -> None:

@@ -56,7 +56,7 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _properties(validator: Any, known: dict[str, Any], instance: object, schema: Any) -> Iterator[Any]:
-    """The keyword ``properties``, which here also refuses a known name in other letter case: Go would read it."""
+    """The keyword ``properties``, which here also refuses what another reader would take for a known name."""
     yield from Draft202012Validator.VALIDATORS["properties"](validator, known, instance, schema)
     if isinstance(instance, dict):
         spelling = {_folded(name): name for name in known}
@@ -72,16 +72,31 @@ def _properties(validator: Any, known: dict[str, Any], instance: object, schema:
                 yield ValidationError(message, path=(name,))
 
 
+def _unique_by(_validator: Any, name: str, instance: object, _schema: Any) -> Iterator[Any]:
+    """Our own keyword ``uniqueBy``: no two objects of an array have the same text in the member ``name``."""
+    seen: set[str] = set()
+    for index, item in enumerate(instance if isinstance(instance, list) else ()):
+        text = item.get(name) if isinstance(item, dict) else None
+        if isinstance(text, str):
+            if text in seen:
+                message = f"is {_shown(text)} a second time; runtimes disagree about which one counts"
+                yield ValidationError(message, path=(index, name))
+            seen.add(text)
+
+
 STRICT: Any = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    {"properties": _properties},
+    {"properties": _properties, "uniqueBy": _unique_by},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
 )
 
 
 def _folded(name: str) -> str:
-    """A member's name as Go compares it: without letter case, the long s as s and the sign for kelvin as k."""
-    return name.replace("\u017f", "s").lower()
+    """A member's name as other readers compare it.
+
+    Go does so without letter case, the long s as s and the sign for kelvin as k; C up to the first NUL.
+    """
+    return name.partition("\0")[0].replace("\u017f", "s").lower()
 
 
 def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -109,7 +124,7 @@ def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
 def _sentence(error: Any) -> str:
     """What an error says of one value."""
     keyword, wanted, value = error.validator, error.validator_value, error.instance
-    if keyword == "properties":
+    if keyword in ("properties", "uniqueBy"):
         return str(error.message)
     if keyword == "type":
         return f"must be of type {_either([wanted] if isinstance(wanted, str) else wanted)}, not {_shown(value)}"

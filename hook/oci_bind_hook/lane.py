@@ -25,7 +25,7 @@ SCHEMAS = (
     "bind-request",
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
     *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
-    *("defs", "plan", "state", "state-file", "validation"),
+    *("defs", "gc", "plan", "records", "state", "state-file", "validation"),
 )
 
 
@@ -123,8 +123,11 @@ class Lane:
                         parts[name] = self._compile(known[name], base)
                     if not parts[name](member):
                         return False
-                # A known name in other letter case is for the judge, and so are letters that have several small forms.
-                elif (properties and (not name.isascii() or name.lower() in folded)) or not others(member):
+                # A known name in other letter case or with NUL behind it is for the judge, and so are letters that
+                # have several small forms.
+                elif properties and (not name.isascii() or "\0" in name or name.lower() in folded):
+                    return False
+                elif not others(member):
                     return False
             return True
 
@@ -237,6 +240,16 @@ def _unique_items(wanted: bool) -> Accept:  # noqa: FBT001 - it is the value of 
     return accept if wanted else _anything
 
 
+def _unique_by(name: str) -> Accept:
+    def accept(value: Any) -> bool:
+        if type(value) is not list:
+            return type(value) in _PLAIN
+        found = [item.get(name) for item in value if type(item) is dict]
+        return all(type(each) is str for each in found) and len(set(found)) == len(found)
+
+    return accept
+
+
 def _pattern(pattern: str) -> Accept:
     matches = _PATTERNS.get(pattern) or _search(pattern)
     return lambda value: matches(value) if type(value) is str else type(value) in _PLAIN
@@ -253,11 +266,12 @@ def _search(pattern: str) -> Accept:
 # The patterns of what every run reads. For others ``re`` is imported, which takes half as long as Python to start.
 _ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-"
 _HEX = "0123456789abcdef"
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 def _is_clean(path: str) -> bool:
     first, *names = path.split("/")
-    return not first and bool(names) and not any(name in ("", ".", "..") for name in names) and "\0" not in path
+    return not first and bool(names) and _NO_NAMES.isdisjoint(names) and "\0" not in path
 
 
 def _is_variable(text: str) -> bool:
@@ -295,5 +309,6 @@ _SIMPLE: dict[str, Callable[[Any], Accept]] = {
     "required": _required,
     "dependentRequired": _dependent_required,
     "uniqueItems": _unique_items,
+    "uniqueBy": _unique_by,
     "pattern": _pattern,
 }

@@ -60,7 +60,10 @@ MS_SLAVE = 1 << 19
 MS_STRICTATIME = 1 << 24
 MS_UNBINDABLE = 1 << 17
 # ioctl_ns(2): _IO(0xb7, 4), and some machines number the direction "none" of an ioctl 1 instead of 0.
-NS_GET_OWNER_UID = 0xB704 | (0x20000000 if os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc")) else 0)
+# The numbers of ioctl(2) say "none" and "read" in other bits on some machines.
+_OLD_IOCTL = os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
+NS_GET_OWNER_UID = 0x2000B704 if _OLD_IOCTL else 0xB704
+NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
@@ -127,18 +130,14 @@ class Stat:
     born: int | None
 
 
-class _Statx:
-    """struct statx, as far as it is read here."""
+# One for all calls, since there is one thread: to make it takes as long as to ask the kernel.
+_STATX = numbers(size=32)
 
-    def __init__(self, fd: int, mask: int) -> None:
-        buffer = numbers(size=32)
-        _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, buffer)
-        raw = memoryview(bytes(buffer))
-        self.words = raw.cast("I")
-        self.longs = raw.cast("Q")
-        self.born = raw.cast("q")[10] * 10**9 + self.words[22]
-        self.mask = self.words[0]
-        self.mode = raw.cast("H")[14]
+
+def _ask(fd: int, mask: int) -> memoryview:
+    """struct statx of the object that ``fd`` holds."""
+    _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, _STATX)
+    return memoryview(bytes(_STATX))
 
 
 def statx(fd: int) -> Stat:
@@ -148,7 +147,7 @@ def statx(fd: int) -> Stat:
     """
     stat = Stat()
     try:
-        raw = _Statx(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+        raw = _ask(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
     except OSError as reason:
         if not is_absent(reason):
             raise
@@ -156,12 +155,12 @@ def statx(fd: int) -> Stat:
         stat.mode, stat.uid, stat.gid = known.st_mode, known.st_uid, known.st_gid
         stat.ino, stat.dev, stat.size, stat.born = known.st_ino, known.st_dev, known.st_size, None
     else:
-        words, longs = raw.words, raw.longs
-        stat.mode, stat.uid, stat.gid = raw.mode, words[5], words[6]
+        words, longs = raw.cast("I"), raw.cast("Q")
+        stat.mode, stat.uid, stat.gid = raw.cast("H")[14], words[5], words[6]
         stat.ino, stat.size = longs[4], longs[5]
         stat.dev = os.makedev(words[34], words[35])
-        stat.born = raw.born if raw.mask & STATX_BTIME else None
-        if raw.mask & STATX_MNT_ID and longs[7] & STATX_ATTR_MOUNT_ROOT:
+        stat.born = raw.cast("q")[10] * 10**9 + words[22] if words[0] & STATX_BTIME else None
+        if words[0] & STATX_MNT_ID and longs[7] & STATX_ATTR_MOUNT_ROOT:
             stat.mnt_id = longs[18]
             stat.mount_root = bool(longs[1] & STATX_ATTR_MOUNT_ROOT)
             return stat
@@ -217,19 +216,27 @@ def unescape(field: str) -> str:
 def unique_mount_id(fd: int) -> int | None:
     """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
     try:
-        raw = _Statx(fd, STATX_MNT_ID_UNIQUE)
+        raw = _ask(fd, STATX_MNT_ID_UNIQUE)
     except OSError as reason:
         if not is_absent(reason):
             raise
         return None
-    return raw.longs[18] if raw.mask & STATX_MNT_ID_UNIQUE else None
+    return raw.cast("Q")[18] if raw.cast("I")[0] & STATX_MNT_ID_UNIQUE else None
 
 
-def has_mount(unique: int) -> bool:
-    """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8."""
-    request = numbers(24, unique, STATMOUNT_MNT_BASIC)  # struct mnt_id_req: its size, id, what to tell
+_STATMOUNT = numbers(size=128)
+
+
+def has_mount(unique: int, namespace: int = 0) -> bool:
+    """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8.
+
+    Or in another one, by the id that ``mount_namespace_id`` gives.
+    """
+    # struct mnt_id_req: its size, the mount's id, what to tell, and since Linux 6.11 the namespace's id.
+    size = 32 if namespace else 24
+    request = numbers(size, unique, STATMOUNT_MNT_BASIC, namespace)
     try:
-        _call(NR_STATMOUNT, request, numbers(size=128), 1024, 0)
+        _call(NR_STATMOUNT, request, _STATMOUNT, 1024, 0)
     except FileNotFoundError:
         return False
     return True
@@ -359,6 +366,16 @@ def owner_of_user_namespace(fd: int) -> int:
     buffer = numbers(size=1)
     _ioctl(fd, NS_GET_OWNER_UID, buffer)
     return memoryview(bytes(buffer)).cast("I")[0]
+
+
+def mount_namespace_id(fd: int) -> int | None:
+    """The id, never used again, of the mount namespace ``fd``, by ioctl_nsfs(2); None before Linux 6.11."""
+    buffer = numbers(size=1)
+    try:
+        _ioctl(fd, NS_GET_MNTNS_ID, buffer)
+    except OSError:
+        return None
+    return memoryview(bytes(buffer)).cast("Q")[0]
 
 
 # All that a run still needs once it has read what it is told to do, capabilities(7).

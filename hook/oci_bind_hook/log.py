@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a person gets to see: one line on stderr when we fail, and whatever log was asked for.
 
-A log is one record a line, as text or JSON, spelled as runc and crun spell theirs. The one line also goes to syslog
+A log is one record a line, as text or JSON, spelled as runc and crun spell theirs: level, msg and time, and after them
+id, stage and the milliseconds since the hook was started. The one line also goes to syslog
 where there is a ``/dev/log``, since crun throws away what hooks print.
 """
 
@@ -39,6 +40,9 @@ class Log:
         self.debug_wanted = False
         self.container = ""
         self.stage = ""
+        # What the interpreter took to come here was processor time, but for what was read from disk.
+        self._start = time.monotonic() - time.process_time()
+        self._path = ""
         self._fd: int | None = None
         self._json = False
         self._syslog: int | None = None
@@ -47,13 +51,19 @@ class Log:
     def open(self, path: str, *, as_json: bool) -> None:
         """Appends from now on to the file ``path``, made with mode 0600."""
         self._json = as_json
+        self._path = path
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
             self._fd = os.open(path, flags, 0o600)
         except OSError as reason:
-            self.warning(f"the log {path} cannot be written: {reason.strerror}")
-            self.prepare()
-            self._to_syslog(WARNING, f"the log {path} cannot be written: {reason.strerror}")
+            self._give_up(reason)
+
+    def _give_up(self, reason: OSError) -> None:
+        self._fd = None
+        message = f"the log {self._path} cannot be written: {reason.strerror}"
+        self.warning(message)
+        self.prepare()
+        self._to_syslog(WARNING, message)
 
     def prepare(self) -> None:
         """Gets ready all that a failure needs, while it can still be imported and ``/dev`` is the host's."""
@@ -81,6 +91,11 @@ class Log:
             except OSError:
                 pass  # nobody listens any more
 
+    def step(self, message: str) -> None:
+        """Tells how far we have come."""
+        if self.debug_wanted or self._fd is not None:
+            self._tell("debug", message, message)
+
     def info(self, message: str) -> None:
         """Tells what was done."""
         self._tell("info", message, message)
@@ -92,7 +107,8 @@ class Log:
     def _tell(self, level: str, message: str, line: str) -> None:
         self._record(level, message)
         if self.debug_wanted:
-            _print(f"{NAME}: {one_line(line)}")
+            about = " ".join(word for word in (self.container, self.stage, f"{self._elapsed():.1f} ms") if word)
+            _print(one_line(f"{NAME}: {about}: {line}"))
 
     def failure(self, message: str) -> None:
         """The one line: who we are, for which container and stage, and what went wrong."""
@@ -111,22 +127,26 @@ class Log:
             _print(one_line(f"{NAME}:   {code.co_filename}:{trace.tb_lineno} in {code.co_name}"))
             trace = trace.tb_next
 
+    def _elapsed(self) -> float:
+        return 1000 * (time.monotonic() - self._start)
+
     def _record(self, level: str, message: str) -> None:
         if self._fd is None:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        fields = {"level": level, "msg": message, "time": now, "id": self.container, "stage": self.stage}
+        fields: dict[str, str | float] = {"level": level, "msg": message, "time": now}
+        fields |= {"id": self.container, "stage": self.stage, "ms": round(self._elapsed(), 1)}
         if self._json:
             import json
 
             line = json.dumps(fields)
         else:
-            line = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
+            line = " ".join(f"{key}={_quoted(str(value))}" for key, value in fields.items())
         try:
             os.write(self._fd, line.encode(errors="backslashreplace") + b"\n")
-        except OSError:
+        except OSError as reason:
             os.close(self._fd)
-            self._fd = None
+            self._give_up(reason)
 
 
 def _quoted(value: str) -> str:

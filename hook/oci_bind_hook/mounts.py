@@ -145,7 +145,7 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
             if found is None:
                 continue
             found.close()
-            if _difference(record, made, found.stat, rootfs):
+            if difference(record, made, found.stat, rootfs):
                 continue
             made["identity"] = identity_of(found.stat, rootfs)
         known.append(made)
@@ -156,13 +156,20 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
 
 
 def undo(
-    record: Record, proc: Proc, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
+    record: Record,
+    proc: Proc,
+    rootfs: Rootfs | None,
+    keep: Callable[[MadeRecord], bool],
+    inherit: Callable[[MadeRecord], bool] = lambda _: False,
+    *,
+    here: bool,
 ) -> list[str]:
     """Takes down what ``record`` says was done, the last first, and strikes it from the record.
 
     ``here`` tells that the mounts are in the namespace we are in; otherwise they are gone with their own. ``rootfs``
-    is None where it is gone. ``keep`` is asked for each thing made whether somebody else needs it. Returns remarks on
-    what was left standing because it is no longer what we made. LeftoverError when something resists.
+    is None where it is gone. ``keep`` is asked for each thing made whether somebody else needs it, and ``inherit``,
+    where it is not empty or mounted on, whether somebody else will remove it. Returns remarks on what was left standing
+    because it is no longer what we made. LeftoverError when something resists.
     """
     problems: list[str] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
@@ -183,6 +190,14 @@ def undo(
         try:
             remark = _unmake(record, made, rootfs, keep, here=here)
         except OSError as reason:
+            is_in_use = reason.errno in (errno.ENOTEMPTY, errno.EBUSY)
+            if is_in_use and made["identity"] is not None and inherit(made):
+                record["made"].remove(made)
+                continue
+            if reason.errno == errno.ENOTEMPTY:
+                record["made"].remove(made)
+                remarks.append(f"{made['path']} is left standing: it is not empty")
+                continue
             problems.append(f"{made['path']}: {told('unlinkat', reason)}")
             resisting.append(made["path"])
             continue
@@ -191,7 +206,8 @@ def undo(
             remarks.append(f"{made['path']} is left standing: {remark}")
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise LeftoverError(f"could not undo {problems[0]}{more}", hint="it stays in the state file")
+        hint = "it stays in the state file, and poststop or gc tries again"
+        raise LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
     return remarks
 
 
@@ -217,7 +233,7 @@ def _unmake(
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
             raise OSError(errno.EBUSY, "something else is mounted on it")
-        stranger = _difference(record, made, found.stat, rootfs)
+        stranger = difference(record, made, found.stat, rootfs)
         if stranger:
             return stranger
         if made["identity"] is None:
@@ -225,16 +241,12 @@ def _unmake(
         if keep(made):
             return ""
         rootfs.remove(found)
-    except OSError as reason:
-        if reason.errno != errno.ENOTEMPTY:
-            raise
-        return "it is not empty"
     finally:
         found.close()
     return ""
 
 
-def _difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootfs) -> str:
+def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootfs) -> str:
     """Why the object that stands there now is not the one that was made; "" if it is."""
     directory = made["kind"] == "directory"
     if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):

@@ -204,6 +204,17 @@ class Proc:
         except OSError:
             return None
 
+    def mount_namespace_id_of(self, pid: int) -> int | None:
+        """The id, never used again, of the mount namespace of a process; None where nothing tells it."""
+        try:
+            fd = os.open(f"../{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return None
+        try:
+            return linux.mount_namespace_id(fd)
+        finally:
+            os.close(fd)
+
     def user_of_namespace(self, inode: int) -> int | None:
         """A process in the mount namespace ``inode``, None where there is none. It looks at every process."""
         folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)

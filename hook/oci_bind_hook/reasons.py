@@ -42,6 +42,7 @@ _OTHER_KIND = "the mount point was replaced at this moment by something of anoth
 _ELSEWHERE = "the mount point has become one at this moment on which nothing can be mounted"
 _IMMUTABLE = "the folder is immutable, see lsattr(1), or its owner is not known in this user namespace"
 _FORBIDDEN = "a security module forbids it: see the audit log"
+_MAKE_ROOM = "make room there or let it be written, or give --root another folder"
 _ATTRIBUTE = "an attribute of the source is locked"
 
 HINTS = {
@@ -100,14 +101,15 @@ HINTS = {
     ("unshare", errno.EUSERS): "user namespaces are nested too deep",
     ("write(id map)", errno.EINVAL): "an id is beyond 32 bits, runs of ids overlap, or there are more than 340",
     ("write(id map)", errno.EPERM): "the user namespace that we are in does not have these ids",
-    ("state", errno.EACCES): "give --root a folder that this user may write",
+    ("state", errno.EACCES): _MAKE_ROOM,
+    ("state", errno.EDQUOT): _MAKE_ROOM,
     ("state", errno.EEXIST): "it must be a folder: give --root another one",
     ("state", errno.ELOOP): "it must be no link: give --root the folder itself",
     ("state", errno.ENOLCK): "give --root a folder on a file system that has locks",
-    ("state", errno.ENOSPC): "make room there, /run is a tmpfs, or give --root another folder",
+    ("state", errno.ENOSPC): _MAKE_ROOM,
     ("state", errno.ENOTDIR): "give --root a folder",
-    ("state", errno.EPERM): "give --root a folder that this user may write",
-    ("state", errno.EROFS): "give --root a folder that can be written",
+    ("state", errno.EPERM): _MAKE_ROOM,
+    ("state", errno.EROFS): _MAKE_ROOM,
 }
 
 

@@ -202,6 +202,10 @@ class Rootfs:
         else:
             os.close(fd)
 
+    def close(self) -> None:
+        """Lets go of the root, of one that was only looked into."""
+        os.close(self.fd)
+
     # -- the walk ------------------------------------------------------------------------------------------------
 
     def resolve(self, destination: str) -> Target:
@@ -333,9 +337,10 @@ class Rootfs:
                     f"{place} is a link, to {text}, and must be a folder",
                     hint=f"where {place[1:]} is to be mounted, as in runc",
                 )
-        if path == "/sys" or path.startswith("/sys/") or self._is_on(target, linux.SYSFS_MAGIC, "sysfs"):
+        kind = self._kind(target)
+        if path == "/sys" or path.startswith("/sys/") or kind == "sysfs":
             raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
-        if path == "/proc" or path.startswith("/proc/") or self._is_on(target, linux.PROC_SUPER_MAGIC, "proc"):
+        if path == "/proc" or path.startswith("/proc/") or kind == "proc":
             # Of a /proc that the runtime will mount, a dry-run cannot see the files.
             is_unseen = target.anchor.cover is not None and target.anchor.cover.held is None
             if path not in PROC_FILES or (target.missing and not is_unseen):
@@ -353,11 +358,14 @@ class Rootfs:
         if target.missing and path not in PROC_FILES:
             self._ground(target)
 
-    def _is_on(self, target: Target, magic: int, kind: str) -> bool:
+    def _kind(self, target: Target) -> str | None:
+        """The type of the file system that ``target`` is or will be on, as far as it matters here."""
         anchor = target.anchor
-        if anchor.fd is not None:
-            return linux.fstatfs_type(anchor.fd) == magic
-        return anchor.cover is not None and anchor.cover.type == kind
+        if anchor.stat is None or anchor.fd is None:
+            return anchor.cover.type if anchor.cover is not None else None
+        if anchor.stat.mnt_id == self.stat.mnt_id:
+            return None
+        return {linux.SYSFS_MAGIC: "sysfs", linux.PROC_SUPER_MAGIC: "proc"}.get(linux.fstatfs_type(anchor.fd))
 
     def _ground(self, target: Target) -> str:
         """On which file system the missing names of ``target`` will be made: "rootfs" or "tmpfs"."""

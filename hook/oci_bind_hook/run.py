@@ -138,6 +138,7 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     log.stage = place.choose(bundle)
     for remark in remarks(options):
         log.warning(remark)
+    log.step("config.json validated")
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     requests = expand(plan.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
@@ -148,26 +149,31 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
         log.info("no bind is asked for")
         return
     with folder.lock_id(state.id):
+        log.step("id locked")
         _clear_stale(options, folder, state, bundle, place, log)
         namespace = Namespace(proc, "runtime")
         # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
         sources = open_sources(requests, bundle.path, namespace)
         clone_sources(sources)
+        log.step("sources opened")
         known = bundle.stat_rootfs()
         with folder.lock_rootfs(known):
+            log.step("rootfs locked")
             record = folder.load(state.id) or _new_record(state, bundle, place, known)
             others = _others(folder, record, log)
             if not sources and not others:
                 log.info("no bind is asked for")
                 return
             rootfs = _enter(bundle, known, place, namespace, log)
+            log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
             _check_neighbours(requests, others, namespace)
             _continue(record, rootfs, namespace)
             with _staged(sources, folder, record, proc):
                 planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
                 found = planner.resolve(requests, sources)
+                log.step("destinations resolved")
                 _judge(found, log)
-                _carry_out(found, record, folder, others)
+                _carry_out(found, record, folder, others, log)
             for bind in found.binds:
                 log.info(bind.summary())
 
@@ -287,7 +293,14 @@ def _judge(found: Plan, log: Log) -> None:
             log.warning(f"{bind.request.origin}: {warning}")
 
 
-def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Record]) -> None:
+_SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
+
+
+def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Record], log: Log) -> None:
+    def save() -> None:
+        folder.save(record)
+        log.step(_SAVED[record["phase"]])
+
     record["uses"] = sorted(found.uses.union(record["uses"]))
     if not found.to_mount:
         # Not even a record is needed, unless we stand on something that another container would remove one day.
@@ -299,8 +312,9 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
         raise UnavailableError(f"mount points must be made, and {folder.reason}", hint=folder.hint)
     record["created"] = now()
     try:
-        mounts.attach(found, record, lambda: folder.save(record))
+        mounts.attach(found, record, save)
     except BaseException:
+        log.step("rolled back")
         if record["mounts"] or record["made"]:
             folder.save(record)
         else:
@@ -356,7 +370,7 @@ def _clear_stale(
     if record is not None and not is_continued(record, bundle.path, place.proc):
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
-        _tear_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle))
+        take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle))
 
 
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
@@ -368,7 +382,8 @@ def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
         return False
     if not _is_same_bundle(record, bundle):
         other = record["bundle"]["path"]
-        raise RecordError(f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}')
+        problem = f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}'
+        raise RecordError(problem, hint="choose another id, or end that one first: list and show tell of it")
     return True
 
 
@@ -397,14 +412,13 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
     if folder is None:
         return
     with folder.lock_id(state.id):
+        log.step("id locked")
         record = folder.load(state.id)
         if record is not None:
             _tear_down_if_ended(options, state, folder, record, proc, log)
         else:
             log.info(f"nothing is recorded of it in {state_folder(options, proc)}")
-            # What a run left that was killed while it first wrote.
-            _clear_staging(folder, state.id, Proc())
-            folder.remove(state.id)
+            forget(folder, state.id, proc)
     folder.sweep()
 
 
@@ -415,7 +429,7 @@ def _tear_down_if_ended(
         log.warning(reason)
         return
     linux.harden(NAME, hide=not proc.in_user_namespace())
-    _tear_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
+    take_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
 
 
 def why_untouched(record: Record, state: spec.State, proc: Proc, grace: float) -> str:
@@ -428,7 +442,7 @@ def why_untouched(record: Record, state: spec.State, proc: Proc, grace: float) -
     return ""
 
 
-def _tear_down(
+def take_down(
     folder: StateFolder,
     known: Record,
     proc: Proc,
@@ -436,32 +450,50 @@ def _tear_down(
     *,
     keep_mountpoints: bool,
     owner_of: OwnerOf | None = None,
-) -> None:
+) -> list[str]:
+    """Undoes the record ``known``, whose lock the caller holds, and forgets it. The one way back, of poststop and gc.
+
+    Returns remarks on what was left standing. HookError, and the record then has what is left.
+    """
     boot = boot_id()
     with folder.lock_rootfs(known["rootfs"]):
+        log.step("rootfs locked")
         # A neighbour that ended meanwhile may have handed something over.
         record = folder.load(known["id"])
         if record is None:
-            return
+            return []
         _clear_staging(folder, record["id"], proc)
         here = is_here(record, proc, boot)
-        others = [other for other in _others(folder, record, log) if is_live(other, proc, boot)]
-        rootfs = _find_rootfs(record, owner_of)
+        others = _others(folder, record, log)
+        live = [other for other in others if is_live(other, proc, boot)]
+        rootfs = find_rootfs(record, owner_of)
         try:
             remarks = mounts.undo(
                 record,
                 proc,
                 rootfs,
-                keep=lambda made: keep_mountpoints or folder.hand_over(made, others),
+                keep=lambda made: keep_mountpoints or folder.hand_over(made, live),
+                # Two that end at once: what the other one, dead already, has inside goes with its own record.
+                inherit=lambda made: folder.hand_over(made, others),
                 here=here,
             )
         except HookError:
             folder.save(record)
             raise
+        finally:
+            if rootfs is not None:
+                rootfs.close()
         folder.remove(record["id"])
     log.info(f"undone: {len(known['mounts'])} binds, {len(known['made'])} mount points made for them")
     for remark in remarks:
         log.warning(remark)
+    return remarks
+
+
+def forget(folder: StateFolder, container: str, proc: Proc) -> None:
+    """Removes what a run left that was killed while it first wrote, or was making mounts ready. HookError."""
+    _clear_staging(folder, container, proc)
+    folder.remove(container)
 
 
 def is_here(record: Record, proc: Proc, boot: str) -> bool:
@@ -485,13 +517,15 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
     return False
 
 
-def _find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
+def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
     """The rootfs of a record, None where it is gone or another one has taken its place."""
     known = record["rootfs"]
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except (MissingError, EscapeError):
         return None
-    if known["overlay"]:
-        return rootfs if rootfs.is_overlay else None
-    return rootfs if (rootfs.stat.dev, rootfs.stat.ino) == (known["dev"], known["ino"]) else None
+    stat = rootfs.stat
+    if rootfs.is_overlay if known["overlay"] else (stat.dev, stat.ino) == (known["dev"], known["ino"]):
+        return rootfs
+    rootfs.close()
+    return None

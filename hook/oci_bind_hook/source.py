@@ -53,6 +53,7 @@ class Source:
         self.is_missing = False
         try:
             self.fd = self._open(namespace.proc)
+            self.stat = linux.statx(self.fd)
         except EscapeError as refusal:
             self.error = refusal
             return
@@ -61,7 +62,6 @@ class Source:
             self.error = unopened(f"the source {self.path}", reason, where=request.at("source"))
             self.error.__cause__ = reason
             return
-        self.stat = linux.statx(self.fd)
         self.namespace = namespace
         self._locate()
 

@@ -110,8 +110,9 @@ if TYPE_CHECKING:
 
 
 MAX_BYTES = 16 * 1024 * 1024
-MOVE_AWAY = "move it away"
+MOVE_AWAY = "undo by hand what it may record, then move it away"
 _SUFFIX = ".json"
+_NEW = ".new"
 _STAGING = ".staging"
 
 
@@ -121,15 +122,22 @@ def now() -> int:
 
 
 class Lock:
-    """An exclusive lock, flock(2), on a file that is removed when it is let go."""
+    """An exclusive lock, flock(2), on a file that is removed when it is let go.
 
-    def __init__(self, folder: int, name: str) -> None:
+    BlockingIOError where another process holds it, and we do not want to ``wait``.
+    """
+
+    def __init__(self, folder: int, name: str, *, wait: bool) -> None:
         self._folder = folder
         self._name = name
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
             self._fd = os.open(name, flags, 0o600, dir_fd=folder)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                os.close(self._fd)
+                raise
             if os.fstat(self._fd).st_nlink:
                 return
             # Whoever held it before us has removed it meanwhile: the next one would lock another file.
@@ -195,20 +203,37 @@ class StateFolder:
             )
         return cls(path, fd, parse)
 
-    def lock_id(self, container: str) -> Lock:
-        """Waits until nobody else works on the container ``container``. Taken before any lock of a rootfs."""
-        return self._lock(container + _LOCKS[0])
+    def lock_id(self, container: str, *, wait: bool = True) -> Lock:
+        """Waits until nobody else works on the container ``container``. Taken before any lock of a rootfs.
+
+        Without ``wait`` a RecordError, caused by a BlockingIOError, where somebody does.
+        """
+        return self._lock(container + _LOCKS[0], wait=wait)
 
     def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> Lock:
         """Waits until nobody else resolves, makes or removes mount points in this rootfs."""
         dev, ino = _object(stat)
         return self._lock(f"{dev}:{ino}{_LOCKS[1]}")
 
-    def _lock(self, name: str) -> Lock:
+    def _lock(self, name: str, *, wait: bool = True) -> Lock:
         try:
-            return Lock(self._fd, name)
+            return Lock(self._fd, name, wait=wait)
         except OSError as reason:
             raise _refused(f"{self.path}/{name} cannot be locked", reason) from reason
+
+    def is_locked(self, container: str) -> bool:
+        """Whether somebody works on a container now. Nothing is written."""
+        try:
+            fd = os.open(container + _LOCKS[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     def load(self, container: str) -> Record | None:
         """The record of a container, None where there is none."""
@@ -224,7 +249,7 @@ class StateFolder:
             data = _read_own(fd, path)
             record = self._parse(data, path)
         except DataError as problem:
-            raise RecordError(str(problem), hint="it is no record of this version; move it away") from problem
+            raise RecordError(str(problem), hint=f"it is no record of this version; {MOVE_AWAY}") from problem
         except OSError as reason:
             raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
         finally:
@@ -236,7 +261,7 @@ class StateFolder:
     def save(self, record: Record) -> None:
         """Writes a record, beside and renamed: a reader finds the old one or the new one, whole."""
         name = record["id"] + _SUFFIX
-        beside = record["id"] + ".new"
+        beside = record["id"] + _NEW
         try:
             data = encoded(record)
         except UnicodeEncodeError as reason:
@@ -259,11 +284,15 @@ class StateFolder:
                 os.close(fd)
             os.rename(beside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except OSError as reason:
+            try:
+                os.unlink(beside, dir_fd=self._fd)
+            except OSError:
+                pass  # it was never made, or is for the next one to remove
             raise _refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
 
     def remove(self, container: str) -> None:
         """Forgets a container. Nothing is wrong where nothing was known of it."""
-        for suffix in (_SUFFIX, ".new"):
+        for suffix in (_SUFFIX, _NEW):
             try:
                 os.unlink(container + suffix, dir_fd=self._fd)
             except FileNotFoundError:
@@ -329,6 +358,15 @@ class StateFolder:
                 finally:
                     os.close(fd)
 
+    def names(self) -> dict[str, list[str]]:
+        """What is here of which container, sorted: its state file, and what a run has left that was killed."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(os.listdir(self._fd)):
+            container, dot, kind = name.rpartition(".")
+            if dot + kind in (_SUFFIX, _NEW, _STAGING):
+                found.setdefault(container, []).append(name)
+        return found
+
     def _containers(self) -> Iterator[str]:
         for name in sorted(os.listdir(self._fd)):
             if name.endswith(_SUFFIX):
@@ -357,7 +395,7 @@ class Unrecorded(StateFolder):
         self.reason = reason
         self.hint = hint
 
-    def _lock(self, name: str) -> Lock:
+    def _lock(self, name: str, *, wait: bool = True) -> Lock:
         return Unlocked()
 
     def load(self, container: str) -> Record | None:
@@ -401,7 +439,7 @@ def _read_own(fd: int, path: str) -> bytes:
     stat = os.fstat(fd)
     # No link at all: it was replaced or removed since it was opened, by another container's hook, and is still whole.
     if not modes.S_ISREG(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
-        raise RecordError(f"{path} is not a state file of ours", hint="regular, own, mode 0600, one link; move it away")
+        raise RecordError(f"{path} is not a state file of ours", hint=f"regular, own, mode 0600, one link; {MOVE_AWAY}")
     if stat.st_size > MAX_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     chunks = []

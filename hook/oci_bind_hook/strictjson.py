@@ -8,6 +8,9 @@ What is in a document is beyond the scope of this module.
 
 from __future__ import annotations
 
+import gc
+from itertools import accumulate, islice
+
 from .errors import DataError
 from .log import one_line
 
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
-LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold
+LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold, in any member: a later runtime may know it
 MAX_SHOWN = 200  # characters of a value or name that a message repeats
+MAX_TOLD = 1000  # places where a document is wrong: a start of a container does not wait for a million of them
 BLANKS = " \t\n\r"  # RFC 8259, ws
 
 
@@ -38,8 +42,14 @@ def documents(data: bytes, name: str, most: int = 1) -> list[object]:
     cannot hold. DataError with ``name`` and the byte, the line and column or the JSON pointer (RFC 8259, RFC 7493).
     """
     text = _text(data, name).rstrip(BLANKS)
-    found = _undoubted(data, text, most)
-    return _judged(text, name, most) if found is None else found
+    was_collecting = gc.isenabled()
+    gc.disable()  # No cycles are made here, and to look for them takes most of the time where millions of lists are.
+    try:
+        found = _undoubted(data, text, most)
+        return _judged(text, name, most) if found is None else found
+    finally:
+        if was_collecting:
+            gc.enable()
 
 
 def encoded(document: object) -> bytes:
@@ -58,12 +68,19 @@ def _refuse(value: object) -> NoReturn:
 
 
 def in_order(found: Iterable[tuple[Path, str]]) -> list[tuple[str, str]]:
-    """Places and messages as they are told: sorted, none twice, each place as a JSON pointer (RFC 6901)."""
-    return [(_pointer(path), message) for path, message in sorted(set(found))]
+    """Places and messages as they are told: sorted, none twice, each place as a JSON pointer (RFC 6901).
+
+    Of more than MAX_TOLD only so many are looked for; the last message then says so.
+    """
+    some = list(islice(found, MAX_TOLD + 1))
+    told = [(_pointer(path), message) for path, message in sorted(set(some[:MAX_TOLD]))]
+    if len(some) > MAX_TOLD:
+        told.append(("", f"is wrong in more places than the {MAX_TOLD} found first"))
+    return told
 
 
 def _pointer(path: Path) -> str:
-    return "".join("/" + shortened(str(step).replace("~", "~0").replace("/", "~1")) for step in path)
+    return "".join("/" + shortened(str(step)).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def shortened(text: str) -> str:
@@ -98,6 +115,7 @@ class _Context:
     def __init__(self, doubt: Callable[[object], None], *, has_large: bool) -> None:
         self.strict = True
         self.object_hook = None
+        self.array_hook = None  # Python 3.15 asks for it
         self.parse_int = self._parse_int if has_large else int
         self.parse_constant = doubt
         self._doubt = doubt
@@ -132,15 +150,16 @@ def _undoubted(data: bytes, text: str, most: int) -> list[object] | None:
     zeros = data.translate(_ZEROS)
     has_large = b"0" * 20 in zeros or b"-" + b"0" * 19 in zeros
     doubts: list[object] = []
-    scan = _json.make_scanner(_Context(doubts.append, has_large=has_large))  # type: ignore[arg-type]
     found: list[object] = []
     end = 0
     try:
+        scan = _json.make_scanner(_Context(doubts.append, has_large=has_large))  # type: ignore[arg-type]
         while end < len(text) and len(found) < most:
             document, end = scan(text, len(text) - len(text[end:].lstrip(BLANKS)))
             found.append(document)
-    except (StopIteration, ValueError, RecursionError, SystemError):
+    except (StopIteration, ValueError, RecursionError, SystemError, AttributeError):
         # SystemError: before Python 3.13 it cannot find json's own error where json has not been imported.
+        # AttributeError: a later Python asks the context for more.
         return None
     return None if doubts or end < len(text) else found
 
@@ -174,8 +193,8 @@ def _judged(text: str, name: str, most: int) -> list[object]:
         raise DataError(name, [("", str(error))]) from None
     if doubts.any or "\\ud" in text or "\\uD" in text:
         for document in found:
-            if bad := list(_faults(document, ())):
-                raise DataError(name, in_order(bad))
+            if bad := in_order(_faults(document, ())):
+                raise DataError(name, bad)
     return found
 
 
@@ -233,16 +252,24 @@ def _faults(value: object, path: Path) -> Iterator[tuple[Path, str]]:
             yield path, "has half a surrogate pair in it"
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _faults(item, (*path, index))
+            if not _is_plain(item):
+                yield from _faults(item, (*path, index))
     elif isinstance(value, dict):
         for name, member in value.items():
-            yield from _faults(name, (*path, name))
-            yield from _faults(member, (*path, name))
+            if not _is_plain(name):
+                yield from _faults(name, (*path, name))
+            if not _is_plain(member):
+                yield from _faults(member, (*path, name))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether there is certainly no fault in it, told without the place: of most values of a document."""
+    return value.isascii() if isinstance(value, str) else not value or isinstance(value, (int, float))
 
 
 # Depth, known before decoding, since every Python has a limit of its own
 
-_ROUND = bytes.maketrans(b"[{]}", b"(())")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one in, one out
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 
 
@@ -251,12 +278,8 @@ def _is_deep(text: str) -> bool:
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     outside = _without_escapes(text).split('"')[::2]
-    brackets = "".join(outside).encode().translate(_ROUND, _NO_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        if b"()" not in brackets:
-            break
-        brackets = brackets.replace(b"()", b"")  # takes one level away, many times faster than to count
-    return bool(brackets) and _first_too_deep(text) >= 0
+    steps = "".join(outside).encode().translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > MAX_DEPTH
 
 
 def _first_too_deep(text: str) -> int:

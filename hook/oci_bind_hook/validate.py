@@ -28,7 +28,7 @@ class Verdict:
     def lines(self) -> Iterator[str]:
         """For a person: each place on a line of its own, nothing for a valid document."""
         if self.problem is not None:
-            yield one_line(f"{self.name}: {self.problem}")
+            yield one_line(str(self.problem))
         for pointer, message in self.violations:
             yield one_line(": ".join(filter(None, (self.name, pointer, message))))
 
@@ -68,7 +68,8 @@ def _violations(documents: list[object]) -> Iterator[tuple[str, str]]:
     yield from spec.violations(first, "state") if is_state else spec.config_violations(first)
     for each in rest:
         if is_state:
-            yield from spec.config_violations(each)
+            for pointer, message in spec.config_violations(each):
+                yield pointer, f"{message} (in the config behind the state)"
         else:
             yield "", "has a second document behind it, which only a state may have"
 

@@ -167,6 +167,22 @@ def test_two_containers_on_one_rootfs(world: World, runtime: str, ends_first: st
     assert support.tree(world.rootfs) == before
 
 
+@pytest.mark.parametrize(("first", "second"), [("/a/b", "/a/c"), ("/a/b", "/a/b/c"), ("/a", "/a")])
+def test_two_that_have_ended_are_torn_down_one_after_the_other(world: World, first: str, second: str) -> None:
+    """What is not empty yet, because of the other dead one, is removed with that."""
+    support.bundle(world.path / "bundle", ["true"])
+    (world.source / "c").mkdir()
+    before = world.snapshot()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as init:
+        for container, path in (("c1", first), ("c2", second)):
+            text = state(world, container, pid=init.pid)
+            assert call(world, "prestart", *mount(world, path), stdin=text).returncode == 0
+    for container in ("c2", "c1") if second.startswith(first) else ("c1", "c2"):
+        done = call(world, "poststop", stdin=state(world, container, status="stopped"))
+        assert (done.returncode, done.stderr) == (0, "")
+    assert world.snapshot() == before
+
+
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_a_dead_container_is_cleared_away_by_the_next_of_its_id(world: World, runtime: str) -> None:
     bundle = world.bundle("cat /a/b/word", "createRuntime", *mount(world, "/a/b"))

@@ -44,7 +44,11 @@ def told(world: World) -> list[str]:
     log = world.path / "log"
     lines = log.read_text().splitlines()
     log.unlink()
-    return [line.partition('msg="')[2].partition('" time="')[0] for line in lines if 'level="info"' not in line]
+    return [line.partition('msg="')[2].partition('" time="')[0] for line in lines if _is_told(line)]
+
+
+def _is_told(line: str) -> bool:
+    return line.startswith(('level="warning"', 'level="error"'))
 
 
 def logging(world: World) -> Sequence[str]:

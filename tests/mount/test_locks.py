@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mounting import ended_well, forked
+from mounting import ended_well, fds, forked
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.statefile import StateFolder
 
@@ -82,6 +82,21 @@ def test_who_has_waited_for_a_lock_that_is_gone_takes_the_one_that_is_there(fold
     assert ended_well(second)
     assert int(os.read(told, 100)) != os.fstat(old).st_ino
     assert os.fstat(old).st_nlink == 0
+    assert os.listdir(path) == []
+
+
+def test_who_does_not_want_to_wait_is_told(folder: StateFolder, path: str) -> None:
+    child, go = hold(folder)
+    held = fds()
+    with pytest.raises(RecordError, match=r"c1\.lock cannot be locked") as refused:
+        folder.lock_id("c1", wait=False)
+    assert isinstance(refused.value.__cause__, BlockingIOError)
+    assert (folder.is_locked("c1"), folder.is_locked("c2"), fds()) == (True, False, held)
+    os.write(go, b"!")
+    assert ended_well(child)
+    assert not folder.is_locked("c1")
+    with folder.lock_id("c1", wait=False):
+        assert os.listdir(path) == ["c1.lock"]
     assert os.listdir(path) == []
 
 

@@ -157,7 +157,7 @@ def test_what_cannot_be_rolled_back_stays_in_the_record(bench: Bench) -> None:
 
     with pytest.raises(LeftoverError, match=r"^disk full; then could not undo /new/one: somebody mounted") as raised:
         bench.attach(bench.plan(*five(bench)), record, save)
-    assert raised.value.hint == "it stays in the state file"
+    assert raised.value.hint.startswith("it stays in the state file")
     assert [entry["resolved"] for entry in record["mounts"]] == ["/new/one"]
     assert [entry["path"] for entry in record["made"]] == MADE
     assert mount_points(bench.rootfs) == ["/new/one", "/new/one"]
@@ -397,7 +397,7 @@ def test_what_something_else_is_mounted_on_stays_recorded(bench: Bench, path: st
     tmpfs(bench.inside(path))
     with pytest.raises(LeftoverError, match=r"could not undo /new.*: something else is mounted") as raised:
         bench.undo(record)
-    assert raised.value.hint == "it stays in the state file"
+    assert raised.value.hint.startswith("it stays in the state file")
     assert [entry["path"] for entry in record["made"]] == (["/new", "/new/folder"] if path == "/new/folder" else BOTH)
     umount(bench.inside(path))
     assert bench.undo(record) == []

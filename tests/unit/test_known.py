@@ -15,6 +15,7 @@ SOURCES = {
     "/var/lib/docker/volumes/models/_data/sub": 'Docker volume "models"',
     "/home/a/.local/share/containers/storage/volumes/v/_data": 'podman volume "v"',
     "/srv/volumes/v/_data": None,
+    "/var/lib/docker/volumes/v/other": None,
     f"{POD}/volumes/kubernetes.io~empty-dir/scratch": 'Kubernetes emptyDir "scratch" of the pod 7a-1',
     f"{POD}/volumes/kubernetes.io~empty-dir/scratch/deep": 'Kubernetes emptyDir "scratch" of the pod 7a-1',
     f"{POD}/volumes/kubernetes.io~configmap/c": 'Kubernetes configMap "c" of the pod 7a-1',

@@ -158,7 +158,7 @@ def test_what_the_lane_takes_of_an_engines_changed_config_is_valid(schema: str, 
 
 # Schemas made up, with documents that may fit them
 
-NAMES = st.sampled_from(["a", "A", "b", "type", "é", "k", "K", "\u212a"])
+NAMES = st.sampled_from(["a", "A", "a\0", "b", "type", "é", "k", "K", "\u212a"])
 ITEMS: st.SearchStrategy[Any] = st.sampled_from([None, True, False, 0, 1, -1, 1.0, 2, "", "a", "b", "/a", "A", [], {}])
 DOCUMENTS = st.recursive(ITEMS, lambda each: st.lists(each, max_size=3) | st.dictionaries(NAMES, each, max_size=3))
 TYPES = ["object", "array", "string", "integer", "number", "boolean", "null"]
@@ -181,6 +181,7 @@ def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             "minItems": sizes,
             "maxItems": sizes,
             "uniqueItems": st.booleans(),
+            "uniqueBy": NAMES,
             "pattern": st.sampled_from(["^a$", "^/[^\\u0000]*$", "b"]),
             "required": names,
             "dependentRequired": st.dictionaries(NAMES, names, max_size=2),
@@ -219,7 +220,13 @@ ALONE: list[tuple[str, Any]] = [
     *(("const", value) for value in SOME),
     *((name, size) for name in ("minLength", "maxLength", "minItems", "maxItems") for size in (0, 1, 2)),
     *((name, number) for name in ("minimum", "maximum") for number in (0, 1, 2)),
-    *(("uniqueItems", True), ("pattern", "^a$"), ("required", ["a"]), ("dependentRequired", {"a": ["b"]})),
+    *(
+        ("uniqueItems", True),
+        ("uniqueBy", "a"),
+        ("pattern", "^a$"),
+        ("required", ["a"]),
+        ("dependentRequired", {"a": ["b"]}),
+    ),
     *(("properties", {"a": {"type": "integer"}}), ("additionalProperties", {"type": "integer"})),
     *(
         ("propertyNames", {"pattern": "a"}),
@@ -252,7 +259,21 @@ DOCUMENT_FOR_EACH: list[Any] = [
         ["a", "a"],
         ["a"],
     ),
-    *([1.0], [True], [None, 1], {}, {"a": 1}, {"a": "x"}, {"A": 1}, {"b": 1}, {"b": "x"}, {"a": 1, "b": 1}, {"a": 1.0}),
+    *([{"a": "x"}, {"a": "x"}], [{"a": "x"}, {"a": "y"}, {}], [{"a": 1}, {"a": 1.0}], [{"a": []}, 1]),
+    *(
+        [1.0],
+        [True],
+        [None, 1],
+        {},
+        {"a": 1},
+        {"a": "x"},
+        {"A": 1},
+        {"a\0b": 1},
+        {"b": 1},
+        {"b": "x"},
+        {"a": 1, "b": 1},
+        {"a": 1.0},
+    ),
 ]
 
 

@@ -35,7 +35,7 @@ MAY = {
     "reasons": May(".errors .linux errno os"),
     "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
-    "strictjson": May(".errors .log _json", lazy="json", types="collections.abc typing"),
+    "strictjson": May(".errors .log _json gc itertools", lazy="json", types="collections.abc typing"),
     "lane": May(".strictjson os", lazy="re", types="collections.abc typing"),
     "judge": May(
         ".lane .strictjson json jsonschema referencing referencing.jsonschema", types="collections.abc typing"
@@ -71,6 +71,14 @@ MAY = {
         " .strictjson .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
+    "records": May(
+        ".attached .errors .linux .log .mounts .proc .run .statefile json os",
+        types=".rootfs .statefile collections.abc",
+    ),
+    "gc": May(
+        ".errors .linux .log .records .run json",
+        types=".log .records .run .statefile collections.abc",
+    ),
     "known": May(types="collections.abc"),
     "registered": May(types="collections.abc typing"),
     "explain": May(".known .source os stat", types=".planner .request .source .statefile collections.abc"),
@@ -88,7 +96,7 @@ MAY = {
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .reasons .request .run .stage os sys",
-        lazy=".dryrun .install .report .validate",
+        lazy=".dryrun .gc .install .records .report .validate",
         types="typing",
     ),
 }

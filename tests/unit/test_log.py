@@ -64,7 +64,7 @@ def test_text_records(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     log.warning('the "x" is\nodd \\')
     log.failure("it is wrong")
     told, first, second = (tmp_path / "log").read_text().splitlines()
-    fields = r'id="c1" stage="prestart"'
+    fields = r'id="c1" stage="prestart" ms="\d+\.\d"'
     assert re.fullmatch(rf'level="info" msg="is done" time="{TIME}" {fields}', told)
     assert re.fullmatch(rf'level="warning" msg="the \\"x\\" is\\x0aodd \\\\" time="{TIME}" {fields}', first)
     assert re.fullmatch(rf'level="error" msg="it is wrong" time="{TIME}" {fields}', second)
@@ -82,6 +82,7 @@ def test_json_records(tmp_path: Path, message: str) -> None:
     (line,) = (tmp_path / "log").read_bytes().splitlines()
     record = json.loads(line)
     assert re.fullmatch(TIME, record.pop("time"))
+    assert 0 < record.pop("ms") < 1e6
     assert record == {"level": "warning", "msg": message, "id": "c1", "stage": "prestart"}
 
 
@@ -118,9 +119,9 @@ def test_unwritable_log_is_a_warning(tmp_path: Path, capfd: pytest.CaptureFixtur
     log.debug_wanted = True
     log.open(str(path), as_json=False)
     log.warning("goes on")
-    warning = "oci-bind-hook: warning:"
+    warning = r"oci-bind-hook: \d+\.\d ms: warning:"
     expected = f"{warning} the log {path} cannot be written: {reason}\n{warning} goes on\n"
-    assert capfd.readouterr() == ("", expected)
+    assert re.fullmatch(expected, capfd.readouterr().err)
 
 
 def test_full_disk_is_borne(capfd: pytest.CaptureFixture[str]) -> None:
@@ -131,12 +132,22 @@ def test_full_disk_is_borne(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == "oci-bind-hook: one\noci-bind-hook: two\n"
 
 
+def test_full_disk_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+    log = Log()
+    log.debug_wanted = True
+    log.open("/dev/full", as_json=False)
+    log.step("one")
+    log.step("two")
+    told = [line.split(" ms: ")[1] for line in capfd.readouterr().err.splitlines()]
+    assert told == ["warning: the log /dev/full cannot be written: No space left on device", "one", "two"]
+
+
 def test_debug_tells_each_step_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = opened(tmp_path / "log")
     log.debug_wanted = True
-    log.info("a\nstep")
-    assert capfd.readouterr() == ("", "oci-bind-hook: a\\x0astep\n")
-    assert (tmp_path / "log").read_text().startswith('level="info" msg="a\\x0astep" ')
+    log.step("a\nstep")
+    assert re.fullmatch(r"oci-bind-hook: c1 prestart \d+\.\d ms: a\\x0astep\n", capfd.readouterr().err)
+    assert (tmp_path / "log").read_text().startswith('level="debug" msg="a\\x0astep" ')
 
 
 @pytest.mark.parametrize(

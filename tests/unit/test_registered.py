@@ -24,9 +24,9 @@ def document(*env: str, **hooks: list[dict[str, Any]]) -> dict[str, Any]:
 
 def test_ours_are_known_by_program_or_name() -> None:
     hooks = [
-        entry(path="/x/other", name="other"),
+        entry(path="/x/my-oci-bind-hook", name="other"),
         entry("--debug"),
-        entry(path="/opt/launcher"),
+        entry(path="/opt/launcher", name="/x/oci-bind-hook-2"),
         entry(name="a-name-of-somebody"),
         {"path": PATH},
     ]

@@ -26,6 +26,7 @@ ABOUT = {
     "items": "array",
     "minItems": "array",
     "uniqueItems": "array",
+    "uniqueBy": "array",
     "pattern": "string",
     "minLength": "string",
     "maxLength": "string",
@@ -151,6 +152,9 @@ class TestUsed:
     @pytest.mark.parametrize("member", [name for name in lane.schema("config-used")["properties"] if name != "linux"])
     def test_a_member_is_the_same(self, member: str) -> None:
         whole, used = (lane.schema(name)["properties"][member] for name in ("config", "config-used"))
+        if member == "ociVersion":  # used as nothing but text
+            assert whole["type"] == resolved("config-used", used["$ref"])["type"]
+            return
         assert address("config", whole["$ref"]) == address("config-used", used["$ref"])
 
     def test_linux_is_the_same(self) -> None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import time
 from typing import Any
 
 import pytest
@@ -68,7 +70,7 @@ STATES: dict[str, dict[str, Any]] = {
 }
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "least": {"ociVersion": "1.0", "root": {"path": "rootfs"}},
+    "least": {"ociVersion": "1.0.2", "root": {"path": "rootfs"}},
     "runc-spec": {
         "ociVersion": "1.0.2-dev",
         "process": {"args": ["sh"], "cwd": "/", "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]},
@@ -286,6 +288,34 @@ class TestStrictJson:
         text = json.dumps([[{"a": "[{"}, {"b": '\\"['}]] * 500)
         assert strictjson.documents(text.encode(), "x") == [json.loads(text)]
 
+    def test_many_deep_ones_take_no_longer_than_to_decode_them(self) -> None:
+        text = "[" + ("[" * 198 + "]" * 198 + ",") * 5000 + "0]"
+        gc.disable()
+        try:
+            start = time.process_time()
+            json.loads(text)
+            alone = time.process_time() - start
+        finally:
+            gc.enable()
+        start = time.process_time()
+        strictjson.documents(text.encode(), "x")
+        assert time.process_time() - start < 5 * alone
+
+    @pytest.mark.parametrize("text", ["[" * 300, '"' + "[" * 300, '["' + "[" * 300 + '"', "]" * 300 + "[" * 201])
+    def test_brackets_that_are_left_open(self, text: str) -> None:
+        assert len(refusal(text.encode())) == 1
+
+    def test_of_very_many_faults_some_are_told(self) -> None:
+        found = refusal(b"[" + b"NaN," * 1000 + b"0]")
+        assert [pointer for pointer, _ in found] == [f"/{index}" for index in range(1000)]
+        found = refusal(b"[" + b"NaN," * 5000 + b"0]")
+        assert [pointer for pointer, _ in found] == [*(f"/{index}" for index in range(1000)), ""]
+        assert found[-1][1] == "is wrong in more places than the 1000 found first"
+
+    def test_a_long_name_is_cut_before_it_is_escaped(self) -> None:
+        [(pointer, _)] = refusal(b'{"' + b"a" * 199 + b'~b": NaN}')
+        assert pointer == "/" + "a" * 199 + "~0..."
+
     def test_depth_holds_with_little_stack_left(self) -> None:
         def deeper(levels: int) -> list[object]:
             return deeper(levels - 1) if levels else strictjson.documents(b"[" * 200 + b"]" * 200, "x")
@@ -338,10 +368,15 @@ class TestPlaces:
             ("config", {"LINUX": {}}, "/LINUX"),
             ("config", {"hooks": {"Prestart": []}}, "/hooks/Prestart"),
             ("state", {"Bundle": "/b"}, "/Bundle"),
+            # C readers end a name at NUL: for crun this is the root.
+            ("config", {"root\0": {"path": "other"}}, r"/root\x00"),
+            ("config", {"root": {"path\0x": "other", "path": "rootfs"}}, r"/root/path\x00x"),
+            ("config", {"ROOT\0": 1}, r"/ROOT\x00"),
+            ("config-used", {"linux": {"namespaces\0": []}}, r"/linux/namespaces\x00"),
         ],
     )
     def test_a_name_in_other_letter_case_is_refused(self, schema: str, document: dict[str, Any], pointer: str) -> None:
-        base = CONFIGS["least"] if schema == "config" else STATES["runc-poststop"]
+        base = CONFIGS["least"] if schema.startswith("config") else STATES["runc-poststop"]
         [(found, message)] = [each for each in spec.violations(base | document, schema) if each[1] != "is missing"]
         assert found == pointer
         assert message.startswith("must be spelled ")
@@ -366,6 +401,11 @@ class TestPlaces:
         [(_, message)] = spec.violations(CONFIGS["least"] | {"root": {"path": "\0" + "a" * 100_000}}, "config")
         assert message.endswith('aaa..."')
         assert len(message) < 300
+
+    def test_of_very_many_some_are_told(self) -> None:
+        found = spec.violations(CONFIGS["least"] | {"mounts": [1] * 5000}, "config-used")
+        assert len(found) == 1001
+        assert found[-1] == ("", "is wrong in more places than the 1000 found first")
 
     def test_documents_are_not_dumped(self) -> None:
         [(_, message)] = spec.violations(CONFIGS["least"] | {"mounts": {"a": ["b"]}}, "config")

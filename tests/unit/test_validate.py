@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,19 @@ def test_nothing_is_said_of_a_valid_one(bundle: Path, capfd: Captured) -> None:
     assert judge(capfd, "-", stdin=json.dumps(STATE) + json.dumps(CONFIG)) == (0, [])
 
 
+def test_it_is_as_the_readme_shows(bundle: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.path.join(os.path.dirname(__file__), "../../README.md"), encoding="utf-8") as file:
+        command, shown = re.findall(r"^    (.*bundles/.*)\n", file.read(), re.MULTILINE)
+    assert command == "$ oci-bind-hook validate bundles/*"
+    (bundle / "bundles/web").mkdir(parents=True)
+    (bundle / "bundles/db").mkdir()
+    process = {"cwd": "/", "capabilities": {"bounding": ["CHOWN"]}}
+    (bundle / "bundles/web/config.json").write_text(json.dumps({**CONFIG, "process": process}))
+    (bundle / "bundles/db/config.json").write_text(json.dumps(CONFIG))
+    monkeypatch.chdir(bundle)
+    assert judge(capfd, "bundles/db", "bundles/web") == (65, [shown])
+
+
 def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None:
     file = bundle / "config.json"
     file.write_text(json.dumps({**UNUSED, "root": {}}))
@@ -73,7 +87,7 @@ def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None
         ("{} x", ": Expecting value: line 1 column 4 (char 3)"),
         (json.dumps(CONFIG) * 2, ": has a second document behind it, which only a state may have"),
         (json.dumps({**STATE, "pid": "1"}), ': /pid: must be of type integer, not "1"'),
-        (json.dumps(STATE) + "{}", ": /ociVersion: is missing"),
+        (json.dumps(STATE) + "{}", ": /ociVersion: is missing (in the config behind the state)"),
         ('{"ociVersion": "1", "ociVersion": "1"}', ": /ociVersion: is there twice; runtimes disagree about which one"),
     ],
     ids=["empty", "trailing", "two configs", "state", "config behind a state", "twice"],
@@ -90,8 +104,32 @@ def test_many_at_once(bundle: Path, tmp_path: Path, capfd: Captured) -> None:
     code, lines = judge(capfd, bundle, bad, bundle / "absent", bundle)
     assert code == 65
     assert lines[0] == f"{tmp_path}/bad\\x0a.json: /ociVersion: is missing"
-    assert lines[-1] == f"{bundle}/absent: {bundle}/absent cannot be opened: No such file or directory"
+    assert lines[-1] == f"{bundle}/absent cannot be opened: No such file or directory"
     assert judge(capfd, bundle, bundle / "absent")[0] == 66
+
+
+def test_one_that_cannot_be_read_does_not_keep_the_others_from_being_judged(
+    bundle: Path, tmp_path: Path, capfd: Captured
+) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    code, lines = judge(capfd, bundle, "/proc/self/mem", bad)  # a regular file, and its first byte an I/O error
+    assert code == 65
+    assert lines[0] == "/proc/self/mem cannot be read: Input/output error"
+    assert lines[1] == f"{bad}: /ociVersion: is missing"
+    assert judge(capfd, "/proc/self/mem", bundle) == (66, lines[:1])
+
+
+def test_a_stdin_that_cannot_be_read(bundle: Path, capfd: Captured) -> None:
+    saved = os.dup(0)
+    folder = os.open(bundle, os.O_RDONLY)
+    try:
+        os.dup2(folder, 0)
+        assert judge(capfd, "-") == (66, ["stdin cannot be read: Is a directory"])
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(folder)
 
 
 def test_as_json(bundle: Path, capfd: Captured) -> None:
@@ -116,6 +154,7 @@ def test_as_json(bundle: Path, capfd: Captured) -> None:
         ([], "nothing to validate (name bundles or files, or - for stdin)"),
         (["--frmat=json"], "--frmat: validate does not know it (a file of that name comes after --)"),
         (["--format"], "--format: a value is missing"),
+        (["-", "x", "-"], "-: stdin can be read once only"),
         (["--format=yaml", "x"], '--format: "yaml" is neither text nor json'),
     ],
 )

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many at once: nobody loses anything, waits for a stranger, or leaves anything behind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import resource
+import statistics
+import struct
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import mounting
+import support
+from world import call, mount, mounted, state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from world import World
+
+SHARED = ["/shared", "/shared/deep/a", "/shared/deep/b", "/other/a", "/data/x", "/climb/y"]
+
+
+class Container:
+    """A process in a mount namespace of its own, as the runtime has made it when it calls createRuntime."""
+
+    def __init__(self, world: World, name: str, rootfs: str | None = None) -> None:
+        self.world = world
+        self.name = name
+        self.rootfs = rootfs or world.rootfs
+        self.bundle = world.path / f"bundle-{name}"
+        support.bundle(self.bundle, ["true"], rootfs=self.rootfs)
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo; exec cat"]
+        self.init = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def launch(self, *arguments: str, status: str = "creating") -> subprocess.Popen[str]:
+        """A call of the hook, not waited for."""
+        assert self.init.stdout is not None
+        if status == "creating":
+            assert self.init.stdout.read(1) == b"\n"
+        members = {"pid": self.init.pid} if status == "creating" else {}
+        text = state(self.world, self.name, status=status, bundle=str(self.bundle), **members)
+        stage = "createRuntime" if status == "creating" else "poststop"
+        return launch(self.world, stage, *arguments, stdin=text)
+
+    def set_up(self, *destinations: str) -> None:
+        finish(self.launch(*mount(self.world, *destinations)))
+
+    def end(self) -> None:
+        self.init.communicate()
+
+    def tear_down(self) -> None:
+        finish(self.launch(status="stopped"))
+
+    def mounted(self) -> list[str]:
+        points = [line.split(" ")[4] for line in support.mounts(self.init.pid)]
+        return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
+
+
+def launch(world: World, *arguments: str, stdin: str) -> subprocess.Popen[str]:
+    command = [world.launcher, *arguments, "--root", str(world.state)]
+    process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
+    assert process.stdin is not None
+    process.stdin.write(stdin)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def finish(*processes: subprocess.Popen[str], code: int = 0) -> list[str]:
+    """Waits for calls that must end with this code; what they said."""
+    said = [process.communicate(timeout=support.TIMEOUT)[1] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), said
+    return said
+
+
+def await_waiter(pid: int) -> None:
+    """Waits until process ``pid`` waits for a lock, as /proc/locks tells."""
+    end = time.monotonic() + support.TIMEOUT
+    while time.monotonic() < end:
+        with open("/proc/locks", encoding="ascii") as locks:
+            if any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in locks):
+                return
+        os.sched_yield()
+    raise TimeoutError
+
+
+def resolved(paths: Sequence[str]) -> list[str]:
+    return sorted(path.replace("/climb", "/real") for path in paths)
+
+
+def test_200_are_set_up_and_torn_down_at_once(world: World) -> None:
+    """Half of them have a rootfs of their own, the others share one."""
+    folders = [world.path / f"rootfs-{number}" for number in range(100)]
+    for folder in folders:
+        folder.mkdir()
+    containers = [Container(world, f"own-{n}", str(folder)) for n, folder in enumerate(folders)]
+    containers += [Container(world, f"shared-{number}") for number in range(100)]
+    before = (support.tree(world.rootfs), support.mounts())
+    finish(*[each.launch(*mount(world, "/new/a", f"/new/{each.name}/b")) for each in containers])
+    for each in containers:
+        assert each.mounted() == ["/new/a", f"/new/{each.name}/b"]
+    assert len(os.listdir(world.state)) == 200
+    for each in containers:
+        each.end()
+    finish(*[each.launch(status="stopped") for each in containers])
+    assert os.listdir(world.state) == []
+    assert [os.listdir(folder) for folder in folders] == [[]] * 100
+    assert (support.tree(world.rootfs), support.mounts()) == before
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
+def test_50_on_one_rootfs_come_and_go_in_any_order(world: World, seed: int) -> None:
+    """Whoever lives has all its binds, whoever else comes or goes; the last one leaves the rootfs as it was."""
+    chance = random.Random(seed)
+    before = (support.tree(world.rootfs), support.mounts())
+    waiting = [Container(world, f"c{number}") for number in range(50)]
+    live: dict[str, tuple[Container, list[str]]] = {}
+    ended: list[Container] = []
+    while waiting or live or ended:
+        # Most are torn down long after their end, when others have ended too.
+        likely = {"come": 3 * bool(waiting), "end": 3 * bool(live), "go": bool(ended)}
+        (what,) = chance.choices(list(likely), list(likely.values()))
+        if what == "come":
+            container = waiting.pop()
+            paths = chance.sample(SHARED, chance.randint(1, 4))
+            if "/shared" in paths:
+                # What is below it would be in the source.
+                paths = [path for path in paths if not path.startswith("/shared/")]
+            container.set_up(*paths)
+            live[container.name] = (container, resolved(paths))
+        elif what == "end":
+            container, _ = live.pop(chance.choice(sorted(live)))
+            container.end()
+            ended.append(container)
+        else:
+            ended.pop(chance.randrange(len(ended))).tear_down()
+        assert [each.mounted() for each, _ in live.values()] == [paths for _, paths in live.values()]
+    assert (support.tree(world.rootfs), support.mounts()) == before
+    assert os.listdir(world.state) == []
+
+
+# -- one id ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_container_twice_at_once_is_set_up_once(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    finish(*[launch(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)) for _ in range(8)])
+    assert mounted(world) == ["/a/b", "/c"]
+    assert os.listdir(world.state) == ["c1.json"]
+    finish(*[launch(world, "poststop", stdin=state(world, status="stopped")) for _ in range(8)])
+    assert world.snapshot() == before
+
+
+def test_of_two_containers_with_one_id_one_wins_and_the_others_say_so(world: World) -> None:
+    bundles = [support.bundle(world.path / f"b{number}", ["true"], rootfs=world.rootfs) for number in range(8)]
+    before = world.snapshot()
+    texts = {bundle: state(world, bundle=bundle) for bundle in bundles}
+    at = os.stat(world.rootfs)
+    with open(world.state / f"{at.st_dev}:{at.st_ino}.rootfs", "w", encoding="ascii") as lock:
+        # Whatever each of them looks at before it has the rootfs for itself, it has looked at.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        calls = {bundle: launch(world, "prestart", *mount(world, "/a/b"), stdin=text) for bundle, text in texts.items()}
+        for process in calls.values():
+            await_waiter(process.pid)
+        os.unlink(lock.name)
+    said = {bundle: process.communicate(timeout=support.TIMEOUT)[1] for bundle, process in calls.items()}
+    assert sorted(process.returncode for process in calls.values()) == [0] + [74] * 7
+    (winner,) = [bundle for bundle, process in calls.items() if process.returncode == 0]
+    expected = (
+        f'oci-bind-hook: c1 prestart: the id "c1" belongs to another container that lives, of the bundle {winner}'
+    )
+    for bundle, line in said.items():
+        assert line == "" if bundle == winner else line.startswith(expected)
+    assert mounted(world) == ["/a/b"]
+    # Poststop of those that were refused is no business of the winner's.
+    stopped = {bundle: state(world, bundle=bundle, status="stopped") for bundle in bundles}
+    finish(*[launch(world, "poststop", stdin=stopped[bundle]) for bundle in bundles if bundle != winner])
+    assert mounted(world) == ["/a/b"]
+    finish(launch(world, "poststop", stdin=stopped[winner]))
+    assert world.snapshot() == before
+
+
+def test_a_set_up_that_races_tear_downs_of_its_id_is_whole_or_gone(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    outcomes = set()
+    for _ in range(12):
+        up = [launch(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)) for _ in range(2)]
+        down = [launch(world, "poststop", stdin=state(world, status="stopped")) for _ in range(2)]
+        finish(*up, *down)
+        there = mounted(world)
+        assert there in ([], ["/a/b", "/c"])
+        assert os.listdir(world.state) == (["c1.json"] if there else [])
+        outcomes.add(len(there))
+    finish(launch(world, "poststop", stdin=state(world, status="stopped")))
+    assert world.snapshot() == before
+    assert outcomes
+
+
+# -- who waits for whom ------------------------------------------------------------------------------------------------
+
+
+def test_containers_on_different_rootfs_never_wait_for_each_other(world: World) -> None:
+    support.busybox_rootfs(world.path / "second")
+    one, two = Container(world, "one"), Container(world, "two", str(world.path / "second"))
+    three = Container(world, "three")
+    three.set_up("/z")
+    at = os.stat(world.rootfs)
+    with open(world.state / f"{at.st_dev}:{at.st_ino}.rootfs", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        three.end()
+        up, down = one.launch(*mount(world, "/a")), three.launch(status="stopped")
+        await_waiter(up.pid)
+        await_waiter(down.pid)
+        two.set_up("/a")
+        assert two.mounted() == ["/a"]
+        two.end()
+        two.tear_down()
+        assert (one.mounted(), up.poll(), down.poll()) == ([], None, None)
+        os.unlink(lock.name)
+    finish(up, down)
+    assert one.mounted() == ["/a"]
+    one.end()
+    one.tear_down()
+    assert os.listdir(world.state) == []
+
+
+class DeadFuse:
+    """A FUSE file system whose server has said hello and answers nothing more, fuse(4)."""
+
+    INIT = 26
+    HEADER = struct.Struct("=IIQQIIII")  # struct fuse_in_header: length, opcode, unique, nodeid, uid, gid, pid, padding
+
+    def __init__(self, path: str) -> None:
+        os.mkdir(path)
+        self.fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        mounting.mount("dead", path, "fuse", data=f"fd={self.fd},rootmode=40000,user_id=0,group_id=0")
+        opcode, unique, _ = self.request()
+        assert opcode == self.INIT
+        answer = struct.pack("=IIIIHHIIHHI7I", 7, 31, 0, 0, 1, 1, 4096, 1, 1, 0, 0, *[0] * 7)
+        os.write(self.fd, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
+
+    def request(self) -> tuple[int, int, int]:
+        """The next request: what, its number, and the process that waits for its answer."""
+        fields = self.HEADER.unpack_from(os.read(self.fd, 1 << 16))
+        return fields[1], fields[2], fields[6]
+
+    def abort(self) -> None:
+        """Whoever waits is told that nobody is there."""
+        os.close(self.fd)
+
+
+def test_who_is_stuck_on_a_dead_source_holds_up_nobody_else(world: World) -> None:
+    fuse = DeadFuse(str(world.path / "dead"))
+    before = world.snapshot()["rootfs"]
+    stuck, same = Container(world, "stuck"), Container(world, "same")
+    other = Container(world, "other", support.busybox_rootfs(world.path / "second"))
+    waits = stuck.launch(*mount(world, "/a"), "--mount", f"src={world.path}/dead,dst=/b")
+    assert fuse.request()[2] == waits.pid
+    for each in (same, other):
+        each.set_up("/a")
+        assert each.mounted() == ["/a"]
+        each.end()
+        each.tear_down()
+    listed = call(world, "list", "--format=json", stdin="")
+    records = json.loads(listed.stdout)["records"]
+    assert (listed.returncode, records, call(world, "gc", stdin="").returncode) == (0, [], 0)
+    assert (waits.poll(), os.listdir(world.state)) == (None, ["stuck.lock"])
+    fuse.abort()
+    (said,) = finish(waits, code=66)
+    assert said.startswith(
+        f"oci-bind-hook: stuck createRuntime: --mount 2: the source {world.path}/dead cannot be opened"
+    )
+    assert (stuck.mounted(), world.snapshot()["rootfs"], os.listdir(world.state)) == ([], before, [])
+    stuck.end()
+
+
+# -- for a long time ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cycles", [24, pytest.param(3000, marks=pytest.mark.long)])
+def test_nothing_grows(world: World, cycles: int) -> None:
+    """Neither mounts, files, open files nor the time that a cycle takes, be it here or in a container's namespace."""
+    support.bundle(world.path / "bundle", ["true"])
+    before, held = world.snapshot(), mounting.fds()
+    seconds = []
+    for cycle in range(cycles):
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if cycle % 2:
+            finish(launch(world, "prestart", *mount(world, "/a/b", "/climb/c"), stdin=state(world)))
+            assert mounted(world) == ["/a/b", "/real/c"]
+            finish(launch(world, "poststop", stdin=state(world, status="stopped")))
+        else:
+            container = Container(world, "c2")
+            container.set_up("/a/b", "/climb/c")
+            assert container.mounted() == ["/a/b", "/real/c"]
+            container.end()
+            container.tear_down()
+            del container
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
+        if cycle % 100 == 1 or cycle == cycles - 1:
+            assert world.snapshot() == before
+            assert mounting.fds() == held
+    third = cycles // 3
+    # Processor time, not the clock's: others use this machine, too.
+    first, last = statistics.median(seconds[:third]), statistics.median(seconds[-third:])
+    print(f"{cycles} cycles, {1000 * first:.0f} ms of processor time each at first, {1000 * last:.0f} ms at last")
+    assert last < 1.5 * first

@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""list, show and gc: told is what the mount table and the rootfs say; what died is finished, and what lives stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import support
+from oci_bind_hook import spec
+from world import call, fail, mount, mounted, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from world import World
+
+Documents = dict[str, dict[str, Any]]
+OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
+
+
+def ask(world: World, *words: str, code: int = 0) -> Documents:
+    """What list, show or gc says in JSON, by container."""
+    done = call(world, *words, "--format", "json", stdin="")
+    assert (done.returncode, done.stderr) == (code, "")
+    document = json.loads(done.stdout)
+    assert spec.violations(document, "gc" if words[0] == "gc" else "records") == []
+    assert document["folder"] == str(world.state)
+    return {record["id"]: record for record in document["records"]}
+
+
+def tell(world: World, *words: str, code: int = 0) -> str:
+    """The same for a person."""
+    done = call(world, *words, stdin="")
+    assert (done.returncode, done.stderr) == (code, "")
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    return done.stdout
+
+
+def states(entry: dict[str, Any]) -> tuple[list[str], list[str]]:
+    return [each["state"] for each in entry["mounts"]], [each["state"] for each in entry["made"]]
+
+
+class Init:
+    """A process that plays the container's first one, in this mount namespace."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.pid = self.process.pid
+
+    def end(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture
+def init() -> Iterator[Init]:
+    init = Init()
+    yield init
+    if init.process.poll() is None:
+        init.end()
+
+
+def set_up(world: World, init: Init | None, *destinations: str, container: str = "c1") -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    members: dict[str, Any] = {} if init is None else {"pid": init.pid}
+    done = call(world, "prestart", *mount(world, *destinations), stdin=state(world, container, **members))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def edit(world: World, container: str = "c1", **members: Any) -> None:
+    path = world.state / f"{container}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **members}))
+
+
+# -- list and show -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_recorded(world: World) -> None:
+    text = f"nothing is recorded in {world.state}\n"
+    assert tell(world, "list") == tell(world, "gc") == text
+    world.state.rmdir()
+    assert tell(world, "list") == tell(world, "gc") == text
+    assert ask(world, "list") == ask(world, "gc") == {}
+    assert not world.state.exists()
+    done = call(world, "show", "c1", stdin="")
+    assert (done.returncode, done.stdout) == (66, "")
+    assert done.stderr == f'oci-bind-hook: nothing is recorded for a container "c1" in {world.state}\n'
+
+
+def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) -> None:
+    set_up(world, init, "/a/b", "/a/c", "/d", "/e")
+    entry = ask(world, "show", "c1")["c1"]
+    assert (entry["status"], entry["phase"], entry["advice"]) == ("alive", "done", "")
+    assert entry["reason"] == f"its first process {init.pid} runs"
+    assert states(entry) == (["mounted"] * 4, ["there", "covered", "covered", "covered", "covered"])
+    # Another mount at the same place is not ours, and a folder of the same name is not what was made.
+    for path in ("/a/b", "/a/c", "/e"):
+        subprocess.run(["umount", world.rootfs + path], check=True)
+    subprocess.run(["mount", "--bind", str(world.source), f"{world.rootfs}/a/b"], check=True)
+    os.rename(f"{world.rootfs}/a/c", f"{world.rootfs}/a/old")
+    os.mkdir(f"{world.rootfs}/a/c")
+    os.rmdir(f"{world.rootfs}/e")
+    before = world.snapshot()
+    entry = ask(world, "show", "c1")["c1"]
+    assert [mount["resolved"] for mount in entry["mounts"]] == ["/a/b", "/a/c", "/d", "/e"]
+    assert states(entry)[0] == ["gone", "gone", "mounted", "gone"]
+    made = {each["path"]: each["state"] for each in entry["made"]}
+    assert made == {"/a": "there", "/a/b": "covered", "/a/c": "changed", "/d": "covered", "/e": "gone"}
+    assert "3 of its 4 binds are gone all the same" in entry["reason"]
+    assert "start it again" in entry["advice"]
+    text = tell(world, "show", "c1")
+    assert "changed: directory /a/c, made in the rootfs (it was made by somebody else)\n" in text
+    assert f"mounted: {world.source} on /d\n" in text
+    assert tell(world, "list").splitlines()[1].split() == [*"c1 alive done 1 of 4 3 of 5".split(), world.rootfs]
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize("stage", ["createRuntime", "createContainer"])
+def test_a_containers_own_namespace_is_looked_into(world: World, runtime: str, stage: str) -> None:
+    script = "umount /tmp/b; echo > /tmp/ready; exec sleep 1000"
+    bundle = world.bundle(script, stage, *mount(world, "/a", "/tmp/b"))
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        entry = ask(world, "show", "c1")["c1"]
+        assert (entry["status"], entry["namespace"]["kind"]) == ("alive", "container")
+        assert states(entry) == (["mounted", "mounted"], ["there", "there"])
+        assert tell(world, "list").splitlines()[2:] == []
+        assert namespace.start("c1").returncode == 0
+        while not os.path.exists(f"{world.rootfs}/tmp/ready"):
+            os.sched_yield()
+        assert states(ask(world, "show", "c1")["c1"])[0] == ["mounted", "gone"]
+        assert ask(world, "gc")["c1"]["action"] == "kept"
+        assert namespace.execute("c1", "cat", "/a/word").stdout == "hello from the host\n"
+        namespace.kill("c1")
+        assert namespace.delete("c1", "--force").returncode == 0
+    assert os.listdir(world.state) == []
+
+
+def test_a_bind_of_another_namespace_is_known_by_its_unique_id(world: World) -> None:
+    """A mount with all else alike, id included, is another one."""
+    bundle = world.bundle("exec sleep 1000", "createRuntime", *mount(world, "/a"))
+    with support.RuntimeNamespace("runc") as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        record = json.loads((world.state / "c1.json").read_text())
+        assert states(ask(world, "show", "c1")["c1"])[0] == ["mounted"]
+        record["mounts"][0]["attached"][0]["unique"] += 1 << 20
+        edit(world, mounts=record["mounts"])
+        assert states(ask(world, "show", "c1")["c1"])[0] == ["gone"]
+        assert namespace.delete("c1", "--force").returncode == 0
+
+
+def test_a_process_that_still_sees_the_binds_keeps_them(world: World) -> None:
+    """Without a pid namespace others can outlive the first process: a mount point must not be taken from under them."""
+    bundle = world.bundle("exec sleep 1000", "createRuntime", *mount(world, "/a"), namespaces=["mount"])
+    with support.RuntimeNamespace("runc") as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        pid = namespace.state("c1")["pid"]
+        held = subprocess.Popen(["nsenter", f"--mount=/proc/{pid}/ns/mnt", "cat"], stdin=subprocess.PIPE)
+        while os.stat(f"/proc/{held.pid}/ns/mnt").st_ino != os.stat(f"/proc/{pid}/ns/mnt").st_ino:
+            os.sched_yield()
+        subprocess.run(["kill", "-KILL", str(pid)], check=True)
+        while namespace.state("c1")["status"] != "stopped":
+            os.sched_yield()
+        entry = ask(world, "gc")["c1"]
+        assert entry["action"] == "kept"
+        assert f"but process {held.pid} still sees its binds" in entry["reason"]
+        held.communicate()
+        assert ask(world, "gc")["c1"]["action"] == "finished"
+        assert not os.path.exists(f"{world.rootfs}/a")
+        assert namespace.delete("c1", "--force").returncode == 0
+
+
+def test_without_a_first_process_it_says_how_to_end_it(world: World) -> None:
+    before = world.snapshot()
+    set_up(world, None, "/a")
+    entry = ask(world, "show", "c1")["c1"]
+    assert (entry["status"], states(entry)) == ("unknown", (["mounted"], ["covered"]))
+    assert ask(world, "gc")["c1"]["action"] == "kept"
+    assert mounted(world) == ["/a"]
+    command = entry["advice"].removeprefix("if it has ended: ").replace("oci-bind-hook", world.launcher, 1)
+    assert f"poststop --root {world.state}" in command
+    subprocess.run(["sh", "-c", command], check=True)
+    assert world.snapshot() == before
+
+
+def test_what_could_move_a_cursor_is_escaped(world: World, init: Init) -> None:
+    set_up(world, init, "/a\x1b[2J\nb", "/ä")
+    assert "/a\\x1b[2J\\x0ab" in tell(world, "show", "c1")
+    (world.state / "x\x1b[2J.json").write_text("{")
+    (world.state / os.fsdecode(b"\xff.new")).touch()
+    assert tell(world, "list", code=74).splitlines()[1].startswith("c1 ")
+    assert set(ask(world, "list", code=74)) == {"c1", "x\x1b[2J", "\\udcff"}
+
+
+def test_columns_are_aligned(world: World, init: Init) -> None:
+    set_up(world, init, "/a", container="a-long-name.of-it")
+    set_up(world, init, "/a", "/b", container="c")
+    lines = tell(world, "list").splitlines()
+    assert len({line.index(word) for line, word in zip(lines, ["ROOTFS", *[world.rootfs] * 2], strict=True)}) == 1
+
+
+# -- gc ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["init", "boot"])
+def test_what_died_is_finished(world: World, init: Init, how: str) -> None:
+    before = world.snapshot()
+    set_up(world, init, "/a/b", "/climb/c")
+    refused = ask(world, "gc", "c1", code=69)["c1"]
+    assert refused["action"] == "failed"
+    assert refused["problem"]["message"].startswith("nothing is touched: its first process")
+    if how == "init":
+        init.end()
+    else:
+        subprocess.run(["umount", f"{world.rootfs}/a/b", f"{world.rootfs}/real/c"], check=True)
+        edit(world, boot=OTHER_BOOT)
+    entry = ask(world, "list")["c1"]
+    assert (entry["status"], entry["advice"]) == ("dead", f"oci-bind-hook gc --root {world.state}")
+    there = world.snapshot()
+    planned = ask(world, "gc", "--dry-run")["c1"]
+    assert world.snapshot() == there
+    assert planned["action"] == "finish"
+    assert planned["unmount"] == (["/real/c", "/a/b"] if how == "init" else [])
+    assert planned["remove"] == ["/real/c", "/a/b", "/a"]
+    assert tell(world, "gc", "--dry-run").splitlines()[-1] == "  remove /a"
+    done = ask(world, "gc")["c1"]
+    assert done == {**planned, "action": "finished"}
+    assert world.snapshot() == before
+    assert ask(world, "gc") == {}
+
+
+def test_mount_points_may_be_kept(world: World, init: Init) -> None:
+    set_up(world, init, "/a/b")
+    init.end()
+    assert ask(world, "gc", "--dry-run", "--keep-mountpoints")["c1"]["remove"] == []
+    assert ask(world, "gc", "--keep-mountpoints")["c1"]["action"] == "finished"
+    assert mounted(world) == []
+    assert os.path.isdir(f"{world.rootfs}/a/b")
+    assert os.listdir(world.state) == []
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_container_without_poststop_is_finished(world: World, runtime: str) -> None:
+    before = world.snapshot()
+    bundle = world.bundle("exec sleep 1000", "createRuntime", *mount(world, "/a/b", "/climb/c"))
+    path = world.path / "bundle/config.json"
+    config = json.loads(path.read_text())
+    del config["hooks"]["poststop"]
+    path.write_text(json.dumps(config))
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        assert ask(world, "gc")["c1"]["action"] == "kept"
+        assert namespace.delete("c1", "--force").returncode == 0
+    assert world.snapshot() != before
+    assert states(ask(world, "list")["c1"])[0] == ["gone", "gone"]
+    assert ask(world, "gc")["c1"]["action"] == "finished"
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("fsync", 1), ("renameat", 1), ("mkdirat", 1), ("renameat", 2), ("move_mount", 2), ("renameat", 3)],
+)
+def test_what_a_killed_run_left_is_finished(world: World, init: Init, name: str, number: int) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    killer = fail(name, number, "signal=KILL")
+    text = state(world, pid=init.pid)
+    assert call(world, "prestart", *mount(world, "/k/a", "/k/b"), stdin=text, before=killer).returncode == -9
+    status = ask(world, "list")["c1"]["status"]
+    if name == "fsync":
+        # It had not recorded anything, and so can have done nothing.
+        assert status == "leftover"
+    else:
+        assert status == ("leftover" if (name, number) == ("renameat", 1) else "alive")
+        init.end()
+    assert ask(world, "gc")["c1"]["action"] == "finished"
+    assert world.snapshot() == before
+
+
+def test_staging_folders_and_temporary_files_go(world: World) -> None:
+    (world.state / "c1.staging").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "staging", str(world.state / "c1.staging")], check=True)
+    (world.state / "c2.new").write_text("{")
+    (world.state / "c3.lock").touch()
+    assert set(ask(world, "list")) == {"c1", "c2"}
+    assert {entry["action"] for entry in ask(world, "gc").values()} == {"finished"}
+    assert os.listdir(world.state) == []
+    assert not any(str(world.state) in line for line in support.mounts())
+
+
+def test_a_killed_gc_is_finished_by_the_next(world: World, init: Init) -> None:
+    before = world.snapshot()
+    set_up(world, init, "/k/a", "/k/b", "/k/c")
+    init.end()
+    for name, number in (("umount2", 1), ("umount2", 2), ("unlinkat", 1), ("unlinkat", 3)):
+        assert call(world, "gc", stdin="", before=fail(name, number, "signal=KILL")).returncode == -9
+    assert call(world, "gc", stdin="").returncode == 0
+    assert world.snapshot() == before
+
+
+def test_what_fails_stays_recorded_and_stops_no_other(world: World, init: Init) -> None:
+    before = world.snapshot()
+    for container in ("c1", "c2", "c3"):
+        set_up(world, init, f"/{container}", container=container)
+    subprocess.run(["mount", "-t", "tmpfs", "theirs", f"{world.rootfs}/c2"], check=True)
+    init.end()
+    entries = ask(world, "gc", code=71)
+    assert [entries[name]["action"] for name in ("c1", "c2", "c3")] == ["finished", "failed", "finished"]
+    assert entries["c2"]["problem"]["exit"] == 71
+    assert "somebody mounted something else on" in entries["c2"]["problem"]["message"]
+    assert os.listdir(world.state) == ["c2.json"]
+    subprocess.run(["umount", f"{world.rootfs}/c2"], check=True)
+    assert ask(world, "gc")["c2"]["action"] == "finished"
+    assert world.snapshot() == before
+
+
+def test_the_dead_are_no_obstacle_to_each_other(world: World, init: Init) -> None:
+    """The second is mounted on what the first has made: neither lives, and one call finishes both."""
+    before = world.snapshot()
+    set_up(world, init, "/a/b", container="c1")
+    set_up(world, init, "/a/c", container="c2")
+    init.end()
+    assert {entry["action"] for entry in ask(world, "gc").values()} == {"finished"}
+    assert world.snapshot() == before
+
+
+def test_what_a_live_one_uses_is_handed_over(world: World, init: Init) -> None:
+    before = world.snapshot()
+    other = Init()
+    set_up(world, other, "/a/b", container="c1")
+    set_up(world, init, "/a/c", container="c2")
+    other.end()
+    planned = ask(world, "gc", "--dry-run")
+    assert planned["c1"]["remarks"] == ["/a is handed over to the container c2, which uses it"]
+    assert planned["c1"]["remove"] == ["/a/b"]
+    assert ask(world, "gc")["c1"]["action"] == "finished"
+    assert mounted(world) == ["/a/c"]
+    assert [each["path"] for each in ask(world, "show", "c2")["c2"]["made"]] == ["/a", "/a/c"]
+    init.end()
+    assert ask(world, "gc")["c2"]["action"] == "finished"
+    assert world.snapshot() == before
+
+
+def test_a_run_that_works_on_it_is_not_waited_for(world: World, init: Init) -> None:
+    set_up(world, init, "/a")
+    init.end()
+    lock = world.state / "c1.lock"
+    holder = subprocess.Popen(["flock", str(lock), "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE, stdout=-1)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    assert ask(world, "list")["c1"]["busy"] is True
+    entry = ask(world, "gc")["c1"]
+    assert (entry["action"], "a run of the hook works on it now" in entry["reason"]) == ("kept", True)
+    assert mounted(world) == ["/a"]
+    holder.communicate()
+    assert ask(world, "list")["c1"]["busy"] is False
+    assert ask(world, "gc")["c1"]["action"] == "finished"
+
+
+def test_a_rootfs_that_is_gone_needs_no_undoing(world: World, init: Init) -> None:
+    set_up(world, init, "/a")
+    subprocess.run(["umount", f"{world.rootfs}/a"], check=True)
+    shutil.rmtree(world.rootfs)
+    init.end()
+    assert states(ask(world, "list")["c1"]) == (["gone"], ["gone"])
+    assert ask(world, "gc")["c1"]["action"] == "finished"
+    assert os.listdir(world.state) == []
+
+
+UNREADABLE: dict[str, Callable[[str], str]] = {
+    "truncated": lambda text: text[:-20],
+    "empty": lambda _: "",
+    "of a later version": lambda text: json.dumps({**json.loads(text), "version": 2}),
+    "of another container": lambda text: json.dumps({**json.loads(text), "id": "c9"}),
+}
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_a_state_file_that_cannot_be_read_is_told_and_stays(world: World, init: Init, how: str) -> None:
+    set_up(world, init, "/a", container="c1")
+    set_up(world, init, "/b", container="c2")
+    path = world.state / "c1.json"
+    text = UNREADABLE[how](path.read_text())
+    path.write_text(text)
+    init.end()
+    for words in (["list"], ["show", "c1"], ["gc", "--dry-run"], ["gc"]):
+        entry = ask(world, *words, code=74)["c1"]
+        assert entry["problem"]["exit"] == 74
+        assert entry["advice"].endswith("move it away")
+        assert str(path) in entry["problem"]["message"]
+    assert str(path) in tell(world, "gc", code=74)
+    assert mounted(world) == ["/a"]
+    assert path.read_text() == text
+    assert os.listdir(world.state) == ["c1.json"]
+
+
+@pytest.mark.parametrize("command", ["list", "gc"])
+def test_a_state_folder_of_others_is_refused(world: World, command: str) -> None:
+    world.state.chmod(0o777)
+    done = call(world, command, stdin="")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (74, "", 1)
+
+
+def test_an_ordinary_user_asks_for_their_own(tmp_path: Path, world: World) -> None:
+    """Whatever is recorded there is of no use to them, and they need no rights to be told that nothing is."""
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [*support.as_user(65534), world.launcher, "list"],
+        env={"PATH": support.PATH, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        assert done.stdout == f"nothing is recorded in {tmp_path}/oci-bind-hook\n"
+
+
+def test_gc_of_many_opens_no_more_files_than_it_may(world: World, init: Init) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    set_up(world, init, "/a")
+    record = json.loads((world.state / "c1.json").read_text())
+    for number in range(300):
+        path = world.state / f"m{number}.json"
+        path.write_text(json.dumps({**record, "id": f"m{number}", "mounts": [], "made": [], "boot": OTHER_BOOT}))
+        path.chmod(0o600)
+    done = call(world, "gc", "--format=json", stdin="", before=("prlimit", "--nofile=64:64"))
+    assert done.returncode == 0, done.stderr
+    assert len([entry for entry in json.loads(done.stdout)["records"] if entry["action"] == "finished"]) == 300
+    assert mounted(world) == ["/a"]
