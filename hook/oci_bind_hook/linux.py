@@ -254,33 +254,54 @@ def is_absent(reason: OSError) -> bool:
     return reason.errno in (errno.ENOSYS, errno.EPERM)
 
 
+# Each system call with what every kernel that knows it refuses as invalid.
+_MOUNT_API: dict[str, tuple[Any, ...]] = {
+    "open_tree": (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
+    "mount_setattr": (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
+    "move_mount": (NR_MOVE_MOUNT, -1, b"", -1, b"", 0xFFFFFFFF),
+}
+
+
 def has_mount_api() -> bool:
     """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
 
-    Each is tried with what every kernel that knows it refuses as invalid, and the answer is kept.
+    The answer is kept.
     """
     if not _mount_api:
-        _mount_api.append(_has_mount_api())
+        _mount_api.append(all(_knows(*probe) for probe in _MOUNT_API.values()))
     return _mount_api[0]
 
 
 _mount_api: list[bool] = []
 
 
-def _has_mount_api() -> bool:
-    probes: tuple[tuple[Any, ...], ...] = (
-        (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
-        (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
-        (NR_MOVE_MOUNT, -1, b"", -1, b"", 0xFFFFFFFF),
-    )
-    for number, *arguments in probes:
-        try:
-            _call(number, *arguments)
-        except OSError as reason:
-            # Of the three only move_mount looks at our rights before it looks at its arguments: EPERM says nothing.
-            if reason.errno == errno.ENOSYS or (is_absent(reason) and number != NR_MOVE_MOUNT):
-                return False
+def _knows(number: int, *arguments: Any) -> bool:
+    """Whether a system call is there, tried with arguments that are invalid."""
+    try:
+        _call(number, *arguments)
+    except OSError as reason:
+        # Of ours only move_mount looks at our rights before it looks at its arguments: there EPERM says nothing.
+        return reason.errno != errno.ENOSYS and (number == NR_MOVE_MOUNT or not is_absent(reason))
     return True
+
+
+def features() -> dict[str, bool]:
+    """What this kernel has, and no filter hides, of all that makes a difference to us. Nothing is changed."""
+    found = {name: _knows(*probe) for name, probe in _MOUNT_API.items()}
+    found["idmapped mounts"] = found["mount_setattr"]  # the same version brought both
+    found["openat2"] = _knows(NR_OPENAT2, -1, b"", None, 0)
+    for name, mask in (("statx mnt_id", STATX_MNT_ID), ("statx mnt_id_unique", STATX_MNT_ID_UNIQUE)):
+        try:
+            found[name] = bool(_ask(0, mask).cast("I")[0] & mask)
+        except OSError:
+            found[name] = False
+    found["statmount"] = _knows(NR_STATMOUNT, None, None, 0, 0xFFFFFFFF)
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        found["pidfd"] = True
+    except OSError:
+        found["pidfd"] = False
+    return found
 
 
 def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
@@ -392,9 +413,13 @@ CAPABILITIES = {
 
 def lacking(*names: str) -> str:
     """Those capabilities among ``names`` that this process lacks, for a message; "" where it lacks none."""
-    bits = [getattr(_prctl, name) for name in names]
-    has = _prctl.get_caps(bits, [], [])[_prctl.CAP_EFFECTIVE]
-    return " and ".join(name for name, bit in zip(names, bits, strict=True) if not has[bit])
+    return " and ".join(name for name in names if not has_capability(name))
+
+
+def has_capability(name: str) -> bool:
+    """Whether this process has a capability that counts now, by its name in capabilities(7)."""
+    bit = getattr(_prctl, name)
+    return bool(_prctl.get_caps([bit], [], [])[_prctl.CAP_EFFECTIVE][bit])
 
 
 def die_with_parent() -> None:

@@ -90,13 +90,23 @@ MAY = {
         " .running .stage .statefile .trees os",
         types=".registered .request .spec .statefile collections.abc",
     ),
+    "re2": May("re"),
+    "hooksd": May(".bundle .errors .re2 .strictjson json os", types="collections.abc re typing"),
     "install": May(
-        ".errors .stage compileall importlib.metadata json os re sys tempfile typing", types="collections.abc"
+        ".errors .re2 .reasons .stage compileall importlib.metadata json os re stat sys tempfile typing",
+        types="collections.abc typing",
+    ),
+    "check": May(".bundle .hooksd .install .log .spec .strictjson json os", types=".hooksd collections.abc"),
+    "doctor": May(
+        ".__init__ .check .errors .hooksd .install .linux .log .proc .run .statefile"
+        " importlib.metadata json os stat sys",
+        lazy="subprocess",
+        types="collections.abc",
     ),
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .reasons .request .run .stage os sys",
-        lazy=".dryrun .gc .install .records .report .validate",
+        lazy=".check .doctor .dryrun .gc .hooksd .install .records .report .validate",
         types="typing",
     ),
 }
@@ -112,10 +122,11 @@ ONLY = {
     "_json": "strictjson",
     "_socket": "log",
     "fcntl": "statefile",
+    "subprocess": "doctor",
 }
 
 # What costs more than a container's start may wait, or would run somebody else's code.
-NEVER = ("argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "subprocess", "threading")
+NEVER = ("argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading")
 
 
 def source(module: str) -> str:
