@@ -11,6 +11,7 @@ import time
 
 from . import linux, spec
 from .errors import DataError, MissingError, UsageError
+from .reasons import unopened
 from .strictjson import MAX_BYTES, documents
 
 # Less than the timeout that a hook is registered with (install): then it is still us who tell why.
@@ -25,7 +26,8 @@ class Bundle:
     """A bundle's config and rootfs, as the host finds them.
 
     ``document`` is the config if the runtime sent it, else it is read from the bundle, once. What it breaks of the
-    schema is an error where the hook uses it; what it breaks elsewhere is in ``violations`` if ``whole`` asks for it.
+    schema is an error where the hook uses it; what it breaks elsewhere is in ``violations`` if ``whole`` asks for it,
+    and all of it in ``document``.
     MissingError, DataError.
     """
 
@@ -34,9 +36,10 @@ class Bundle:
         try:
             self.stat = os.stat(path)
         except OSError as reason:
-            raise MissingError(f"the bundle {path} cannot be opened: {reason.strerror}") from reason
+            raise unopened(f"the bundle {path}", reason) from reason
         if document is None:
             document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
+        self.document = document if whole else None
         self.violations = spec.config_violations(document) if whole else []
         try:
             self.config = spec.config(document)
@@ -47,7 +50,7 @@ class Bundle:
             # Strict: else "absent/.." would be the bundle, for us and for runc, and nothing for the kernel and crun.
             self.rootfs = os.path.realpath(rootfs, strict=True)
         except OSError as reason:
-            raise MissingError(f"the rootfs {rootfs} cannot be opened: {reason.strerror}") from reason
+            raise unopened(f"the rootfs {rootfs}", reason) from reason
         try:
             self.rootfs.encode()
         except UnicodeEncodeError:
@@ -59,7 +62,7 @@ class Bundle:
         try:
             return os.stat(self.rootfs)
         except OSError as reason:
-            raise MissingError(f"the rootfs {self.rootfs} cannot be opened: {reason.strerror}") from reason
+            raise unopened(f"the rootfs {self.rootfs}", reason) from reason
 
 
 def read_regular(path: str) -> bytes:
@@ -67,7 +70,7 @@ def read_regular(path: str) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as reason:
-        raise MissingError(f"{path} cannot be opened: {reason.strerror}") from reason
+        raise unopened(path, reason) from reason
     try:
         if not os.path.isfile(fd):
             raise MissingError(f"{path} is not a regular file")

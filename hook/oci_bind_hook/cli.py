@@ -8,9 +8,10 @@ import sys
 
 from . import open_stdio
 from .bundle import read_all, read_state, read_stdin
-from .errors import HookError, KernelError, MissingError, UsageError
+from .errors import HookError, MissingError, UsageError
 from .log import Log, one_line
 from .mountspec import parse_mount
+from .reasons import refused, told
 from .request import nearest
 from .run import Options, is_teardown, set_up, tear_down
 from .stage import STAGES
@@ -43,13 +44,17 @@ list and show tell what is recorded, whether it is still so, and what to do. gc
 undoes what dead containers and killed runs left, and touches none that lives.
 
   --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
-                        [,ro][,...]; may be repeated
+                        [,ro][,...]; may be repeated. Also rro, nosuid, ...,
+                        bind-propagation=, bind-recursive=, idmap[=MAP], and
+                        optional, when-exists=PATH, type=glob
   --allow-annotations   take binds from annotations of config.json as well,
   --allow-source DIR    for sources below DIR only; may be repeated
   --root DIR            where the state files are (default: /run/oci-bind-hook;
                         rootless below XDG_RUNTIME_DIR or /run/user/UID)
-  --dry-run             print what would be done, and change nothing
-  --bundle DIR          with --dry-run: this bundle, without a state on stdin
+  --dry-run             explain what would be done, and change nothing. Without
+                        --mount: by the options that config.json registers
+  --bundle DIR          with --dry-run: this bundle, without a state on stdin.
+                        Of a container that runs it tells what is there
   --format text|json    what is printed: for a person or for a program
   --strict              refuse what breaks the schema anywhere in config.json,
                         not only where the hook uses it
@@ -205,7 +210,7 @@ def main(argv: list[str]) -> int:
         return os.EX_SOFTWARE
     except OSError as reason:
         subject = f" {reason.filename}" if reason.filename is not None else ""
-        log.failure(f"the kernel refused a call{subject}: {reason.strerror or reason} (--debug shows which)")
+        log.failure(f"the kernel refused a call{subject}: {told('', reason)} (--debug shows which)")
         log.traceback(reason)
         return os.EX_OSERR
     except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line
@@ -258,10 +263,21 @@ def _stdin() -> bytes:
 
 def _dry_run(options: Options) -> int:
     from . import dryrun
+    from .report import as_json, as_text
 
-    report = dryrun.dry_run(options, _stdin)
-    _print(dryrun.as_json(report) if options.as_json else dryrun.as_text(report))
+    report = dryrun.dry_run(options, _stdin, parse)
+    if options.as_json:
+        _print(as_json(report))
+    elif os.isatty(1):
+        _print(as_text(report, width=os.get_terminal_size(1).columns, colour=_is_colourful()))
+    else:
+        _print(as_text(report))
     return report.exit_code
+
+
+def _is_colourful() -> bool:
+    """Whether a terminal may be sent colours: https://no-color.org, and one that can do nothing says so."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _print(text: str) -> None:
@@ -271,7 +287,7 @@ def _print(text: str) -> None:
         while rest:
             rest = rest[os.write(1, rest) :]
     except OSError as reason:
-        raise KernelError("write", "stdout", reason) from reason
+        raise refused("write", "stdout", reason) from reason
 
 
 class _Given:

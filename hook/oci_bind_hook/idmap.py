@@ -8,11 +8,11 @@ outlives us by no more than an instant.
 
 from __future__ import annotations
 
-import errno
 import os
 
 from . import linux
-from .errors import KernelError, MissingError, RequestError, UnavailableError
+from .errors import KernelError, RequestError, UnavailableError
+from .reasons import hint, refused, unopened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
                 os.close(fd)
     except OSError as reason:
         subject = "a user namespace for an id map"
-        raise KernelError("unshare", subject, reason, where=where, hint=_hint(reason)) from reason
+        raise refused("unshare", subject, reason, where=where) from reason
     finally:
         # The child sees that nobody can write any more, and ends; so it does when this process is killed.
         os.close(tell_go_on)
@@ -70,8 +70,7 @@ def _joined(path: str, where: str) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as reason:
-        problem = f"the user namespace {path} of the container cannot be opened: {reason.strerror}"
-        raise MissingError(problem, where=where) from reason
+        raise unopened(f"the user namespace {path} of the container", reason, where=where) from reason
     try:
         linux.owner_of_user_namespace(fd)
     except OSError as reason:
@@ -97,13 +96,9 @@ def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
     try:
         os.write(fd, "".join(f"{inside} {host} {size}\n" for inside, host, size in mappings).encode())
     except OSError as reason:
-        hint = ""
-        if reason.errno == errno.EPERM:
-            hint = f"it needs {linux.lacking('CAP_SETUID', 'CAP_SETGID')}"
-        elif reason.errno == errno.EINVAL:
-            hint = "runs of ids overlap, or there are more than 340"
+        advice = hint("write(id map)", reason)
         subject = f"{name} of a user namespace for an id map"
-        raise KernelError("write", subject, reason, where=where, hint=hint) from reason
+        raise KernelError("write", subject, reason, where=where, hint=advice) from reason
 
 
 def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
@@ -126,8 +121,3 @@ def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
     finally:
         os.close(pidfd)
     return held
-
-
-def _hint(reason: OSError) -> str:
-    hints = {errno.EPERM: "user namespaces are forbidden here", errno.ENOSPC: "the limit user.max_user_namespaces"}
-    return hints.get(reason.errno or 0, "")

@@ -424,9 +424,8 @@ TO_ENTER = ("CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
 
 
 def lacking(*names: str) -> str:
-    """Those capabilities among ``names`` that this process lacks, for a message; all of them where it lacks none."""
-    missing = [name for name in names if not has_capability(name)]
-    return " and ".join(missing or names)
+    """Those capabilities among ``names`` that this process lacks, for a message; "" where it lacks none."""
+    return " and ".join(name for name in names if not has_capability(name))
 
 
 def has_capability(name: str) -> bool:

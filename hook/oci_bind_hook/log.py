@@ -20,6 +20,8 @@ WARNING = 3 << 3 | 4
 
 def one_line(text: str) -> str:
     """``text`` without anything that moves a cursor or ends a line: such characters are written as escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
 
 

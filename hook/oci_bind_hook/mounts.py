@@ -13,8 +13,9 @@ import stat as modes
 
 from . import linux
 from .attached import Tree, detach, find, settle
-from .errors import HookError, KernelError, LeftoverError
+from .errors import HookError, LeftoverError
 from .proc import Proc
+from .reasons import refused, told
 from .rootfs import Rootfs
 from .trees import check_open_files
 
@@ -104,12 +105,8 @@ def _attach(bind: Bind, fd: int) -> None:
     try:
         bind.source.attach(fd)
     except OSError as reason:
-        hint = {
-            errno.ENOSPC: "the limit /proc/sys/fs/mount-max is reached",
-            errno.ENOENT: "the mount point was removed at this moment",
-        }.get(reason.errno or 0, "")
         where = bind.request.at("destination")
-        raise KernelError(bind.source.call, bind.target.path, reason, where=where, hint=hint) from reason
+        raise refused(bind.source.call, bind.target.path, reason, where=where) from reason
 
 
 def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
@@ -201,7 +198,7 @@ def undo(
                 record["made"].remove(made)
                 remarks.append(f"{made['path']} is left standing: it is not empty")
                 continue
-            problems.append(f"{made['path']}: {reason.strerror}")
+            problems.append(f"{made['path']}: {told('unlinkat', reason)}")
             resisting.append(made["path"])
             continue
         record["made"].remove(made)
@@ -220,7 +217,7 @@ def _receives(mount: MountRecord) -> bool:
 
 
 def _told(path: str, problem: Exception) -> str:
-    return f"the bind on {path}: {problem.strerror}" if isinstance(problem, OSError) else f"{path}: {problem}"
+    return f"the bind on {path}: {told('umount2', problem)}" if isinstance(problem, OSError) else f"{path}: {problem}"
 
 
 def _unmake(

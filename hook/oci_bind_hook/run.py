@@ -16,7 +16,6 @@ from .errors import (
     DataError,
     EscapeError,
     HookError,
-    KernelError,
     LeftoverError,
     MissingError,
     RecordError,
@@ -25,6 +24,7 @@ from .errors import (
 from .log import NAME
 from .planner import Planner
 from .proc import Namespace, Proc, boot_id
+from .reasons import refused
 from .rootfs import Rootfs
 from .stage import Place
 from .statefile import StateFolder, Unrecorded, is_live, now
@@ -73,6 +73,16 @@ class Options:
     def annotation_sources(self) -> list[str]:
         """Below which folders annotations may name sources; without one they do not count."""
         return self.allowed_sources if self.allow_annotations else []
+
+
+def remarks(options: Options) -> list[str]:
+    """What is asked for by halves, and so has no effect."""
+    found = []
+    if options.allow_annotations and not options.allowed_sources:
+        found.append("--allow-annotations without --allow-source allows no annotation")
+    if options.allowed_sources and not options.allow_annotations:
+        found.append("--allow-source without --allow-annotations allows no annotation")
+    return found
 
 
 def parse_record(data: bytes, name: str) -> Record:
@@ -127,6 +137,8 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = place.choose(bundle)
+    for remark in remarks(options):
+        log.warning(remark)
     log.step("config.json validated")
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
@@ -201,7 +213,7 @@ def _clear_staging(folder: StateFolder, container: str, proc: Proc) -> None:
         try:
             clear(path, proc)
         except OSError as reason:
-            raise KernelError("umount2", path, reason) from reason
+            raise refused("umount2", path, reason) from reason
         folder.remove_staging(container)
 
 
@@ -408,6 +420,7 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
         if record is not None:
             _tear_down_if_ended(options, state, folder, record, proc, log)
         else:
+            log.info(f"nothing is recorded of it in {state_folder(options, proc)}")
             forget(folder, state.id, proc)
     folder.sweep()
 

@@ -15,6 +15,7 @@ import time
 
 from . import linux
 from .errors import DataError, RecordError
+from .reasons import hint
 from .strictjson import encoded
 
 TYPE_CHECKING = False
@@ -110,7 +111,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 MOVE_AWAY = "undo by hand what it may record, then move it away"
-MAKE_ROOM = "make room there or let it be written, or give --root another folder"
 _SUFFIX = ".json"
 _NEW = ".new"
 _STAGING = ".staging"
@@ -186,7 +186,7 @@ class StateFolder:
         except OSError as reason:
             if reason.errno == errno.ENOENT and not create:
                 return None
-            raise RecordError(f"the state folder {path} cannot be opened: {reason.strerror}", hint="--root") from reason
+            raise _refused(f"the state folder {path} cannot be opened", reason) from reason
         above, stat = os.stat("..", dir_fd=fd), os.fstat(fd)
         is_sticky = above.st_mode & modes.S_ISVTX
         if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
@@ -219,8 +219,7 @@ class StateFolder:
         try:
             return Lock(self._fd, name, wait=wait)
         except OSError as reason:
-            problem = f"{self.path}/{name} cannot be locked: {reason.strerror}"
-            raise RecordError(problem, hint=MAKE_ROOM) from reason
+            raise _refused(f"{self.path}/{name} cannot be locked", reason) from reason
 
     def is_locked(self, container: str) -> bool:
         """Whether somebody works on a container now. Nothing is written."""
@@ -290,8 +289,7 @@ class StateFolder:
                 os.unlink(beside, dir_fd=self._fd)
             except OSError:
                 pass  # it was never made, or is for the next one to remove
-            problem = f"the state file {self.path}/{name} cannot be written: {reason.strerror}"
-            raise RecordError(problem, hint=MAKE_ROOM) from reason
+            raise _refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
 
     def remove(self, container: str) -> None:
         """Forgets a container. Nothing is wrong where nothing was known of it."""
@@ -302,7 +300,7 @@ class StateFolder:
                 pass
             except OSError as reason:
                 path = f"{self.path}/{container}{suffix}"
-                raise RecordError(f"the state file {path} cannot be removed: {reason.strerror}") from reason
+                raise _refused(f"the state file {path} cannot be removed", reason) from reason
 
     def staging(self, container: str) -> str:
         """The path of a folder in which this container's mounts may be made ready; nobody else can look into it."""
@@ -313,7 +311,7 @@ class StateFolder:
             os.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
             path = self.staging(container)
-            raise RecordError(f"the folder {path} cannot be made: {reason.strerror}") from reason
+            raise _refused(f"the folder {path} cannot be made", reason) from reason
 
     def remove_staging(self, container: str) -> None:
         """Removes that folder, if it is there. Nothing is mounted on it any more."""
@@ -323,7 +321,7 @@ class StateFolder:
             pass
         except OSError as reason:
             path = self.staging(container)
-            raise RecordError(f"the folder {path} cannot be removed: {reason.strerror}") from reason
+            raise _refused(f"the folder {path} cannot be removed", reason) from reason
 
     def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
         """The records of all other containers on a rootfs, and a remark on each record that cannot be read.
@@ -457,3 +455,7 @@ def is_live(record: Record, proc: Proc, boot: str) -> bool:
         return False
     init = record["init"]
     return init is None or proc.start_time(init["pid"]) == init["start"]
+
+
+def _refused(problem: str, reason: OSError) -> RecordError:
+    return RecordError(f"{problem}: {reason.strerror}", hint=hint("state", reason))

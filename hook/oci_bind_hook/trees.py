@@ -8,6 +8,7 @@ import os
 from . import linux
 from .detached import DetachedSource
 from .errors import KernelError, MissingError, UnavailableError
+from .reasons import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Staged:
             try:
                 staging.close()
             except OSError as reason:
-                raise KernelError("umount2", "the staging folder", reason) from reason
+                raise refused("umount2", "the staging folder", reason) from reason
         self._remove()
 
 

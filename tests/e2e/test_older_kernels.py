@@ -102,7 +102,7 @@ def test_a_failing_mount_leaves_none(world: World, older_kernel: str, number: in
     killer = fail("mount", number)
     done = call(world, "prestart", *mount(world, *paths, options=",ro"), stdin=state(world), before=killer)
     assert (done.returncode, done.stderr.count("\n")) == (71, 1), older_kernel
-    assert "mount " in done.stderr
+    assert ": mount" in done.stderr
     assert "Input/output error" in done.stderr
     assert world.snapshot() == before
 

@@ -198,7 +198,10 @@ def test_help_that_nobody_reads_is_an_error(capfd: pytest.CaptureFixture[str]) -
         os.close(saved)
         os.close(full)
     assert code == os.EX_OSERR
-    assert capfd.readouterr() == ("", "oci-bind-hook: write stdout: No space left on device\n")
+    assert capfd.readouterr() == (
+        "",
+        "oci-bind-hook: write stdout: No space left on device (the disk is full, or has no inode left)\n",
+    )
 
 
 def test_unwritable_log_does_not_stop_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ MAY = {
     "errors": May("os", types="collections.abc"),
     "libc": May("_ctypes os", types="typing"),
     "linux": May(".libc _prctl errno os resource sys", types="collections.abc typing"),
+    "reasons": May(".errors .linux errno os"),
     "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "strictjson": May(".errors .log _json gc itertools", lazy="json", types="collections.abc typing"),
@@ -43,29 +44,31 @@ MAY = {
     "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
     "mountspec": May(".errors .request", types=".spec collections.abc"),
     "plan": May(".errors .mountspec .request", types=".spec collections.abc"),
-    "bundle": May(".errors .linux .spec .strictjson os time", types="collections.abc"),
-    "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
-    "statefile": May(".errors .linux .strictjson errno fcntl os stat time", types=".proc collections.abc typing"),
-    "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
+    "bundle": May(".errors .linux .reasons .spec .strictjson os time", types="collections.abc"),
+    "rootfs": May(".errors .linux .reasons errno os stat", types="collections.abc"),
+    "statefile": May(
+        ".errors .linux .reasons .strictjson errno fcntl os stat time", types=".proc collections.abc typing"
+    ),
+    "idmap": May(".errors .linux .reasons os", types=".proc .request .spec"),
     "allowed": May(".errors os", lazy="glob", types=".request collections.abc"),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
-    "source": May(".errors .linux .proc errno os stat", lazy=".allowed", types=".proc .request .statefile"),
-    "detached": May(".attached .errors .linux .source errno os", lazy=".idmap", types=".request"),
-    "classic": May(".attached .errors .linux .proc .source errno os", types=".proc .request .statefile"),
+    "source": May(".errors .linux .proc .reasons errno os stat", lazy=".allowed", types=".proc .request .statefile"),
+    "detached": May(".attached .errors .linux .reasons .source errno os", lazy=".idmap", types=".request"),
+    "classic": May(".attached .errors .linux .proc .reasons .source errno os", types=".proc .request .statefile"),
     "trees": May(
-        ".detached .errors .linux os",
+        ".detached .errors .linux .reasons os",
         lazy=".allowed .classic glob",
         types=".classic .proc .request .source collections.abc",
     ),
     "planner": May(".errors .proc .rootfs os", types=".request .source .statefile collections.abc"),
     "mounts": May(
-        ".attached .errors .linux .proc .rootfs .trees errno os stat",
+        ".attached .errors .linux .proc .reasons .rootfs .trees errno os stat",
         types=".planner .rootfs .statefile collections.abc",
     ),
-    "stage": May(".errors .linux errno os", types=".bundle .proc .rootfs .spec .statefile"),
+    "stage": May(".errors .reasons errno os", types=".bundle .proc .rootfs .spec .statefile"),
     "run": May(
-        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .rootfs .spec .stage .statefile .strictjson"
-        " .trees os",
+        ".attached .bundle .errors .linux .log .mounts .plan .planner .proc .reasons .rootfs .spec .stage .statefile"
+        " .strictjson .trees os",
         types=".log .planner .request .rootfs .source .statefile typing",
     ),
     "records": May(
@@ -76,14 +79,21 @@ MAY = {
         ".errors .linux .log .records .run json",
         types=".log .records .run .statefile collections.abc",
     ),
+    "known": May(types="collections.abc"),
+    "registered": May(types="collections.abc typing"),
+    "explain": May(".known .source os stat", types=".planner .request .source .statefile collections.abc"),
+    "foresee": May(".errors .stage os", types=".planner .proc .spec collections.abc"),
+    "running": May(".attached", types=".planner .proc .statefile collections.abc"),
+    "report": May(".errors .log json os", types="collections.abc typing"),
     "dryrun": May(
-        ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
-        types=".request .spec .statefile collections.abc",
+        ".attached .bundle .errors .explain .foresee .known .plan .planner .proc .registered .report .rootfs .run"
+        " .running .stage .statefile .trees os",
+        types=".registered .request .spec .statefile collections.abc",
     ),
     "re2": May("re"),
     "hooksd": May(".bundle .errors .re2 .strictjson json os", types="collections.abc re typing"),
     "install": May(
-        ".errors .re2 .stage compileall importlib.metadata json os re stat sys tempfile typing",
+        ".errors .re2 .reasons .stage compileall importlib.metadata json os re stat sys tempfile typing",
         types="collections.abc typing",
     ),
     "check": May(".bundle .hooksd .install .log .spec .strictjson json os", types=".hooksd collections.abc"),
@@ -95,8 +105,8 @@ MAY = {
     ),
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
-        ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
-        lazy=".check .doctor .dryrun .gc .hooksd .install .records .validate",
+        ".__init__ .bundle .errors .log .mountspec .reasons .request .run .stage os sys",
+        lazy=".check .doctor .dryrun .gc .hooksd .install .records .report .validate",
         types="typing",
     ),
 }
@@ -242,11 +252,11 @@ def test_cli_names_no_errno() -> None:
 @pytest.mark.parametrize("module", [module for module in MAY if module not in ("cli", "errors")])
 def test_only_cli_and_errors_know_exit_codes(module: str) -> None:
     nodes = [node for node in ast.walk(ast.parse(source(module))) if isinstance(node, ast.Attribute)]
-    # The launcher of `install` is text; dryrun tells the exit code that an error brings with it.
+    # The launcher of `install` is text; report tells the exit code that an error brings with it.
     assert [place(module, node) for node in nodes if node.attr.startswith("EX_")] == []
 
 
-@pytest.mark.parametrize("module", ["request", "mountspec", "plan", "planner"])
+@pytest.mark.parametrize("module", ["request", "mountspec", "plan", "planner", "known", "registered"])
 def test_planning_touches_no_file(module: str) -> None:
     nodes = [node for node in ast.walk(ast.parse(source(module))) if isinstance(node, ast.Attribute | ast.Name)]
     names = {ast.unparse(node) for node in nodes}
