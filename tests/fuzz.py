@@ -38,7 +38,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
         """config.json, with annotations that count."""
         document = strictjson.documents(data, "config.json")[0]
         violations = spec.config_violations(document)
-        assert violations == sorted(set(violations))
+        assert len(violations) == len(set(violations))
         refused: list[HookError] = []
         asked = plan.requests(spec.config(document), [], ["/"], refused.append)
         for error in refused:

@@ -7,10 +7,18 @@ Everything is opened once, and only what was read then is used.
 from __future__ import annotations
 
 import os
+import time
 
-from . import spec
-from .errors import DataError, MissingError
+from . import linux, spec
+from .errors import DataError, MissingError, UsageError
 from .strictjson import MAX_BYTES, documents
+
+# Less than the timeout that a hook is registered with (install): then it is still us who tell why.
+STDIN_SECONDS = 20.0
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Bundle:
@@ -70,14 +78,37 @@ def read_regular(path: str) -> bytes:
         os.close(fd)
 
 
-def read_all(fd: int) -> bytes:
-    """What is left to read of ``fd``, cut one byte above the size of any document that is accepted."""
+def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
+    """What is left to read of ``fd``, cut one byte above the size of any document that is accepted.
+
+    Whenever something is about to be read, ``wait`` is called.
+    """
     chunks = []
     left = MAX_BYTES + 1
-    while left and (chunk := os.read(fd, min(left, 1 << 20))):
+    while left:
+        wait()
+        chunk = os.read(fd, min(left, 1 << 20))
+        if not chunk:
+            break
         chunks.append(chunk)
         left -= len(chunk)
     return b"".join(chunks)
+
+
+def read_stdin() -> bytes:
+    """The same of stdin. UsageError where it cannot be read, or where nobody has closed it in time."""
+    end = time.monotonic() + STDIN_SECONDS
+
+    def wait() -> None:
+        left = end - time.monotonic()
+        if left <= 0 or not linux.wait_readable(0, left):
+            problem = f"the end of the state is still awaited on stdin after {STDIN_SECONDS:.0f} seconds"
+            raise UsageError(problem, hint="who writes it must close it")
+
+    try:
+        return read_all(0, wait)
+    except OSError as reason:
+        raise UsageError(f"the state cannot be read from stdin: {reason.strerror}") from reason
 
 
 def read_state(data: bytes) -> tuple[spec.State, object | None]:

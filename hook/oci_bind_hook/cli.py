@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import sys
 
-from . import __version__, open_stdio
-from .bundle import read_all, read_state
+from . import open_stdio
+from .bundle import read_all, read_state, read_stdin
 from .errors import HookError, KernelError, MissingError, UsageError
-from .log import Log
+from .log import Log, one_line
 from .mountspec import parse_mount
 from .request import nearest
 from .run import Options, is_teardown, set_up, tear_down
@@ -25,7 +25,10 @@ usage: oci-bind-hook [STAGE] [OPTION]... < state.json
        oci-bind-hook list | show ID [--root DIR] [--format text|json]
        oci-bind-hook gc [ID]... [--dry-run] [--root DIR] [--keep-mountpoints]
        oci-bind-hook validate [--format text|json] BUNDLE|FILE|-...
-       oci-bind-hook install [--prefix DIR] [--stages STAGE,...] [-- OPTION...]
+       oci-bind-hook install [--prefix DIR] [WHERE AND WHEN]... [-- OPTION...]
+       oci-bind-hook install --check [--hooks-dir DIR]... [BUNDLE]
+       oci-bind-hook uninstall [--prefix DIR] [--hooks-dir DIR]
+       oci-bind-hook doctor [--format text|json]
 
 An OCI runtime hook: makes the bind mounts of config.json and of --mount in the
 container's rootfs, and takes them down again at poststop.
@@ -56,6 +59,19 @@ undoes what dead containers and killed runs left, and touches none that lives.
   --log-format text|json
   --debug               tell each step on stderr as well
   --version, --help
+
+install registers the hook with podman and CRI-O, oci-hooks(5); uninstall
+undoes that; install --check tells which hooks such folders hold, what is wrong
+with them, and which a bundle gets; doctor tells what this machine lacks.
+
+  --prefix DIR          below which it is installed (default: /usr/local)
+  --hooks-dir DIR       the folder for the hooks.d file, if not below --prefix;
+                        with --check a folder to read, may be repeated
+  --stages STAGE,...    when it is called (default: createRuntime,poststop)
+  --annotation KEY=VALUE  for containers with it; may be repeated
+  --command REGEX       for those whose command matches; may be repeated
+  --has-bind-mounts     for those with bind mounts
+  --always              for all: the default without the three above
 
 exit codes: 0 done, 64 usage, 65 invalid state or config.json, 66 something is
 not there, 69 not possible here, 70 a bug, 71 refused by the kernel, 74 state
@@ -90,13 +106,14 @@ class Arguments:
         word = self.next()
         if word.startswith("--") and "=" in word:
             word, _, value = word.partition("=")
-            if word in _FLAGS:
+            if word in _FLAGS or word in _FLAGS_OF_COMMANDS:
                 raise UsageError("it takes no value", where=word)
             self._words.append(value)
         return word
 
 
 _FLAGS = ("--dry-run", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
+_FLAGS_OF_COMMANDS = ("--always", "--check", "--has-bind-mounts")
 # What may stand behind the commands that work on state files.
 _OF_RECORDS = {
     "list": ("--root", "--format", "--debug"),
@@ -202,12 +219,12 @@ def _main(argv: list[str], log: Log) -> int:
         _print(HELP)
         return os.EX_OK
     if "--version" in argv:
-        _print(f"oci-bind-hook {__version__}\n")
+        from . import doctor
+
+        _print(doctor.version())
         return os.EX_OK
-    if argv[:1] == ["install"]:
-        return _install(argv[1:])
-    if argv[:1] == ["validate"]:
-        return _validate(argv[1:])
+    if argv and argv[0] in _COMMANDS:
+        return _COMMANDS[argv[0]](argv[1:])
     if argv and argv[0] in _OF_RECORDS:
         return _records(argv[0], argv[1:], log)
     options = _parse_and_open(argv, log)
@@ -236,10 +253,7 @@ def _parse_and_open(words: list[str], log: Log) -> Options:
 def _stdin() -> bytes:
     if os.isatty(0):
         raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
-    try:
-        return read_all(0)
-    except OSError as reason:
-        raise UsageError(f"the state cannot be read from stdin: {reason.strerror}") from reason
+    return read_stdin()
 
 
 def _dry_run(options: Options) -> int:
@@ -260,25 +274,100 @@ def _print(text: str) -> None:
         raise KernelError("write", "stdout", reason) from reason
 
 
-def _install(words: list[str]) -> int:
-    from .install import install
+class _Given:
+    """The words of one of the commands: the values of its options, its flags, other words, and those after ``--``."""
 
-    prefix, stages, rest = "/usr/local", [], []
-    arguments = Arguments(words)
-    while arguments:
-        word = arguments.option()
-        if word == "--prefix":
-            prefix = arguments.value(word)
-        elif word == "--stages":
-            stages = arguments.value(word).split(",")
-        elif word == "--":
-            rest = arguments.rest()
-            _check_registered(rest)
-        else:
-            raise UsageError("install does not know it", where=word, hint="what the hook is given comes after --")
-    for path in install(prefix, stages, rest):
+    def __init__(self, command: str, words: list[str], values: str, flags: str = "", *, others: str = "") -> None:
+        self.values: dict[str, list[str]] = {f"--{name}": [] for name in values.split()}
+        self.flags: set[str] = set()
+        self.others: list[str] = []
+        self.rest: list[str] = []
+        arguments = Arguments(words)
+        while arguments:
+            word = arguments.option()
+            if word in self.values:
+                self.values[word].append(arguments.value(word))
+            elif word.removeprefix("--") in flags.split() and word.startswith("--"):
+                self.flags.add(word)
+            elif word == "--":
+                self.rest = arguments.rest()
+            elif word.startswith("-") or not others:
+                hint = "what the hook is given comes after --" if command == "install" else "see --help"
+                raise UsageError(f"{command} does not know it", where=word, hint=hint)
+            else:
+                self.others.append(word)
+
+    def last(self, option: str, default: str | None = None) -> str | None:
+        return self.values[option][-1] if self.values[option] else default
+
+    @property
+    def as_json(self) -> bool:
+        return _is_json("--format", self.last("--format") or "text")
+
+
+def _install(words: list[str]) -> int:
+    if "--check" in words[: words.index("--") if "--" in words else None]:
+        return _check(words)
+    from .install import Places, When, install, warnings
+
+    given = _Given("install", words, "prefix hooks-dir stages annotation command", "always has-bind-mounts")
+    when = When(
+        always="--always" in given.flags,
+        annotations=given.values["--annotation"],
+        commands=given.values["--command"],
+        has_bind_mounts="--has-bind-mounts" in given.flags,
+    )
+    _check_registered(given.rest)
+    prefix, folder = given.last("--prefix", "/usr/local") or "", given.last("--hooks-dir")
+    stages = [stage for value in given.values["--stages"][-1:] for stage in value.split(",")]
+    for path in install(prefix, stages, given.rest, hooks_dir=folder, when=when):
         _print(f"{path}\n")
+    _warn(warnings(Places(prefix, folder)))
     return os.EX_OK
+
+
+def _check(words: list[str]) -> int:
+    from . import check, hooksd
+
+    given = _Given("install --check", words, "hooks-dir format", "check", others="BUNDLE")
+    if len(given.others) > 1:
+        raise UsageError("one bundle at a time", where=given.others[1])
+    found = check.Check(given.values["--hooks-dir"] or hooksd.FOLDERS, next(iter(given.others), None))
+    _print(check.as_json(found) if given.as_json else check.as_text(found))
+    return os.EX_DATAERR if found.is_broken else os.EX_OK
+
+
+def _uninstall(words: list[str]) -> int:
+    from .doctor import state_files
+    from .install import uninstall
+
+    given = _Given("uninstall", words, "prefix hooks-dir")
+    removed = uninstall(given.last("--prefix", "/usr/local") or "", given.last("--hooks-dir"))
+    for path in removed.paths:
+        _print(f"{path}\n")
+    try:
+        folder, left = state_files(parse(removed.arguments)[0])
+    except UsageError:  # of a hooks.d file that somebody has edited
+        folder, left = state_files(Options())
+    if left:
+        removed.kept.append(f"{folder} still has state files, which nobody undoes any more: {len(left)}")
+    _warn(removed.kept)
+    return os.EX_OK
+
+
+def _doctor(words: list[str]) -> int:
+    from . import doctor
+
+    given = _Given("doctor", words, "format")
+    findings = doctor.examine()
+    _print(doctor.as_json(findings) if given.as_json else doctor.as_text(findings))
+    return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
+
+
+def _warn(remarks: list[str]) -> None:
+    """On stderr, so that stdout has only paths."""
+    for remark in remarks:
+        os.write(2, f"oci-bind-hook: warning: {one_line(remark)}\n".encode(errors="backslashreplace"))
 
 
 def _records(command: str, words: list[str], log: Log) -> int:
@@ -369,6 +458,9 @@ def _check_registered(words: list[str]) -> None:
         raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
     for number, text in enumerate(options.mounts, 1):
         parse_mount(text, f"--mount {number}", f"--mount {number}")
+
+
+_COMMANDS = {"install": _install, "uninstall": _uninstall, "validate": _validate, "doctor": _doctor}
 
 
 def console() -> NoReturn:

@@ -60,9 +60,6 @@ class DetachedSource(Source):
                 raise self._unmappable(request.idmap) from reason
             hint = ""
             if reason.errno == errno.EPERM and request.idmap is not None:
-                from .idmap import check_power
-
-                check_power(self.namespace.proc, request.at("options"), reason)
                 hint = "it is id-mapped already, or belongs to another user namespace"
             elif reason.errno == errno.EPERM:
                 hint = "an attribute of the source is locked"

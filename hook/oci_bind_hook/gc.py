@@ -78,7 +78,8 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
     pending = registry.names(wanted)
     linux.raise_open_files()
     if not options.dry_run:
-        linux.harden(NAME, hide=not registry.proc.in_user_namespace())
+        linux.hide()
+        linux.harden(NAME)
     while pending:
         done = len(pending)
         for container in pending:

@@ -27,6 +27,12 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
     KernelError with ``where``; UnavailableError where only another stage could do it; MissingError and RequestError
     for a namespace to be joined that is none.
     """
+    if proc.in_user_namespace():
+        raise UnavailableError(
+            "ids cannot be mapped from inside a user namespace",
+            where=where,
+            hint="register for createRuntime, with a runtime that root starts",
+        )
     if idmap.namespace is not None:
         return _joined(idmap.namespace, where)
     assert idmap.uids is not None
@@ -44,7 +50,7 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         held = _hold(child, ready, proc)
         try:
             for name, mappings in (("gid_map", idmap.gids), ("uid_map", idmap.uids)):
-                _write(held[name], name, mappings, proc, where)
+                _write(held[name], name, mappings, where)
             return held.pop("ns/user")
         finally:
             for fd in held.values():
@@ -77,6 +83,7 @@ def _joined(path: str, where: str) -> int:
 def _live(tell_ready: int, go_on: int) -> None:
     try:
         linux.die_with_parent()
+        # Whoever has our uid has all power in it, as another container's root has. But we are hidden, and so is this.
         linux.unshare_user()
         os.write(tell_ready, b"\0")
     except OSError as reason:
@@ -86,23 +93,12 @@ def _live(tell_ready: int, go_on: int) -> None:
         os._exit(0)
 
 
-def check_power(proc: Proc, where: str, reason: OSError) -> None:
-    """UnavailableError where the kernel refused an id map because we are not the machine's root."""
-    if proc.in_user_namespace():
-        raise UnavailableError(
-            "ids cannot be mapped from inside a user namespace",
-            where=where,
-            hint="register for createRuntime, with a runtime that root starts",
-        ) from reason
-
-
-def _write(fd: int, name: str, mappings: IdMappings, proc: Proc, where: str) -> None:
+def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
     try:
         os.write(fd, "".join(f"{inside} {host} {size}\n" for inside, host, size in mappings).encode())
     except OSError as reason:
         hint = ""
         if reason.errno == errno.EPERM:
-            check_power(proc, where, reason)
             hint = f"it needs {linux.lacking('CAP_SETUID', 'CAP_SETGID')}"
         elif reason.errno == errno.EINVAL:
             hint = "runs of ids overlap, or there are more than 340"

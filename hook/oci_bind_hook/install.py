@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a launcher and the hooks.d file (oci-hooks(5)) that names it.
+"""Writes a launcher and the hooks.d file (oci-hooks(5)) that names it, and removes them.
 
 The launcher is a copy of no code: it finds this package where it is now. It runs isolated (`python -IS`), since the
 environment it is started with may be an image's, and so has to know by itself every folder to import from.
@@ -12,19 +12,30 @@ import importlib.metadata
 import json
 import os
 import re
+import stat
 import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from .errors import KernelError, UnavailableError, UsageError
+from . import re2
+from .errors import KernelError, MissingError, UnavailableError, UsageError
 from .stage import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
 LAUNCHER_PATH = "libexec/oci/hooks.d/oci-bind-hook"
 REGISTRATION_PATH = "share/containers/oci/hooks.d/oci-bind-hook.json"
 
+# What engines read: the first by themselves, others where their hooks_dir names them.
+KNOWN_FOLDERS = (
+    "/usr/share/containers/oci/hooks.d",
+    "/usr/local/share/containers/oci/hooks.d",
+    "/etc/containers/oci/hooks.d",
+)
+
+NAME = "oci-bind-hook"
 DEFAULT_STAGES = ("createRuntime", "poststop")
 TIMEOUT_SECONDS = 30
 # Not empty: only then does no runtime fall back on the image's own environment.
@@ -35,9 +46,10 @@ SHEBANG_BYTES = 127
 
 DEPENDENCIES = ("jsonschema", "python-prctl")
 
+MARK = "# Written by `oci-bind-hook install`, which also replaces it."
 LAUNCHER = """\
 #!{interpreter} -IS
-# Written by `oci-bind-hook install`, which also replaces it.
+{mark}
 import gc
 import os
 import sys
@@ -72,23 +84,98 @@ os._exit(code)
 """
 
 
-def install(prefix: str, stages: Sequence[str] = (), arguments: Sequence[str] = ()) -> list[str]:
+class When:
+    """Which containers the hook is for: all of them, or those that all of these conditions hold for.
+
+    ``annotations`` are ``KEY=VALUE`` and meant literally, ``commands`` regular expressions of Go for process.args[0].
+    UsageError for what makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        always: bool = False,
+        annotations: Sequence[str] = (),
+        commands: Sequence[str] = (),
+        has_bind_mounts: bool = False,
+    ) -> None:
+        self.document: dict[str, object] = {}
+        if annotations:
+            self.document["annotations"] = _annotations(annotations)
+        if commands:
+            self.document["commands"] = [_command(text) for text in commands]
+        if has_bind_mounts:
+            self.document["hasBindMounts"] = True
+        if always and self.document:
+            raise UsageError("the other conditions choose among all containers", where="--always")
+        if not self.document:
+            self.document["always"] = True
+
+
+def _annotations(words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UsageError(f'"{word}" is not KEY=VALUE', where="--annotation")
+        if f"^{quoted(key)}$" in found:
+            raise UsageError(f"{key} is asked for twice, and one annotation has one value", where="--annotation")
+        found[f"^{quoted(key)}$"] = f"^{quoted(value)}$"
+    return found
+
+
+def quoted(text: str) -> str:
+    """A regular expression of Go for just this text."""
+    return re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", text)
+
+
+def _command(text: str) -> str:
+    try:
+        re2.compile(text)
+    except re2.InvalidError as reason:
+        raise UsageError(f'"{text}" is no regular expression of Go: {reason}', where="--command") from None
+    except re2.UnknownError:
+        pass  # Go may know it
+    return text
+
+
+class Places:
+    """Where the two files are: below ``prefix``, but for the hooks.d file where its folder is named. UsageError."""
+
+    def __init__(self, prefix: str, hooks_dir: str | None = None) -> None:
+        if not prefix:
+            raise UsageError("the prefix is empty", where="--prefix")
+        if hooks_dir == "":
+            raise UsageError("the folder is empty", where="--hooks-dir")
+        self.launcher = os.path.join(os.path.abspath(prefix), LAUNCHER_PATH)
+        registration = os.path.join(os.path.abspath(prefix), REGISTRATION_PATH)
+        if hooks_dir is not None:
+            registration = os.path.join(os.path.abspath(hooks_dir), os.path.basename(REGISTRATION_PATH))
+        self.registration = registration
+
+
+def install(
+    prefix: str,
+    stages: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+    *,
+    hooks_dir: str | None = None,
+    when: When | None = None,
+) -> list[str]:
     """Install below ``prefix`` and return the paths written: the launcher, then the hooks.d file.
 
     ``stages`` are those to be called at (none: createRuntime and poststop), ``arguments`` what the hook is given at
-    each of them. Installing again gives the same files. Raises UsageError, UnavailableError for an interpreter that
-    no ``#!`` line can name, and KernelError.
+    each of them, ``hooks_dir`` another folder for the hooks.d file. Installing again gives the same files. Raises
+    UsageError, UnavailableError for an interpreter that no ``#!`` line can name, and KernelError.
     """
-    if not prefix:
-        raise UsageError("the prefix is empty", where="--prefix")
+    places = Places(prefix, hooks_dir)
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no stage", where="--stages", hint=f"known: {', '.join(STAGES)}")
-    launcher = os.path.join(os.path.abspath(prefix), LAUNCHER_PATH)
-    registration = os.path.join(os.path.abspath(prefix), REGISTRATION_PATH)
+    text = registration_text(places.launcher, stages or DEFAULT_STAGES, arguments, when or When())
     contents = {
-        launcher: (0o755, launcher_text(sys.executable, import_folders())),
-        registration: (0o644, registration_text(launcher, stages or DEFAULT_STAGES, arguments)),
+        places.launcher: (0o755, launcher_text(sys.executable, import_folders())),
+        places.registration: (0o644, text),
     }
     umask = os.umask(0o022)
     try:
@@ -111,20 +198,20 @@ def launcher_text(interpreter: str, folders: Sequence[str]) -> str:
         raise UnavailableError("white space or an unprintable character cannot stand in a #! line", where=where)
     if len(os.fsencode(shebang)) > SHEBANG_BYTES:
         raise UnavailableError(f"its path is too long for a #! line of {SHEBANG_BYTES} bytes", where=where)
-    return LAUNCHER.format(interpreter=interpreter, folders=ascii(list(folders)))
+    return LAUNCHER.format(interpreter=interpreter, mark=MARK, folders=ascii(list(folders)))
 
 
-def registration_text(launcher: str, stages: Sequence[str], arguments: Sequence[str]) -> str:
+def registration_text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: When) -> str:
     """The hooks.d file, version 1.0.0 of oci-hooks(5). Raises UsageError for text that JSON cannot hold."""
     document = {
         "version": "1.0.0",
         "hook": {
             "path": launcher,
-            "args": ["oci-bind-hook", *arguments],
+            "args": [NAME, *arguments],
             "env": list(ENVIRONMENT),
             "timeout": TIMEOUT_SECONDS,
         },
-        "when": {"always": True},
+        "when": when.document,
         "stages": list(dict.fromkeys(stages)),
     }
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -183,3 +270,115 @@ def _write(path: str, mode: int, text: str) -> None:
         if temporary:
             os.unlink(temporary)
         raise KernelError("write", path, error) from error
+
+
+def warnings(places: Places) -> list[str]:
+    """What will keep an installation from working for somebody, though it was written."""
+    found = []
+    folder = os.path.dirname(places.registration)
+    if folder != KNOWN_FOLDERS[0]:
+        found.append(f"podman and CRI-O read {folder} only if their hooks_dir names it")
+    closed = [_closed(path) for path in (sys.executable, *import_folders(), places.launcher, places.registration)]
+    for path in dict.fromkeys(filter(None, closed)):
+        found.append(f"{path} is closed to other users: their containers, rootless ones, cannot run this hook")
+    return found
+
+
+def _closed(path: str) -> str:
+    """The outermost folder or file that keeps other users from ``path``, links followed; empty if nothing does."""
+    for way in (path, os.path.realpath(path)):
+        steps = way.split("/")
+        for number in range(2, len(steps) + 1):
+            place = "/".join(steps[:number])
+            try:
+                mode = os.stat(place).st_mode
+            except OSError:
+                return place
+            # Files are read, and folders are gone through.
+            if not mode & (0o001 if stat.S_ISDIR(mode) else 0o004):
+                return place
+    return ""
+
+
+class Removed:
+    """What uninstall did: ``paths`` are gone, ``kept`` says of others why not, ``arguments`` is what the hook got."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.kept: list[str] = []
+        self.arguments: list[str] = []
+
+
+def uninstall(prefix: str, hooks_dir: str | None = None) -> Removed:
+    """Remove what ``install`` wrote there, and nothing else: files are known by what is in them.
+
+    A launcher that other hooks.d files name stays. MissingError if there is nothing of ours, UsageError, KernelError.
+    """
+    places, removed = Places(prefix, hooks_dir), Removed()
+    launcher = places.launcher
+    if os.path.lexists(places.registration):
+        hook = _registered(places.registration)
+        if hook is None:
+            removed.kept.append(f"{places.registration} was not written by install")
+        else:
+            launcher, removed.arguments = hook["path"], hook["args"][1:]
+            _unlink(places.registration, removed)
+    if os.path.lexists(launcher):
+        folders = (*KNOWN_FOLDERS, os.path.dirname(places.registration), os.path.dirname(Places(prefix).registration))
+        users = list(_users(launcher, folders))
+        if not is_launcher(launcher):
+            removed.kept.append(f"{launcher} was not written by install")
+        elif users:
+            removed.kept.append(f"{launcher} is still named by {users[0]}")
+        else:
+            _unlink(launcher, removed)
+    if not removed.paths:
+        where = f"{places.registration} and {launcher}"
+        raise MissingError(f"nothing that install wrote is at {where}", hint="; ".join(removed.kept))
+    return removed
+
+
+def is_launcher(path: str) -> bool:
+    """Whether a file is a launcher that ``install`` wrote."""
+    return _read(path).split("\n", 2)[1:2] == [MARK]
+
+
+def _registered(path: str) -> dict[str, Any] | None:
+    """The hook of a hooks.d file that ``install`` wrote, whoever has edited it since; None for any other file."""
+    try:
+        document = json.loads(_read(path))
+        hook: dict[str, Any] = document["hook"]
+        is_ours = hook["args"][0] == NAME and os.path.basename(hook["path"]) == NAME
+    except (ValueError, LookupError, TypeError):
+        return None
+    return hook if is_ours and all(isinstance(word, str) for word in hook["args"]) else None
+
+
+def _users(launcher: str, folders: Sequence[str]) -> Iterator[str]:
+    """The files in hooks.d folders that name a launcher."""
+    for folder in dict.fromkeys(folders):
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            try:
+                if name.endswith(".json") and json.loads(_read(path))["hook"]["path"] == launcher:
+                    yield path
+            except (ValueError, LookupError, TypeError):
+                pass
+
+
+def _read(path: str) -> str:
+    """The text of a regular file, or nothing: what is something else is not ours."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20) if os.path.isfile(fd) else ""
+    except OSError:
+        return ""
+
+
+def _unlink(path: str, removed: Removed) -> None:
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise KernelError("remove", path, error) from error
+    removed.paths.append(path)

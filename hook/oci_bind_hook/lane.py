@@ -25,7 +25,8 @@ SCHEMAS = (
     "bind-request",
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
     *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
-    *("defs", "gc", "plan", "records", "state", "state-file", "validation"),
+    *("defs", "doctor", "gc", "hooks-check", "hooks-d", "hooks-d-old", "plan", "records", "state", "state-file"),
+    "validation",
 )
 
 

@@ -20,6 +20,7 @@ from .libc import Function, numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 # From the kernel's UAPI headers: fcntl.h, mount.h, sched.h, stat.h, openat2.h, magic.h.
@@ -67,6 +68,7 @@ NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
+POLLIN = 1
 PROC_ROOT_INO = 1
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
@@ -98,6 +100,7 @@ _unshare = Function("unshare", 1)
 _statx = Function("statx", 5)
 _fstatfs = Function("fstatfs", 2)
 _ioctl = Function("ioctl", 3)
+_poll = Function("poll", 3)
 _setfsuid = Function("setfsuid", 1)
 _setfsgid = Function("setfsgid", 1)
 
@@ -254,33 +257,54 @@ def is_absent(reason: OSError) -> bool:
     return reason.errno in (errno.ENOSYS, errno.EPERM)
 
 
+# Each system call with what every kernel that knows it refuses as invalid.
+_MOUNT_API: dict[str, tuple[Any, ...]] = {
+    "open_tree": (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
+    "mount_setattr": (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
+    "move_mount": (NR_MOVE_MOUNT, -1, b"", -1, b"", 0xFFFFFFFF),
+}
+
+
 def has_mount_api() -> bool:
     """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
 
-    Each is tried with what every kernel that knows it refuses as invalid, and the answer is kept.
+    The answer is kept.
     """
     if not _mount_api:
-        _mount_api.append(_has_mount_api())
+        _mount_api.append(all(_knows(*probe) for probe in _MOUNT_API.values()))
     return _mount_api[0]
 
 
 _mount_api: list[bool] = []
 
 
-def _has_mount_api() -> bool:
-    probes: tuple[tuple[Any, ...], ...] = (
-        (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
-        (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
-        (NR_MOVE_MOUNT, -1, b"", -1, b"", 0xFFFFFFFF),
-    )
-    for number, *arguments in probes:
-        try:
-            _call(number, *arguments)
-        except OSError as reason:
-            # Of the three only move_mount looks at our rights before it looks at its arguments: EPERM says nothing.
-            if reason.errno == errno.ENOSYS or (is_absent(reason) and number != NR_MOVE_MOUNT):
-                return False
+def _knows(number: int, *arguments: Any) -> bool:
+    """Whether a system call is there, tried with arguments that are invalid."""
+    try:
+        _call(number, *arguments)
+    except OSError as reason:
+        # Of ours only move_mount looks at our rights before it looks at its arguments: there EPERM says nothing.
+        return reason.errno != errno.ENOSYS and (number == NR_MOVE_MOUNT or not is_absent(reason))
     return True
+
+
+def features() -> dict[str, bool]:
+    """What this kernel has, and no filter hides, of all that makes a difference to us. Nothing is changed."""
+    found = {name: _knows(*probe) for name, probe in _MOUNT_API.items()}
+    found["idmapped mounts"] = found["mount_setattr"]  # the same version brought both
+    found["openat2"] = _knows(NR_OPENAT2, -1, b"", None, 0)
+    for name, mask in (("statx mnt_id", STATX_MNT_ID), ("statx mnt_id_unique", STATX_MNT_ID_UNIQUE)):
+        try:
+            found[name] = bool(_ask(0, mask).cast("I")[0] & mask)
+        except OSError:
+            found[name] = False
+    found["statmount"] = _knows(NR_STATMOUNT, None, None, 0, 0xFFFFFFFF)
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        found["pidfd"] = True
+    except OSError:
+        found["pidfd"] = False
+    return found
 
 
 def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
@@ -323,6 +347,13 @@ def mount(source: str | None, target: str, flags: int, *, kind: str | None = Non
 def umount2(path: str, flags: int) -> None:
     """umount2(2). ``flags`` are MNT_DETACH and UMOUNT_NOFOLLOW."""
     _umount2(os.fsencode(path), flags, path=path)
+
+
+def wait_readable(fd: int, seconds: float) -> bool:
+    """Whether ``fd`` can be read, or has ended, within so many seconds, by poll(2)."""
+    # struct pollfd: an int, and two shorts, the second of which is for the answer.
+    members = fd.to_bytes(4, sys.byteorder) + POLLIN.to_bytes(2, sys.byteorder) + bytes(2)
+    return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
 
 
 def raise_open_files() -> int:
@@ -392,14 +423,20 @@ CAPABILITIES = {
     "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
     "CAP_SETGID": "setfsgid(2), for the same",
 }
+# Those of them that nothing needs once a mount namespace has been entered.
+TO_ENTER = ("CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
 
 
 def lacking(*names: str) -> str:
     """Those capabilities among ``names`` that this process lacks, for a message; all of them where it lacks none."""
-    bits = [getattr(_prctl, name) for name in names]
-    has = _prctl.get_caps(bits, [], [])[_prctl.CAP_EFFECTIVE]
-    missing = [name for name, bit in zip(names, bits, strict=True) if not has[bit]]
+    missing = [name for name in names if not has_capability(name)]
     return " and ".join(missing or names)
+
+
+def has_capability(name: str) -> bool:
+    """Whether this process has a capability that counts now, by its name in capabilities(7)."""
+    bit = getattr(_prctl, name)
+    return bool(_prctl.get_caps([bit], [], [])[_prctl.CAP_EFFECTIVE][bit])
 
 
 def die_with_parent() -> None:
@@ -407,11 +444,18 @@ def die_with_parent() -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, SIGKILL)
 
 
-def harden(name: str, *, hide: bool) -> None:
-    """Names this process, forbids it new privileges, and takes from it all capabilities that are not needed any more.
+def hide() -> None:
+    """Makes this process, and what it forks, not dumpable, prctl(2).
 
-    With ``hide`` nobody may look into its memory and fds either. But what is not dumpable belongs to the machine's
-    root, so that in a user namespace even we could not use our own /proc/self any more. prctl(2), capset(2).
+    Who has no CAP_SYS_PTRACE cannot look into it then, whoever they are, and nothing of it is in a core file.
+    """
+    _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
+
+
+def harden(name: str) -> None:
+    """Names this process, forbids it new privileges, and gives up all capabilities that no run needs any more.
+
+    prctl(2), capset(2).
     """
     _prctl.prctl(_prctl.PR_SET_NAME, name)
     _prctl.prctl(_prctl.PR_SET_NO_NEW_PRIVS, 1)
@@ -420,5 +464,9 @@ def harden(name: str, *, hide: bool) -> None:
     dropped = [each for each in every if each not in kept]
     # Effective, permitted and inheritable: first those to gain, then those to lose.
     _prctl.set_caps([], [], [], dropped, dropped, list(every))
-    if hide:
-        _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
+
+
+def give_up(names: Iterable[str]) -> None:
+    """Gives up capabilities for good, capset(2)."""
+    dropped = [getattr(_prctl, name) for name in names]
+    _prctl.set_caps([], [], [], dropped, dropped, [])

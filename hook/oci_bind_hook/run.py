@@ -120,6 +120,7 @@ def state_folder(options: Options, proc: Proc) -> str:
 
 def set_up(options: Options, state: spec.State, document: object | None, log: Log) -> None:
     """Everything from a checked state to attached mounts and a finished state file. HookError."""
+    linux.hide()
     proc = Proc()
     place = Place(options.stage, state, proc)
     bundle = Bundle(state.bundle, document, whole=options.strict)
@@ -220,8 +221,9 @@ def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Names
     """
     before = [os.stat("/"), known]
     log.prepare()
-    linux.harden(NAME, hide=not place.proc.in_user_namespace())
+    linux.harden(NAME)
     place.enter(namespace)
+    linux.give_up(linux.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
         after = [os.stat("/"), os.stat(bundle.rootfs)]
@@ -399,6 +401,7 @@ def tear_down(options: Options, state: spec.State, log: Log) -> None:
 
     Neither config.json is read nor anything else that the container could have changed.
     """
+    linux.hide()
     log.stage = "poststop"
     proc = Proc()
     folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
@@ -420,7 +423,7 @@ def _tear_down_if_ended(
     if reason := why_untouched(record, state, proc, INIT_GRACE_SECONDS):
         log.warning(reason)
         return
-    linux.harden(NAME, hide=not proc.in_user_namespace())
+    linux.harden(NAME)
     take_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
 
 

@@ -245,7 +245,8 @@ class StateFolder:
         except FileNotFoundError:
             return None
         except OSError as reason:
-            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
+            hint = MOVE_AWAY if reason.errno in (errno.ELOOP, errno.ENXIO) else ""
+            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=hint) from reason
         try:
             data = _read_own(fd, path)
             record = self._parse(data, path)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from typing import TYPE_CHECKING
 
@@ -113,6 +114,31 @@ WRONG = {
     ),
     "install, a dry-run": ([*NOWHERE, "--", "--dry-run"], "--dry-run: a hook that changes nothing is of no use"),
     "install, half a bind": ([*NOWHERE, "--", "--mount", "src=/a"], r"--mount 1: no destination is given (.*)"),
+    "install, for all and for some": (
+        [*NOWHERE, "--always", "--has-bind-mounts"],
+        "--always: the other conditions choose among all containers",
+    ),
+    "install, half an annotation": ([*NOWHERE, "--annotation", "a"], '--annotation: "a" is not KEY=VALUE'),
+    "install, annotation without a key": ([*NOWHERE, "--annotation==a"], '--annotation: "=a" is not KEY=VALUE'),
+    "install, annotation twice": (
+        [*NOWHERE, "--annotation=a=b", "--annotation=a=c"],
+        "--annotation: a is asked for twice, and one annotation has one value",
+    ),
+    "install, no expression": (
+        [*NOWHERE, "--command", "(?=x)"],
+        '--command: "(?=x)" is no regular expression of Go: (?= is not known to Go',
+    ),
+    "install, empty folder": ([*NOWHERE, "--hooks-dir="], "--hooks-dir: the folder is empty"),
+    "install, flag with a value": (["install", "--always=1"], "--always: it takes no value"),
+    "check, an option of install": (
+        ["install", "--check", "--prefix=/usr"],
+        "--prefix: install --check does not know it (see --help)",
+    ),
+    "check, two bundles": (["install", "--check", "/a", "/b"], "/b: one bundle at a time"),
+    "check, other --format": (["install", "--check", "--format=x"], '--format: "x" is neither text nor json'),
+    "uninstall, a word": (["uninstall", "x"], "x: uninstall does not know it (see --help)"),
+    "uninstall, empty prefix": (["uninstall", "--prefix="], "--prefix: the prefix is empty"),
+    "doctor, a word": (["doctor", "--debug"], "--debug: doctor does not know it (see --help)"),
     "json without a dry-run": (["--format=json"], "--format: only a --dry-run prints anything"),
     "install, half an argument": ([*NOWHERE, "--", "--mount"], "--mount: a value is missing"),
 }
@@ -143,12 +169,21 @@ def test_help(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--nonsense", "--version"]) == os.EX_OK
-    assert capfd.readouterr() == (f"oci-bind-hook {__version__}\n", "")
+    out, err = capfd.readouterr()
+    assert err == ""
+    first, *others = out.splitlines()
+    assert first == f"oci-bind-hook {__version__}"
+    told = dict(line.split(": ", 1) for line in others)
+    assert list(told) == ["commit", "Python", "kernel"]
+    assert told["Python"] == platform.python_version()
+    assert told["kernel"].startswith(f"{platform.release()} (")
 
 
 def test_help_fits_a_terminal_and_has_every_option() -> None:
     assert max(map(len, cli.HELP.splitlines())) <= 80
     words = {word.partition("=")[0] for case, _ in OPTIONS.values() for word in case if word.startswith("--")}
+    words |= {"--prefix", "--hooks-dir", "--stages", "--annotation", "--command", "--has-bind-mounts", "--always"}
+    words |= {"--check", *cli._COMMANDS}
     assert [word for word in (*words, *STAGES) if word not in cli.HELP] == []
 
 

@@ -9,18 +9,19 @@ import shutil
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import oci_bind_hook
 import support
-from oci_bind_hook import install
-from oci_bind_hook.errors import KernelError, UnavailableError, UsageError
+from oci_bind_hook import cli, install
+from oci_bind_hook.errors import KernelError, MissingError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 PACKAGE = os.path.dirname(os.path.abspath(oci_bind_hook.__file__))
 
@@ -147,6 +148,173 @@ def test_a_prefix_with_odd_characters_works(tmp_path: Path) -> None:
     with open(registration, encoding="utf-8") as file:
         assert json.load(file)["hook"]["path"] == launcher
     assert os.access(launcher, os.X_OK)
+
+
+def test_the_hooks_d_file_can_be_put_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = install.install("p", hooks_dir="etc/hooks.d")
+    assert paths == [str(tmp_path / "p" / install.LAUNCHER_PATH), str(tmp_path / "etc/hooks.d/oci-bind-hook.json")]
+    assert not (tmp_path / "p/share").exists()
+
+
+CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, object]]] = {
+    "none": ({}, {"always": True}),
+    "always": ({"always": True}, {"always": True}),
+    "annotation": ({"annotations": ["a.b/c=x y"]}, {"annotations": {"^a\\.b/c$": "^x y$"}}),
+    "value with an equals sign": ({"annotations": ["a=b=c"]}, {"annotations": {"^a$": "^b=c$"}}),
+    "empty value": ({"annotations": ["a="]}, {"annotations": {"^a$": "^$"}}),
+    "special characters": (
+        {"annotations": ["\\^$.|?*+()[]{}-=\\"]},
+        {"annotations": {"^\\\\\\^\\$\\.\\|\\?\\*\\+\\(\\)\\[\\]\\{\\}-$": "^\\\\$"}},
+    ),
+    "all": (
+        {"annotations": ["a=1", "b=2"], "commands": ["x", r"^\pN"], "has_bind_mounts": True},
+        {"annotations": {"^a$": "^1$", "^b$": "^2$"}, "commands": ["x", r"^\pN"], "hasBindMounts": True},
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), CONDITIONS.values(), ids=CONDITIONS)
+def test_the_containers_it_is_for(given: dict[str, Any], expected: dict[str, object], tmp_path: Path) -> None:
+    _, registration = install.install(str(tmp_path), when=install.When(**given))
+    with open(registration, encoding="utf-8") as file:
+        assert json.load(file)["when"] == expected
+
+
+# What keeps others from using it
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can get into, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def closed_to_others(prefix: Path) -> list[str]:
+    told = install.warnings(install.Places(str(prefix)))
+    ours = [line for line in told if line.startswith(str(prefix.parent))]
+    return [
+        line.removesuffix(" is closed to other users: their containers, rootless ones, cannot run this hook")
+        for line in ours
+    ]
+
+
+def test_what_is_closed_to_others_is_named_once(open_folder: Path) -> None:
+    closed = open_folder / "closed"
+    launcher, _ = install.install(str(closed))
+    assert closed_to_others(closed) == []
+    os.chmod(launcher, 0o700)
+    assert closed_to_others(closed) == [launcher]
+    (closed / "share/containers").chmod(0o700)
+    assert closed_to_others(closed) == [launcher, str(closed / "share/containers")]
+    closed.chmod(0o750)
+    assert closed_to_others(closed) == [str(closed)]
+
+
+def test_what_a_link_leads_to_may_be_closed(open_folder: Path) -> None:
+    (open_folder / "closed/open").mkdir(parents=True)
+    os.symlink("closed/open", open_folder / "link")
+    install.install(str(open_folder / "link"))
+    assert closed_to_others(open_folder / "link") == []
+    (open_folder / "closed").chmod(0o700)
+    assert closed_to_others(open_folder / "link") == [str(open_folder / "closed")]
+
+
+# What is removed
+
+
+def test_uninstall_removes_what_install_wrote_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "libexec/oci/hooks.d").mkdir(parents=True)
+    (tmp_path / "libexec/oci/hooks.d/other").write_text("x")
+    paths = install.install(str(tmp_path), (), ["--root", "/x"])
+    removed = install.uninstall(str(tmp_path))
+    assert (removed.paths, removed.kept, removed.arguments) == (paths[::-1], [], ["--root", "/x"])
+    files = [name for name, entry in support.tree(tmp_path).items() if str(entry[0]).startswith("-")]
+    assert files == ["libexec/oci/hooks.d/other"]
+
+
+def test_uninstall_finds_the_launcher_by_the_hooks_d_file(tmp_path: Path) -> None:
+    folder = str(tmp_path / "etc")
+    launcher, registration = install.install(str(tmp_path / "p"), hooks_dir=folder)
+    assert install.uninstall("/not/there", folder).paths == [registration, launcher]
+
+
+def test_uninstall_leaves_a_launcher_that_another_file_names(tmp_path: Path) -> None:
+    launcher, registration = install.install(str(tmp_path))
+    folder = str(tmp_path / "etc")
+    _, other = install.install(str(tmp_path), hooks_dir=folder)
+    removed = install.uninstall(str(tmp_path), folder)
+    assert (removed.paths, removed.kept) == ([other], [f"{launcher} is still named by {registration}"])
+    assert install.uninstall(str(tmp_path)).paths == [registration, launcher]
+
+
+def test_uninstall_knows_a_file_that_somebody_has_edited(tmp_path: Path) -> None:
+    _, registration = install.install(str(tmp_path))
+    with open(registration, encoding="utf-8") as file:
+        document = json.load(file)
+    document["when"], document["hook"]["timeout"] = {"commands": ["x"]}, 5
+    with open(registration, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+    assert len(install.uninstall(str(tmp_path)).paths) == 2
+
+
+FOREIGN = {
+    "text": "no JSON",
+    "another hook": json.dumps({"hook": {"path": "/usr/bin/other", "args": ["oci-bind-hook"]}}),
+    "another name": json.dumps({"hook": {"path": "/usr/bin/oci-bind-hook", "args": ["other"]}}),
+    "no arguments": json.dumps({"hook": {"path": "/usr/bin/oci-bind-hook"}}),
+    "old": json.dumps({"hook": "/usr/bin/oci-bind-hook"}),
+    "an array": "[]",
+    "odd arguments": json.dumps({"hook": {"path": "/usr/bin/oci-bind-hook", "args": ["oci-bind-hook", 1]}}),
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
+def test_uninstall_leaves_what_others_wrote(text: str, tmp_path: Path) -> None:
+    places = install.Places(str(tmp_path))
+    for path in (places.launcher, places.registration):
+        os.makedirs(os.path.dirname(path))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text if path == places.registration else f"#!/usr/bin/python3 -IS\n# {text}\n")
+    before = support.tree(tmp_path)
+    with pytest.raises(MissingError, match=r"^nothing that install wrote is at .* was not written by install; .*\)$"):
+        install.uninstall(str(tmp_path))
+    assert support.tree(tmp_path) == before
+
+
+def test_uninstall_follows_no_link(tmp_path: Path) -> None:
+    for path in install.install(str(tmp_path)):
+        os.rename(path, f"{path}.real")
+        os.symlink(f"{path}.real", path)
+    before = support.tree(tmp_path)
+    with pytest.raises(MissingError):
+        install.uninstall(str(tmp_path))
+    assert support.tree(tmp_path) == before
+
+
+def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    paths = install.install(str(tmp_path), (), ["--root", str(tmp_path / "state")])
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/c1.json").write_text("{}")
+    assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
+    left = f"{tmp_path}/state still has state files, which nobody undoes any more: 1"
+    assert capfd.readouterr() == (f"{paths[1]}\n{paths[0]}\n", f"oci-bind-hook: warning: {left}\n")
+    assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_NOINPUT
+    assert capfd.readouterr().err.startswith("oci-bind-hook: nothing that install wrote is at ")
+
+
+def test_the_command_prints_paths_only_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--prefix", str(tmp_path), "--hooks-dir", str(tmp_path / "h"), "--annotation", "a=b", "--command=^x"]
+    assert cli.main(["install", *words, "--has-bind-mounts", "--stages", "prestart,poststop", "--", "--strict"]) == 0
+    out, err = capfd.readouterr()
+    assert out == f"{tmp_path}/{install.LAUNCHER_PATH}\n{tmp_path}/h/oci-bind-hook.json\n"
+    assert f"warning: podman and CRI-O read {tmp_path}/h only if their hooks_dir names it\n" in err
+    with open(tmp_path / "h/oci-bind-hook.json", encoding="utf-8") as file:
+        document = json.load(file)
+    assert document["when"] == {"annotations": {"^a$": "^b$"}, "commands": ["^x"], "hasBindMounts": True}
+    assert (document["stages"], document["hook"]["args"][1:]) == (["prestart", "poststop"], ["--strict"])
 
 
 # What is refused

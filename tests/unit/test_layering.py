@@ -31,8 +31,8 @@ MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
     "libc": May("_ctypes os", types="typing"),
-    "linux": May(".libc _prctl errno os resource sys", types="typing"),
-    "proc": May(".errors .linux os", lazy="select", types="collections.abc"),
+    "linux": May(".libc _prctl errno os resource sys", types="collections.abc typing"),
+    "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
     "strictjson": May(".errors .log _json gc itertools", lazy="json", types="collections.abc typing"),
     "lane": May(".strictjson os", lazy="re", types="collections.abc typing"),
@@ -43,7 +43,7 @@ MAY = {
     "request": May(".errors", lazy="difflib", types=".spec collections.abc"),
     "mountspec": May(".errors .request", types=".spec collections.abc"),
     "plan": May(".errors .mountspec .request", types=".spec collections.abc"),
-    "bundle": May(".errors .spec .strictjson os"),
+    "bundle": May(".errors .linux .spec .strictjson os time", types="collections.abc"),
     "rootfs": May(".errors .linux errno os stat", types="collections.abc"),
     "statefile": May(".errors .linux .strictjson errno fcntl os stat time", types=".proc collections.abc typing"),
     "idmap": May(".errors .linux errno os", types=".proc .request .spec"),
@@ -80,13 +80,23 @@ MAY = {
         ".attached .bundle .errors .log .plan .planner .proc .rootfs .run .stage .statefile .trees json os",
         types=".request .spec .statefile collections.abc",
     ),
+    "re2": May("re"),
+    "hooksd": May(".bundle .errors .re2 .strictjson json os", types="collections.abc re typing"),
     "install": May(
-        ".errors .stage compileall importlib.metadata json os re sys tempfile typing", types="collections.abc"
+        ".errors .re2 .stage compileall importlib.metadata json os re stat sys tempfile typing",
+        types="collections.abc typing",
+    ),
+    "check": May(".bundle .hooksd .install .log .spec .strictjson json os", types=".hooksd collections.abc"),
+    "doctor": May(
+        ".__init__ .check .errors .hooksd .install .linux .log .proc .run .statefile"
+        " importlib.metadata json os stat sys",
+        lazy="subprocess",
+        types="collections.abc",
     ),
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "cli": May(
         ".__init__ .bundle .errors .log .mountspec .request .run .stage os sys",
-        lazy=".dryrun .gc .install .records .validate",
+        lazy=".check .doctor .dryrun .gc .hooksd .install .records .validate",
         types="typing",
     ),
 }
@@ -102,10 +112,11 @@ ONLY = {
     "_json": "strictjson",
     "_socket": "log",
     "fcntl": "statefile",
+    "subprocess": "doctor",
 }
 
 # What costs more than a container's start may wait, or would run somebody else's code.
-NEVER = ("argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "subprocess", "threading")
+NEVER = ("argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading")
 
 
 def source(module: str) -> str:

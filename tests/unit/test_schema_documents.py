@@ -145,6 +145,9 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
     ),
     ("config", "/linux/seccomp/syscalls/0/names", [], "/linux/seccomp/syscalls/0/names", "must have at least 1 item"),
     ("config", "/linux/resources/memory/limit", -2, "/linux/resources/memory/limit", "must be at least -1, not -2"),
+    ("hooks-d-old", "", {"hook": "/bin/true"}, "/stages", "is missing, and so is stage"),
+    ("hooks-d", "/when", {}, "/when/always", "is missing, and so is annotations, commands or hasBindMounts"),
+    ("hooks-d", "/when", {"annotation": {}, "commands": []}, "/when/annotation", "is not known here"),
     (
         "config",
         "/annotations/a\0b",

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regular expressions as Go's regexp package reads them, turned into those of Python.
+
+Engines match hooks.d files by Go's. The same text means something else in Python: ``$`` also matches before a last
+newline, ``\\d`` more than ten digits, ``a{,3}`` a repetition; and each knows what the other refuses. Only whether
+there is a match is kept, not where: which of the ways to match is preferred makes no difference to that.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Ranges = list[tuple[int, int]]
+
+LAST = 0x10FFFF
+MAX_REPEAT = 1000  # of Go's regexp/syntax
+
+PERL: dict[str, Ranges] = {
+    "d": [(0x30, 0x39)],
+    "s": [(0x09, 0x0A), (0x0C, 0x0D), (0x20, 0x20)],
+    "w": [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
+}
+POSIX: dict[str, Ranges] = {
+    "alnum": [(0x30, 0x39), (0x41, 0x5A), (0x61, 0x7A)],
+    "alpha": [(0x41, 0x5A), (0x61, 0x7A)],
+    "ascii": [(0x00, 0x7F)],
+    "blank": [(0x09, 0x09), (0x20, 0x20)],
+    "cntrl": [(0x00, 0x1F), (0x7F, 0x7F)],
+    "digit": [(0x30, 0x39)],
+    "graph": [(0x21, 0x7E)],
+    "lower": [(0x61, 0x7A)],
+    "print": [(0x20, 0x7E)],
+    "punct": [(0x21, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0x7E)],
+    "space": [(0x09, 0x0D), (0x20, 0x20)],
+    "upper": [(0x41, 0x5A)],
+    "word": PERL["w"],
+    "xdigit": [(0x30, 0x39), (0x41, 0x46), (0x61, 0x66)],
+}
+CONTROLS = {"a": 0x07, "f": 0x0C, "n": 0x0A, "r": 0x0D, "t": 0x09, "v": 0x0B}
+EMPTY = {"A": r"\A", "z": r"\Z", "b": r"(?a:\b)", "B": r"(?a:\B)"}
+
+
+class InvalidError(ValueError):
+    """Go refuses the expression."""
+
+
+class UnknownError(ValueError):
+    """Go may know what it means, and we do not."""
+
+
+def compile(pattern: str) -> re.Pattern[str]:
+    """The expression, for ``search``. InvalidError, UnknownError."""
+    text = _Parser(pattern).translate()
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError) as reason:
+        raise UnknownError(f"Python cannot match it: {reason}") from reason
+
+
+class _Group:
+    """What stands between two brackets: finished alternatives, the atoms of the last one, the flags before it."""
+
+    def __init__(self, flags: frozenset[str]) -> None:
+        self.flags_before = flags
+        self.done: list[str] = []
+        self.atoms: list[str] = []
+
+    def text(self) -> str:
+        return f"(?:{'|'.join([*self.done, ''.join(self.atoms)])})"
+
+
+class _Parser:
+    """One expression, read from left to right."""
+
+    def __init__(self, pattern: str) -> None:
+        self.rest = pattern
+        self.flags: frozenset[str] = frozenset()
+        self.groups = [_Group(self.flags)]
+
+    def translate(self) -> str:
+        is_repeated = False
+        while self.rest:
+            if count := self._count():
+                self._repeat(count, again=is_repeated)
+                is_repeated = True
+            else:
+                self._step()
+                is_repeated = False
+        if len(self.groups) > 1:
+            raise InvalidError("a ) is missing")
+        return self.groups[0].text()
+
+    def _take(self, number: int = 1) -> str:
+        taken, self.rest = self.rest[:number], self.rest[number:]
+        return taken
+
+    def _count(self) -> str:
+        """The repetition that stands next, as Python writes it, or nothing. Greed makes no difference here."""
+        if self.rest[0] in "*+?":
+            count = self._take()
+        elif match := re.match(r"\{(0|[1-9][0-9]*)(?:,(|0|[1-9][0-9]*))?\}", self.rest):
+            least = int(match[1])
+            most = int(match[2]) if match[2] else least
+            if max(least, most) > MAX_REPEAT:
+                raise InvalidError(f"more than {MAX_REPEAT} repetitions")
+            if most < least:
+                raise InvalidError(f"{match[0]} asks for more than it allows")
+            count = self._take(len(match[0]))
+        else:
+            return ""
+        if self.rest.startswith("?"):
+            self._take()
+        return count
+
+    def _repeat(self, count: str, *, again: bool) -> None:
+        atoms = self.groups[-1].atoms
+        if not atoms:
+            raise InvalidError(f"{count} has nothing to repeat")
+        if again:
+            raise InvalidError(f"{count} stands behind another repetition")
+        atoms[-1] = f"(?:{atoms[-1]}){count}"
+
+    def _step(self) -> None:
+        group, character = self.groups[-1], self._take()
+        if character == "(":
+            self._open()
+        elif character == ")":
+            if len(self.groups) == 1:
+                raise InvalidError("a ) without its (")
+            self.groups.pop()
+            self.flags = group.flags_before
+            self.groups[-1].atoms.append(group.text())
+        elif character == "|":
+            group.done.append("".join(group.atoms))
+            group.atoms = []
+        elif character == "^":
+            group.atoms.append("(?m:^)" if "m" in self.flags else r"\A")
+        elif character == "$":
+            group.atoms.append("(?m:$)" if "m" in self.flags else r"\Z")
+        elif character == ".":
+            group.atoms.append("(?s:.)" if "s" in self.flags else r"[^\n]")
+        elif character == "[":
+            group.atoms.append(self._cased(self._class()))
+        elif character == "\\":
+            group.atoms += self._escaped()
+        else:
+            group.atoms.append(self._cased(_char(ord(character))))
+
+    def _cased(self, atom: str) -> str:
+        return f"(?i:{atom})" if "i" in self.flags else atom
+
+    def _open(self) -> None:
+        if not self.rest.startswith("?"):
+            self.groups.append(_Group(self.flags))
+        elif match := re.match(r"\?(P?)<\w+>", self.rest, re.ASCII):
+            if not match[1]:
+                raise UnknownError(f"({match[0]} is known to Go since 1.22 only")
+            self._take(len(match[0]))
+            self.groups.append(_Group(self.flags))
+        elif match := re.match(r"\?([imsU]*)(?:-([imsU]+))?([:)])", self.rest):
+            self._take(len(match[0]))
+            before = self.flags
+            self.flags = (before | set(match[1])) - set(match[2] or "")
+            if match[3] == ":":
+                self.groups.append(_Group(before))
+        else:
+            raise InvalidError(f"({self.rest[:2]} is not known to Go")
+
+    def _escaped(self) -> list[str]:
+        """The atoms that stand for what follows a backslash: several for a quotation."""
+        letter = self.rest[:1]
+        if letter in EMPTY:
+            self._take()
+            return [EMPTY[letter]]
+        if letter == "Q":
+            quoted, _, self.rest = self.rest[1:].partition(r"\E")
+            return [self._cased(_char(ord(each))) for each in quoted]
+        if ranges := self._perl():
+            return [self._cased(_set(ranges))]
+        return [self._cased(_char(self._code()))]
+
+    def _perl(self) -> Ranges:
+        r"""The class that a letter behind a backslash names, if it does. UnknownError for ``\p``."""
+        letter = self.rest[:1]
+        if letter in ("p", "P"):
+            raise UnknownError(rf"\{letter}, a class of Unicode, is not known here")
+        if letter.lower() not in PERL:
+            return []
+        self._take()
+        ranges = PERL[letter.lower()]
+        return ranges if letter.islower() else _others(ranges)
+
+    def _code(self) -> int:
+        """The code point that is meant by what follows a backslash."""
+        if match := re.match(r"0[0-7]{0,2}|[1-7][0-7]{1,2}", self.rest):
+            self._take(len(match[0]))
+            return int(match[0], 8)
+        if match := re.match(r"x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]+)\})", self.rest):
+            self._take(len(match[0]))
+            code = int(match[1] or match[2], 16)
+            if code <= LAST:
+                return code
+            raise InvalidError(rf"\{match[0]} is no character")
+        character = self._take()
+        if character in CONTROLS:
+            return CONTROLS[character]
+        if not character or not character.isascii() or character.isalnum():
+            raise InvalidError(rf"\{character} is not known to Go" if character else r"a \ at the end")
+        return ord(character)
+
+    def _class(self) -> str:
+        """A class in brackets, behind the first one."""
+        is_negated = self.rest.startswith("^")
+        if is_negated:
+            self._take()
+        ranges: Ranges = []
+        is_first = True
+        while is_first or not self.rest.startswith("]"):
+            is_first = False
+            if not self.rest:
+                raise InvalidError("a ] is missing")
+            ranges += self._posix() or self._class_item()
+        self._take()
+        return _set(ranges, negated=is_negated)
+
+    def _posix(self) -> Ranges:
+        if not self.rest.startswith("[:") or ":]" not in self.rest[2:]:
+            return []
+        name, _, rest = self.rest[2:].partition(":]")
+        if name.removeprefix("^") not in POSIX:
+            raise InvalidError(f"[:{name}:] is no class")
+        self.rest = rest
+        return _others(POSIX[name[1:]]) if name.startswith("^") else POSIX[name]
+
+    def _class_item(self) -> Ranges:
+        if self.rest.startswith("\\"):
+            self._take()
+            if ranges := self._perl():
+                return ranges
+            low = self._code()
+        else:
+            low = ord(self._take())
+        high = low
+        if self.rest.startswith("-") and self.rest[1:2] not in ("]", ""):
+            self._take()
+            character = self._take()
+            high = self._code() if character == "\\" else ord(character)
+        if high < low:
+            raise InvalidError("a range in [] runs backwards")
+        return [(low, high)]
+
+
+def _others(ranges: Ranges) -> Ranges:
+    """All characters that are in none of ``ranges``."""
+    found, start = [], 0
+    for low, high in sorted(ranges):
+        if low > start:
+            found.append((start, low - 1))
+        start = max(start, high + 1)
+    return [*found, (start, LAST)] if start <= LAST else found
+
+
+def _set(ranges: Ranges, *, negated: bool = False) -> str:
+    if not ranges:
+        return "(?s:.)" if negated else "(?!)"
+    members = "".join(f"{_char(low)}-{_char(high)}" for low, high in ranges)
+    return f"[{'^' if negated else ''}{members}]"
+
+
+def _char(code: int) -> str:
+    return f"\\U{code:08x}"
