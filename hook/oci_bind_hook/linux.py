@@ -359,7 +359,11 @@ def wait_readable(fd: int, seconds: float) -> bool:
 def raise_open_files() -> int:
     """Raises the soft limit of open files to the hard one, getrlimit(2), and returns it."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except ValueError as reason:
+        # Python's name for the kernel's EPERM.
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from reason
     return hard
 
 

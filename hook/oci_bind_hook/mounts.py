@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from .statefile import Identity, MadeRecord, MountRecord, Record
 
 
-def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
+def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
     """Carries out ``plan``, and keeps ``record`` true by ``save``: before the first change, between, and at the end.
 
-    Everything is attached, or nothing is: on any error what this call did is undone before the error is raised. What
-    could not be undone is left in the record.
+    ``clean_up`` is called when all is attached. Everything is attached, or nothing is: on any error, that of
+    ``clean_up`` too, what this call did is undone before the error is raised. What could not be undone is left in the
+    record.
     """
     binds = plan.to_mount
     old_mounts, old_made = list(record["mounts"]), list(record["made"])
@@ -67,6 +68,7 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
         save()
         for bind, fd in zip(binds, targets, strict=True):
             _attach(bind, fd)
+        clean_up()
         record["phase"] = "done"
         save()
     except BaseException as failure:

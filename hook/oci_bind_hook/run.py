@@ -169,12 +169,12 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
             log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
             _check_neighbours(requests, others, namespace)
             _continue(record, rootfs, namespace)
-            with _staged(sources, folder, record, proc):
+            with _staged(sources, folder, record, proc) as staged:
                 planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
                 found = planner.resolve(requests, sources)
                 log.step("destinations resolved")
                 _judge(found, log)
-                _carry_out(found, record, folder, others, log)
+                _carry_out(found, record, folder, others, staged, log)
             for bind in found.binds:
                 log.info(bind.summary())
 
@@ -298,11 +298,14 @@ def _judge(found: Plan, log: Log) -> None:
 _SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
 
 
-def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Record], log: Log) -> None:
+def _carry_out(
+    found: Plan, record: Record, folder: StateFolder, others: list[Record], staged: Staged, log: Log
+) -> None:
     def save() -> None:
         folder.save(record)
         log.step(_SAVED[record["phase"]])
 
+    before: Record = {**record}
     record["uses"] = sorted(found.uses.union(record["uses"]))
     if not found.to_mount:
         # Not even a record is needed, unless we stand on something that another container would remove one day.
@@ -314,9 +317,11 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
         raise UnavailableError(f"mount points must be made, and {folder.reason}", hint=folder.hint)
     record["created"] = now()
     try:
-        mounts.attach(found, record, save)
+        mounts.attach(found, record, save, staged.end)
     except BaseException:
         log.step("rolled back")
+        if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
+            record["uses"], record["created"] = before["uses"], before["created"]
         if record["mounts"] or record["made"]:
             folder.save(record)
         else:
