@@ -23,7 +23,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     The hook is imported only here, so that the fuzzer can watch which lines of it are run.
     """
-    from oci_bind_hook import bundle, plan, run, spec, strictjson
+    from oci_bind_hook import bundle, plan, spec, statefile, strictjson
     from oci_bind_hook.errors import HookError
     from oci_bind_hook.mountspec import parse_mount
 
@@ -55,7 +55,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     def record(data: bytes) -> None:
         """A state file."""
-        assert run.parse_record(data, "c1.json")["version"] == 1
+        assert statefile.parse_record(data, "c1.json")["version"] == 1
 
     def check(error: HookError) -> None:
         """An error can be told, whatever words it repeats, and has an exit code of its own."""

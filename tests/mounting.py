@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 import support
-from oci_bind_hook import mounts, run
+from oci_bind_hook import mounts, statefile, undo
 from oci_bind_hook.planner import Planner
 from oci_bind_hook.proc import MountInfo, MountTable, Namespace, Proc, boot_id
 from oci_bind_hook.request import DEFAULT_PROPAGATION, Request
@@ -219,7 +219,7 @@ class Bench:
         mine = self.record() if record is None else record
 
         def keep() -> None:
-            self.saved.append(run.parse_record(json.dumps(mine).encode(), "record"))
+            self.saved.append(statefile.parse_record(json.dumps(mine).encode(), "record"))
             save()
 
         self.carry_out(plan, mine, keep)
@@ -244,11 +244,11 @@ class Bench:
         self, record: Record, keep: Callable[[MadeRecord], bool] = lambda _: False, *, here: bool = True
     ) -> Remarks:
         """Takes down what a record says, with a rootfs opened anew."""
-        return mounts.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here)
+        return undo.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here)
 
     def undo_in(self, rootfs: Rootfs | None, record: Record) -> Remarks:
         """The same with a given rootfs, or none."""
-        return mounts.undo(record, self.proc, rootfs, lambda _: False, here=True)
+        return undo.undo(record, self.proc, rootfs, lambda _: False, here=True)
 
     def descriptors(self) -> list[int]:
         """The fds of this process that lead below the folder of the bench."""

@@ -118,3 +118,10 @@ def read_state(data: bytes) -> tuple[spec.State, object | None]:
     """The state that the runtime sent, and the config if it sent that too. DataError."""
     found = documents(data, "state", most=2)
     return spec.state(found[0]), found[1] if len(found) > 1 else None
+
+
+def read_given() -> bytes:
+    """What stdin holds, if that is no terminal. UsageError."""
+    if os.isatty(0):
+        raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
+    return read_stdin()

@@ -16,14 +16,16 @@ from .bundle import Bundle, read_state
 from .errors import DataError, HookError, RecordError, UnavailableError, UsageError
 from .explain import describe, undone
 from .foresee import problems_of_plan, problems_of_stage
+from .options import Options, is_teardown, remarks, state_folder
 from .planner import Planner
 from .proc import Namespace, Proc, boot_id
 from .report import Report
 from .rootfs import Rootfs
-from .run import Options, is_continued, is_here, is_teardown, parse_record, remarks, state_folder, why_untouched
 from .running import Running
+from .setup import is_continued
 from .stage import Place
-from .statefile import StateFolder, is_live
+from .statefile import StateFolder, is_live, parse_record
+from .teardown import is_here, why_untouched
 from .trees import expand, open_sources
 
 TYPE_CHECKING = False

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from . import re2
 from .errors import MissingError, UnavailableError, UsageError
+from .options import STAGES
 from .reasons import refused
-from .stage import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

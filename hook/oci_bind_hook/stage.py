@@ -13,7 +13,6 @@ import os
 from .errors import UnavailableError
 from .reasons import because, refused
 
-STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
 ROOTLESS = "rootless, register for createContainer"
 
 TYPE_CHECKING = False

@@ -13,10 +13,10 @@ import os
 import stat as modes
 import time
 
-from . import linux
+from . import linux, spec
 from .errors import DataError, RecordError
 from .reasons import hint
-from .strictjson import encoded
+from .strictjson import documents, encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,6 +119,14 @@ _STAGING = ".staging"
 def now() -> int:
     """The time in nanoseconds since the epoch on the clock of the kernel's inode timestamps."""
     return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
+
+
+def parse_record(data: bytes, name: str) -> Record:
+    """The record in a state file. DataError with ``name``."""
+    document = documents(data, name)[0]
+    if violations := spec.violations(document, "state-file"):
+        raise DataError(name, violations)
+    return document  # type: ignore[return-value]
 
 
 class Lock:

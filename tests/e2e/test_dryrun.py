@@ -14,8 +14,8 @@ import pytest
 
 import support
 from oci_bind_hook import dryrun, spec
+from oci_bind_hook.options import Options
 from oci_bind_hook.report import as_json
-from oci_bind_hook.run import Options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

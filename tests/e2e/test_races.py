@@ -23,7 +23,7 @@ import mounting
 import support
 import world as worlds
 from mounting import Bench, plant, request
-from oci_bind_hook import mounts
+from oci_bind_hook import undo
 from oci_bind_hook.errors import HookError, LeftoverError
 from oci_bind_hook.rootfs import Rootfs
 from rival import Rival, exchange
@@ -143,7 +143,7 @@ class Race:
 def undone(race: Race, record: Record, rootfs: Rootfs | None) -> bool:
     """One tear-down. False where something could not be reached, which stays in the record then."""
     try:
-        mounts.undo(record, race.bench.proc, rootfs, lambda _: False, here=True)
+        undo.undo(record, race.bench.proc, rootfs, lambda _: False, here=True)
     except LeftoverError:
         return False
     return True

@@ -12,8 +12,9 @@ import pytest
 import support
 from mounting import MS_SHARED, Bench, bind, mount, mount_points, plant, propagate, request, tmpfs, umount
 from oci_bind_hook.errors import KernelError, LeftoverError, RecordError
-from oci_bind_hook.mounts import identity_of, reconcile
+from oci_bind_hook.mounts import reconcile
 from oci_bind_hook.rootfs import Rootfs
+from oci_bind_hook.undo import identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

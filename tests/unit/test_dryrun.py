@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import support
-from oci_bind_hook import cli, dryrun, spec
+from oci_bind_hook import dryrun, spec
+from oci_bind_hook.options import Options, parse
 from oci_bind_hook.report import Report, as_json, as_text
-from oci_bind_hook.run import Options
 
 TREE = {"etc": None, "real": None, "etc/file": "", "absolute": "->/real", "etc/up": "->../real/", "loop": "->loop"}
 
@@ -497,7 +497,7 @@ def register(desk: Desk, stage: str, *words: str) -> None:
 
 
 def planned(desk: Desk, *arguments: str, **members: Any) -> Report:
-    return dryrun.dry_run(desk.options(*arguments, **members), bytes, cli.parse)
+    return dryrun.dry_run(desk.options(*arguments, **members), bytes, parse)
 
 
 def test_options_are_those_of_the_registered_hook(desk: Desk) -> None:
