@@ -90,7 +90,7 @@ def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
     left = MAX_BYTES + 1
     while left:
         wait()
-        chunk = os.read(fd, min(left, 1 << 20))
+        chunk = os.read(fd, min(left, 1 << 16))
         if not chunk:
             break
         chunks.append(chunk)

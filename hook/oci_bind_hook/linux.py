@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls as functions, under the kernel's own names.
 
-Every function raises OSError with the errno of the call and does nothing else: no retries, no policy, no knowledge of
+Every function raises OSError with the errno of the call and does nothing else: no policy, no knowledge of
 containers. Only ``statx`` makes up for kernels that tell less. File descriptors that come out are close-on-exec. This
 is the only module that may call the C library or prctl.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import sys
 
 # The C module behind prctl, which makes functions and objects for all there is when it is imported: 0.1 units.
@@ -29,6 +28,9 @@ AT_NO_AUTOMOUNT = 0x800
 AT_RECURSIVE = 0x8000
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
+LOCK_EX = 2
+LOCK_NB = 4
+LOCK_SH = 1
 MNT_DETACH = 2
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOATIME = 0x10
@@ -93,6 +95,7 @@ NR_STATMOUNT = 457
 CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's names
 
 _syscall = Function("syscall", 7, is_long=True)
+_flock = Function("flock", 2)
 _mount = Function("mount", 5)
 _umount2 = Function("umount2", 2)
 _setns = Function("setns", 2)
@@ -356,8 +359,23 @@ def wait_readable(fd: int, seconds: float) -> bool:
     return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
 
 
+def flock(fd: int, operation: int) -> None:
+    """flock(2). ``operation`` is LOCK_SH or LOCK_EX, with LOCK_NB not to wait.
+
+    Called again where a signal comes in between, as Python's own is, which would have to be imported.
+    """
+    while True:
+        try:
+            _flock(fd, operation)
+        except InterruptedError:
+            continue
+        return
+
+
 def raise_open_files() -> int:
     """Raises the soft limit of open files to the hard one, getrlimit(2), and returns it."""
+    import resource
+
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -59,8 +59,9 @@ def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Calla
         save()
         targets = [_make(plan.rootfs, bind) for bind in binds]
         _identify(made, points, plan.rootfs)
-        record["phase"] = "made"
-        save()
+        if points:
+            record["phase"] = "made"
+            save()
         for bind, fd in zip(binds, targets, strict=True):
             _attach(bind, fd)
         clean_up()

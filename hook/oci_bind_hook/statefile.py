@@ -8,7 +8,6 @@ that it is always whole. Locks are files beside it that exist only while they ar
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat as modes
 import time
@@ -16,12 +15,12 @@ import time
 from . import linux, spec
 from .errors import DataError, RecordError
 from .reasons import hint
-from .strictjson import documents, encoded
+from .strictjson import documents, encoded, own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Literal, TypedDict
+    from typing import Literal, TypedDict, cast
 
     from .proc import Proc
 
@@ -108,6 +107,11 @@ if TYPE_CHECKING:
         uses: list[str]
         made: list[MadeRecord]
 
+else:
+
+    def cast(_: object, value: object) -> object:
+        return value
+
 
 MAX_BYTES = 16 * 1024 * 1024
 MOVE_AWAY = "undo by hand what it may record, then move it away"
@@ -126,7 +130,7 @@ def parse_record(data: bytes, name: str) -> Record:
     document = documents(data, name)[0]
     if violations := spec.violations(document, "state-file"):
         raise DataError(name, violations)
-    return document  # type: ignore[return-value]
+    return cast("Record", document)
 
 
 class Lock:
@@ -142,7 +146,7 @@ class Lock:
         while True:
             self._fd = os.open(name, flags, 0o600, dir_fd=folder)
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                linux.flock(self._fd, linux.LOCK_EX if wait else linux.LOCK_EX | linux.LOCK_NB)
             except BaseException:
                 os.close(self._fd)
                 raise
@@ -176,6 +180,7 @@ class StateFolder:
         self.path = path
         self._fd = fd
         self._parse = parse
+        self._judged: dict[str, bytes] = {}
 
     @classmethod
     def open(cls, path: str, parse: Callable[[bytes, str], Record], *, create: bool) -> StateFolder | None:
@@ -236,7 +241,7 @@ class StateFolder:
         except OSError:
             return False
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            linux.flock(fd, linux.LOCK_SH | linux.LOCK_NB)
         except OSError:
             return True
         finally:
@@ -256,7 +261,10 @@ class StateFolder:
             raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=hint) from reason
         try:
             data = _read_own(fd, path)
-            record = self._parse(data, path)
+            # It is read again once the rootfs is locked, and has mostly not changed: then it need not be judged again.
+            is_judged = data == self._judged.get(container)
+            record = cast("Record", own(data)) if is_judged else self._parse(data, path)
+            self._judged[container] = data
         except DataError as problem:
             raise RecordError(str(problem), hint=f"it is no record of this version; {MOVE_AWAY}") from problem
         except OSError as reason:
@@ -359,7 +367,7 @@ class StateFolder:
                 except OSError:
                     continue
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    linux.flock(fd, linux.LOCK_EX | linux.LOCK_NB)
                     if os.fstat(fd).st_nlink:
                         os.unlink(name, dir_fd=self._fd)
                 except OSError:

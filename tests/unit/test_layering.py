@@ -31,7 +31,7 @@ MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
     "libc": May("_ctypes os", types="typing"),
-    "linux": May(".libc _prctl errno os resource sys", types="collections.abc typing"),
+    "linux": May(".libc _prctl errno os sys", lazy="resource", types="collections.abc typing"),
     "reasons": May(".errors .linux errno os"),
     "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
@@ -49,7 +49,7 @@ MAY = {
     "bundle": May(".errors .linux .reasons .spec .strictjson os time", types="collections.abc"),
     "rootfs": May(".errors .linux .reasons errno os stat", types="collections.abc"),
     "statefile": May(
-        ".errors .linux .reasons .spec .strictjson errno fcntl os stat time",
+        ".errors .linux .reasons .spec .strictjson errno os stat time",
         types=".proc collections.abc typing",
     ),
     "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
@@ -134,7 +134,6 @@ ONLY = {
     "referencing": "judge",
     "_json": "strictjson",
     "_socket": "log",
-    "fcntl": "statefile",
     "subprocess": "doctor",
 }
 
