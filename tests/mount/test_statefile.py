@@ -295,6 +295,39 @@ def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path:
         ]
 
 
+def test_those_on_another_rootfs_cost_no_more_than_a_look(path: str, record: Record) -> None:
+    """Unless they are not as we write them: then it is found out what they are."""
+    judged = []
+
+    def parse(data: bytes, name: str) -> Record:
+        judged.append(os.path.basename(name))
+        return parse_record(data, name)
+
+    folder = StateFolder.open(path, parse, create=True)
+    assert folder is not None
+    at = record["rootfs"]
+    theirs = {**at, "path": '/"dev":1,"ino":1,"overlay":', "ino": at["ino"] + 1}
+    for number, rootfs in enumerate((at, theirs, {**at, "dev": 10 * at["dev"]}, {**at, "ino": 10 * at["ino"]})):
+        folder.save(named(record, f"c{number}", rootfs=rootfs))
+    last_first = {name: at[name] for name in ("ino", "dev", "overlay", "path")}
+    texts = {
+        "d0": json.dumps(named(record, "d0"), indent=2),
+        "d1": json.dumps(named(record, "d1", rootfs=theirs), indent=2),
+        "d2": json.dumps(named(record, "d2", rootfs=last_first), separators=(",", ":")),
+        "e0": json.dumps(named(record, "e0", rootfs=theirs, version=2), separators=(",", ":")),
+        "e1": json.dumps(named(record, "e1", rootfs=theirs), separators=(",", ":"))[:-9],
+        "e2": '{"version":1,"dev":1,"ino":1}',
+    }
+    for name, text in texts.items():
+        write(f"{path}/{name}.json", text.encode())
+    found, remarks = folder.on_rootfs(at, "none")
+    assert [one["id"] for one in found] == ["c0", "d0", "d2"]
+    assert [os.path.basename(remark.partition(":")[2].partition(":")[0]) for remark in remarks] == [
+        *("e0.json", "e1.json", "e2.json")
+    ]
+    assert judged == ["c0.json", *(f"{name}.json" for name in texts)]
+
+
 def test_what_a_neighbour_uses_becomes_its_own_once(folder: StateFolder, record: Record) -> None:
     used = ["/new", "/new/b", "/new/b/c"]
     other = named(record, "c2", uses=used, made=[made("/new/b/c")])
