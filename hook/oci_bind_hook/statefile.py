@@ -47,10 +47,14 @@ if TYPE_CHECKING:
         inode: int
 
     class InitRecord(TypedDict):
-        """The container's first process: pid as the host's procfs numbers it, start in clock ticks since boot."""
+        """The container's first process: pid as the host's procfs numbers it, start in clock ticks since boot.
+
+        ``first`` is the start of process 1 there, by which that pid namespace is known, None where nothing tells it.
+        """
 
         pid: int
         start: int
+        first: int | None
 
     class AttachedRecord(TypedDict):
         """One mount that was attached: its id, the one never used again (Linux 6.8), and what mountinfo says of it.
@@ -494,11 +498,20 @@ def _read_own(fd: int, path: str) -> bytes:
 
 
 def is_live(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether the container of a record may still be there: same boot, and its first process runs, if it has one."""
+    """Whether the container of a record may still be there: same boot, and its first process runs, if it has one.
+
+    It may where that process is one of another pid namespace, which is not seen here, whether it runs or not.
+    """
     if record["boot"] != boot:
         return False
     init = record["init"]
-    return init is None or proc.start_time(init["pid"]) == init["start"]
+    return init is None or proc.start_time(init["pid"]) == init["start"] or is_unseen(init, proc)
+
+
+def is_unseen(init: InitRecord, proc: Proc) -> bool:
+    """Whether a pid is one of another pid namespace than this procfs has: here nobody has it, or a stranger."""
+    first = proc.start_time(1)
+    return None not in (first, init["first"]) and first != init["first"]
 
 
 def _refused(problem: str, reason: OSError) -> RecordError:

@@ -177,6 +177,26 @@ def test_a_process_that_still_sees_the_binds_keeps_them(world: World) -> None:
         assert namespace.delete("c1", "--force").returncode == 0
 
 
+@pytest.mark.parametrize("stage", ["createRuntime", "createContainer"])
+def test_from_another_pid_namespace_nobody_is_dead(world: World, stage: str) -> None:
+    """There the first process has another number, or none: a gc that runs in a container would end all others."""
+    bundle = world.bundle("exec sleep 1000", stage, *mount(world, "/a"))
+    with support.RuntimeNamespace("runc") as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        pid = namespace.state("c1")["pid"]
+        elsewhere = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", world.launcher]
+        said = [
+            subprocess.run([*elsewhere, word, *world.root_option()], capture_output=True, text=True, check=True).stdout
+            for word in ("list", "gc")
+        ]
+        for text in said:
+            assert f"its first process {pid} is in another pid namespace than what /proc shows here" in text
+        assert "/a" in [line.split(" ")[4] for line in support.mounts(pid)]
+        assert ask(world, "show", "c1")["c1"]["status"] == "alive"
+        assert namespace.delete("c1", "--force").returncode == 0
+    assert os.listdir(world.state) == []
+
+
 def test_without_a_first_process_it_says_how_to_end_it(world: World) -> None:
     before = world.snapshot()
     set_up(world, None, "/a")

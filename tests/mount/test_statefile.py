@@ -255,6 +255,10 @@ def process() -> int:
     return forked(signal.pause)
 
 
+def init(pid: int, start: int | None, first: int | None = None) -> dict[str, int | None]:
+    return {"pid": pid, "start": start, "first": first}
+
+
 def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record: Record) -> None:
     proc, boot = Proc(), boot_id()
     living, zombie, reaped = process(), process(), process()
@@ -264,17 +268,20 @@ def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record:
     os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
     os.waitpid(reaped, 0)
     records = {
-        "living": named(record, "c2", init={"pid": living, "start": start[living]}),
+        "living": named(record, "c2", init=init(living, start[living])),
         "without-init": named(record, "c2"),
-        "zombie": named(record, "c2", init={"pid": zombie, "start": start[zombie]}),
-        "reaped": named(record, "c2", init={"pid": reaped, "start": start[reaped]}),
-        "same-pid-again": named(record, "c2", init={"pid": living, "start": 1}),
+        "zombie": named(record, "c2", init=init(zombie, start[zombie])),
+        "reaped": named(record, "c2", init=init(reaped, start[reaped])),
+        "same-pid-again": named(record, "c2", init=init(living, 1)),
+        "reaped-here": named(record, "c2", init=init(reaped, start[reaped], proc.start_time(1))),
+        "reaped-elsewhere": named(record, "c2", init=init(reaped, start[reaped], -1)),
         "other-boot": named(record, "c2", boot="0" * 8 + "-0000" * 3 + "-" + "0" * 12),
     }
-    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["living", "without-init"]
+    unseen = ["without-init", "reaped-elsewhere"]
+    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["living", *unseen]
     os.kill(living, signal.SIGKILL)
     assert ended_well(living) is False
-    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["without-init"]
+    assert [name for name, one in records.items() if is_live(one, proc, boot)] == unseen
 
 
 def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path: str, record: Record) -> None:
