@@ -213,12 +213,26 @@ class Proc:
 
     def user_of_namespace(self, inode: int) -> int | None:
         """A process in the mount namespace ``inode``, None where there is none. It looks at every process."""
+        return next((pid for pid in self._all() if self.mount_namespace_of(pid) == inode), None)
+
+    def may_see_all(self) -> bool:
+        """Whether we may look at every process that is there."""
+        for pid in self._all():
+            try:
+                os.stat(f"../{pid}/ns/mnt", dir_fd=self.fd)
+            except PermissionError:
+                return False
+            except OSError:
+                pass  # it has ended meanwhile
+        return True
+
+    def _all(self) -> list[int]:
+        """The pids of all processes."""
         folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
-            pids = [int(name) for name in os.listdir(folder) if name.isdigit()]
+            return [int(name) for name in os.listdir(folder) if name.isdigit()]
         finally:
             os.close(folder)
-        return next((pid for pid in pids if self.mount_namespace_of(pid) == inode), None)
 
     def mount(self, source: int | None, target: int, flags: int, *, kind: str | None = None) -> None:
         """mount(2) on the object ``target``, both held by fd, so that no path is looked up. OSError."""

@@ -385,6 +385,32 @@ def test_a_run_that_works_on_it_is_not_waited_for(world: World, init: Init) -> N
     assert ask(world, "gc")["c1"]["action"] == "finished"
 
 
+def test_what_is_in_a_namespace_that_cannot_be_seen_is_not_gone(world: World, init: Init) -> None:
+    """Root of a user namespace may look at no process outside."""
+    set_up(world, init, "/data")
+    before = world.snapshot()
+    init.end()
+    command = ["unshare", "--user", "--map-root-user", "--mount", world.launcher, "gc", *world.root_option()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 71
+    assert "the binds are in a mount namespace that cannot be looked for from this user namespace" in done.stdout
+    assert world.snapshot() == before
+
+
+def test_what_was_in_a_namespace_that_has_ended_is_gone(world: World) -> None:
+    """In a user namespace, too, where all processes that are there can be looked at."""
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    sent = state(world, pid=0).replace(": 0}", ": '$!'}")
+    words = " ".join([world.launcher, "prestart", *mount(world, "/data", "/new"), *world.root_option()])
+    inner = f"cat </dev/zero >/dev/null & echo '{sent}' | {words} && kill -9 $!"
+    outer = f'unshare --mount sh -c "$0" && ls {world.state} && {world.launcher} gc --root {world.state}'
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
+    done = subprocess.run([*alone, "sh", "-c", outer, inner], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout.split()[:3]) == (0, "", ["c1.json", "c1", "finished"]), done
+    assert world.snapshot() == before
+
+
 def test_a_rootfs_that_is_gone_needs_no_undoing(world: World, init: Init) -> None:
     set_up(world, init, "/a")
     subprocess.run(["umount", f"{world.rootfs}/a"], check=True)
