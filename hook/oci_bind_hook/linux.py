@@ -206,7 +206,8 @@ def _is_mount_root(fd: int, mnt_id: int) -> bool:
 
 
 def _mount_point(mnt_id: int) -> str | None:
-    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").splitlines())
+    # A name may hold whatever else ends a line for str.splitlines.
+    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").split("\n") if line)
     points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
     return next(points, None)
 

@@ -403,7 +403,7 @@ def test_what_was_in_a_namespace_that_has_ended_is_gone(world: World) -> None:
     before = world.snapshot()
     sent = state(world, pid=0).replace(": 0}", ": '$!'}")
     words = " ".join([world.launcher, "prestart", *mount(world, "/data", "/new"), *world.root_option()])
-    inner = f"cat </dev/zero >/dev/null & echo '{sent}' | {words} && kill -9 $!"
+    inner = f"cat </dev/zero >/dev/null & echo '{sent}' | {words} && {{ kill -9 $!; wait; true; }}"
     outer = f'unshare --mount sh -c "$0" && ls {world.state} && {world.launcher} gc --root {world.state}'
     alone = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
     done = subprocess.run([*alone, "sh", "-c", outer, inner], capture_output=True, text=True, check=False)

@@ -52,7 +52,24 @@ def everywhere() -> list[str]:
     return mount_points("")
 
 
-@pytest.mark.parametrize("name", ["a b", "a\nb", "a\tb", "a\\b", "a\\040b", "#a", "a,b", "caf\xe9"], ids=ascii)
+NAMES = [
+    "a b",
+    "a\nb",
+    "a\tb",
+    "a\rb",
+    "a\vb",
+    "a\x1cb",
+    "a\x85b",
+    "a\u2028b",
+    "a\\b",
+    "a\\040b",
+    "#a",
+    "a,b",
+    "caf\xe9",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_any_name(bench: Bench, name: str) -> None:
     before = everywhere()
     mounts = attached(bench, f"/{name}/{name}")
