@@ -249,11 +249,15 @@ def has_mount(unique: int, namespace: int = 0) -> bool:
     return True
 
 
+# The first member of struct statfs is a long, but an int on s390; where the lower half is first, it is enough.
+_F_TYPE = "I" if sys.byteorder == "little" or os.uname().machine.startswith("s390") else "L"
+
+
 def fstatfs_type(fd: int) -> int:
     """The magic number of the file system that ``fd`` is on, by fstatfs(2)."""
     buffer = numbers(size=32)
     _fstatfs(fd, buffer)
-    return memoryview(bytes(buffer)).cast("l")[0]
+    return memoryview(bytes(buffer)).cast(_F_TYPE)[0]
 
 
 def is_absent(reason: OSError) -> bool:
