@@ -83,7 +83,6 @@ STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
 STATX_MNT_ID_UNIQUE = 0x4000
 SYSFS_MAGIC = 0x62656572
-UMOUNT_NOFOLLOW = 8
 
 # The generic numbers: the same on every architecture since Linux 5.0 but alpha, which adds 110.
 NR_OPEN_TREE = 428
@@ -250,14 +249,15 @@ def has_mount(unique: int, namespace: int = 0) -> bool:
 
 
 # The first member of struct statfs is a long, but an int on s390; where the lower half is first, it is enough.
-_F_TYPE = "I" if sys.byteorder == "little" or os.uname().machine.startswith("s390") else "L"
+_IS_INT = sys.byteorder == "little" or os.uname().machine.startswith("s390")
 
 
 def fstatfs_type(fd: int) -> int:
     """The magic number of the file system that ``fd`` is on, by fstatfs(2)."""
     buffer = numbers(size=32)
     _fstatfs(fd, buffer)
-    return memoryview(bytes(buffer)).cast(_F_TYPE)[0]
+    raw = memoryview(bytes(buffer))
+    return raw.cast("I")[0] if _IS_INT else raw.cast("L")[0]
 
 
 def is_absent(reason: OSError) -> bool:
@@ -353,7 +353,7 @@ def mount(source: str | None, target: str, flags: int, *, kind: str | None = Non
 
 
 def umount2(path: str, flags: int) -> None:
-    """umount2(2). ``flags`` are MNT_DETACH and UMOUNT_NOFOLLOW."""
+    """umount2(2). ``flags`` are MNT_*."""
     _umount2(os.fsencode(path), flags, path=path)
 
 

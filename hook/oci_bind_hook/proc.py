@@ -242,8 +242,11 @@ class Proc:
         finally:
             os.chdir("/")
 
-    def umount_file(self, fd: int) -> None:
-        """Detaches the mount whose root is the file ``fd``: a file cannot be entered, and has no name to trust."""
+    def umount(self, fd: int) -> None:
+        """umount2(2): detaches the mount whose root is held by ``fd``, be it a file or a folder. OSError.
+
+        Not as the current folder: to enter one takes a right that root of a user namespace need not have.
+        """
         os.fchdir(self.fd)
         try:
             linux.umount2(f"fd/{fd}", linux.MNT_DETACH)

@@ -132,6 +132,16 @@ def test_it_is_found_where_it_was_moved_as_a_mount(bench: Bench) -> None:
     assert mount_points(bench.path) == []
 
 
+def test_of_two_one_may_have_been_moved_into_the_other(bench: Bench) -> None:
+    """Whichever was attached first."""
+    os.mkdir(f"{bench.source}/in")
+    record = bench.mount(request(bench.source, "/first"), request(bench.source, "/second"))
+    mount(bench.inside("/first"), bench.inside("/second/in"), flags=MS_MOVE)
+    assert mount_points(bench.rootfs) == ["/second", "/second/in"]
+    assert bench.undo(record) == []
+    assert mount_points(bench.rootfs) == []
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_link_in_the_place_of_a_mount_that_was_cut_off_is_not_followed(bench: Bench, kind: str) -> None:
     host = host_mount(bench)
