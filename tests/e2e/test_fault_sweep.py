@@ -159,11 +159,11 @@ def test_the_way_back_fails_too(tmp_path: Path, launcher: str, where: str, act: 
 
 @sweeps
 def test_calls_fail(tmp_path: Path, launcher: str, where: str, act: str, kernel_name: str) -> None:
-    """Every second one, with one error each, in turn. On older kernels, where there are many more, every fourth."""
+    """Every third one, with one error each, in turn. On older kernels, where there are many more, every sixth."""
     kernels.play(kernel_name)
     sweep = Sweep(Scene(tmp_path, launcher, where), act)
     found = [point for point in sweep.points() if point.is_fallible]
-    for number, point in enumerate(found[:: 2 if kernel_name == "this" else 4]):
+    for number, point in enumerate(found[:: 3 if kernel_name == "this" else 6]):
         error = ERRORS[number % len(ERRORS)]
         sweep.attempt(f"{error} at {point}", fail_once, point, error, kernel_name)
     sweep.report(f"{act}, {where}, {kernel_name} kernel")
