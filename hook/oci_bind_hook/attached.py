@@ -172,7 +172,9 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             # One of ours, which somebody moved there, or which could not be reached yet.
             again.append(tree)
         elif foreign is not None:
-            tree.problem = LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
+            tree.problem = LeftoverError(
+                f"somebody mounted something else on {foreign.mount_point}, which must be unmounted first"
+            )
         elif (fd := open_root(info, tree.attached[0]["unique"])) is None:
             again.append(tree)
         else:

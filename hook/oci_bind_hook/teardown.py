@@ -114,7 +114,8 @@ def take_down(
             if rootfs is not None:
                 rootfs.close()
         folder.remove(record["id"])
-    log.info(f"undone: {len(known['mounts'])} binds, {len(known['made'])} mount points made for them")
+    binds, points = len(known["mounts"]), len(known["made"])
+    log.info(f"undone, as far as it was still there: {binds} binds, {points} mount points made for them")
     for remark in remarks:
         log.warning(remark)
     return remarks

@@ -256,6 +256,15 @@ def test_what_died_is_finished(world: World, init: Init, how: str) -> None:
     assert ask(world, "gc") == {}
 
 
+def test_what_is_left_standing_is_not_told_to_be_removed(world: World, init: Init) -> None:
+    set_up(world, init, "/a/b")
+    init.end()
+    (world.path / "bundle/rootfs/a/theirs").touch()
+    done = ask(world, "gc")["c1"]
+    assert (done["unmount"], done["remove"]) == (["/a/b"], ["/a/b"])
+    assert done["remarks"] == ["/a is left standing: it is not empty"]
+
+
 def test_mount_points_may_be_kept(world: World, init: Init) -> None:
     set_up(world, init, "/a/b")
     init.end()
@@ -335,7 +344,8 @@ def test_what_fails_stays_recorded_and_stops_no_other(world: World, init: Init) 
     entries = ask(world, "gc", code=71)
     assert [entries[name]["action"] for name in ("c1", "c2", "c3")] == ["finished", "failed", "finished"]
     assert entries["c2"]["problem"]["exit"] == 71
-    assert "somebody mounted something else on" in entries["c2"]["problem"]["message"]
+    told = f"somebody mounted something else on {world.rootfs}/c2, which must be unmounted first"
+    assert told in entries["c2"]["problem"]["message"]
     assert os.listdir(world.state) == ["c2.json"]
     subprocess.run(["umount", f"{world.rootfs}/c2"], check=True)
     assert ask(world, "gc")["c2"]["action"] == "finished"
