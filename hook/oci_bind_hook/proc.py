@@ -180,6 +180,13 @@ class Proc:
         fields = stat[stat.rindex(")") + 2 :].split()
         return None if fields[0] in "ZX" else int(fields[19])
 
+    def first_start(self) -> int | None:
+        """When process 1 started, by which the pid namespace of procfs is known; None where it is hidden, proc(5)."""
+        try:
+            return self.start_time(1)
+        except PermissionError:
+            return None
+
     def has_ended(self, pid: int, start: int, seconds: float) -> bool:
         """Whether the process ``pid`` that started at ``start`` is gone, now or within so many ``seconds``."""
         if self.start_time(pid) != start:

@@ -510,7 +510,7 @@ def is_live(record: Record, proc: Proc, boot: str) -> bool:
 
 def is_unseen(init: InitRecord, proc: Proc) -> bool:
     """Whether a pid is one of another pid namespace than this procfs has: here nobody has it, or a stranger."""
-    first = proc.start_time(1)
+    first = proc.first_start()
     return None not in (first, init["first"]) and first != init["first"]
 
 

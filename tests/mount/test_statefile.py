@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 import support
-from mounting import Bench, ended_well, fds, forked, tmpfs
+from mounting import Bench, ended_well, fds, forked, mount, tmpfs
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.proc import Proc, boot_id
 from oci_bind_hook.statefile import MAX_BYTES, StateFolder, Unrecorded, is_live, parse_record
@@ -273,7 +273,7 @@ def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record:
         "zombie": named(record, "c2", init=init(zombie, start[zombie])),
         "reaped": named(record, "c2", init=init(reaped, start[reaped])),
         "same-pid-again": named(record, "c2", init=init(living, 1)),
-        "reaped-here": named(record, "c2", init=init(reaped, start[reaped], proc.start_time(1))),
+        "reaped-here": named(record, "c2", init=init(reaped, start[reaped], proc.first_start())),
         "reaped-elsewhere": named(record, "c2", init=init(reaped, start[reaped], -1)),
         "other-boot": named(record, "c2", boot="0" * 8 + "-0000" * 3 + "-" + "0" * 12),
     }
@@ -282,6 +282,20 @@ def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record:
     os.kill(living, signal.SIGKILL)
     assert ended_well(living) is False
     assert [name for name, one in records.items() if is_live(one, proc, boot)] == unseen
+
+
+@pytest.mark.parametrize("hide", ["noaccess", "invisible"])
+def test_where_process_1_is_hidden_a_pid_namespace_is_as_good_as_another(hide: str) -> None:
+    assert Proc().first_start() is not None
+    mount("proc", "/proc", "proc", data=f"hidepid={hide}")
+
+    def ask() -> None:
+        os.setgroups([])
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        assert Proc().first_start() is None
+
+    assert ended_well(forked(ask))
 
 
 def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path: str, record: Record) -> None:
