@@ -178,7 +178,9 @@ class Proc:
         except (FileNotFoundError, ProcessLookupError):
             return None
         fields = stat[stat.rindex(")") + 2 :].split()
-        return None if fields[0] in "ZX" else int(fields[19])
+        # Where the first thread has ended before others, the process looks like a zombie, and lives.
+        has_ended = fields[0] in "ZX" and int(fields[17]) < 2
+        return None if has_ended else int(fields[19])
 
     def first_start(self) -> int | None:
         """When process 1 started, by which the pid namespace of procfs is known; None where it is hidden, proc(5)."""

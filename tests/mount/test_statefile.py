@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import signal
 import stat
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -255,20 +259,35 @@ def process() -> int:
     return forked(signal.pause)
 
 
+def without_first_thread() -> int:
+    """A process that lives by its second thread alone, until it is killed."""
+
+    def act() -> None:
+        threading.Thread(target=signal.pause).start()
+        # pthread_exit(3) would end more than the thread, with Python's help.
+        ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+
+    pid = forked(act)
+    while " (zombie)" not in Path(f"/proc/{pid}/status").read_text():
+        os.sched_yield()
+    return pid
+
+
 def init(pid: int, start: int | None, first: int | None = None) -> dict[str, int | None]:
     return {"pid": pid, "start": start, "first": first}
 
 
 def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record: Record) -> None:
     proc, boot = Proc(), boot_id()
-    living, zombie, reaped = process(), process(), process()
-    start = {pid: proc.start_time(pid) for pid in (living, zombie, reaped)}
+    living, zombie, reaped, threads = process(), process(), process(), without_first_thread()
+    start = {pid: proc.start_time(pid) for pid in (living, zombie, reaped, threads)}
     for pid in (zombie, reaped):
         os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
     os.waitpid(reaped, 0)
     records = {
         "living": named(record, "c2", init=init(living, start[living])),
+        "thread": named(record, "c2", init=init(threads, start[threads])),
         "without-init": named(record, "c2"),
         "zombie": named(record, "c2", init=init(zombie, start[zombie])),
         "reaped": named(record, "c2", init=init(reaped, start[reaped])),
@@ -278,9 +297,10 @@ def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record:
         "other-boot": named(record, "c2", boot="0" * 8 + "-0000" * 3 + "-" + "0" * 12),
     }
     unseen = ["without-init", "reaped-elsewhere"]
-    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["living", *unseen]
-    os.kill(living, signal.SIGKILL)
-    assert ended_well(living) is False
+    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["living", "thread", *unseen]
+    for pid in (living, threads):
+        os.kill(pid, signal.SIGKILL)
+        assert ended_well(pid) is False
     assert [name for name, one in records.items() if is_live(one, proc, boot)] == unseen
 
 
