@@ -52,8 +52,7 @@ def test_the_modules_of_a_good_run(world: World) -> None:
         found = loaded(world, stage, *wanted, stdin=state(world, status=status))
         ours = {f"oci_bind_hook.{name}" for name in OURS[stage].split()} | {"oci_bind_hook"}
         assert {name for name in found if name.startswith("oci_bind_hook")} == ours, stage
-        # For the open files of a set-up.
-        assert found - ours == PYTHON | ({"resource"} if stage == "prestart" else set()), stage
+        assert found - ours == PYTHON, stage
 
 
 def calls(world: World, *arguments: str, stdin: str) -> collections.Counter[str]:

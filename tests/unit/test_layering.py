@@ -31,7 +31,7 @@ MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
     "libc": May("_ctypes os", types="typing"),
-    "linux": May(".libc _prctl errno os sys", lazy="resource", types="collections.abc typing"),
+    "linux": May(".libc _prctl errno os sys", types="collections.abc typing"),
     "reasons": May(".errors .linux errno os"),
     "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
@@ -129,7 +129,6 @@ ORDER = list(MAY)
 ONLY = {
     "_ctypes": "libc",
     "_prctl": "linux",
-    "resource": "linux",
     "jsonschema": "judge",
     "referencing": "judge",
     "_json": "strictjson",
