@@ -77,6 +77,16 @@ def test_every_command_is_told() -> None:
     assert [name for name in COMMANDS if f"**{name}" not in PAGE] == []
 
 
+def test_what_troubles_are_known_by_is_what_is_said() -> None:
+    quoted = re.findall(r'"(.+?)"', section("TROUBLESHOOTING"))
+    others = {"error executing hook", "(exit code: N)", "No such file or directory", "Read-only file system"}
+    sources = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "hook/oci_bind_hook").glob("*.py"))
+    said = re.sub(r'"\s*f?"', "", sources)
+    words = {word.strip() for text in quoted for word in re.split(r"\.\.\.|: (?=No such)", text)} - others
+    assert len(words) > 8
+    assert [word for word in words if word not in re.sub(r"\{[^{}]*\}", "", said) and word not in said] == []
+
+
 def test_each_member_of_the_state_file_is_told_with_its_description() -> None:
     page = manual.pages()["oci-bind-hook-state-file.5"]
     rows = dict(manual.members("state-file"))
