@@ -198,9 +198,10 @@ def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
     shown = ["dpkg-query", "-W", "-f", "${db:Status-Status}\n", *packages]
     states = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split()
     assert states == ["installed"] * len(packages)
-    for part in ("README.md", "LICENSE", "pyproject.toml", "hook", "schemas"):
-        copy = shutil.copytree if (PROJECT / part).is_dir() else shutil.copy
-        copy(PROJECT / part, tmp_path / part, **({"symlinks": True} if copy is shutil.copytree else {}))
+    for name in ("hook", "schemas"):
+        shutil.copytree(PROJECT / name, tmp_path / name, symlinks=True)
+    for name in ("README.md", "LICENSE", "pyproject.toml"):
+        shutil.copy(PROJECT / name, tmp_path / name)
     rootfs = support.busybox_rootfs(tmp_path / "rootfs")
     # The folders that the commands write to are this test's own; the rest of the machine shows through.
     prepare = (
