@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -51,3 +52,38 @@ class Podman:
         names = log.read_text().split() if log.exists() else []
         log.unlink(missing_ok=True)
         return names
+
+
+def configured(folder: Path) -> dict[str, str]:
+    """The environment in which podman itself finds a storage below ``folder``, and what it needs in a test."""
+    conf, storage = folder / "containers.conf", folder / "storage.conf"
+    conf.write_text(
+        '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nruntime = "crun"\n'
+        '[containers]\nnetns = "none"\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
+    )
+    storage.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/storage"\nrunroot = "/run/containers"\n')
+    return {"CONTAINERS_CONF": str(conf), "CONTAINERS_STORAGE_CONF": str(storage)}
+
+
+def isolated(script: str, environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A shell script, run in ``folder`` and in namespaces that take all it leaves with them."""
+    return subprocess.run(
+        [*ISOLATED, "sh", "-c", f"set -e; {PREPARE}\n{script}\nexit $?"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def covered(folder: Path, *tops: str) -> str:
+    """The script after which what is written below ``tops`` goes to a tmpfs on ``folder``, and is gone at the end."""
+    script = f"mkdir -p {folder}; mount -t tmpfs tmpfs {folder}; "
+    for number, top in enumerate(tops):
+        over = f"{folder}/{number}"
+        script += f"mkdir {over} {over}.work; "
+        script += f"mount -t overlay -o lowerdir={top},upperdir={over},workdir={over}.work overlay {top}; "
+    return script

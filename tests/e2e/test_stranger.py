@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import support
-from engine import ISOLATED, PREPARE, Podman
+from engine import Podman, configured, covered, isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,33 +204,9 @@ def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
         shutil.copy(PROJECT / name, tmp_path / name)
     rootfs = support.busybox_rootfs(tmp_path / "rootfs")
     # The folders that the commands write to are this test's own; the rest of the machine shows through.
-    prepare = (
-        f"set -e; {PREPARE} mkdir {tmp_path}/over; mount -t tmpfs tmpfs {tmp_path}/over; mount -t tmpfs tmpfs /srv; "
-    )
-    for number, folder in enumerate(("/usr", "/opt")):
-        over = f"{tmp_path}/over/{number}"
-        prepare += f"mkdir {over} {over}.work; "
-        prepare += f"mount -t overlay -o lowerdir={folder},upperdir={over},workdir={over}.work overlay {folder}; "
-    prepare += f"tar -C {rootfs} -c . | podman import -q - busybox >/dev/null; "
-    (tmp_path / "containers.conf").write_text(
-        '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nruntime = "crun"\n'
-        '[containers]\nnetns = "none"\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
-    )
-    (tmp_path / "storage.conf").write_text(
-        f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/storage"\nrunroot = "/run/containers"\n'
-    )
-    conf = {"CONTAINERS_CONF": f"{tmp_path}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{tmp_path}/storage.conf"}
+    prepare = f"{covered(tmp_path / 'over', '/usr', '/opt', '/srv')} tar -C {rootfs} -c . | podman import -q - busybox"
     script = "\n".join([prepare, "set -x", *lines, "echo then", *commands(1)])
-    done = subprocess.run(
-        [*ISOLATED, "sh", "-c", f"{script}\nexit $?"],
-        cwd=tmp_path,
-        env={**os.environ, **conf, "TMPDIR": "/tmp"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    done = isolated(script, {**configured(tmp_path), "TMPDIR": "/tmp"}, tmp_path)
     first, _, then = done.stdout.partition("\nthen\n")
     assert first.splitlines()[-1] == "hello from the host", done.stderr
     assert "kernel" in then, done.stderr
