@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import support
+from engine import configured, covered, isolated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,3 +127,35 @@ def test_the_wheel_works_where_it_is_installed(version: str, dist: Path, tmp_pat
         done = subprocess.run(["groff", "-man", "-ww", "-Tascii", page], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert re.search(r"oci-bind-hook.{0,20} - ", done.stdout)
+
+
+def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
+    run(project(tmp_path / "project") / "hook/packages/debian", tmp_path, env={**os.environ, "PATH": support.PATH})
+    [package] = tmp_path.glob("*.deb")
+    rootfs = support.busybox_rootfs(tmp_path / "rootfs")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/word").write_text("hello\n")
+    left = (
+        "/usr/lib/oci-bind-hook /usr/bin/oci-bind-hook /usr/share/containers/oci/hooks.d/* /usr/libexec/oci/hooks.d/*"
+    )
+    lines = [
+        covered(tmp_path / "over", "/usr", "/var"),
+        f"dpkg -i {package} >&2",
+        "dpkg --verify oci-bind-hook",
+        "oci-bind-hook --version",
+        "gzip -dc /usr/share/man/man8/oci-bind-hook.8.gz | groff -man -Tascii | head -n 1",
+        f"oci-bind-hook install --prefix /usr -- --mount src={tmp_path}/source,dst=/new,ro >&2",
+        f"podman run --rm --rootfs {rootfs} cat /new/word",
+        f"bash -c 'echo {left}'",
+        "dpkg -r oci-bind-hook >&2",
+        f"bash -O nullglob -c 'for each in {left}; do [ ! -e $each ] || echo left: $each; done'",
+    ]
+    script = "\n".join(lines)
+    done = isolated(script, {**configured(tmp_path), "PATH": support.PATH, "TMPDIR": "/tmp"}, tmp_path)
+    version, commit, python, _, page, seen, there = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert (version, commit) == ("oci-bind-hook 0.1.0", f"commit: {COMMIT}")
+    assert python.startswith("Python: 3.")
+    assert page.startswith("OCI-BIND-HOOK(8)")
+    assert seen == "hello"
+    assert there == left.replace("*", "oci-bind-hook.json", 1).replace("*", "oci-bind-hook", 1)
