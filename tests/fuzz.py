@@ -23,7 +23,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     The hook is imported only here, so that the fuzzer can watch which lines of it are run.
     """
-    from oci_bind_hook import bundle, plan, run, spec, strictjson
+    from oci_bind_hook import bundle, plan, spec, statefile, strictjson
     from oci_bind_hook.errors import HookError
     from oci_bind_hook.mountspec import parse_mount
 
@@ -38,7 +38,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
         """config.json, with annotations that count."""
         document = strictjson.documents(data, "config.json")[0]
         violations = spec.config_violations(document)
-        assert violations == sorted(set(violations))
+        assert len(violations) == len(set(violations))
         refused: list[HookError] = []
         asked = plan.requests(spec.config(document), [], ["/"], refused.append)
         for error in refused:
@@ -55,7 +55,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     def record(data: bytes) -> None:
         """A state file."""
-        assert run.parse_record(data, "c1.json")["version"] == 1
+        assert statefile.parse_record(data, "c1.json")["version"] == 1
 
     def check(error: HookError) -> None:
         """An error can be told, whatever words it repeats, and has an exit code of its own."""

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 import support
-from oci_bind_hook import mounts, run
+from oci_bind_hook import mounts, statefile, undo
 from oci_bind_hook.planner import Planner
 from oci_bind_hook.proc import MountInfo, MountTable, Namespace, Proc, boot_id
 from oci_bind_hook.request import DEFAULT_PROPAGATION, Request
@@ -74,6 +74,14 @@ def mount(source: str, target: str, kind: str | None = None, flags: int = 0, dat
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)
 
 
+def dead_fuse(target: str) -> int:
+    """Mounts a FUSE on ``target`` that nobody ever answers for, until the fd that this returns is closed."""
+    os.makedirs(target, exist_ok=True)
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    mount("nobody", target, "fuse", data=f"fd={fd},rootmode=40000,user_id=0,group_id=0")
+    return fd
+
+
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     if _libc.umount2(os.fsencode(target), flags) < 0:
@@ -102,9 +110,9 @@ def tmpfs(target: str, data: str | None = None) -> str:
     return target
 
 
-def table() -> list[MountInfo]:
-    """The mounts that this process sees."""
-    return list(MountTable("\n".join(support.mounts())))
+def table(process: int | str = "self") -> list[MountInfo]:
+    """The mounts that a process sees."""
+    return list(MountTable("\n".join(support.mounts(process))))
 
 
 def show(*paths: str) -> None:
@@ -211,7 +219,7 @@ class Bench:
         mine = self.record() if record is None else record
 
         def keep() -> None:
-            self.saved.append(run.parse_record(json.dumps(mine).encode(), "record"))
+            self.saved.append(statefile.parse_record(json.dumps(mine).encode(), "record"))
             save()
 
         self.carry_out(plan, mine, keep)
@@ -220,7 +228,7 @@ class Bench:
     def carry_out(self, plan: Plan, record: Record, save: Callable[[], None]) -> None:
         """mounts.attach, and the end of what was made ready for it."""
         try:
-            mounts.attach(plan, record, save)
+            mounts.attach(plan, record, save, self.staged.end)
         finally:
             self.staged.__exit__()
 
@@ -236,11 +244,11 @@ class Bench:
         self, record: Record, keep: Callable[[MadeRecord], bool] = lambda _: False, *, here: bool = True
     ) -> Remarks:
         """Takes down what a record says, with a rootfs opened anew."""
-        return mounts.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here)
+        return undo.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here)
 
     def undo_in(self, rootfs: Rootfs | None, record: Record) -> Remarks:
         """The same with a given rootfs, or none."""
-        return mounts.undo(record, self.proc, rootfs, lambda _: False, here=True)
+        return undo.undo(record, self.proc, rootfs, lambda _: False, here=True)
 
     def descriptors(self) -> list[int]:
         """The fds of this process that lead below the folder of the bench."""
@@ -269,12 +277,24 @@ def ended_well(child: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
+def unshare() -> None:
+    """Moves this process into a mount namespace of its own, a private copy of this one, as a container's is."""
+    assert _libc.unshare(CLONE_NEWNS) == 0
+    propagate("/", MS_REC | MS_PRIVATE)
+
+
+def enter(pid: int) -> None:
+    """Moves this process into the mount namespace of another one, setns(2)."""
+    fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+    assert _libc.setns(fd, CLONE_NEWNS) == 0
+    os.close(fd)
+
+
 def elsewhere(action: Callable[[], object]) -> None:
-    """Does something in a mount namespace of its own, a private copy of this one, as a container does."""
+    """Does something in a mount namespace of its own, as a container does."""
 
     def act() -> None:
-        assert _libc.unshare(CLONE_NEWNS) == 0
-        propagate("/", MS_REC | MS_PRIVATE)
+        unshare()
         action()
 
     assert ended_well(forked(act))

@@ -120,8 +120,8 @@ class Tree:
         return [below for below in table.below(info.id) if not (self.receives and below.is_propagated)]
 
     def foreign(self, below: Iterable[MountInfo], table: MountTable) -> MountInfo | None:
-        """The first mount on or below it that is not its own."""
-        ids = {known["id"] for known in self.attached if known["id"] is not None and find(known, table) is not None}
+        """The first mount on or below it, which is there, that is not its own."""
+        ids = {known["id"] for known in self.attached[1:] if known["id"] is not None and find(known, table) is not None}
         hidden = [known for known in self.attached if known["id"] is None]
         for info in below:
             if info.id not in ids:

@@ -13,8 +13,9 @@ import os
 
 from . import linux
 from .attached import TRIES, describe, identity, open_root, propagate, unmount
-from .errors import KernelError, MissingError, UnavailableError
+from .errors import MissingError, UnavailableError
 from .proc import MountInfo, MountTable, Proc
+from .reasons import hint, refused
 from .source import Source, real_path
 
 TYPE_CHECKING = False
@@ -58,7 +59,7 @@ class Staging:
             self._fd = _open_root(top, proc)
             propagate(self._fd, "unbindable", proc)
         except OSError as reason:
-            raise KernelError("mount", f"a tmpfs on {path}", reason) from reason
+            raise refused("mount(tmpfs)", path, reason) from reason
 
     def place(self, *, directory: bool) -> int:
         """An fd of a new folder or file to mount on. OSError."""
@@ -85,7 +86,7 @@ class ClassicSource(Source):
     """A source that is bound by mount(2)."""
 
     is_detached = False
-    call = "mount"
+    call = "mount(MS_MOVE)"
     staging: Staging  # set once there is one
 
     def check(self) -> None:
@@ -103,7 +104,7 @@ class ClassicSource(Source):
         try:
             self._clone()
         except OSError as reason:
-            raise KernelError("mount", self.path, reason, where=self.request.at("source")) from reason
+            raise refused("mount", self.path, reason, where=self.request.at("source")) from reason
 
     def _clone(self) -> None:
         proc, request = self.namespace.proc, self.request
@@ -142,7 +143,7 @@ class ClassicSource(Source):
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError as reason:
             problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
-            raise MissingError(problem, where=self.request.at("source")) from reason
+            raise MissingError(problem, where=self.request.at("source"), hint=hint("openat", reason)) from reason
         here = linux.statx(fd)
         if (here.dev, here.ino) != (self.stat.dev, self.stat.ino):
             os.close(fd)
@@ -155,12 +156,7 @@ class ClassicSource(Source):
         try:
             self.namespace.proc.mount(source, target, linux.MS_BIND | recursive)
         except OSError as reason:
-            hint = ""
-            if reason.errno == errno.EINVAL:
-                hint = "it is unbindable, or mounts below it are locked and need rbind"
-            elif reason.errno == errno.EPERM:
-                hint = "CAP_SYS_ADMIN is needed"
-            raise KernelError("mount", self.path, reason, where=self.request.at("source"), hint=hint) from reason
+            raise refused("mount(MS_BIND)", self.path, reason, where=self.request.at("source")) from reason
 
     def _check_below(self, below: list[MountInfo], top: MountInfo) -> None:
         """Refuses mounts that are not the source's but the container's own, such as a /proc not masked yet."""
@@ -188,8 +184,7 @@ class ClassicSource(Source):
         try:
             self.namespace.proc.mount(None, fd, flags)
         except OSError as reason:
-            hint = "an attribute of the source is locked" if reason.errno == errno.EPERM else ""
-            raise KernelError("mount", self.path, reason, where=self.request.at("options"), hint=hint) from reason
+            raise refused("mount(MS_REMOUNT)", self.path, reason, where=self.request.at("options")) from reason
 
     def _check_attributes(self, mounts: list[MountInfo]) -> None:
         """Compares what was asked for with what has become of it. OSError."""

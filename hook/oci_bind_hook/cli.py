@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: arguments in, exit code out, one line on stderr where something went wrong."""
+"""The hook: arguments and stdin in, exit code out, one line on stderr where something went wrong."""
 
 from __future__ import annotations
 
@@ -7,183 +7,15 @@ import os
 import sys
 
 from . import open_stdio
-from .bundle import read_all, read_state
-from .errors import HookError, KernelError, MissingError, UsageError
-from .log import Log, one_line
-from .mountspec import parse_mount
-from .request import nearest
-from .run import Options, is_teardown, set_up, tear_down
-from .stage import STAGES
+from .bundle import read_given, read_state
+from .errors import HookError
+from .log import Log
+from .options import STAGES, is_teardown, parse
+from .reasons import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
-
-HELP = """\
-usage: oci-bind-hook [STAGE] [OPTION]... < state.json
-       oci-bind-hook [STAGE] --dry-run [--bundle DIR] [OPTION]...
-       oci-bind-hook list | show ID [--root DIR] [--format text|json]
-       oci-bind-hook gc [ID]... [--dry-run] [--root DIR] [--keep-mountpoints]
-       oci-bind-hook validate [--format text|json] BUNDLE|FILE|-...
-       oci-bind-hook install [--prefix DIR] [WHERE AND WHEN]... [-- OPTION...]
-       oci-bind-hook install --check [--hooks-dir DIR]... [BUNDLE]
-       oci-bind-hook uninstall [--prefix DIR] [--hooks-dir DIR]
-       oci-bind-hook doctor [--format text|json]
-
-An OCI runtime hook: makes the bind mounts of config.json and of --mount in the
-container's rootfs, and takes them down again at poststop.
-
-STAGE is prestart, createRuntime, createContainer or poststop. Left out, it is
-told from the state.
-
-validate needs no container: it prints each place where a config.json, all of
-it, or a state breaks the schemas, and nothing where all is well.
-
-list and show tell what is recorded, whether it is still so, and what to do. gc
-undoes what dead containers and killed runs left, and touches none that lives.
-
-  --mount SPEC          one more bind: type=bind,src=/on/host,dst=/in/container
-                        [,ro][,...]; may be repeated
-  --allow-annotations   take binds from annotations of config.json as well,
-  --allow-source DIR    for sources below DIR only; may be repeated
-  --root DIR            where the state files are (default: /run/oci-bind-hook;
-                        rootless below XDG_RUNTIME_DIR or /run/user/UID)
-  --dry-run             print what would be done, and change nothing
-  --bundle DIR          with --dry-run: this bundle, without a state on stdin
-  --format text|json    what is printed: for a person or for a program
-  --strict              refuse what breaks the schema anywhere in config.json,
-                        not only where the hook uses it
-  --allow-shared        allow destinations below a mount shared with the host
-  --keep-mountpoints    never remove mount points of an earlier call
-  --log FILE            append a log to FILE
-  --log-format text|json
-  --debug               tell each step on stderr as well
-  --version, --help
-
-install registers the hook with podman and CRI-O, oci-hooks(5); uninstall
-undoes that; install --check tells which hooks such folders hold, what is wrong
-with them, and which a bundle gets; doctor tells what this machine lacks.
-
-  --prefix DIR          below which it is installed (default: /usr/local)
-  --hooks-dir DIR       the folder for the hooks.d file, if not below --prefix;
-                        with --check a folder to read, may be repeated
-  --stages STAGE,...    when it is called (default: createRuntime,poststop)
-  --annotation KEY=VALUE  for containers with it; may be repeated
-  --command REGEX       for those whose command matches; may be repeated
-  --has-bind-mounts     for those with bind mounts
-  --always              for all: the default without the three above
-
-exit codes: 0 done, 64 usage, 65 invalid state or config.json, 66 something is
-not there, 69 not possible here, 70 a bug, 71 refused by the kernel, 74 state
-file, 77 would leave the rootfs or leak, 78 a request that makes no sense
-"""
-
-
-class Arguments:
-    """The words of the command line, taken one after the other."""
-
-    def __init__(self, words: list[str]) -> None:
-        self._words = words[::-1]
-
-    def __bool__(self) -> bool:
-        return bool(self._words)
-
-    def next(self) -> str:
-        return self._words.pop()
-
-    def value(self, option: str) -> str:
-        """The value of ``option``: the next word. UsageError where there is none."""
-        if not self._words:
-            raise UsageError("a value is missing", where=option)
-        return self._words.pop()
-
-    def rest(self) -> list[str]:
-        rest, self._words = self._words[::-1], []
-        return rest
-
-    def option(self) -> str:
-        """The next word; ``--option=value`` is taken apart."""
-        word = self.next()
-        if word.startswith("--") and "=" in word:
-            word, _, value = word.partition("=")
-            if word in _FLAGS or word in _FLAGS_OF_COMMANDS:
-                raise UsageError("it takes no value", where=word)
-            self._words.append(value)
-        return word
-
-
-_FLAGS = ("--dry-run", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
-_FLAGS_OF_COMMANDS = ("--always", "--check", "--has-bind-mounts")
-# What may stand behind the commands that work on state files.
-_OF_RECORDS = {
-    "list": ("--root", "--format", "--debug"),
-    "show": ("--root", "--format", "--debug"),
-    "gc": ("--root", "--format", "--debug", "--dry-run", "--keep-mountpoints", "--log", "--log-format"),
-}
-_OPTIONS = (
-    *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
-    *_FLAGS,
-)
-
-
-def parse(words: list[str]) -> tuple[Options, bool]:
-    """The options in ``words``, and whether ``--debug`` is among them. UsageError naming the word."""
-    options = Options()
-    debug = False
-    arguments = Arguments(words)
-    while arguments:
-        word = arguments.option()
-        if word in STAGES:
-            if options.stage is not None:
-                raise UsageError(f'"{word}" is a second stage', where=options.stage)
-            options.stage = word
-        elif word == "--mount":
-            options.mounts.append(arguments.value(word))
-        elif word == "--root":
-            options.root = _absolute(word, arguments.value(word))
-        elif word == "--bundle":
-            options.bundle = os.path.abspath(arguments.value(word))
-        elif word == "--format":
-            options.as_json = _is_json(word, arguments.value(word))
-        elif word == "--log":
-            options.log = _absolute(word, arguments.value(word))
-        elif word == "--log-format":
-            options.log_as_json = _is_json(word, arguments.value(word))
-        elif word == "--dry-run":
-            options.dry_run = True
-        elif word == "--strict":
-            options.strict = True
-        elif word == "--allow-shared":
-            options.allow_shared = True
-        elif word == "--allow-annotations":
-            options.allow_annotations = True
-        elif word == "--allow-source":
-            options.allowed_sources.append(_absolute(word, arguments.value(word)))
-        elif word == "--keep-mountpoints":
-            options.keep_mountpoints = True
-        elif word == "--debug":
-            debug = True
-        else:
-            near = nearest(word, (*STAGES, *_OPTIONS))
-            raise UsageError("this is no stage and no option", where=word, hint=f"{near} see --help".lstrip())
-    if options.as_json and not options.dry_run:
-        raise UsageError("only a --dry-run prints anything", where="--format")
-    if options.bundle is not None and not options.dry_run:
-        raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
-    return options, debug
-
-
-def _absolute(option: str, path: str) -> str:
-    """Runtimes start hooks in various folders, so that a relative path would mean various files."""
-    if not path.startswith("/"):
-        raise UsageError(f'"{path}" is not an absolute path', where=option)
-    return os.path.normpath(path)
-
-
-def _is_json(option: str, word: str) -> bool:
-    if word not in ("text", "json"):
-        raise UsageError(f'"{word}" is neither text nor json', where=option)
-    return word == "json"
 
 
 def main(argv: list[str]) -> int:
@@ -205,7 +37,7 @@ def main(argv: list[str]) -> int:
         return os.EX_SOFTWARE
     except OSError as reason:
         subject = f" {reason.filename}" if reason.filename is not None else ""
-        log.failure(f"the kernel refused a call{subject}: {reason.strerror or reason} (--debug shows which)")
+        log.failure(f"the kernel refused a call{subject}: {told('', reason)} (--debug shows which)")
         log.traceback(reason)
         return os.EX_OSERR
     except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line
@@ -215,255 +47,34 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str], log: Log) -> int:
-    if "--help" in argv or "-h" in argv:
-        _print(HELP)
-        return os.EX_OK
-    if "--version" in argv:
-        from . import doctor
+    is_command = bool(argv) and argv[0] not in STAGES and not argv[0].startswith("-")
+    if is_command or not {"--help", "-h", "--version"}.isdisjoint(argv):
+        from .commands import run
 
-        _print(doctor.version())
-        return os.EX_OK
-    if argv and argv[0] in _COMMANDS:
-        return _COMMANDS[argv[0]](argv[1:])
-    if argv and argv[0] in _OF_RECORDS:
-        return _records(argv[0], argv[1:], log)
-    options = _parse_and_open(argv, log)
+        return run(argv, log)
+    options, log.debug_wanted = parse(argv)
     if options.dry_run:
-        return _dry_run(options)
+        from .commands import dry_run
+
+        return dry_run(options)
+    if options.log is not None:
+        log.open(options.log, as_json=options.log_as_json)
     os.umask(0o022)
     log.stage = options.stage or ""
-    state, document = read_state(_stdin())
+    state, document = read_state(read_given())
     log.container = state.id
     log.step("state read")
+    # Each of the two loads what it needs, and no more.
     if is_teardown(options.stage, state):
+        from .teardown import tear_down
+
         tear_down(options, state, log)
     else:
+        from .setup import set_up
+
         set_up(options, state, document, log)
     log.step("done")
     return os.EX_OK
-
-
-def _parse_and_open(words: list[str], log: Log) -> Options:
-    options, log.debug_wanted = parse(words)
-    if options.log is not None and not options.dry_run:
-        log.open(options.log, as_json=options.log_as_json)
-    return options
-
-
-def _stdin() -> bytes:
-    if os.isatty(0):
-        raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
-    try:
-        return read_all(0)
-    except OSError as reason:
-        raise UsageError(f"the state cannot be read from stdin: {reason.strerror}") from reason
-
-
-def _dry_run(options: Options) -> int:
-    from . import dryrun
-
-    report = dryrun.dry_run(options, _stdin)
-    _print(dryrun.as_json(report) if options.as_json else dryrun.as_text(report))
-    return report.exit_code
-
-
-def _print(text: str) -> None:
-    """Writes to stdout, whatever the locale can say. KernelError where nobody reads it."""
-    rest = text.encode(errors="backslashreplace")
-    try:
-        while rest:
-            rest = rest[os.write(1, rest) :]
-    except OSError as reason:
-        raise KernelError("write", "stdout", reason) from reason
-
-
-class _Given:
-    """The words of one of the commands: the values of its options, its flags, other words, and those after ``--``."""
-
-    def __init__(self, command: str, words: list[str], values: str, flags: str = "", *, others: str = "") -> None:
-        self.values: dict[str, list[str]] = {f"--{name}": [] for name in values.split()}
-        self.flags: set[str] = set()
-        self.others: list[str] = []
-        self.rest: list[str] = []
-        arguments = Arguments(words)
-        while arguments:
-            word = arguments.option()
-            if word in self.values:
-                self.values[word].append(arguments.value(word))
-            elif word.removeprefix("--") in flags.split() and word.startswith("--"):
-                self.flags.add(word)
-            elif word == "--":
-                self.rest = arguments.rest()
-            elif word.startswith("-") or not others:
-                hint = "what the hook is given comes after --" if command == "install" else "see --help"
-                raise UsageError(f"{command} does not know it", where=word, hint=hint)
-            else:
-                self.others.append(word)
-
-    def last(self, option: str, default: str | None = None) -> str | None:
-        return self.values[option][-1] if self.values[option] else default
-
-    @property
-    def as_json(self) -> bool:
-        return _is_json("--format", self.last("--format") or "text")
-
-
-def _install(words: list[str]) -> int:
-    if "--check" in words[: words.index("--") if "--" in words else None]:
-        return _check(words)
-    from .install import Places, When, install, warnings
-
-    given = _Given("install", words, "prefix hooks-dir stages annotation command", "always has-bind-mounts")
-    when = When(
-        always="--always" in given.flags,
-        annotations=given.values["--annotation"],
-        commands=given.values["--command"],
-        has_bind_mounts="--has-bind-mounts" in given.flags,
-    )
-    _check_registered(given.rest)
-    prefix, folder = given.last("--prefix", "/usr/local") or "", given.last("--hooks-dir")
-    stages = [stage for value in given.values["--stages"][-1:] for stage in value.split(",")]
-    for path in install(prefix, stages, given.rest, hooks_dir=folder, when=when):
-        _print(f"{path}\n")
-    _warn(warnings(Places(prefix, folder)))
-    return os.EX_OK
-
-
-def _check(words: list[str]) -> int:
-    from . import check, hooksd
-
-    given = _Given("install --check", words, "hooks-dir format", "check", others="BUNDLE")
-    if len(given.others) > 1:
-        raise UsageError("one bundle at a time", where=given.others[1])
-    found = check.Check(given.values["--hooks-dir"] or hooksd.FOLDERS, next(iter(given.others), None))
-    _print(check.as_json(found) if given.as_json else check.as_text(found))
-    return os.EX_DATAERR if found.is_broken else os.EX_OK
-
-
-def _uninstall(words: list[str]) -> int:
-    from .doctor import state_files
-    from .install import uninstall
-
-    given = _Given("uninstall", words, "prefix hooks-dir")
-    removed = uninstall(given.last("--prefix", "/usr/local") or "", given.last("--hooks-dir"))
-    for path in removed.paths:
-        _print(f"{path}\n")
-    try:
-        folder, left = state_files(parse(removed.arguments)[0])
-    except UsageError:  # of a hooks.d file that somebody has edited
-        folder, left = state_files(Options())
-    if left:
-        removed.kept.append(f"{folder} still has state files, which nobody undoes any more: {len(left)}")
-    _warn(removed.kept)
-    return os.EX_OK
-
-
-def _doctor(words: list[str]) -> int:
-    from . import doctor
-
-    given = _Given("doctor", words, "format")
-    findings = doctor.examine()
-    _print(doctor.as_json(findings) if given.as_json else doctor.as_text(findings))
-    return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
-
-
-def _warn(remarks: list[str]) -> None:
-    """On stderr, so that stdout has only paths."""
-    for remark in remarks:
-        os.write(2, f"oci-bind-hook: warning: {one_line(remark)}\n".encode(errors="backslashreplace"))
-
-
-def _records(command: str, words: list[str], log: Log) -> int:
-    as_json, names, passed = False, [], []
-    arguments = Arguments(words)
-    while arguments:
-        word = arguments.option()
-        if word == "--format":
-            as_json = _is_json(word, arguments.value(word))
-        elif word in _OF_RECORDS[command]:
-            passed += [word] if word in _FLAGS else [word, arguments.value(word)]
-        elif word.startswith("-"):
-            raise UsageError(f"{command} does not know it", where=word, hint="see --help")
-        else:
-            names.append(word)
-    if command == "list" and names:
-        raise UsageError("list tells of all containers", where=names[0], hint="show tells of one")
-    if command == "show" and len(names) != 1:
-        raise UsageError("show tells of one container: name it", hint="list tells of all")
-    options = _parse_and_open(passed, log)
-    if command == "gc":
-        return _gc(options, names, log, as_json=as_json)
-    from . import records
-
-    folder, entries = records.look(options, names)
-    if as_json:
-        _print(records.as_json(folder, entries))
-    else:
-        _print(records.as_list(folder, entries) if command == "list" else "".join(map(records.as_text, entries)))
-    return _worst([entry.problem for entry in entries if entry.problem is not None])
-
-
-def _gc(options: Options, names: list[str], log: Log, *, as_json: bool) -> int:
-    from . import gc
-
-    os.umask(0o022)
-    collection = gc.collect(options, names, log)
-    _print(gc.as_json(collection, dry_run=options.dry_run) if as_json else gc.as_text(collection))
-    return _worst(collection.problems)
-
-
-def _worst(problems: list[HookError]) -> int:
-    """The exit code for several problems: a state file that cannot be used before anything else."""
-    codes = [problem.exit_code for problem in problems]
-    return os.EX_IOERR if os.EX_IOERR in codes else next(iter(codes), os.EX_OK)
-
-
-def _validate(words: list[str]) -> int:
-    from . import validate
-
-    as_json, names = False, []
-    arguments = Arguments(words)
-    while arguments:
-        word = arguments.option()
-        if word == "--format":
-            as_json = _is_json(word, arguments.value(word))
-        elif word == "--":
-            names += arguments.rest()
-        elif word.startswith("-") and word != "-":
-            raise UsageError("validate does not know it", where=word, hint="a file of that name comes after --")
-        else:
-            names.append(word)
-    if not names:
-        raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
-    if names.count("-") > 1:
-        raise UsageError("stdin can be read once only", where="-")
-    verdicts = list(validate.validate(names, _given))
-    _print(validate.as_json(verdicts) if as_json else validate.as_text(verdicts))
-    if any(verdict.violations for verdict in verdicts):
-        return os.EX_DATAERR
-    return next((verdict.problem.exit_code for verdict in verdicts if verdict.problem is not None), os.EX_OK)
-
-
-def _given() -> bytes:
-    """What validate is given on stdin. MissingError."""
-    try:
-        return read_all(0)
-    except OSError as reason:
-        raise MissingError(f"stdin cannot be read: {reason.strerror}") from reason
-
-
-def _check_registered(words: list[str]) -> None:
-    """Refuses what cannot be registered for every stage of every container. UsageError, RequestError."""
-    options, _ = parse(words)
-    if options.stage is not None:
-        raise UsageError("the same words are given to the hook at each of its stages", where=options.stage)
-    if options.dry_run:
-        raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
-    for number, text in enumerate(options.mounts, 1):
-        parse_mount(text, f"--mount {number}", f"--mount {number}")
-
-
-_COMMANDS = {"install": _install, "uninstall": _uninstall, "validate": _validate, "doctor": _doctor}
 
 
 def console() -> NoReturn:

@@ -12,7 +12,8 @@ import os
 
 from . import linux
 from .attached import describe, identity, propagation_flag
-from .errors import KernelError, UnavailableError
+from .errors import UnavailableError
+from .reasons import because, refused
 from .source import STATVFS, Source
 
 TYPE_CHECKING = False
@@ -44,13 +45,10 @@ class DetachedSource(Source):
             tree = linux.open_tree(self.fd, clone=True, recursive=request.recursive)
         except OSError as reason:
             if reason.errno == errno.EPERM:
-                problem = f"{self.path} cannot be bound without CAP_SYS_ADMIN"
-                hint = "rootless, register for createContainer"
-                raise UnavailableError(problem, where=request.at("source"), hint=hint) from reason
-            hint = ""
-            if reason.errno == errno.EINVAL:
-                hint = "it is unbindable, or mounts below it are locked and need rbind"
-            raise KernelError("open_tree", self.path, reason, where=request.at("source"), hint=hint) from reason
+                problem = f"{self.path} cannot be bound {because('open_tree', reason)}"
+                advice = "rootless, register for createContainer"
+                raise UnavailableError(problem, where=request.at("source"), hint=advice) from reason
+            raise refused("open_tree", self.path, reason, where=request.at("source")) from reason
         os.close(self.fd)
         self.fd = tree
         try:
@@ -58,15 +56,10 @@ class DetachedSource(Source):
         except OSError as reason:
             if reason.errno == errno.EINVAL and request.idmap is not None:
                 raise self._unmappable(request.idmap) from reason
-            hint = ""
+            call = "mount_setattr"
             if reason.errno == errno.EPERM and request.idmap is not None:
-                from .idmap import check_power
-
-                check_power(self.namespace.proc, request.at("options"), reason)
-                hint = "it is id-mapped already, or belongs to another user namespace"
-            elif reason.errno == errno.EPERM:
-                hint = "an attribute of the source is locked"
-            raise KernelError("mount_setattr", self.path, reason, where=request.at("options"), hint=hint) from reason
+                call = "mount_setattr(idmap)"
+            raise refused(call, self.path, reason, where=request.at("options")) from reason
         self._identify()
 
     def _unmappable(self, idmap: IdMap) -> UnavailableError:

@@ -18,9 +18,9 @@ from .errors import HookError
 from .hooksd import FOLDERS
 from .install import is_launcher
 from .log import SYSLOG_SOCKET, one_line
+from .options import Options, state_folder
 from .proc import Proc
-from .run import Options, parse_record, state_folder
-from .statefile import StateFolder
+from .statefile import StateFolder, parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

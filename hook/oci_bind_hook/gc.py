@@ -12,15 +12,15 @@ from . import linux
 from .errors import HookError, RecordError, UnavailableError
 from .log import NAME, one_line
 from .records import Registry, columns
-from .run import forget, take_down
+from .teardown import forget, take_down
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .log import Log
+    from .options import Options
     from .records import Entry
-    from .run import Options
     from .statefile import StateFolder
 
 _DONE = {"finished": "finished", "finish": "would be finished", "kept": "kept", "failed": "failed"}
@@ -78,7 +78,8 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
     pending = registry.names(wanted)
     linux.raise_open_files()
     if not options.dry_run:
-        linux.harden(NAME, hide=not registry.proc.in_user_namespace())
+        linux.hide()
+        linux.harden(NAME)
     while pending:
         done = len(pending)
         for container in pending:

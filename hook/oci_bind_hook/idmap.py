@@ -8,11 +8,11 @@ outlives us by no more than an instant.
 
 from __future__ import annotations
 
-import errno
 import os
 
 from . import linux
-from .errors import KernelError, MissingError, RequestError, UnavailableError
+from .errors import KernelError, RequestError, UnavailableError
+from .reasons import hint, refused, unopened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
     KernelError with ``where``; UnavailableError where only another stage could do it; MissingError and RequestError
     for a namespace to be joined that is none.
     """
+    if proc.in_user_namespace():
+        raise UnavailableError(
+            "ids cannot be mapped from inside a user namespace",
+            where=where,
+            hint="register for createRuntime, with a runtime that root starts",
+        )
     if idmap.namespace is not None:
         return _joined(idmap.namespace, where)
     assert idmap.uids is not None
@@ -44,14 +50,14 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         held = _hold(child, ready, proc)
         try:
             for name, mappings in (("gid_map", idmap.gids), ("uid_map", idmap.uids)):
-                _write(held[name], name, mappings, proc, where)
+                _write(held[name], name, mappings, where)
             return held.pop("ns/user")
         finally:
             for fd in held.values():
                 os.close(fd)
     except OSError as reason:
         subject = "a user namespace for an id map"
-        raise KernelError("unshare", subject, reason, where=where, hint=_hint(reason)) from reason
+        raise refused("unshare", subject, reason, where=where) from reason
     finally:
         # The child sees that nobody can write any more, and ends; so it does when this process is killed.
         os.close(tell_go_on)
@@ -64,8 +70,7 @@ def _joined(path: str, where: str) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as reason:
-        problem = f"the user namespace {path} of the container cannot be opened: {reason.strerror}"
-        raise MissingError(problem, where=where) from reason
+        raise unopened(f"the user namespace {path} of the container", reason, where=where) from reason
     try:
         linux.owner_of_user_namespace(fd)
     except OSError as reason:
@@ -77,6 +82,7 @@ def _joined(path: str, where: str) -> int:
 def _live(tell_ready: int, go_on: int) -> None:
     try:
         linux.die_with_parent()
+        # Whoever has our uid has all power in it, as another container's root has. But we are hidden, and so is this.
         linux.unshare_user()
         os.write(tell_ready, b"\0")
     except OSError as reason:
@@ -86,28 +92,13 @@ def _live(tell_ready: int, go_on: int) -> None:
         os._exit(0)
 
 
-def check_power(proc: Proc, where: str, reason: OSError) -> None:
-    """UnavailableError where the kernel refused an id map because we are not the machine's root."""
-    if proc.in_user_namespace():
-        raise UnavailableError(
-            "ids cannot be mapped from inside a user namespace",
-            where=where,
-            hint="register for createRuntime, with a runtime that root starts",
-        ) from reason
-
-
-def _write(fd: int, name: str, mappings: IdMappings, proc: Proc, where: str) -> None:
+def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
     try:
         os.write(fd, "".join(f"{inside} {host} {size}\n" for inside, host, size in mappings).encode())
     except OSError as reason:
-        hint = ""
-        if reason.errno == errno.EPERM:
-            check_power(proc, where, reason)
-            hint = f"it needs {linux.lacking('CAP_SETUID', 'CAP_SETGID')}"
-        elif reason.errno == errno.EINVAL:
-            hint = "runs of ids overlap, or there are more than 340"
+        advice = hint("write(id map)", reason)
         subject = f"{name} of a user namespace for an id map"
-        raise KernelError("write", subject, reason, where=where, hint=hint) from reason
+        raise KernelError("write", subject, reason, where=where, hint=advice) from reason
 
 
 def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
@@ -130,8 +121,3 @@ def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
     finally:
         os.close(pidfd)
     return held
-
-
-def _hint(reason: OSError) -> str:
-    hints = {errno.EPERM: "user namespaces are forbidden here", errno.ENOSPC: "the limit user.max_user_namespaces"}
-    return hints.get(reason.errno or 0, "")

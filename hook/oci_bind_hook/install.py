@@ -18,8 +18,9 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from . import re2
-from .errors import KernelError, MissingError, UnavailableError, UsageError
-from .stage import STAGES
+from .errors import MissingError, UnavailableError, UsageError
+from .options import STAGES
+from .reasons import refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -269,7 +270,7 @@ def _write(path: str, mode: int, text: str) -> None:
     except OSError as error:
         if temporary:
             os.unlink(temporary)
-        raise KernelError("write", path, error) from error
+        raise refused("write", path, error) from error
 
 
 def warnings(places: Places) -> list[str]:
@@ -380,5 +381,5 @@ def _unlink(path: str, removed: Removed) -> None:
     try:
         os.unlink(path)
     except OSError as error:
-        raise KernelError("remove", path, error) from error
+        raise refused("remove", path, error) from error
     removed.paths.append(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from .strictjson import documents
+from .strictjson import own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def schema(name: str) -> dict[str, Any]:
         data = os.read(fd, 1 << 20)
     finally:
         os.close(fd)
-    [document] = documents(data, file)
+    document = own(data)
     assert isinstance(document, dict)
     return document
 

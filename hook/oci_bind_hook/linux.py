@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls as functions, under the kernel's own names.
 
-Every function raises OSError with the errno of the call and does nothing else: no retries, no policy, no knowledge of
+Every function raises OSError with the errno of the call and does nothing else: no policy, no knowledge of
 containers. Only ``statx`` makes up for kernels that tell less. File descriptors that come out are close-on-exec. This
 is the only module that may call the C library or prctl.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import sys
 
 # The C module behind prctl, which makes functions and objects for all there is when it is imported: 0.1 units.
@@ -20,6 +19,7 @@ from .libc import Function, numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 # From the kernel's UAPI headers: fcntl.h, mount.h, sched.h, stat.h, openat2.h, magic.h.
@@ -28,6 +28,9 @@ AT_NO_AUTOMOUNT = 0x800
 AT_RECURSIVE = 0x8000
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
+LOCK_EX = 2
+LOCK_NB = 4
+LOCK_SH = 1
 MNT_DETACH = 2
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOATIME = 0x10
@@ -67,6 +70,7 @@ NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
+POLLIN = 1
 PROC_ROOT_INO = 1
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
@@ -91,6 +95,7 @@ NR_STATMOUNT = 457
 CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's names
 
 _syscall = Function("syscall", 7, is_long=True)
+_flock = Function("flock", 2)
 _mount = Function("mount", 5)
 _umount2 = Function("umount2", 2)
 _setns = Function("setns", 2)
@@ -98,6 +103,7 @@ _unshare = Function("unshare", 1)
 _statx = Function("statx", 5)
 _fstatfs = Function("fstatfs", 2)
 _ioctl = Function("ioctl", 3)
+_poll = Function("poll", 3)
 _setfsuid = Function("setfsuid", 1)
 _setfsgid = Function("setfsgid", 1)
 
@@ -346,10 +352,36 @@ def umount2(path: str, flags: int) -> None:
     _umount2(os.fsencode(path), flags, path=path)
 
 
+def wait_readable(fd: int, seconds: float) -> bool:
+    """Whether ``fd`` can be read, or has ended, within so many seconds, by poll(2)."""
+    # struct pollfd: an int, and two shorts, the second of which is for the answer.
+    members = fd.to_bytes(4, sys.byteorder) + POLLIN.to_bytes(2, sys.byteorder) + bytes(2)
+    return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
+
+
+def flock(fd: int, operation: int) -> None:
+    """flock(2). ``operation`` is LOCK_SH or LOCK_EX, with LOCK_NB not to wait.
+
+    Called again where a signal comes in between, as Python's own is, which would have to be imported.
+    """
+    while True:
+        try:
+            _flock(fd, operation)
+        except InterruptedError:
+            continue
+        return
+
+
 def raise_open_files() -> int:
     """Raises the soft limit of open files to the hard one, getrlimit(2), and returns it."""
+    import resource
+
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except ValueError as reason:
+        # Python's name for the kernel's EPERM.
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from reason
     return hard
 
 
@@ -409,12 +441,13 @@ CAPABILITIES = {
     "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
     "CAP_SETGID": "setfsgid(2), for the same",
 }
+# Those of them that nothing needs once a mount namespace has been entered.
+TO_ENTER = ("CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
 
 
 def lacking(*names: str) -> str:
-    """Those capabilities among ``names`` that this process lacks, for a message; all of them where it lacks none."""
-    missing = [name for name in names if not has_capability(name)]
-    return " and ".join(missing or names)
+    """Those capabilities among ``names`` that this process lacks, for a message; "" where it lacks none."""
+    return " and ".join(name for name in names if not has_capability(name))
 
 
 def has_capability(name: str) -> bool:
@@ -428,11 +461,18 @@ def die_with_parent() -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, SIGKILL)
 
 
-def harden(name: str, *, hide: bool) -> None:
-    """Names this process, forbids it new privileges, and takes from it all capabilities that are not needed any more.
+def hide() -> None:
+    """Makes this process, and what it forks, not dumpable, prctl(2).
 
-    With ``hide`` nobody may look into its memory and fds either. But what is not dumpable belongs to the machine's
-    root, so that in a user namespace even we could not use our own /proc/self any more. prctl(2), capset(2).
+    Who has no CAP_SYS_PTRACE cannot look into it then, whoever they are, and nothing of it is in a core file.
+    """
+    _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
+
+
+def harden(name: str) -> None:
+    """Names this process, forbids it new privileges, and gives up all capabilities that no run needs any more.
+
+    prctl(2), capset(2).
     """
     _prctl.prctl(_prctl.PR_SET_NAME, name)
     _prctl.prctl(_prctl.PR_SET_NO_NEW_PRIVS, 1)
@@ -441,5 +481,9 @@ def harden(name: str, *, hide: bool) -> None:
     dropped = [each for each in every if each not in kept]
     # Effective, permitted and inheritable: first those to gain, then those to lose.
     _prctl.set_caps([], [], [], dropped, dropped, list(every))
-    if hide:
-        _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
+
+
+def give_up(names: Iterable[str]) -> None:
+    """Gives up capabilities for good, capset(2)."""
+    dropped = [getattr(_prctl, name) for name in names]
+    _prctl.set_caps([], [], [], dropped, dropped, [])

@@ -20,6 +20,8 @@ WARNING = 3 << 3 | 4
 
 def one_line(text: str) -> str:
     """``text`` without anything that moves a cursor or ends a line: such characters are written as escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
 
 
@@ -89,9 +91,14 @@ class Log:
             except OSError:
                 pass  # nobody listens any more
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether anybody is told what goes well."""
+        return self.debug_wanted or self._fd is not None
+
     def step(self, message: str) -> None:
         """Tells how far we have come."""
-        if self.debug_wanted or self._fd is not None:
+        if self.is_kept:
             self._tell("debug", message, message)
 
     def info(self, message: str) -> None:

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan carried out, and a record undone.
+"""A plan carried out, or nothing of it, and a record made true again after a run that was killed.
 
-Whatever was done stands in a record, and undoing a record is the only way back: for a set-up that fails half-way as
-for poststop. How requests are written and where records are kept is not known here.
+How requests are written and where records are kept is not known here.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import stat as modes
-
-from . import linux
-from .attached import Tree, detach, find, settle
-from .errors import HookError, KernelError, LeftoverError
+from .attached import find, settle
+from .errors import HookError, LeftoverError
 from .proc import Proc
+from .reasons import refused
 from .rootfs import Rootfs
 from .trees import check_open_files
+from .undo import difference, identity_of, propagation_of, undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +20,15 @@ if TYPE_CHECKING:
 
     from .planner import Bind, Plan
     from .rootfs import MountPoint
-    from .statefile import Identity, MadeRecord, MountRecord, Record
+    from .statefile import MadeRecord, Record
 
 
-def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
+def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
     """Carries out ``plan``, and keeps ``record`` true by ``save``: before the first change, between, and at the end.
 
-    Everything is attached, or nothing is: on any error what this call did is undone before the error is raised. What
-    could not be undone is left in the record.
+    ``clean_up`` is called when all is attached. Everything is attached, or nothing is: on any error, that of
+    ``clean_up`` too, what this call did is undone before the error is raised. What could not be undone is left in the
+    record.
     """
     binds = plan.to_mount
     old_mounts, old_made = list(record["mounts"]), list(record["made"])
@@ -62,10 +59,12 @@ def attach(plan: Plan, record: Record, save: Callable[[], None]) -> None:
         save()
         targets = [_make(plan.rootfs, bind) for bind in binds]
         _identify(made, points, plan.rootfs)
-        record["phase"] = "made"
-        save()
+        if points:
+            record["phase"] = "made"
+            save()
         for bind, fd in zip(binds, targets, strict=True):
             _attach(bind, fd)
+        clean_up()
         record["phase"] = "done"
         save()
     except BaseException as failure:
@@ -104,34 +103,8 @@ def _attach(bind: Bind, fd: int) -> None:
     try:
         bind.source.attach(fd)
     except OSError as reason:
-        hint = {
-            errno.ENOSPC: "the limit /proc/sys/fs/mount-max is reached",
-            errno.ENOENT: "the mount point was removed at this moment",
-        }.get(reason.errno or 0, "")
         where = bind.request.at("destination")
-        raise KernelError(bind.source.call, bind.target.path, reason, where=where, hint=hint) from reason
-
-
-def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
-    """How an object that was made is known again. Not by device and inode on overlayfs, where they change."""
-    if stat is None:
-        return None
-    uid, gid = rootfs.owner_of(stat)
-    is_overlay = rootfs.is_overlay
-    return {
-        "uid": uid,
-        "gid": gid,
-        "born": stat.born,
-        "dev": None if is_overlay else stat.dev,
-        "ino": None if is_overlay else stat.ino,
-    }
-
-
-def propagation_of(mount: MountRecord) -> str:
-    """The propagation that was asked for: in the normal form of a request it is the last option."""
-    options = mount["requested"]["options"]
-    assert isinstance(options, list)
-    return str(options[-1])
+        raise refused(bind.source.call, bind.target.path, reason, where=where) from reason
 
 
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
@@ -153,119 +126,3 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
             made["identity"] = identity_of(found.stat, rootfs)
         known.append(made)
     record["made"] = known
-
-
-# -- the way back ----------------------------------------------------------------------------------------------------
-
-
-def undo(
-    record: Record,
-    proc: Proc,
-    rootfs: Rootfs | None,
-    keep: Callable[[MadeRecord], bool],
-    inherit: Callable[[MadeRecord], bool] = lambda _: False,
-    *,
-    here: bool,
-) -> list[str]:
-    """Takes down what ``record`` says was done, the last first, and strikes it from the record.
-
-    ``here`` tells that the mounts are in the namespace we are in; otherwise they are gone with their own. ``rootfs``
-    is None where it is gone. ``keep`` is asked for each thing made whether somebody else needs it, and ``inherit``,
-    where it is not empty or mounted on, whether somebody else will remove it. Returns remarks on what was left standing
-    because it is no longer what we made. LeftoverError when something resists.
-    """
-    problems: list[str] = []
-    was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
-    if here:
-        trees = [Tree(mount["attached"], mount["resolved"], receives=_receives(mount)) for mount in record["mounts"]]
-        detach(trees, proc)
-        record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
-        problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
-    else:
-        record["mounts"] = []
-    remarks: list[str] = []
-    resisting: list[str] = []
-    if rootfs is not None and was_laid:
-        rootfs.lift()
-    for made in [] if record["mounts"] else reversed(list(record["made"])):
-        if any(path.startswith(made["path"] + "/") for path in resisting):
-            continue
-        try:
-            remark = _unmake(record, made, rootfs, keep, here=here)
-        except OSError as reason:
-            is_in_use = reason.errno in (errno.ENOTEMPTY, errno.EBUSY)
-            if is_in_use and made["identity"] is not None and inherit(made):
-                record["made"].remove(made)
-                continue
-            if reason.errno == errno.ENOTEMPTY:
-                record["made"].remove(made)
-                remarks.append(f"{made['path']} is left standing: it is not empty")
-                continue
-            problems.append(f"{made['path']}: {reason.strerror}")
-            resisting.append(made["path"])
-            continue
-        record["made"].remove(made)
-        if remark:
-            remarks.append(f"{made['path']} is left standing: {remark}")
-    if problems:
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        hint = "it stays in the state file, and poststop or gc tries again"
-        raise LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
-    return remarks
-
-
-def _receives(mount: MountRecord) -> bool:
-    """Whether mounts may have propagated into a bind."""
-    return propagation_of(mount).removeprefix("r") in ("slave", "shared")
-
-
-def _told(path: str, problem: Exception) -> str:
-    return f"the bind on {path}: {problem.strerror}" if isinstance(problem, OSError) else f"{path}: {problem}"
-
-
-def _unmake(
-    record: Record, made: MadeRecord, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
-) -> str:
-    """Removes one thing that was made, or tells why it must stand. "" when it is gone. OSError."""
-    on_tmpfs = made["filesystem"] == "tmpfs"
-    if rootfs is None or (on_tmpfs and not here):
-        return ""
-    found = rootfs.find(made["path"], across=on_tmpfs)
-    if found is None:
-        return ""
-    try:
-        if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
-            raise OSError(errno.EBUSY, "something else is mounted on it")
-        stranger = difference(record, made, found.stat, rootfs)
-        if stranger:
-            return stranger
-        if made["identity"] is None:
-            made["identity"] = identity_of(found.stat, rootfs)
-        if keep(made):
-            return ""
-        rootfs.remove(found)
-    finally:
-        found.close()
-    return ""
-
-
-def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootfs) -> str:
-    """Why the object that stands there now is not the one that was made; "" if it is."""
-    directory = made["kind"] == "directory"
-    if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):
-        return f"it is no longer a {made['kind']}"
-    if not directory and stat.size:
-        return "it is not empty"
-    known = made["identity"]
-    if known is None:
-        if stat.uid != os.geteuid() or stat.born is None or stat.born < record["created"]:
-            return "it was there before"
-        return ""
-    if rootfs.owner_of(stat) != (known["uid"], known["gid"]):
-        return "its owner has changed"
-    if known["born"] is None and known["ino"] is None:
-        return "this file system tells nothing by which it could be known again"
-    is_other = known["born"] is not None and stat.born != known["born"]
-    if known["ino"] is not None and (stat.dev, stat.ino) != (known["dev"], known["ino"]):
-        is_other = True
-    return "it was made by somebody else" if is_other else ""

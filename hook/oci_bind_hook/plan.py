@@ -14,11 +14,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .spec import Config, Mount
+    from .spec import Config, IdMappings, Mount
 
 ANNOTATION = "io.github.oci-bind-hook.mount."
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _LONGEST_NAME = 24
+_MOST_RUNS = 340
 
 # An annotation is somebody else's wish: it may take rights away from what the administrator allows, but add none.
 _LESS = ("ro", "nosuid", "nodev", "noexec", "nosymfollow", "noatime", "relatime", "nodiratime")
@@ -126,4 +127,21 @@ def _completed(request: Request, config: Config) -> Request:
                 where=request.at("options"),
                 hint="idmap=uids=0-1000-1;gids=0-1000-1",
             )
+    for mappings in (request.idmap.uids, request.idmap.gids) if request.idmap is not None else ():
+        _check_runs(mappings or (), request.at("options"))
     return request
+
+
+def _check_runs(mappings: IdMappings, where: str) -> None:
+    """What the kernel takes for a map of ids, user_namespaces(7). RequestError."""
+    if len(mappings) > _MOST_RUNS:
+        raise RequestError(
+            f"{len(mappings)} runs of ids are more than the {_MOST_RUNS} that a map may have", where=where
+        )
+    for side in (0, 1):
+        end, last = 0, ""
+        for run in sorted(mappings, key=lambda run: run[side]):
+            text = "-".join(map(str, run))
+            if run[side] < end:
+                raise RequestError(f"the runs of ids {last} and {text} overlap", where=where)
+            end, last = run[side] + run[2], text

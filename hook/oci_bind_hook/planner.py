@@ -14,7 +14,7 @@ from .rootfs import Cover, MountPoint, Rootfs, Target, is_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .request import Request
     from .source import Source
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Bind:
     """A request that was resolved: its ``source``, its ``target``, and the ``action``, "mount", "present" or "skipped".
 
-    ``create`` is what must be made for it first. ``problem`` tells why it cannot be done.
+    ``by`` tells who mounts it: "hook", "runtime", or None for nobody. ``create`` is what must be made for it first.
+    ``problem`` tells why it cannot be done. ``is_hidden`` tells that a later mount hides it.
     """
 
     def __init__(self, request: Request, source: Source) -> None:
@@ -32,6 +33,8 @@ class Bind:
         self.source = source
         self.target: Target | None = None
         self.action = "mount"
+        self.by: str | None = "hook"
+        self.is_hidden = False
         self.create: list[MountPoint] = []
         self.warnings = list(request.warnings)
         self.problem: HookError | None = None
@@ -89,6 +92,7 @@ class Planner:
         self._by_cover: dict[Cover, Bind] = {}
         self._requests: list[Request] = []
         self._paths: dict[Request, list[str]] = {}
+        self._order: list[tuple[Request, str, Bind | None]] = []
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
         """The plan for ``requests``; ``sources`` has one for every bind among them, in the same order."""
@@ -106,9 +110,24 @@ class Planner:
                 except HookError as problem:
                     problem.where = problem.where or request.at("destination")
                     bind.problem = problem
+                if bind.target is not None and bind.action != "skipped":
+                    self._order.append((request, bind.target.path, bind))
             else:
                 self._pass(request)
+        self._tell_hidden()
         return self.plan
+
+    def _tell_hidden(self) -> None:
+        """Warns of every bind that a later mount hides, be it the runtime's or ours."""
+        later: dict[str, str] = {}
+        for request, path, bind in reversed(self._order):
+            if bind is not None and not bind.is_hidden:
+                for above in _upwards(path):
+                    if above in later:
+                        bind.is_hidden = True
+                        bind.warnings.append(f"hidden by the later mount on {later[above]}")
+                        break
+            later[path] = request.destination
 
     def _pass(self, request: Request) -> None:
         """Takes note of a mount that only the runtime makes. Where it fails, that is the runtime's business."""
@@ -119,6 +138,7 @@ class Planner:
         except HookError:
             return
         self.plan.uses.update(filter(is_utf8, target.uses))
+        self._order.append((request, target.path, None))
         if self.namespace.assumed and self.namespace.kind == "container":
             self.rootfs.cover(target, Cover(request.type))
         target.close()
@@ -129,12 +149,13 @@ class Planner:
         self.plan.uses.update(filter(is_utf8, target.uses))
         if self._is_present(bind, target) or self._is_hidden(bind, target):
             bind.action = "present"
+            bind.by = "hook" if request.as_mount() in self.recorded else "runtime"
             if self.namespace.assumed:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
             target.close()
             return
         if skipped := self._why_skipped(bind):
-            bind.action = "skipped"
+            bind.action, bind.by = "skipped", None
             bind.warnings.append(skipped)
             target.close()
             return
@@ -201,6 +222,7 @@ class Planner:
         for name, covers in [*self._hiders, *((request.destination, self._covers(request)) for request in later)]:
             if any(path == cover or path.startswith(cover + "/") for path in passed for cover in covers):
                 bind.warnings.append(f"hidden by the later mount on {name}")
+                bind.is_hidden = True
                 return True
         return False
 
@@ -256,22 +278,8 @@ def _lexical(destination: str) -> str:
     return os.path.normpath("/" + destination.lstrip("/"))
 
 
-def describe(plan: Plan) -> list[dict[str, object]]:
-    """The binds of a plan as schemas/plan.json has them."""
-    return [_describe(bind) for bind in plan.binds]
-
-
-def _describe(bind: Bind) -> dict[str, object]:
-    request, source, target = bind.request, bind.source, bind.target
-    return {
-        "origin": request.origin,
-        "source": source.path,
-        "destination": request.destination,
-        "resolved": target.path if target else None,
-        "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
-        "create": [{"path": p.path, "kind": "directory" if p.directory else "file"} for p in bind.create],
-        "attributes": source.attributes(),
-        "propagation": request.propagation,
-        "action": bind.action,
-        "warnings": bind.warnings,
-    }
+def _upwards(path: str) -> Iterator[str]:
+    """A path and every folder above it but ``/``."""
+    while path != "/":
+        yield path
+        path = path.rpartition("/")[0] or "/"

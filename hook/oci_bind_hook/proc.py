@@ -188,12 +188,8 @@ class Proc:
             pidfd = os.pidfd_open(pid)
         except OSError:
             return True
-        import select
-
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
         if self.start_time(pid) == start:
-            poll.poll(seconds * 1000)
+            linux.wait_readable(pidfd, seconds)
         os.close(pidfd)
         return self.start_time(pid) != start
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import os
 
-from . import linux, mounts
+from . import linux
 from .attached import find, is_in
 from .errors import HookError, MissingError, RecordError
 from .log import one_line
+from .options import Options, state_folder
 from .proc import Proc, boot_id
-from .run import Options, find_rootfs, parse_record, state_folder
-from .statefile import StateFolder, is_live
+from .statefile import StateFolder, is_live, parse_record
+from .teardown import find_rootfs
+from .undo import difference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -207,7 +209,7 @@ def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: boo
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
             return "covered", "a mount is on it"
-        stranger = mounts.difference(record, made, found.stat, rootfs)
+        stranger = difference(record, made, found.stat, rootfs)
         return ("changed", stranger) if stranger else ("there", "")
     finally:
         found.close()

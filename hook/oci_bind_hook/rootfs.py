@@ -13,7 +13,8 @@ import os
 import stat as modes
 
 from . import linux
-from .errors import EscapeError, KernelError, MissingError, RequestError
+from .errors import EscapeError, RequestError
+from .reasons import refused, unopened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Rootfs:
         try:
             self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as reason:
-            raise MissingError(f"the rootfs {path} cannot be opened: {reason.strerror}") from reason
+            raise unopened(f"the rootfs {path}", reason) from reason
         self.stat = linux.statx(self.fd)
         if os.path.samestat(os.fstat(self.fd), os.stat("/")):
             raise EscapeError(f"the rootfs {path} is the host's own /")
@@ -263,7 +264,7 @@ class Rootfs:
             except FileNotFoundError:
                 pass
             except OSError as reason:
-                raise KernelError("openat", path_of([*steps, step]), reason) from reason
+                raise refused("openat", path_of([*steps, step]), reason) from reason
         step.on_rootfs = self._is_open_ground(top)
         if step.stat is not None and modes.S_ISLNK(step.stat.mode):
             try:
@@ -299,7 +300,7 @@ class Rootfs:
         try:
             return os.readlink("", dir_fd=link.fd)
         except OSError as reason:
-            raise KernelError("readlinkat", path, reason) from reason
+            raise refused("readlinkat", path, reason) from reason
 
     def _key(self, steps: Sequence[Step]) -> Hashable:
         """What tells one name in the tree of mounts from all others, be there an object or not.
@@ -332,8 +333,10 @@ class Rootfs:
             raise EscapeError("the destination is the rootfs itself")
         for place, text in target.links:
             if place in ("/proc", "/sys"):
-                hint = f"where {place[1:]} is to be mounted, as in runc"
-                raise EscapeError(f"{place} is a link, to {text}, and must be a folder", hint=hint)
+                raise EscapeError(
+                    f"{place} is a link, to {text}, and must be a folder",
+                    hint=f"where {place[1:]} is to be mounted, as in runc",
+                )
         kind = self._kind(target)
         if path == "/sys" or path.startswith("/sys/") or kind == "sysfs":
             raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
@@ -341,7 +344,10 @@ class Rootfs:
             # Of a /proc that the runtime will mount, a dry-run cannot see the files.
             is_unseen = target.anchor.cover is not None and target.anchor.cover.held is None
             if path not in PROC_FILES or (target.missing and not is_unseen):
-                raise EscapeError(f"{path} is on procfs, where only a few files may be hidden, as in runc")
+                raise EscapeError(
+                    f"{path} is on procfs, where only a few files may be hidden, as in runc",
+                    hint=" ".join(sorted(PROC_FILES)),
+                )
         last = target.last
         if target.as_folder and not directory:
             raise RequestError(f"{path} must be a folder, but the source is a file")
@@ -434,14 +440,7 @@ class Rootfs:
             fd = os.open(name, HOLD, dir_fd=parent)
             point.stat = linux.statx(fd)
         except OSError as reason:
-            hint = ""
-            if reason.errno == errno.EROFS:
-                hint = "the rootfs is read-only; make the mount point in the image, or register for createRuntime"
-            elif reason.errno in (errno.EACCES, errno.EPERM):
-                hint = f"it needs {linux.lacking('CAP_DAC_OVERRIDE')}"
-            elif reason.errno == errno.EEXIST:
-                hint = "somebody else made it at this moment"
-            raise KernelError(call, point.path, reason, hint=hint) from reason
+            raise refused(call, point.path, reason) from reason
         if modes.S_ISLNK(point.stat.mode) or modes.S_ISDIR(point.stat.mode) != point.directory:
             os.close(fd)
             raise EscapeError(f"{point.path} was replaced at the moment it was made")

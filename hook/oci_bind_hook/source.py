@@ -11,8 +11,9 @@ import os
 import stat as modes
 
 from . import linux
-from .errors import EscapeError, HookError, MissingError
+from .errors import EscapeError, HookError
 from .proc import MountInfo, Namespace
+from .reasons import unopened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ class Source:
             return
         except OSError as reason:
             self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
-            self.error = MissingError(
-                f"the source {self.path} cannot be opened: {reason.strerror}", where=request.at("source")
-            )
+            self.error = unopened(f"the source {self.path}", reason, where=request.at("source"))
             self.error.__cause__ = reason
             return
         self.namespace = namespace

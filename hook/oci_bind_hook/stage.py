@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 
-from . import linux
-from .errors import KernelError, UnavailableError
+from .errors import UnavailableError
+from .reasons import because, refused
 
-STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
+ROOTLESS = "rootless, register for createContainer"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Place:
         elif self.stage == "createRuntime":
             raise UnavailableError(
                 "the state names no process whose mount namespace could be entered",
-                hint="register for createContainer with that STAGE, or name prestart to mount in this namespace",
+                hint="register for createContainer with that STAGE"
+                if self.is_inside
+                else "register for createContainer with that STAGE, or name prestart to mount in this namespace",
             )
         return self.stage
 
@@ -129,7 +131,6 @@ class Place:
         except OSError as reason:
             namespace_of = "the container's mount namespace"
             if reason.errno == errno.EPERM:
-                needed = linux.lacking("CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
-                problem = f"{namespace_of} cannot be entered without {needed}"
-                raise UnavailableError(problem, hint="rootless, register for createContainer") from reason
-            raise KernelError("setns", namespace_of, reason) from reason
+                problem = f"{namespace_of} cannot be entered {because('setns', reason)}"
+                raise UnavailableError(problem, hint=ROOTLESS) from reason
+            raise refused("setns", namespace_of, reason) from reason

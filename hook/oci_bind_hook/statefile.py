@@ -8,19 +8,19 @@ that it is always whole. Locks are files beside it that exist only while they ar
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat as modes
 import time
 
-from . import linux
+from . import linux, spec
 from .errors import DataError, RecordError
-from .strictjson import encoded
+from .reasons import hint
+from .strictjson import documents, encoded, own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Literal, TypedDict
+    from typing import Literal, TypedDict, cast
 
     from .proc import Proc
 
@@ -107,10 +107,14 @@ if TYPE_CHECKING:
         uses: list[str]
         made: list[MadeRecord]
 
+else:
+
+    def cast(_: object, value: object) -> object:
+        return value
+
 
 MAX_BYTES = 16 * 1024 * 1024
 MOVE_AWAY = "undo by hand what it may record, then move it away"
-MAKE_ROOM = "make room there or let it be written, or give --root another folder"
 _SUFFIX = ".json"
 _NEW = ".new"
 _STAGING = ".staging"
@@ -119,6 +123,14 @@ _STAGING = ".staging"
 def now() -> int:
     """The time in nanoseconds since the epoch on the clock of the kernel's inode timestamps."""
     return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
+
+
+def parse_record(data: bytes, name: str) -> Record:
+    """The record in a state file. DataError with ``name``."""
+    document = documents(data, name)[0]
+    if violations := spec.violations(document, "state-file"):
+        raise DataError(name, violations)
+    return cast("Record", document)
 
 
 class Lock:
@@ -134,7 +146,7 @@ class Lock:
         while True:
             self._fd = os.open(name, flags, 0o600, dir_fd=folder)
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                linux.flock(self._fd, linux.LOCK_EX if wait else linux.LOCK_EX | linux.LOCK_NB)
             except BaseException:
                 os.close(self._fd)
                 raise
@@ -168,6 +180,7 @@ class StateFolder:
         self.path = path
         self._fd = fd
         self._parse = parse
+        self._judged: dict[str, bytes] = {}
 
     @classmethod
     def open(cls, path: str, parse: Callable[[bytes, str], Record], *, create: bool) -> StateFolder | None:
@@ -186,7 +199,7 @@ class StateFolder:
         except OSError as reason:
             if reason.errno == errno.ENOENT and not create:
                 return None
-            raise RecordError(f"the state folder {path} cannot be opened: {reason.strerror}", hint="--root") from reason
+            raise _refused(f"the state folder {path} cannot be opened", reason) from reason
         above, stat = os.stat("..", dir_fd=fd), os.fstat(fd)
         is_sticky = above.st_mode & modes.S_ISVTX
         if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
@@ -219,8 +232,7 @@ class StateFolder:
         try:
             return Lock(self._fd, name, wait=wait)
         except OSError as reason:
-            problem = f"{self.path}/{name} cannot be locked: {reason.strerror}"
-            raise RecordError(problem, hint=MAKE_ROOM) from reason
+            raise _refused(f"{self.path}/{name} cannot be locked", reason) from reason
 
     def is_locked(self, container: str) -> bool:
         """Whether somebody works on a container now. Nothing is written."""
@@ -229,7 +241,7 @@ class StateFolder:
         except OSError:
             return False
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            linux.flock(fd, linux.LOCK_SH | linux.LOCK_NB)
         except OSError:
             return True
         finally:
@@ -245,10 +257,14 @@ class StateFolder:
         except FileNotFoundError:
             return None
         except OSError as reason:
-            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
+            hint = MOVE_AWAY if reason.errno in (errno.ELOOP, errno.ENXIO) else ""
+            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=hint) from reason
         try:
             data = _read_own(fd, path)
-            record = self._parse(data, path)
+            # It is read again once the rootfs is locked, and has mostly not changed: then it need not be judged again.
+            is_judged = data == self._judged.get(container)
+            record = cast("Record", own(data)) if is_judged else self._parse(data, path)
+            self._judged[container] = data
         except DataError as problem:
             raise RecordError(str(problem), hint=f"it is no record of this version; {MOVE_AWAY}") from problem
         except OSError as reason:
@@ -289,8 +305,7 @@ class StateFolder:
                 os.unlink(beside, dir_fd=self._fd)
             except OSError:
                 pass  # it was never made, or is for the next one to remove
-            problem = f"the state file {self.path}/{name} cannot be written: {reason.strerror}"
-            raise RecordError(problem, hint=MAKE_ROOM) from reason
+            raise _refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
 
     def remove(self, container: str) -> None:
         """Forgets a container. Nothing is wrong where nothing was known of it."""
@@ -301,7 +316,7 @@ class StateFolder:
                 pass
             except OSError as reason:
                 path = f"{self.path}/{container}{suffix}"
-                raise RecordError(f"the state file {path} cannot be removed: {reason.strerror}") from reason
+                raise _refused(f"the state file {path} cannot be removed", reason) from reason
 
     def staging(self, container: str) -> str:
         """The path of a folder in which this container's mounts may be made ready; nobody else can look into it."""
@@ -312,7 +327,7 @@ class StateFolder:
             os.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
             path = self.staging(container)
-            raise RecordError(f"the folder {path} cannot be made: {reason.strerror}") from reason
+            raise _refused(f"the folder {path} cannot be made", reason) from reason
 
     def remove_staging(self, container: str) -> None:
         """Removes that folder, if it is there. Nothing is mounted on it any more."""
@@ -322,7 +337,7 @@ class StateFolder:
             pass
         except OSError as reason:
             path = self.staging(container)
-            raise RecordError(f"the folder {path} cannot be removed: {reason.strerror}") from reason
+            raise _refused(f"the folder {path} cannot be removed", reason) from reason
 
     def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
         """The records of all other containers on a rootfs, and a remark on each record that cannot be read.
@@ -352,7 +367,7 @@ class StateFolder:
                 except OSError:
                     continue
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    linux.flock(fd, linux.LOCK_EX | linux.LOCK_NB)
                     if os.fstat(fd).st_nlink:
                         os.unlink(name, dir_fd=self._fd)
                 except OSError:
@@ -456,3 +471,7 @@ def is_live(record: Record, proc: Proc, boot: str) -> bool:
         return False
     init = record["init"]
     return init is None or proc.start_time(init["pid"]) == init["start"]
+
+
+def _refused(problem: str, reason: OSError) -> RecordError:
+    return RecordError(f"{problem}: {reason.strerror}", hint=hint("state", reason))

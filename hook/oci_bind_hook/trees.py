@@ -8,6 +8,7 @@ import os
 from . import linux
 from .detached import DetachedSource
 from .errors import KernelError, MissingError, UnavailableError
+from .reasons import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ class Staged:
         self._proc = proc
         self._staging: Staging | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Staged:
         if not self._sources:
-            return
+            return self
         # Loaded already, by those who opened such sources: here nothing can be imported any more.
         from .classic import Staging
 
@@ -110,21 +111,25 @@ class Staged:
                 source.staging = self._staging
                 _clone(source)
         except BaseException:
-            self._end()
+            self.end()
             raise
+        return self
 
     def __exit__(self, *_: object) -> None:
-        if self._sources:
-            self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Takes away the folder, and what was not moved out of it, unless that is done already. HookError."""
+        if not self._sources:
+            return
         staging, self._staging = self._staging, None
         if staging is not None:
             try:
                 staging.close()
             except OSError as reason:
-                raise KernelError("umount2", "the staging folder", reason) from reason
+                raise refused("umount2", "the staging folder", reason) from reason
         self._remove()
+        self._sources = []
 
 
 def _clone(source: Source) -> None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
 import termios
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +44,48 @@ def test_I01_a_state_without_end_is_cut_off(world: World) -> None:
     with open("/dev/zero", "rb") as endless:
         done = subprocess.run(command, stdin=endless, capture_output=True, text=True, timeout=60, check=False)
     fails(done, 65, "larger than 16 MiB")
+    assert look(world) == before
+
+
+STUCK = "the end of the state is still awaited on stdin after 20 seconds (who writes it must close it)"
+
+
+def test_I01_who_never_closes_stdin_is_told(world: World) -> None:
+    """The kernel tells at once, and untruly, that the time is up; how long it was asked to wait is in the trace."""
+    prepare(world)
+    before = look(world)
+    trace = world.path / "trace"
+    hurry = ["strace", "-qq", "-o", str(trace), "-e", "trace=poll", "-e", "inject=poll:retval=0:when=2"]
+    reader, writer = os.pipe()
+    os.write(writer, state(world).encode())
+    command = [*hurry, world.launcher, "prestart", *world.root_option(), *mount(world, "/a")]
+    done = subprocess.run(command, stdin=reader, capture_output=True, text=True, timeout=60, check=False)
+    fails(done, 64, STUCK)
+    [first, second] = trace.read_text().splitlines()
+    trace.unlink()
+    assert first.startswith("poll([{fd=0, events=POLLIN}], 1, ")
+    assert 19000 < int(second.split("1, ")[1].split(")")[0]) <= int(first.split("1, ")[1].split(")")[0]) <= 20000
+    assert look(world) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trickles", [False, True])
+def test_I01_the_time_is_up_for_all(world: World, trickles: bool) -> None:
+    """However often a little more comes."""
+    prepare(world)
+    before = look(world)
+    command = [world.launcher, "prestart", *world.root_option(), *mount(world, "/a")]
+    start = time.monotonic()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as hook:
+        assert hook.stdin is not None
+        assert hook.stderr is not None
+        hook.stdin.write(state(world))
+        hook.stdin.flush()
+        while trickles and not select.select([hook.stderr], [], [], 1)[0]:
+            hook.stdin.write(" ")
+            hook.stdin.flush()
+        assert STUCK in hook.stderr.read()
+    assert 19 < time.monotonic() - start < 30
     assert look(world) == before
 
 

@@ -14,7 +14,8 @@ import pytest
 
 import support
 from oci_bind_hook import dryrun, spec
-from oci_bind_hook.run import Options
+from oci_bind_hook.options import Options
+from oci_bind_hook.report import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +109,8 @@ def test_exit_code_is_that_of_the_real_run(world: World, case: str) -> None:
     if code:
         first = report["problems"][0]
         place = f"{first['where']}: " if first["where"] else ""
-        assert f": {place}{first['message'].rstrip(')')}" in real.stderr
+        assert f": {place}{first['message']}" in real.stderr
+        assert first["hint"] in real.stderr
         assert world.snapshot() == before
     else:
         assert world.snapshot() != before
@@ -174,19 +176,27 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
     command = [world.launcher, *words, *options, "--dry-run"]
     text = call(command, stopped)
     assert (text.returncode, text.stderr) == (0, "")
-    removed = [] if keep else ["remove /etc/new", "remove /real/a/b", "remove /real/a"]
+    removed = [] if keep else ["remove     /etc/new", "remove     /real/a/b", "remove     /real/a"]
     assert text.stdout.splitlines() == [
-        "container c1, stage poststop, runtime namespace",
-        f"rootfs {world.rootfs}",
-        f"unmount {world.file} on /etc/new",
-        "  asked for by --mount 2, destination /etc/new",
-        f"unmount {world.source} on /real/a/b",
-        "  asked for by --mount 1, destination /absolute/a/b",
+        "container  c1",
+        f"bundle     {world.path}/bundle",
+        f"rootfs     {world.rootfs}",
+        "stage      poststop",
+        "namespace  the one that the runtime was started in",
+        "",
+        f"unmount    {world.file} on /etc/new",
+        "  asked    --mount 2, destination /etc/new",
+        "  now      mounted",
+        "",
+        f"unmount    {world.source} on /real/a/b",
+        "  asked    --mount 1, destination /absolute/a/b",
+        "  now      mounted",
+        *([""] if removed else []),
         *removed,
     ]
     report = json.loads(call([*command, "--format=json"], stopped).stdout)
     assert spec.violations(report, "plan") == []
-    assert report["remove"] == [line.removeprefix("remove ") for line in removed]
+    assert report["remove"] == [line.split()[1] for line in removed]
     elsewhere = call(["unshare", "-m", *command, "--format=json"], stopped)
     assert (elsewhere.returncode, json.loads(elsewhere.stdout)["mounts"]) == (71, [])
     assert call(["unshare", "-m", world.launcher, *words, *options], stopped).returncode == 71
@@ -195,8 +205,8 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
 
 def test_nothing_recorded_is_nothing_to_tear_down(world: World) -> None:
     done = call([world.launcher, "--root", f"{world.state}/absent", "--dry-run"], state_of(world, status="stopped"))
-    expected = ["container c1, stage poststop", "nothing to undo"]
-    expected += [f"warning: nothing is recorded in {world.state}/absent"]
+    expected = [f"warning    nothing is recorded in {world.state}/absent", "", "container  c1"]
+    expected += [f"bundle     {world.path}/bundle", "stage      poststop", "binds      nothing to undo"]
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
     assert os.listdir(world.state) == []
 
@@ -282,11 +292,84 @@ def test_what_nobody_may_see_is_told() -> None:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            os.write(write, dryrun.as_json(dryrun.dry_run(options, bytes)).encode())
+            os.write(write, as_json(dryrun.dry_run(options, bytes)).encode())
             os._exit(0)
         os.close(write)
         with open(read, encoding="utf-8") as pipe:
             report = json.load(pipe)
-    message = "this user may not look: openat /closed/x: Permission denied (ask again as root)"
-    assert report["problems"] == [{"where": "--mount 1", "message": message, "exit": 69}]
+    message = "this user may not look: openat /closed/x: Permission denied"
+    expected = {"where": "--mount 1", "message": message, "hint": "ask again as root", "exit": 69}
+    assert report["problems"] == [expected]
     assert [mount["resolved"] for mount in report["mounts"]] == [None, "/open"]
+
+
+@pytest.mark.parametrize(("stage", "code"), [("createRuntime", 69), ("prestart", 0), ("createContainer", 0)])
+@pytest.mark.parametrize("host", [NOBODY, 100000], ids=["mapped", "shifted"])
+def test_runtime_of_an_ordinary_user_cannot_enter(world: World, stage: str, code: int, host: int) -> None:
+    ids = [{"containerID": 0, "hostID": host, "size": 1}]
+    linux = {"uidMappings": ids, "gidMappings": ids}
+    bundle = support.bundle(world.path / "bundle", ["true"], namespaces=["mount", "user"], linux=linux)
+    command = [
+        world.launcher,
+        stage,
+        "--dry-run",
+        "--bundle",
+        bundle,
+        "--format=json",
+        f"--mount=src={world.file},dst=/etc/passwd",
+    ]
+    assert call(command).returncode == 0
+    done = call([*AS_NOBODY, *command])
+    assert done.returncode == (code if host == NOBODY else 0), done.stdout
+    hints = [problem["hint"] for problem in json.loads(done.stdout)["problems"]]
+    assert hints == (["rootless, register for createContainer"] if done.returncode else [])
+
+
+# What is there now
+
+
+def now(report: dict[str, Any]) -> dict[str, bool | None]:
+    return {mount["resolved"]: mount["now"] for mount in report["mounts"]}
+
+
+def test_bundle_of_a_container_that_runs_by_hand(world: World) -> None:
+    bundle = support.bundle(world.path / "bundle", ["true"], namespaces=["pid"])
+    binds = [f"--mount=src={world.source},dst=/{name}" for name in ("a", "b")]
+    command = [world.launcher, "--root", str(world.state), "--dry-run", "--format=json", "--bundle", bundle]
+    before = json.loads(call([*command, *binds]).stdout)
+    assert (before["running"], now(before)) == (None, {"/a": None, "/b": None})
+    assert call(by_hand(world, *binds), state_of(world)).returncode == 0
+    subprocess.run(["umount", f"{world.rootfs}/b"], check=True)
+    done = call([*command, *binds, f"--mount=src={world.source},dst=/etc"])
+    report = json.loads(done.stdout)
+    assert spec.violations(report, "plan") == []
+    assert report["running"] == {"id": "c1", "pid": None, "recorded": True, "visible": True}
+    assert now(report) == {"/a": True, "/b": False, "/etc": False}
+    report = json.loads(call([*command, binds[0]]).stdout)
+    (warning,) = [text for text in report["warnings"] if "runs" in text]
+    assert warning.startswith(f"{world.source} on /b, asked for by --mount 2, is recorded in the container that runs")
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_bundle_and_state_of_a_container_that_runs(world: World, runtime: str) -> None:
+    mounts = [support.bind(world.source, "/real")]
+    words = ["--mount", f"src={world.file},dst=/etc/new"]
+    bundle = world.bundle("exec sleep 1000", "createRuntime", *words, mounts=mounts)
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        assert namespace.start("c1").returncode == 0
+        state = namespace.state("c1")
+        options = [*world.root_option(), "--dry-run", "--format=json"]
+        done = namespace.run(world.launcher, *options, "--bundle", bundle)
+        report = json.loads(done.stdout)
+        piped = call([world.launcher, *options], json.dumps(state))
+        namespace.stop("c1")
+    assert done.returncode == 0, done.stderr
+    assert spec.violations(report, "plan") == []
+    assert report["options"] == "config.json: /hooks/createRuntime/0"
+    assert report["running"] == {"id": "c1", "pid": state["pid"], "recorded": True, "visible": True}
+    assert now(report) == {"/real": True, "/etc/new": True}
+    # Too late for a real run, but what is there is told.
+    told = json.loads(piped.stdout)
+    assert piped.returncode == 69
+    assert (told["running"], now(told)) == (report["running"], now(report))

@@ -9,22 +9,23 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
-
 import support
 from world import World, mount, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What is loaded besides what a bare `python3 -I -S` loads.
-BOTH = {
-    *("errno", "fcntl", "resource", "_ctypes", "_json", "_prctl", "__future__"),
-    *("os", "posixpath", "genericpath", "stat", "_stat", "abc", "_abc", "_collections_abc"),
+# What is loaded besides what a bare `python3 -I -S` loads. Where Python has C modules built in, it tells of them, too.
+PYTHON = {
+    *("__future__", "_collections_abc", "_stat", "genericpath", "os", "posixpath", "stat"),
+    *("_ctypes", "_json", "_prctl", "errno", "gc", "itertools"),
 }
+BOTH = (
+    "attached bundle cli errors lane libc linux log options proc reasons rootfs spec statefile strictjson teardown undo"
+)
 OURS = {
-    "prestart": "",
-    "poststop": "",
+    "prestart": f"{BOTH} detached mounts mountspec plan planner request setup source stage trees",
+    "poststop": BOTH,
 }
 LOADED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
 
@@ -50,7 +51,9 @@ def test_the_modules_of_a_good_run(world: World) -> None:
         wanted = mount(world, "/data", "/new/place") if stage == "prestart" else []
         found = loaded(world, stage, *wanted, stdin=state(world, status=status))
         ours = {f"oci_bind_hook.{name}" for name in OURS[stage].split()} | {"oci_bind_hook"}
-        assert found - BOTH == ours, stage
+        assert {name for name in found if name.startswith("oci_bind_hook")} == ours, stage
+        # For the open files of a set-up.
+        assert found - ours == PYTHON | ({"resource"} if stage == "prestart" else set()), stage
 
 
 def calls(world: World, *arguments: str, stdin: str) -> collections.Counter[str]:
@@ -59,7 +62,11 @@ def calls(world: World, *arguments: str, stdin: str) -> collections.Counter[str]
     command = ["strace", "-f", "-qq", "-o", str(trace), world.launcher, *arguments, *world.root_option()]
     subprocess.run(command, input=stdin, text=True, check=True)
     lines = trace.read_text().splitlines()
-    return collections.Counter(match[1] for line in lines if (match := re.match(r"\d+ +(\w+)\(", line)))
+    # What strace 6.1 does not know by name.
+    names = {"syscall_0x1c9": "statmount"}
+    return collections.Counter(
+        names.get(match[1], match[1]) for line in lines if (match := re.match(r"\d+ +(\w+)\(", line))
+    )
 
 
 def prepare(world: World, count: int) -> list[str]:
@@ -69,34 +76,40 @@ def prepare(world: World, count: int) -> list[str]:
     return mount(world, *(f"/real/{number}" for number in range(count)), options=",ro")
 
 
-# Per bind: opened, cloned and closed; told apart; attributes, propagation, and both again once it is attached.
+# What each bind adds. The source is opened, told, cloned and given its attributes; the mount point is looked for;
+# then one is attached to the other, private again, and looked at.
 SET_UP = {
-    "openat": 3,
-    "close": 5,
-    "readlinkat": 1,
-    "open_tree": 1,
-    "mount_setattr": 3,
-    "move_mount": 1,
-    "statx": 5,
-    "fstatfs": 1,
+    **{"openat": 3, "close": 2, "readlinkat": 1, "statx": 6, "fstatfs": 1},
+    **{"open_tree": 1, "mount_setattr": 3, "move_mount": 1},
 }
-TEAR_DOWN: dict[str, int] = {}
+# Found again by its id, made private, left to itself and told to be gone.
+TEAR_DOWN = {
+    **{"openat": 1, "close": 1, "statx": 2, "newfstatat": 1, "statmount": 2},
+    **{"mount_setattr": 1, "fchdir": 1, "umount2": 1, "chdir": 1},
+}
+# Of memory and files: their number follows from sizes.
+UNCOUNTED = {"brk", "mmap", "munmap", "mremap", "madvise", "read", "write"}
 
 
-@pytest.mark.parametrize("less", [10])
-def test_system_calls_for_each_bind(world: World, less: int) -> None:
+def test_system_calls_for_each_bind(world: World) -> None:
     support.bundle(world.path / "bundle", ["true"])
     counts = []
-    for count in (less, less + 50):
+    for count in (10, 60):
         wanted = prepare(world, count)
         up = calls(world, "prestart", *wanted, stdin=state(world))
         down = calls(world, "poststop", stdin=state(world, status="stopped"))
         counts.append((up, down))
     (up, down), (more_up, more_down) = counts
-    rest = {"brk", "mmap", "munmap", "mremap", "read", "write", "madvise"}
     for fewer, more, table in ((up, more_up, SET_UP), (down, more_down, TEAR_DOWN)):
-        each = {name: (more[name] - fewer[name]) / 50 for name in more if more[name] - fewer[name] >= 25}
-        assert {name: number for name, number in each.items() if name not in rest} == table
+        each = {name: round((more[name] - fewer[name]) / 50, 1) for name in more if name not in UNCOUNTED}
+        assert {name: number for name, number in each.items() if number} == table
+
+
+def test_the_state_file_is_written_as_often_however_many_binds(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    for number, (wanted, writes) in enumerate(((prepare(world, 30), 2), (mount(world, "/new/1", "/new/2"), 3))):
+        made = calls(world, "prestart", *wanted, stdin=state(world, f"c{number}"))
+        assert made["rename"] + made["renameat"] + made["renameat2"] == writes
 
 
 def run(command: Sequence[str], stdin: str) -> int:

@@ -53,50 +53,6 @@ def test_a_failing_second_prestart_undoes_only_itself(world: World) -> None:
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("call_name", ["open_tree", "mount_setattr", "mkdirat", "move_mount", "fsync", "renameat"])
-def test_a_failure_in_the_middle_of_five_leaves_none(world: World, call_name: str) -> None:
-    support.bundle(world.path / "bundle", ["true"])
-    before = world.snapshot()
-    number = 2 if call_name in ("fsync", "renameat") else 3
-    paths = [f"/five/{number}" for number in range(5)]
-    done = call(world, "prestart", *mount(world, *paths), stdin=state(world), before=fail(call_name, number))
-    assert done.returncode == (74 if call_name in ("fsync", "renameat") else 71), done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("oci-bind-hook: c1 prestart: ")
-    assert world.snapshot() == before
-
-
-KILLS = [
-    *[("open_tree", 1), ("flock", 1), ("flock", 2), ("fsync", 1), ("renameat", 1), ("mkdirat", 1)],
-    *[("mkdirat", 2), ("mkdirat", 4), ("fsync", 2), ("renameat", 2), ("move_mount", 1), ("move_mount", 3)],
-    *[("fsync", 3), ("renameat", 3), ("unlinkat", 1), ("unlinkat", 2)],
-]
-
-
-@pytest.mark.parametrize(("call_name", "number"), KILLS)
-def test_killed_anywhere_poststop_undoes_it(world: World, call_name: str, number: int) -> None:
-    support.bundle(world.path / "bundle", ["true"])
-    before = world.snapshot()
-    killer = fail(call_name, number, "signal=KILL")
-    done = call(world, "prestart", *mount(world, "/k/a", "/k/b", "/k/c"), stdin=state(world), before=killer)
-    assert done.returncode == -9
-    done = call(world, "poststop", stdin=state(world, status="stopped"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert world.snapshot() == before
-
-
-@pytest.mark.parametrize(("call_name", "number"), [("umount2", 1), ("umount2", 3), ("unlinkat", 1), ("unlinkat", 4)])
-def test_a_killed_poststop_is_finished_by_the_next(world: World, call_name: str, number: int) -> None:
-    support.bundle(world.path / "bundle", ["true"])
-    before = world.snapshot()
-    stopped = state(world, status="stopped")
-    assert call(world, "prestart", *mount(world, "/k/a", "/k/b", "/k/c"), stdin=state(world)).returncode == 0
-    killer = fail(call_name, number, "signal=KILL")
-    assert call(world, "poststop", stdin=stopped, before=killer).returncode == -9
-    assert call(world, "poststop", stdin=stopped).returncode == 0
-    assert world.snapshot() == before
-
-
 @pytest.mark.parametrize("situation", ["second", "without-set-up", "bundle-gone", "rootfs-gone", "no-state-folder"])
 def test_poststop_with_nothing_to_do_is_done(world: World, situation: str) -> None:
     support.bundle(world.path / "bundle", ["true"])

@@ -12,7 +12,7 @@ import pytest
 import kernels
 import mounting
 import support
-from world import call, fail, mount, mounted, state
+from world import call, fail, mount, state
 
 if TYPE_CHECKING:
     from world import World
@@ -102,28 +102,8 @@ def test_a_failing_mount_leaves_none(world: World, older_kernel: str, number: in
     killer = fail("mount", number)
     done = call(world, "prestart", *mount(world, *paths, options=",ro"), stdin=state(world), before=killer)
     assert (done.returncode, done.stderr.count("\n")) == (71, 1), older_kernel
-    assert "mount " in done.stderr
+    assert ": mount" in done.stderr
     assert "Input/output error" in done.stderr
-    assert world.snapshot() == before
-
-
-@pytest.mark.parametrize("number", range(1, 2 + 3 * 3 + 3 * 2 + 2))
-@pytest.mark.parametrize("then", ["poststop", "prestart"])
-def test_killed_between_two_calls_the_next_run_undoes_it(world: World, number: int, then: str) -> None:
-    """Around each mount(2) the folder is changed: that is where it is killed."""
-    kernels.play("before 5.12")
-    support.bundle(world.path / "bundle", ["true"])
-    before = world.snapshot()
-    killer = fail("chdir", number, "signal=KILL")
-    wanted = mount(world, "/k/a", "/k/b", "/k/c", options=",ro")
-    assert call(world, "prestart", *wanted, stdin=state(world), before=killer).returncode == -9
-    if then == "prestart":
-        done = call(world, "prestart", *wanted, stdin=state(world))
-        assert (done.returncode, done.stderr) == (0, "")
-        assert mounted(world) == ["/k/a", "/k/b", "/k/c"]
-        assert ["ro" in mounting.line(f"{world.rootfs}/k/{name}").options for name in "abc"] == [True] * 3
-    done = call(world, "poststop", stdin=state(world, status="stopped"))
-    assert (done.returncode, done.stderr) == (0, "")
     assert world.snapshot() == before
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from mounting import Bench
-from oci_bind_hook.run import parse_record
-from oci_bind_hook.statefile import StateFolder
+from oci_bind_hook.statefile import StateFolder, parse_record
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import mounting
 from mounting import MS_PRIVATE, MS_SHARED, Bench, bind, plant, propagate, request, tmpfs
 from oci_bind_hook import linux
 from oci_bind_hook.errors import EscapeError, MissingError, RequestError, UnavailableError
-from oci_bind_hook.planner import describe
+from oci_bind_hook.explain import describe
 from oci_bind_hook.rootfs import Cover, Rootfs
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def test_what_config_json_asks_for_and_is_there_is_left_alone(bench: Bench) -> N
     bind(bench.source, bench.inside("/mnt"))
     plan = bench.plan(request(bench.source, "/mnt", config=True), request(bench.source, "/mnt"))
     assert actions(plan) == ["present", "mount"]
-    assert plan.binds[0].warnings == []
+    assert plan.binds[0].warnings == ["hidden by the later mount on /mnt"]
 
 
 def test_a_stranger_in_the_place_is_the_runtimes(bench: Bench) -> None:
@@ -325,8 +325,12 @@ def test_more_binds_than_files_may_be_open_are_refused_before_any_change(bench: 
 
 def test_the_description_of_a_plan(bench: Bench) -> None:
     os.symlink("/absent/place", bench.inside("/dangling"))
-    plan = bench.plan(request(bench.source, "/dangling", "ro", "nosuid", "noatime"))
-    assert describe(plan) == [
+    plan = bench.plan(request(bench.source, "/dangling", "ro", "nosuid", "noatime"), assumed=True)
+    (described,) = describe(plan)
+    found = described.pop("found")
+    assert isinstance(found, dict)
+    assert (found["path"], found["kind"], found["submounts"]) == (bench.source, "folder", [])
+    assert [described] == [
         {
             "origin": "--mount 1",
             "source": bench.source,
@@ -334,9 +338,14 @@ def test_the_description_of_a_plan(bench: Bench) -> None:
             "resolved": "/absent/place",
             "links": [{"at": "/dangling", "to": "/absent/place"}],
             "create": [{"path": "/absent", "kind": "directory"}, {"path": "/absent/place", "kind": "directory"}],
+            "asked": ["bind", "noatime", "nosuid", "ro", "rprivate"],
             "attributes": ["ro", "nosuid", "noatime"],
+            "kept": [],
             "propagation": "rprivate",
+            "idmap": None,
             "action": "mount",
+            "by": "hook",
+            "now": None,
             "warnings": [],
         }
     ]

@@ -15,8 +15,7 @@ import support
 from mounting import Bench, ended_well, fds, forked, tmpfs
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.proc import Proc, boot_id
-from oci_bind_hook.run import parse_record
-from oci_bind_hook.statefile import MAX_BYTES, StateFolder, Unrecorded, is_live
+from oci_bind_hook.statefile import MAX_BYTES, StateFolder, Unrecorded, is_live, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

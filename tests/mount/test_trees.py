@@ -36,7 +36,7 @@ from mounting import (
     umount,
 )
 from oci_bind_hook.errors import KernelError, LeftoverError
-from oci_bind_hook.planner import describe
+from oci_bind_hook.explain import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

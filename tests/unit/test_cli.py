@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import __version__, cli
+from oci_bind_hook import __version__, cli, commands
 from oci_bind_hook.errors import UsageError
-from oci_bind_hook.run import Options
-from oci_bind_hook.stage import STAGES
+from oci_bind_hook.options import STAGES, Options, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,12 +52,12 @@ OPTIONS: dict[str, tuple[list[str], dict[str, object]]] = {
 
 @pytest.mark.parametrize(("words", "changes"), OPTIONS.values(), ids=OPTIONS)
 def test_option(words: list[str], changes: dict[str, object]) -> None:
-    options, debug = cli.parse(words)
+    options, debug = parse(words)
     assert (vars(options), debug) == ({**DEFAULTS, **changes}, False)
 
 
 def test_debug() -> None:
-    options, debug = cli.parse(["--debug", "prestart"])
+    options, debug = parse(["--debug", "prestart"])
     assert (vars(options), debug) == ({**DEFAULTS, "stage": "prestart"}, True)
 
 
@@ -155,7 +154,7 @@ def test_wrong_words_are_one_line_on_stderr(capfd: pytest.CaptureFixture[str], w
 @given(some.lists(some.text(max_size=8) | some.sampled_from([*STAGES, "--mount", "--bundle=/b", "--dry-run"])))
 def test_any_words_are_understood_or_refused(words: list[str]) -> None:
     try:
-        options, _ = cli.parse(words)
+        options, _ = parse(words)
     except UsageError:
         return
     assert vars(options).keys() == DEFAULTS.keys()
@@ -164,7 +163,7 @@ def test_any_words_are_understood_or_refused(words: list[str]) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--nonsense", "--help"], ["--version", "-h"]], ids=str)
 def test_help(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert cli.main(words) == os.EX_OK
-    assert capfd.readouterr() == (cli.HELP, "")
+    assert capfd.readouterr() == (commands.HELP, "")
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
@@ -180,11 +179,11 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_fits_a_terminal_and_has_every_option() -> None:
-    assert max(map(len, cli.HELP.splitlines())) <= 80
+    assert max(map(len, commands.HELP.splitlines())) <= 80
     words = {word.partition("=")[0] for case, _ in OPTIONS.values() for word in case if word.startswith("--")}
     words |= {"--prefix", "--hooks-dir", "--stages", "--annotation", "--command", "--has-bind-mounts", "--always"}
-    words |= {"--check", *cli._COMMANDS}
-    assert [word for word in (*words, *STAGES) if word not in cli.HELP] == []
+    words |= {"--check", *commands._COMMANDS}
+    assert [word for word in (*words, *STAGES) if word not in commands.HELP] == []
 
 
 def test_help_that_nobody_reads_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +197,10 @@ def test_help_that_nobody_reads_is_an_error(capfd: pytest.CaptureFixture[str]) -
         os.close(saved)
         os.close(full)
     assert code == os.EX_OSERR
-    assert capfd.readouterr() == ("", "oci-bind-hook: write stdout: No space left on device\n")
+    assert capfd.readouterr() == (
+        "",
+        "oci-bind-hook: write stdout: No space left on device (the disk is full, or has no inode left)\n",
+    )
 
 
 def test_unwritable_log_does_not_stop_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -345,7 +345,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = tmp_path / install.REGISTRATION_PATH
     with pytest.raises(KernelError) as caught:
         install.install(str(tmp_path))
-    assert str(caught.value) == f"write {path}: Not a directory"
+    assert str(caught.value) == f"write {path}: Not a directory (it, or something on the way there, is no folder)"
 
 
 def test_a_folder_in_the_place_of_a_file_is_an_error_that_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 import manual
-from oci_bind_hook import cli, errors, lane, mountspec, request
-from oci_bind_hook.stage import STAGES
+from oci_bind_hook import commands, errors, lane, mountspec, options, request
+from oci_bind_hook.options import STAGES
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "hook/man/oci-bind-hook.8.md").read_text(encoding="utf-8")
 COMPLETION = PROJECT / "hook/completion"
 
 # As --help has them: what an option is called, with its value.
-OPTIONS = re.findall(r"^  (--[a-z-]+(?:, --[a-z-]+)*(?: [A-Z=,.]+| text\|json)?)(?:  |$)", cli.HELP, re.MULTILINE)
+OPTIONS = re.findall(r"^  (--[a-z-]+(?:, --[a-z-]+)*(?: [A-Z=,.]+| text\|json)?)(?:  |$)", commands.HELP, re.MULTILINE)
 NAMES = {name for option in OPTIONS for name in re.findall(r"--[a-z-]+", option)} | {"--check"}
-COMMANDS = {*cli._COMMANDS, *cli._OF_RECORDS}
+COMMANDS = {*commands._COMMANDS, *commands._OF_RECORDS}
 
 
 def section(title: str) -> str:
@@ -38,7 +38,7 @@ def column(text: str) -> list[str]:
 
 def test_the_synopsis_is_that_of_help() -> None:
     shown = [line[4:] for line in section("SYNOPSIS").strip("\n").splitlines()]
-    usage = cli.HELP.split("\n\n")[0].removeprefix("usage: ").splitlines()
+    usage = commands.HELP.split("\n\n")[0].removeprefix("usage: ").splitlines()
     assert shown == [line.strip() for line in usage]
 
 
@@ -48,8 +48,8 @@ def test_the_options_are_those_of_help() -> None:
 
 
 def test_help_has_each_option_that_is_known() -> None:
-    known = {*cli._OPTIONS, *(f"--{name}" for name in "prefix hooks-dir stages annotation command".split())}
-    assert known | set(cli._FLAGS_OF_COMMANDS) == NAMES
+    known = {*options._OPTIONS, *(f"--{name}" for name in "prefix hooks-dir stages annotation command".split())}
+    assert known | set(options.FLAGS_OF_COMMANDS) == NAMES
 
 
 def test_the_stages_are_those_that_are_known() -> None:
@@ -62,7 +62,7 @@ def test_the_exit_codes_are_those_of_errors_and_help() -> None:
         *(each.exit_code for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "exit_code")),
     }
     rows = [word for word in column(section("EXIT STATUS")) if word != "exit code"]
-    told = re.findall(r"(?:^|, )(\d+) ", cli.HELP.partition("exit codes: ")[2].replace("\n", " "))
+    told = re.findall(r"(?:^|, )(\d+) ", commands.HELP.partition("exit codes: ")[2].replace("\n", " "))
     assert (sorted(codes), rows) == ([int(row) for row in rows], told)
 
 
@@ -137,10 +137,10 @@ def test_bash_completes_stages_and_commands_first() -> None:
 
 
 def test_bash_completes_the_options_that_each_command_has() -> None:
-    assert complete("createRuntime", "--") == set(cli._OPTIONS)
-    for command, options in cli._OF_RECORDS.items():
-        assert complete(command, "--") == set(options)
-    of_install = NAMES - set(cli._OPTIONS) | {"--", "--format"}
+    assert complete("createRuntime", "--") == set(options._OPTIONS)
+    for command, words in commands._OF_RECORDS.items():
+        assert complete(command, "--") == set(words)
+    of_install = NAMES - set(options._OPTIONS) | {"--", "--format"}
     assert complete("install", "--") == of_install
     assert complete("uninstall", "--") == {"--prefix", "--hooks-dir"}
     assert complete("validate", "--") == complete("doctor", "--") == {"--format"}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oci_bind_hook import cli, dryrun, spec
-from oci_bind_hook.run import Options
+from oci_bind_hook.options import Options
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of steps: what is read, locked, entered and written, and when.
+"""The order of steps of a set-up: what is read, locked, entered and written, and when.
 
 Each step's own work is done elsewhere. The order is what makes a run safe: everything is read and cloned before the
 container's namespace is entered, resolved before anything is changed, and recorded before it is done.
@@ -9,123 +9,42 @@ from __future__ import annotations
 
 import os
 
-from . import linux, mounts, plan, spec
-from .attached import clear, is_in
+from . import linux, plan
 from .bundle import Bundle
-from .errors import (
-    DataError,
-    EscapeError,
-    HookError,
-    KernelError,
-    LeftoverError,
-    MissingError,
-    RecordError,
-    UnavailableError,
-)
+from .errors import DataError, RecordError, UnavailableError
 from .log import NAME
+from .mounts import attach, reconcile
+from .options import remarks, state_folder
 from .planner import Planner
 from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
 from .stage import Place
-from .statefile import StateFolder, Unrecorded, is_live, now
-from .strictjson import documents
+from .statefile import StateFolder, Unrecorded, is_live, now, parse_record
+from .teardown import clear_staging, is_same_bundle, others_on_rootfs, take_down
 from .trees import Staged, clone_sources, expand, open_sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import cast
-
     from .log import Log
+    from .options import Options
     from .planner import Plan
     from .request import Request
-    from .rootfs import OwnerOf
     from .source import Source
+    from .spec import State
     from .statefile import Record
-else:
-
-    def cast(_: object, value: object) -> object:
-        return value
 
 
-DEFAULT_ROOT = "/run/oci-bind-hook"
-INIT_GRACE_SECONDS = 2.0
-
-
-class Options:
-    """The command line, understood."""
-
-    def __init__(self) -> None:
-        self.stage: str | None = None
-        self.mounts: list[str] = []
-        self.root: str | None = None
-        self.dry_run = False
-        self.bundle: str | None = None
-        self.as_json = False
-        self.strict = False
-        self.allow_annotations = False
-        self.allowed_sources: list[str] = []
-        self.allow_shared = False
-        self.keep_mountpoints = False
-        self.log: str | None = None
-        self.log_as_json = False
-
-    @property
-    def annotation_sources(self) -> list[str]:
-        """Below which folders annotations may name sources; without one they do not count."""
-        return self.allowed_sources if self.allow_annotations else []
-
-
-def parse_record(data: bytes, name: str) -> Record:
-    """The record in a state file. DataError with ``name``."""
-    document = documents(data, name)[0]
-    if violations := spec.violations(document, "state-file"):
-        raise DataError(name, violations)
-    return cast("Record", document)
-
-
-def is_teardown(stage: str | None, state: spec.State) -> bool:
-    """Whether this is poststop. UnavailableError for a container that is past, or not yet at, the stage."""
-    if state.status == "stopped" and stage in (None, "poststop"):
-        return True
-    if stage == "poststop":
-        raise UnavailableError(
-            f'poststop is for a container that is "stopped", and this one is "{state.status}"',
-            hint="name the stage that the hook is registered for, or leave STAGE out",
-        )
-    if state.status not in ("creating", "created"):
-        raise UnavailableError(
-            f'nothing can be mounted into a container that is "{state.status}"',
-            hint="register the hook for createRuntime, createContainer or prestart",
-        )
-    return False
-
-
-def state_folder(options: Options, proc: Proc) -> str:
-    """Where the state files are: as asked, else below /run, or for an ordinary user below their runtime folder.
-
-    An ordinary user is root in the user namespace of their container. Told by who that is outside of it, so that
-    poststop, which is called there, looks into the same folder.
-    """
-    if options.root is not None:
-        return options.root
-    uid = proc.uid_outside(os.geteuid())
-    if uid == 0:
-        return DEFAULT_ROOT
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return f"{runtime if runtime.startswith('/') else f'/run/user/{uid}'}/oci-bind-hook"
-
-
-# -- set-up ----------------------------------------------------------------------------------------------------------
-
-
-def set_up(options: Options, state: spec.State, document: object | None, log: Log) -> None:
+def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
     """Everything from a checked state to attached mounts and a finished state file. HookError."""
+    linux.hide()
     proc = Proc()
     place = Place(options.stage, state, proc)
     bundle = Bundle(state.bundle, document, whole=options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = place.choose(bundle)
+    for remark in remarks(options):
+        log.warning(remark)
     log.step("config.json validated")
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
@@ -148,7 +67,7 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
         with folder.lock_rootfs(known):
             log.step("rootfs locked")
             record = folder.load(state.id) or _new_record(state, bundle, place, known)
-            others = _others(folder, record, log)
+            others = others_on_rootfs(folder, record, log)
             if not sources and not others:
                 log.info("no bind is asked for")
                 return
@@ -156,13 +75,13 @@ def set_up(options: Options, state: spec.State, document: object | None, log: Lo
             log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
             _check_neighbours(requests, others, namespace)
             _continue(record, rootfs, namespace)
-            with _staged(sources, folder, record, proc):
+            with _staged(sources, folder, record, proc) as staged:
                 planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
                 found = planner.resolve(requests, sources)
                 log.step("destinations resolved")
                 _judge(found, log)
-                _carry_out(found, record, folder, others, log)
-            for bind in found.binds:
+                _carry_out(found, record, folder, others, staged, log)
+            for bind in found.binds if log.is_kept else ():
                 log.info(bind.summary())
 
 
@@ -187,29 +106,11 @@ def _staged(sources: list[Source], folder: StateFolder, record: Record, proc: Pr
     container = record["id"]
 
     def make() -> str:
-        _clear_staging(folder, container, proc)
+        clear_staging(folder, container, proc)
         folder.make_staging(container)
         return folder.staging(container) or record["rootfs"]["path"]
 
-    return Staged(sources, make, lambda: _clear_staging(folder, container, proc), proc)
-
-
-def _clear_staging(folder: StateFolder, container: str, proc: Proc) -> None:
-    """Removes the folder in which mounts were made ready, and what a run that was stopped has left on it."""
-    if path := folder.staging(container):
-        try:
-            clear(path, proc)
-        except OSError as reason:
-            raise KernelError("umount2", path, reason) from reason
-        folder.remove_staging(container)
-
-
-def _others(folder: StateFolder, record: Record, log: Log) -> list[Record]:
-    """The records of all other containers on the same rootfs, dead ones too: what they made may still be removed."""
-    others, remarks = folder.on_rootfs(record["rootfs"], record["id"])
-    for remark in remarks:
-        log.warning(remark)
-    return others
+    return Staged(sources, make, lambda: clear_staging(folder, container, proc), proc)
 
 
 def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Namespace, log: Log) -> Rootfs:
@@ -220,8 +121,9 @@ def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Names
     """
     before = [os.stat("/"), known]
     log.prepare()
-    linux.harden(NAME, hide=not place.proc.in_user_namespace())
+    linux.harden(NAME)
     place.enter(namespace)
+    linux.give_up(linux.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
         after = [os.stat("/"), os.stat(bundle.rootfs)]
@@ -265,7 +167,7 @@ def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
             f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
             hint="call poststop for it first",
         )
-    mounts.reconcile(record, namespace.proc, rootfs)
+    reconcile(record, namespace.proc, rootfs)
 
 
 def _judge(found: Plan, log: Log) -> None:
@@ -284,11 +186,14 @@ def _judge(found: Plan, log: Log) -> None:
 _SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
 
 
-def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Record], log: Log) -> None:
+def _carry_out(
+    found: Plan, record: Record, folder: StateFolder, others: list[Record], staged: Staged, log: Log
+) -> None:
     def save() -> None:
         folder.save(record)
         log.step(_SAVED[record["phase"]])
 
+    before: Record = {**record}
     record["uses"] = sorted(found.uses.union(record["uses"]))
     if not found.to_mount:
         # Not even a record is needed, unless we stand on something that another container would remove one day.
@@ -300,9 +205,11 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
         raise UnavailableError(f"mount points must be made, and {folder.reason}", hint=folder.hint)
     record["created"] = now()
     try:
-        mounts.attach(found, record, save)
+        attach(found, record, save, staged.end)
     except BaseException:
         log.step("rolled back")
+        if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
+            record["uses"], record["created"] = before["uses"], before["created"]
         if record["mounts"] or record["made"]:
             folder.save(record)
         else:
@@ -310,7 +217,7 @@ def _carry_out(found: Plan, record: Record, folder: StateFolder, others: list[Re
         raise
 
 
-def _new_record(state: spec.State, bundle: Bundle, place: Place, rootfs: os.stat_result) -> Record:
+def _new_record(state: State, bundle: Bundle, place: Place, rootfs: os.stat_result) -> Record:
     return {
         "version": 1,
         "id": state.id,
@@ -348,13 +255,11 @@ def _open_folder(options: Options, place: Place, *, create: bool) -> StateFolder
         raise
 
 
-def _clear_stale(
-    options: Options, folder: StateFolder, state: spec.State, bundle: Bundle, place: Place, log: Log
-) -> None:
+def _clear_stale(options: Options, folder: StateFolder, state: State, bundle: Bundle, place: Place, log: Log) -> None:
     """Undoes what a dead container of the same id left behind. RecordError where one of another bundle lives."""
     record = folder.load(state.id)
     if record is not None:
-        _clear_staging(folder, state.id, place.proc)
+        clear_staging(folder, state.id, place.proc)
     if record is not None and not is_continued(record, bundle.path, place.proc):
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
@@ -368,151 +273,8 @@ def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
     """
     if not is_live(record, proc, boot_id()):
         return False
-    if not _is_same_bundle(record, bundle):
+    if not is_same_bundle(record, bundle):
         other = record["bundle"]["path"]
         problem = f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}'
         raise RecordError(problem, hint="choose another id, or end that one first: list and show tell of it")
     return True
-
-
-def _is_same_bundle(record: Record, path: str) -> bool:
-    known = record["bundle"]
-    if known["path"] == path:
-        return True
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return False
-    return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
-
-
-# -- tear-down -------------------------------------------------------------------------------------------------------
-
-
-def tear_down(options: Options, state: spec.State, log: Log) -> None:
-    """Undoes what is recorded for a container. Nothing recorded, or undone already, is no error. HookError.
-
-    Neither config.json is read nor anything else that the container could have changed.
-    """
-    log.stage = "poststop"
-    proc = Proc()
-    folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
-    if folder is None:
-        return
-    with folder.lock_id(state.id):
-        log.step("id locked")
-        record = folder.load(state.id)
-        if record is not None:
-            _tear_down_if_ended(options, state, folder, record, proc, log)
-        else:
-            forget(folder, state.id, proc)
-    folder.sweep()
-
-
-def _tear_down_if_ended(
-    options: Options, state: spec.State, folder: StateFolder, record: Record, proc: Proc, log: Log
-) -> None:
-    if reason := why_untouched(record, state, proc, INIT_GRACE_SECONDS):
-        log.warning(reason)
-        return
-    linux.harden(NAME, hide=not proc.in_user_namespace())
-    take_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
-
-
-def why_untouched(record: Record, state: spec.State, proc: Proc, grace: float) -> str:
-    """Why a record must not be undone now, "" if it may. Its first process has ``grace`` seconds to end."""
-    if not _is_same_bundle(record, state.bundle):
-        return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
-    init = record["init"]
-    if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
-        return "the container's first process still runs: nothing is touched"
-    return ""
-
-
-def take_down(
-    folder: StateFolder,
-    known: Record,
-    proc: Proc,
-    log: Log,
-    *,
-    keep_mountpoints: bool,
-    owner_of: OwnerOf | None = None,
-) -> list[str]:
-    """Undoes the record ``known``, whose lock the caller holds, and forgets it. The one way back, of poststop and gc.
-
-    Returns remarks on what was left standing. HookError, and the record then has what is left.
-    """
-    boot = boot_id()
-    with folder.lock_rootfs(known["rootfs"]):
-        log.step("rootfs locked")
-        # A neighbour that ended meanwhile may have handed something over.
-        record = folder.load(known["id"])
-        if record is None:
-            return []
-        _clear_staging(folder, record["id"], proc)
-        here = is_here(record, proc, boot)
-        others = _others(folder, record, log)
-        live = [other for other in others if is_live(other, proc, boot)]
-        rootfs = find_rootfs(record, owner_of)
-        try:
-            remarks = mounts.undo(
-                record,
-                proc,
-                rootfs,
-                keep=lambda made: keep_mountpoints or folder.hand_over(made, live),
-                # Two that end at once: what the other one, dead already, has inside goes with its own record.
-                inherit=lambda made: folder.hand_over(made, others),
-                here=here,
-            )
-        except HookError:
-            folder.save(record)
-            raise
-        finally:
-            if rootfs is not None:
-                rootfs.close()
-        folder.remove(record["id"])
-    log.info(f"undone: {len(known['mounts'])} binds, {len(known['made'])} mount points made for them")
-    for remark in remarks:
-        log.warning(remark)
-    return remarks
-
-
-def forget(folder: StateFolder, container: str, proc: Proc) -> None:
-    """Removes what a run left that was killed while it first wrote, or was making mounts ready. HookError."""
-    _clear_staging(folder, container, proc)
-    folder.remove(container)
-
-
-def is_here(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether the binds of a record are in this mount namespace; if not, they have gone with their own.
-
-    LeftoverError where theirs is one that was there before the container, and still is.
-    """
-    inode = record["namespace"]["inode"]
-    if record["boot"] != boot:
-        return False
-    if inode == proc.mount_namespace():
-        return True
-    user = proc.user_of_namespace(inode) if record["namespace"]["kind"] == "runtime" and record["mounts"] else None
-    # The inode number of a namespace is used again: only the mounts tell that it is the same one.
-    table = proc.mounts_of(user) if user is not None else None
-    if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
-        raise LeftoverError(
-            f"the binds are in another mount namespace, that of process {user}",
-            hint="run poststop in the namespace that prestart ran in",
-        )
-    return False
-
-
-def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
-    """The rootfs of a record, None where it is gone or another one has taken its place."""
-    known = record["rootfs"]
-    try:
-        rootfs = Rootfs(known["path"], owner_of=owner_of)
-    except (MissingError, EscapeError):
-        return None
-    stat = rootfs.stat
-    if rootfs.is_overlay if known["overlay"] else (stat.dev, stat.ino) == (known["dev"], known["ino"]):
-        return rootfs
-    rootfs.close()
-    return None

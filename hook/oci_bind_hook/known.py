@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person would call it: paths, annotations and mounts that engines and orchestrators are known by.
+
+Pure: a path is known by its name alone, and nothing is looked up.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+# What runtime-spec promises to every process, config-linux.md "Default Filesystems", and /dev to hold the last.
+DEFAULTS = ("/proc", "/sys", "/dev", "/dev/pts")
+
+_GVISOR = "dev.gvisor.spec.mount."
+_CDI = "cdi.k8s.io/"
+_KUBERNETES = {
+    "empty-dir": "emptyDir",
+    "configmap": "configMap",
+    "secret": "secret",
+    "projected": "projected volume",
+    "downward-api": "downwardAPI",
+    "csi": "CSI volume",
+    "host-path": "hostPath",
+    "local-volume": "local volume",
+    "nfs": "NFS volume",
+}
+_SOCKETS = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock")
+_SYSTEM = frozenset("bin boot dev etc lib lib32 lib64 proc root run sbin sys usr".split())
+
+
+def source(path: str) -> str | None:
+    """What the source at ``path``, an absolute path without links, is known as; None for nothing of its kind."""
+    names = path.split("/")[1:]
+    return _volume(names) or _of_kubelet(names) or _of_the_system(names)
+
+
+def _volume(names: list[str]) -> str | None:
+    """A named volume of an engine: .../volumes/NAME/_data."""
+    for at in range(1, len(names) - 2):
+        if names[at] == "volumes" and names[at + 2] == "_data":
+            engine = {"docker": "Docker", "storage": "podman"}.get(names[at - 1])
+            if engine:
+                return f'{engine} volume "{names[at + 1]}"'
+    return None
+
+
+def _of_kubelet(names: list[str]) -> str | None:
+    """What kubelet makes for a pod: .../pods/UID/volumes/kubernetes.io~KIND/NAME, and a few files."""
+    if "pods" not in names or "kubelet" not in names[: names.index("pods")]:
+        return None
+    pod, *rest = [*names[names.index("pods") + 1 :], ""]
+    if rest[:1] == ["volumes"] and len(rest) > 3:
+        kind = rest[1].removeprefix("kubernetes.io~")
+        return f'Kubernetes {_KUBERNETES.get(kind, kind)} "{rest[2]}" of the pod {pod}'
+    if rest[:1] == ["volume-subpaths"] and len(rest) > 3:
+        return f'Kubernetes subPath of "{rest[1]}", of the pod {pod}'
+    if rest[:1] == ["etc-hosts"]:
+        return f"Kubernetes hosts file of the pod {pod}"
+    return None
+
+
+def _of_the_system(names: list[str]) -> str | None:
+    if names[-1] in _SOCKETS:
+        return "socket of an engine: who may write there is root on the host"
+    if names[:2] == ["var", "run"]:
+        names = names[1:]
+    if names == [""]:
+        return "the host's root"
+    if names[0] == "dev":
+        return "the host's devices" if len(names) == 1 else "host device"
+    return f"system path, /{names[0]}" if names[0] in _SYSTEM else None
+
+
+def missing_defaults(destinations: Iterable[str]) -> list[str]:
+    """Which mounts are not there that programs expect in every container."""
+    there = {"/" + destination.strip("/") for destination in destinations}
+    return [path for path in DEFAULTS if path not in there]
+
+
+def notes(annotations: Mapping[str, str]) -> Iterator[str]:
+    """What annotations say to others that make mounts: gVisor's hints, and CDI devices, each in one line."""
+    hints: dict[str, list[str]] = {}
+    for key in sorted(annotations):
+        if key.startswith(_GVISOR):
+            name, _, member = key[len(_GVISOR) :].rpartition(".")
+            hints.setdefault(name or member, []).append(f"{member} {annotations[key]}" if name else annotations[key])
+        elif key.startswith(_CDI):
+            yield f"CDI devices, {key}: {annotations[key]}: the engine adds their mounts to config.json"
+    for name, said in hints.items():
+        yield f'gVisor mount hint "{name}": {", ".join(said)}: runsc may keep that mount to its sandbox'

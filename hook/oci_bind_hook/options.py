@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line, understood, and what follows from it alone."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import UnavailableError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .proc import Proc
+    from .spec import State
+
+STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
+DEFAULT_ROOT = "/run/oci-bind-hook"
+
+
+class Options:
+    """The command line, understood."""
+
+    def __init__(self) -> None:
+        self.stage: str | None = None
+        self.mounts: list[str] = []
+        self.root: str | None = None
+        self.dry_run = False
+        self.bundle: str | None = None
+        self.as_json = False
+        self.strict = False
+        self.allow_annotations = False
+        self.allowed_sources: list[str] = []
+        self.allow_shared = False
+        self.keep_mountpoints = False
+        self.log: str | None = None
+        self.log_as_json = False
+
+    @property
+    def annotation_sources(self) -> list[str]:
+        """Below which folders annotations may name sources; without one they do not count."""
+        return self.allowed_sources if self.allow_annotations else []
+
+
+def remarks(options: Options) -> list[str]:
+    """What is asked for by halves, and so has no effect."""
+    found = []
+    if options.allow_annotations and not options.allowed_sources:
+        found.append("--allow-annotations without --allow-source allows no annotation")
+    if options.allowed_sources and not options.allow_annotations:
+        found.append("--allow-source without --allow-annotations allows no annotation")
+    return found
+
+
+def is_teardown(stage: str | None, state: State) -> bool:
+    """Whether this is poststop. UnavailableError for a container that is past, or not yet at, the stage."""
+    if state.status == "stopped" and stage in (None, "poststop"):
+        return True
+    if stage == "poststop":
+        raise UnavailableError(
+            f'poststop is for a container that is "stopped", and this one is "{state.status}"',
+            hint="name the stage that the hook is registered for, or leave STAGE out",
+        )
+    if state.status not in ("creating", "created"):
+        raise UnavailableError(
+            f'nothing can be mounted into a container that is "{state.status}"',
+            hint="register the hook for createRuntime, createContainer or prestart",
+        )
+    return False
+
+
+def state_folder(options: Options, proc: Proc) -> str:
+    """Where the state files are: as asked, else below /run, or for an ordinary user below their runtime folder.
+
+    An ordinary user is root in the user namespace of their container. Told by who that is outside of it, so that
+    poststop, which is called there, looks into the same folder.
+    """
+    if options.root is not None:
+        return options.root
+    uid = proc.uid_outside(os.geteuid())
+    if uid == 0:
+        return DEFAULT_ROOT
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{runtime if runtime.startswith('/') else f'/run/user/{uid}'}/oci-bind-hook"
+
+
+# -- its words -------------------------------------------------------------------------------------------------------
+
+
+class Arguments:
+    """The words of the command line, taken one after the other."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words[::-1]
+
+    def __bool__(self) -> bool:
+        return bool(self._words)
+
+    def next(self) -> str:
+        return self._words.pop()
+
+    def value(self, option: str) -> str:
+        """The value of ``option``: the next word. UsageError where there is none."""
+        if not self._words:
+            raise UsageError("a value is missing", where=option)
+        return self._words.pop()
+
+    def rest(self) -> list[str]:
+        rest, self._words = self._words[::-1], []
+        return rest
+
+    def option(self) -> str:
+        """The next word; ``--option=value`` is taken apart."""
+        word = self.next()
+        if word.startswith("--") and "=" in word:
+            word, _, value = word.partition("=")
+            if word in FLAGS or word in FLAGS_OF_COMMANDS:
+                raise UsageError("it takes no value", where=word)
+            self._words.append(value)
+        return word
+
+
+FLAGS = ("--dry-run", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
+FLAGS_OF_COMMANDS = ("--always", "--check", "--has-bind-mounts")
+_OPTIONS = (
+    *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
+    *FLAGS,
+)
+
+
+def parse(words: list[str]) -> tuple[Options, bool]:
+    """The options in ``words``, and whether ``--debug`` is among them. UsageError naming the word."""
+    options = Options()
+    debug = False
+    arguments = Arguments(words)
+    while arguments:
+        word = arguments.option()
+        if word in STAGES:
+            if options.stage is not None:
+                raise UsageError(f'"{word}" is a second stage', where=options.stage)
+            options.stage = word
+        elif word == "--mount":
+            options.mounts.append(arguments.value(word))
+        elif word == "--root":
+            options.root = _absolute(word, arguments.value(word))
+        elif word == "--bundle":
+            options.bundle = os.path.abspath(arguments.value(word))
+        elif word == "--format":
+            options.as_json = is_json(word, arguments.value(word))
+        elif word == "--log":
+            options.log = _absolute(word, arguments.value(word))
+        elif word == "--log-format":
+            options.log_as_json = is_json(word, arguments.value(word))
+        elif word == "--dry-run":
+            options.dry_run = True
+        elif word == "--strict":
+            options.strict = True
+        elif word == "--allow-shared":
+            options.allow_shared = True
+        elif word == "--allow-annotations":
+            options.allow_annotations = True
+        elif word == "--allow-source":
+            options.allowed_sources.append(_absolute(word, arguments.value(word)))
+        elif word == "--keep-mountpoints":
+            options.keep_mountpoints = True
+        elif word == "--debug":
+            debug = True
+        else:
+            raise unknown(word)
+    if options.as_json and not options.dry_run:
+        raise UsageError("only a --dry-run prints anything", where="--format")
+    if options.bundle is not None and not options.dry_run:
+        raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
+    return options, debug
+
+
+def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
+    """That ``word`` is nothing we know, and what it may have been meant to be."""
+    from .request import nearest
+
+    near = nearest(word, (*STAGES, *_OPTIONS, *commands))
+    return UsageError("this is no stage and no option", where=word, hint=f"{near} see --help".lstrip())
+
+
+def _absolute(option: str, path: str) -> str:
+    """Runtimes start hooks in various folders, so that a relative path would mean various files."""
+    if not path.startswith("/"):
+        raise UsageError(f'"{path}" is not an absolute path', where=option)
+    return os.path.normpath(path)
+
+
+def is_json(option: str, word: str) -> bool:
+    """The value of ``--format``. UsageError."""
+    if word not in ("text", "json"):
+        raise UsageError(f'"{word}" is neither text nor json', where=option)
+    return word == "json"

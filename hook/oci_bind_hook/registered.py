@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How this hook is registered in a config.json, and what is wrong with that.
+
+Pure, and forgiving: what is not as runtime-spec config.md ("POSIX-platform Hooks") wants it is passed over.
+"""
+
+from __future__ import annotations
+
+NAME = "oci-bind-hook"
+SETTING_UP = ("prestart", "createRuntime", "createContainer")
+_LOADED = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH")
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+
+class Entry:
+    """One entry of ours: where it stands, at which ``stage``, and what it is given. ``path`` is that of the program."""
+
+    def __init__(self, stage: str, number: int, entry: dict[str, Any]) -> None:
+        self.stage = stage
+        self.place = f"config.json: /hooks/{stage}/{number}"
+        self.path = _text(entry.get("path"))
+        self.words = _texts(entry.get("args"))[1:]
+        self.env = _texts(entry.get("env"))
+
+
+def find(document: object) -> list[Entry]:
+    """The entries of config.json's hooks that are ours: by the name of the program, or the name it is called by."""
+    found = []
+    for stage, entries in _members(_members(document).get("hooks")).items():
+        for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+            names = [_text(_members(entry).get("path")), *_texts(_members(entry).get("args"))[:1]]
+            if any(name.rpartition("/")[2].startswith(NAME) for name in names):
+                found.append(Entry(stage, number, entry))
+    return found
+
+
+def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
+    """The entry that sets up: at ``stage`` if that is named, else the first that a runtime calls."""
+    for each in (stage,) if stage else SETTING_UP:
+        for entry in found:
+            if entry.stage == each:
+                return entry
+    return None
+
+
+def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
+    """What will go wrong with a hook that is registered like this."""
+    for entry in found:
+        if not entry.env:
+            yield f"{entry.place}/env: missing or empty: some runtimes then give the hook the environment of the image"
+        if entry.stage not in (*SETTING_UP, "poststop"):
+            yield f"{entry.place}: {entry.stage} is no stage at which anything can be mounted or taken down"
+        said = [word for word in entry.words[:1] if word in (*SETTING_UP, "poststop") and word != entry.stage]
+        if said:
+            yield f"{entry.place}/args: says {said[0]}, and is called at {entry.stage}"
+    stages = [entry.stage for entry in found]
+    if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages:
+        yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"
+    if "poststop" in stages and not any(stage in SETTING_UP for stage in stages):
+        yield "config.json: /hooks: only poststop is registered: nothing would be mounted"
+    for variable in _texts(_members(_members(document).get("process")).get("env")):
+        name = variable.partition("=")[0]
+        if name in _LOADED:
+            yield f"config.json: /process/env: {name}: a hook without an env of its own would load that as well"
+
+
+def _members(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of reasons itself: what must stand in it, and when nothing is said."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from oci_bind_hook import reasons
+
+# The refusals that people meet, and the word that leads them on.
+WANTED = [
+    ("mkdirat", errno.ENOSPC, "disk"),
+    ("mkdirat", errno.EROFS, "register for createRuntime"),
+    ("openat(O_CREAT)", errno.ENOSPC, "disk"),
+    ("openat(O_CREAT)", errno.EROFS, "register for createRuntime"),
+    ("open_tree", errno.EINVAL, "rbind"),
+    ("mount(MS_BIND)", errno.EINVAL, "rbind"),
+    ("move_mount", errno.ENOSPC, "mount-max"),
+    ("mount(MS_MOVE)", errno.ENOSPC, "mount-max"),
+    ("mount_setattr", errno.EPERM, "locked"),
+    ("unshare", errno.ENOSPC, "user.max_user_namespaces"),
+    ("openat", errno.ELOOP, "loop"),
+    ("openat", errno.ENAMETOOLONG, "255"),
+    ("openat", errno.ENOTDIR, "no folder"),
+    ("openat", errno.EMFILE, "RLIMIT_NOFILE"),
+    ("openat", errno.ESTALE, "NFS"),
+    ("openat", errno.ENOTCONN, "FUSE"),
+    ("unlinkat", errno.EBUSY, "mounted on it"),
+    ("state", errno.EROFS, "--root"),
+    ("state", errno.ENOSPC, "--root"),
+]
+
+
+def refusal(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(("call", "number", "word"), WANTED)
+def test_what_people_meet_has_a_hint(call: str, number: int, word: str) -> None:
+    assert word in reasons.hint(call, refusal(number))
+
+
+@pytest.mark.parametrize(("call", "number"), reasons.NEEDS)
+def test_what_is_forbidden_without_a_capability_may_be_so_with_it(call: str, number: int) -> None:
+    assert reasons.HINTS.get((call, number)) or reasons.HINTS["", number]
+
+
+@pytest.mark.parametrize("reason", [OSError(errno.EIO, "it did not become ro"), OSError("odd"), refusal(errno.ENOENT)])
+def test_nothing_is_said_of_what_is_plain_or_our_own(reason: OSError) -> None:
+    assert reasons.hint("move_mount" if reason.errno == errno.EIO else "openat", reason) == ""
+
+
+def test_every_hint_is_one_short_line() -> None:
+    assert [text for text in reasons.HINTS.values() if not text.isprintable() or len(text) > 100] == []

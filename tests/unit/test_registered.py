@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which entries of config.json's hooks are ours, and what is said about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from oci_bind_hook import registered
+
+PATH = "/usr/libexec/oci/hooks.d/oci-bind-hook"
+
+
+def entry(*words: str, path: str = PATH, env: object = ("A=1",), name: str = "oci-bind-hook") -> dict[str, Any]:
+    return {"path": path, "args": [name, *words], "env": list(env) if isinstance(env, tuple) else env}
+
+
+def document(*env: str, **hooks: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"hooks": hooks, "process": {"env": env and list(env)}}
+
+
+def test_ours_are_known_by_program_or_name() -> None:
+    hooks = [
+        entry(path="/x/my-oci-bind-hook", name="other"),
+        entry("--debug"),
+        entry(path="/opt/launcher", name="/x/oci-bind-hook-2"),
+        entry(name="a-name-of-somebody"),
+        {"path": PATH},
+    ]
+    found = registered.find(document(createRuntime=hooks, poststop=[entry("poststop")]))
+    places = [f"config.json: /hooks/createRuntime/{number}" for number in (1, 2, 3, 4)]
+    assert [each.place for each in found] == [*places, "config.json: /hooks/poststop/0"]
+    assert [each.words for each in found] == [["--debug"], [], [], [], ["poststop"]]
+
+
+@pytest.mark.parametrize(
+    ("stages", "asked", "chosen"),
+    [
+        (("createContainer", "createRuntime", "poststop"), None, "createRuntime"),
+        (("poststop", "createContainer"), None, "createContainer"),
+        (("createRuntime", "prestart"), "createRuntime", "createRuntime"),
+        (("createRuntime",), "prestart", None),
+        (("poststop",), None, None),
+        ((), None, None),
+    ],
+)
+def test_the_one_that_sets_up(stages: tuple[str, ...], asked: str | None, chosen: str | None) -> None:
+    found = registered.choose(registered.find(document(**{stage: [entry()] for stage in stages})), asked)
+    assert (found.stage if found else None) == chosen
+
+
+GOOD = {"createRuntime": [entry("createRuntime")], "poststop": [entry("poststop")]}
+ENV = "/env: missing or empty: some runtimes then give the hook the environment of the image"
+LOADED = "a hook without an env of its own would load that as well"
+WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "good": (document(**GOOD), []),
+    "no hooks": ({}, []),
+    "nobody's": (document(createRuntime=[entry(path="/x", name="x", env=())]), []),
+    "env empty": (
+        document(**{**GOOD, "createRuntime": [entry(env=())]}),
+        [f"config.json: /hooks/createRuntime/0{ENV}"],
+    ),
+    "env missing": (document(**{**GOOD, "poststop": [{"path": PATH}]}), [f"config.json: /hooks/poststop/0{ENV}"]),
+    "no poststop": (
+        document(createRuntime=[entry()]),
+        ["config.json: /hooks: no poststop is registered: mount points and state files would stay"],
+    ),
+    "only poststop": (
+        document(poststop=[entry()]),
+        ["config.json: /hooks: only poststop is registered: nothing would be mounted"],
+    ),
+    "wrong stage": (
+        document(**GOOD, startContainer=[entry()]),
+        [
+            "config.json: /hooks/startContainer/0: startContainer is no stage at which anything can be mounted or taken"
+            " down"
+        ],
+    ),
+    "other stage": (
+        document(**{**GOOD, "createRuntime": [entry("createContainer")]}),
+        ["config.json: /hooks/createRuntime/0/args: says createContainer, and is called at createRuntime"],
+    ),
+    "preload": (
+        document("PATH=/bin", "LD_PRELOAD=/x.so", "LD_AUDIT=", **GOOD),
+        [f"config.json: /process/env: {name}: {LOADED}" for name in ("LD_PRELOAD", "LD_AUDIT")],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WARNINGS)
+def test_warnings(case: str) -> None:
+    config, expected = WARNINGS[case]
+    assert list(registered.warnings(registered.find(config), config)) == expected
+
+
+ANY = some.recursive(
+    some.none() | some.integers() | some.sampled_from(["", PATH, "oci-bind-hook", "LD_PRELOAD=1"]),
+    lambda inner: (
+        some.lists(inner, max_size=3)
+        | some.dictionaries(some.sampled_from(["hooks", "createRuntime", "path", "args", "env", "process"]), inner)
+    ),
+)
+
+
+@given(ANY)
+def test_no_document_is_too_odd(odd: object) -> None:
+    for config in (odd, {"hooks": odd}, {"hooks": {"createRuntime": odd}}, {"hooks": {"createRuntime": [odd]}}):
+        found = registered.find(config)
+        assert all(isinstance(text, str) for text in registered.warnings(found, config))
+        registered.choose(found, None)
