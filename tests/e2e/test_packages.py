@@ -129,6 +129,27 @@ def test_the_wheel_works_where_it_is_installed(version: str, dist: Path, tmp_pat
         assert re.search(r"oci-bind-hook.{0,20} - ", done.stdout)
 
 
+def test_the_single_file_does_what_the_package_does(tmp_path: Path) -> None:
+    file = tmp_path / "a file/oci-bind-hook.pyz"
+    file.parent.mkdir()
+    run(sys.executable, project(tmp_path / "project") / "hook/packages/onefile.py", file)
+    for name in (file, file.parent):
+        assert name.stat().st_mode & 0o555 == 0o555
+    assert f"commit: {COMMIT}\n" in run(file, "--version", folder=Path("/"))
+    assert "ok      python-prctl: " in run(file, "doctor")
+    # It is a hook, and so is what it installs.
+    assert binds(str(file), tmp_path / "one")
+    launcher, _ = run(file, "install", "--prefix", tmp_path / "prefix").splitlines()
+    assert binds(launcher, tmp_path / "two")
+    (tmp_path / "config.json").write_text('{"ociVersion": 1}')
+    done = subprocess.run([file, "validate", tmp_path / "config.json"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "must be of type string" in done.stdout) == (65, True)
+    for version, python in list(pythons().items())[1:]:
+        done = subprocess.run([python, file, "--version"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (os.EX_UNAVAILABLE, "")
+        assert re.fullmatch(rf"oci-bind-hook: this file is for Python [\d.]+, not for {version}\.\S+\n", done.stderr)
+
+
 def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
     run(project(tmp_path / "project") / "hook/packages/debian", tmp_path, env={**os.environ, "PATH": support.PATH})
     [package] = tmp_path.glob("*.deb")

@@ -110,7 +110,7 @@ MAY = {
         ".__init__ .check .errors .hooksd .install .linux .log .options .proc .statefile"
         " importlib.metadata json os stat sys",
         lazy="subprocess",
-        types="collections.abc",
+        types="collections.abc typing",
     ),
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "commands": May(
