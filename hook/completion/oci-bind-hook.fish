@@ -33,7 +33,8 @@ for each in "$hook" '__fish_seen_subcommand_from list show gc validate install d
     complete -c oci-bind-hook -n "$each" -l format -x -a 'text json'
 end
 
-complete -c oci-bind-hook -n '__fish_seen_subcommand_from show gc' -a '(path basename -E /run/oci-bind-hook/*.json)'
+complete -c oci-bind-hook -n '__fish_seen_subcommand_from show gc' \
+    -a '(for each in /run/oci-bind-hook/*.json; path change-extension "" (path basename $each); end)'
 complete -c oci-bind-hook -n '__fish_seen_subcommand_from validate' -F
 for each in install uninstall
     complete -c oci-bind-hook -n "__fish_seen_subcommand_from $each" -l prefix -x -a '(__fish_complete_directories)'
