@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building the package, of which this is no part: the commit is written into it, for `--version`."""
+"""Building the package, of which this is no part: the commit is written into it, for `--version`, and the man pages."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+
+# After setuptools, which puts its own in the place of the one that newer Pythons lack.
+from distutils.command.install_data import install_data  # isort: skip
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import manual
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -15,9 +24,46 @@ class BuildWithCommit(build_py):  # type: ignore[misc]
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode and (found := commit(HERE)):
-            with open(os.path.join(self.build_lib, "oci_bind_hook", "commit"), "w", encoding="ascii") as file:
-                file.write(f"{found}\n")
+        if not self.editable_mode:
+            write_commit(os.path.join(self.build_lib, "oci_bind_hook"))
+
+
+class DataWithManual(install_data):
+    """The files beside the package, and the man pages, which are made here."""
+
+    def run(self) -> None:
+        super().run()
+        for name, text in manual.pages().items():
+            folder = os.path.join(self.install_dir, f"share/man/man{name[-1]}")
+            self.mkpath(folder)
+            self.outfiles.append(os.path.join(folder, name))
+            with open(self.outfiles[-1], "w", encoding="utf-8") as file:
+                file.write(text)
+
+
+class WholeSource(sdist):  # type: ignore[misc]
+    """All that is needed to build, to test and to read."""
+
+    def make_distribution(self) -> None:
+        found = {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run"}
+        for top in ("hook", "schemas", "tests", "examples"):
+            # The link to the schemas becomes a folder.
+            for folder, folders, files in os.walk(top, followlinks=True):
+                folders[:] = [name for name in folders if name != "__pycache__" and not name.endswith(".egg-info")]
+                found.update(os.path.join(folder, name) for name in files)
+        self.filelist.files += sorted(found.difference(self.filelist.files))
+        super().make_distribution()
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        write_commit(os.path.join(base_dir, "hook/oci_bind_hook"))
+
+
+def write_commit(package: str) -> None:
+    """Writes the file `commit` into a package where the commit is known; else one from an sdist stays."""
+    if found := commit(HERE):
+        with open(os.path.join(package, "commit"), "w", encoding="ascii") as file:
+            file.write(f"{found}\n")
 
 
 def commit(tree: str) -> str:

@@ -121,6 +121,20 @@ def _of_path(one: Registration) -> Iterator[Problem]:
         yield Problem(one.path, one.hook_pointer, f"{hook} is no file", FAILS)
     elif not os.stat(hook).st_mode & 0o111:
         yield Problem(one.path, one.hook_pointer, f"{hook} is not executable", FAILS)
+    elif (interpreter := _interpreter(hook)) and not os.path.isfile(interpreter):
+        text = f"{interpreter}, which the first line of {hook} names, is not there: install again"
+        yield Problem(one.path, one.hook_pointer, text, FAILS)
+
+
+def _interpreter(path: str) -> str:
+    """The program that the kernel starts to run a script; empty for what is no script."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(256)
+    except OSError:
+        return ""
+    words = line[2:].split() if line.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
 
 
 def _of_members(one: Registration) -> Iterator[Problem]:

@@ -25,6 +25,9 @@ from .statefile import StateFolder, parse_record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    __loader__: Any
 
 RUNTIMES = ("runc", "crun", "runsc", "youki")
 ENGINES = ("podman", "crio")
@@ -231,8 +234,8 @@ def version() -> str:
 def commit() -> str:
     """The commit that was built, or that pip fetched by version control (direct_url.json); empty if nobody knows."""
     try:
-        with open(os.path.join(os.path.dirname(__file__), "commit"), encoding="utf-8") as file:
-            return file.read().strip()
+        data: bytes = __loader__.get_data(os.path.join(os.path.dirname(__file__), "commit"))
+        return data.decode().strip()
     except OSError:
         pass
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    __loader__: Any
     Accept = Callable[[Any], bool]
     Schema = Mapping[str, Any]
 
@@ -33,11 +34,16 @@ SCHEMAS = (
 def schema(name: str) -> dict[str, Any]:
     """The bundled schema ``name`` as a dict; its ``$id`` is ``ADDRESS`` and the name."""
     file = f"{name.removeprefix(ADDRESS)}.json"
-    fd = os.open(os.path.join(os.path.dirname(__file__), "schemas", file), os.O_RDONLY | os.O_CLOEXEC)
+    path = os.path.join(os.path.dirname(__file__), "schemas", file)
     try:
-        data = os.read(fd, 1 << 20)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except NotADirectoryError:  # the package is in an archive
+        data = __loader__.get_data(path)
+    else:
+        try:
+            data = os.read(fd, 1 << 20)
+        finally:
+            os.close(fd)
     document = own(data)
     assert isinstance(document, dict)
     return document

@@ -75,6 +75,7 @@ PROC_ROOT_INO = 1
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x2
+RLIMIT_NOFILE = {"alpha": 6, "mips": 5, "mips64": 5, "sparc": 6, "sparc64": 6}.get(os.uname().machine, 7)
 SIGKILL = 9
 STATMOUNT_MNT_BASIC = 0x2
 STATX_ATTR_MOUNT_ROOT = 0x2000
@@ -103,6 +104,8 @@ _statx = Function("statx", 5)
 _fstatfs = Function("fstatfs", 2)
 _ioctl = Function("ioctl", 3)
 _poll = Function("poll", 3)
+# Where a register holds less than a limit, that of 64 bits has a name of its own.
+_prlimit = Function("prlimit" if sys.maxsize > 2**32 else "prlimit64", 4)
 _setfsuid = Function("setfsuid", 1)
 _setfsgid = Function("setfsgid", 1)
 
@@ -378,15 +381,11 @@ def flock(fd: int, operation: int) -> None:
 
 
 def raise_open_files() -> int:
-    """Raises the soft limit of open files to the hard one, getrlimit(2), and returns it."""
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except ValueError as reason:
-        # Python's name for the kernel's EPERM.
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from reason
+    """Raises the soft limit of open files to the hard one, prlimit(2), and returns it."""
+    limits = numbers(size=2)  # the soft one and the hard one
+    _prlimit(0, RLIMIT_NOFILE, None, limits)
+    hard = int(limits[1])
+    _prlimit(0, RLIMIT_NOFILE, numbers(hard, hard), None)
     return hard
 
 

@@ -91,9 +91,14 @@ class Log:
             except OSError:
                 pass  # nobody listens any more
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether anybody is told what goes well."""
+        return self.debug_wanted or self._fd is not None
+
     def step(self, message: str) -> None:
         """Tells how far we have come."""
-        if self.debug_wanted or self._fd is not None:
+        if self.is_kept:
             self._tell("debug", message, message)
 
     def info(self, message: str) -> None:

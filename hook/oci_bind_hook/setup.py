@@ -81,7 +81,7 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
                 log.step("destinations resolved")
                 _judge(found, log)
                 _carry_out(found, record, folder, others, staged, log)
-            for bind in found.binds:
+            for bind in found.binds if log.is_kept else ():
                 log.info(bind.summary())
 
 

@@ -14,50 +14,11 @@ import pytest
 
 import hooksd_tables as tables
 import support
+from engine import Podman
 from oci_bind_hook import check, hooksd, install
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-# No process is left, of podman's either: all of them end with the first one of their namespace.
-ISOLATED = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
-# What it writes below /run goes with it, too; its own folder there must have a short name.
-PREPARE = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; mount -t tmpfs tmpfs /run; "
-
-
-class Podman:
-    """podman with its storage below ``folder``, and a rootfs to run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rootfs = support.busybox_rootfs(folder / "rootfs")
-        self.probe = tables.write_probe(folder)
-
-    def run(
-        self, folders: list[str], *command: str, options: tuple[str, ...] = (), prepare: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a container with the hooks of these folders, after a script that prepares their mount namespace."""
-        storage = [f"--root={self.folder}/storage", "--runroot=/run/podman", "--tmpdir=/run/libpod"]
-        storage += ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]
-        hooks = [f"--hooks-dir={folder}" for folder in folders]
-        limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=none"]
-        words = ["podman", *storage, *hooks, "run", "--rm", *limits, *options, "--rootfs", self.rootfs, *command]
-        # Not with exec: the first process is there to the end.
-        return subprocess.run(
-            [*ISOLATED, "sh", "-c", f'{PREPARE} {prepare} "$@"; exit $?', "sh", *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=support.TIMEOUT,
-            check=False,
-        )
-
-    def ran(self) -> list[str]:
-        """The hooks that were called since this was last asked."""
-        log = self.folder / "ran"
-        names = log.read_text().split() if log.exists() else []
-        log.unlink(missing_ok=True)
-        return names
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def test_a_process_that_still_sees_the_binds_keeps_them(world: World) -> None:
         held = subprocess.Popen(["nsenter", f"--mount=/proc/{pid}/ns/mnt", "cat"], stdin=subprocess.PIPE)
         while os.stat(f"/proc/{held.pid}/ns/mnt").st_ino != os.stat(f"/proc/{pid}/ns/mnt").st_ino:
             os.sched_yield()
-        subprocess.run(["kill", "-KILL", str(pid)], check=True)
+        os.kill(pid, signal.SIGKILL)
         while namespace.state("c1")["status"] != "stopped":
             os.sched_yield()
         entry = ask(world, "gc")["c1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -31,7 +32,7 @@ MAY = {
     "__init__": May("os"),
     "errors": May("os", types="collections.abc"),
     "libc": May("_ctypes os", types="typing"),
-    "linux": May(".libc _prctl errno os sys", lazy="resource", types="collections.abc typing"),
+    "linux": May(".libc _prctl errno os sys", types="collections.abc typing"),
     "reasons": May(".errors .linux errno os"),
     "proc": May(".errors .linux os", types="collections.abc"),
     "log": May("os time", lazy="_socket json"),
@@ -109,7 +110,7 @@ MAY = {
         ".__init__ .check .errors .hooksd .install .linux .log .options .proc .statefile"
         " importlib.metadata json os stat sys",
         lazy="subprocess",
-        types="collections.abc",
+        types="collections.abc typing",
     ),
     "validate": May(".bundle .errors .log .spec .strictjson json os", types="collections.abc"),
     "commands": May(
@@ -129,7 +130,6 @@ ORDER = list(MAY)
 ONLY = {
     "_ctypes": "libc",
     "_prctl": "linux",
-    "resource": "linux",
     "jsonschema": "judge",
     "referencing": "judge",
     "_json": "strictjson",
@@ -316,3 +316,14 @@ def test_functions_are_annotated(module: str) -> None:
             if node.returns is None or untyped:
                 bare.append(where)
     assert bare == []
+
+
+def test_the_readme_has_each_module_below_those_that_it_imports() -> None:
+    with open(os.path.join(os.path.dirname(__file__), "../../README.md"), encoding="utf-8") as file:
+        house = file.read().partition("## How it is built")[2]
+    names = re.findall(r"^\| `(\w+)` \|", house, re.MULTILINE)
+    assert sorted(names) == sorted(name for name in MAY if not name.startswith("__"))
+    above = {name: {f".{other}" for other in ("__init__", *names[:number])} for number, name in enumerate(names)}
+    imported = {name: f"{MAY[name].loaded} {MAY[name].lazy}".split() for name in names}
+    wrong = {name: [word for word in imported[name] if word[0] == "." and word not in above[name]] for name in names}
+    assert {name: words for name, words in wrong.items() if words} == {}

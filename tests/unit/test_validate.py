@@ -58,8 +58,8 @@ def test_nothing_is_said_of_a_valid_one(bundle: Path, capfd: Captured) -> None:
     assert judge(capfd, "-", stdin=json.dumps(STATE) + json.dumps(CONFIG)) == (0, [])
 
 
-def test_it_is_as_the_readme_shows(bundle: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open(os.path.join(os.path.dirname(__file__), "../../README.md"), encoding="utf-8") as file:
+def test_it_is_as_the_manual_shows(bundle: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.path.join(os.path.dirname(__file__), "../../hook/man/oci-bind-hook.8.md"), encoding="utf-8") as file:
         command, shown = re.findall(r"^    (.*bundles/.*)\n", file.read(), re.MULTILINE)
     assert command == "$ oci-bind-hook validate bundles/*"
     (bundle / "bundles/web").mkdir(parents=True)

@@ -1,0 +1,14 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# podman with a hooks.d folder of one's own: it counts for runs with --hooks-dir, and nothing else is changed.
+#   examples/podman.sh IMAGE | --rootfs DIR
+set -eu
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+mkdir "$folder/models"
+echo hello from the host >"$folder/models/word"
+
+oci-bind-hook install --prefix "$folder" --hooks-dir "$folder/hooks.d" -- \
+    --mount "src=$folder/models,dst=/models,ro" --root "$folder/state"
+
+podman --hooks-dir "$folder/hooks.d" run --rm "$@" cat /models/word
