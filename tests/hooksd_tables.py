@@ -39,6 +39,8 @@ REGEXPS: list[tuple[str, str, bool | None]] = [
     ("a{,3}", "aa", False),  # no repetition but a text
     ("a{,3}", "a{,3}", True),
     ("a{02}", "aa", False),
+    ("^(b|(a{1,5}){1,200})$", "a" * 1000, True),
+    ("^(a{600}){0,}(a{0,600}){1}(b{600}){0}c{2}", "cc", True),
     ("a{", "a{", True),
     ("^*", "x", True),
     ("(?P<name>x)y", "xy", True),
@@ -69,6 +71,9 @@ REGEXPS: list[tuple[str, str, bool | None]] = [
     ("(|*)", "a", None),
     ("a{1001}", "a", None),
     ("a{3,2}", "a", None),
+    ("(a{100}){11}", "a", None),
+    ("((a{2}|b)*c){501}", "a", None),
+    ("(a{600})(?i){2}", "a", None),
     ("(", "", None),
     (")", "", None),
     ("[a", "a", None),
