@@ -180,6 +180,7 @@ def cases(probe: object) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
         "number for a version": ({"a.json": new("x", version=1)}, None),
         "text for a number": ({"a.json": new("x", hook={"timeout": "1"})}, None),
         "true for a number": ({"a.json": new("x", hook={"timeout": True})}, None),
+        "more than 64 bits": ({"a.json": new("x", hook={"timeout": 1 << 63})}, None),
         "fraction": ({"a.json": new("x", hook={"timeout": 1.0})}, None),
         "null in a list": ({"a.json": new("x", hook={"args": ["probe", "x", None]})}, ["x"]),
         "false in a list": ({"a.json": new("x", hook={"args": ["probe", "x", False]})}, None),
