@@ -29,6 +29,14 @@ COUNTS = (1, 10, 100, 1000)
 ROUNDS = 15
 UNIT = [sys.executable, "-I", "-S", "-c", "pass"]
 
+# What a set-up does before its own work begins, each step with all that stands above it. Nothing is undone at the end.
+STEPS = {
+    "Python, up to its first line": "import posix as os",
+    "os": "import gc; gc.disable(); import os",
+    "C modules": "import _ctypes, _json, _prctl, errno, itertools",
+    "modules of the hook": "from oci_bind_hook import cli, setup",
+}
+
 
 class Took(NamedTuple):
     """What one process took: milliseconds, and the largest amount of memory in KiB."""
@@ -155,6 +163,21 @@ def containers(bench: Bench, books: Books, rounds: int) -> None:
             books.measure(row, command)
 
 
+def steps(bench: Bench, books: Books, rounds: int) -> None:
+    """How far a set-up is when its own work begins."""
+    with open(bench.launcher, encoding="utf-8") as file:
+        text = file.read()
+    program = [next(line for line in text.splitlines() if line.startswith("sys.path"))]
+    program.insert(0, "import sys; sys.dont_write_bytecode = True")
+    commands = {}
+    for step, line in STEPS.items():
+        program.append(line)
+        commands[step] = [*UNIT[:-1], "\n".join([*program, "os._exit(0)"])]
+    for _ in range(rounds):
+        for step, command in commands.items():
+            books.measure(step, command)
+
+
 def best_of(times: int, work: Callable[..., object], *arguments: object) -> float:
     """The shortest time, in milliseconds, that some work took in this process."""
     took = []
@@ -191,6 +214,7 @@ def main(rounds: int) -> None:
             run(UNIT)
         scale(bench, books, rounds)
         containers(bench, books, rounds)
+        steps(bench, books, rounds)
         compared = validation(bench)
         subprocess.run(["umount", path], check=True)
     print(
@@ -214,6 +238,12 @@ def main(rounds: int) -> None:
     for runtime in support.RUNTIMES:
         for row in (f"{runtime} run", f"{runtime} run with the hook"):
             print(f"| `{row}` | {books.median(row):.2f} | {books.median(row) * books.unit:.1f} |")
+    before = 0.0
+    print("\n| where a set-up of 10 binds spends its time | units |\n|---|---|")
+    for step in (*STEPS, "set up 10"):
+        name = "the work itself" if step == "set up 10" else step
+        print(f"| {name} | {books.median(step) - before:.2f} |")
+        before = books.median(step)
     print("\n| validation | fast lane | jsonschema |\n|---|---|---|")
     for name, quick, judged in compared:
         print(f"| {name} | {quick:.2f} ms | {judged:.1f} ms |")

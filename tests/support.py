@@ -275,8 +275,8 @@ def _entry(path: str) -> tuple[object, ...]:
 
 def mounts(process: int | str = "self") -> list[str]:
     """The lines of a process's mount table."""
-    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        return table.read().splitlines()
+    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
+        return [line for line in table.read().split("\n") if line]
 
 
 def children(pid: int) -> list[int]:

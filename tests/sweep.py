@@ -423,6 +423,11 @@ def states(found: Sequence[Point]) -> list[Point]:
     return [point for number, point in enumerate(found) if not number or is_change(point.before)]
 
 
+def kinds(found: Sequence[Point]) -> list[Point]:
+    """Of all points one of each kind: the last of those that differ in numbers and flags only."""
+    return list({re.sub(r"[\dA-Z_|]+", "0", point.text.partition(" = ")[0]): point for point in found}.values())
+
+
 class Sweep:
     """One act, stopped at its points; how many were tried, and where something was left."""
 

@@ -7,7 +7,6 @@ A path is never more than a hint to where a mount is now: what is opened by it i
 from __future__ import annotations
 
 import os
-import stat as modes
 
 from . import linux
 from .errors import LeftoverError
@@ -167,10 +166,15 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             continue
         below = tree.below(info, table)
         foreign = tree.foreign([each for each in below if each.id not in gone], table)
-        if foreign is not None and any(foreign.id in _ids(other) for other in again):
+        if foreign is not None and any(
+            foreign.id in _ids(other) for other in trees if other is not tree and not other.problem
+        ):
+            # One of ours, which somebody moved there, or which could not be reached yet.
             again.append(tree)
         elif foreign is not None:
-            tree.problem = LeftoverError(f"somebody mounted something else on {foreign.mount_point}")
+            tree.problem = LeftoverError(
+                f"somebody mounted something else on {foreign.mount_point}, which must be unmounted first"
+            )
         elif (fd := open_root(info, tree.attached[0]["unique"])) is None:
             again.append(tree)
         else:
@@ -225,9 +229,4 @@ def clear(path: str, proc: Proc) -> None:
 def unmount(fd: int, proc: Proc) -> None:
     """Unmounts the tree whose root is held by ``fd``, here only: what is shared with other places stays there."""
     propagate(fd, "rprivate", proc)
-    if modes.S_ISDIR(os.fstat(fd).st_mode):
-        os.fchdir(fd)
-        linux.umount2(".", linux.MNT_DETACH | linux.UMOUNT_NOFOLLOW)
-        os.chdir("/")
-    else:
-        proc.umount_file(fd)
+    proc.umount(fd)

@@ -84,7 +84,6 @@ STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
 STATX_MNT_ID_UNIQUE = 0x4000
 SYSFS_MAGIC = 0x62656572
-UMOUNT_NOFOLLOW = 8
 
 # The generic numbers: the same on every architecture since Linux 5.0 but alpha, which adds 110.
 NR_OPEN_TREE = 428
@@ -209,7 +208,8 @@ def _is_mount_root(fd: int, mnt_id: int) -> bool:
 
 
 def _mount_point(mnt_id: int) -> str | None:
-    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").splitlines())
+    # A name may hold whatever else ends a line for str.splitlines.
+    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").split("\n") if line)
     points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
     return next(points, None)
 
@@ -251,11 +251,16 @@ def has_mount(unique: int, namespace: int = 0) -> bool:
     return True
 
 
+# The first member of struct statfs is a long, but an int on s390; where the lower half is first, it is enough.
+_IS_INT = sys.byteorder == "little" or os.uname().machine.startswith("s390")
+
+
 def fstatfs_type(fd: int) -> int:
     """The magic number of the file system that ``fd`` is on, by fstatfs(2)."""
     buffer = numbers(size=32)
     _fstatfs(fd, buffer)
-    return memoryview(bytes(buffer)).cast("l")[0]
+    raw = memoryview(bytes(buffer))
+    return raw.cast("I")[0] if _IS_INT else raw.cast("L")[0]
 
 
 def is_absent(reason: OSError) -> bool:
@@ -351,7 +356,7 @@ def mount(source: str | None, target: str, flags: int, *, kind: str | None = Non
 
 
 def umount2(path: str, flags: int) -> None:
-    """umount2(2). ``flags`` are MNT_DETACH and UMOUNT_NOFOLLOW."""
+    """umount2(2). ``flags`` are MNT_*."""
     _umount2(os.fsencode(path), flags, path=path)
 
 

@@ -178,7 +178,16 @@ class Proc:
         except (FileNotFoundError, ProcessLookupError):
             return None
         fields = stat[stat.rindex(")") + 2 :].split()
-        return None if fields[0] in "ZX" else int(fields[19])
+        # Where the first thread has ended before others, the process looks like a zombie, and lives.
+        has_ended = fields[0] in "ZX" and int(fields[17]) < 2
+        return None if has_ended else int(fields[19])
+
+    def first_start(self) -> int | None:
+        """When process 1 started, by which the pid namespace of procfs is known; None where it is hidden, proc(5)."""
+        try:
+            return self.start_time(1)
+        except PermissionError:
+            return None
 
     def has_ended(self, pid: int, start: int, seconds: float) -> bool:
         """Whether the process ``pid`` that started at ``start`` is gone, now or within so many ``seconds``."""
@@ -213,12 +222,26 @@ class Proc:
 
     def user_of_namespace(self, inode: int) -> int | None:
         """A process in the mount namespace ``inode``, None where there is none. It looks at every process."""
+        return next((pid for pid in self._all() if self.mount_namespace_of(pid) == inode), None)
+
+    def may_see_all(self) -> bool:
+        """Whether we may look at every process that is there."""
+        for pid in self._all():
+            try:
+                os.stat(f"../{pid}/ns/mnt", dir_fd=self.fd)
+            except PermissionError:
+                return False
+            except OSError:
+                pass  # it has ended meanwhile
+        return True
+
+    def _all(self) -> list[int]:
+        """The pids of all processes."""
         folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
-            pids = [int(name) for name in os.listdir(folder) if name.isdigit()]
+            return [int(name) for name in os.listdir(folder) if name.isdigit()]
         finally:
             os.close(folder)
-        return next((pid for pid in pids if self.mount_namespace_of(pid) == inode), None)
 
     def mount(self, source: int | None, target: int, flags: int, *, kind: str | None = None) -> None:
         """mount(2) on the object ``target``, both held by fd, so that no path is looked up. OSError."""
@@ -228,8 +251,11 @@ class Proc:
         finally:
             os.chdir("/")
 
-    def umount_file(self, fd: int) -> None:
-        """Detaches the mount whose root is the file ``fd``: a file cannot be entered, and has no name to trust."""
+    def umount(self, fd: int) -> None:
+        """umount2(2): detaches the mount whose root is held by ``fd``, be it a file or a folder. OSError.
+
+        Not as the current folder: to enter one takes a right that root of a user namespace need not have.
+        """
         os.fchdir(self.fd)
         try:
             linux.umount2(f"fd/{fd}", linux.MNT_DETACH)

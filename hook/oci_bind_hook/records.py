@@ -15,7 +15,7 @@ from .errors import HookError, MissingError, RecordError
 from .log import one_line
 from .options import Options, state_folder
 from .proc import Proc, boot_id
-from .statefile import StateFolder, is_live, parse_record
+from .statefile import StateFolder, is_live, is_unseen, parse_record
 from .teardown import find_rootfs
 from .undo import difference
 
@@ -114,6 +114,8 @@ class Registry:
         init = record["init"]
         if init is None:
             return "unknown", "no first process is recorded that could tell whether it lives"
+        if is_unseen(init, self.proc):
+            return "unknown", f"its first process {init['pid']} is in another pid namespace than what /proc shows here"
         if is_live(record, self.proc, self.boot):
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]

@@ -78,7 +78,7 @@ class Place:
 
     def _describe(self, pid: int) -> InitRecord | None:
         start = self.proc.start_time(pid) if pid > 0 else None
-        return None if start is None else {"pid": pid, "start": start}
+        return None if start is None else {"pid": pid, "start": start, "first": self.proc.first_start()}
 
     def _check_inside(self, bundle: Bundle) -> None:
         """createContainer is called inside the container's namespaces; anywhere else its mounts would hit the host."""

@@ -47,10 +47,14 @@ if TYPE_CHECKING:
         inode: int
 
     class InitRecord(TypedDict):
-        """The container's first process: pid as the host's procfs numbers it, start in clock ticks since boot."""
+        """The container's first process: pid as the host's procfs numbers it, start in clock ticks since boot.
+
+        ``first`` is the start of process 1 there, by which that pid namespace is known, None where nothing tells it.
+        """
 
         pid: int
         start: int
+        first: int | None
 
     class AttachedRecord(TypedDict):
         """One mount that was attached: its id, the one never used again (Linux 6.8), and what mountinfo says of it.
@@ -250,27 +254,39 @@ class StateFolder:
 
     def load(self, container: str) -> Record | None:
         """The record of a container, None where there is none."""
-        name = container + _SUFFIX
-        path = f"{self.path}/{name}"
+        data = self._read(container)
+        return None if data is None else self._understand(container, data)
+
+    def _path(self, container: str) -> str:
+        return f"{self.path}/{container}{_SUFFIX}"
+
+    def _read(self, container: str) -> bytes | None:
+        """What is in a state file of ours, None where there is none."""
+        path = self._path(container)
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(container + _SUFFIX, flags, dir_fd=self._fd)
         except FileNotFoundError:
             return None
         except OSError as reason:
             hint = MOVE_AWAY if reason.errno in (errno.ELOOP, errno.ENXIO) else ""
             raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=hint) from reason
         try:
-            data = _read_own(fd, path)
+            return _read_own(fd, path)
+        except OSError as reason:
+            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
+        finally:
+            os.close(fd)
+
+    def _understand(self, container: str, data: bytes) -> Record:
+        path = self._path(container)
+        try:
             # It is read again once the rootfs is locked, and has mostly not changed: then it need not be judged again.
             is_judged = data == self._judged.get(container)
             record = cast("Record", own(data)) if is_judged else self._parse(data, path)
             self._judged[container] = data
         except DataError as problem:
             raise RecordError(str(problem), hint=f"it is no record of this version; {MOVE_AWAY}") from problem
-        except OSError as reason:
-            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
-        finally:
-            os.close(fd)
         if record["id"] != container:
             raise RecordError(f'the state file {path} is of the container "{record["id"]}"', hint=MOVE_AWAY)
         return record
@@ -344,17 +360,21 @@ class StateFolder:
 
         The caller holds the rootfs's lock. One bad file must not keep all containers from starting or ending.
         """
-        dev, ino = _object(rootfs)
+        wanted = _object(rootfs)
         found, remarks = [], []
         for container in self._containers():
             if container == besides:
                 continue
             try:
-                other = self.load(container)
+                data = self._read(container)
+                # Who shares the rootfs waits for us, and nearly all others have one of their own.
+                if data is None or _is_surely_elsewhere(data, wanted):
+                    continue
+                other = self._understand(container, data)
             except RecordError as problem:
                 remarks.append(f"left out: {problem}")
                 continue
-            if other is not None and (other["rootfs"]["dev"], other["rootfs"]["ino"]) == (dev, ino):
+            if _object(other["rootfs"]) == wanted:
                 found.append(other)
         return found, remarks
 
@@ -451,6 +471,18 @@ def _object(known: os.stat_result | ObjectRecord) -> tuple[int, int]:
     return (known.st_dev, known.st_ino) if isinstance(known, os.stat_result) else (known["dev"], known["ino"])
 
 
+def _is_surely_elsewhere(data: bytes, rootfs: tuple[int, int]) -> bool:
+    """Whether a record of this version, whole and as we write it, names another rootfs, without a look at the rest.
+
+    Text cannot be taken for it: in JSON its quotes are escaped. False says nothing.
+    """
+    end = data.find(b',"overlay":')
+    if end < 0 or not data.startswith(b'{"version":1,') or not data.endswith(b"}"):
+        return False
+    dev, _, ino = data[data.rfind(b'"dev":', 0, end) + 6 : end].partition(b',"ino":')
+    return dev.isdigit() and ino.isdigit() and (dev, ino) != (b"%d" % rootfs[0], b"%d" % rootfs[1])
+
+
 def _read_own(fd: int, path: str) -> bytes:
     """A state file that is ours alone. RecordError for anything else that was put in its place."""
     stat = os.fstat(fd)
@@ -466,11 +498,20 @@ def _read_own(fd: int, path: str) -> bytes:
 
 
 def is_live(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether the container of a record may still be there: same boot, and its first process runs, if it has one."""
+    """Whether the container of a record may still be there: same boot, and its first process runs, if it has one.
+
+    It may where that process is one of another pid namespace, which is not seen here, whether it runs or not.
+    """
     if record["boot"] != boot:
         return False
     init = record["init"]
-    return init is None or proc.start_time(init["pid"]) == init["start"]
+    return init is None or proc.start_time(init["pid"]) == init["start"] or is_unseen(init, proc)
+
+
+def is_unseen(init: InitRecord, proc: Proc) -> bool:
+    """Whether a pid is one of another pid namespace than this procfs has: here nobody has it, or a stranger."""
+    first = proc.first_start()
+    return None not in (first, init["first"]) and first != init["first"]
 
 
 def _refused(problem: str, reason: OSError) -> RecordError:

@@ -114,7 +114,8 @@ def take_down(
             if rootfs is not None:
                 rootfs.close()
         folder.remove(record["id"])
-    log.info(f"undone: {len(known['mounts'])} binds, {len(known['made'])} mount points made for them")
+    binds, points = len(known["mounts"]), len(known["made"])
+    log.info(f"undone, as far as it was still there: {binds} binds, {points} mount points made for them")
     for remark in remarks:
         log.warning(remark)
     return remarks
@@ -129,21 +130,24 @@ def forget(folder: StateFolder, container: str, proc: Proc) -> None:
 def is_here(record: Record, proc: Proc, boot: str) -> bool:
     """Whether the binds of a record are in this mount namespace; if not, they have gone with their own.
 
-    LeftoverError where theirs is one that was there before the container, and still is.
+    LeftoverError where theirs is one that was there before the container, and still is, or may be.
     """
     inode = record["namespace"]["inode"]
     if record["boot"] != boot:
         return False
     if inode == proc.mount_namespace():
         return True
-    user = proc.user_of_namespace(inode) if record["namespace"]["kind"] == "runtime" and record["mounts"] else None
+    if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
+        return False
+    hint = "run poststop, or gc, in the namespace that prestart ran in"
+    user = proc.user_of_namespace(inode)
     # The inode number of a namespace is used again: only the mounts tell that it is the same one.
     table = proc.mounts_of(user) if user is not None else None
     if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
-        raise LeftoverError(
-            f"the binds are in another mount namespace, that of process {user}",
-            hint="run poststop in the namespace that prestart ran in",
-        )
+        raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
+    if user is None and proc.in_user_namespace() and not proc.may_see_all():
+        problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
+        raise LeftoverError(problem, hint=hint)
     return False
 
 

@@ -178,6 +178,26 @@ def test_a_process_that_still_sees_the_binds_keeps_them(world: World) -> None:
         assert namespace.delete("c1", "--force").returncode == 0
 
 
+@pytest.mark.parametrize("stage", ["createRuntime", "createContainer"])
+def test_from_another_pid_namespace_nobody_is_dead(world: World, stage: str) -> None:
+    """There the first process has another number, or none: a gc that runs in a container would end all others."""
+    bundle = world.bundle("exec sleep 1000", stage, *mount(world, "/a"))
+    with support.RuntimeNamespace("runc") as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        pid = namespace.state("c1")["pid"]
+        elsewhere = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", world.launcher]
+        said = [
+            subprocess.run([*elsewhere, word, *world.root_option()], capture_output=True, text=True, check=True).stdout
+            for word in ("list", "gc")
+        ]
+        for text in said:
+            assert f"its first process {pid} is in another pid namespace than what /proc shows here" in text
+        assert "/a" in [line.split(" ")[4] for line in support.mounts(pid)]
+        assert ask(world, "show", "c1")["c1"]["status"] == "alive"
+        assert namespace.delete("c1", "--force").returncode == 0
+    assert os.listdir(world.state) == []
+
+
 def test_without_a_first_process_it_says_how_to_end_it(world: World) -> None:
     before = world.snapshot()
     set_up(world, None, "/a")
@@ -235,6 +255,15 @@ def test_what_died_is_finished(world: World, init: Init, how: str) -> None:
     assert done == {**planned, "action": "finished"}
     assert world.snapshot() == before
     assert ask(world, "gc") == {}
+
+
+def test_what_is_left_standing_is_not_told_to_be_removed(world: World, init: Init) -> None:
+    set_up(world, init, "/a/b")
+    init.end()
+    (world.path / "bundle/rootfs/a/theirs").touch()
+    done = ask(world, "gc")["c1"]
+    assert (done["unmount"], done["remove"]) == (["/a/b"], ["/a/b"])
+    assert done["remarks"] == ["/a is left standing: it is not empty"]
 
 
 def test_mount_points_may_be_kept(world: World, init: Init) -> None:
@@ -316,7 +345,8 @@ def test_what_fails_stays_recorded_and_stops_no_other(world: World, init: Init) 
     entries = ask(world, "gc", code=71)
     assert [entries[name]["action"] for name in ("c1", "c2", "c3")] == ["finished", "failed", "finished"]
     assert entries["c2"]["problem"]["exit"] == 71
-    assert "somebody mounted something else on" in entries["c2"]["problem"]["message"]
+    told = f"somebody mounted something else on {world.rootfs}/c2, which must be unmounted first"
+    assert told in entries["c2"]["problem"]["message"]
     assert os.listdir(world.state) == ["c2.json"]
     subprocess.run(["umount", f"{world.rootfs}/c2"], check=True)
     assert ask(world, "gc")["c2"]["action"] == "finished"
@@ -364,6 +394,32 @@ def test_a_run_that_works_on_it_is_not_waited_for(world: World, init: Init) -> N
     holder.communicate()
     assert ask(world, "list")["c1"]["busy"] is False
     assert ask(world, "gc")["c1"]["action"] == "finished"
+
+
+def test_what_is_in_a_namespace_that_cannot_be_seen_is_not_gone(world: World, init: Init) -> None:
+    """Root of a user namespace may look at no process outside."""
+    set_up(world, init, "/data")
+    before = world.snapshot()
+    init.end()
+    command = ["unshare", "--user", "--map-root-user", "--mount", world.launcher, "gc", *world.root_option()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 71
+    assert "the binds are in a mount namespace that cannot be looked for from this user namespace" in done.stdout
+    assert world.snapshot() == before
+
+
+def test_what_was_in_a_namespace_that_has_ended_is_gone(world: World) -> None:
+    """In a user namespace, too, where all processes that are there can be looked at."""
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    sent = state(world, pid=0).replace(": 0}", ": '$!'}")
+    words = " ".join([world.launcher, "prestart", *mount(world, "/data", "/new"), *world.root_option()])
+    inner = f"cat </dev/zero >/dev/null & echo '{sent}' | {words} && {{ kill -9 $!; wait; true; }}"
+    outer = f'unshare --mount sh -c "$0" && ls {world.state} && {world.launcher} gc --root {world.state}'
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
+    done = subprocess.run([*alone, "sh", "-c", outer, inner], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout.split()[:3]) == (0, "", ["c1.json", "c1", "finished"]), done
+    assert world.snapshot() == before
 
 
 def test_a_rootfs_that_is_gone_needs_no_undoing(world: World, init: Init) -> None:

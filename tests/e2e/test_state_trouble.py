@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written(world: World) -> None:
     readonly(world, on=False)
     assert prestart(world, *mount(world, "/a")).returncode == 0
     path = world.state / "c1.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "init": {"pid": 1, "start": 1}}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "init": {"pid": 1, "start": 1, "first": None}}))
     readonly(world, on=True)
     there = look(world)
     fails(poststop(world), 74, "c1.lock cannot be locked: Read-only file system")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pytest
 import mounting
 import support
 from oci_bind_hook.install import import_folders
-from world import World, mount
+from world import World, mount, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,3 +164,19 @@ def test_inside_it_what_is_locked_needs_rbind(world: World, runtime: str) -> Non
     assert support.run_container(runtime, bundle, "c1").returncode != 0
     [line] = told(world)
     assert line.endswith("Invalid argument (it is unbindable, or mounts below it are locked and need rbind)")
+
+
+def test_a_source_that_may_not_be_entered_is_unmounted_all_the_same(world: World) -> None:
+    """Root of a user namespace may enter no folder of one whom that does not know."""
+    support.bundle(world.path / "bundle", ["true"])
+    os.chown(world.source, BASE, BASE)
+    world.source.chmod(0o700)
+    before = world.snapshot()
+    words = " ".join([world.launcher, "prestart", *mount(world, "/data", "/new"), *world.root_option()])
+    back = " ".join([world.launcher, "poststop", *world.root_option()])
+    script = f"echo '{state(world)}' | {words} && grep -c {world.source} /proc/self/mountinfo && "
+    script += f"echo '{state(world, status='stopped')}' | {back}; grep -c {world.source} /proc/self/mountinfo"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("2\n0\n", "")
+    assert world.snapshot() == before

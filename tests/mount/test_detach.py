@@ -52,7 +52,24 @@ def everywhere() -> list[str]:
     return mount_points("")
 
 
-@pytest.mark.parametrize("name", ["a b", "a\nb", "a\tb", "a\\b", "a\\040b", "#a", "a,b", "caf\xe9"], ids=ascii)
+NAMES = [
+    "a b",
+    "a\nb",
+    "a\tb",
+    "a\rb",
+    "a\vb",
+    "a\x1cb",
+    "a\x85b",
+    "a\u2028b",
+    "a\\b",
+    "a\\040b",
+    "#a",
+    "a,b",
+    "caf\xe9",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_any_name(bench: Bench, name: str) -> None:
     before = everywhere()
     mounts = attached(bench, f"/{name}/{name}")
@@ -113,6 +130,16 @@ def test_it_is_found_where_it_was_moved_as_a_mount(bench: Bench) -> None:
     mount(bench.inside("/a/mnt"), bench.inside("/mnt"), flags=MS_MOVE)
     detach(mounts, "/a/mnt", bench.proc)
     assert mount_points(bench.path) == []
+
+
+def test_of_two_one_may_have_been_moved_into_the_other(bench: Bench) -> None:
+    """Whichever was attached first."""
+    os.mkdir(f"{bench.source}/in")
+    record = bench.mount(request(bench.source, "/first"), request(bench.source, "/second"))
+    mount(bench.inside("/first"), bench.inside("/second/in"), flags=MS_MOVE)
+    assert mount_points(bench.rootfs) == ["/second", "/second/in"]
+    assert bench.undo(record) == []
+    assert mount_points(bench.rootfs) == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import signal
 import stat
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 import support
-from mounting import Bench, ended_well, fds, forked, tmpfs
+from mounting import Bench, ended_well, fds, forked, mount, tmpfs
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.proc import Proc, boot_id
 from oci_bind_hook.statefile import MAX_BYTES, StateFolder, Unrecorded, is_live, parse_record
@@ -255,26 +259,63 @@ def process() -> int:
     return forked(signal.pause)
 
 
+def without_first_thread() -> int:
+    """A process that lives by its second thread alone, until it is killed."""
+
+    def act() -> None:
+        threading.Thread(target=signal.pause).start()
+        # pthread_exit(3) would end more than the thread, with Python's help.
+        ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+
+    pid = forked(act)
+    while " (zombie)" not in Path(f"/proc/{pid}/status").read_text():
+        os.sched_yield()
+    return pid
+
+
+def init(pid: int, start: int | None, first: int | None = None) -> dict[str, int | None]:
+    return {"pid": pid, "start": start, "first": first}
+
+
 def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record: Record) -> None:
     proc, boot = Proc(), boot_id()
-    living, zombie, reaped = process(), process(), process()
-    start = {pid: proc.start_time(pid) for pid in (living, zombie, reaped)}
+    living, zombie, reaped, threads = process(), process(), process(), without_first_thread()
+    start = {pid: proc.start_time(pid) for pid in (living, zombie, reaped, threads)}
     for pid in (zombie, reaped):
         os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
     os.waitpid(reaped, 0)
     records = {
-        "living": named(record, "c2", init={"pid": living, "start": start[living]}),
+        "living": named(record, "c2", init=init(living, start[living])),
+        "thread": named(record, "c2", init=init(threads, start[threads])),
         "without-init": named(record, "c2"),
-        "zombie": named(record, "c2", init={"pid": zombie, "start": start[zombie]}),
-        "reaped": named(record, "c2", init={"pid": reaped, "start": start[reaped]}),
-        "same-pid-again": named(record, "c2", init={"pid": living, "start": 1}),
+        "zombie": named(record, "c2", init=init(zombie, start[zombie])),
+        "reaped": named(record, "c2", init=init(reaped, start[reaped])),
+        "same-pid-again": named(record, "c2", init=init(living, 1)),
+        "reaped-here": named(record, "c2", init=init(reaped, start[reaped], proc.first_start())),
+        "reaped-elsewhere": named(record, "c2", init=init(reaped, start[reaped], -1)),
         "other-boot": named(record, "c2", boot="0" * 8 + "-0000" * 3 + "-" + "0" * 12),
     }
-    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["living", "without-init"]
-    os.kill(living, signal.SIGKILL)
-    assert ended_well(living) is False
-    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["without-init"]
+    unseen = ["without-init", "reaped-elsewhere"]
+    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["living", "thread", *unseen]
+    for pid in (living, threads):
+        os.kill(pid, signal.SIGKILL)
+        assert ended_well(pid) is False
+    assert [name for name, one in records.items() if is_live(one, proc, boot)] == unseen
+
+
+@pytest.mark.parametrize("hide", ["noaccess", "invisible"])
+def test_where_process_1_is_hidden_a_pid_namespace_is_as_good_as_another(hide: str) -> None:
+    assert Proc().first_start() is not None
+    mount("proc", "/proc", "proc", data=f"hidepid={hide}")
+
+    def ask() -> None:
+        os.setgroups([])
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        assert Proc().first_start() is None
+
+    assert ended_well(forked(ask))
 
 
 def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path: str, record: Record) -> None:
@@ -293,6 +334,39 @@ def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path:
         assert [remark.partition(".json")[0] for remark in remarks] == [
             *(f"left out: {path}/c6", f"left out: {path}/c7")
         ]
+
+
+def test_those_on_another_rootfs_cost_no_more_than_a_look(path: str, record: Record) -> None:
+    """Unless they are not as we write them: then it is found out what they are."""
+    judged = []
+
+    def parse(data: bytes, name: str) -> Record:
+        judged.append(os.path.basename(name))
+        return parse_record(data, name)
+
+    folder = StateFolder.open(path, parse, create=True)
+    assert folder is not None
+    at = record["rootfs"]
+    theirs = {**at, "path": '/"dev":1,"ino":1,"overlay":', "ino": at["ino"] + 1}
+    for number, rootfs in enumerate((at, theirs, {**at, "dev": 10 * at["dev"]}, {**at, "ino": 10 * at["ino"]})):
+        folder.save(named(record, f"c{number}", rootfs=rootfs))
+    last_first = {name: at[name] for name in ("ino", "dev", "overlay", "path")}
+    texts = {
+        "d0": json.dumps(named(record, "d0"), indent=2),
+        "d1": json.dumps(named(record, "d1", rootfs=theirs), indent=2),
+        "d2": json.dumps(named(record, "d2", rootfs=last_first), separators=(",", ":")),
+        "e0": json.dumps(named(record, "e0", rootfs=theirs, version=2), separators=(",", ":")),
+        "e1": json.dumps(named(record, "e1", rootfs=theirs), separators=(",", ":"))[:-9],
+        "e2": '{"version":1,"dev":1,"ino":1}',
+    }
+    for name, text in texts.items():
+        write(f"{path}/{name}.json", text.encode())
+    found, remarks = folder.on_rootfs(at, "none")
+    assert [one["id"] for one in found] == ["c0", "d0", "d2"]
+    assert [os.path.basename(remark.partition(":")[2].partition(":")[0]) for remark in remarks] == [
+        *("e0.json", "e1.json", "e2.json")
+    ]
+    assert judged == ["c0.json", *(f"{name}.json" for name in texts)]
 
 
 def test_what_a_neighbour_uses_becomes_its_own_once(folder: StateFolder, record: Record) -> None:

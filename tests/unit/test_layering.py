@@ -53,7 +53,7 @@ MAY = {
         ".errors .linux .reasons .spec .strictjson errno os stat time",
         types=".proc collections.abc typing",
     ),
-    "attached": May(".errors .linux .proc os stat", types=".statefile collections.abc"),
+    "attached": May(".errors .linux .proc os", types=".statefile collections.abc"),
     "undo": May(".attached .errors .linux .proc .reasons .rootfs errno os stat", types=".statefile collections.abc"),
     "teardown": May(
         ".attached .errors .linux .log .options .proc .reasons .rootfs .statefile .undo os",
