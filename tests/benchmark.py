@@ -179,6 +179,7 @@ def steps(bench: Bench, books: Books, rounds: int) -> None:
     for step, line in STEPS.items():
         program.append(line)
         commands[step] = [*UNIT[:-1], "\n".join([*program, "os._exit(0)"])]
+    commands["jsonschema"] = [*UNIT[:-1], "\n".join([*program[:2], "import jsonschema"])]
     for _ in range(rounds):
         for step, command in commands.items():
             books.measure(step, command)
@@ -253,6 +254,7 @@ def main(rounds: int) -> None:
         name = "the work itself" if step == "set up 10" else step
         print(f"| {name} | {books.median(step) - before:.2f} |")
         before = books.median(step)
+    print(f"to import jsonschema would take {books.median('jsonschema') - 1:.1f} units more")
     print("\n| validation | fast lane | jsonschema |\n|---|---|---|")
     for name, quick, judged in compared:
         print(f"| {name} | {quick:.2f} ms | {judged:.1f} ms |")
