@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import configs
 import support
@@ -38,15 +38,8 @@ STEPS = {
 }
 
 
-class Took(NamedTuple):
-    """What one process took: milliseconds, and the largest amount of memory in KiB."""
-
-    wall: float
-    memory: int
-
-
-def run(command: Sequence[str], stdin: str = "") -> Took:
-    """Runs a command to its end, which must be a good one."""
+def run(command: Sequence[str], stdin: str = "") -> float:
+    """Runs a command to its end, which must be a good one, and returns the milliseconds that it took."""
     into, out_of = os.pipe()
     os.write(out_of, stdin.encode())
     os.close(out_of)
@@ -54,8 +47,8 @@ def run(command: Sequence[str], stdin: str = "") -> Took:
     actions = [(os.POSIX_SPAWN_DUP2, into, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
     begun = time.perf_counter()
     child = os.posix_spawn(command[0], list(command), {"PATH": support.PATH}, file_actions=actions)
-    _, status, usage = os.wait4(child, 0)
-    took = Took((time.perf_counter() - begun) * 1000, usage.ru_maxrss)
+    _, status = os.waitpid(child, 0)
+    took = (time.perf_counter() - begun) * 1000
     os.close(into)
     os.close(null)
     if status:
@@ -63,21 +56,34 @@ def run(command: Sequence[str], stdin: str = "") -> Took:
     return took
 
 
+# What a process had before execve(2) counts as its own, so that a small one must be its parent.
+_TELL_MEMORY = """if True:
+    import os, sys
+    child = os.posix_spawn(sys.argv[1], sys.argv[1:], {})
+    _, status, usage = os.wait4(child, 0)
+    assert status == 0
+    print(usage.ru_maxrss)
+"""
+
+
+def peak_memory(*command: str, stdin: str = "") -> int:
+    """Runs a command to its end, which must be a good one, and returns the most memory it had, in KiB."""
+    told = [*UNIT[:-1], _TELL_MEMORY, *command]
+    return int(subprocess.run(told, input=stdin, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
 class Books:
     """What was measured: the ratios of each row, and the units beside them."""
 
     def __init__(self) -> None:
         self.ratios: dict[str, list[float]] = {}
-        self.memory: dict[str, list[float]] = {}
         self.units: list[float] = []
 
     def measure(self, row: str, command: Sequence[str], stdin: str = "") -> None:
         """One run of a row between two of the unit."""
         before, took, after = run(UNIT), run(command, stdin), run(UNIT)
-        unit = (before.wall + after.wall) / 2
-        self.units += [before.wall, after.wall]
-        self.ratios.setdefault(row, []).append(took.wall / unit)
-        self.memory.setdefault(row, []).append(took.memory / before.memory)
+        self.units += [before, after]
+        self.ratios.setdefault(row, []).append(2 * took / (before + after))
 
     def median(self, row: str) -> float:
         return statistics.median(self.ratios[row])
@@ -173,6 +179,7 @@ def steps(bench: Bench, books: Books, rounds: int) -> None:
     for step, line in STEPS.items():
         program.append(line)
         commands[step] = [*UNIT[:-1], "\n".join([*program, "os._exit(0)"])]
+    commands["jsonschema"] = [*UNIT[:-1], "\n".join([*program[:2], "import jsonschema"])]
     for _ in range(rounds):
         for step, command in commands.items():
             books.measure(step, command)
@@ -215,6 +222,9 @@ def main(rounds: int) -> None:
         scale(bench, books, rounds)
         containers(bench, books, rounds)
         steps(bench, books, rounds)
+        bench.write_config()
+        memory = peak_memory(*bench.hook("prestart", *bench.mounts(10)), stdin=bench.state("creating"))
+        run(bench.hook("poststop"), bench.state("stopped"))
         compared = validation(bench)
         subprocess.run(["umount", path], check=True)
     print(
@@ -233,7 +243,7 @@ def main(rounds: int) -> None:
             each = (books.median(f"{row} {more}") - books.median(f"{row} {less}")) * books.unit * 1000 / (more - less)
             print(f"{row}, each bind from {less} to {more}: {each:.0f} us")
     print(f"dry-run of 1000 binds: {books.median('dry-run 1000') * books.unit / 1000:.3f} s")
-    print(f"memory, set-up of 10 binds: {statistics.median(books.memory['set up 10']):.2f} of the unit's\n")
+    print(f"memory, set-up of 10 binds: {memory / peak_memory(*UNIT):.2f} of the unit's\n")
     print("| a whole container | units | ms |\n|---|---|---|")
     for runtime in support.RUNTIMES:
         for row in (f"{runtime} run", f"{runtime} run with the hook"):
@@ -244,6 +254,7 @@ def main(rounds: int) -> None:
         name = "the work itself" if step == "set up 10" else step
         print(f"| {name} | {books.median(step) - before:.2f} |")
         before = books.median(step)
+    print(f"to import jsonschema would take {books.median('jsonschema') - 1:.1f} units more")
     print("\n| validation | fast lane | jsonschema |\n|---|---|---|")
     for name, quick, judged in compared:
         print(f"| {name} | {quick:.2f} ms | {judged:.1f} ms |")

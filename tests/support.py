@@ -132,15 +132,6 @@ def bind(source: str | os.PathLike[str], destination: str, *options: str) -> dic
     return {"destination": destination, "type": "bind", "source": os.fspath(source), "options": ["bind", *options]}
 
 
-def shell_hook(path: str | os.PathLike[str], script: str) -> dict[str, Any]:
-    """Write a shell script to ``path`` and return the entry of config.json's ``hooks`` that runs it."""
-    file = os.fspath(path)
-    with open(file, "w", encoding="utf-8") as stream:
-        stream.write(f"#!/bin/sh\n{script}\n")
-    os.chmod(file, 0o755)
-    return {"path": file, "args": [os.path.basename(file)], "env": [f"PATH={PATH}"]}
-
-
 class RuntimeNamespace:
     """A private mount namespace in which ``runtime`` runs any number of containers; a context manager.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel will refuse a real run for want of rights, told before it is tried.
+"""What the kernel will refuse a real run, for want of rights or of what a file system can do, told before it is tried.
 
 A dry-run may be made by anybody, the real one by whoever starts the runtime: only what the config itself shows of that
 counts here.
@@ -11,6 +11,9 @@ import os
 
 from .errors import UnavailableError
 from .stage import ROOTLESS
+
+# Whose owners Linux does not map, up to 6.18 at least. Of others that depends on its release.
+_NEVER_MAPPED = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc sysfs".split())
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +50,11 @@ def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) 
                 "ids cannot be mapped from inside a user namespace",
                 where=request.at("options"),
                 hint="register for createRuntime, with a runtime that root starts",
+            )
+        top = bind.source.info
+        if request.idmap is not None and top is not None and top.type in _NEVER_MAPPED:
+            yield UnavailableError(
+                f"the {top.type} file system of {bind.source.path} cannot be id-mapped", where=request.at("options")
             )
         if is_foreign and bind.create:
             yield UnavailableError(

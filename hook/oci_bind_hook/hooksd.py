@@ -362,6 +362,8 @@ def _typed(value: Any, shape: Any, pointer: str) -> Any:
         ]
     if type(value) is not shape:
         raise Refused(pointer, f"must be {_KINDS[shape]}")
+    if shape is int and not -(1 << 63) <= value < 1 << 63:
+        raise Refused(pointer, "must be an integer of 64 bits")
     return value
 
 

@@ -167,7 +167,8 @@ def install(
 
     ``stages`` are those to be called at (none: createRuntime and poststop), ``arguments`` what the hook is given at
     each of them, ``hooks_dir`` another folder for the hooks.d file. Installing again gives the same files. Raises
-    UsageError, UnavailableError for an interpreter that no ``#!`` line can name, and KernelError.
+    UsageError, UnavailableError for an interpreter that no ``#!`` line can name or a file that is somebody else's, and
+    KernelError.
     """
     places = Places(prefix, hooks_dir)
     unknown = [stage for stage in stages if stage not in STAGES]
@@ -178,6 +179,7 @@ def install(
         places.launcher: (0o755, launcher_text(sys.executable, import_folders())),
         places.registration: (0o644, text),
     }
+    _refuse_foreign(places)
     umask = os.umask(0o022)
     try:
         for path, (mode, text) in contents.items():
@@ -187,6 +189,16 @@ def install(
     finally:
         os.umask(umask)
     return list(contents)
+
+
+def _refuse_foreign(places: Places) -> None:
+    """UnavailableError for a file in our place that is not ours. A link is replaced: what it leads to stays."""
+    ours = {places.launcher: is_launcher(places.launcher), places.registration: bool(_registered(places.registration))}
+    for path, is_ours in ours.items():
+        if os.path.isfile(path) and not os.path.islink(path) and not is_ours:
+            raise UnavailableError(
+                "was not written by install", where=path, hint="move it away, or choose other folders"
+            )
 
 
 def launcher_text(interpreter: str, folders: Sequence[str]) -> str:

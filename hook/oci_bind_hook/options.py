@@ -176,7 +176,10 @@ def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
     """That ``word`` is nothing we know, and what it may have been meant to be."""
     from .request import nearest
 
-    near = nearest(word, (*STAGES, *_OPTIONS, *commands))
+    if "/" in word and os.path.isdir(word):
+        near = "a bundle comes after --bundle;"
+    else:
+        near = nearest(word, (*STAGES, *_OPTIONS, *commands))
     return UsageError("this is no stage and no option", where=word, hint=f"{near} see --help".lstrip())
 
 

@@ -66,6 +66,7 @@ class _Group:
         self.flags_before = flags
         self.done: list[str] = []
         self.atoms: list[str] = []
+        self.times = 1  # how often something in it is repeated at most, repetitions in one another multiplied
 
     def text(self) -> str:
         return f"(?:{'|'.join([*self.done, ''.join(self.atoms)])})"
@@ -78,12 +79,14 @@ class _Parser:
         self.rest = pattern
         self.flags: frozenset[str] = frozenset()
         self.groups = [_Group(self.flags)]
+        self.times = 1  # the same of the last atom
 
     def translate(self) -> str:
         is_repeated = False
         while self.rest:
-            if count := self._count():
-                self._repeat(count, again=is_repeated)
+            count, times = self._count()
+            if count:
+                self._repeat(count, times, again=is_repeated)
                 is_repeated = True
             else:
                 self._step()
@@ -96,10 +99,13 @@ class _Parser:
         taken, self.rest = self.rest[:number], self.rest[number:]
         return taken
 
-    def _count(self) -> str:
-        """The repetition that stands next, as Python writes it, or nothing. Greed makes no difference here."""
+    def _count(self) -> tuple[str, int]:
+        """The repetition that stands next, as Python writes it, and the times that Go counts for it; or nothing.
+
+        Greed makes no difference here.
+        """
         if self.rest[0] in "*+?":
-            count = self._take()
+            count, times = self._take(), 1
         elif match := re.match(r"\{(0|[1-9][0-9]*)(?:,(|0|[1-9][0-9]*))?\}", self.rest):
             least = int(match[1])
             most = int(match[2]) if match[2] else least
@@ -107,23 +113,30 @@ class _Parser:
                 raise InvalidError(f"more than {MAX_REPEAT} repetitions")
             if most < least:
                 raise InvalidError(f"{match[0]} asks for more than it allows")
-            count = self._take(len(match[0]))
+            count, times = self._take(len(match[0])), max(1, most) if match[2] == "" else most
         else:
-            return ""
+            return "", 0
         if self.rest.startswith("?"):
             self._take()
-        return count
+        return count, times
 
-    def _repeat(self, count: str, *, again: bool) -> None:
-        atoms = self.groups[-1].atoms
+    def _repeat(self, count: str, times: int, *, again: bool) -> None:
+        group = self.groups[-1]
+        atoms = group.atoms
         if not atoms:
             raise InvalidError(f"{count} has nothing to repeat")
         if again:
             raise InvalidError(f"{count} stands behind another repetition")
+        self.times *= times
+        if self.times > MAX_REPEAT:
+            raise InvalidError(f"more than {MAX_REPEAT} repetitions, one in the other")
+        group.times = max(group.times, self.times)
         atoms[-1] = f"(?:{atoms[-1]}){count}"
 
     def _step(self) -> None:
         group, character = self.groups[-1], self._take()
+        if character != "(":  # flags in brackets are no atom
+            self.times = 1
         if character == "(":
             self._open()
         elif character == ")":
@@ -132,6 +145,8 @@ class _Parser:
             self.groups.pop()
             self.flags = group.flags_before
             self.groups[-1].atoms.append(group.text())
+            self.times = group.times
+            self.groups[-1].times = max(self.groups[-1].times, group.times)
         elif character == "|":
             group.done.append("".join(group.atoms))
             group.atoms = []

@@ -10,10 +10,11 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import support
+from benchmark import peak_memory
 from world import World, mount, state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 # What may be loaded besides what a bare `python3 -I -S` loads, which is not the same in every version.
 PYTHON = {
@@ -112,22 +113,10 @@ def test_the_state_file_is_written_as_often_however_many_binds(world: World) -> 
         assert made["rename"] + made["renameat"] + made["renameat2"] == writes
 
 
-def run(command: Sequence[str], stdin: str) -> int:
-    """Runs a command to its end, and returns the most memory it had, in KiB."""
-    into, out_of = os.pipe()
-    os.write(out_of, stdin.encode())
-    os.close(out_of)
-    child = os.posix_spawn(command[0], list(command), {}, file_actions=[(os.POSIX_SPAWN_DUP2, into, 0)])
-    os.close(into)
-    _, status, usage = os.wait4(child, 0)
-    assert status == 0
-    return usage.ru_maxrss
-
-
 def test_memory(world: World) -> None:
     support.bundle(world.path / "bundle", ["true"])
-    bare = run([interpreter(world), "-I", "-S", "-c", "pass"], "")
+    bare = peak_memory(interpreter(world), "-I", "-S", "-c", "pass")
     wanted = prepare(world, 10)
-    assert run([world.launcher, "prestart", *wanted, *world.root_option()], state(world)) <= 1.5 * bare
+    assert peak_memory(world.launcher, "prestart", *wanted, *world.root_option(), stdin=state(world)) <= 1.5 * bare
     stopped = state(world, status="stopped")
-    assert run([world.launcher, "poststop", *world.root_option()], stopped) <= 1.5 * bare
+    assert peak_memory(world.launcher, "poststop", *world.root_option(), stdin=stopped) <= 1.5 * bare

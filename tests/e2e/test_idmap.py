@@ -177,10 +177,13 @@ def refused(world: World, mount: str, **more: tuple[str, ...]) -> tuple[int, str
     return done.returncode, done.stderr.removeprefix("oci-bind-hook: c1 prestart: ")
 
 
-@pytest.mark.parametrize(("source", "kind"), [("/proc", "proc"), ("/sys", "sysfs")])
+@pytest.mark.parametrize(("source", "kind"), [("/proc", "proc"), ("/sys", "sysfs"), ("/dev/pts", "devpts")])
 def test_a_file_system_that_cannot_be_mapped_is_named(world: World, source: str, kind: str) -> None:
-    answer = refused(world, f"src={source},dst=/data,bind,idmap={MAP}")
-    assert answer == (69, f"--mount 1: the {kind} file system of {source} cannot be id-mapped\n")
+    mount = f"src={source},dst=/data,bind,idmap={MAP}"
+    problem = f"--mount 1: the {kind} file system of {source} cannot be id-mapped\n"
+    assert refused(world, mount) == (69, problem)
+    dry = call(world, "prestart", "--mount", mount, "--dry-run", stdin=state(world))
+    assert (dry.returncode, dry.stdout.partition("problem    ")[2].startswith(problem)) == (69, True)
 
 
 def test_one_below_that_cannot_be_mapped_is_named(world: World, volume: str) -> None:

@@ -115,7 +115,10 @@ def poststop_missing(one: Stranger) -> str:
     assert "hello" in one.start()
     told = f"{one.check()}\n{one.hook('list', '--root', one.folder / 'state')}"
     assert one.destination.exists()
-    assert one.hook("gc", "--root", one.folder / "state").endswith("(exit code: 0)")
+    # podman's pids are those of a namespace that is gone, by which gc takes nobody for dead: it says what to call.
+    advice = re.search(r"^  if it has ended: (echo '.*' \| )oci-bind-hook (poststop .*)$", told, re.MULTILINE)
+    assert advice is not None, told
+    subprocess.run(f"{advice[1]}{COMMAND} {advice[2]}", shell=True, check=True)
     assert not one.destination.exists()
     return told
 
@@ -166,7 +169,7 @@ BREAKS: dict[Callable[[Stranger], str], tuple[str, ...]] = {
     env_missing: (r"/hook/env: is missing: some runtimes hand the hook the image's own variables", r"exit code: 0\)"),
     poststop_missing: (
         r"/stages: has no poststop: mount points .* stay",
-        r"its first process \d+ has ended\n +oci-bind-hook gc",
+        r"its first process \d+ is in another pid namespace .*\n +if it has ended: echo '.*' \| oci-bind-hook poststop",
     ),
     read_only_image: (r"exit code: 71\)", r"--mount 1: .*/data/models.*Read-only file system"),
     destination_is_a_file: (r"exit code: 78\)", r"--mount 1: the source is a folder, but /data/models is a file"),

@@ -80,6 +80,7 @@ WRONG = {
     "two dashes": (["--"], f"--: {SEE_HELP}"),
     "only an equals sign": (["--=x"], f"--: {SEE_HELP}"),
     "abbreviation": (["--dry"], f'--dry: {NO_WORD} (did you mean "--dry-run"? see --help)'),
+    "a bundle alone": (["--dry-run", "/"], f"/: {NO_WORD} (a bundle comes after --bundle; see --help)"),
     "install not first": (["--dry-run", "install"], f"install: {SEE_HELP}"),
     "option of install": (["--prefix=/usr"], f"--prefix: {SEE_HELP}"),
     "second stage": (["prestart", "poststop"], 'prestart: "poststop" is a second stage'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -132,6 +133,18 @@ def test_a_planted_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
         assert stat.S_ISREG(os.lstat(path).st_mode)
     assert victim.read_text() == "precious"
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", [install.LAUNCHER_PATH, install.REGISTRATION_PATH])
+@pytest.mark.parametrize("text", ["", "#!/bin/sh\nexit 0\n", '{"version": "1.0.0", "hook": {"path": "/bin/true"}}'])
+def test_what_somebody_else_has_put_there_is_not_replaced(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    before = support.tree(tmp_path)
+    with pytest.raises(UnavailableError, match=f"^{re.escape(str(path))}: was not written by install"):
+        install.install(str(tmp_path))
+    assert support.tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("prefix", ["odd", "./odd/../odd/", "odd//"])
