@@ -13,7 +13,7 @@ import os
 from . import known, plan, registered
 from .attached import is_in
 from .bundle import Bundle, read_state
-from .errors import DataError, HookError, RecordError, UnavailableError, UsageError
+from .errors import DataError, HookError, RecordError, UnavailableError
 from .explain import describe, undone
 from .foresee import problems_of_plan, problems_of_stage
 from .options import Options, is_teardown, remarks, state_folder
@@ -58,8 +58,6 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes], parse: Pa
     report.stage = options.stage
     document = place = state = None
     if options.bundle is not None:
-        if options.stage == "poststop":
-            raise UsageError("poststop needs a state on stdin: a bundle alone does not tell the container's id")
         report.bundle = options.bundle
         report.stage = options.stage or "createRuntime"
     else:

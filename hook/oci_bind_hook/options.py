@@ -169,6 +169,8 @@ def parse(words: list[str]) -> tuple[Options, bool]:
         raise UsageError("only a --dry-run prints anything", where="--format")
     if options.bundle is not None and not options.dry_run:
         raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
+    if options.bundle is not None and options.stage == "poststop":
+        raise UsageError("poststop needs a state on stdin: a bundle does not tell the container's id", where="--bundle")
     return options, debug
 
 

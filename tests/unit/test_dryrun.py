@@ -16,6 +16,7 @@ from hypothesis import strategies as some
 
 import support
 from oci_bind_hook import dryrun, spec
+from oci_bind_hook.errors import UsageError
 from oci_bind_hook.options import Options, parse
 from oci_bind_hook.report import Report, as_json, as_text
 
@@ -388,9 +389,9 @@ def test_only_inside_the_container_no_process_is_needed(
     assert (report.id, report.namespace) == ("c1", "container")
 
 
-def test_poststop_needs_a_state(desk: Desk) -> None:
-    message = "poststop needs a state on stdin: a bundle alone does not tell the container's id"
-    assert desk.report(stage="poststop").problems == [{"where": "", "message": message, "hint": "", "exit": 64}]
+def test_poststop_needs_a_state() -> None:
+    with pytest.raises(UsageError, match="--bundle: poststop needs a state on stdin"):
+        parse(["poststop", "--dry-run", "--bundle", "/b"])
 
 
 # What is worth knowing beforehand
