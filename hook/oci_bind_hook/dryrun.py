@@ -24,7 +24,7 @@ from .rootfs import Rootfs
 from .running import Running
 from .setup import is_continued
 from .stage import Place
-from .statefile import StateFolder, is_live, parse_record
+from .statefile import StateFolder, heir, is_live, parse_record
 from .teardown import is_here, why_untouched
 from .trees import expand, open_sources
 
@@ -265,13 +265,14 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
     if reason := why_untouched(record, state, proc, 0):
         report.warnings.append(reason)
         return
-    here = is_here(record, proc, boot_id())
+    boot = boot_id()
+    here = is_here(record, proc, boot)
     report.mounts = [undone(mount, here=here) for mount in reversed(record["mounts"])]
     others, unread = folder.on_rootfs(record["rootfs"], record["id"]) if folder else ([], [])
     report.warnings += unread
+    neighbours = [other for other in others if is_live(other, proc, boot)]
     for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
-        users = [other["id"] for other in others if path in other["uses"] and is_live(other, proc, boot_id())]
-        if users:
-            report.warnings.append(f"{path} is handed over to the container {users[0]}, which uses it")
+        if other := heir(path, neighbours):
+            report.warnings.append(f"{path} is handed over to the container {other['id']}, which uses it")
         else:
             report.remove.append(path)

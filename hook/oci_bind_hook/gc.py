@@ -12,6 +12,7 @@ from . import linux
 from .errors import HookError, RecordError, UnavailableError
 from .log import NAME, one_line
 from .records import Registry, columns
+from .statefile import heir
 from .teardown import forget, take_down
 
 TYPE_CHECKING = False
@@ -129,11 +130,12 @@ def _planned(entry: Entry, registry: Registry, options: Options) -> Outcome:
     elif entry.status in ("dead", "leftover") and not entry.busy:
         outcome.action, outcome.advice = "finish", ""
         outcome.unmount = [str(mount["resolved"]) for mount in reversed(entry.mounts) if mount["state"] == "mounted"]
-        for made in [] if options.keep_mountpoints else reversed(entry.made):
+        removable = [] if options.keep_mountpoints else entry.made[::-1]
+        neighbours = registry.neighbours(entry.record) if entry.record and removable else []
+        for made in removable:
             path = str(made["path"])
-            users = registry.users(entry.record, path) if entry.record else []
-            if users:
-                outcome.remarks.append(f"{path} is handed over to the container {users[0]}, which uses it")
+            if other := heir(path, neighbours):
+                outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
             elif made["state"] in ("there", "covered"):
                 outcome.remove.append(path)
     return outcome

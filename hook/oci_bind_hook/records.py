@@ -190,10 +190,10 @@ class Registry:
         where = {"path": made["path"], "kind": made["kind"], "filesystem": made["filesystem"]}
         return {**where, "state": state, "reason": reason}
 
-    def users(self, record: Record, path: str) -> list[str]:
-        """The other live containers that need what was made at a path, and to whom it would be handed over."""
+    def neighbours(self, record: Record) -> list[Record]:
+        """The other live containers on the same rootfs."""
         others = self.folder.on_rootfs(record["rootfs"], record["id"])[0] if self.folder else []
-        return [other["id"] for other in others if path in other["uses"] and is_live(other, self.proc, self.boot)]
+        return [other for other in others if is_live(other, self.proc, self.boot)]
 
 
 def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[str, str]:

@@ -91,8 +91,9 @@ def _check_neighbours(requests: list[Request], others: list[Record], namespace: 
     UnavailableError. In namespaces of their own containers do not meet.
     """
     has_root = any(request.is_root for request in requests)
+    boot = boot_id() if others else ""
     for other in others:
-        is_here = other["boot"] == boot_id() and other["namespace"]["inode"] == namespace.inode
+        is_here = other["boot"] == boot and other["namespace"]["inode"] == namespace.inode
         if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
             raise UnavailableError(
                 f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '

@@ -19,7 +19,7 @@ from .strictjson import documents, encoded, own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Literal, TypedDict, cast
 
     from .proc import Proc
@@ -411,14 +411,17 @@ class StateFolder:
 
     def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool:
         """Gives what was made to a neighbour that uses it too, which removes it some day. False if nobody does."""
-        for other in neighbours:
-            if made["path"] in other["uses"]:
-                if all(known["path"] != made["path"] for known in other["made"]):
-                    other["made"].append(made)
-                    other["made"].sort(key=lambda known: known["path"].count("/"))
-                    self.save(other)
-                return True
-        return False
+        other = heir(made["path"], neighbours)
+        if other is not None and all(known["path"] != made["path"] for known in other["made"]):
+            other["made"].append(made)
+            other["made"].sort(key=lambda known: known["path"].count("/"))
+            self.save(other)
+        return other is not None
+
+
+def heir(path: str, neighbours: Iterable[Record]) -> Record | None:
+    """The first of ``neighbours`` that uses what was made at a path, to whom it is handed over; None if nobody does."""
+    return next((other for other in neighbours if path in other["uses"]), None)
 
 
 class Unrecorded(StateFolder):

@@ -85,7 +85,7 @@ MAY = {
         types=".rootfs .statefile collections.abc",
     ),
     "gc": May(
-        ".errors .linux .log .records .teardown json",
+        ".errors .linux .log .records .statefile .teardown json",
         types=".log .options .records .statefile collections.abc",
     ),
     "known": May(types="collections.abc"),
