@@ -110,7 +110,7 @@ def dry_run(options: Options) -> int:
     from . import dryrun
     from .report import as_json, as_text
 
-    report = dryrun.dry_run(options, read_given, parse)
+    report = dryrun.dry_run(options, read_given)
     if options.as_json:
         _print(as_json(report))
     elif os.isatty(1):

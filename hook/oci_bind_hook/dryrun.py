@@ -16,7 +16,7 @@ from .bundle import Bundle, read_state
 from .errors import DataError, HookError, RecordError, UnavailableError
 from .explain import describe, undone
 from .foresee import problems_of_plan, problems_of_stage
-from .options import Options, is_teardown, remarks, state_folder
+from .options import Options, is_teardown, parse, remarks, state_folder
 from .planner import Planner
 from .proc import Namespace, Proc, boot_id
 from .report import Report
@@ -37,23 +37,21 @@ if TYPE_CHECKING:
     from .spec import State
     from .statefile import MountRecord, Record
 
-    Parse = Callable[[list[str]], tuple[Options, bool]]
 
-
-def dry_run(options: Options, read: Callable[[], bytes], parse: Parse | None = None) -> Report:
+def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
     """The report on the bundle of ``options``, or on that of the state that ``read`` gives.
 
-    ``parse`` understands the words that config.json gives the hook: they count where ``options`` ask for no bind.
+    The words that config.json gives the hook count where ``options`` ask for no bind.
     """
     report = Report()
     try:
-        _fill(report, options, read, parse)
+        _fill(report, options, read)
     except HookError as problem:
         report.add(problem)
     return report
 
 
-def _fill(report: Report, options: Options, read: Callable[[], bytes], parse: Parse | None) -> None:
+def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
     proc = Proc()
     report.stage = options.stage
     document = place = state = None
@@ -75,7 +73,7 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes], parse: Pa
     else:
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
     entries = registered.find(bundle.document)
-    options = _with_registered(report, entries, bundle, options, parse)
+    options = _with_registered(report, entries, bundle, options)
     report.warnings += [*remarks(options), *_of_log(options.log)]
     if place is None:
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
@@ -157,9 +155,7 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
     return is_elsewhere
 
 
-def _with_registered(
-    report: Report, entries: list[Entry], bundle: Bundle, options: Options, parse: Parse | None
-) -> Options:
+def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, options: Options) -> Options:
     """The options, or those that config.json gives the hook where these ask for no bind. Tells how it is registered."""
     report.registered = [entry.place for entry in entries]
     report.warnings += registered.warnings(entries, bundle.document)
@@ -169,7 +165,7 @@ def _with_registered(
         if entry.path and not os.access(entry.path, os.X_OK)
     ]
     entry = registered.choose(entries, options.stage)
-    if entry is None or parse is None or options.mounts or options.annotation_sources:
+    if entry is None or options.mounts or options.annotation_sources:
         return options
     same = [other for other in entries if other.stage == entry.stage and other is not entry]
     if same:

@@ -498,7 +498,7 @@ def register(desk: Desk, stage: str, *words: str) -> None:
 
 
 def planned(desk: Desk, *arguments: str, **members: Any) -> Report:
-    return dryrun.dry_run(desk.options(*arguments, **members), bytes, parse)
+    return dryrun.dry_run(desk.options(*arguments, **members), bytes)
 
 
 def test_options_are_those_of_the_registered_hook(desk: Desk) -> None:
