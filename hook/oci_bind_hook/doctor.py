@@ -20,7 +20,7 @@ from .install import is_launcher
 from .log import SYSLOG_SOCKET, one_line
 from .options import Options, state_folder
 from .proc import Proc
-from .statefile import StateFolder, parse_record
+from .statefile import StateFolder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _state_folder() -> Iterator[Finding]:
     try:
         proc = Proc()
         path = state_folder(Options(), proc)
-        folder = StateFolder.open(path, parse_record, create=False)
+        folder = StateFolder.open(path, create=False)
         kind = _file_system(proc, path)
     except HookError as problem:
         yield Finding(name, str(problem), is_there=False, is_needed=True, without=without)

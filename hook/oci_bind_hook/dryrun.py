@@ -24,7 +24,7 @@ from .rootfs import Rootfs
 from .running import Running
 from .setup import is_continued
 from .stage import Place
-from .statefile import StateFolder, heir, is_live, parse_record
+from .statefile import StateFolder, heir, is_live
 from .teardown import is_here, why_untouched
 from .trees import expand, open_sources
 
@@ -225,7 +225,7 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
 def _load(options: Options, proc: Proc, container: str) -> Record | None:
     """The record of a container; none where there is no such, or this user may not look. RecordError."""
     try:
-        folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
+        folder = StateFolder.open(state_folder(options, proc), create=False)
         return folder.load(container) if folder else None
     except RecordError:
         if os.geteuid() == 0:
@@ -240,7 +240,7 @@ def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) 
             return None
         return Running(state.id, _load(options, proc, state.id), state.pid, proc)
     try:
-        folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
+        folder = StateFolder.open(state_folder(options, proc), create=False)
     except RecordError:
         return None
     others = folder.on_rootfs(bundle.stat_rootfs(), "")[0] if folder else []
@@ -251,7 +251,7 @@ def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) 
 
 def _fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
     report.remove = []
-    folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
+    folder = StateFolder.open(state_folder(options, proc), create=False)
     record = folder.load(state.id) if folder else None
     if record is None:
         report.warnings.append(f"nothing is recorded in {state_folder(options, proc)}")

@@ -15,7 +15,7 @@ from .errors import HookError, MissingError, RecordError
 from .log import one_line
 from .options import Options, state_folder
 from .proc import Proc, boot_id
-from .statefile import StateFolder, is_live, is_unseen, parse_record
+from .statefile import StateFolder, is_live, is_unseen
 from .teardown import find_rootfs
 from .undo import difference
 
@@ -73,7 +73,7 @@ class Registry:
         self.proc = Proc()
         self.boot = boot_id()
         self.path = state_folder(options, self.proc)
-        self.folder = StateFolder.open(self.path, parse_record, create=False)
+        self.folder = StateFolder.open(self.path, create=False)
         self._hint = f" --root {self.path}" if options.root is not None else ""
         self._table = self.proc.mounts()
 

@@ -19,7 +19,7 @@ from .planner import Planner
 from .proc import Namespace, Proc, boot_id
 from .rootfs import Rootfs
 from .stage import Place
-from .statefile import StateFolder, Unrecorded, is_live, now, parse_record
+from .statefile import StateFolder, Unrecorded, is_live, now
 from .teardown import clear_staging, is_same_bundle, others_on_rootfs, take_down
 from .trees import Staged, clone_sources, expand, open_sources
 
@@ -248,7 +248,7 @@ def _open_folder(options: Options, place: Place, *, create: bool) -> StateFolder
         reason = "nothing can be recorded in a user namespace that another user made"
         return Unrecorded(path, reason, "make them in the image, or register for createRuntime")
     try:
-        return StateFolder.open(path, parse_record, create=create)
+        return StateFolder.open(path, create=create)
     except RecordError as problem:
         if is_nested and isinstance(problem.__cause__, OSError):
             hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"

@@ -15,11 +15,11 @@ import time
 from . import linux, spec
 from .errors import DataError, RecordError
 from .reasons import hint
-from .strictjson import documents, encoded, own
+from .strictjson import MAX_BYTES, documents, encoded, own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Literal, TypedDict, cast
 
     from .proc import Proc
@@ -117,7 +117,6 @@ else:
         return value
 
 
-MAX_BYTES = 16 * 1024 * 1024
 MOVE_AWAY = "undo by hand what it may record, then move it away"
 _SUFFIX = ".json"
 _NEW = ".new"
@@ -176,18 +175,16 @@ _LOCKS = (".lock", ".rootfs")
 class StateFolder:
     """The folder of state files, held by fd: it is found again whatever namespace has been entered since.
 
-    ``parse`` turns the bytes and the name of a state file into a record, or raises DataError. RecordError for every
-    failure, naming the file and what to do.
+    RecordError for every failure, naming the file and what to do.
     """
 
-    def __init__(self, path: str, fd: int, parse: Callable[[bytes, str], Record]) -> None:
+    def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self._fd = fd
-        self._parse = parse
         self._judged: dict[str, bytes] = {}
 
     @classmethod
-    def open(cls, path: str, parse: Callable[[bytes, str], Record], *, create: bool) -> StateFolder | None:
+    def open(cls, path: str, *, create: bool) -> StateFolder | None:
         """The folder at ``path``; where it is missing it is made with mode 0700, or None without ``create``.
 
         RecordError where it is a link, or where anybody but us may write it.
@@ -218,7 +215,7 @@ class StateFolder:
                 f"the state folder {path} is owned by uid {stat.st_uid} with mode {stat.st_mode & 0o7777:04o}",
                 hint=f"it must belong to uid {os.geteuid()} alone: mode 0700",
             )
-        return cls(path, fd, parse)
+        return cls(path, fd)
 
     def lock_id(self, container: str, *, wait: bool = True) -> Lock:
         """Waits until nobody else works on the container ``container``. Taken before any lock of a rootfs.
@@ -283,7 +280,7 @@ class StateFolder:
         try:
             # It is read again once the rootfs is locked, and has mostly not changed: then it need not be judged again.
             is_judged = data == self._judged.get(container)
-            record = cast("Record", own(data)) if is_judged else self._parse(data, path)
+            record = cast("Record", own(data)) if is_judged else parse_record(data, path)
             self._judged[container] = data
         except DataError as problem:
             raise RecordError(str(problem), hint=f"it is no record of this version; {MOVE_AWAY}") from problem

@@ -16,7 +16,7 @@ from .options import state_folder
 from .proc import Proc, boot_id
 from .reasons import refused
 from .rootfs import Rootfs
-from .statefile import StateFolder, is_live, parse_record
+from .statefile import StateFolder, is_live
 from .undo import undo
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ def tear_down(options: Options, state: State, log: Log) -> None:
     linux.hide()
     log.stage = "poststop"
     proc = Proc()
-    folder = StateFolder.open(state_folder(options, proc), parse_record, create=False)
+    folder = StateFolder.open(state_folder(options, proc), create=False)
     if folder is None:
         return
     with folder.lock_id(state.id):

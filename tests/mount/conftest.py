@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mounting import Bench
-from oci_bind_hook.statefile import StateFolder, parse_record
+from oci_bind_hook.statefile import StateFolder
 
 
 @pytest.fixture
@@ -26,6 +26,6 @@ def path(tmp_path: Path) -> str:
 @pytest.fixture
 def folder(path: str) -> StateFolder:
     """A state folder that is there."""
-    folder = StateFolder.open(path, parse_record, create=True)
+    folder = StateFolder.open(path, create=True)
     assert folder is not None
     return folder

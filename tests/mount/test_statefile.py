@@ -17,9 +17,11 @@ import pytest
 
 import support
 from mounting import Bench, ended_well, fds, forked, mount, tmpfs
+from oci_bind_hook import statefile
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.proc import Proc, boot_id
-from oci_bind_hook.statefile import MAX_BYTES, StateFolder, Unrecorded, is_live, parse_record
+from oci_bind_hook.statefile import StateFolder, Unrecorded, is_live, parse_record
+from oci_bind_hook.strictjson import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def opened(path: str) -> StateFolder:
-    folder = StateFolder.open(path, parse_record, create=True)
+    folder = StateFolder.open(path, create=True)
     assert folder is not None
     return folder
 
@@ -51,7 +53,7 @@ def made(path: str) -> MadeRecord:
 
 def test_it_is_made_for_us_alone(path: str) -> None:
     os.umask(0)
-    assert StateFolder.open(f"{path}/deep/er", parse_record, create=False) is None
+    assert StateFolder.open(f"{path}/deep/er", create=False) is None
     opened(f"{path}/deep/er")
     assert stat.S_IMODE(os.stat(f"{path}/deep/er").st_mode) == 0o700
     opened(f"{path}/deep/er")
@@ -94,7 +96,7 @@ def test_another_folder_is_refused(
     before, held = support.tree(os.path.dirname(path)), fds()
     problem = f"the state folder {path} {problems[not create]}"
     with pytest.raises(RecordError, match=problem) as refused:
-        StateFolder.open(path, parse_record, create=create)
+        StateFolder.open(path, create=create)
     assert refused.value.hint
     assert support.tree(os.path.dirname(path)) == before
     assert fds() == held
@@ -102,7 +104,7 @@ def test_another_folder_is_refused(
 
 def test_a_folder_that_cannot_be_made_is_an_error() -> None:
     with pytest.raises(RecordError, match="/proc/absent/x cannot be opened: No such file"):
-        StateFolder.open("/proc/absent/x", parse_record, create=True)
+        StateFolder.open("/proc/absent/x", create=True)
 
 
 # -- a state file ------------------------------------------------------------------------------------------------------
@@ -336,7 +338,9 @@ def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path:
         ]
 
 
-def test_those_on_another_rootfs_cost_no_more_than_a_look(path: str, record: Record) -> None:
+def test_those_on_another_rootfs_cost_no_more_than_a_look(
+    path: str, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unless they are not as we write them: then it is found out what they are."""
     judged = []
 
@@ -344,8 +348,8 @@ def test_those_on_another_rootfs_cost_no_more_than_a_look(path: str, record: Rec
         judged.append(os.path.basename(name))
         return parse_record(data, name)
 
-    folder = StateFolder.open(path, parse, create=True)
-    assert folder is not None
+    monkeypatch.setattr(statefile, "parse_record", parse)
+    folder = opened(path)
     at = record["rootfs"]
     theirs = {**at, "path": '/"dev":1,"ino":1,"overlay":', "ino": at["ino"] + 1}
     for number, rootfs in enumerate((at, theirs, {**at, "dev": 10 * at["dev"]}, {**at, "ino": 10 * at["ino"]})):
