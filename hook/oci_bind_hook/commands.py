@@ -143,27 +143,29 @@ class _Given:
         self.flags: set[str] = set()
         self.others: list[str] = []
         self.rest: list[str] = []
+        self.as_json = False
         arguments = Arguments(words)
         while arguments:
             word = arguments.option()
             if word in self.values:
                 self.values[word].append(arguments.value(word))
+                if word == "--format":
+                    self.as_json = is_json(word, self.values[word][-1])
             elif word.removeprefix("--") in flags.split() and word.startswith("--"):
                 self.flags.add(word)
             elif word == "--":
                 self.rest = arguments.rest()
-            elif word.startswith("-") or not others:
-                hint = "what the hook is given comes after --" if command == "install" else "see --help"
-                raise UsageError(f"{command} does not know it", where=word, hint=hint)
+            elif (word.startswith("-") and word not in others.split()) or not others:
+                raise UsageError(f"{command} does not know it", where=word, hint=_AFTER.get(command, "see --help"))
             else:
                 self.others.append(word)
 
     def last(self, option: str, default: str | None = None) -> str | None:
         return self.values[option][-1] if self.values[option] else default
 
-    @property
-    def as_json(self) -> bool:
-        return is_json("--format", self.last("--format") or "text")
+
+# Where words that look like options may be meant for something else.
+_AFTER = {"install": "what the hook is given comes after --", "validate": "a file of that name comes after --"}
 
 
 def _install(words: list[str]) -> int:
@@ -281,30 +283,20 @@ def _worst(problems: list[HookError]) -> int:
 def _validate(words: list[str]) -> int:
     from . import validate
 
-    as_json, names = False, []
-    arguments = Arguments(words)
-    while arguments:
-        word = arguments.option()
-        if word == "--format":
-            as_json = is_json(word, arguments.value(word))
-        elif word == "--":
-            names += arguments.rest()
-        elif word.startswith("-") and word != "-":
-            raise UsageError("validate does not know it", where=word, hint="a file of that name comes after --")
-        else:
-            names.append(word)
+    given = _Given("validate", words, "format", others="BUNDLE FILE -")
+    names = given.others + given.rest
     if not names:
         raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
     if names.count("-") > 1:
         raise UsageError("stdin can be read once only", where="-")
-    verdicts = list(validate.validate(names, _given))
-    _print(validate.as_json(verdicts) if as_json else validate.as_text(verdicts))
+    verdicts = list(validate.validate(names, _stdin))
+    _print(validate.as_json(verdicts) if given.as_json else validate.as_text(verdicts))
     if any(verdict.violations for verdict in verdicts):
         return os.EX_DATAERR
     return next((verdict.problem.exit_code for verdict in verdicts if verdict.problem is not None), os.EX_OK)
 
 
-def _given() -> bytes:
+def _stdin() -> bytes:
     """What validate is given on stdin. MissingError."""
     try:
         return read_all(0)
