@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import configs
 import support
-from oci_bind_hook import judge, lane, strictjson
-from oci_bind_hook.install import install
+from oci_bind_hook.commands.engines.install import install
+from oci_bind_hook.documents import acceptor, judge, strictjson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ STEPS = {
     "Python, up to its first line": "import posix as os",
     "os": "import gc; gc.disable(); import os",
     "C modules": "import _ctypes, _json, _prctl, errno, itertools",
-    "modules of the hook": "from oci_bind_hook import cli, setup",
+    "modules of the hook": "from oci_bind_hook import cli; from oci_bind_hook.lifecycle import set_up",
 }
 
 
@@ -204,8 +204,8 @@ def validation(bench: Bench) -> list[tuple[str, float, float]]:
         with open(f"{bench.path}/bundle/config.json", "rb") as file:
             data = file.read()
         [document] = strictjson.documents(data, name)
-        quick = lane.Lane(lane.schema)
-        taken = best_of(20, quick.accepts, document, f"{lane.ADDRESS}config-used")
+        quick = acceptor.Lane(acceptor.schema)
+        taken = best_of(20, quick.accepts, document, f"{acceptor.ADDRESS}config-used")
         rows.append((name, taken, best_of(3, judge.violations, document, "config-used")))
     return rows
 

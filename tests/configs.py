@@ -7,7 +7,7 @@ import glob
 import os
 from typing import Any
 
-from oci_bind_hook import strictjson
+from oci_bind_hook.documents import strictjson
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "configs")
 CONFIGS = sorted(os.path.basename(path).removesuffix(".json") for path in glob.glob(f"{FOLDER}/*.json"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import support
-from oci_bind_hook import spec
+from oci_bind_hook.documents import oci
 from world import call, mounted, state
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def planned(
     no_process_left()
     assert done.stderr == ""
     report = json.loads(done.stdout)
-    assert spec.violations(report, "plan") == []
+    assert oci.violations(report, "plan") == []
     return done.returncode, [str(bind["resolved"]) for bind in report["mounts"]]
 
 

@@ -23,24 +23,26 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     The hook is imported only here, so that the fuzzer can watch which lines of it are run.
     """
-    from oci_bind_hook import bundle, plan, spec, statefile, strictjson
+    from oci_bind_hook.documents import bundle, oci, strictjson
     from oci_bind_hook.errors import HookError
-    from oci_bind_hook.mountspec import parse_mount
+    from oci_bind_hook.record import state_file
+    from oci_bind_hook.requests import collect
+    from oci_bind_hook.requests.mount_field import parse_mount
 
     def state(data: bytes) -> None:
         """stdin: a state, and perhaps a config behind it."""
         found, document = bundle.read_state(data)
         assert isinstance(found.id, str)
         if document is not None:
-            spec.config(document)
+            oci.config(document)
 
     def config(data: bytes) -> None:
         """config.json, with annotations that count."""
         document = strictjson.documents(data, "config.json")[0]
-        violations = spec.config_violations(document)
+        violations = oci.config_violations(document)
         assert len(violations) == len(set(violations))
         refused: list[HookError] = []
-        asked = plan.requests(spec.config(document), [], ["/"], refused.append)
+        asked = collect.requests(oci.config(document), [], ["/"], refused.append)
         for error in refused:
             check(error)
         for request in asked:
@@ -55,7 +57,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     def record(data: bytes) -> None:
         """A state file."""
-        assert statefile.parse_record(data, "c1.json")["version"] == 1
+        assert state_file.parse_record(data, "c1.json")["version"] == 1
 
     def check(error: HookError) -> None:
         """An error can be told, whatever words it repeats, and has an exit code of its own."""
@@ -85,10 +87,11 @@ def seeds(name: str) -> Iterator[tuple[str, bytes]]:
 
 def words() -> set[str]:
     """What has a meaning somewhere: the names and words in the schemas, and those of --mount."""
-    from oci_bind_hook import lane, mountspec
+    from oci_bind_hook.documents import acceptor
+    from oci_bind_hook.requests import mount_field
 
-    found = set(mountspec._KNOWN)
-    pending: list[object] = [lane.schema(name) for name in lane.SCHEMAS]
+    found = set(mount_field._KNOWN)
+    pending: list[object] = [acceptor.schema(name) for name in acceptor.SCHEMAS]
     while pending:
         each = pending.pop()
         if isinstance(each, dict):

@@ -11,7 +11,7 @@ import errno
 import platform
 import struct
 
-from oci_bind_hook import linux
+from oci_bind_hook.kernel import linux
 
 MOUNT_API = ("open_tree", "move_mount", "mount_setattr")
 STATX = {"x86_64": 332, "aarch64": 291}

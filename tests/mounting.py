@@ -13,20 +13,20 @@ import os
 from typing import TYPE_CHECKING
 
 import support
-from oci_bind_hook import mounts, statefile, undo
-from oci_bind_hook.planner import Planner
-from oci_bind_hook.proc import MountInfo, MountTable, Namespace, Proc, boot_id
-from oci_bind_hook.request import DEFAULT_PROPAGATION, Request
-from oci_bind_hook.rootfs import Rootfs
-from oci_bind_hook.statefile import now
-from oci_bind_hook.trees import Staged, clone_sources, open_sources
+from oci_bind_hook.kernel.proc import MountInfo, MountTable, Namespace, Proc, boot_id
+from oci_bind_hook.mounting import apply, undo
+from oci_bind_hook.mounting.plan import Planner
+from oci_bind_hook.mounting.prepare import Staged, clone_sources, open_sources
+from oci_bind_hook.record.state_file import now, parse_record
+from oci_bind_hook.requests.request import DEFAULT_PROPAGATION, Request
+from oci_bind_hook.rootfs.mount_points import Rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from oci_bind_hook.planner import Plan
-    from oci_bind_hook.statefile import MadeRecord, MountRecord, Record
+    from oci_bind_hook.mounting.plan import Plan
+    from oci_bind_hook.record.state_file import MadeRecord, MountRecord, Record
 
     Remarks = list[str]
     Tree = Mapping[str, "bytes | str | Tree"]
@@ -219,7 +219,7 @@ class Bench:
         mine = self.record() if record is None else record
 
         def keep() -> None:
-            self.saved.append(statefile.parse_record(json.dumps(mine).encode(), "record"))
+            self.saved.append(parse_record(json.dumps(mine).encode(), "record"))
             save()
 
         self.carry_out(plan, mine, keep)
@@ -228,7 +228,7 @@ class Bench:
     def carry_out(self, plan: Plan, record: Record, save: Callable[[], None]) -> None:
         """mounts.attach, and the end of what was made ready for it."""
         try:
-            mounts.attach(plan, record, save, self.staged.end)
+            apply.attach(plan, record, save, self.staged.end)
         finally:
             self.staged.__exit__()
 

@@ -5,6 +5,8 @@ import os
 
 __version__ = "0.1.0"
 
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
 
 def open_stdio() -> None:
     """Makes sure that 0, 1 and 2 are open: nothing of ours may get a number that others write to. OSError."""

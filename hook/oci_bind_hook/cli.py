@@ -7,11 +7,11 @@ import os
 import sys
 
 from . import open_stdio
-from .bundle import read_given, read_state
+from .documents.bundle import read_given, read_state
 from .errors import HookError
+from .kernel.errnos import told
 from .log import Log
 from .options import STAGES, is_teardown, parse
-from .reasons import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def main(argv: list[str]) -> int:
 def _main(argv: list[str], log: Log) -> int:
     is_command = bool(argv) and argv[0] not in STAGES and not argv[0].startswith("-")
     if is_command or not {"--help", "-h", "--version"}.isdisjoint(argv):
-        from .commands import run
+        from .commands.dispatch import run
 
         return run(argv, log)
     options, log.debug_wanted = parse(argv)
     if options.dry_run:
-        from .commands import dry_run
+        from .commands.dispatch import dry_run
 
         return dry_run(options)
     if options.log is not None:
@@ -66,11 +66,11 @@ def _main(argv: list[str], log: Log) -> int:
     log.step("state read")
     # Each of the two loads what it needs, and no more.
     if is_teardown(options.stage, state):
-        from .teardown import tear_down
+        from .lifecycle.tear_down import tear_down
 
         tear_down(options, state, log)
     else:
-        from .setup import set_up
+        from .lifecycle.set_up import set_up
 
         set_up(options, state, document, log)
     log.step("done")

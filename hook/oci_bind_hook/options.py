@@ -9,8 +9,8 @@ from .errors import UnavailableError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .proc import Proc
-    from .spec import State
+    from .documents.oci import State
+    from .kernel.proc import Proc
 
 STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
 DEFAULT_ROOT = "/run/oci-bind-hook"
@@ -176,7 +176,7 @@ def parse(words: list[str]) -> tuple[Options, bool]:
 
 def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
     """That ``word`` is nothing we know, and what it may have been meant to be."""
-    from .request import nearest
+    from .requests.request import nearest
 
     if "/" in word and os.path.isdir(word):
         near = "a bundle comes after --bundle;"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import mounting
-from oci_bind_hook.install import install
+from oci_bind_hook.commands.engines.install import install
 from world import World
 
 if TYPE_CHECKING:

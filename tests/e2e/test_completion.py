@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 import mounting
-from oci_bind_hook import commands, options
+from oci_bind_hook import options
+from oci_bind_hook.commands import dispatch
 
 COMPLETION = Path(__file__).resolve().parents[2] / "hook/completion"
 
 # What fish offers for a line: stages and commands, and what each command knows; --help and --version everywhere.
 EVERYWHERE = {"--help", "--version"}
 LINES = {
-    "": {*options.STAGES, *commands._COMMANDS, *commands._OF_RECORDS},
+    "": {*options.STAGES, *dispatch._COMMANDS, *dispatch._OF_RECORDS},
     "createRuntime --": set(options._OPTIONS),
-    **{f"{name} --": {*words, *EVERYWHERE} for name, words in commands._OF_RECORDS.items()},
+    **{f"{name} --": {*words, *EVERYWHERE} for name, words in dispatch._OF_RECORDS.items()},
     "uninstall --": {"--prefix", "--hooks-dir", *EVERYWHERE},
     "show c": {"c1", "c2"},
     "doctor --": {"--format", *EVERYWHERE},

@@ -14,7 +14,7 @@ import pytest
 
 import support
 from corpus import fails, gone, lands, look, plant, prepare, refused, succeeds
-from oci_bind_hook.install import REGISTRATION_PATH
+from oci_bind_hook.commands.engines.install import REGISTRATION_PATH
 from world import call, mount, mounted, state
 
 if TYPE_CHECKING:

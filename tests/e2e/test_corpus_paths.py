@@ -13,7 +13,7 @@ import pytest
 import kernels
 import support
 from corpus import lands, look, plant, prepare, refused
-from oci_bind_hook import linux
+from oci_bind_hook.kernel import linux
 from world import mount, state
 
 if TYPE_CHECKING:

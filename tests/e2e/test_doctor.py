@@ -15,9 +15,9 @@ import pytest
 import kernels
 import mounting
 import support
-from oci_bind_hook import linux
-from oci_bind_hook.doctor import FEATURES
-from oci_bind_hook.install import import_folders
+from oci_bind_hook.commands.engines.doctor import FEATURES
+from oci_bind_hook.commands.engines.install import import_folders
+from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
     from world import World

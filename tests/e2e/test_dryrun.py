@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import support
-from oci_bind_hook import dryrun, spec
+from oci_bind_hook.commands.explain import dry_run
+from oci_bind_hook.commands.explain.report import as_json
+from oci_bind_hook.documents import oci
 from oci_bind_hook.options import Options
-from oci_bind_hook.report import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +105,7 @@ def test_exit_code_is_that_of_the_real_run(world: World, case: str) -> None:
     real = call(command, state)
     assert (planned.returncode, real.returncode) == (code, code), real.stderr
     report = json.loads(planned.stdout)
-    assert spec.violations(report, "plan") == []
+    assert oci.violations(report, "plan") == []
     assert [problem["exit"] for problem in report["problems"][:1]] == ([code] if code else [])
     if code:
         first = report["problems"][0]
@@ -195,7 +196,7 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
         *removed,
     ]
     report = json.loads(call([*command, "--format=json"], stopped).stdout)
-    assert spec.violations(report, "plan") == []
+    assert oci.violations(report, "plan") == []
     assert report["remove"] == [line.split()[1] for line in removed]
     elsewhere = call(["unshare", "-m", *command, "--format=json"], stopped)
     assert (elsewhere.returncode, json.loads(elsewhere.stdout)["mounts"]) == (71, [])
@@ -286,13 +287,13 @@ def test_what_nobody_may_see_is_told() -> None:
         options.bundle = folder
         options.mounts = [f"src={folder}/source,dst=/closed/x", f"src={folder}/source,dst=/open"]
         # By root first: it loads what nobody else might be allowed to read.
-        assert dryrun.dry_run(options, bytes).problems == []
+        assert dry_run.dry_run(options, bytes).problems == []
         read, write = os.pipe()
         if os.fork() == 0:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            os.write(write, as_json(dryrun.dry_run(options, bytes)).encode())
+            os.write(write, as_json(dry_run.dry_run(options, bytes)).encode())
             os._exit(0)
         os.close(write)
         with open(read, encoding="utf-8") as pipe:
@@ -342,7 +343,7 @@ def test_bundle_of_a_container_that_runs_by_hand(world: World) -> None:
     subprocess.run(["umount", f"{world.rootfs}/b"], check=True)
     done = call([*command, *binds, f"--mount=src={world.source},dst=/etc"])
     report = json.loads(done.stdout)
-    assert spec.violations(report, "plan") == []
+    assert oci.violations(report, "plan") == []
     assert report["running"] == {"id": "c1", "pid": None, "recorded": True, "visible": True}
     assert now(report) == {"/a": True, "/b": False, "/etc": False}
     report = json.loads(call([*command, binds[0]]).stdout)
@@ -365,7 +366,7 @@ def test_bundle_and_state_of_a_container_that_runs(world: World, runtime: str) -
         piped = call([world.launcher, *options], json.dumps(state))
         namespace.stop("c1")
     assert done.returncode == 0, done.stderr
-    assert spec.violations(report, "plan") == []
+    assert oci.violations(report, "plan") == []
     assert report["options"] == "config.json: /hooks/createRuntime/0"
     assert report["running"] == {"id": "c1", "pid": state["pid"], "recorded": True, "visible": True}
     assert now(report) == {"/real": True, "/etc/new": True}

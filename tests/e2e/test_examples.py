@@ -21,8 +21,9 @@ import configs
 import mounting
 import support
 from engine import configured, covered, isolated
-from oci_bind_hook import check, hooksd, spec
-from oci_bind_hook.install import import_folders
+from oci_bind_hook.commands.engines import check, hooks_d
+from oci_bind_hook.commands.engines.install import import_folders
+from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,13 +160,13 @@ def registered(words: Sequence[str], tmp_path: Path, folder: str) -> tuple[Path,
     path = tmp_path / folder[1:]
     assert check.Check([str(path)]).problems == []
     document = json.loads((path / "oci-bind-hook.json").read_text())
-    assert spec.violations(document, "hooks-d") == []
+    assert oci.violations(document, "hooks-d") == []
     return path, document
 
 
 def is_called(folder: Path, annotations: dict[str, str]) -> bool:
-    container = hooksd.Container({"process": {"args": ["/x"]}, "annotations": annotations})
-    [one] = hooksd.in_order(hooksd.read([str(folder)]))
+    container = hooks_d.Container({"process": {"args": ["/x"]}, "annotations": annotations})
+    [one] = hooks_d.in_order(hooks_d.read([str(folder)]))
     return one.match(container)[0] is True
 
 
@@ -173,11 +174,11 @@ def test_crio(tmp_path: Path) -> None:
     example = EXAMPLES / "crio/10-oci-bind-hook.conf"
     document = tomllib.loads(example.read_text())
     # crio.conf(5): hooks_dir, an array of strings in the table crio.runtime.
-    assert document == {"crio": {"runtime": {"hooks_dir": [*hooksd.FOLDERS]}}}
+    assert document == {"crio": {"runtime": {"hooks_dir": [*hooks_d.FOLDERS]}}}
     folder, _ = registered(shown(example, "install --prefix"), tmp_path, "/etc/containers/oci/hooks.d")
     assert is_called(folder, {"io.example.models": "yes"})
     assert not is_called(folder, {"io.example.models": "no"})
-    assert shown(example, "install --check")[2:] == ["--hooks-dir", hooksd.FOLDERS[1]]
+    assert shown(example, "install --check")[2:] == ["--hooks-dir", hooks_d.FOLDERS[1]]
 
 
 def test_containerd_by_nri(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_containerd_by_nri(tmp_path: Path) -> None:
     assert (document["version"], plugin, options["disable"]) == (3, "io.containerd.nri.v1.nri", False)
     assert {name: type(value) for name, value in options.items()}.items() <= known.items()
     # The injector reads this folder, as it is built, with podman's code.
-    folder, hook = registered(shown(example, "install"), tmp_path, hooksd.FOLDERS[0])
+    folder, hook = registered(shown(example, "install"), tmp_path, hooks_d.FOLDERS[0])
     assert is_called(folder, {"io.example.models": "yes"})
     assert set(hook["when"]) == {"annotations"}
 
@@ -212,7 +213,7 @@ def test_containerd_by_a_base_spec(name: str) -> None:
     before = configs.config(name)[0].decode()
     done = subprocess.run(words.split(), cwd=PROJECT, input=before, capture_output=True, text=True, check=True)
     after = json.loads(done.stdout)
-    assert spec.violations(after, "config") == []
+    assert oci.violations(after, "config") == []
     hooks = after.pop("hooks")
     assert after == json.loads(before)
     assert set(hooks) == {"createRuntime", "poststop"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import support
-from oci_bind_hook import linux
+from oci_bind_hook.kernel import rights
 from world import call, mount, state
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def test_what_is_not_needed_is_given_up(world: World) -> None:
     folder = os.open("/etc", os.O_RDONLY)
     known, fds = held_at_mkdirat(world, inherited=folder)
     os.close(folder)
-    expected = sum(1 << number for name, number in NUMBERS.items() if name not in linux.TO_ENTER)
-    assert set(NUMBERS) == set(linux.CAPABILITIES)
+    expected = sum(1 << number for name, number in NUMBERS.items() if name not in rights.TO_ENTER)
+    assert set(NUMBERS) == set(rights.CAPABILITIES)
     assert known["Name"] == "oci-bind-hook"
     assert known["NoNewPrivs"] == "1"
     assert {int(known[name], 16) for name in ("CapEff", "CapPrm")} == {expected}

@@ -23,10 +23,18 @@ PYTHON = {
     *("_ctypes", "_json", "_prctl", "errno", "gc", "itertools"),
 }
 BOTH = (
-    "attached bundle cli errors lane libc linux log options proc reasons rootfs spec statefile strictjson teardown undo"
+    "cli errors log options"
+    " documents documents.acceptor documents.bundle documents.oci documents.strictjson"
+    " kernel kernel.errnos kernel.linux kernel.proc kernel.rights"
+    " lifecycle lifecycle.tear_down"
+    " mounting mounting.mounted mounting.undo"
+    " record record.folder record.state_file"
+    " rootfs rootfs.mount_points rootfs.walk"
 )
 OURS = {
-    "prestart": f"{BOTH} detached mounts mountspec plan planner request setup source stage trees",
+    "prestart": f"{BOTH} lifecycle.set_up lifecycle.stage"
+    " mounting.apply mounting.by_mount_api mounting.plan mounting.prepare mounting.source"
+    " requests requests.collect requests.mount_field requests.request rootfs.admit",
     "poststop": BOTH,
 }
 LOADED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)

@@ -15,7 +15,7 @@ import pytest
 import hooksd_tables as tables
 import support
 from engine import Podman
-from oci_bind_hook import check, hooksd, install
+from oci_bind_hook.commands.engines import check, hooks_d, install
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,14 +35,14 @@ def annotated(members: dict[str, str]) -> tuple[str, ...]:
     return tuple(f"--annotation={word}" for word in words)
 
 
-def used(folders: list[str], container: hooksd.Container | None = None) -> list[str] | None:
+def used(folders: list[str], container: hooks_d.Container | None = None) -> list[str] | None:
     """The names that our reading of folders calls, None where the engine starts nothing."""
-    read = hooksd.read(folders)
+    read = hooks_d.read(folders)
     if any(folder.refusal for folder in read):
         return None
     found = []
-    for one in hooksd.in_order(read):
-        if one.is_used and one.match(container or hooksd.Container({"process": {"args": ["/bin/true"]}}))[0]:
+    for one in hooks_d.in_order(read):
+        if one.is_used and one.match(container or hooks_d.Container({"process": {"args": ["/bin/true"]}}))[0]:
             assert one.args is not None
             found += [one.args[1]] * len(one.stages)
     return found
@@ -70,14 +70,14 @@ def test_folders_mask_each_other_as_in_podman(name: str, podman: Podman) -> None
 def test_podman_reads_the_first_folder_by_itself(podman: Podman) -> None:
     """And the other one only if it is told, which is what `install` warns of."""
     prepare = ""
-    for folder in hooksd.FOLDERS:
+    for folder in hooks_d.FOLDERS:
         files = tables.write(podman.folder / folder[1:], {f"{len(prepare)}.json": tables.current(podman.probe, folder)})
         top = "/usr/share" if folder.startswith("/usr") else "/etc/containers"
         prepare += f"mount -t tmpfs tmpfs {top} && mkdir -p {folder} && cp {files}/* {folder}/; "
     assert podman.run([], "/bin/true", prepare=prepare).returncode == 0
-    assert podman.ran() == [hooksd.FOLDERS[0]]
-    assert podman.run([*hooksd.FOLDERS], "/bin/true", prepare=prepare).returncode == 0
-    assert podman.ran() == [*hooksd.FOLDERS]
+    assert podman.ran() == [hooks_d.FOLDERS[0]]
+    assert podman.run([*hooks_d.FOLDERS], "/bin/true", prepare=prepare).returncode == 0
+    assert podman.ran() == [*hooks_d.FOLDERS]
 
 
 @pytest.mark.parametrize("has_bind", [False, True], ids=["no bind", "bind"])

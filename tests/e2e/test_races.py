@@ -23,9 +23,9 @@ import mounting
 import support
 import world as worlds
 from mounting import Bench, plant, request
-from oci_bind_hook import undo
 from oci_bind_hook.errors import HookError, LeftoverError
-from oci_bind_hook.rootfs import Rootfs
+from oci_bind_hook.mounting import undo
+from oci_bind_hook.rootfs.mount_points import Rootfs
 from rival import Rival, exchange
 from world import call, state
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mounting import Tree
-    from oci_bind_hook.request import Request
-    from oci_bind_hook.statefile import Record
+    from oci_bind_hook.record.state_file import Record
+    from oci_bind_hook.requests.request import Request
     from world import World
 
     Note = Callable[[str, object], None]

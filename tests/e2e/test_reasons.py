@@ -16,7 +16,7 @@ import pytest
 
 import kernels
 import support
-from oci_bind_hook import reasons
+from oci_bind_hook.kernel import errnos
 from world import state
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ WAYS = {
 }
 # What may be answered to any call is asked of one of them, where the rootfs is opened.
 GENERAL = "openat"
-ROWS = sorted({*reasons.HINTS, *reasons.NEEDS} - {("openat", errno.EACCES)})
+ROWS = sorted({*errnos.HINTS, *errnos.NEEDS} - {("openat", errno.EACCES)})
 
 
 def refused(world: World, way: Way, error: int) -> str:
@@ -95,7 +95,7 @@ def call(command: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
 def test_refusal_says_what_helps(world: World, name: str, error: int) -> None:
     support.bundle(world.path / "bundle", ["true"])
     line = refused(world, WAYS[name or GENERAL], error)
-    expected = reasons.HINTS.get((name, error)) or reasons.HINTS["", error]
+    expected = errnos.HINTS.get((name, error)) or errnos.HINTS["", error]
     assert line.count("\n") == 1
     # What is forbidden at this stage says why in its own words.
     is_stage = (name, error) in (("open_tree", errno.EPERM), ("setns", errno.EPERM))

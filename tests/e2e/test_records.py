@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import support
-from oci_bind_hook import spec
+from oci_bind_hook.documents import oci
 from world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def ask(world: World, *words: str, code: int = 0) -> Documents:
     done = call(world, *words, "--format", "json", stdin="")
     assert (done.returncode, done.stderr) == (code, "")
     document = json.loads(done.stdout)
-    assert spec.violations(document, "gc" if words[0] == "gc" else "records") == []
+    assert oci.violations(document, "gc" if words[0] == "gc" else "records") == []
     assert document["folder"] == str(world.state)
     return {record["id"]: record for record in document["records"]}
 

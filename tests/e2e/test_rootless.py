@@ -13,7 +13,7 @@ import pytest
 
 import mounting
 import support
-from oci_bind_hook.install import import_folders
+from oci_bind_hook.commands.engines.install import import_folders
 from world import World, call, fail, mount, state
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mounting import Bench
-from oci_bind_hook.statefile import StateFolder
+from oci_bind_hook.record.folder import StateFolder
 
 
 @pytest.fixture

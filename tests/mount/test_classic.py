@@ -30,13 +30,13 @@ from mounting import (
     tags,
     tmpfs,
 )
-from oci_bind_hook import linux
 from oci_bind_hook.errors import EscapeError, KernelError, UnavailableError
-from oci_bind_hook.request import IdMap, Request
-from oci_bind_hook.rootfs import Rootfs
+from oci_bind_hook.kernel import linux
+from oci_bind_hook.requests.request import IdMap, Request
+from oci_bind_hook.rootfs.mount_points import Rootfs
 
 if TYPE_CHECKING:
-    from oci_bind_hook.planner import Plan
+    from oci_bind_hook.mounting.plan import Plan
 
 OLDER = pytest.mark.usefixtures("older_kernel")
 

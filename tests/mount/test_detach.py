@@ -24,14 +24,14 @@ from mounting import (
     tmpfs,
     umount,
 )
-from oci_bind_hook import attached as module
 from oci_bind_hook.errors import LeftoverError
+from oci_bind_hook.mounting import mounted as module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from oci_bind_hook.proc import Proc
-    from oci_bind_hook.statefile import AttachedRecord
+    from oci_bind_hook.kernel.proc import Proc
+    from oci_bind_hook.record.state_file import AttachedRecord
 
 
 def attached(bench: Bench, destination: str = "/a/mnt", *options: str, source: str = "") -> list[AttachedRecord]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mounting import Bench, bind, line, request, tmpfs
-from oci_bind_hook.explain import describe
+from oci_bind_hook.commands.explain.facts import describe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 
 from mounting import ended_well, fds, forked
 from oci_bind_hook.errors import RecordError
-from oci_bind_hook.statefile import StateFolder
+from oci_bind_hook.record.folder import StateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from mounting import MS_RDONLY, Bench, bind, mount, mount_points, plant, remount
 from oci_bind_hook.errors import KernelError, RequestError
 
 if TYPE_CHECKING:
-    from oci_bind_hook.statefile import Record
+    from oci_bind_hook.record.state_file import Record
 
 HINT = "the rootfs is read-only; make the mount point in the image, or register for createRuntime"
 

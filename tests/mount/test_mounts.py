@@ -12,15 +12,15 @@ import pytest
 import support
 from mounting import MS_SHARED, Bench, bind, mount, mount_points, plant, propagate, request, tmpfs, umount
 from oci_bind_hook.errors import KernelError, LeftoverError, RecordError
-from oci_bind_hook.mounts import reconcile
-from oci_bind_hook.rootfs import Rootfs
-from oci_bind_hook.undo import identity_of
+from oci_bind_hook.mounting.apply import reconcile
+from oci_bind_hook.mounting.undo import identity_of
+from oci_bind_hook.rootfs.mount_points import Rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from oci_bind_hook.request import Request
-    from oci_bind_hook.statefile import MadeRecord, Record
+    from oci_bind_hook.record.state_file import MadeRecord, Record
+    from oci_bind_hook.requests.request import Request
 
 
 def five(bench: Bench, third: str = "rprivate") -> list[Request]:

@@ -10,14 +10,15 @@ import pytest
 
 import mounting
 from mounting import MS_PRIVATE, MS_SHARED, Bench, bind, plant, propagate, request, tmpfs
-from oci_bind_hook import linux
+from oci_bind_hook.commands.explain.facts import describe
 from oci_bind_hook.errors import EscapeError, MissingError, RequestError, UnavailableError
-from oci_bind_hook.explain import describe
-from oci_bind_hook.rootfs import Cover, Rootfs
+from oci_bind_hook.kernel import linux
+from oci_bind_hook.rootfs.mount_points import Rootfs
+from oci_bind_hook.rootfs.walk import Cover
 
 if TYPE_CHECKING:
-    from oci_bind_hook.planner import Plan
-    from oci_bind_hook.request import Request
+    from oci_bind_hook.mounting.plan import Plan
+    from oci_bind_hook.requests.request import Request
 
 
 def created(plan: Plan) -> list[list[tuple[str, str]]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mounting import Tree
-    from oci_bind_hook.statefile import Record
+    from oci_bind_hook.record.state_file import Record
 
 NAMES = ("a", "b", "c")
 WORDS = some.sampled_from((*NAMES, *NAMES, *NAMES, "..", "."))

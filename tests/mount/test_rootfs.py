@@ -16,9 +16,11 @@ from hypothesis import strategies as some
 
 import kernels
 from mounting import Bench, fds, mount, plant, tmpfs
-from oci_bind_hook import linux
 from oci_bind_hook.errors import EscapeError, HookError, KernelError, MissingError, RequestError
-from oci_bind_hook.rootfs import DEPTH_MAX, Rootfs, Target
+from oci_bind_hook.kernel import linux
+from oci_bind_hook.rootfs.admit import admit
+from oci_bind_hook.rootfs.mount_points import Rootfs
+from oci_bind_hook.rootfs.walk import DEPTH_MAX, Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -436,30 +438,30 @@ def test_an_ordinary_link_of_procfs_is_followed(with_proc: Rootfs, destination: 
 )
 def test_root_procfs_and_sysfs_are_refused(with_proc: Rootfs, destination: str, directory: bool, problem: str) -> None:
     with pytest.raises(EscapeError, match=problem):
-        with_proc.admit(with_proc.resolve(destination), directory=directory)
+        admit(with_proc, with_proc.resolve(destination), directory=directory)
 
 
 @pytest.mark.parametrize(
     "destination", ["/proc/cpuinfo", "/proc/uptime", "/proc/sys/kernel/ns_last_pid", "/my/meminfo"]
 )
 def test_some_files_of_procfs_may_be_covered(with_proc: Rootfs, destination: str) -> None:
-    with_proc.admit(with_proc.resolve(destination), directory=False)
+    admit(with_proc, with_proc.resolve(destination), directory=False)
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "proc/new", "sys/new", "proc/meminfo/"])
 def test_their_places_are_refused_even_where_nothing_is_mounted(golden: Rootfs, name: str) -> None:
     with pytest.raises(EscapeError, match=f"on {name.partition('/')[0]}"):
-        golden.admit(golden.resolve(f"/{name}"), directory=True)
+        admit(golden, golden.resolve(f"/{name}"), directory=True)
 
 
 def test_what_a_link_in_place_of_proc_leads_to_is_no_procfs(tmp_path: Path) -> None:
     rootfs = Rootfs(plant(tmp_path / "rootfs", {"proc": "/bad", "bad": {"sys": {}}, "dev": "/../../outside"}))
     assert rootfs.resolve("/proc/sys").path == "/bad/sys"
     with pytest.raises(EscapeError, match="/proc is a link, to /bad, and must be a folder"):
-        rootfs.admit(rootfs.resolve("/proc/sys"), directory=True)
+        admit(rootfs, rootfs.resolve("/proc/sys"), directory=True)
     mount("proc", f"{rootfs.path}/bad", "proc")
     with pytest.raises(EscapeError, match="on procfs"):
-        rootfs.admit(rootfs.resolve("/bad/sys"), directory=True)
+        admit(rootfs, rootfs.resolve("/bad/sys"), directory=True)
     assert outcome(rootfs.resolve("/dev/null")) == ("/outside/null", 1, ["outside", "null"])
 
 
@@ -477,14 +479,14 @@ def test_source_and_mount_point_are_of_one_kind(
     golden: Rootfs, destination: str, directory: bool, problem: str
 ) -> None:
     with pytest.raises(RequestError, match=problem):
-        golden.admit(golden.resolve(destination), directory=directory)
+        admit(golden, golden.resolve(destination), directory=directory)
 
 
 def test_nothing_is_missing_inside_another_mount(golden: Rootfs) -> None:
     tmpfs(f"{golden.path}/real/conf")
-    golden.admit(golden.resolve("/relative"), directory=True)
+    admit(golden, golden.resolve("/relative"), directory=True)
     with pytest.raises(RequestError, match="inside another mount") as refused:
-        golden.admit(golden.resolve("/relative/new"), directory=True)
+        admit(golden, golden.resolve("/relative/new"), directory=True)
     assert refused.value.hint == "make it in the source of that mount"
 
 

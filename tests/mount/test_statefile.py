@@ -17,16 +17,17 @@ import pytest
 
 import support
 from mounting import Bench, ended_well, fds, forked, mount, tmpfs
-from oci_bind_hook import statefile
-from oci_bind_hook.errors import RecordError
-from oci_bind_hook.proc import Proc, boot_id
-from oci_bind_hook.statefile import StateFolder, Unrecorded, is_live, parse_record
-from oci_bind_hook.strictjson import MAX_BYTES
+from oci_bind_hook.documents.strictjson import MAX_BYTES
+from oci_bind_hook.errors import RecordError, UnavailableError
+from oci_bind_hook.kernel.proc import Proc, boot_id
+from oci_bind_hook.record.folder import StateFolder
+from oci_bind_hook.record.state_file import is_live, parse_record
+from oci_bind_hook.record.unrecorded import Unrecorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from oci_bind_hook.statefile import MadeRecord, Record
+    from oci_bind_hook.record.state_file import MadeRecord, Record
 
 
 def opened(path: str) -> StateFolder:
@@ -348,7 +349,7 @@ def test_those_on_another_rootfs_cost_no_more_than_a_look(
         judged.append(os.path.basename(name))
         return parse_record(data, name)
 
-    monkeypatch.setattr(statefile, "parse_record", parse)
+    monkeypatch.setattr("oci_bind_hook.record.folder.parse_record", parse)
     folder = opened(path)
     at = record["rootfs"]
     theirs = {**at, "path": '/"dev":1,"ino":1,"overlay":', "ino": at["ino"] + 1}
@@ -388,7 +389,8 @@ def test_what_a_neighbour_uses_becomes_its_own_once(folder: StateFolder, record:
 
 
 def test_where_nothing_can_be_written_nothing_is_recorded(path: str, record: Record) -> None:
-    folder = Unrecorded(path, "nothing can be written", "write elsewhere")
+    folder = Unrecorded(UnavailableError("nothing can be written", hint="write elsewhere"))
+    assert str(folder.cannot_record()) == "nothing can be written (write elsewhere)"
     with folder.lock_id("c1"), folder.lock_rootfs(record["rootfs"]):
         folder.save(record)
         assert folder.load("c1") is None

@@ -35,8 +35,8 @@ from mounting import (
     tmpfs,
     umount,
 )
+from oci_bind_hook.commands.explain.facts import describe
 from oci_bind_hook.errors import KernelError, LeftoverError
-from oci_bind_hook.explain import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

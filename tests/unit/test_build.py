@@ -69,4 +69,4 @@ def test_a_wheel_tells_the_commit_that_it_was_built_from(tmp_path: Path) -> None
     names = {
         str(path.relative_to(tmp_path / "site/oci_bind_hook")) for path in (tmp_path / "site/oci_bind_hook").rglob("*")
     }
-    assert {"schemas/hooks-d.json", "schemas/doctor.json", "py.typed", "doctor.py"} <= names
+    assert {"schemas/hooks-d.json", "schemas/doctor.json", "cli.py", "commands/engines/doctor.py"} <= names

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import __version__, cli, commands
+from oci_bind_hook import __version__, cli
+from oci_bind_hook.commands import dispatch
 from oci_bind_hook.errors import UsageError
 from oci_bind_hook.options import STAGES, Options, parse
 
@@ -164,7 +165,7 @@ def test_any_words_are_understood_or_refused(words: list[str]) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--nonsense", "--help"], ["--version", "-h"]], ids=str)
 def test_help(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert cli.main(words) == os.EX_OK
-    assert capfd.readouterr() == (commands.HELP, "")
+    assert capfd.readouterr() == (dispatch.HELP, "")
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
@@ -180,11 +181,11 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_fits_a_terminal_and_has_every_option() -> None:
-    assert max(map(len, commands.HELP.splitlines())) <= 80
+    assert max(map(len, dispatch.HELP.splitlines())) <= 80
     words = {word.partition("=")[0] for case, _ in OPTIONS.values() for word in case if word.startswith("--")}
     words |= {"--prefix", "--hooks-dir", "--stages", "--annotation", "--command", "--has-bind-mounts", "--always"}
-    words |= {"--check", *commands._COMMANDS}
-    assert [word for word in (*words, *STAGES) if word not in commands.HELP] == []
+    words |= {"--check", *dispatch._COMMANDS}
+    assert [word for word in (*words, *STAGES) if word not in dispatch.HELP] == []
 
 
 def test_help_that_nobody_reads_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import config_tables
 import schema_tables
 from configs import CONFIGS, config
-from oci_bind_hook import spec, strictjson
+from oci_bind_hook.documents import oci, strictjson
 from oci_bind_hook.errors import DataError
 from schema_tables import GONE, put
 
@@ -25,8 +25,8 @@ class TestEngines:
     @pytest.mark.parametrize("name", CONFIGS)
     def test_what_they_write_is_accepted(self, name: str) -> None:
         _, document = config(name)
-        assert spec.config_violations(document) == []
-        assert len(spec.config(document).mounts) == len(document["mounts"]) > 0
+        assert oci.config_violations(document) == []
+        assert len(oci.config(document).mounts) == len(document["mounts"]) > 0
 
     @pytest.mark.parametrize("name", CONFIGS)
     def test_nothing_tells_where_it_was_made(self, name: str) -> None:
@@ -82,8 +82,8 @@ class TestUsedAndWhole:
     )
     def test_what_is_not_used_is_not_fatal(self, place: str, value: Any) -> None:
         document = put(WHOLE, place, value)
-        assert spec.config(document).root_path == WHOLE["root"]["path"]
-        assert [pointer for pointer, _ in spec.config_violations(document)] == [place]
+        assert oci.config(document).root_path == WHOLE["root"]["path"]
+        assert [pointer for pointer, _ in oci.config_violations(document)] == [place]
 
     @pytest.mark.parametrize(
         ("place", "value"),
@@ -101,17 +101,17 @@ class TestUsedAndWhole:
     def test_what_is_used_is_fatal_and_told_the_same(self, place: str, value: Any) -> None:
         document = put(WHOLE, place, value)
         with pytest.raises(DataError) as caught:
-            spec.config(document)
-        assert list(caught.value.violations) == spec.config_violations(document)
+            oci.config(document)
+        assert list(caught.value.violations) == oci.config_violations(document)
         assert [pointer for pointer, _ in caught.value.violations] == [place]
 
     def test_whatever_is_fatal_is_in_the_whole_too(self) -> None:
         for value, places in schema_tables.REFUSED["config-used"]:
             for place in places.split():
                 document = put(schema_tables.VALID["config-used"], place, value)
-                used = spec.violations(document, "config-used")
+                used = oci.violations(document, "config-used")
                 assert len(used) == 1, place
-                assert used == spec.config_violations(document)
+                assert used == oci.config_violations(document)
 
 
 # A member of each room, whose value another reader could take for something else.
@@ -140,7 +140,7 @@ def refusal(data: bytes) -> list[tuple[str, str]]:
         [document] = strictjson.documents(data, "config.json")
     except DataError as error:
         return list(error.violations)
-    return spec.config_violations(document)
+    return oci.config_violations(document)
 
 
 @pytest.mark.parametrize("place", MEMBERS)
@@ -165,8 +165,8 @@ class TestNumbersInEveryRoom:
 class TestFreeNames:
     def test_they_may_differ_by_letter_case(self, place: str) -> None:
         document = put(put(WHOLE, f"/{place}/a.b", "1"), f"/{place}/A.B", "2")
-        assert spec.config_violations(document) == []
-        assert spec.config_violations(put(WHOLE, f"/{place}/Limit", "2")) == []
+        assert oci.config_violations(document) == []
+        assert oci.config_violations(put(WHOLE, f"/{place}/Limit", "2")) == []
 
     def test_but_not_be_there_twice(self, place: str) -> None:
         assert [pointer for pointer, _ in refusal(text(f"{place}/x", '"1", "x": "2"').encode())] == [f"/{place}/x"]

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import hooksd_tables as tables
-from oci_bind_hook import cli, doctor, install, linux, spec
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import doctor, install
+from oci_bind_hook.documents import oci
+from oci_bind_hook.kernel import rights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,11 +55,11 @@ def test_each_thing_is_one_line_and_has_its_place_in_the_schema(capfd: pytest.Ca
     lines = capfd.readouterr().out.splitlines()
     assert cli.main(["doctor", "--format=json"]) == code
     document = json.loads(capfd.readouterr().out)
-    assert spec.violations(document, "doctor") == []
+    assert oci.violations(document, "doctor") == []
     names = [each["name"] for each in document["findings"]]
     assert len(lines) == len(names) == len(set(names))
     assert all(line[8:].startswith(name) for line, name in zip(lines, names, strict=True))
-    assert {*doctor.FEATURES, *linux.CAPABILITIES, "Python", "state folder", "/dev/log"} <= {*names}
+    assert {*doctor.FEATURES, *rights.CAPABILITIES, "Python", "state folder", "/dev/log"} <= {*names}
     missing = [each for each in document["findings"] if each["needed"] and not each["there"]]
     assert code == (os.EX_UNAVAILABLE if missing else os.EX_OK)
     assert [line for line in lines if line.startswith("MISSING ")] == [

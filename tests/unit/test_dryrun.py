@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import support
-from oci_bind_hook import dryrun, spec
+from oci_bind_hook.commands.explain import dry_run
+from oci_bind_hook.commands.explain.report import Report, as_json, as_text
+from oci_bind_hook.documents import oci
 from oci_bind_hook.errors import UsageError
 from oci_bind_hook.options import Options, parse
-from oci_bind_hook.report import Report, as_json, as_text
 
 TREE = {"etc": None, "real": None, "etc/file": "", "absolute": "->/real", "etc/up": "->../real/", "loop": "->loop"}
 
@@ -67,9 +68,9 @@ class Desk:
 
     def report_on(self, state: bytes, options: Options) -> Report:
         before = support.tree(self.path)
-        report = dryrun.dry_run(options, lambda: state)
+        report = dry_run.dry_run(options, lambda: state)
         assert support.tree(self.path) == before
-        assert spec.violations(json.loads(as_json(report)), "plan") == []
+        assert oci.violations(json.loads(as_json(report)), "plan") == []
         assert all(line.isprintable() for line in as_text(report).split("\n"))
         return report
 
@@ -498,7 +499,7 @@ def register(desk: Desk, stage: str, *words: str) -> None:
 
 
 def planned(desk: Desk, *arguments: str, **members: Any) -> Report:
-    return dryrun.dry_run(desk.options(*arguments, **members), bytes)
+    return dry_run.dry_run(desk.options(*arguments, **members), bytes)
 
 
 def test_options_are_those_of_the_registered_hook(desk: Desk) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import hooksd_tables as tables
-from oci_bind_hook import check, cli, hooksd, install, spec
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import check, hooks_d, install
+from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +23,13 @@ CONFIG: dict[str, Any] = {
     "annotations": {**tables.ANNOTATIONS, "io.container.manager": "libpod"},
     "mounts": [
         {"destination": "/proc", "type": "proc"},
-        *[{**BIND, "destination": place} for place in hooksd.OWN_BINDS],
+        *[{**BIND, "destination": place} for place in hooks_d.OWN_BINDS],
     ],
 }
 
 
-def called(folders: list[hooksd.Folder], container: hooksd.Container) -> list[str]:
-    used = [one for one in hooksd.in_order(folders) if one.is_used and one.match(container)[0]]
+def called(folders: list[hooks_d.Folder], container: hooks_d.Container) -> list[str]:
+    used = [one for one in hooks_d.in_order(folders) if one.is_used and one.match(container)[0]]
     return [one.args[1] for one in used if one.args for _ in one.stages]
 
 
@@ -42,8 +44,8 @@ def probe(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", tables.cases(""))
 def test_a_folder(name: str, tmp_path: Path, probe: Path) -> None:
     files, expected = tables.cases(probe)[name]
-    folders = hooksd.read([str(tables.write(tmp_path / "hooks.d", files))])
-    found = None if folders[0].refusal else called(folders, hooksd.Container(CONFIG))
+    folders = hooks_d.read([str(tables.write(tmp_path / "hooks.d", files))])
+    found = None if folders[0].refusal else called(folders, hooks_d.Container(CONFIG))
     assert found == expected
 
 
@@ -51,14 +53,14 @@ def test_a_folder(name: str, tmp_path: Path, probe: Path) -> None:
 def test_two_folders(name: str, tmp_path: Path, probe: Path) -> None:
     first, second, expected = tables.masks(probe)[name]
     paths = [tables.write(tmp_path / each, files) for each, files in (("1", first), ("2", second))]
-    assert called(hooksd.read(map(str, paths)), hooksd.Container(CONFIG)) == expected
+    assert called(hooks_d.read(map(str, paths)), hooks_d.Container(CONFIG)) == expected
 
 
 @pytest.mark.parametrize("has_bind", [False, True], ids=["no bind", "bind"])
 def test_conditions(has_bind: bool, tmp_path: Path, probe: Path) -> None:
     rows = {**tables.WHEN, **tables.OLD}
-    folders = hooksd.read([str(tables.write(tmp_path / "hooks.d", tables.conditions(probe)))])
-    container = hooksd.Container({**CONFIG, "mounts": [*CONFIG["mounts"], *([BIND] if has_bind else [])]})
+    folders = hooks_d.read([str(tables.write(tmp_path / "hooks.d", tables.conditions(probe)))])
+    container = hooks_d.Container({**CONFIG, "mounts": [*CONFIG["mounts"], *([BIND] if has_bind else [])]})
     assert set(called(folders, container)) == {name for name, (_, *holds) in rows.items() if holds[has_bind]}
 
 
@@ -66,7 +68,7 @@ def test_conditions(has_bind: bool, tmp_path: Path, probe: Path) -> None:
     "document", [None, [], {}, {"process": 1, "mounts": 1, "annotations": 1}, {"process": {"args": []}, "mounts": [1]}]
 )
 def test_a_container_of_any_form_has_nothing(document: Any) -> None:
-    container = hooksd.Container(document)
+    container = hooks_d.Container(document)
     assert (container.annotations, container.command, container.has_bind_mounts) == ({}, None, False)
 
 
@@ -80,12 +82,12 @@ def test_a_container_of_any_form_has_nothing(document: Any) -> None:
     ],
 )
 def test_a_bind_is_told_by_its_type_or_its_options(mount: dict[str, Any], is_bind: bool) -> None:
-    assert hooksd.Container({"mounts": [{"destination": "/a", **mount}]}).has_bind_mounts == is_bind
+    assert hooks_d.Container({"mounts": [{"destination": "/a", **mount}]}).has_bind_mounts == is_bind
 
 
 def test_a_folder_that_is_not_there_is_no_matter_and_what_is_no_folder_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    absent, file = hooksd.read([str(tmp_path / "absent"), str(tmp_path / "file")])
+    absent, file = hooks_d.read([str(tmp_path / "absent"), str(tmp_path / "file")])
     assert (absent.is_there, absent.refusal) == (False, "")
     assert file.refusal == "it cannot be read: Not a directory"
 
@@ -93,9 +95,9 @@ def test_a_folder_that_is_not_there_is_no_matter_and_what_is_no_folder_is(tmp_pa
 def test_a_link_to_nothing_is_passed_over_and_a_folder_is_not(tmp_path: Path, probe: Path) -> None:
     folder = tables.write(tmp_path / "hooks.d", {"b.json": tables.current(probe, "b")})
     (folder / "a.json").symlink_to("absent")
-    assert [one.name for one in hooksd.read([str(folder)])[0].files] == ["b.json"]
+    assert [one.name for one in hooks_d.read([str(folder)])[0].files] == ["b.json"]
     (folder / "c.json").mkdir()
-    assert "c.json" in hooksd.read([str(folder)])[0].refusal
+    assert "c.json" in hooks_d.read([str(folder)])[0].refusal
 
 
 # Why, and why not
@@ -122,16 +124,16 @@ REASONS: dict[str, tuple[dict[str, Any], bool | None, str]] = {
 @pytest.mark.parametrize(("when", "matches", "because"), REASONS.values(), ids=REASONS)
 def test_reason(when: dict[str, Any], matches: bool | None, because: str, tmp_path: Path, probe: Path) -> None:
     folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.current(probe, "a", when=when)})
-    [one] = hooksd.read([str(folder)])[0].files
-    assert one.match(hooksd.Container(CONFIG)) == (matches, because)
+    [one] = hooks_d.read([str(folder)])[0].files
+    assert one.match(hooks_d.Container(CONFIG)) == (matches, because)
 
 
 def test_without_a_process_commands_do_not_count_and_without_a_command_the_engine_stops(probe: Path) -> None:
     file = probe.parent / "a.json"
     file.write_text(json.dumps(tables.current(probe, "a", when={"always": True, "commands": ["x"]})))
-    one = hooksd.Registration(str(file))
-    assert one.match(hooksd.Container({})) == (True, "always")
-    empty = hooksd.Container({"process": {"args": []}})
+    one = hooks_d.Registration(str(file))
+    assert one.match(hooks_d.Container({})) == (True, "always")
+    empty = hooks_d.Container({"process": {"args": []}})
     assert one.match(empty) == (False, "process.args is empty, and engines refuse the container")
 
 
@@ -317,7 +319,7 @@ def test_a_hook_without_stages_is_called_for_nobody(tmp_path: Path, capfd: pytes
 def test_json(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, printed = run(capfd, "--format=json", "--hooks-dir", folder, tmp_path / "config.json")
     document = json.loads(printed)
-    assert spec.violations(document, "hooks-check") == []
+    assert oci.violations(document, "hooks-check") == []
     assert (code, document["bundle"]) == (65, str(tmp_path / "config.json"))
     assert [(os.path.basename(each["path"]), each["used"], each["matches"]) for each in document["hooks"]] == [
         ("a.json", True, True),
@@ -357,10 +359,10 @@ def test_what_the_schemas_call_valid_engines_read(name: str, tmp_path: Path) -> 
     document = {key: value for key, value in VALID[name].items() if key not in ("stage", "cmd", "annotation")}
     file = tmp_path / "a.json"
     file.write_text(json.dumps(document))
-    assert hooksd.Registration(str(file)).refusal is None
+    assert hooks_d.Registration(str(file)).refusal is None
 
 
 @pytest.mark.parametrize("when", [install.When(), install.When(annotations=["a/b=c d"], commands=["^/bin"])])
 def test_what_install_writes_is_valid(when: install.When) -> None:
     document = json.loads(install.registration_text("/l", ["prestart", "poststop"], ["--debug"], when))
-    assert spec.violations(document, "hooks-d") == []
+    assert oci.violations(document, "hooks-d") == []

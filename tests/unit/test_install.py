@@ -18,7 +18,8 @@ import pytest
 
 import oci_bind_hook
 import support
-from oci_bind_hook import cli, install
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import install
 from oci_bind_hook.errors import KernelError, MissingError, UnavailableError, UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import known
+from oci_bind_hook.commands.explain import recognise
 
 POD = "/var/lib/kubelet/pods/7a-1"
 SOURCES = {
@@ -41,17 +41,17 @@ SOURCES = {
 
 @pytest.mark.parametrize("path", SOURCES)
 def test_source(path: str) -> None:
-    assert known.source(path) == SOURCES[path]
+    assert recognise.source(path) == SOURCES[path]
 
 
 @given(some.lists(some.sampled_from(["", "pods", "kubelet", "volumes", "_data", "docker", "a", "dev"])).map("/".join))
 def test_any_path_is_known_or_not(path: str) -> None:
-    assert known.source(f"/{path}") != ""
+    assert recognise.source(f"/{path}") != ""
 
 
 def test_defaults_that_are_missing() -> None:
-    assert known.missing_defaults([]) == ["/proc", "/sys", "/dev", "/dev/pts"]
-    assert known.missing_defaults(["/proc", "/sys/", "dev", "/dev/pts"]) == []
+    assert recognise.missing_defaults([]) == ["/proc", "/sys", "/dev", "/dev/pts"]
+    assert recognise.missing_defaults(["/proc", "/sys/", "dev", "/dev/pts"]) == []
 
 
 def test_notes_on_annotations() -> None:
@@ -64,7 +64,7 @@ def test_notes_on_annotations() -> None:
         "cdi.k8s.io": "no",
         "other": "x",
     }
-    assert list(known.notes(annotations)) == [
+    assert list(recognise.notes(annotations)) == [
         "CDI devices, cdi.k8s.io/gpus: vendor.com/gpu=0,vendor.com/gpu=1: the engine adds their mounts to config.json",
         'gVisor mount hint "": odd: runsc may keep that mount to its sandbox',
         'gVisor mount hint "a.b": source /x: runsc may keep that mount to its sandbox',

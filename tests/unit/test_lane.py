@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 import config_tables
 import schema_tables
 from configs import CONFIGS, config
-from oci_bind_hook import judge, lane, spec
+from oci_bind_hook.documents import acceptor, judge, oci
 from schema_tables import put
 
 VALID: dict[str, Any] = schema_tables.VALID | config_tables.ROOMS | {"config": config_tables.WHOLE}
 ALSO_VALID = schema_tables.ALSO_VALID + config_tables.ALSO_VALID
 REFUSED = {**schema_tables.REFUSED, **config_tables.REFUSED}
 ROWS = [(name, value, places.split() or [""]) for name, groups in REFUSED.items() for value, places in groups]
-LANE = lane.Lane(lane.schema)
+LANE = acceptor.Lane(acceptor.schema)
 
 
 def takes(document: object, name: str) -> bool:
-    return LANE.accepts(document, lane.ADDRESS + name)
+    return LANE.accepts(document, acceptor.ADDRESS + name)
 
 
 class TestOwnSchemas:
@@ -58,24 +58,24 @@ class TestOwnSchemas:
 
 
 class TestPatterns:
-    @pytest.mark.parametrize("pattern", lane._PATTERNS)
+    @pytest.mark.parametrize("pattern", acceptor._PATTERNS)
     @settings(max_examples=300)
     @given(text=st.text(st.sampled_from("/.a\0\n=-0fA_ é"), max_size=12) | st.text(max_size=210))
     def test_each_is_what_re_makes_of_it(self, pattern: str, text: str) -> None:
-        assert lane._PATTERNS[pattern](text) == bool(re.search(pattern, text))
+        assert acceptor._PATTERNS[pattern](text) == bool(re.search(pattern, text))
 
     def test_an_id_has_two_hundred_characters_at_most(self) -> None:
-        [accept] = [each for pattern, each in lane._PATTERNS.items() if "1,200" in pattern]
+        [accept] = [each for pattern, each in acceptor._PATTERNS.items() if "1,200" in pattern]
         assert (accept("a" * 200), accept("a" * 201)) == (True, False)
 
     def test_a_boot_id(self) -> None:
-        [accept] = [each for pattern, each in lane._PATTERNS.items() if "{12}" in pattern]
+        [accept] = [each for pattern, each in acceptor._PATTERNS.items() if "{12}" in pattern]
         boot = "01234567-89ab-cdef-0123-456789abcdef"
         assert (accept(boot), accept(f"{boot}\n"), accept(boot.upper())) == (True, False, False)
 
     def test_each_is_in_a_schema(self) -> None:
-        texts = {pattern for name in lane.SCHEMAS for pattern in patterns(lane.schema(name))}
-        assert lane._PATTERNS.keys() <= texts
+        texts = {pattern for name in acceptor.SCHEMAS for pattern in patterns(acceptor.schema(name))}
+        assert acceptor._PATTERNS.keys() <= texts
 
 
 def patterns(schema: Any) -> set[str]:
@@ -209,7 +209,7 @@ def test_what_the_lane_takes_by_any_schema_is_valid(one: Any, two: Any, top: Any
     assume("$ref" not in json.dumps(two))
     assume("#/$defs/one" not in json.dumps(one))
     schema = {**top, "$defs": {"one": one, "two": two}}
-    if lane.Lane(lambda _: schema).accepts(document, "urn:x"):
+    if acceptor.Lane(lambda _: schema).accepts(document, "urn:x"):
         assert list(judge.STRICT(schema).iter_errors(document)) == []
 
 
@@ -280,7 +280,7 @@ DOCUMENT_FOR_EACH: list[Any] = [
 @pytest.mark.parametrize(("keyword", "value"), ALONE, ids=repr)
 def test_what_the_lane_takes_by_one_keyword_is_valid(keyword: str, value: Any) -> None:
     schema = {keyword: value}
-    only = lane.Lane(lambda _: schema)
+    only = acceptor.Lane(lambda _: schema)
     taken = [document for document in DOCUMENT_FOR_EACH if only.accepts(document, "urn:x")]
     assert [document for document in taken if list(judge.STRICT(schema).iter_errors(document))] == []
 
@@ -293,7 +293,7 @@ def test_spec_asks_the_lane_first_and_then_the_judge(monkeypatch: pytest.MonkeyP
         return [("", "the judge has spoken")]
 
     monkeypatch.setattr(judge, "violations", violations)
-    assert spec.violations(VALID["state"], "state") == []
+    assert oci.violations(VALID["state"], "state") == []
     assert asked == []
-    assert spec.violations({}, "state") == [("", "the judge has spoken")]
+    assert oci.violations({}, "state") == [("", "the judge has spoken")]
     assert asked == [({}, "state")]

@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 
 import manual
-from oci_bind_hook import commands, errors, lane, mountspec, options, request
+from oci_bind_hook import errors, options
+from oci_bind_hook.commands import dispatch
+from oci_bind_hook.documents import acceptor
 from oci_bind_hook.options import STAGES
+from oci_bind_hook.requests import mount_field, request
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "hook/man/oci-bind-hook.8.md").read_text(encoding="utf-8")
 COMPLETION = PROJECT / "hook/completion"
 
 # As --help has them: what an option is called, with its value.
-OPTIONS = re.findall(r"^  (--[a-z-]+(?:, --[a-z-]+)*(?: [A-Z=,.]+| text\|json)?)(?:  |$)", commands.HELP, re.MULTILINE)
+OPTIONS = re.findall(r"^  (--[a-z-]+(?:, --[a-z-]+)*(?: [A-Z=,.]+| text\|json)?)(?:  |$)", dispatch.HELP, re.MULTILINE)
 NAMES = {name for option in OPTIONS for name in re.findall(r"--[a-z-]+", option)} | {"--check"}
-COMMANDS = {*commands._COMMANDS, *commands._OF_RECORDS}
+COMMANDS = {*dispatch._COMMANDS, *dispatch._OF_RECORDS}
 
 
 def section(title: str) -> str:
@@ -38,7 +41,7 @@ def column(text: str) -> list[str]:
 
 def test_the_synopsis_is_that_of_help() -> None:
     shown = [line[4:] for line in section("SYNOPSIS").strip("\n").splitlines()]
-    usage = commands.HELP.split("\n\n")[0].removeprefix("usage: ").splitlines()
+    usage = dispatch.HELP.split("\n\n")[0].removeprefix("usage: ").splitlines()
     assert shown == [line.strip() for line in usage]
 
 
@@ -62,7 +65,7 @@ def test_the_exit_codes_are_those_of_errors_and_help() -> None:
         *(each.exit_code for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "exit_code")),
     }
     rows = [word for word in column(section("EXIT STATUS")) if word != "exit code"]
-    told = re.findall(r"(?:^|, )(\d+) ", commands.HELP.partition("exit codes: ")[2].replace("\n", " "))
+    told = re.findall(r"(?:^|, )(\d+) ", dispatch.HELP.partition("exit codes: ")[2].replace("\n", " "))
     assert (sorted(codes), rows) == ([int(row) for row in rows], told)
 
 
@@ -70,7 +73,7 @@ def test_the_fields_are_those_that_mounts_have() -> None:
     told = [word for row in column(section("MOUNTS")) for word in row.split()]
     deep = {f"r{word}" for word in request._ATTRIBUTES}
     assert len(told) == len(set(told))
-    assert set(told) == {*mountspec._MEMBERS, *request.WORDS} - deep
+    assert set(told) == {*mount_field._MEMBERS, *request.WORDS} - deep
 
 
 def test_every_command_is_told() -> None:
@@ -80,7 +83,7 @@ def test_every_command_is_told() -> None:
 def test_what_troubles_are_known_by_is_what_is_said() -> None:
     quoted = re.findall(r'"(.+?)"', section("TROUBLESHOOTING"))
     others = {"error executing hook", "(exit code: N)", "No such file or directory", "Read-only file system"}
-    sources = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "hook/oci_bind_hook").glob("*.py"))
+    sources = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "hook/oci_bind_hook").rglob("*.py"))
     said = re.sub(r'"\s*f?"', "", sources)
     words = {word.strip() for text in quoted for word in re.split(r"\.\.\.|: (?=No such)", text)} - others
     assert len(words) > 8
@@ -91,7 +94,7 @@ def test_each_member_of_the_state_file_is_told_with_its_description() -> None:
     page = manual.pages()["oci-bind-hook-state-file.5"]
     rows = dict(manual.members("state-file"))
     assert {"`version`", "`bundle.ino`", "`mounts[].attached[].unique`", "`made[].identity.born`"} < set(rows)
-    descriptions = re.findall(r'"description": ("[^"]*")', json.dumps(lane.schema("state-file")))
+    descriptions = re.findall(r'"description": ("[^"]*")', json.dumps(acceptor.schema("state-file")))
     assert len(descriptions) > 15
     assert [text for text in descriptions if not any(json.loads(text) in told for told in rows.values())] == []
     assert [name for name in rows if manual.escaped(name.strip("`")) not in page] == []
@@ -138,7 +141,7 @@ def test_bash_completes_stages_and_commands_first() -> None:
 
 def test_bash_completes_the_options_that_each_command_has() -> None:
     assert complete("createRuntime", "--") == set(options._OPTIONS)
-    for command, words in commands._OF_RECORDS.items():
+    for command, words in dispatch._OF_RECORDS.items():
         assert complete(command, "--") == set(words)
     of_install = NAMES - set(options._OPTIONS) | {"--", "--format"}
     assert complete("install", "--") == of_install

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import mountspec
 from oci_bind_hook.errors import HookError, UsageError
-from oci_bind_hook.request import Request
+from oci_bind_hook.requests import mount_field
+from oci_bind_hook.requests.request import Request
 
 TRUE = ("1", "t", "T", "true", "TRUE", "True")
 FALSE = ("0", "f", "F", "false", "FALSE", "False")
@@ -25,7 +25,7 @@ WORDS = {
 
 
 def parse_mount(text: str, number: int) -> Request:
-    return mountspec.parse_mount(text, f"--mount {number}", f"--mount {number}")
+    return mount_field.parse_mount(text, f"--mount {number}", f"--mount {number}")
 
 
 GOOD = {
@@ -353,17 +353,17 @@ STRAY = ('a"', 'a"b"', ' "a"', '"a', '"', '"a"b', '"""', '"a" ,b')
 
 @pytest.mark.parametrize(("text", "fields"), CSV.values(), ids=CSV)
 def test_quoting(text: str, fields: list[str]) -> None:
-    assert mountspec.split_csv(text, "here") == fields
+    assert mount_field.split_csv(text, "here") == fields
 
 
 @pytest.mark.parametrize("text", STRAY)
 def test_stray_quote(text: str) -> None:
     with pytest.raises(UsageError, match=r"quote|comma") as raised:
-        mountspec.split_csv(text, "here")
+        mount_field.split_csv(text, "here")
     assert raised.value.where == "here"
 
 
 @given(some.lists(some.text(max_size=5), min_size=1))
 def test_quoted_fields_come_out_as_they_went_in(fields: list[str]) -> None:
     quoted = ",".join('"' + field.replace('"', '""') + '"' for field in fields)
-    assert mountspec.split_csv(quoted, "here") == fields
+    assert mount_field.split_csv(quoted, "here") == fields

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import plan, spec
+from oci_bind_hook.documents import oci
 from oci_bind_hook.errors import RequestError
-from oci_bind_hook.request import Request
+from oci_bind_hook.requests import collect
+from oci_bind_hook.requests.request import Request
 
 TOP: dict[str, tuple[str, bool | str]] = {
     "ro": ("ro", True),
@@ -50,14 +51,14 @@ SILENT = ("defaults", "silent", "loud")
 UNKNOWN = ("foo", "", "RO", " ro", "size=10m", "rsync", "rrro", "bind=1", "r", "\x1b[2J", "no\nline")
 
 
-def config(*mounts: dict[str, Any], **members: Any) -> spec.Config:
-    return spec.config({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": list(mounts), **members})
+def config(*mounts: dict[str, Any], **members: Any) -> oci.Config:
+    return oci.config({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": list(mounts), **members})
 
 
 def from_config(*options: str, **members: Any) -> Request:
     """The request of a config with one mount, by default a bind of /a on /b."""
     mount = {"destination": "/b", "type": "bind", "source": "/a", "options": list(options), **members}
-    (found,) = plan.requests(config({name: value for name, value in mount.items() if value is not None}), [])
+    (found,) = collect.requests(config({name: value for name, value in mount.items() if value is not None}), [])
     return found
 
 
@@ -131,7 +132,7 @@ def test_bind_with_id_mappings(options: tuple[str, ...], *, recursive: bool) -> 
     request = from_config("bind", *options, uidMappings=UIDS, gidMappings=GIDS)
     assert mapped(request) == (((0, 1000, 1),), ((0, 2000, 10),), recursive)
     mount = request.as_mount()
-    assert spec.violations(mount, "bind-request") == []
+    assert oci.violations(mount, "bind-request") == []
     assert (mount["uidMappings"], mount["gidMappings"]) == (UIDS, GIDS)
     assert mount["options"] == ["bind", "ridmap" if recursive else "idmap", "rprivate"]
 
@@ -143,7 +144,7 @@ def test_bind_with_empty_id_mappings_is_not_mapped() -> None:
 
 @pytest.mark.parametrize(("option", "recursive"), [("idmap", False), ("ridmap", True)])
 def test_idmap_without_ids_is_that_of_the_container(option: str, *, recursive: bool) -> None:
-    found = plan.requests(
+    found = collect.requests(
         config(
             {"destination": "/b", "type": "bind", "source": "/a", "options": ["bind", option]},
             linux={"uidMappings": UIDS, "gidMappings": GIDS},
@@ -161,7 +162,7 @@ def test_idmap_without_ids_needs_a_user_namespace(place: str, asked: tuple[list[
     options, arguments = asked
     mount = {"destination": "/b", "type": "bind", "source": "/a", "options": options}
     with pytest.raises(RequestError) as raised:
-        plan.requests(config(mount), arguments)
+        collect.requests(config(mount), arguments)
     assert str(raised.value) == (
         f"{place}: idmap says no ids, and the container has no user namespace to take them from "
         "(idmap=uids=0-1000-1;gids=0-1000-1)"
@@ -225,7 +226,7 @@ def test_normal_form(options: str, normal: str) -> None:
 @pytest.mark.parametrize("destination", ["/b", "b", "./b", "../b"])
 def test_request_as_a_mount_is_a_valid_bind_request(destination: str) -> None:
     mount = from_config("rbind", "ro", "foo", destination=destination).as_mount()
-    assert spec.violations(mount, "bind-request") == []
+    assert oci.violations(mount, "bind-request") == []
     assert mount["destination"] == (destination if destination[0] == "/" else f"/{destination}")
     assert (mount["source"], mount["type"], mount["options"]) == ("/a", "bind", ["rbind", "ro", "rprivate"])
 
@@ -239,7 +240,7 @@ PATHS = some.text(some.characters(exclude_characters="\0", exclude_categories=["
 @given(some.lists(WORDS | some.text(max_size=8)), PATHS, PATHS)
 def test_normal_form_is_valid_and_says_the_same_again(options: list[str], source: str, destination: str) -> None:
     request = Request("o", "p", source, destination, options)
-    assert spec.violations(request.as_mount(), "bind-request") == []
+    assert oci.violations(request.as_mount(), "bind-request") == []
     again = Request("o", "p", source, destination, request.options)
     for member in ("top", "deep", "recursive", "propagation", "options"):
         assert getattr(again, member) == getattr(request, member)
@@ -305,7 +306,7 @@ def test_mount_that_is_no_bind_needs_no_source() -> None:
 
 
 def test_order_origins_and_places() -> None:
-    found = plan.requests(
+    found = collect.requests(
         config(
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/x", "type": "bind", "source": "/a", "options": ["bind"]},

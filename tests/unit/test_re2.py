@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import hooksd_tables as tables
-from oci_bind_hook import re2
-from oci_bind_hook.install import quoted
+from oci_bind_hook.commands.engines import re2
+from oci_bind_hook.commands.engines.install import quoted
 
 
 @pytest.mark.parametrize(("pattern", "text", "is_match"), tables.REGEXPS, ids=[repr(row[:2]) for row in tables.REGEXPS])

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from oci_bind_hook import reasons
+from oci_bind_hook.kernel import errnos
 
 # The refusals that people meet, and the word that leads them on.
 WANTED = [
@@ -40,18 +40,18 @@ def refusal(number: int) -> OSError:
 
 @pytest.mark.parametrize(("call", "number", "word"), WANTED)
 def test_what_people_meet_has_a_hint(call: str, number: int, word: str) -> None:
-    assert word in reasons.hint(call, refusal(number))
+    assert word in errnos.hint(call, refusal(number))
 
 
-@pytest.mark.parametrize(("call", "number"), reasons.NEEDS)
+@pytest.mark.parametrize(("call", "number"), errnos.NEEDS)
 def test_what_is_forbidden_without_a_capability_may_be_so_with_it(call: str, number: int) -> None:
-    assert reasons.HINTS.get((call, number)) or reasons.HINTS["", number]
+    assert errnos.HINTS.get((call, number)) or errnos.HINTS["", number]
 
 
 @pytest.mark.parametrize("reason", [OSError(errno.EIO, "it did not become ro"), OSError("odd"), refusal(errno.ENOENT)])
 def test_nothing_is_said_of_what_is_plain_or_our_own(reason: OSError) -> None:
-    assert reasons.hint("move_mount" if reason.errno == errno.EIO else "openat", reason) == ""
+    assert errnos.hint("move_mount" if reason.errno == errno.EIO else "openat", reason) == ""
 
 
 def test_every_hint_is_one_short_line() -> None:
-    assert [text for text in reasons.HINTS.values() if not text.isprintable() or len(text) > 100] == []
+    assert [text for text in errnos.HINTS.values() if not text.isprintable() or len(text) > 100] == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import registered
+from oci_bind_hook.commands.explain import registered
 
 PATH = "/usr/libexec/oci/hooks.d/oci-bind-hook"
 

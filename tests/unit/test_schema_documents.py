@@ -14,7 +14,7 @@ from referencing.exceptions import Unresolvable
 
 import config_tables
 import schema_tables
-from oci_bind_hook import judge, lane, spec
+from oci_bind_hook.documents import acceptor, judge, oci
 from schema_tables import GONE, below, put
 
 if TYPE_CHECKING:
@@ -177,13 +177,13 @@ class Constraint(NamedTuple):
 
 def constraints(file: str, place: Steps = (), route: Steps = ()) -> Iterator[Constraint]:
     """Every constraint below ``place`` in a schema file, references followed, but not those to another room."""
-    schema = dug(lane.schema(file), place)
+    schema = dug(acceptor.schema(file), place)
     for keyword, value in schema.items():
         here, there = (*route, keyword), (*place, keyword)
         if keyword == "$ref":
             yield Constraint(here, file, there)
             address, _, pointer = value.partition("#")
-            target = address.removeprefix(lane.ADDRESS) if address else file
+            target = address.removeprefix(acceptor.ADDRESS) if address else file
             if target == file or not target.startswith("config"):
                 yield from constraints(target, tuple(pointer.split("/")[1:]), route)
         elif keyword in ("required", "dependentRequired", "anyOf", "then"):
@@ -279,14 +279,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def meetings(name: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Every value in the valid document of a schema: its place, the schema it meets, the value."""
-    yield from _meetings(name, lane.schema(name), VALID[name], "")
+    yield from _meetings(name, acceptor.schema(name), VALID[name], "")
 
 
 def _meetings(file: str, schema: dict[str, Any], value: Any, place: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
     if "$ref" in schema:
         address, _, pointer = schema["$ref"].partition("#")
-        file = address.removeprefix(lane.ADDRESS) if address else file
-        yield from _meetings(file, dug(lane.schema(file), tuple(pointer.split("/")[1:])), value, place)
+        file = address.removeprefix(acceptor.ADDRESS) if address else file
+        yield from _meetings(file, dug(acceptor.schema(file), tuple(pointer.split("/")[1:])), value, place)
         return
     yield place, schema, value
     if isinstance(value, dict):
@@ -304,7 +304,7 @@ def _meetings(file: str, schema: dict[str, Any], value: Any, place: str) -> Iter
 class TestDocuments:
     @pytest.mark.parametrize("name", VALID)
     def test_valid(self, name: str) -> None:
-        assert spec.violations(VALID[name], name) == []
+        assert oci.violations(VALID[name], name) == []
 
     @pytest.mark.parametrize(
         ("name", "place", "value"),
@@ -312,7 +312,7 @@ class TestDocuments:
         ids=[f"{name}{place}={value!r:.20}" for name, place, value in ALSO_VALID],
     )
     def test_also_valid(self, name: str, place: str, value: Any) -> None:
-        assert spec.violations(put(VALID[name], place, value), name) == []
+        assert oci.violations(put(VALID[name], place, value), name) == []
 
     @pytest.mark.parametrize(
         ("name", "value", "places"),
@@ -321,7 +321,7 @@ class TestDocuments:
     )
     def test_refused_at_its_place_and_nowhere_else(self, name: str, value: Any, places: list[str]) -> None:
         for place in places:
-            found = spec.violations(put(VALID[name], place, value), name)
+            found = oci.violations(put(VALID[name], place, value), name)
             assert [pointer for pointer, _ in found] == [place]
             [(_, message)] = found
             assert re.match(r"(must|is|has) [ -~]{5,500}$", message), "no sentence on one line"
@@ -329,15 +329,15 @@ class TestDocuments:
 
     @pytest.mark.parametrize(("name", "place", "value", "pointer", "message"), TOLD)
     def test_told(self, name: str, place: str, value: Any, pointer: str, message: str) -> None:
-        assert spec.violations(put(VALID[name], place, value), name) == [(pointer, message)]
+        assert oci.violations(put(VALID[name], place, value), name) == [(pointer, message)]
 
     @pytest.mark.parametrize("name", VALID)
     def test_every_constraint_refuses_a_document(self, name: str) -> None:
         assert sorted(str(each) for each in constraints(name) if not _has_document(name, each)) == []
 
-    @pytest.mark.parametrize("file", lane.SCHEMAS)
+    @pytest.mark.parametrize("file", acceptor.SCHEMAS)
     def test_no_constraint_can_be_dropped(self, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = {each: lane.schema(each) for each in lane.SCHEMAS}
+        whole = {each: acceptor.schema(each) for each in acceptor.SCHEMAS}
         met = {(each.file, each.place): (name, each) for name in VALID for each in constraints(name)}
         documents = {place: (name, document_for(name, each)) for (at, place), (name, each) in met.items() if at == file}
         assert documents, "no schema meets this one"
@@ -363,7 +363,7 @@ class TestDocuments:
             if "enum" in schema:
                 met[re.sub(r"/\d+", "/0", place)] = set(schema["enum"])
                 for word in schema["enum"] if value != "p" else ():  # a pipe has no numbers, other devices have
-                    found = spec.violations(put(VALID[name], place, word), name)
+                    found = oci.violations(put(VALID[name], place, word), name)
                     found = [one for one in found if "a second time" not in one[1]]  # another item has that word
                     assert found == [], f"{place}: {word}"
         assert met == config_tables.CHOICES[name]
@@ -374,7 +374,7 @@ class TestDocuments:
             for member in value if "properties" in schema else ():
                 if member in schema["properties"]:
                     other = {each.swapcase() if each == member else each: value[each] for each in value}
-                    found = spec.violations(put(VALID[name], place, other), name)
+                    found = oci.violations(put(VALID[name], place, other), name)
                     pointers = {pointer for pointer, message in found if not message.startswith("is missing")}
                     assert pointers == {f"{place}/{member.swapcase()}"}
 
@@ -388,7 +388,7 @@ class TestDocuments:
             elif isinstance(value, dict) and value and schema.get("properties", {}).keys() >= value.keys():
                 whole = put(whole, f"{place}/{next(iter(value)).swapcase()}", 0)
                 misspelled.append(f"{place}/{next(iter(value)).swapcase()}")
-        found = spec.config_violations(whole)
+        found = oci.config_violations(whole)
         assert sorted(place for place, message in found if message.startswith("must be of type")) == sorted(real)
         assert sorted(place for place, message in found if message.startswith("must be spelled")) == sorted(misspelled)
         assert (len(real) > 80, len(misspelled) > 40) == (True, True)
@@ -396,7 +396,7 @@ class TestDocuments:
     def test_all_are_collected_in_the_order_of_the_document(self) -> None:
         mount = {"destination": "", "type": 1}
         document = {"mounts": [mount] * 11, "root": {"path": "r", "readonly": 0}, "ociVersion": "1.0.0"}
-        pointers = [pointer for pointer, _ in spec.violations(document, "config")]
+        pointers = [pointer for pointer, _ in oci.violations(document, "config")]
         assert pointers == [
             *[f"/mounts/{index}/{member}" for index in range(11) for member in ("destination", "type")],
             "/root/readonly",
@@ -409,7 +409,7 @@ class TestDocuments:
         monkeypatch.setattr(judge, "schema", elsewhere)
         monkeypatch.setattr(judge, "_validators", {})
         with pytest.raises(Unresolvable, match="localhost"):
-            spec.violations({}, "state")
+            oci.violations({}, "state")
 
 
 def _has_document(name: str, constraint: Constraint) -> bool:

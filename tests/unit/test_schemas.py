@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from oci_bind_hook import lane, spec
+from oci_bind_hook import FOLDER
+from oci_bind_hook.documents import acceptor
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -85,38 +86,38 @@ def oddities(schema: dict[str, Any]) -> Iterator[str]:
 def resolved(name: str, reference: str) -> dict[str, Any]:
     """What a reference in the schema ``name`` leads to; LookupError."""
     address, _, pointer = reference.partition("#")
-    found = lane.schema(address.removeprefix(lane.ADDRESS) if address else name)
+    found = acceptor.schema(address.removeprefix(acceptor.ADDRESS) if address else name)
     for step in pointer.split("/")[1:]:
         found = found[step]
     return found
 
 
 def test_every_schema_file_is_known() -> None:
-    folder = os.path.join(os.path.dirname(spec.__file__), "schemas")
-    assert set(os.listdir(folder)) == {f"{name}.json" for name in lane.SCHEMAS} | {"README.md"}
+    folder = os.path.join(FOLDER, "schemas")
+    assert set(os.listdir(folder)) == {f"{name}.json" for name in acceptor.SCHEMAS} | {"README.md"}
 
 
-@pytest.mark.parametrize("name", lane.SCHEMAS)
+@pytest.mark.parametrize("name", acceptor.SCHEMAS)
 class TestForm:
     def test_it_obeys_its_metaschema(self, name: str) -> None:
-        Draft202012Validator.check_schema(lane.schema(name))
+        Draft202012Validator.check_schema(acceptor.schema(name))
 
     def test_its_id_is_its_name(self, name: str) -> None:
-        document = lane.schema(name)
+        document = acceptor.schema(name)
         assert document["$schema"] == DRAFT
         assert document["$id"] == f"urn:oci-bind-hook:{name}"
         assert document["title"]
 
     def test_every_keyword_is_known_and_in_its_place(self, name: str) -> None:
-        assert list(oddities(lane.schema(name))) == []
+        assert list(oddities(acceptor.schema(name))) == []
 
     def test_it_refers_to_what_is_there(self, name: str) -> None:
-        for place, each in subschemas(lane.schema(name)):
+        for place, each in subschemas(acceptor.schema(name)):
             assert "$ref" not in each or resolved(name, each["$ref"]), place
 
     def test_its_patterns_end_the_same_in_python_and_elsewhere(self, name: str) -> None:
         # Python's $ also matches before a last newline; and its classes know more than ECMA's.
-        for place, each in subschemas(lane.schema(name)):
+        for place, each in subschemas(acceptor.schema(name)):
             if pattern := each.get("pattern"):
                 assert re.search(r"\]\*\$$|\]\+\$$|\$\(\?!\\n\)$", pattern), place
                 assert not re.search(r"\\[dDwWsSbBAZ]|\(\?[^!:]", pattern), place
@@ -146,20 +147,22 @@ class TestUsed:
     """What a normal run judges is a part of the whole, and written once."""
 
     def test_the_whole_asks_for_the_same(self) -> None:
-        whole, used = lane.schema("config"), lane.schema("config-used")
+        whole, used = acceptor.schema("config"), acceptor.schema("config-used")
         assert (whole["type"], whole["required"]) == (used["type"], used["required"])
 
-    @pytest.mark.parametrize("member", [name for name in lane.schema("config-used")["properties"] if name != "linux"])
+    @pytest.mark.parametrize(
+        "member", [name for name in acceptor.schema("config-used")["properties"] if name != "linux"]
+    )
     def test_a_member_is_the_same(self, member: str) -> None:
-        whole, used = (lane.schema(name)["properties"][member] for name in ("config", "config-used"))
+        whole, used = (acceptor.schema(name)["properties"][member] for name in ("config", "config-used"))
         if member == "ociVersion":  # used as nothing but text
             assert whole["type"] == resolved("config-used", used["$ref"])["type"]
             return
         assert address("config", whole["$ref"]) == address("config-used", used["$ref"])
 
     def test_linux_is_the_same(self) -> None:
-        whole, used = lane.schema("config-linux"), lane.schema("config-used")["properties"]["linux"]
-        assert lane.schema("config")["properties"]["linux"] == {"$ref": "urn:oci-bind-hook:config-linux"}
+        whole, used = acceptor.schema("config-linux"), acceptor.schema("config-used")["properties"]["linux"]
+        assert acceptor.schema("config")["properties"]["linux"] == {"$ref": "urn:oci-bind-hook:config-linux"}
         assert used.keys() == {"type", "properties"}
         assert used["type"] == whole["type"]
         for member, schema in used["properties"].items():
@@ -169,17 +172,17 @@ class TestUsed:
 
 def address(name: str, reference: str) -> str:
     """A reference in the schema ``name``, with the name of the file in any case."""
-    return reference if reference.startswith(lane.ADDRESS) else f"{lane.ADDRESS}{name}{reference}"
+    return reference if reference.startswith(acceptor.ADDRESS) else f"{acceptor.ADDRESS}{name}{reference}"
 
 
 def test_every_exception_is_in_the_list() -> None:
-    with open(os.path.join(os.path.dirname(spec.__file__), "schemas", "README.md"), encoding="utf-8") as file:
+    with open(os.path.join(FOLDER, "schemas", "README.md"), encoding="utf-8") as file:
         rows = re.findall(r"^\| `([\w-]+\.json)(#[^`]*)` \| (.*) \|$", file.read(), re.MULTILINE)
     start = "Wider than runtime-spec's schema"
     comments = [
         (f"{name}.json", place, each["$comment"].removeprefix(start).lstrip(",: "))
-        for name in lane.SCHEMAS
-        for place, each in subschemas(lane.schema(name))
+        for name in acceptor.SCHEMAS
+        for place, each in subschemas(acceptor.schema(name))
         if each.get("$comment", "").startswith(start)
     ]
     assert sorted(rows) == sorted(comments)

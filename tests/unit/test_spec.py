@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from oci_bind_hook import spec, strictjson
+from oci_bind_hook.documents import oci, strictjson
 from oci_bind_hook.errors import DataError
 
 BUNDLE = "/run/containers/storage/overlay-containers/c1/userdata"
@@ -121,7 +121,7 @@ class TestRealEngines:
     @pytest.mark.parametrize("name", STATES)
     def test_states(self, name: str) -> None:
         [document] = strictjson.documents(json.dumps(STATES[name]).encode(), "state")
-        state = spec.state(document)
+        state = oci.state(document)
         assert (state.id, state.status, state.bundle) == tuple(STATES[name][key] for key in ("id", "status", "bundle"))
         assert state.oci_version == STATES[name]["ociVersion"]
         assert state.pid == STATES[name].get("pid")
@@ -130,7 +130,7 @@ class TestRealEngines:
     @pytest.mark.parametrize("name", CONFIGS)
     def test_configs(self, name: str) -> None:
         [document] = strictjson.documents(json.dumps(CONFIGS[name], indent=2).encode(), "config.json")
-        config = spec.config(document)
+        config = oci.config(document)
         assert config.root_path == CONFIGS[name]["root"]["path"]
         assert [mount.destination for mount in config.mounts] == [
             mount["destination"] for mount in CONFIGS[name].get("mounts", ())
@@ -139,7 +139,7 @@ class TestRealEngines:
 
 class TestObjects:
     def test_a_config_with_nothing(self) -> None:
-        config = spec.config(CONFIGS["least"])
+        config = oci.config(CONFIGS["least"])
         assert config.root_readonly is False
         assert config.mounts == ()
         assert config.annotations == {}
@@ -147,14 +147,14 @@ class TestObjects:
         assert (config.uid_mappings, config.gid_mappings) == (None, None)
 
     def test_a_config_with_much(self) -> None:
-        config = spec.config(CONFIGS["podman"])
+        config = oci.config(CONFIGS["podman"])
         assert config.annotations == {"org.opencontainers.image.stopSignal": "15"}
         assert config.namespaces == {"network": "/run/netns/cni", "mount": None, "cgroup": None}
-        assert spec.config(CONFIGS["runc-spec"]).root_readonly is True
+        assert oci.config(CONFIGS["runc-spec"]).root_readonly is True
 
     def test_the_mappings_of_a_user_namespace(self) -> None:
         uids = [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 0, "size": 9}]
-        config = spec.config(CONFIGS["least"] | {"linux": {"uidMappings": uids, "gidMappings": uids[1:]}})
+        config = oci.config(CONFIGS["least"] | {"linux": {"uidMappings": uids, "gidMappings": uids[1:]}})
         assert (config.uid_mappings, config.gid_mappings) == (((0, 1000, 1), (1, 0, 9)), ((1, 0, 9),))
 
     def test_mounts(self) -> None:
@@ -167,7 +167,7 @@ class TestObjects:
             "uidMappings": runs,
             "gidMappings": [],
         }
-        config = spec.config(CONFIGS["least"] | {"mounts": [{"destination": "/bare"}, full]})
+        config = oci.config(CONFIGS["least"] | {"mounts": [{"destination": "/bare"}, full]})
         bare, mount = config.mounts
         assert (bare.index, bare.destination, bare.options) == (0, "/bare", ())
         assert (bare.source, bare.type, bare.uid_mappings, bare.gid_mappings) == (None, None, None, None)
@@ -176,13 +176,13 @@ class TestObjects:
 
     def test_a_broken_state_names_the_place(self) -> None:
         with pytest.raises(DataError, match=r'^state: /id: must be 1 to 200 .*, not "\.\./x"$'):
-            spec.state(STATES["runc-prestart"] | {"id": "../x"})
+            oci.state(STATES["runc-prestart"] | {"id": "../x"})
 
     def test_a_broken_config_names_its_file_and_counts_the_rest(self) -> None:
         with pytest.raises(
             DataError, match=r"^b/config\.json: /mounts/0/destination: is missing \(and 1 more "
         ) as caught:
-            spec.config({"ociVersion": "1.0", "mounts": [{}]}, "b/config.json")
+            oci.config({"ociVersion": "1.0", "mounts": [{}]}, "b/config.json")
         assert caught.value.violations == (("/mounts/0/destination", "is missing"), ("/root", "is missing"))
 
 
@@ -377,48 +377,48 @@ class TestPlaces:
     )
     def test_a_name_in_other_letter_case_is_refused(self, schema: str, document: dict[str, Any], pointer: str) -> None:
         base = CONFIGS["least"] if schema.startswith("config") else STATES["runc-poststop"]
-        [(found, message)] = [each for each in spec.violations(base | document, schema) if each[1] != "is missing"]
+        [(found, message)] = [each for each in oci.violations(base | document, schema) if each[1] != "is missing"]
         assert found == pointer
         assert message.startswith("must be spelled ")
 
     def test_annotations_may_differ_by_letter_case(self) -> None:
-        assert spec.violations(CONFIGS["least"] | {"annotations": {"a": "1", "A": "2"}}, "config") == []
+        assert oci.violations(CONFIGS["least"] | {"annotations": {"a": "1", "A": "2"}}, "config") == []
 
     def test_nul_is_named_and_not_printed(self) -> None:
-        [(pointer, message)] = spec.violations(CONFIGS["least"] | {"root": {"path": "/tmp\0/../etc"}}, "config")
+        [(pointer, message)] = oci.violations(CONFIGS["least"] | {"root": {"path": "/tmp\0/../etc"}}, "config")
         assert pointer == "/root/path"
         assert message == r'must be a non-empty path without NUL characters, not "/tmp\x00/../etc"'
 
     def test_what_acts_on_a_terminal_is_escaped(self) -> None:
-        [(pointer, message)] = spec.violations(
+        [(pointer, message)] = oci.violations(
             CONFIGS["least"] | {"annotations": {"\x1b[2J\n": "x"}, "linux": "\u202e\x7f\x85"}, "config"
         )
         assert (pointer, message) == ("/linux", r'must be of type object, not "\u202e\x7f\x85"')
-        [(pointer, message)] = spec.violations(CONFIGS["least"] | {"annotations": {"\x1b[2J\n": 1}}, "config")
+        [(pointer, message)] = oci.violations(CONFIGS["least"] | {"annotations": {"\x1b[2J\n": 1}}, "config")
         assert (pointer, message) == (r"/annotations/\x1b[2J\x0a", "must be of type string, not 1")
 
     def test_long_values_are_cut(self) -> None:
-        [(_, message)] = spec.violations(CONFIGS["least"] | {"root": {"path": "\0" + "a" * 100_000}}, "config")
+        [(_, message)] = oci.violations(CONFIGS["least"] | {"root": {"path": "\0" + "a" * 100_000}}, "config")
         assert message.endswith('aaa..."')
         assert len(message) < 300
 
     def test_of_very_many_some_are_told(self) -> None:
-        found = spec.violations(CONFIGS["least"] | {"mounts": [1] * 5000}, "config-used")
+        found = oci.violations(CONFIGS["least"] | {"mounts": [1] * 5000}, "config-used")
         assert len(found) == 1001
         assert found[-1] == ("", "is wrong in more places than the 1000 found first")
 
     def test_documents_are_not_dumped(self) -> None:
-        [(_, message)] = spec.violations(CONFIGS["least"] | {"mounts": {"a": ["b"]}}, "config")
+        [(_, message)] = oci.violations(CONFIGS["least"] | {"mounts": {"a": ["b"]}}, "config")
         assert message == "must be of type array, not an object"
 
     def test_choices_are_listed(self) -> None:
-        [(_, message)] = spec.violations(CONFIGS["least"] | {"linux": {"namespaces": [{"type": "mnt"}]}}, "config")
+        [(_, message)] = oci.violations(CONFIGS["least"] | {"linux": {"namespaces": [{"type": "mnt"}]}}, "config")
         assert message == ('must be "pid", "network", "mount", "ipc", "uts", "user", "cgroup" or "time", not "mnt"')
 
     def test_none_is_named_twice(self) -> None:
-        assert spec.violations({}, "config") == [("/ociVersion", "is missing"), ("/root", "is missing")]
+        assert oci.violations({}, "config") == [("/ociVersion", "is missing"), ("/root", "is missing")]
 
     def test_mappings_go_together(self) -> None:
         mount = {"destination": "/a", "gidMappings": []}
-        found = spec.violations(CONFIGS["least"] | {"mounts": [mount]}, "config")
+        found = oci.violations(CONFIGS["least"] | {"mounts": [mount]}, "config")
         assert found == [("/mounts/0/uidMappings", "is missing, but gidMappings is there")]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import fuzz
 from configs import CONFIGS, config
-from oci_bind_hook import strictjson
+from oci_bind_hook import FOLDER
+from oci_bind_hook.documents import strictjson
 from oci_bind_hook.errors import DataError
 
 ENGINES = [config(name)[0] for name in CONFIGS]
@@ -78,7 +79,7 @@ def test_both_agree_about_a_damaged_document(data: st.DataObject) -> None:
 def test_they_agree_where_json_is_not_loaded() -> None:
     program = """if True:
         import sys
-        from oci_bind_hook import strictjson
+        from oci_bind_hook.documents import strictjson
         told = []
         for line in sys.stdin:
             data = bytes.fromhex(line)
@@ -89,7 +90,7 @@ def test_they_agree_where_json_is_not_loaded() -> None:
         print(told)
     """
     texts = [data for data in TELLING if data.strip() and data.isascii()]
-    folder = os.path.dirname(os.path.dirname(strictjson.__file__))
+    folder = os.path.dirname(FOLDER)
     told = subprocess.run(
         [sys.executable, "-IS", "-c", f"import sys; sys.path.append({folder!r})\n{program}"],
         input="".join(f"{data.hex()}\n" for data in texts),

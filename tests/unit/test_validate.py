@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oci_bind_hook import cli, dryrun, spec
+from oci_bind_hook import cli
+from oci_bind_hook.commands.explain import dry_run
+from oci_bind_hook.documents import oci
 from oci_bind_hook.options import Options
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ def test_a_stdin_that_cannot_be_read(bundle: Path, capfd: Captured) -> None:
 def test_as_json(bundle: Path, capfd: Captured) -> None:
     code, lines = judge(capfd, "--format", "json", bundle, "-", bundle / "absent", stdin="[]")
     document = json.loads("\n".join(lines))
-    assert spec.violations(document, "validation") == []
+    assert oci.violations(document, "validation") == []
     assert code == 65
     assert [(one["name"], one["valid"]) for one in document["documents"]] == [
         (f"{bundle}/config.json", True),
@@ -178,7 +180,7 @@ def test_a_dry_run_tells_what_is_not_used_as_well(bundle: Path, *, strict: bool)
     (bundle / "config.json").write_text(json.dumps(UNUSED))
     options = Options()
     options.bundle, options.strict = str(bundle), strict
-    report = dryrun.dry_run(options, io.BytesIO().read)
+    report = dry_run.dry_run(options, io.BytesIO().read)
     told = [warning for warning in report.warnings if "/process/cwd" in warning]
     remark = "config.json: /process/cwd: must be of type string, not 5 (not used by the hook)"
     assert told == ([] if strict else [remark])
@@ -189,6 +191,6 @@ def test_a_dry_run_stops_at_what_is_used_and_tells_all_of_it(bundle: Path) -> No
     (bundle / "config.json").write_text(json.dumps({**UNUSED, "annotations": []}))
     options = Options()
     options.bundle = str(bundle)
-    report = dryrun.dry_run(options, io.BytesIO().read)
+    report = dry_run.dry_run(options, io.BytesIO().read)
     assert {"config.json: /annotations", "config.json: /process/cwd"} <= {one["where"] for one in report.problems}
     assert report.exit_code == 65

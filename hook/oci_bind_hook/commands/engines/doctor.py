@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether this machine has what the hook needs, one line for each thing, and what would not work without it.
+
+The only room that starts other programs: it asks runtimes and engines for their versions. No container is near.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import stat
+import sys
+
+from ... import FOLDER, __version__
+from ...errors import HookError
+from ...kernel import linux, rights
+from ...kernel.proc import Proc
+from ...log import SYSLOG_SOCKET, one_line
+from ...options import Options, state_folder
+from ...record.folder import StateFolder
+from .check import WARNS, Check
+from .hooks_d import FOLDERS
+from .install import is_launcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    __loader__: Any
+
+RUNTIMES = ("runc", "crun", "runsc", "youki")
+ENGINES = ("podman", "crio")
+SECONDS = 10
+
+# What is lost without each feature of the kernel. Only pidfds have nothing in their place.
+FEATURES = {
+    "open_tree": "binds are made by mount(2)",
+    "move_mount": "binds are made by mount(2)",
+    "mount_setattr": "binds are made by mount(2), and owners cannot be mapped",
+    "idmapped mounts": "owners cannot be mapped (idmap)",
+    "openat2": "where a destination leads is not asked a second time",
+    "statx mnt_id": "procfs tells which mount is which",
+    "statx mnt_id_unique": "mounts are known by ids that the kernel uses again",
+    "statmount": "whether a mount is still there is read from mountinfo",
+    "pidfd": "no container can be entered: createRuntime and prestart do not work",
+}
+NEEDED_FEATURES = ("pidfd",)
+
+
+class Finding:
+    """One thing that was looked for. ``without`` says what does not work where it is not ``is_there``."""
+
+    def __init__(self, name: str, detail: str, *, is_there: bool, is_needed: bool = False, without: str = "") -> None:
+        self.name = name
+        self.detail = detail
+        self.is_there = is_there
+        self.is_needed = is_needed
+        self.without = without
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether the hook cannot do without it."""
+        return self.is_needed and not self.is_there
+
+    def line(self) -> str:
+        """For a person."""
+        verdict = "ok" if self.is_there else "MISSING" if self.is_needed else "without"
+        text = ": ".join(filter(None, (self.name, self.detail, "" if self.is_there else self.without)))
+        return one_line(f"{verdict:8}{text}") + "\n"
+
+    def document(self) -> dict[str, object]:
+        """The same as schemas/doctor.json has it."""
+        return {
+            "name": self.name,
+            "there": self.is_there,
+            "needed": self.is_needed,
+            "detail": one_line(self.detail),
+            "without": self.without,
+        }
+
+
+def examine() -> list[Finding]:
+    """All that this user can find out."""
+    return [*_software(), *_kernel(), *_capabilities(), *_state_folder(), *_hooks(), *_programs(), _syslog()]
+
+
+def _software() -> Iterator[Finding]:
+    yield Finding("Python", sys.version.split()[0], is_there=True)
+    for name in ("jsonschema", "python-prctl"):
+        yield Finding(name, importlib.metadata.version(name), is_there=True)
+
+
+def _kernel() -> Iterator[Finding]:
+    yield Finding("kernel", os.uname().release, is_there=True)
+    there = linux.features()
+    for name, without in FEATURES.items():
+        yield Finding(name, "", is_there=there[name], is_needed=name in NEEDED_FEATURES, without=without)
+    try:
+        Proc()
+    except HookError as problem:
+        yield Finding("procfs", str(problem), is_there=False, is_needed=True, without="nothing works")
+    else:
+        yield Finding("procfs", "", is_there=True)
+
+
+def _capabilities() -> Iterator[Finding]:
+    is_root = os.geteuid() == 0
+    for name, use in rights.CAPABILITIES.items():
+        # Of an ordinary user the runtime makes a root, in a user namespace.
+        without = use if is_root else "in a rootless container, at createContainer, the runtime gives it"
+        yield Finding(name, "", is_there=rights.has_capability(name), is_needed=is_root, without=without)
+
+
+def _state_folder() -> Iterator[Finding]:
+    name, without = "state folder", "nothing can be recorded, and so nothing is mounted"
+    try:
+        proc = Proc()
+        path = state_folder(Options(), proc)
+        folder = StateFolder.open(path, create=False)
+        kind = _file_system(proc, path)
+    except HookError as problem:
+        yield Finding(name, str(problem), is_there=False, is_needed=True, without=without)
+        return
+    lasting = "gone after a restart of the machine" if kind in ("tmpfs", "ramfs") else "kept over a restart"
+    if folder is not None:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        number = len(state_files(Options())[1])
+        detail = f"{path}, mode {mode:04o}, uid {os.stat(path).st_uid}, on {kind} ({lasting}), containers recorded:"
+        yield Finding(name, f"{detail} {number}", is_there=True)
+    elif os.access(_existing(path), os.W_OK | os.X_OK):
+        yield Finding(name, f"{path} is made at first use, on {kind} ({lasting})", is_there=True)
+    else:
+        detail = f"{path} is not there, and {_existing(path)} cannot be written"
+        yield Finding(name, detail, is_there=False, is_needed=True, without=without)
+
+
+def _existing(path: str) -> str:
+    """``path``, or the folder above it that is there."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _file_system(proc: Proc, path: str) -> str:
+    fd = os.open(_existing(path), os.O_PATH | os.O_CLOEXEC)
+    try:
+        mount = proc.mounts().get(linux.statx(fd).mnt_id)
+    finally:
+        os.close(fd)
+    return mount.type if mount else "an unknown file system"
+
+
+def state_files(options: Options) -> tuple[str, list[str]]:
+    """The state folder that the hook would use with ``options``, and the containers that have a file there."""
+    path = state_folder(options, Proc())
+    try:
+        return path, sorted(name[:-5] for name in os.listdir(path) if name.endswith(".json"))
+    except OSError:
+        return path, []
+
+
+def _hooks() -> Iterator[Finding]:
+    check = Check(FOLDERS)
+    for folder in check.folders:
+        problems = [each for each in check.problems if each.path.startswith(folder.path)]
+        bad = [each for each in problems if each.effect != WARNS]
+        detail = "not there" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
+        is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
+        yield Finding(f"hooks.d {folder.path}", detail, is_there=is_good, is_needed=bool(bad), without=without)
+    ours = [one.path for one in check.files if one.is_used and one.hook is not None and is_launcher(one.hook)]
+    without = "no engine calls the hook by itself; `install` registers it"
+    yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without)
+
+
+def _programs() -> Iterator[Finding]:
+    found = {name: path for name in RUNTIMES if (path := _which(name))}
+    if not found:
+        detail = "none of " + ", ".join(RUNTIMES) + " is on PATH"
+        yield Finding("runtime", detail, is_there=False, is_needed=True, without="nothing calls the hook")
+    found |= {name: path for name in ENGINES if (path := _which(name))}
+    for name, path in found.items():
+        version = _version(path)
+        detail = f"{path}, {version}" if version else f"{path} does not tell its version"
+        yield Finding(name, detail, is_there=bool(version), without="it may not work")
+
+
+def _which(name: str) -> str:
+    paths = (os.path.join(folder, name) for folder in os.get_exec_path() if folder.startswith("/"))
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
+
+
+def _version(path: str) -> str:
+    """The first line of what a program says of its version; nothing where it does not."""
+    import subprocess
+
+    try:
+        command = [path, "--version"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace").strip().partition("\n")[0]
+
+
+def _syslog() -> Finding:
+    try:
+        is_there = stat.S_ISSOCK(os.stat(SYSLOG_SOCKET).st_mode)
+    except OSError:
+        is_there = False
+    return Finding(SYSLOG_SOCKET, "", is_there=is_there, without="with crun, failures are told to --log only")
+
+
+def as_text(findings: Iterable[Finding]) -> str:
+    """One line for each."""
+    return "".join(each.line() for each in findings)
+
+
+def as_json(findings: Iterable[Finding]) -> str:
+    """All as one JSON document, schemas/doctor.json."""
+    return json.dumps({"findings": [each.document() for each in findings]}, indent=2) + "\n"
+
+
+def version() -> str:
+    """This version, where it is from, and what it runs on."""
+    there = [name for name, is_there in linux.features().items() if is_there]
+    return (
+        f"oci-bind-hook {__version__}\n"
+        f"commit: {commit() or 'unknown'}\n"
+        f"Python: {sys.version.split()[0]}\n"
+        f"kernel: {os.uname().release} ({', '.join(there)})\n"
+    )
+
+
+def commit() -> str:
+    """The commit that was built, or that pip fetched by version control (direct_url.json); empty if nobody knows."""
+    try:
+        data: bytes = __loader__.get_data(os.path.join(FOLDER, "commit"))
+        return data.decode().strip()
+    except OSError:
+        pass
+    try:
+        text = importlib.metadata.distribution("oci-bind-hook").read_text("direct_url.json")
+        return str(json.loads(text or "{}").get("vcs_info", {}).get("commit_id", ""))
+    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
+        return ""

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hooks.d folders as engines read them, oci-hooks(5): which files count, and which containers their hooks are for.
+
+What podman and CRI-O do is told here, not what the manual asks for: both use the same code (containers/common,
+pkg/hooks), and a test compares this with podman itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ...documents.bundle import read_regular
+from ...documents.strictjson import documents
+from ...errors import DataError, MissingError
+from . import re2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+# In the order of precedence, the last wins.
+FOLDERS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
+STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+EXTENSIONS = ("precreate",)  # podman's own
+
+# What engines bind into every container by themselves: that is not what `hasBindMounts` asks for.
+OWN_BINDS = ("/dev/shm", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv", "/run/secrets")
+
+# The members that count, and their types. Go folds the letter case of names, and takes null for absent.
+_CURRENT = {
+    "version": str,
+    "hook": {"path": str, "args": [str], "env": [str], "timeout": int},
+    "when": {"always": bool, "annotations": {"": str}, "commands": [str], "hasBindMounts": bool},
+    "stages": [str],
+}
+_OLD = {
+    "version": str,
+    "hook": str,
+    **{name: [str] for name in ("arguments", "stages", "stage", "cmds", "cmd", "annotations", "annotation")},
+    "hasbindmounts": bool,
+}
+_KINDS = {str: "a string", bool: "true or false", int: "an integer"}
+
+
+class Refused(Exception):
+    """The engine cannot use a file; ``pointer`` is the place in it."""
+
+    def __init__(self, pointer: str, message: str) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+        self.message = message
+
+
+class Container:
+    """What engines ask of a container, from its config.json: annotations, command, and binds that somebody wants."""
+
+    def __init__(self, document: Any) -> None:
+        config = document if isinstance(document, dict) else {}
+        process = config.get("process")
+        self.annotations = {key: value for key, value in _members(config, "annotations") if isinstance(value, str)}
+        self.has_process = isinstance(process, dict)
+        args = process.get("args") if isinstance(process, dict) else None
+        self.command = args[0] if isinstance(args, list) and args and isinstance(args[0], str) else None
+        mounts = config.get("mounts")
+        self.has_bind_mounts = any(map(_is_wanted_bind, mounts if isinstance(mounts, list) else ()))
+
+
+def _members(document: dict[str, Any], name: str) -> Iterable[tuple[str, Any]]:
+    value = document.get(name)
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _is_wanted_bind(mount: Any) -> bool:
+    if not isinstance(mount, dict) or mount.get("destination") in OWN_BINDS:
+        return False
+    options = mount.get("options")
+    return mount.get("type") == "bind" or (isinstance(options, list) and ("bind" in options or "rbind" in options))
+
+
+class Registration:
+    """One file of a hooks.d folder.
+
+    ``refusal`` says why engines cannot use it, ``is_absent`` that this is for a hook that is not there: such a file
+    they pass over. Else ``is_used``, unless ``replaced_by`` a file of the same name. What is not given is None.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = os.path.basename(path)
+        self.document: Any = None  # as it stands in the file
+        self.faults: list[tuple[str, str]] = []  # where readers of JSON disagree
+        self.refusal: Refused | None = None
+        self.is_absent = False
+        self.is_used = False
+        self.replaced_by = ""
+        self.version = ""
+        self.hook: str | None = None
+        self.args: list[str] | None = None
+        self.env: list[str] | None = None
+        self.timeout: int | None = None
+        self.stages: list[str] = []
+        self._has_stages = False
+        self.always: bool | None = None
+        self.has_bind_mounts: bool | None = None
+        self.annotations: list[tuple[Pattern, Pattern]] = []
+        self.commands: list[Pattern] = []
+        try:
+            self._read()
+        except Refused as refusal:
+            self.refusal = refusal
+
+    @property
+    def hook_pointer(self) -> str:
+        return "/hook/path" if self.version == "1.0.0" else "/hook"
+
+    def _read(self) -> None:
+        self.document = self._load()
+        version = _typed(self.document, {"version": str}, "").get("version") or ""
+        self.version = version or "0.1.0"
+        if version == "1.0.0":
+            self._read_current(_typed(self.document, _CURRENT, ""))
+        elif version in ("", "0.1.0"):
+            self._read_old(_typed(self.document, _OLD, ""))
+        else:
+            raise Refused("/version", f'is "{version}", and engines know 1.0.0 and 0.1.0')
+        self._judge()
+
+    def _load(self) -> Any:
+        try:
+            data = read_regular(self.path)
+        except MissingError as problem:
+            raise Refused("", problem.problem) from None
+        try:
+            return documents(data, self.path)[0]
+        except DataError as problem:
+            self.faults = list(problem.violations)
+        try:
+            # As Go reads it, who minds less.
+            return json.loads(data.decode(errors="replace"), parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise Refused(*self.faults[0]) from None
+
+    def _read_current(self, found: dict[str, Any]) -> None:
+        hook, when = found.get("hook") or {}, found.get("when") or {}
+        self.hook = hook.get("path") or None
+        self.args, self.env, self.timeout = hook.get("args"), hook.get("env"), hook.get("timeout")
+        self.always, self.has_bind_mounts = when.get("always"), when.get("hasBindMounts")
+        pairs = (when.get("annotations") or {}).items()
+        self.annotations = [_annotation("/when/annotations", key, value) for key, value in pairs]
+        commands = when.get("commands") or ()
+        self.commands = [Pattern(text, f"/when/commands/{index}") for index, text in enumerate(commands)]
+        self._take_stages(found.get("stages"))
+
+    def _read_old(self, found: dict[str, Any]) -> None:
+        self.hook = found.get("hook")
+        if self.hook is None:
+            raise Refused("/hook", "is missing")
+        for one in ("stage", "cmd", "annotation"):
+            if found.get(one) is not None and found.get(f"{one}s") is not None:
+                raise Refused(f"/{one}", f"must not stand beside {one}s")
+        self.hook = self.hook or None
+        if (arguments := found.get("arguments")) is not None:
+            self.args = [self.hook or "", *arguments]
+        self.has_bind_mounts = found.get("hasbindmounts")
+        if (values := self._either(found, "annotation")) is not None:
+            self.annotations = [(Pattern(".*", ""), Pattern("|".join(values), "/annotations"))]
+        commands = self._either(found, "cmd") or ()
+        self.commands = [Pattern(text, f"/cmds/{index}") for index, text in enumerate(commands)]
+        self._take_stages(self._either(found, "stage"))
+
+    def _either(self, found: dict[str, Any], name: str) -> list[str] | None:
+        values = found.get(f"{name}s")
+        return found.get(name) if values is None else values
+
+    def _take_stages(self, stages: list[str] | None) -> None:
+        # That there are none is told only where nothing else is wrong, as engines do.
+        self._has_stages = stages is not None
+        self.stages = stages or []
+
+    def _judge(self) -> None:
+        """In the order in which engines do."""
+        if self.hook is None:
+            raise Refused(self.hook_pointer, "is missing")
+        try:
+            os.stat(self.hook)
+        except FileNotFoundError:
+            self.is_absent = True
+            raise Refused(self.hook_pointer, f"{self.hook} is not there") from None
+        except (OSError, ValueError) as reason:
+            raise Refused(self.hook_pointer, f"{self.hook} cannot be looked at: {reason}") from None
+        for pattern in self.patterns():
+            if pattern.invalid:
+                raise Refused(pattern.pointer, f'"{pattern.text}" is no regular expression of Go: {pattern.invalid}')
+        if not self._has_stages:
+            raise Refused("/stages", "is missing")
+        for index, stage in enumerate(self.stages):
+            if stage not in (*STAGES, *EXTENSIONS):
+                raise Refused(f"/stages/{index}", f'"{stage}" is no stage')
+
+    def patterns(self) -> Iterator[Pattern]:
+        for pair in self.annotations:
+            yield from pair
+        yield from self.commands
+
+    def match(self, container: Container) -> tuple[bool | None, str]:
+        """Whether the hook is for this container, and why or why not; None where that cannot be said here."""
+        if unknown := [each for each in self.patterns() if each.unknown]:
+            return None, f'"{unknown[0].text}": {unknown[0].unknown}'
+        return _match_any(self, container) if self.version == "0.1.0" else _match_all(self, container)
+
+
+class Pattern:
+    """A regular expression of a hooks.d file; ``invalid`` or ``unknown`` say why there is none."""
+
+    def __init__(self, text: str, pointer: str) -> None:
+        self.text = text
+        self.pointer = pointer
+        self.invalid = self.unknown = ""
+        self._compiled: re.Pattern[str] | None = None
+        try:
+            self._compiled = re2.compile(text)
+        except re2.InvalidError as reason:
+            self.invalid = str(reason)
+        except re2.UnknownError as reason:
+            self.unknown = str(reason)
+
+    def matches(self, text: str) -> bool:
+        """Anywhere in ``text``: engines do not anchor."""
+        return self._compiled is not None and self._compiled.search(text) is not None
+
+
+def _annotation(pointer: str, key: str, value: str) -> tuple[Pattern, Pattern]:
+    place = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+    return Pattern(key, place), Pattern(value, place)
+
+
+def _match_all(one: Registration, container: Container) -> tuple[bool, str]:
+    """1.0.0: all conditions that are given."""
+    reasons = []
+    if one.always is not None:
+        if not one.always:
+            return False, "always is false"
+        reasons.append("always")
+    if one.has_bind_mounts is not None:
+        if not one.has_bind_mounts:
+            return False, "hasBindMounts is false, which no container matches"
+        if not container.has_bind_mounts:
+            return False, "the container has no bind mounts but the engine's own"
+        reasons.append("it has bind mounts")
+    for key, value in one.annotations:
+        is_match, reason = _match_annotation(key, value, container)
+        if not is_match:
+            return False, reason
+        reasons.append(reason)
+    if container.has_process and one.commands:
+        return _match_command(one, container)
+    if not reasons:
+        return False, "it has no condition, which no container matches"
+    return True, " and ".join(reasons)
+
+
+def _match_any(one: Registration, container: Container) -> tuple[bool, str]:
+    """0.1.0: any condition. Engines ask for the command last, and then nothing else counts any more."""
+    if one.has_bind_mounts and container.has_bind_mounts:
+        return True, "it has bind mounts"
+    for key, value in one.annotations:
+        is_match, reason = _match_annotation(key, value, container)
+        if is_match:
+            return True, reason
+    if container.has_process and one.commands:
+        return _match_command(one, container)
+    return False, "none of its conditions matches"
+
+
+def _match_annotation(key: Pattern, value: Pattern, container: Container) -> tuple[bool, str]:
+    named = [each for each in container.annotations.items() if key.matches(each[0])]
+    if not named:
+        return False, f'no annotation has a name that matches "{key.text}"'
+    for name, text in named:
+        if value.matches(text):
+            return True, f"the annotation {name}"
+    return False, f'the annotation {named[0][0]} is "{named[0][1]}", which does not match "{value.text}"'
+
+
+def _match_command(one: Registration, container: Container) -> tuple[bool, str]:
+    if container.command is None:
+        return False, "process.args is empty, and engines refuse the container"
+    for pattern in one.commands:
+        if pattern.matches(container.command):
+            return True, f'the command {container.command} matches "{pattern.text}"'
+    return False, f"the command {container.command} matches none of its commands"
+
+
+class Folder:
+    """One hooks.d folder. ``refusal`` is the reason for which engines start no container at all, or empty."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.is_there = True
+        self.refusal = ""
+        self.hidden_by = ""  # the file because of which engines do not mind what is wrong with those after it
+        self.files: list[Registration] = []
+        try:
+            names = sorted(os.listdir(path), key=os.fsencode)
+        except FileNotFoundError:
+            self.is_there = False
+            return
+        except OSError as reason:
+            self.refusal = f"it cannot be read: {reason.strerror}"
+            return
+        paths = [os.path.join(path, name) for name in names if name.endswith(".json")]
+        # A link to nothing is passed over.
+        self.files = [Registration(each) for each in paths if os.path.exists(each)]
+        # Engines collect what is wrong, and look at the kind of the first error only.
+        first = next((each for each in self.files if each.refusal is not None), None)
+        if first is not None and first.is_absent:
+            self.hidden_by = first.name
+        elif first is not None and first.refusal is not None:
+            self.refusal = f"{first.name}: {': '.join(filter(None, (first.refusal.pointer, first.refusal.message)))}"
+
+
+def read(paths: Iterable[str]) -> list[Folder]:
+    """The folders at ``paths``, the one whose files replace those of the others last."""
+    folders = [Folder(path) for path in paths]
+    found: dict[str, Registration] = {}
+    for each in (file for folder in folders for file in folder.files if file.refusal is None):
+        if each.name in found:
+            found[each.name].is_used = False
+            found[each.name].replaced_by = each.path
+        each.is_used = True
+        found[each.name] = each
+    return folders
+
+
+def in_order(folders: Iterable[Folder]) -> list[Registration]:
+    """All files in the order in which engines call their hooks."""
+    return sorted((file for folder in folders for file in folder.files), key=lambda one: (one.name.lower(), one.path))
+
+
+def _typed(value: Any, shape: Any, pointer: str) -> Any:
+    """What Go makes of ``value`` where it expects ``shape``, with names as ``shape`` has them. Refused."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise Refused(pointer, "must be an object")
+        if "" in shape:
+            return {key: _typed(each, shape[""], f"{pointer}/{key}") for key, each in value.items() if each is not None}
+        names = {name.lower(): name for name in shape}
+        known = ((names.get(key.lower()), key, each) for key, each in value.items())
+        return {
+            name: _typed(each, shape[name], f"{pointer}/{key}")
+            for name, key, each in known
+            if name is not None and each is not None
+        }
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            raise Refused(pointer, "must be an array")
+        return [
+            _typed("" if each is None else each, shape[0], f"{pointer}/{index}") for index, each in enumerate(value)
+        ]
+    if type(value) is not shape:
+        raise Refused(pointer, f"must be {_KINDS[shape]}")
+    if shape is int and not -(1 << 63) <= value < 1 << 63:
+        raise Refused(pointer, "must be an integer of 64 bits")
+    return value
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(word)

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a real run would do for a bundle, and every problem it would meet, found out without a change.
+
+The plan is made by the same code as the real one. Only what a real run learns by doing is missing: whether the kernel
+lets us clone and attach, and what the runtime has mounted in a namespace that nobody but root may enter. There
+config.json's own mounts are taken as made.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ...documents.bundle import Bundle, read_state
+from ...errors import DataError, HookError, RecordError, UnavailableError
+from ...kernel.proc import Namespace, Proc, boot_id
+from ...lifecycle.set_up import is_continued
+from ...lifecycle.stage import Place
+from ...lifecycle.tear_down import is_here, why_untouched
+from ...mounting.mounted import is_in
+from ...mounting.plan import Planner
+from ...mounting.prepare import expand, open_sources
+from ...options import Options, is_teardown, parse, remarks, state_folder
+from ...record.folder import StateFolder
+from ...record.state_file import heir, is_live
+from ...requests import collect
+from ...rootfs.mount_points import Rootfs
+from . import recognise, registered
+from .facts import describe, undone
+from .foresee import problems_of_plan, problems_of_stage
+from .report import Report
+from .running import Running
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...documents.oci import State
+    from ...record.state_file import MountRecord, Record
+    from ...requests.request import Request
+    from .registered import Entry
+
+
+def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
+    """The report on the bundle of ``options``, or on that of the state that ``read`` gives.
+
+    The words that config.json gives the hook count where ``options`` ask for no bind.
+    """
+    report = Report()
+    try:
+        _fill(report, options, read)
+    except HookError as problem:
+        report.add(problem)
+    return report
+
+
+def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
+    proc = Proc()
+    report.stage = options.stage
+    document = place = state = None
+    if options.bundle is not None:
+        report.bundle = options.bundle
+        report.stage = options.stage or "createRuntime"
+    else:
+        state, document = read_state(read())
+        report.id, report.bundle = state.id, state.bundle
+        if _is_teardown(report, options, state):
+            report.stage = "poststop"
+            _fill_from_record(report, options, state, proc)
+            return
+        place = Place(options.stage, state, proc) if state.status in ("creating", "created") else None
+    bundle = Bundle(report.bundle, document, whole=True)
+    report.rootfs = bundle.rootfs
+    if bundle.violations and options.strict:
+        report.add(DataError("config.json", bundle.violations))
+    else:
+        report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
+    entries = registered.find(bundle.document)
+    options = _with_registered(report, entries, bundle, options)
+    report.warnings += [*remarks(options), *_of_log(options.log)]
+    if place is None:
+        is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
+    else:
+        is_elsewhere = _place(report, place, bundle)
+    _fill_with_plan(report, options, bundle, proc, place, is_elsewhere=is_elsewhere, state=state)
+
+
+def _is_teardown(report: Report, options: Options, state: State) -> bool:
+    """Whether poststop is told of. A container that already runs is explained all the same."""
+    try:
+        return is_teardown(options.stage, state)
+    except UnavailableError as problem:
+        if state.status != "running":
+            raise
+        report.add(problem)
+        return False
+
+
+def _fill_with_plan(
+    report: Report,
+    options: Options,
+    bundle: Bundle,
+    proc: Proc,
+    place: Place | None,
+    *,
+    is_elsewhere: bool,
+    state: State | None,
+) -> None:
+    config = bundle.config
+    namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
+    requests = _requests(report, bundle, options)
+    if config.root_readonly and report.namespace == "runtime":
+        requests.insert(0, collect.read_only_root(bundle.rootfs))
+    sources = open_sources(requests, bundle.path, namespace)
+    rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
+    recorded = _recorded(options, report, place, proc)
+    for foreseen in problems_of_stage(config, report.stage, report.namespace, proc):
+        report.add(foreseen)
+    planned = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
+    report.mounts = describe(planned, writable_root=not config.root_readonly)
+    if running := _running(options, bundle, state, proc):
+        report.running = running.facts()
+        for bind, mount in zip(planned.binds, report.mounts, strict=True):
+            mount["now"] = running.has(bind, bundle.rootfs)
+        report.warnings += running.others()
+    for problem in [*planned.problems, *problems_of_plan(planned, config, report.stage, proc)]:
+        report.add(problem)
+    report.notes += recognise.notes(config.annotations)
+    if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
+        report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+
+
+def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:
+    """Fills in the namespace for a bundle alone. Whether it is one that we cannot look into."""
+    is_prestart = report.stage == "prestart"
+    is_elsewhere = bundle.has_namespace
+    if is_prestart and is_elsewhere and registered.choose(entries, "prestart") is None:
+        is_elsewhere = False
+        if is_named:
+            report.notes.append("prestart is taken as called by hand, without a pid: it mounts right here")
+    report.namespace = "container" if is_elsewhere else "runtime"
+    return is_elsewhere
+
+
+def _place(report: Report, place: Place, bundle: Bundle) -> bool:
+    """Fills in stage and namespace. Whether that is one that we would have to enter, and so cannot look into."""
+    # createContainer will be called elsewhere, and that we are not there now is no fault of the bundle.
+    is_elsewhere = bundle.has_namespace
+    try:
+        if place.stage != "createContainer":
+            place.choose(bundle)
+            is_elsewhere = place.is_elsewhere()
+    except UnavailableError as problem:
+        # What would be mounted is worth knowing all the same.
+        report.add(problem)
+    report.stage = place.stage
+    report.namespace = place.kind(bundle, is_another=is_elsewhere)
+    return is_elsewhere
+
+
+def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, options: Options) -> Options:
+    """The options, or those that config.json gives the hook where these ask for no bind. Tells how it is registered."""
+    report.registered = [entry.place for entry in entries]
+    report.warnings += registered.warnings(entries, bundle.document)
+    report.warnings += [
+        f"{entry.place}/path: {entry.path} cannot be executed here"
+        for entry in entries
+        if entry.path and not os.access(entry.path, os.X_OK)
+    ]
+    entry = registered.choose(entries, options.stage)
+    if entry is None or options.mounts or options.annotation_sources:
+        return options
+    same = [other for other in entries if other.stage == entry.stage and other is not entry]
+    if same:
+        report.warnings.append(f"{same[0].place}: is called as well, and its options are not looked at")
+    try:
+        merged, _ = parse(list(entry.words))
+    except HookError as problem:
+        problem.where = f"{entry.place}/args: {problem.where}"
+        report.add(problem)
+        return options
+    report.options = entry.place
+    merged.bundle = options.bundle
+    merged.dry_run = True
+    merged.strict = merged.strict or options.strict
+    merged.root = options.root or merged.root
+    if options.bundle is not None:
+        report.stage = entry.stage
+    merged.stage = options.stage or merged.stage
+    return merged
+
+
+def _of_log(path: str | None) -> list[str]:
+    """A log that cannot be written is no failure of a run, and so easily stays unseen."""
+    if path is None or os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
+        return []
+    return [f"--log {path} cannot be written"]
+
+
+def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]:
+    """All requests that can be understood; the others are problems."""
+    requests = collect.requests(bundle.config, options.mounts, options.annotation_sources, report.add)
+    asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
+    if asking and not options.annotation_sources:
+        allowing = "--allow-annotations and --allow-source"
+        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
+    expanded = []
+    for request in requests:
+        try:
+            expanded += expand([request], bundle.path)
+        except HookError as problem:
+            report.add(problem)
+    return expanded
+
+
+def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
+    """What an earlier call for the same container has mounted, as far as we may look."""
+    if place is None or report.id is None or report.bundle is None:
+        return []
+    record = _load(options, proc, report.id)
+    if record is None or not is_continued(record, report.bundle, proc):
+        return []
+    init = record["init"]
+    table = proc.mounts() if init is None or not place.is_elsewhere() else proc.mounts_of(init["pid"])
+    return [mount for mount in record["mounts"] if is_in(mount["attached"][0], table)]
+
+
+def _load(options: Options, proc: Proc, container: str) -> Record | None:
+    """The record of a container; none where there is no such, or this user may not look. RecordError."""
+    try:
+        folder = StateFolder.open(state_folder(options, proc), create=False)
+        return folder.load(container) if folder else None
+    except RecordError:
+        if os.geteuid() == 0:
+            raise
+        return None
+
+
+def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) -> Running | None:
+    """The container of this bundle that already runs, as far as we may look."""
+    if state is not None:
+        if state.status != "running":
+            return None
+        return Running(state.id, _load(options, proc, state.id), state.pid, proc)
+    try:
+        folder = StateFolder.open(state_folder(options, proc), create=False)
+    except RecordError:
+        return None
+    others = folder.on_rootfs(bundle.stat_rootfs(), "")[0] if folder else []
+    mine = [record for record in others if record["bundle"]["path"] == bundle.path]
+    record = next((record for record in mine if is_live(record, proc, boot_id())), None)
+    return None if record is None else Running(record["id"], record, None, proc)
+
+
+def _fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
+    report.remove = []
+    folder = StateFolder.open(state_folder(options, proc), create=False)
+    record = folder.load(state.id) if folder else None
+    if record is None:
+        report.warnings.append(f"nothing is recorded in {state_folder(options, proc)}")
+        return
+    report.rootfs = record["rootfs"]["path"]
+    report.namespace = record["namespace"]["kind"]
+    if reason := why_untouched(record, state, proc, 0):
+        report.warnings.append(reason)
+        return
+    boot = boot_id()
+    here = is_here(record, proc, boot)
+    report.mounts = [undone(mount, here=here) for mount in reversed(record["mounts"])]
+    others, unread = folder.on_rootfs(record["rootfs"], record["id"]) if folder else ([], [])
+    report.warnings += unread
+    neighbours = [other for other in others if is_live(other, proc, boot)]
+    for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
+        if other := heir(path, neighbours):
+            report.warnings.append(f"{path} is handed over to the container {other['id']}, which uses it")
+        else:
+            report.remove.append(path)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan as schemas/plan.json has it: what is known of each bind, and what a person should know beforehand.
+
+Only looks at what the plan holds by fd already.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+
+from ...mounting.source import real_path
+from . import recognise
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...mounting.plan import Bind, Plan
+    from ...mounting.source import Source
+    from ...record.state_file import MountRecord
+    from ...requests.request import IdMap, Request
+
+_KINDS = {
+    modes.S_IFDIR: "folder",
+    modes.S_IFREG: "file",
+    modes.S_IFBLK: "block device",
+    modes.S_IFCHR: "character device",
+    modes.S_IFIFO: "fifo",
+    modes.S_IFSOCK: "socket",
+}
+_ATIMES = ("noatime", "relatime", "strictatime")
+_MOST_NAMES = 3
+
+
+def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
+    """The binds of a plan. ``writable_root`` tells that the container may write into its rootfs."""
+    paths = {bind: real_path(bind.source.fd, plan.namespace.proc) for bind in plan.binds if not bind.source.error}
+    attributes = {bind: bind.source.attributes() for bind in plan.binds}
+    open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
+    for bind, path in paths.items():
+        if bind.action != "skipped" and not bind.request.is_root and "ro" not in attributes[bind]:
+            open_to.setdefault(path, f"the writable bind on {bind.request.destination}")
+    described = []
+    for bind in plan.binds:
+        found_at = paths.get(bind)
+        warnings = [*bind.warnings]
+        if found_at is not None and bind.action == "mount" and not bind.request.is_root:
+            warnings += _of_submounts(bind)
+            warnings += [
+                f"the source is below {open_to[each]}: the container may put something else in its place"
+                for each in _above(found_at)
+                if each in open_to
+            ][:1]
+        found = _found(bind.source, found_at)
+        described.append({**_describe(bind, attributes[bind]), "found": found, "now": None, "warnings": warnings})
+    return described
+
+
+def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
+    request, source, target = bind.request, bind.source, bind.target
+    return {
+        "origin": request.origin,
+        "source": source.path,
+        "destination": request.destination,
+        "resolved": target.path if target else None,
+        "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
+        "create": [{"path": p.path, "kind": "directory" if p.directory else "file"} for p in bind.create],
+        "asked": list(request.options),
+        "attributes": attributes,
+        "kept": _kept(request, attributes),
+        "propagation": request.propagation,
+        "idmap": _ids(request.idmap) if request.idmap else None,
+        "action": bind.action,
+        "by": bind.by,
+    }
+
+
+def _kept(request: Request, attributes: list[str]) -> list[str]:
+    """Those attributes that nobody asked for: they are the source's own."""
+    asked = {**request.deep, **request.top}
+    return [word for word in attributes if ("atime" if word in _ATIMES else word) not in asked]
+
+
+def _ids(idmap: IdMap) -> dict[str, object]:
+    def runs(mappings: object) -> list[str]:
+        return ["-".join(map(str, run)) for run in mappings] if isinstance(mappings, tuple) else []
+
+    return {"uids": runs(idmap.uids), "gids": runs(idmap.gids), "namespace": idmap.namespace}
+
+
+def _found(source: Source, path: str | None) -> dict[str, object] | None:
+    """What stands at a source, None where nothing does."""
+    if path is None:
+        return None
+    stat, info = source.stat, source.info
+    kind = _KINDS.get(modes.S_IFMT(stat.mode), "file")
+    number = os.fstat(source.fd).st_rdev if "device" in kind else None
+    return {
+        "path": path,
+        "kind": kind,
+        "number": None if number is None else f"{os.major(number)}:{os.minor(number)}",
+        "filesystem": info.type if info else None,
+        "device": f"{os.major(stat.dev)}:{os.minor(stat.dev)}",
+        "from": info.source if info else None,
+        "mount": info.mount_point if info else None,
+        "owner": f"{stat.uid}:{stat.gid}",
+        "mode": f"{modes.S_IMODE(stat.mode):04o}",
+        "known": recognise.source(path) or recognise.source(source.path),
+        "submounts": [below for below, _ in source.visible],
+    }
+
+
+def _of_submounts(bind: Bind) -> Iterator[str]:
+    """ro goes for the top mount alone, which few expect."""
+    request = bind.request
+    if request.top.get("ro") is True:
+        writable = [path for path, info in bind.source.visible if "ro" not in info.options]
+        if writable:
+            more = f" and {len(writable) - _MOST_NAMES} more" if len(writable) > _MOST_NAMES else ""
+            yield f"ro leaves the mounts below writable, {', '.join(writable[:_MOST_NAMES])}{more}: rro reaches them"
+
+
+def _above(path: str) -> Iterator[str]:
+    """Every folder above a path, the next one first."""
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path
+
+
+def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
+    """A bind of a record as poststop sees it."""
+    requested = mount["requested"]
+    options = requested["options"]
+    assert isinstance(options, list)
+    return {
+        "origin": mount["origin"],
+        "source": requested["source"],
+        "destination": requested["destination"],
+        "resolved": mount["resolved"],
+        "links": [],
+        "create": [],
+        "asked": options,
+        "attributes": [],
+        "kept": [],
+        "propagation": options[-1],
+        "idmap": None,
+        "action": "unmount" if here else "gone",
+        "by": "hook",
+        "found": None,
+        "now": here,
+        "warnings": [],
+    }

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a dry-run found, as a document for programs and as text for a person.
+
+The text is for reading: problems first, one label a line, folded to the width of a terminal and coloured only there.
+Whatever an image's author wrote is escaped before any colour is added.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ...errors import DataError, HookError, UnavailableError
+from ...log import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_LABEL = 11  # as wide as the longest label, and a space
+_RESET = "\x1b[0m"
+_COLOURS = {
+    "problem": "\x1b[1;31m",
+    "hint": "\x1b[31m",
+    "warning": "\x1b[33m",
+    **dict.fromkeys(("bind", "unmount", "remove"), "\x1b[1;32m"),
+    **dict.fromkeys(("present", "skip", "gone"), "\x1b[1m"),
+}
+_OTHERS = "\x1b[2m"
+_VERBS = {"mount": "bind", "present": "present", "unmount": "unmount", "gone": "gone", "skipped": "skip"}
+_MADE = {"directory": "folder", "file": "file"}
+_NAMESPACES = {"container": "the container's own", "runtime": "the one that the runtime was started in"}
+
+
+class Report:
+    """What a dry-run found, member for member as schemas/plan.json has it."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.stage: str | None = None
+        self.bundle: str | None = None
+        self.rootfs: str | None = None
+        self.namespace: str | None = None
+        self.registered: list[str] | None = None
+        self.options: str | None = None
+        self.running: dict[str, object] | None = None
+        self.mounts: list[dict[str, Any]] = []
+        self.remove: list[str] | None = None
+        self.warnings: list[str] = []
+        self.notes: list[str] = []
+        self.is_sure = True
+        self.problems: list[dict[str, object]] = []
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether it is known that the real run would fail."""
+        return bool(self.problems) and self.is_sure
+
+    @property
+    def exit_code(self) -> int:
+        """The code with which the real run would end: that of the first problem it would meet."""
+        return int(str(self.problems[0]["exit"])) if self.problems else 0
+
+    def add(self, problem: HookError) -> None:
+        """Takes note of a problem; a document that breaks its schema has one for each place.
+
+        What this user may not look at is no verdict on the real run, which has other rights.
+        """
+        if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0:
+            self.is_sure = False
+            text = f"this user may not look: {problem.problem}"
+            problem = UnavailableError(text, where=problem.where, hint="ask again as root")
+        code = problem.exit_code
+        if isinstance(problem, DataError):
+            for pointer, message in problem.violations:
+                where = f"{problem.document}: {pointer}" if pointer else problem.document
+                self.problems.append({"where": where, "message": message, "hint": "", "exit": code})
+        else:
+            facts = {"where": problem.where, "message": problem.problem, "hint": problem.hint, "exit": code}
+            self.problems.append(dict(facts))
+
+    def document(self) -> dict[str, object]:
+        names = ("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts")
+        found: dict[str, object] = {name: getattr(self, name) for name in (*names, "problems", "warnings", "notes")}
+        if self.remove is not None:
+            found["remove"] = self.remove
+        return found
+
+
+def as_json(report: Report) -> str:
+    """The report as one JSON document, schemas/plan.json."""
+    return json.dumps(_plain(report.document()), indent=2) + "\n"
+
+
+def _plain(value: object) -> object:
+    """The same without what only a file name can hold: a byte that is not UTF-8 is written as an escape."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
+
+
+def as_text(report: Report, *, width: int = 0, colour: bool = False) -> str:
+    """The report for a person, problems first. A ``width`` other than 0 is that of a terminal to fold lines for."""
+    lines: list[str] = []
+    for is_part, label, text in _rows(report):
+        if label:
+            lines += _folded("  " if is_part else "", label, one_line(text), width, colour=colour)
+        else:
+            lines.append("")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _folded(indent: str, label: str, text: str, width: int, *, colour: bool) -> list[str]:
+    """One row: the label, and the text beside it, folded between words, which are never cut: they may be copied."""
+    head = f"{indent}{label:<{_LABEL - len(indent)}}"
+    if colour:
+        head = f"{indent}{_COLOURS.get(label, _OTHERS)}{label}{_RESET}{head[len(indent) + len(label) :]}"
+    room = width - _LABEL
+    rows, row = [], ""
+    for word in text.split(" "):
+        if width and row and len(row) + 1 + len(word) > room:
+            rows.append(row)
+            row = word
+        else:
+            row = f"{row} {word}" if row else word
+    return [f"{head if number == 0 else ' ' * _LABEL}{row}" for number, row in enumerate([*rows, row])]
+
+
+_Row = tuple[bool, str, str]
+_SPACE: _Row = (False, "", "")
+
+
+def _rows(report: Report) -> Iterator[_Row]:
+    """Each line as: whether it is part of what stands above, its label, its text."""
+    for problem in report.problems:
+        where = f"{problem['where']}: " if problem["where"] else ""
+        yield False, "problem", f"{where}{problem['message']}"
+        if problem["hint"]:
+            yield True, "hint", str(problem["hint"])
+    if report.is_verdict:
+        yield False, "so", f"the real run would exit with {report.exit_code} and change nothing"
+    for warning in report.warnings:
+        yield False, "warning", warning
+    if report.problems or report.warnings:
+        yield _SPACE
+    yield from _of_the_container(report)
+    for note in report.notes:
+        yield False, "note", note
+    for mount in report.mounts:
+        yield _SPACE
+        yield from _of_a_mount(mount)
+    if not report.mounts and not report.remove and not report.problems:
+        yield False, "binds", "none is asked for" if report.remove is None else "nothing to undo"
+    if report.remove:
+        yield _SPACE
+    for path in report.remove or ():
+        yield False, "remove", path
+
+
+def _of_the_container(report: Report) -> Iterator[_Row]:
+    facts = {
+        "container": report.id,
+        "bundle": report.bundle,
+        "rootfs": report.rootfs,
+        "stage": report.stage,
+        "namespace": _NAMESPACES.get(report.namespace or ""),
+    }
+    yield from ((False, label, text) for label, text in facts.items() if text)
+    if report.registered is not None:
+        where = ", ".join(report.registered) if report.registered else "not in config.json"
+        yield False, "registered", where
+    if report.options is not None:
+        yield False, "options", f"those of {report.options}"
+    if report.running is not None:
+        pid, seen = report.running["pid"], report.running["visible"]
+        process = f"process {pid}" if pid else "no process known"
+        yield False, "running", f"{report.running['id']}, {process}{'' if seen else ', whose mounts cannot be seen'}"
+
+
+def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
+    action = mount["action"]
+    yield False, _VERBS[action], f"{mount['source']} on {mount['resolved'] or mount['destination']}"
+    yield True, "asked", f"{mount['origin']}, destination {mount['destination']}"
+    if action in ("mount", "present"):
+        earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
+        yield True, "by", f"the {mount['by']}{earlier}"
+        yield from _of_a_source(mount["source"], mount["found"])
+    yield from ((True, "link", f"{link['at']} -> {link['to']}") for link in mount["links"])
+    yield from ((True, "make", f"{_MADE[made['kind']]} {made['path']}") for made in mount["create"])
+    if action == "mount":
+        yield True, "options", " ".join(mount["asked"])
+        if mount["kept"]:
+            yield True, "kept", f"{' '.join(mount['kept'])}, as the source has it"
+    if mount["idmap"]:
+        yield True, "ids", _ids(mount["idmap"])
+    if mount["now"] is not None and action != "gone":
+        yield True, "now", "mounted" if mount["now"] else "not mounted"
+    yield from ((True, "warning", warning) for warning in mount["warnings"])
+
+
+def _of_a_source(path: str, found: dict[str, Any] | None) -> Iterator[_Row]:
+    if found is None:
+        yield True, "source", "not found here"
+        return
+    where = f"{found['filesystem']} of {found['from']}" if found["filesystem"] else "a mount that is not seen"
+    kind = f"{found['kind']} {found['number']}" if found["number"] else found["kind"]
+    facts = f"{kind}, {where} ({found['device']}), owner {found['owner']}, mode {found['mode']}"
+    yield True, "source", facts
+    if found["known"]:
+        yield True, "known as", found["known"]
+    if found["path"] != path:
+        yield True, "really", found["path"]
+    if found["submounts"]:
+        yield True, "below it", f"mounts: {' '.join(found['submounts'])}"
+
+
+def _ids(idmap: dict[str, Any]) -> str:
+    if idmap["namespace"]:
+        return f"those of the user namespace {idmap['namespace']}"
+    return f"uids {' '.join(idmap['uids'])}; gids {' '.join(idmap['gids'])} (in the source, on the host, how many)"

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container that already runs: which of its binds are there, by its record and the mounts of its first process."""
+
+from __future__ import annotations
+
+from ...mounting.mounted import is_in
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...kernel.proc import Proc
+    from ...mounting.plan import Bind
+    from ...record.state_file import Record
+
+
+class Running:
+    """The container ``name``, with its record, if it has one, and its first process, if that is known."""
+
+    def __init__(self, name: str, record: Record | None, pid: int | None, proc: Proc) -> None:
+        self._name = name
+        self._pid = record["init"]["pid"] if record is not None and record["init"] is not None else pid
+        self._has_record = record is not None
+        table = proc.mounts() if self._pid is None else proc.mounts_of(self._pid)
+        self._table = table
+        self._points = {info.mount_point for info in table}
+        self._mounts = {_key(mount["requested"]): mount for mount in (record["mounts"] if record is not None else ())}
+        self._asked: set[object] = set()
+
+    def facts(self) -> dict[str, object]:
+        """As schemas/plan.json has it."""
+        return {"id": self._name, "pid": self._pid, "recorded": self._has_record, "visible": bool(self._points)}
+
+    def has(self, bind: Bind, rootfs: str) -> bool | None:
+        """Whether a bind is mounted now; None where we may not look, or it leads nowhere."""
+        key = _key(bind.request.as_mount())
+        self._asked.add(key)
+        if not self._points or bind.target is None:
+            return None
+        if key in self._mounts:
+            return is_in(self._mounts[key]["attached"][0], self._table)
+        return not self._points.isdisjoint((bind.target.path, rootfs + bind.target.path))
+
+    def others(self) -> Iterator[str]:
+        """What is recorded and was not asked after, in one line each."""
+        for key, mount in self._mounts.items():
+            if key not in self._asked:
+                what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['origin']}"
+                there = "is mounted" if is_in(mount["attached"][0], self._table) else "is recorded"
+                yield f"{what}, {there} in the container that runs, and is not in this plan"
+
+
+def _key(requested: dict[str, object]) -> object:
+    options = requested["options"]
+    assert isinstance(options, list)
+    return (requested["source"], requested["destination"], *options)

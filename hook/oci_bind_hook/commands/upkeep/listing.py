@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is recorded, and whether it is still so: told by processes, the mount table and the rootfs, not by our memory.
+
+Nothing is changed and no lock is taken, so that anybody who may read the state folder can ask at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ...errors import HookError, MissingError, RecordError
+from ...kernel import linux
+from ...kernel.proc import Proc, boot_id
+from ...lifecycle.tear_down import find_rootfs
+from ...log import one_line
+from ...mounting.mounted import find, is_in
+from ...mounting.undo import difference
+from ...options import Options, state_folder
+from ...record.folder import StateFolder
+from ...record.state_file import is_live, is_unseen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ...record.state_file import MadeRecord, MountRecord, Record
+    from ...rootfs.mount_points import Rootfs
+
+    Has = Callable[[MountRecord], bool | None]
+
+_MOUNTED = {True: "mounted", False: "gone", None: "unseen"}
+
+
+class Entry:
+    """What is known of one container, member for member as schemas/records.json has it.
+
+    ``status`` is "alive", "dead", "unknown" (nothing tells whether it lives), "leftover" (a run was killed before it
+    recorded anything) or "unreadable", for which ``problem`` is there. ``reason`` says why, ``advice`` what to do.
+    """
+
+    def __init__(self, container: str, record: Record | None, *, busy: bool) -> None:
+        self.id = container
+        self.record = record
+        self.status = "leftover"
+        self.reason = "a run was killed before it recorded anything"
+        self.advice = ""
+        self.busy = busy
+        self.files: list[str] = []
+        self.mounts: list[dict[str, object]] = []
+        self.made: list[dict[str, object]] = []
+        self.problem: HookError | None = None
+
+    def document(self) -> dict[str, object]:
+        """The entry as JSON has it; what a record would tell is null where there is none."""
+        found: dict[str, object] = {
+            "id": self.id.encode(errors="backslashreplace").decode(),
+            **{name: getattr(self, name) for name in ("status", "reason", "advice", "busy", "files", "mounts", "made")},
+            **dict.fromkeys(("phase", "created", "stage", "bundle", "rootfs", "namespace", "init")),
+        }
+        found["files"] = [one_line(name) for name in self.files]
+        if record := self.record:
+            found.update({name: record[name] for name in ("phase", "created", "stage", "namespace", "init")})
+            found.update({name: record[name]["path"] for name in ("bundle", "rootfs")})
+        if self.problem is not None:
+            found["problem"] = {"message": one_line(str(self.problem)), "exit": self.problem.exit_code}
+        return found
+
+
+class Registry:
+    """The state folder, and the machine that it is compared with. RecordError where the folder is not ours."""
+
+    def __init__(self, options: Options) -> None:
+        self.proc = Proc()
+        self.boot = boot_id()
+        self.path = state_folder(options, self.proc)
+        self.folder = StateFolder.open(self.path, create=False)
+        self._hint = f" --root {self.path}" if options.root is not None else ""
+        self._table = self.proc.mounts()
+
+    def names(self, wanted: Sequence[str] = ()) -> list[str]:
+        """The containers of which anything is here, or those among them that are ``wanted``. MissingError."""
+        found = self.folder.names() if self.folder else {}
+        for container in wanted:
+            if container not in found:
+                raise MissingError(f'nothing is recorded for a container "{container}" in {self.path}')
+        return list(wanted or found)
+
+    def entry(self, container: str, *, locked: bool = False) -> Entry | None:
+        """What is known of a container now; None where it has gone meanwhile. ``locked``: we hold its lock."""
+        if self.folder is None or (files := self.folder.names().get(container)) is None:
+            return None
+        busy = not locked and self.folder.is_locked(container)
+        try:
+            record = self.folder.load(container)
+        except RecordError as problem:
+            entry = Entry(container, None, busy=busy)
+            entry.status, entry.reason, entry.problem = "unreadable", problem.problem, problem
+            entry.advice = problem.hint
+        else:
+            entry = Entry(container, record, busy=busy)
+            if record is not None:
+                self._compare(entry, record)
+            elif busy:
+                entry.status, entry.reason = "unknown", "a run has just begun"
+            else:
+                entry.advice = f"oci-bind-hook gc{self._hint}"
+        entry.files = files
+        return entry
+
+    def judge(self, record: Record) -> tuple[str, str]:
+        """Whether a container lives, "alive", "dead" or "unknown", and what tells that."""
+        if record["boot"] != self.boot:
+            return "dead", "the machine was started anew since"
+        init = record["init"]
+        if init is None:
+            return "unknown", "no first process is recorded that could tell whether it lives"
+        if is_unseen(init, self.proc):
+            return "unknown", f"its first process {init['pid']} is in another pid namespace than what /proc shows here"
+        if is_live(record, self.proc, self.boot):
+            return "alive", f"its first process {init['pid']} runs"
+        inode = record["namespace"]["inode"]
+        if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace() and record["mounts"]:
+            user = self.proc.user_of_namespace(inode)
+            if user is not None and any(map(self._seen_by(user), record["mounts"])):
+                return "alive", f"its first process {init['pid']} has ended, but process {user} still sees its binds"
+        return "dead", f"its first process {init['pid']} has ended"
+
+    def _compare(self, entry: Entry, record: Record) -> None:
+        entry.status, entry.reason = self.judge(record)
+        has = self._look(record)
+        for mount in record["mounts"]:
+            entry.mounts.append(
+                {
+                    "origin": mount["origin"],
+                    "source": mount["requested"]["source"],
+                    "destination": mount["requested"]["destination"],
+                    "resolved": mount["resolved"],
+                    "state": _MOUNTED[has(mount)],
+                }
+            )
+        rootfs = find_rootfs(record, None)
+        try:
+            entry.made = [self._standing(record, made, rootfs) for made in record["made"]]
+        finally:
+            if rootfs is not None:
+                rootfs.close()
+        self._advise(entry, record)
+
+    def _advise(self, entry: Entry, record: Record) -> None:
+        missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
+        if entry.busy:
+            entry.reason += "; a run of the hook works on it now"
+        elif entry.status == "dead":
+            entry.advice = f"oci-bind-hook gc{self._hint}"
+        elif entry.status == "unknown":
+            state = {"ociVersion": "1.0.2", "id": entry.id, "status": "stopped", "bundle": record["bundle"]["path"]}
+            entry.advice = f"if it has ended: echo {_quoted(json.dumps(state))} | oci-bind-hook poststop{self._hint}"
+        elif record["phase"] != "done":
+            entry.reason += f'; a run of the hook was killed in the phase "{record["phase"]}"'
+            entry.advice = "end the container; then poststop, or oci-bind-hook gc, undoes the rest"
+        elif missing:
+            entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are gone all the same"
+            entry.advice = "somebody unmounted them: end the container and start it again"
+
+    def _look(self, record: Record) -> Has:
+        """What tells of a bind of the record whether it is mounted; None where we may not look."""
+        inode = record["namespace"]["inode"]
+        if record["boot"] != self.boot:
+            return lambda _: False
+        if inode == self.proc.mount_namespace():
+            return lambda mount: find(mount["attached"][0], self._table) is not None
+        init = record["init"]
+        user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
+        user = user or self.proc.user_of_namespace(inode)
+        if user is not None:
+            return self._seen_by(user)
+        is_kept = any(info.type == "nsfs" and info.root == f"mnt:[{inode}]" for info in self._table)
+        may_look = os.geteuid() == 0 and not self.proc.in_user_namespace()
+        return lambda _: False if may_look and not is_kept else None
+
+    def _seen_by(self, pid: int) -> Has:
+        table, namespace = self.proc.mounts_of(pid), self.proc.mount_namespace_id_of(pid)
+        may_look = next(iter(table), None) is not None
+        return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
+
+    def _standing(self, record: Record, made: MadeRecord, rootfs: Rootfs | None) -> dict[str, object]:
+        """What has become of a file or folder that was made: "there", "covered" by a mount, "gone", "changed"."""
+        here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
+        state, reason = _state(record, made, rootfs, here=here)
+        where = {"path": made["path"], "kind": made["kind"], "filesystem": made["filesystem"]}
+        return {**where, "state": state, "reason": reason}
+
+    def neighbours(self, record: Record) -> list[Record]:
+        """The other live containers on the same rootfs."""
+        others = self.folder.on_rootfs(record["rootfs"], record["id"])[0] if self.folder else []
+        return [other for other in others if is_live(other, self.proc, self.boot)]
+
+
+def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[str, str]:
+    on_tmpfs = made["filesystem"] == "tmpfs"
+    if rootfs is None:
+        return "gone", "the rootfs is gone, or another one is in its place"
+    if on_tmpfs and not here:
+        return "unseen", "it is on a tmpfs of the container's own"
+    try:
+        found = rootfs.find(made["path"], across=on_tmpfs)
+    except OSError as reason:
+        return "covered", reason.strerror or ""
+    if found is None:
+        return "gone", ""
+    try:
+        if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
+            return "covered", "a mount is on it"
+        stranger = difference(record, made, found.stat, rootfs)
+        return ("changed", stranger) if stranger else ("there", "")
+    finally:
+        found.close()
+
+
+def _quoted(text: str) -> str:
+    """A text as one word of a shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def look(options: Options, wanted: Sequence[str] = ()) -> tuple[str, list[Entry]]:
+    """The path of the state folder, and an entry for each container, or for those that are wanted. HookError."""
+    registry = Registry(options)
+    linux.raise_open_files()
+    entries = [registry.entry(container) for container in registry.names(wanted)]
+    return registry.path, [entry for entry in entries if entry is not None]
+
+
+# -- in words --------------------------------------------------------------------------------------------------------
+
+
+def as_json(folder: str, entries: Iterable[Entry]) -> str:
+    """All as one JSON document, schemas/records.json."""
+    document = {"folder": folder, "records": [entry.document() for entry in entries]}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table, each a line, with what stands below each other aligned."""
+    safe = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in safe)
+    return [line.rstrip() for line in lines]
+
+
+def _count(what: Sequence[dict[str, object]], *states: str) -> str:
+    """How many binds, or things that were made for them, are in one of these states."""
+    return f"{sum(each['state'] in states for each in what)} of {len(what)}"
+
+
+def as_list(folder: str, entries: Sequence[Entry]) -> str:
+    """One line for each container, and below them why those that want attention do, and what to do."""
+    if not entries:
+        return one_line(f"nothing is recorded in {folder}") + "\n"
+    rows = [("ID", "STATUS", "PHASE", "MOUNTED", "STANDING", "ROOTFS")]
+    for entry in entries:
+        if record := entry.record:
+            mounted, standing = _count(entry.mounts, "mounted"), _count(entry.made, "there", "covered")
+            details = (record["phase"], mounted, standing, record["rootfs"]["path"])
+        else:
+            details = ("-", "-", "-", "-")
+        rows.append((entry.id, entry.status, *details))
+    lines = columns(rows)
+    for entry in entries:
+        if entry.advice or entry.status != "alive":
+            lines += ["", one_line(f"{entry.id}: {entry.reason}")]
+            lines += [one_line(f"  {entry.advice}")] if entry.advice else []
+    return "\n".join(lines) + "\n"
+
+
+def as_text(entry: Entry) -> str:
+    """All that is known of one container."""
+    facts = [("container", entry.id), ("status", f"{entry.status}: {entry.reason}")]
+    facts += [("to do", entry.advice)] if entry.advice else []
+    facts += [("files", " ".join(entry.files))]
+    if record := entry.record:
+        init, namespace = record["init"], record["namespace"]
+        process = f"{init['pid']}, started at {init['start']} ticks since boot" if init else "not known"
+        facts += [
+            ("phase", record["phase"]),
+            ("stage", record["stage"]),
+            ("bundle", record["bundle"]["path"]),
+            ("rootfs", record["rootfs"]["path"]),
+            ("namespace", f"{namespace['kind']}, mnt:[{namespace['inode']}]"),
+            ("first process", process),
+        ]
+    lines = columns(facts)
+    for mount in entry.mounts:
+        lines.append(one_line(f"{mount['state']}: {mount['source']} on {mount['resolved']}"))
+        lines.append(one_line(f"  asked for by {mount['origin']}, destination {mount['destination']}"))
+    for made in entry.made:
+        reason = f" ({made['reason']})" if made["reason"] else ""
+        lines.append(
+            one_line(f"{made['state']}: {made['kind']} {made['path']}, made in the {made['filesystem']}{reason}")
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast lane: whether a document is certainly valid, by the bundled schemas and without jsonschema.
+
+jsonschema is the judge, and takes longer to import than all else that a run does. So each document is first shown to
+this acceptor, which reads the same schema files. It can only say "certainly valid" or "not sure": a keyword that is not
+in its closed list, or a value whose kind it does not know for certain, is not sure.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import FOLDER
+from .strictjson import own
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    __loader__: Any
+    Accept = Callable[[Any], bool]
+    Schema = Mapping[str, Any]
+
+ADDRESS = "urn:oci-bind-hook:"  # and a name: what schemas call each other
+SCHEMAS = (
+    "bind-request",
+    *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
+    *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
+    *("defs", "doctor", "gc", "hooks-check", "hooks-d", "hooks-d-old", "plan", "records", "state", "state-file"),
+    "validation",
+)
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The bundled schema ``name`` as a dict; its ``$id`` is ``ADDRESS`` and the name."""
+    file = f"{name.removeprefix(ADDRESS)}.json"
+    path = os.path.join(FOLDER, "schemas", file)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except NotADirectoryError:  # the package is in an archive
+        data = __loader__.get_data(path)
+    else:
+        try:
+            data = os.read(fd, 1 << 20)
+        finally:
+            os.close(fd)
+    document = own(data)
+    assert isinstance(document, dict)
+    return document
+
+
+# They say nothing about a document.
+_REMARKS = frozenset(("$comment", "$defs", "$id", "$schema", "description", "title"))
+
+
+class Lane:
+    """The schemas, as far as documents have asked for them. ``load`` gives one by its ``$id``."""
+
+    def __init__(self, load: Callable[[str], Schema]) -> None:
+        self._load = load
+        self._schemas: dict[str, Schema] = {}
+        self._accepts: dict[str, Accept] = {}
+
+    def accepts(self, document: object, address: str) -> bool:
+        """Whether ``document`` is certainly valid by the schema ``address``; False says nothing."""
+        return self._at(address)(document)
+
+    def _at(self, address: str) -> Accept:
+        """The acceptor for a place in a schema: its ``$id``, with or without a JSON pointer behind ``#``."""
+        if address not in self._accepts:
+            # For a schema that refers to itself, until it is there.
+            self._accepts[address] = lambda value: self._accepts[address](value)
+            self._accepts[address] = self._compile(self._dig(address), address.partition("#")[0])
+        return self._accepts[address]
+
+    def _dig(self, address: str) -> Schema:
+        base, _, pointer = address.partition("#")
+        if base not in self._schemas:
+            self._schemas[base] = self._load(base)
+        found = self._schemas[base]
+        for step in pointer.split("/")[1:]:
+            found = found[step]
+        return found
+
+    def _compile(self, schema: Any, base: str) -> Accept:
+        """One acceptor out of those of all keywords of ``schema``, which stands in the schema ``base``."""
+        if isinstance(schema, bool):
+            return _anything if schema else _not_sure
+        parts: list[Accept] = []
+        for keyword, wanted in schema.items():
+            if keyword in _SIMPLE:
+                parts.append(_SIMPLE[keyword](wanted))
+            elif keyword == "$ref":
+                parts.append(self._at(base + wanted if wanted.startswith("#") else wanted))
+            elif keyword == "properties":
+                parts.append(self._properties(schema, base))
+            elif keyword == "items":
+                parts.append(_items(self._compile(wanted, base)))
+            elif keyword == "propertyNames":
+                parts.append(_names(self._compile(wanted, base)))
+            elif keyword == "additionalProperties":
+                if "properties" not in schema:
+                    parts.append(self._properties(schema, base))
+            elif keyword == "anyOf":
+                parts.append(_any([self._compile(each, base) for each in wanted]))
+            elif keyword == "then":
+                # Where that holds, nobody asks for "if", which would have to be certainly not so.
+                parts.append(self._compile(wanted, base))
+            elif keyword not in _REMARKS and keyword != "if":
+                return _not_sure
+        if "if" in schema and "then" not in schema:
+            return _not_sure
+        return _all(parts)
+
+    def _properties(self, schema: Schema, base: str) -> Accept:
+        properties = schema.get("properties", {})
+        folded = [name.lower() for name in properties]
+        # Two names that differ in letter case only must not stand together: neither of them is taken here.
+        known = {name: each for name, each in properties.items() if folded.count(name.lower()) == 1}
+        # Made when the first document has that member, which many never have: half of all that there is to compile.
+        parts: dict[str, Accept] = {}
+        others = self._compile(schema.get("additionalProperties", True), base)
+
+        def accept(value: Any) -> bool:
+            if type(value) is not dict:
+                return type(value) in _PLAIN
+            for name, member in value.items():
+                if name in known:
+                    if name not in parts:
+                        parts[name] = self._compile(known[name], base)
+                    if not parts[name](member):
+                        return False
+                # A known name in other letter case or with NUL behind it is for the judge, and so are letters that
+                # have several small forms.
+                elif properties and (not name.isascii() or "\0" in name or name.lower() in folded):
+                    return False
+                elif not others(member):
+                    return False
+            return True
+
+        return accept
+
+
+# What json.loads makes of a document: of nothing else is anything known here.
+_PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
+_TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None)}
+
+
+def _anything(_: Any) -> bool:
+    return True
+
+
+def _not_sure(_: Any) -> bool:
+    return False
+
+
+def _all(parts: list[Accept]) -> Accept:
+    if not parts:
+        return _anything
+    first, *rest = parts
+    if not rest:
+        return first
+    if len(rest) == 1:
+        second = rest[0]
+        return lambda value: first(value) and second(value)
+
+    def accept(value: Any) -> bool:
+        for part in parts:
+            if not part(value):
+                return False
+        return True
+
+    return accept
+
+
+def _any(parts: list[Accept]) -> Accept:
+    return lambda value: any(part(value) for part in parts)
+
+
+def _items(part: Accept) -> Accept:
+    def accept(value: Any) -> bool:
+        if type(value) is not list:
+            return type(value) in _PLAIN
+        for item in value:
+            if not part(item):
+                return False
+        return True
+
+    return accept
+
+
+def _names(part: Accept) -> Accept:
+    return lambda value: type(value) in _PLAIN and (type(value) is not dict or all(map(part, value)))
+
+
+def _type(wanted: str | list[str]) -> Accept:
+    names = [wanted] if isinstance(wanted, str) else wanted
+    # A name that is not here ("number") accepts nothing, for certain. bool is no int, and 1.0 neither.
+    kinds = frozenset(_TYPES[name] for name in names if name in _TYPES)
+    return lambda value: type(value) in kinds
+
+
+def _enum(wanted: list[Any]) -> Accept:
+    words = frozenset(word for word in wanted if type(word) is str)
+    return lambda value: type(value) is str and value in words
+
+
+def _const(wanted: Any) -> Accept:
+    kind = type(wanted)
+    if kind not in (str, int, bool):
+        return _not_sure
+    return lambda value: type(value) is kind and value == wanted
+
+
+def _minimum(least: int) -> Accept:
+    return lambda value: value >= least if type(value) is int else type(value) in _PLAIN and type(value) is not float
+
+
+def _maximum(most: int) -> Accept:
+    return lambda value: value <= most if type(value) is int else type(value) in _PLAIN and type(value) is not float
+
+
+def _length(kind: type[Any], is_fitting: Callable[[int], bool]) -> Accept:
+    return lambda value: is_fitting(len(value)) if type(value) is kind else type(value) in _PLAIN
+
+
+def _required(names: list[str]) -> Accept:
+    needed = frozenset(names)
+    return lambda value: needed <= value.keys() if type(value) is dict else type(value) in _PLAIN
+
+
+def _dependent_required(wanted: Mapping[str, list[str]]) -> Accept:
+    def accept(value: Any) -> bool:
+        if type(value) is not dict:
+            return type(value) in _PLAIN
+        return all(name not in value or value.keys() >= set(needed) for name, needed in wanted.items())
+
+    return accept
+
+
+def _unique_items(wanted: bool) -> Accept:  # noqa: FBT001 - it is the value of the keyword
+    def accept(value: Any) -> bool:
+        if type(value) is not list:
+            return type(value) in _PLAIN
+        return all(type(item) is str for item in value) and len(set(value)) == len(value)
+
+    return accept if wanted else _anything
+
+
+def _unique_by(name: str) -> Accept:
+    def accept(value: Any) -> bool:
+        if type(value) is not list:
+            return type(value) in _PLAIN
+        found = [item.get(name) for item in value if type(item) is dict]
+        return all(type(each) is str for each in found) and len(set(found)) == len(found)
+
+    return accept
+
+
+def _pattern(pattern: str) -> Accept:
+    matches = _PATTERNS.get(pattern) or _search(pattern)
+    return lambda value: matches(value) if type(value) is str else type(value) in _PLAIN
+
+
+def _search(pattern: str) -> Accept:
+    """As jsonschema does it."""
+    import re
+
+    search = re.compile(pattern).search
+    return lambda text: search(text) is not None
+
+
+# The patterns of what every run reads. For others ``re`` is imported, which takes half as long as Python to start.
+_ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-"
+_HEX = "0123456789abcdef"
+_NO_NAMES = frozenset(("", ".", ".."))
+
+
+def _is_clean(path: str) -> bool:
+    first, *names = path.split("/")
+    return not first and bool(names) and _NO_NAMES.isdisjoint(names) and "\0" not in path
+
+
+def _is_variable(text: str) -> bool:
+    name, is_there, _ = text.partition("=")
+    return bool(name and is_there) and "\0" not in text
+
+
+def _is_uuid(text: str) -> bool:
+    parts = text.split("-")
+    return [len(part) for part in parts] == [8, 4, 4, 4, 12] and not any(part.strip(_HEX) for part in parts)
+
+
+_PATTERNS: dict[str, Accept] = {
+    "^[^\\u0000]*$": lambda text: "\0" not in text,
+    "^[^\\u0000]+$": lambda text: text != "" and "\0" not in text,
+    "^/[^\\u0000]*$": lambda text: text.startswith("/") and "\0" not in text,
+    "^[^=\\u0000]+=[^\\u0000]*$": _is_variable,
+    r"^(/(?!\.{1,2}(/|$(?!\n)))[^/\u0000]+)+$(?!\n)": _is_clean,
+    r"^(/|(/(?!\.{1,2}(/|$(?!\n)))[^/\u0000]+)+)$(?!\n)": lambda text: text == "/" or _is_clean(text),
+    r"^(?!\.{1,2}$)[A-Za-z0-9_+.-]{1,200}$(?!\n)": lambda text: (
+        0 < len(text) <= 200 and text not in (".", "..") and not text.strip(_ID)
+    ),
+    r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$(?!\n)": _is_uuid,
+}
+
+_SIMPLE: dict[str, Callable[[Any], Accept]] = {
+    "type": _type,
+    "enum": _enum,
+    "const": _const,
+    "minimum": _minimum,
+    "maximum": _maximum,
+    "minLength": lambda least: _length(str, lambda length: length >= least),
+    "maxLength": lambda most: _length(str, lambda length: length <= most),
+    "minItems": lambda least: _length(list, lambda length: length >= least),
+    "required": _required,
+    "dependentRequired": _dependent_required,
+    "uniqueItems": _unique_items,
+    "uniqueBy": _unique_by,
+    "pattern": _pattern,
+}

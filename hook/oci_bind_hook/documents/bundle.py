@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runtime gives us to read: the state on stdin, and the bundle with its config and rootfs.
+
+Everything is opened once, and only what was read then is used.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..errors import DataError, MissingError, UsageError
+from ..kernel import linux
+from ..kernel.errnos import unopened
+from . import oci
+from .strictjson import MAX_BYTES, documents
+
+# Less than the timeout that a hook is registered with (install): then it is still us who tell why.
+STDIN_SECONDS = 20.0
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Bundle:
+    """A bundle's config and rootfs, as the host finds them.
+
+    ``document`` is the config if the runtime sent it, else it is read from the bundle, once. What it breaks of the
+    schema is an error where the hook uses it; what it breaks elsewhere is in ``violations`` if ``whole`` asks for it,
+    and all of it in ``document``.
+    MissingError, DataError.
+    """
+
+    def __init__(self, path: str, document: object | None = None, *, whole: bool = False) -> None:
+        self.path = path
+        try:
+            self.stat = os.stat(path)
+        except OSError as reason:
+            raise unopened(f"the bundle {path}", reason) from reason
+        if document is None:
+            document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
+        self.document = document if whole else None
+        self.violations = oci.config_violations(document) if whole else []
+        try:
+            self.config = oci.config(document)
+        except DataError as problem:
+            raise (DataError("config.json", self.violations) if whole else problem) from None
+        rootfs = os.path.join(path, self.config.root_path)
+        try:
+            # Strict: else "absent/.." would be the bundle, for us and for runc, and nothing for the kernel and crun.
+            self.rootfs = os.path.realpath(rootfs, strict=True)
+        except OSError as reason:
+            raise unopened(f"the rootfs {rootfs}", reason) from reason
+        try:
+            self.rootfs.encode()
+        except UnicodeEncodeError:
+            raise MissingError(f"the rootfs {self.rootfs!a} is not UTF-8, and no state file can name it") from None
+        self.has_namespace = "mount" in self.config.namespaces
+
+    def stat_rootfs(self) -> os.stat_result:
+        """The rootfs as it is now. MissingError."""
+        try:
+            return os.stat(self.rootfs)
+        except OSError as reason:
+            raise unopened(f"the rootfs {self.rootfs}", reason) from reason
+
+
+def read_regular(path: str) -> bytes:
+    """The bytes of a regular file, at most one more than any document may have. MissingError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as reason:
+        raise unopened(path, reason) from reason
+    try:
+        if not os.path.isfile(fd):
+            raise MissingError(f"{path} is not a regular file")
+        return read_all(fd)
+    except OSError as reason:
+        raise MissingError(f"{path} cannot be read: {reason.strerror}") from reason
+    finally:
+        os.close(fd)
+
+
+def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
+    """What is left to read of ``fd``, cut one byte above the size of any document that is accepted.
+
+    Whenever something is about to be read, ``wait`` is called.
+    """
+    chunks = []
+    left = MAX_BYTES + 1
+    while left:
+        wait()
+        chunk = os.read(fd, min(left, 1 << 16))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)
+
+
+def read_stdin() -> bytes:
+    """The same of stdin. UsageError where it cannot be read, or where nobody has closed it in time."""
+    end = time.monotonic() + STDIN_SECONDS
+
+    def wait() -> None:
+        left = end - time.monotonic()
+        if left <= 0 or not linux.wait_readable(0, left):
+            problem = f"the end of the state is still awaited on stdin after {STDIN_SECONDS:.0f} seconds"
+            raise UsageError(problem, hint="who writes it must close it")
+
+    try:
+        return read_all(0, wait)
+    except OSError as reason:
+        raise UsageError(f"the state cannot be read from stdin: {reason.strerror}") from reason
+
+
+def read_state(data: bytes) -> tuple[oci.State, object | None]:
+    """The state that the runtime sent, and the config if it sent that too. DataError."""
+    found = documents(data, "state", most=2)
+    return oci.state(found[0]), found[1] if len(found) > 1 else None
+
+
+def read_given() -> bytes:
+    """What stdin holds, if that is no terminal. UsageError."""
+    if os.isatty(0):
+        raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
+    return read_stdin()

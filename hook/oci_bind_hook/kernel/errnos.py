@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel means by an errno, and what helps: by call, in one table that can be read.
+
+The same number means a full disk to mkdirat(2) and too many mounts to move_mount(2). Calls are named as in our errors;
+"" stands for every call that has no row of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..errors import KernelError, MissingError
+from . import rights
+
+# What a call needs, where the kernel says that it is forbidden: told if it is really lacking, else the table is asked.
+NEEDS = {
+    ("openat", errno.EACCES): ("CAP_DAC_OVERRIDE",),
+    ("readlinkat", errno.EACCES): ("CAP_DAC_OVERRIDE",),
+    ("mkdirat", errno.EACCES): ("CAP_DAC_OVERRIDE",),
+    ("mkdirat", errno.EPERM): ("CAP_DAC_OVERRIDE",),
+    ("openat(O_CREAT)", errno.EACCES): ("CAP_DAC_OVERRIDE",),
+    ("openat(O_CREAT)", errno.EPERM): ("CAP_DAC_OVERRIDE",),
+    ("setns", errno.EPERM): ("CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE"),
+    ("open_tree", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("mount_setattr", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("move_mount", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("mount(tmpfs)", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("mount(MS_BIND)", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("mount(MS_REMOUNT)", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("mount(MS_MOVE)", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("umount2", errno.EPERM): ("CAP_SYS_ADMIN",),
+    ("write(id map)", errno.EPERM): ("CAP_SETUID", "CAP_SETGID"),
+}
+
+_MOUNT_MAX = "the limit of mounts in a namespace is reached: raise /proc/sys/fs/mount-max"
+_READ_ONLY = "the rootfs is read-only; make the mount point in the image, or register for createRuntime"
+_FULL = "the disk below the rootfs is full, or has no inode left; or make the mount point in the image"
+_LOCKED = "it is unbindable, or mounts below it are locked and need rbind"
+_GONE = "the mount point was removed at this moment"
+_OTHER_KIND = "the mount point was replaced at this moment by something of another kind"
+_ELSEWHERE = "the mount point has become one at this moment on which nothing can be mounted"
+_IMMUTABLE = "the folder is immutable, see lsattr(1), or its owner is not known in this user namespace"
+_FORBIDDEN = "a security module forbids it: see the audit log"
+_MAKE_ROOM = "make room there or let it be written, or give --root another folder"
+_ATTRIBUTE = "an attribute of the source is locked"
+
+HINTS = {
+    ("", errno.EACCES): _FORBIDDEN,
+    ("", errno.EBUSY): "something is mounted on it, or still uses it",
+    ("", errno.EDQUOT): "the quota of its owner is used up",
+    ("", errno.EIO): "the disk, or the server behind it, fails: see dmesg(1)",
+    ("", errno.ELOOP): "it leads through too many links: a loop?",
+    ("", errno.EMFILE): "raise the limit of open files of the runtime, RLIMIT_NOFILE",
+    ("", errno.ENAMETOOLONG): "a name has more than 255 bytes, or the path more than 4095",
+    ("", errno.ENFILE): "raise the machine's limit of open files, /proc/sys/fs/file-max",
+    ("", errno.ENODEV): "there is no such device or driver",
+    ("", errno.ENOMEM): "no memory is left for the kernel, or for the cgroup of the runtime",
+    ("", errno.ENOSPC): "the disk is full, or has no inode left",
+    ("", errno.ENOSYS): "the kernel has no such call, or a seccomp filter hides it",
+    ("", errno.ENOTCONN): "the program behind this FUSE mount has ended: unmount it, and mount it again",
+    ("", errno.ENOTDIR): "it, or something on the way there, is no folder",
+    ("", errno.ENXIO): "nobody is behind this device or socket",
+    ("", errno.EPERM): _FORBIDDEN,
+    ("", errno.EROFS): "its file system is read-only",
+    ("", errno.ESTALE): "the server has another file there by now, as on NFS: mount it again on the host",
+    ("mkdirat", errno.EEXIST): "somebody else made it at this moment",
+    ("mkdirat", errno.ENOENT): "its folder was removed at this moment",
+    ("mkdirat", errno.ENOSPC): _FULL,
+    ("mkdirat", errno.EPERM): _IMMUTABLE,
+    ("mkdirat", errno.EROFS): _READ_ONLY,
+    ("openat(O_CREAT)", errno.EEXIST): "somebody else made it at this moment",
+    ("openat(O_CREAT)", errno.ENOENT): "its folder was removed at this moment",
+    ("openat(O_CREAT)", errno.ENOSPC): _FULL,
+    ("openat(O_CREAT)", errno.EPERM): _IMMUTABLE,
+    ("openat(O_CREAT)", errno.EROFS): _READ_ONLY,
+    ("open_tree", errno.EINVAL): _LOCKED,
+    ("open_tree", errno.ENOSPC): _MOUNT_MAX,
+    ("open_tree", errno.EPERM): "the source is in a mount namespace that another user owns",
+    ("mount_setattr", errno.EBUSY): "somebody has a file open for writing there",
+    ("mount_setattr", errno.EPERM): _ATTRIBUTE,
+    ("mount_setattr(idmap)", errno.EPERM): "it is id-mapped already, or belongs to another user namespace",
+    ("move_mount", errno.EINVAL): _ELSEWHERE,
+    ("move_mount", errno.ENOENT): _GONE,
+    ("move_mount", errno.ENOSPC): _MOUNT_MAX,
+    ("move_mount", errno.ENOTDIR): _OTHER_KIND,
+    ("mount(tmpfs)", errno.ENOSPC): _MOUNT_MAX,
+    ("mount(MS_BIND)", errno.EINVAL): _LOCKED,
+    ("mount(MS_BIND)", errno.ENOSPC): _MOUNT_MAX,
+    ("mount(MS_REMOUNT)", errno.EBUSY): "somebody has a file open for writing there",
+    ("mount(MS_REMOUNT)", errno.EPERM): _ATTRIBUTE,
+    ("mount(MS_MOVE)", errno.EINVAL): _ELSEWHERE,
+    ("mount(MS_MOVE)", errno.ENOENT): _GONE,
+    ("mount(MS_MOVE)", errno.ENOSPC): _MOUNT_MAX,
+    ("mount(MS_MOVE)", errno.ENOTDIR): _OTHER_KIND,
+    ("umount2", errno.EINVAL): "a user namespace has locked it",
+    ("setns", errno.EINVAL): "the process is just ending, or its namespace is",
+    ("setns", errno.EPERM): "a user namespace that is not ours owns it",
+    ("unshare", errno.ENOSPC): "the limit user.max_user_namespaces is reached",
+    ("unshare", errno.EPERM): "user namespaces are forbidden here",
+    ("unshare", errno.EUSERS): "user namespaces are nested too deep",
+    ("write(id map)", errno.EINVAL): "an id is beyond 32 bits, runs of ids overlap, or there are more than 340",
+    ("write(id map)", errno.EPERM): "the user namespace that we are in does not have these ids",
+    ("state", errno.EACCES): _MAKE_ROOM,
+    ("state", errno.EDQUOT): _MAKE_ROOM,
+    ("state", errno.EEXIST): "it must be a folder: give --root another one",
+    ("state", errno.ELOOP): "it must be no link: give --root the folder itself",
+    ("state", errno.ENOLCK): "give --root a folder on a file system that has locks",
+    ("state", errno.ENOSPC): _MAKE_ROOM,
+    ("state", errno.ENOTDIR): "give --root a folder",
+    ("state", errno.EPERM): _MAKE_ROOM,
+    ("state", errno.EROFS): _MAKE_ROOM,
+}
+
+
+def hint(call: str, reason: OSError) -> str:
+    """What helps where the kernel refused ``call``; "" where nothing is known to, or the refusal is our own."""
+    number = reason.errno or 0
+    if reason.strerror != os.strerror(number):
+        return ""
+    if missing := rights.lacking(*NEEDS.get((call, number), ())):
+        return f"it needs {missing}"
+    return HINTS.get((call, number)) or HINTS.get(("", number), "")
+
+
+def because(call: str, reason: OSError) -> str:
+    """Why ``call`` is forbidden, to end a sentence with: by the capabilities that are lacking, if any are."""
+    missing = rights.lacking(*NEEDS.get((call, reason.errno or 0), ()))
+    return f"without {missing}" if missing else f"because {hint(call, reason)}"
+
+
+def unopened(subject: str, reason: OSError, *, where: str = "") -> MissingError:
+    """The error that tells that ``subject`` cannot be opened, and why."""
+    problem = f"{subject} cannot be opened: {reason.strerror}"
+    return MissingError(problem, where=where, hint=hint("openat", reason))
+
+
+def told(call: str, reason: OSError) -> str:
+    """Why the kernel refused ``call`` and what helps, for a sentence that goes on."""
+    advice = hint(call, reason)
+    return f"{reason.strerror}, {advice}" if advice else str(reason.strerror or reason)
+
+
+def refused(call: str, subject: str, reason: OSError, *, where: str = "") -> KernelError:
+    """The error that tells that the kernel refused ``call`` on ``subject``, with what helps."""
+    return KernelError(call, subject, reason, where=where, hint=hint(call, reason))

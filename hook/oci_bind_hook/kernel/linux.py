@@ -1,0 +1,490 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls as functions, under the kernel's own names.
+
+Every function raises OSError with the errno of the call and does nothing else: no policy, no knowledge of
+containers. Only ``statx`` makes up for kernels that tell less. File descriptors that come out are close-on-exec. Only
+this module calls the C library.
+"""
+
+from __future__ import annotations
+
+# The C module behind ctypes, which takes about 0.2 units to import, a unit being the start of Python; this takes 0.05.
+import _ctypes
+import errno
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Simple = _ctypes._SimpleCData[Any]
+else:
+    Simple = _ctypes._SimpleCData
+
+# From the kernel's UAPI headers: fcntl.h, mount.h, sched.h, stat.h, openat2.h, magic.h.
+AT_EMPTY_PATH = 0x1000
+AT_NO_AUTOMOUNT = 0x800
+AT_RECURSIVE = 0x8000
+CLONE_NEWNS = 0x20000
+CLONE_NEWUSER = 0x10000000
+LOCK_EX = 2
+LOCK_NB = 4
+LOCK_SH = 1
+MNT_DETACH = 2
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_RELATIME = 0x0
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR__ATIME = 0x70
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_NOATIME = 0x400
+MS_NODEV = 0x4
+MS_NODIRATIME = 0x800
+MS_NOEXEC = 0x8
+MS_NOSUID = 0x2
+MS_NOSYMFOLLOW = 0x100
+MS_PRIVATE = 1 << 18
+MS_RDONLY = 0x1
+MS_REC = 0x4000
+MS_RELATIME = 1 << 21
+MS_REMOUNT = 0x20
+MS_SHARED = 1 << 20
+MS_SLAVE = 1 << 19
+MS_STRICTATIME = 1 << 24
+MS_UNBINDABLE = 1 << 17
+# ioctl_ns(2): _IO(0xb7, 4), and some machines number the direction "none" of an ioctl 1 instead of 0.
+# The numbers of ioctl(2) say "none" and "read" in other bits on some machines.
+_OLD_IOCTL = os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
+NS_GET_OWNER_UID = 0x2000B704 if _OLD_IOCTL else 0xB704
+NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+POLLIN = 1
+PROC_ROOT_INO = 1
+PROC_SUPER_MAGIC = 0x9FA0
+RESOLVE_IN_ROOT = 0x10
+RESOLVE_NO_MAGICLINKS = 0x2
+RLIMIT_NOFILE = {"alpha": 6, "mips": 5, "mips64": 5, "sparc": 6, "sparc64": 6}.get(os.uname().machine, 7)
+STATMOUNT_MNT_BASIC = 0x2
+STATX_ATTR_MOUNT_ROOT = 0x2000
+STATX_BASIC_STATS = 0x7FF
+STATX_BTIME = 0x800
+STATX_MNT_ID = 0x1000
+STATX_MNT_ID_UNIQUE = 0x4000
+SYSFS_MAGIC = 0x62656572
+
+# The generic numbers: the same on every architecture since Linux 5.0 but alpha, which adds 110.
+NR_OPEN_TREE = 428
+NR_MOVE_MOUNT = 429
+NR_OPENAT2 = 437
+NR_MOUNT_SETATTR = 442
+NR_STATMOUNT = 457
+
+CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's names
+
+
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+
+
+class _Library:
+    """The one that Python itself is linked with."""
+
+    _handle = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+
+
+class _Pointer(Simple):
+    """void *. It takes numbers of any size, bytes, buffers and None: whatever fits into a register."""
+
+    _type_ = "P"
+
+
+class _Int(Simple):
+    _type_ = "i"
+
+
+class _Long(Simple):
+    _type_ = "l"
+
+
+class _Number(Simple):
+    """A 64-bit number without a sign."""
+
+    _type_ = "Q"
+
+
+class Function:
+    """The C function ``name`` with so many ``arguments``: numbers, bytes that end at their NUL, buffers, None.
+
+    ``is_long`` tells that it returns a long, and not an int. A call raises OSError with errno where that is below 0.
+    """
+
+    def __init__(self, name: str, arguments: int, *, is_long: bool = False) -> None:
+        self._call: Any = _Function((name, _Library))  # type: ignore[arg-type]
+        self._call.argtypes = (_Pointer,) * arguments
+        self._call.restype = _Long if is_long else _Int
+
+    def __call__(self, *arguments: Any, path: str | None = None) -> int:
+        result: int = self._call(*arguments)
+        if result < 0:
+            number = _ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
+        return result
+
+
+def numbers(*values: int, size: int = 0) -> Any:
+    """A buffer of 64-bit numbers without a sign, at least ``size`` of them; bytes() of it is what is in it."""
+    count = max(size, len(values))
+    return (_Number * count)(*values)
+
+
+_syscall = Function("syscall", 7, is_long=True)
+_flock = Function("flock", 2)
+_mount = Function("mount", 5)
+_umount2 = Function("umount2", 2)
+_setns = Function("setns", 2)
+_unshare = Function("unshare", 1)
+_statx = Function("statx", 5)
+_fstatfs = Function("fstatfs", 2)
+_ioctl = Function("ioctl", 3)
+_poll = Function("poll", 3)
+# Where a register holds less than a limit, that of 64 bits has a name of its own.
+_prlimit = Function("prlimit" if sys.maxsize > 2**32 else "prlimit64", 4)
+_setfsuid = Function("setfsuid", 1)
+_setfsgid = Function("setfsgid", 1)
+
+_NOTHING = (0, 0, 0, 0, 0, 0)
+
+
+def _call(number: int, *arguments: object) -> int:
+    """A system call by its number, syscall(2)."""
+    return _syscall(number, *arguments, *_NOTHING[len(arguments) :])
+
+
+class Stat:
+    """What statx(2) says of an open object.
+
+    ``mode uid gid ino size`` as in stat(2); ``dev`` as os.makedev gives it; ``mnt_id`` is the mount it was reached
+    through, as /proc/self/mountinfo numbers it; ``mount_root`` tells whether it is the root of that mount; ``born`` is
+    the time of its birth in nanoseconds since the epoch, None where it is not kept.
+    """
+
+    __slots__ = ("born", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
+
+    mode: int
+    uid: int
+    gid: int
+    ino: int
+    dev: int
+    size: int
+    mnt_id: int
+    mount_root: bool
+    born: int | None
+
+
+# One for all calls, since there is one thread: to make it takes as long as to ask the kernel.
+_STATX = numbers(size=32)
+
+
+def _ask(fd: int, mask: int) -> memoryview:
+    """struct statx of the object that ``fd`` holds."""
+    _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, _STATX)
+    return memoryview(bytes(_STATX))
+
+
+def statx(fd: int) -> Stat:
+    """What is known of the object that ``fd`` holds, by statx(2).
+
+    Where that does not tell of mounts (before Linux 5.8) procfs does. Before Linux 4.11 no time of birth is known.
+    """
+    stat = Stat()
+    try:
+        raw = _ask(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
+    except OSError as reason:
+        if not is_absent(reason):
+            raise
+        known = os.fstat(fd)
+        stat.mode, stat.uid, stat.gid = known.st_mode, known.st_uid, known.st_gid
+        stat.ino, stat.dev, stat.size, stat.born = known.st_ino, known.st_dev, known.st_size, None
+    else:
+        words, longs = raw.cast("I"), raw.cast("Q")
+        stat.mode, stat.uid, stat.gid = raw.cast("H")[14], words[5], words[6]
+        stat.ino, stat.size = longs[4], longs[5]
+        stat.dev = os.makedev(words[34], words[35])
+        stat.born = raw.cast("q")[10] * 10**9 + words[22] if words[0] & STATX_BTIME else None
+        if words[0] & STATX_MNT_ID and longs[7] & STATX_ATTR_MOUNT_ROOT:
+            stat.mnt_id = longs[18]
+            stat.mount_root = bool(longs[1] & STATX_ATTR_MOUNT_ROOT)
+            return stat
+    stat.mnt_id = _mount_id(fd)
+    stat.mount_root = _is_mount_root(fd, stat.mnt_id)
+    return stat
+
+
+def _read_proc(name: str) -> str:
+    fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if fstatfs_type(fd) != PROC_SUPER_MAGIC:
+            raise OSError(errno.ENOSYS, "neither statx(2) nor procfs tells of mounts")
+        chunks = []
+        while chunk := os.read(fd, 1 << 16):
+            chunks.append(chunk)
+    finally:
+        os.close(fd)
+    return os.fsdecode(b"".join(chunks))
+
+
+def _mount_id(fd: int) -> int:
+    """The mount that ``fd`` was reached through, proc_pid_fdinfo(5)."""
+    return next(int(line[7:]) for line in _read_proc(f"fdinfo/{fd}").splitlines() if line.startswith("mnt_id:"))
+
+
+def _is_mount_root(fd: int, mnt_id: int) -> bool:
+    """What is above the root of a mount is another mount, or, for a process's own root, the root itself."""
+    try:
+        above = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=fd)
+    except (NotADirectoryError, PermissionError):
+        return os.readlink(f"/proc/self/fd/{fd}") == _mount_point(mnt_id)
+    try:
+        return _mount_id(above) != mnt_id or os.path.samestat(os.fstat(above), os.fstat(fd))
+    finally:
+        os.close(above)
+
+
+def _mount_point(mnt_id: int) -> str | None:
+    # A name may hold whatever else ends a line for str.splitlines.
+    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").split("\n") if line)
+    points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
+    return next(points, None)
+
+
+def unescape(field: str) -> str:
+    r"""A field of mountinfo as it was: the kernel writes space, tab, newline, backslash and # as \ooo."""
+    if "\\" not in field:
+        return field
+    head, *tails = field.split("\\")
+    return head + "".join(chr(int(tail[:3], 8)) + tail[3:] for tail in tails)
+
+
+def unique_mount_id(fd: int) -> int | None:
+    """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
+    try:
+        raw = _ask(fd, STATX_MNT_ID_UNIQUE)
+    except OSError as reason:
+        if not is_absent(reason):
+            raise
+        return None
+    return raw.cast("Q")[18] if raw.cast("I")[0] & STATX_MNT_ID_UNIQUE else None
+
+
+_STATMOUNT = numbers(size=128)
+
+
+def has_mount(unique: int, namespace: int = 0) -> bool:
+    """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8.
+
+    Or in another one, by the id that ``mount_namespace_id`` gives.
+    """
+    # struct mnt_id_req: its size, the mount's id, what to tell, and since Linux 6.11 the namespace's id.
+    size = 32 if namespace else 24
+    request = numbers(size, unique, STATMOUNT_MNT_BASIC, namespace)
+    try:
+        _call(NR_STATMOUNT, request, _STATMOUNT, 1024, 0)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+# The first member of struct statfs is a long, but an int on s390; where the lower half is first, it is enough.
+_IS_INT = sys.byteorder == "little" or os.uname().machine.startswith("s390")
+
+
+def fstatfs_type(fd: int) -> int:
+    """The magic number of the file system that ``fd`` is on, by fstatfs(2)."""
+    buffer = numbers(size=32)
+    _fstatfs(fd, buffer)
+    raw = memoryview(bytes(buffer))
+    return raw.cast("I")[0] if _IS_INT else raw.cast("L")[0]
+
+
+def is_absent(reason: OSError) -> bool:
+    """Whether an error can mean that the kernel has no such system call, or that a seccomp filter hides it."""
+    return reason.errno in (errno.ENOSYS, errno.EPERM)
+
+
+# Each system call with what every kernel that knows it refuses as invalid.
+_MOUNT_API: dict[str, tuple[Any, ...]] = {
+    "open_tree": (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
+    "mount_setattr": (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
+    "move_mount": (NR_MOVE_MOUNT, -1, b"", -1, b"", 0xFFFFFFFF),
+}
+
+
+def has_mount_api() -> bool:
+    """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
+
+    The answer is kept.
+    """
+    if not _mount_api:
+        _mount_api.append(all(_knows(*probe) for probe in _MOUNT_API.values()))
+    return _mount_api[0]
+
+
+_mount_api: list[bool] = []
+
+
+def _knows(number: int, *arguments: Any) -> bool:
+    """Whether a system call is there, tried with arguments that are invalid."""
+    try:
+        _call(number, *arguments)
+    except OSError as reason:
+        # Of ours only move_mount looks at our rights before it looks at its arguments: there EPERM says nothing.
+        return reason.errno != errno.ENOSYS and (number == NR_MOVE_MOUNT or not is_absent(reason))
+    return True
+
+
+def features() -> dict[str, bool]:
+    """What this kernel has, and no filter hides, of all that makes a difference to us. Nothing is changed."""
+    found = {name: _knows(*probe) for name, probe in _MOUNT_API.items()}
+    found["idmapped mounts"] = found["mount_setattr"]  # the same version brought both
+    found["openat2"] = _knows(NR_OPENAT2, -1, b"", None, 0)
+    for name, mask in (("statx mnt_id", STATX_MNT_ID), ("statx mnt_id_unique", STATX_MNT_ID_UNIQUE)):
+        try:
+            found[name] = bool(_ask(0, mask).cast("I")[0] & mask)
+        except OSError:
+            found[name] = False
+    found["statmount"] = _knows(NR_STATMOUNT, None, None, 0, 0xFFFFFFFF)
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        found["pidfd"] = True
+    except OSError:
+        found["pidfd"] = False
+    return found
+
+
+def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
+    """A new fd of the mount at ``fd``, by open_tree(2); with ``clone`` of a detached copy of it. Linux 5.2."""
+    flags = AT_EMPTY_PATH | OPEN_TREE_CLOEXEC
+    flags |= OPEN_TREE_CLONE if clone else 0
+    flags |= AT_RECURSIVE if recursive else 0
+    return _call(NR_OPEN_TREE, fd, b"", flags)
+
+
+def mount_setattr(
+    fd: int, *, recursive: bool, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, userns_fd: int = 0
+) -> None:
+    """Changes attributes and propagation of the mount at ``fd``, by mount_setattr(2). Linux 5.12.
+
+    ``attr_set`` and ``attr_clr`` are MOUNT_ATTR_* bits, ``propagation`` one of MS_PRIVATE, MS_SLAVE, MS_SHARED,
+    MS_UNBINDABLE or 0 to leave it, ``userns_fd`` the user namespace for MOUNT_ATTR_IDMAP.
+    """
+    attr = numbers(attr_set, attr_clr, propagation, userns_fd)
+    _call(NR_MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), attr, 32)
+
+
+def move_mount(tree_fd: int, target_fd: int) -> None:
+    """Attaches the detached tree ``tree_fd`` on top of the object ``target_fd``, by move_mount(2). Linux 5.2."""
+    _call(NR_MOVE_MOUNT, tree_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def openat2(fd: int, path: str, *, flags: int, resolve: int) -> int:
+    """Opens ``path`` below ``fd`` with the limits ``resolve`` (RESOLVE_*), by openat2(2). Linux 5.6."""
+    return _call(NR_OPENAT2, fd, os.fsencode(path), numbers(flags | os.O_CLOEXEC, 0, resolve), 24)
+
+
+def mount(source: str | None, target: str, flags: int, *, kind: str | None = None) -> None:
+    """mount(2). ``flags`` are MS_*; ``kind`` is the type of a new file system, which has no source and no options."""
+    path = None if source is None else os.fsencode(source)
+    kind_of_fs = None if kind is None else os.fsencode(kind)
+    _mount(path, os.fsencode(target), kind_of_fs, flags, None, path=target)
+
+
+def umount2(path: str, flags: int) -> None:
+    """umount2(2). ``flags`` are MNT_*."""
+    _umount2(os.fsencode(path), flags, path=path)
+
+
+def wait_readable(fd: int, seconds: float) -> bool:
+    """Whether ``fd`` can be read, or has ended, within so many seconds, by poll(2)."""
+    # struct pollfd: an int, and two shorts, the second of which is for the answer.
+    members = fd.to_bytes(4, sys.byteorder) + POLLIN.to_bytes(2, sys.byteorder) + bytes(2)
+    return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
+
+
+def flock(fd: int, operation: int) -> None:
+    """flock(2). ``operation`` is LOCK_SH or LOCK_EX, with LOCK_NB not to wait.
+
+    Called again where a signal comes in between, as Python's own is, which would have to be imported.
+    """
+    while True:
+        try:
+            _flock(fd, operation)
+        except InterruptedError:
+            continue
+        return
+
+
+def raise_open_files() -> int:
+    """Raises the soft limit of open files to the hard one, prlimit(2), and returns it."""
+    limits = numbers(size=2)  # the soft one and the hard one
+    _prlimit(0, RLIMIT_NOFILE, None, limits)
+    hard = int(limits[1])
+    _prlimit(0, RLIMIT_NOFILE, numbers(hard, hard), None)
+    return hard
+
+
+def seal_imports() -> None:
+    """From now on nothing can be imported that has not been imported already, whatever stands in the file system."""
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+def enter_mount_namespace(pidfd: int) -> None:
+    """Moves this process into the mount namespace of the process ``pidfd``, by setns(2). Linux 5.8.
+
+    Imports are sealed first: afterwards Python would look for its own modules below the ``/`` of that namespace, and
+    run what it finds there with all rights of the host's root.
+    """
+    seal_imports()
+    _setns(pidfd, CLONE_NEWNS)
+
+
+def set_fs_ids(uid: int, gid: int) -> None:
+    """Whom the file system takes us for from now on, by setfsgid(2) and setfsuid(2), which never tell if they fail."""
+    _setfsgid(gid)
+    _setfsuid(uid)
+
+
+def unshare_user() -> None:
+    """Moves this process into a user namespace of its own, by unshare(2)."""
+    _unshare(CLONE_NEWUSER)
+
+
+def owner_of_user_namespace(fd: int) -> int:
+    """The uid, as this process sees it, of who made the user namespace ``fd``, by ioctl_ns(2). OSError for no such."""
+    buffer = numbers(size=1)
+    _ioctl(fd, NS_GET_OWNER_UID, buffer)
+    return memoryview(bytes(buffer)).cast("I")[0]
+
+
+def mount_namespace_id(fd: int) -> int | None:
+    """The id, never used again, of the mount namespace ``fd``, by ioctl_nsfs(2); None before Linux 6.11."""
+    buffer = numbers(size=1)
+    try:
+        _ioctl(fd, NS_GET_MNTNS_ID, buffer)
+    except OSError:
+        return None
+    return memoryview(bytes(buffer)).cast("Q")[0]

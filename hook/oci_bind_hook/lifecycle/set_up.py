@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of steps of a set-up: what is read, locked, entered and written, and when.
+
+Each step's own work is done elsewhere. The order is what makes a run safe: everything is read and cloned before the
+container's namespace is entered, resolved before anything is changed, and recorded before it is done.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..documents.bundle import Bundle
+from ..errors import DataError, RecordError, UnavailableError
+from ..kernel import rights
+from ..kernel.proc import Namespace, Proc, boot_id
+from ..log import NAME
+from ..mounting.apply import attach, reconcile
+from ..mounting.plan import Planner
+from ..mounting.prepare import Staged, clone_sources, expand, open_sources
+from ..options import remarks, state_folder
+from ..record.folder import StateFolder
+from ..record.state_file import is_live, now
+from ..requests import collect
+from ..rootfs.mount_points import Rootfs
+from .stage import Place
+from .tear_down import clear_staging, is_same_bundle, others_on_rootfs, take_down
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..documents.oci import State
+    from ..log import Log
+    from ..mounting.plan import Plan
+    from ..mounting.source import Source
+    from ..options import Options
+    from ..record.folder import Records
+    from ..record.state_file import Record
+    from ..requests.request import Request
+
+
+def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
+    """Everything from a checked state to attached mounts and a finished state file. HookError."""
+    rights.hide()
+    proc = Proc()
+    place = Place(options.stage, state, proc)
+    bundle = Bundle(state.bundle, document, whole=options.strict)
+    if bundle.violations:
+        raise DataError("config.json", bundle.violations)
+    log.stage = place.choose(bundle)
+    for remark in remarks(options):
+        log.warning(remark)
+    log.step("config.json validated")
+    if bundle.config.namespaces.get("mount"):
+        log.warning("the mount namespace outlives the container, and so will the binds in it")
+    requests = expand(collect.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
+    if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
+        requests.insert(0, collect.read_only_root(bundle.rootfs))
+    folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
+    if folder is None:
+        log.info("no bind is asked for")
+        return
+    with folder.lock_id(state.id):
+        log.step("id locked")
+        _clear_stale(options, folder, state, bundle, place, log)
+        namespace = Namespace(proc, "runtime")
+        # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
+        sources = open_sources(requests, bundle.path, namespace)
+        clone_sources(sources)
+        log.step("sources opened")
+        known = bundle.stat_rootfs()
+        with folder.lock_rootfs(known):
+            log.step("rootfs locked")
+            record = folder.load(state.id) or _new_record(state, bundle, place, known)
+            others = others_on_rootfs(folder, record, log)
+            if not sources and not others:
+                log.info("no bind is asked for")
+                return
+            rootfs = _enter(bundle, known, place, namespace, log)
+            log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
+            _check_neighbours(requests, others, namespace)
+            _continue(record, rootfs, namespace)
+            with _staged(sources, folder, record, proc) as staged:
+                planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
+                found = planner.resolve(requests, sources)
+                log.step("destinations resolved")
+                _judge(found, log)
+                _carry_out(found, record, folder, others, staged, log)
+            for bind in found.binds if log.is_kept else ():
+                log.info(bind.summary())
+
+
+def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
+    """Refuses to lay a read-only root over another container's binds, or to bind above one that will be gone some day.
+
+    UnavailableError. In namespaces of their own containers do not meet.
+    """
+    has_root = any(request.is_root for request in requests)
+    boot = boot_id() if others else ""
+    for other in others:
+        is_here = other["boot"] == boot and other["namespace"]["inode"] == namespace.inode
+        if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
+            raise UnavailableError(
+                f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '
+                "would be for both",
+                hint="give each a rootfs or a mount namespace of its own",
+            )
+
+
+def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) -> Staged:
+    """On older kernels: the sources made ready in the state folder or, where there is none, on top of the rootfs."""
+    container = record["id"]
+
+    def make() -> str:
+        clear_staging(folder, container, proc)
+        folder.make_staging(container)
+        return folder.staging(container) or record["rootfs"]["path"]
+
+    return Staged(sources, make, lambda: clear_staging(folder, container, proc), proc)
+
+
+def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Namespace, log: Log) -> Rootfs:
+    """Enters the container's namespace, if it is another one, and returns the rootfs, which is ``known``, from there.
+
+    From here on nothing is imported and nothing read but what is held by fd already. UnavailableError where ``/`` or
+    the rootfs is another one there: that is no container which is just being made.
+    """
+    before = [os.stat("/"), known]
+    log.prepare()
+    rights.harden(NAME)
+    place.enter(namespace)
+    rights.give_up(rights.TO_ENTER)
+    namespace.kind = place.kind(bundle, is_another=namespace.entered)
+    try:
+        after = [os.stat("/"), os.stat(bundle.rootfs)]
+    except OSError:
+        after = []
+    if not after or not all(map(os.path.samestat, before, after)):
+        raise UnavailableError(
+            f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
+            hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
+        )
+    is_container = namespace.kind == "container"
+    rootfs = Rootfs(
+        bundle.rootfs,
+        own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
+        owner_of=place.owner_of(bundle),
+    )
+    if not os.path.samestat(known, os.fstat(rootfs.fd)):
+        raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
+    # crun before 1.26 makes the root read-only before it calls createContainer hooks.
+    is_early = place.stage == "createContainer" and bundle.config.root_readonly
+    rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
+    return rootfs
+
+
+def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
+    """Completes a new record by what is known only now, or checks that an earlier call's was for the same place.
+
+    What that call was killed over is not taken as done.
+    """
+    if not record["mounts"] and not record["made"]:
+        record["rootfs"]["overlay"] = rootfs.is_overlay
+        record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode}
+        return
+    if record["namespace"]["inode"] != namespace.inode:
+        raise RecordError(
+            f'the container "{record["id"]}" has binds in another mount namespace already',
+            hint="call poststop for it first",
+        )
+    if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
+        raise RecordError(
+            f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
+            hint="call poststop for it first",
+        )
+    reconcile(record, namespace.proc, rootfs)
+
+
+def _judge(found: Plan, log: Log) -> None:
+    """Raises the first problem of a plan, if it has any; warnings are logged."""
+    if problems := found.problems:
+        first = problems[0]
+        if len(problems) > 1:
+            more = f"and {len(problems) - 1} more: --dry-run tells all"
+            first.hint = f"{first.hint}; {more}" if first.hint else more
+        raise first
+    for bind in found.binds:
+        for warning in bind.warnings:
+            log.warning(f"{bind.request.origin}: {warning}")
+
+
+_SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
+
+
+def _carry_out(found: Plan, record: Record, folder: Records, others: list[Record], staged: Staged, log: Log) -> None:
+    def save() -> None:
+        folder.save(record)
+        log.step(_SAVED[record["phase"]])
+
+    before: Record = {**record}
+    record["uses"] = sorted(found.uses.union(record["uses"]))
+    if not found.to_mount:
+        # Not even a record is needed, unless we stand on something that another container would remove one day.
+        record["phase"] = "done"
+        if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
+            folder.save(record)
+        return
+    if any(bind.create for bind in found.to_mount) and (problem := folder.cannot_record()):
+        raise problem
+    record["created"] = now()
+    try:
+        attach(found, record, save, staged.end)
+    except BaseException:
+        log.step("rolled back")
+        if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
+            record["uses"], record["created"] = before["uses"], before["created"]
+        if record["mounts"] or record["made"]:
+            folder.save(record)
+        else:
+            folder.remove(record["id"])
+        raise
+
+
+def _new_record(state: State, bundle: Bundle, place: Place, rootfs: os.stat_result) -> Record:
+    return {
+        "version": 1,
+        "id": state.id,
+        "phase": "done",
+        "created": 0,
+        "boot": boot_id(),
+        "stage": place.stage,
+        "bundle": {"path": bundle.path, "dev": bundle.stat.st_dev, "ino": bundle.stat.st_ino},
+        "rootfs": {"path": bundle.rootfs, "dev": rootfs.st_dev, "ino": rootfs.st_ino, "overlay": False},
+        "namespace": {"kind": "container", "inode": 0},
+        "init": place.init,
+        "mounts": [],
+        "uses": [],
+        "made": [],
+    }
+
+
+def _open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
+    """The state folder, or what stands in for it in a container's user namespace: the mounts need no record there.
+
+    They die with the container.
+    """
+    path = state_folder(options, place.proc)
+    is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
+    if is_nested and not place.proc.is_ours():
+        # The runtime's user, who calls poststop, is nobody in here, and would refuse a folder of anybody else.
+        reason = "nothing can be recorded in a user namespace that another user made"
+        return _unrecorded(reason, "make them in the image, or register for createRuntime")
+    try:
+        return StateFolder.open(path, create=create)
+    except RecordError as problem:
+        if is_nested and isinstance(problem.__cause__, OSError):
+            hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"
+            return _unrecorded(problem.problem, f"{hint} if the runtime is root's")
+        raise
+
+
+def _unrecorded(reason: str, hint: str) -> Records:
+    from ..record.unrecorded import Unrecorded
+
+    return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
+
+
+def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle, place: Place, log: Log) -> None:
+    """Undoes what a dead container of the same id left behind. RecordError where one of another bundle lives."""
+    record = folder.load(state.id)
+    if record is not None:
+        clear_staging(folder, state.id, place.proc)
+    if record is not None and not is_continued(record, bundle.path, place.proc):
+        log.warning("an earlier container of this id was not torn down: doing it now")
+        keep = options.keep_mountpoints
+        take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle))
+
+
+def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
+    """Whether a record is of the very container that is set up now; False for one of a container that is dead.
+
+    RecordError where it is of another one that lives.
+    """
+    if not is_live(record, proc, boot_id()):
+        return False
+    if not is_same_bundle(record, bundle):
+        other = record["bundle"]["path"]
+        problem = f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}'
+        raise RecordError(problem, hint="choose another id, or end that one first: list and show tell of it")
+    return True

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which stage this is, and how the container's mount namespace is got into.
+
+Runtimes tell no hook its stage, and disagree about pid, namespaces and ``/proc``. A stage named by the administrator
+decides; else it is told from what holds for every runtime.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..errors import UnavailableError
+from ..kernel.errnos import because, refused
+
+ROOTLESS = "rootless, register for createContainer"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..documents.bundle import Bundle
+    from ..documents.oci import State
+    from ..kernel.proc import Namespace, Proc
+    from ..record.state_file import InitRecord
+    from ..rootfs.mount_points import OwnerOf
+
+
+class Place:
+    """Where the runtime has started us, and by which process the container's namespace can be entered.
+
+    ``is_inside`` tells that we are in a pid namespace of the container's already, whatever ``/proc`` belongs to.
+    """
+
+    def __init__(self, stage: str | None, state: State, proc: Proc) -> None:
+        self.proc = proc
+        self.stage = stage or ""
+        self._is_named = stage is not None
+        pids = proc.pids()
+        self.is_inside = len(pids) > 1 or pids != [os.getpid()]
+        self.pidfd: int | None = None
+        self.init: InitRecord | None = None
+        self._pid = state.pid if state.pid is not None and state.pid > 1 else None
+
+    def choose(self, bundle: Bundle) -> str:
+        """Decides on the stage and opens the process to enter, if any. Returns the stage. UnavailableError."""
+        if not self.stage:
+            self.stage = self._infer(bundle)
+        if self.stage == "createContainer":
+            self._check_inside(bundle)
+            self.init = self._describe(self.proc.parent())
+        elif self._pid is not None:
+            self._open(self._pid)
+        elif self.stage == "createRuntime":
+            raise UnavailableError(
+                "the state names no process whose mount namespace could be entered",
+                hint="register for createContainer with that STAGE"
+                if self.is_inside
+                else "register for createContainer with that STAGE, or name prestart to mount in this namespace",
+            )
+        return self.stage
+
+    def _infer(self, bundle: Bundle) -> str:
+        if self._pid is not None:
+            return "createRuntime"
+        # A runtime may itself run in a pid namespace whose /proc is another's; only a container has mounts there.
+        if self.is_inside and self.proc.mounts().has_below(bundle.rootfs):
+            return "createContainer"
+        return "createRuntime" if bundle.has_namespace else "prestart"
+
+    def _open(self, pid: int) -> None:
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError as reason:
+            raise UnavailableError(f"the container's process {pid} cannot be opened: {reason.strerror}") from reason
+        number = self.proc.pid_of(self.pidfd)
+        self.init = self._describe(number)
+        if self.proc.pid_of(self.pidfd) != number or self.init is None:
+            raise UnavailableError(f"the container's process {pid} has ended")
+
+    def _describe(self, pid: int) -> InitRecord | None:
+        start = self.proc.start_time(pid) if pid > 0 else None
+        return None if start is None else {"pid": pid, "start": start, "first": self.proc.first_start()}
+
+    def _check_inside(self, bundle: Bundle) -> None:
+        """createContainer is called inside the container's namespaces; anywhere else its mounts would hit the host."""
+        if not bundle.has_namespace:
+            return
+        has_own_pids = bundle.config.namespaces.get("pid", "") is None
+        if (has_own_pids and not self.is_inside) or not self._sees_rootfs(bundle):
+            raise UnavailableError(
+                "this is not the container's mount namespace, as it is at createContainer",
+                hint="register it for createContainer, or name the right STAGE",
+            )
+
+    def owner_of(self, bundle: Bundle) -> OwnerOf | None:
+        """Tells user and group as the runtime's user namespace has them, where poststop will look; None if we do."""
+        is_nested = self.stage == "createContainer" and "user" in bundle.config.namespaces
+        return self.proc.owner_outside if is_nested else None
+
+    def is_elsewhere(self) -> bool:
+        """Whether the process to enter is in another mount namespace, as far as we may look before we do."""
+        if self.init is None or self.pidfd is None:
+            return False
+        return self.proc.mount_namespace_of(self.init["pid"]) != self.proc.mount_namespace()
+
+    def _sees_rootfs(self, bundle: Bundle) -> bool:
+        """Whether a runtime has mounted here what config.json says: that is not seen outside the container."""
+        table = self.proc.mounts()
+        if not bundle.config.mounts:
+            return any(info.mount_point == bundle.rootfs for info in table)
+        return table.has_below(bundle.rootfs)
+
+    def kind(self, bundle: Bundle, *, is_another: bool) -> str:
+        """Whose the mount namespace is that is mounted in: "container", or "runtime" for one that was there before.
+
+        ``is_another`` tells that it is not the one we were started in.
+        """
+        if not bundle.has_namespace:
+            return "runtime"
+        if is_another or self.stage == "createContainer":
+            return "container"
+        is_by_hand = self._is_named and self.stage == "prestart"
+        is_made = self.is_inside or self.proc.mounts().has_below(bundle.rootfs)
+        return "container" if is_made and not is_by_hand else "runtime"
+
+    def enter(self, namespace: Namespace) -> None:
+        """Enters the container's namespace, if it is not the one we are in. KernelError."""
+        if self.pidfd is None:
+            return
+        try:
+            namespace.enter(self.pidfd)
+        except OSError as reason:
+            namespace_of = "the container's mount namespace"
+            if reason.errno == errno.EPERM:
+                problem = f"{namespace_of} cannot be entered {because('setns', reason)}"
+                raise UnavailableError(problem, hint=ROOTLESS) from reason
+            raise refused("setns", namespace_of, reason) from reason

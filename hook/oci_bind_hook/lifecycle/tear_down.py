@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way back: a container's record found, judged and undone, by poststop, gc and the next of the same id.
+
+Nothing is read that the container could have changed, and nothing undone of one that lives.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import EscapeError, HookError, LeftoverError, MissingError
+from ..kernel import rights
+from ..kernel.errnos import refused
+from ..kernel.proc import Proc, boot_id
+from ..log import NAME
+from ..mounting.mounted import clear, is_in
+from ..mounting.undo import undo
+from ..options import state_folder
+from ..record.folder import StateFolder
+from ..record.state_file import is_live
+from ..rootfs.mount_points import Rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..documents.oci import State
+    from ..log import Log
+    from ..options import Options
+    from ..record.folder import Records
+    from ..record.state_file import Record
+    from ..rootfs.mount_points import OwnerOf
+
+INIT_GRACE_SECONDS = 2.0
+
+
+def tear_down(options: Options, state: State, log: Log) -> None:
+    """Undoes what is recorded for a container. Nothing recorded, or undone already, is no error. HookError.
+
+    Neither config.json is read nor anything else that the container could have changed.
+    """
+    rights.hide()
+    log.stage = "poststop"
+    proc = Proc()
+    folder = StateFolder.open(state_folder(options, proc), create=False)
+    if folder is None:
+        return
+    with folder.lock_id(state.id):
+        log.step("id locked")
+        record = folder.load(state.id)
+        if record is not None:
+            _tear_down_if_ended(options, state, folder, record, proc, log)
+        else:
+            log.info(f"nothing is recorded of it in {state_folder(options, proc)}")
+            forget(folder, state.id, proc)
+    folder.sweep()
+
+
+def _tear_down_if_ended(options: Options, state: State, folder: Records, record: Record, proc: Proc, log: Log) -> None:
+    if reason := why_untouched(record, state, proc, INIT_GRACE_SECONDS):
+        log.warning(reason)
+        return
+    rights.harden(NAME)
+    take_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
+
+
+def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:
+    """Why a record must not be undone now, "" if it may. Its first process has ``grace`` seconds to end."""
+    if not is_same_bundle(record, state.bundle):
+        return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
+    init = record["init"]
+    if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
+        return "the container's first process still runs: nothing is touched"
+    return ""
+
+
+def take_down(
+    folder: Records,
+    known: Record,
+    proc: Proc,
+    log: Log,
+    *,
+    keep_mountpoints: bool,
+    owner_of: OwnerOf | None = None,
+) -> list[str]:
+    """Undoes the record ``known``, whose lock the caller holds, and forgets it. The one way back, of poststop and gc.
+
+    Returns remarks on what was left standing. HookError, and the record then has what is left.
+    """
+    boot = boot_id()
+    with folder.lock_rootfs(known["rootfs"]):
+        log.step("rootfs locked")
+        # A neighbour that ended meanwhile may have handed something over.
+        record = folder.load(known["id"])
+        if record is None:
+            return []
+        clear_staging(folder, record["id"], proc)
+        here = is_here(record, proc, boot)
+        others = others_on_rootfs(folder, record, log)
+        live = [other for other in others if is_live(other, proc, boot)]
+        rootfs = find_rootfs(record, owner_of)
+        try:
+            remarks = undo(
+                record,
+                proc,
+                rootfs,
+                keep=lambda made: keep_mountpoints or folder.hand_over(made, live),
+                # Two that end at once: what the other one, dead already, has inside goes with its own record.
+                inherit=lambda made: folder.hand_over(made, others),
+                here=here,
+            )
+        except HookError:
+            folder.save(record)
+            raise
+        finally:
+            if rootfs is not None:
+                rootfs.close()
+        folder.remove(record["id"])
+    binds, points = len(known["mounts"]), len(known["made"])
+    log.info(f"undone, as far as it was still there: {binds} binds, {points} mount points made for them")
+    for remark in remarks:
+        log.warning(remark)
+    return remarks
+
+
+def forget(folder: Records, container: str, proc: Proc) -> None:
+    """Removes what a run left that was killed while it first wrote, or was making mounts ready. HookError."""
+    clear_staging(folder, container, proc)
+    folder.remove(container)
+
+
+def is_here(record: Record, proc: Proc, boot: str) -> bool:
+    """Whether the binds of a record are in this mount namespace; if not, they have gone with their own.
+
+    LeftoverError where theirs is one that was there before the container, and still is, or may be.
+    """
+    inode = record["namespace"]["inode"]
+    if record["boot"] != boot:
+        return False
+    if inode == proc.mount_namespace():
+        return True
+    if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
+        return False
+    hint = "run poststop, or gc, in the namespace that prestart ran in"
+    user = proc.user_of_namespace(inode)
+    # The inode number of a namespace is used again: only the mounts tell that it is the same one.
+    table = proc.mounts_of(user) if user is not None else None
+    if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
+        raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
+    if user is None and proc.in_user_namespace() and not proc.may_see_all():
+        problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
+        raise LeftoverError(problem, hint=hint)
+    return False
+
+
+def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
+    """The rootfs of a record, None where it is gone or another one has taken its place."""
+    known = record["rootfs"]
+    try:
+        rootfs = Rootfs(known["path"], owner_of=owner_of)
+    except (MissingError, EscapeError):
+        return None
+    stat = rootfs.stat
+    if rootfs.is_overlay if known["overlay"] else (stat.dev, stat.ino) == (known["dev"], known["ino"]):
+        return rootfs
+    rootfs.close()
+    return None
+
+
+def is_same_bundle(record: Record, path: str) -> bool:
+    """Whether a record is of the bundle at ``path``, by whatever name."""
+    known = record["bundle"]
+    if known["path"] == path:
+        return True
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return False
+    return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
+
+
+def clear_staging(folder: Records, container: str, proc: Proc) -> None:
+    """Removes the folder in which mounts were made ready, and what a run that was stopped has left on it."""
+    if path := folder.staging(container):
+        try:
+            clear(path, proc)
+        except OSError as reason:
+            raise refused("umount2", path, reason) from reason
+        folder.remove_staging(container)
+
+
+def others_on_rootfs(folder: Records, record: Record, log: Log) -> list[Record]:
+    """The records of all other containers on the same rootfs, dead ones too: what they made may still be removed."""
+    others, remarks = folder.on_rootfs(record["rootfs"], record["id"])
+    for remark in remarks:
+        log.warning(remark)
+    return others

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan carried out, or nothing of it, and a record made true again after a run that was killed.
+
+How requests are written and where records are kept is not known here.
+"""
+
+from __future__ import annotations
+
+from ..errors import HookError, LeftoverError
+from ..kernel.errnos import refused
+from ..kernel.proc import Proc
+from ..rootfs.mount_points import Rootfs
+from .mounted import find, settle
+from .prepare import check_open_files
+from .undo import difference, identity_of, propagation_of, undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..record.state_file import MadeRecord, Record
+    from ..rootfs.mount_points import MountPoint
+    from .plan import Bind, Plan
+
+
+def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
+    """Carries out ``plan``, and keeps ``record`` true by ``save``: before the first change, between, and at the end.
+
+    ``clean_up`` is called when all is attached. Everything is attached, or nothing is: on any error, that of
+    ``clean_up`` too, what this call did is undone before the error is raised. What could not be undone is left in the
+    record.
+    """
+    binds = plan.to_mount
+    old_mounts, old_made = list(record["mounts"]), list(record["made"])
+    points = [point for bind in binds for point in bind.create]
+    check_open_files(len(binds), len(points))
+    made: list[MadeRecord] = [
+        {
+            "path": point.path,
+            "kind": "directory" if point.directory else "file",
+            "filesystem": point.filesystem,
+            "identity": None,
+        }
+        for point in points
+    ]
+    record["made"] = old_made + made
+    record["mounts"] = old_mounts + [
+        {
+            "origin": bind.request.origin,
+            "requested": bind.request.as_mount(),
+            "resolved": bind.target.path if bind.target else "",
+            "source": {"dev": bind.source.stat.dev, "ino": bind.source.stat.ino},
+            "attached": bind.source.attached,
+        }
+        for bind in binds
+    ]
+    record["phase"] = "intent"
+    try:
+        save()
+        targets = [_make(plan.rootfs, bind) for bind in binds]
+        _identify(made, points, plan.rootfs)
+        if points:
+            record["phase"] = "made"
+            save()
+        for bind, fd in zip(binds, targets, strict=True):
+            _attach(bind, fd)
+        clean_up()
+        record["phase"] = "done"
+        save()
+    except BaseException as failure:
+        _identify(made, points, plan.rootfs)
+        # What was never made may have been made by somebody else.
+        made = [entry for entry, point in zip(made, points, strict=True) if point.made]
+        done: Record = {**record, "mounts": record["mounts"][len(old_mounts) :], "made": made}
+        try:
+            undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True)
+        except LeftoverError as leftover:
+            raise LeftoverError(f"{failure}; then {leftover.problem}", hint=leftover.hint) from failure
+        finally:
+            record["mounts"] = old_mounts + done["mounts"]
+            record["made"] = old_made + done["made"]
+            record["phase"] = "done"
+        raise
+
+
+def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: Rootfs) -> None:
+    for entry, point in zip(made, points, strict=True):
+        entry["identity"] = identity_of(point.stat, rootfs)
+
+
+def _make(rootfs: Rootfs, bind: Bind) -> int:
+    assert bind.target is not None
+    try:
+        return rootfs.make(bind.target)
+    except HookError as problem:
+        problem.where = problem.where or bind.request.at("destination")
+        raise
+
+
+def _attach(bind: Bind, fd: int) -> None:
+    """Attaches one bind on the mount point ``fd``. KernelError."""
+    assert bind.target is not None
+    try:
+        bind.source.attach(fd)
+    except OSError as reason:
+        where = bind.request.at("destination")
+        raise refused(bind.source.call, bind.target.path, reason, where=where) from reason
+
+
+def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
+    """Strikes from a record what it says but was never done, because the run that wrote it was killed."""
+    table = proc.mounts()
+    record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
+    if record["phase"] != "done":
+        for mount in record["mounts"]:
+            settle(mount["attached"], propagation_of(mount), proc)
+    known = []
+    for made in record["made"]:
+        if made["identity"] is None:
+            found = rootfs.find(made["path"], across=made["filesystem"] == "tmpfs")
+            if found is None:
+                continue
+            found.close()
+            if difference(record, made, found.stat, rootfs):
+                continue
+            made["identity"] = identity_of(found.stat, rootfs)
+        known.append(made)
+    record["made"] = known

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From requests to a plan: every request resolved before anything is changed.
+
+A dry-run describes the plan, a real run attaches it; there is no other way to either.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import EscapeError, HookError, RequestError
+from ..kernel.proc import Namespace
+from ..rootfs.admit import admit
+from ..rootfs.mount_points import MountPoint, Rootfs
+from ..rootfs.walk import Cover, Target, is_utf8
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..record.state_file import MountRecord
+    from ..requests.request import Request
+    from .source import Source
+
+
+class Bind:
+    """A request that was resolved: its ``source``, its ``target``, and the ``action``, "mount", "present" or "skipped".
+
+    ``by`` tells who mounts it: "hook", "runtime", or None for nobody. ``create`` is what must be made for it first.
+    ``problem`` tells why it cannot be done. ``is_hidden`` tells that a later mount hides it.
+    """
+
+    def __init__(self, request: Request, source: Source) -> None:
+        self.request = request
+        self.source = source
+        self.target: Target | None = None
+        self.action = "mount"
+        self.by: str | None = "hook"
+        self.is_hidden = False
+        self.create: list[MountPoint] = []
+        self.warnings = list(request.warnings)
+        self.problem: HookError | None = None
+
+    def summary(self) -> str:
+        """What became of it, for a log."""
+        path = self.target.path if self.target else self.request.destination
+        if self.action == "skipped":
+            return f"{self.request.origin}: skipped, {self.warnings[-1]}"
+        if self.action == "present":
+            return f"{self.request.origin}: left alone, {path} is mounted already"
+        made = "".join(f", made {point.path}" for point in self.create)
+        words = " ".join(self.request.options)
+        return f"{self.request.origin}: bound {self.source.path} on {path} ({words}){made}"
+
+
+class Plan:
+    """What would be done: ``binds`` in their order, and ``uses``, all paths of the rootfs that the mounts stand on."""
+
+    def __init__(self, rootfs: Rootfs, namespace: Namespace) -> None:
+        self.rootfs = rootfs
+        self.namespace = namespace
+        self.binds: list[Bind] = []
+        self.uses: set[str] = set()
+
+    @property
+    def problems(self) -> list[HookError]:
+        return [bind.problem for bind in self.binds if bind.problem is not None]
+
+    @property
+    def to_mount(self) -> list[Bind]:
+        return [bind for bind in self.binds if bind.action == "mount"]
+
+
+class Planner:
+    """Resolves requests one after the other, each seeing the mounts planned before it.
+
+    ``recorded`` are the binds of an earlier run for the same container: they are there already.
+    """
+
+    def __init__(
+        self,
+        rootfs: Rootfs,
+        namespace: Namespace,
+        recorded: Sequence[MountRecord] = (),
+        *,
+        allow_shared: bool = False,
+    ) -> None:
+        self.plan = Plan(rootfs, namespace)
+        self.rootfs = rootfs
+        self.namespace = namespace
+        self.recorded = [mount["requested"] for mount in recorded]
+        self._hiders = [(mount["resolved"], [mount["resolved"]]) for mount in recorded]
+        self.allow_shared = allow_shared
+        self._by_cover: dict[Cover, Bind] = {}
+        self._requests: list[Request] = []
+        self._paths: dict[Request, list[str]] = {}
+        self._order: list[tuple[Request, str, Bind | None]] = []
+
+    def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
+        """The plan for ``requests``; ``sources`` has one for every bind among them, in the same order."""
+        rest = iter(sources)
+        self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
+        for request in requests:
+            if request.is_bind:
+                bind = Bind(request, next(rest))
+                self.plan.binds.append(bind)
+                try:
+                    if request.is_root:
+                        self._resolve_root(bind)
+                    else:
+                        self._resolve(bind)
+                except HookError as problem:
+                    problem.where = problem.where or request.at("destination")
+                    bind.problem = problem
+                if bind.target is not None and bind.action != "skipped":
+                    self._order.append((request, bind.target.path, bind))
+            else:
+                self._pass(request)
+        self._tell_hidden()
+        return self.plan
+
+    def _tell_hidden(self) -> None:
+        """Warns of every bind that a later mount hides, be it the runtime's or ours."""
+        later: dict[str, str] = {}
+        for request, path, bind in reversed(self._order):
+            if bind is not None and not bind.is_hidden:
+                for above in _upwards(path):
+                    if above in later:
+                        bind.is_hidden = True
+                        bind.warnings.append(f"hidden by the later mount on {later[above]}")
+                        break
+            later[path] = request.destination
+
+    def _pass(self, request: Request) -> None:
+        """Takes note of a mount that only the runtime makes. Where it fails, that is the runtime's business."""
+        if request.type == "remount":
+            return
+        try:
+            target = self.rootfs.resolve(request.destination)
+        except HookError:
+            return
+        self.plan.uses.update(filter(is_utf8, target.uses))
+        self._order.append((request, target.path, None))
+        if self.namespace.assumed and self.namespace.kind == "container":
+            self.rootfs.cover(target, Cover(request.type))
+        target.close()
+
+    def _resolve(self, bind: Bind) -> None:
+        request, source = bind.request, bind.source
+        target = bind.target = self.rootfs.resolve(request.destination)
+        self.plan.uses.update(filter(is_utf8, target.uses))
+        if self._is_present(bind, target) or self._is_hidden(bind, target):
+            bind.action = "present"
+            bind.by = "hook" if request.as_mount() in self.recorded else "runtime"
+            if self.namespace.assumed:
+                self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
+            target.close()
+            return
+        if skipped := self._why_skipped(bind):
+            bind.action, bind.by = "skipped", None
+            bind.warnings.append(skipped)
+            target.close()
+            return
+        if source.error:
+            raise source.error
+        admit(self.rootfs, target, directory=source.is_folder)
+        self._check_double(bind, target)
+        self._check_leak(bind, target)
+        cover = Cover("bind", source.fd)
+        self._by_cover[cover] = bind
+        bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+
+    def _resolve_root(self, bind: Bind) -> None:
+        """Lays the read-only root over the rootfs: from now on all destinations are resolved there."""
+        target = bind.target = self.rootfs.resolve("/")
+        if bind.request.as_mount() in self.recorded:
+            bind.action = "present"
+            self.rootfs.unlock = not self.namespace.is_locked_by_host(self.rootfs.stat)
+            return
+        if bind.source.error:
+            raise bind.source.error
+        self._check_leak(bind, target)
+        self.rootfs.lay(bind.source.fd)
+
+    def _why_skipped(self, bind: Bind) -> str:
+        """Why a bind is not wanted after all, "" if it is."""
+        request = bind.request
+        if request.optional and bind.source.is_missing:
+            return "the source is not there, and it is optional"
+        if request.when_exists is not None:
+            condition = self.rootfs.resolve(request.when_exists)
+            condition.close()
+            if not condition.last.exists:
+                return f"{request.when_exists} does not exist in the container"
+        return ""
+
+    def _is_present(self, bind: Bind, target: Target) -> bool:
+        request, source, stat = bind.request, bind.source, target.last.stat
+        if request.as_mount() in self.recorded:
+            return True
+        if not request.is_from_mounts:
+            return False
+        if self.namespace.assumed and self.namespace.kind == "container":
+            return True
+        if stat is None or not stat.mount_root:
+            return False
+        is_same = source.error is None and (stat.dev, stat.ino) == (source.stat.dev, source.stat.ino)
+        if self.namespace.kind != "container":
+            return is_same
+        if not is_same:
+            bind.warnings.append("something else than the source is mounted there: left to the runtime")
+        return True
+
+    def _is_hidden(self, bind: Bind, target: Target) -> bool:
+        """Whether the runtime made a bind of config.json and then a later mount that hides it: then it is done.
+
+        What would be found at its destination now is another place, perhaps one that a link in that later mount
+        leads to. A bind of ours from an earlier call hides it as well.
+        """
+        if not bind.request.is_from_mounts or self.namespace.kind != "container":
+            return False
+        passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
+        later = self._requests[self._requests.index(bind.request) + 1 :]
+        for name, covers in [*self._hiders, *((request.destination, self._covers(request)) for request in later)]:
+            if any(path == cover or path.startswith(cover + "/") for path in passed for cover in covers):
+                bind.warnings.append(f"hidden by the later mount on {name}")
+                bind.is_hidden = True
+                return True
+        return False
+
+    def _covers(self, request: Request) -> list[str]:
+        """The paths at which a mount of config.json may have been made."""
+        if request not in self._paths:
+            self._paths[request] = [_lexical(request.destination)]
+            try:
+                target = self.rootfs.resolve(request.destination)
+            except (RequestError, EscapeError):
+                pass  # where the runtime could not go either
+            else:
+                self._paths[request].append(target.path)
+                target.close()
+        return self._paths[request]
+
+    def _check_double(self, bind: Bind, target: Target) -> None:
+        """Refuses a second ``--mount`` on one destination, where the first would never be seen."""
+        cover = target.last.cover
+        is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)
+        first = self._by_cover.get(cover) if cover is not None and is_root else None
+        if first is None or first.request.is_from_mounts:
+            return
+        raise RequestError(f"{target.path} is the destination of {first.request.origin} already")
+
+    def _check_leak(self, bind: Bind, target: Target) -> None:
+        """Refuses to attach below a mount that shares its changes with the host, which nobody would undo there."""
+        anchor = target.anchor
+        planned = self._by_cover.get(anchor.cover) if anchor.cover is not None else None
+        if anchor.stat is None or (planned is None and self.namespace.assumed and self.namespace.kind == "container"):
+            return
+        if planned is not None:
+            is_shared = planned.source.shares(anchor.stat.mnt_id)
+        else:
+            info = self.namespace.mount_of(anchor.stat)
+            is_shared = info is not None and info.shared is not None
+            if is_shared and self.namespace.entered:
+                groups = {other.shared for other in self.namespace.started_in()}
+                is_shared = info is not None and info.shared in groups
+        if not is_shared:
+            return
+        if self.namespace.kind == "runtime" or self.allow_shared:
+            bind.warnings.append(f"{target.path} is below a shared mount: the bind shows in other namespaces as well")
+            return
+        raise EscapeError(
+            f"{target.path} is below a mount that is shared with the host: the bind would appear there and stay",
+            hint="--allow-shared allows it",
+        )
+
+
+def _lexical(destination: str) -> str:
+    """A destination without ``..``, ``.`` and double slashes, as a runtime that cleans paths would take it."""
+    return os.path.normpath("/" + destination.lstrip("/"))
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """A path and every folder above it but ``/``."""
+    while path != "/":
+        yield path
+        path = path.rpartition("/")[0] or "/"

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record undone: mounts detached, and what was made for them removed.
+
+For a set-up that fails half-way as for poststop: there is no other way back. How requests are written and where records
+are kept is not known here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+
+from ..errors import LeftoverError
+from ..kernel import linux
+from ..kernel.errnos import told
+from ..kernel.proc import Proc
+from ..rootfs.mount_points import Rootfs
+from .mounted import Tree, detach
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..record.state_file import Identity, MadeRecord, MountRecord, Record
+
+
+def undo(
+    record: Record,
+    proc: Proc,
+    rootfs: Rootfs | None,
+    keep: Callable[[MadeRecord], bool],
+    inherit: Callable[[MadeRecord], bool] = lambda _: False,
+    *,
+    here: bool,
+) -> list[str]:
+    """Takes down what ``record`` says was done, the last first, and strikes it from the record.
+
+    ``here`` tells that the mounts are in the namespace we are in; otherwise they are gone with their own. ``rootfs``
+    is None where it is gone. ``keep`` is asked for each thing made whether somebody else needs it, and ``inherit``,
+    where it is not empty or mounted on, whether somebody else will remove it. Returns remarks on what was left standing
+    because it is no longer what we made. LeftoverError when something resists.
+    """
+    problems: list[str] = []
+    was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
+    if here:
+        trees = [Tree(mount["attached"], mount["resolved"], receives=_receives(mount)) for mount in record["mounts"]]
+        detach(trees, proc)
+        record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
+        problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
+    else:
+        record["mounts"] = []
+    remarks: list[str] = []
+    resisting: list[str] = []
+    if rootfs is not None and was_laid:
+        rootfs.lift()
+    for made in [] if record["mounts"] else reversed(list(record["made"])):
+        if any(path.startswith(made["path"] + "/") for path in resisting):
+            continue
+        try:
+            remark = _unmake(record, made, rootfs, keep, here=here)
+        except OSError as reason:
+            is_in_use = reason.errno in (errno.ENOTEMPTY, errno.EBUSY)
+            if is_in_use and made["identity"] is not None and inherit(made):
+                record["made"].remove(made)
+                continue
+            if reason.errno == errno.ENOTEMPTY:
+                record["made"].remove(made)
+                remarks.append(f"{made['path']} is left standing: it is not empty")
+                continue
+            problems.append(f"{made['path']}: {told('unlinkat', reason)}")
+            resisting.append(made["path"])
+            continue
+        record["made"].remove(made)
+        if remark:
+            remarks.append(f"{made['path']} is left standing: {remark}")
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        hint = "it stays in the state file, and poststop or gc tries again"
+        raise LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
+    return remarks
+
+
+def _receives(mount: MountRecord) -> bool:
+    """Whether mounts may have propagated into a bind."""
+    return propagation_of(mount).removeprefix("r") in ("slave", "shared")
+
+
+def _told(path: str, problem: Exception) -> str:
+    return f"the bind on {path}: {told('umount2', problem)}" if isinstance(problem, OSError) else f"{path}: {problem}"
+
+
+def _unmake(
+    record: Record, made: MadeRecord, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
+) -> str:
+    """Removes one thing that was made, or tells why it must stand. "" when it is gone. OSError."""
+    on_tmpfs = made["filesystem"] == "tmpfs"
+    if rootfs is None or (on_tmpfs and not here):
+        return ""
+    found = rootfs.find(made["path"], across=on_tmpfs)
+    if found is None:
+        return ""
+    try:
+        if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
+            raise OSError(errno.EBUSY, "something else is mounted on it")
+        stranger = difference(record, made, found.stat, rootfs)
+        if stranger:
+            return stranger
+        if made["identity"] is None:
+            made["identity"] = identity_of(found.stat, rootfs)
+        if keep(made):
+            return ""
+        rootfs.remove(found)
+    finally:
+        found.close()
+    return ""
+
+
+def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootfs) -> str:
+    """Why the object that stands there now is not the one that was made; "" if it is."""
+    directory = made["kind"] == "directory"
+    if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):
+        return f"it is no longer a {made['kind']}"
+    if not directory and stat.size:
+        return "it is not empty"
+    known = made["identity"]
+    if known is None:
+        if stat.uid != os.geteuid() or stat.born is None or stat.born < record["created"]:
+            return "it was there before"
+        return ""
+    if rootfs.owner_of(stat) != (known["uid"], known["gid"]):
+        return "its owner has changed"
+    if known["born"] is None and known["ino"] is None:
+        return "this file system tells nothing by which it could be known again"
+    is_other = known["born"] is not None and stat.born != known["born"]
+    if known["ino"] is not None and (stat.dev, stat.ino) != (known["dev"], known["ino"]):
+        is_other = True
+    return "it was made by somebody else" if is_other else ""
+
+
+def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
+    """How an object that was made is known again. Not by device and inode on overlayfs, where they change."""
+    if stat is None:
+        return None
+    uid, gid = rootfs.owner_of(stat)
+    is_overlay = rootfs.is_overlay
+    return {
+        "uid": uid,
+        "gid": gid,
+        "born": stat.born,
+        "dev": None if is_overlay else stat.dev,
+        "ino": None if is_overlay else stat.ino,
+    }
+
+
+def propagation_of(mount: MountRecord) -> str:
+    """The propagation that was asked for: in the normal form of a request it is the last option."""
+    options = mount["requested"]["options"]
+    assert isinstance(options, list)
+    return str(options[-1])

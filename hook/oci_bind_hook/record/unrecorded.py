@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in for the state folder where this process may not write it. Loaded only there."""
+
+from __future__ import annotations
+
+from ..errors import UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+
+    from .folder import HeldLock
+    from .state_file import MadeRecord, ObjectRecord, Record
+
+
+class Unrecorded:
+    """A state folder in which nothing is known, kept or locked. ``problem`` says why, and what helps."""
+
+    def __init__(self, problem: UnavailableError) -> None:
+        self._problem = problem
+
+    def cannot_record(self) -> UnavailableError | None:
+        return self._problem
+
+    def lock_id(self, container: str, *, wait: bool = True) -> HeldLock:
+        return Unlocked()
+
+    def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> HeldLock:
+        return Unlocked()
+
+    def load(self, container: str) -> Record | None:
+        return None
+
+    def save(self, record: Record) -> None:
+        pass
+
+    def remove(self, container: str) -> None:
+        pass
+
+    def staging(self, container: str) -> str:
+        return ""
+
+    def make_staging(self, container: str) -> None:
+        pass
+
+    def remove_staging(self, container: str) -> None:
+        pass
+
+    def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
+        return [], []
+
+    def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool:
+        return False
+
+
+class Unlocked:
+    """A lock on nothing."""
+
+    def __enter__(self) -> Unlocked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

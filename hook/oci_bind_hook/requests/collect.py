@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked for: config.json, ``--mount`` arguments and annotations as an ordered list of requests.
+
+Pure: the file system is never looked at.
+"""
+
+from __future__ import annotations
+
+from ..errors import EscapeError, HookError, RequestError
+from .mount_field import parse_mount
+from .request import IdMap, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..documents.oci import Config, IdMappings, Mount
+
+ANNOTATION = "io.github.oci-bind-hook.mount."
+_NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_LONGEST_NAME = 24
+_MOST_RUNS = 340
+
+# An annotation is somebody else's wish: it may take rights away from what the administrator allows, but add none.
+_LESS = ("ro", "nosuid", "nodev", "noexec", "nosymfollow", "noatime", "relatime", "nodiratime")
+_TIGHTENING = frozenset(
+    (
+        *("bind", "rbind", "private", "rprivate", "slave", "rslave", "unbindable", "runbindable"),
+        *_LESS,
+        *(f"r{word}" for word in _LESS),
+    )
+)
+
+
+def requests(
+    config: Config,
+    arguments: Sequence[str],
+    allowed_sources: Sequence[str] = (),
+    refused: Callable[[HookError], None] | None = None,
+) -> list[Request]:
+    """All mounts asked for, in the order in which they are mounted: config.json's, ``--mount`` arguments, annotations.
+
+    Mounts of config.json that are no binds are in it too, since a later destination may lie below them. Annotations
+    count only if there are ``allowed_sources``. UsageError for a malformed argument, RequestError for what makes no
+    sense; with ``refused`` that is called for each instead, and the request is left out.
+    """
+    found = []
+
+    def take(make: Callable[..., Request], *facts: object) -> None:
+        try:
+            found.append(make(*facts))
+        except HookError as problem:
+            if refused is None:
+                raise
+            refused(problem)
+
+    for mount in config.mounts:
+        take(_from_mount, mount, config)
+    for number, text in enumerate(arguments, 1):
+        take(_from_argument, text, number, config)
+    for key in sorted(config.annotations) if allowed_sources else ():
+        if key.startswith(ANNOTATION):
+            take(_from_annotation, key, config, allowed_sources)
+    return found
+
+
+def read_only_root(rootfs: str) -> Request:
+    """The bind of the rootfs on itself that makes ``root.readonly`` true where no runtime does so."""
+    request = Request("config.json#/root", "config.json: /root", rootfs, "/", ("rbind", "ro"))
+    request.is_root = True
+    return request
+
+
+def _from_argument(text: str, number: int, config: Config) -> Request:
+    place = f"--mount {number}"
+    return _completed(parse_mount(text, place, place), config)
+
+
+def _from_mount(mount: Mount, config: Config) -> Request:
+    origin, place = f"config.json#/mounts/{mount.index}", f"config.json: /mounts/{mount.index}"
+    is_bind = mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options)
+    if not is_bind or "remount" in mount.options:
+        request = Request(origin, place, mount.source or "", mount.destination, ())
+        request.type = "remount" if is_bind else mount.type or "none"
+        return request
+    if not mount.source:
+        raise RequestError("a bind needs a source", where=f"{place}/source")
+    idmap = None
+    if mount.uid_mappings:
+        idmap = IdMap(mount.uid_mappings, mount.gid_mappings, recursive=False)
+    request = Request(origin, place, mount.source, mount.destination, mount.options, idmap=idmap)
+    if {"bind", "rbind"}.isdisjoint(mount.options):
+        request.warnings.append('type is "bind" but no option says bind or rbind: runtimes refuse that')
+    if not mount.destination.startswith("/"):
+        request.warnings.append("the destination is relative, which runtime-spec deprecates: taken from /")
+    return _completed(request, config)
+
+
+def _from_annotation(key: str, config: Config, allowed_sources: Sequence[str]) -> Request:
+    name = key[len(ANNOTATION) :]
+    pointer = key.replace("~", "~0").replace("/", "~1")
+    place = f"config.json: /annotations/{pointer}"
+    if not name or len(name) > _LONGEST_NAME or not _NAME.issuperset(name):
+        raise RequestError(
+            f'"{name}" is no name for a bind', where=place, hint=f"1 to {_LONGEST_NAME} letters, digits, _ and -"
+        )
+    request = parse_mount(config.annotations[key], f"config.json#/annotations/{pointer}", place)
+    for word in request.options:
+        if word not in _TIGHTENING:
+            raise EscapeError(f'"{word}" is more than an annotation may ask for', where=place)
+    request.allowed_sources = allowed_sources
+    return _completed(request, config)
+
+
+def _completed(request: Request, config: Config) -> Request:
+    """An id map that says no ids means those of the container's user namespace. RequestError if it has none."""
+    idmap = request.idmap
+    if idmap is not None and idmap.uids is None:
+        joined = config.namespaces.get("user")
+        if joined and not config.uid_mappings and not config.gid_mappings:
+            request.idmap = IdMap(None, None, recursive=idmap.recursive, namespace=joined)
+        elif config.uid_mappings and config.gid_mappings:
+            request.idmap = IdMap(config.uid_mappings, config.gid_mappings, recursive=idmap.recursive)
+        else:
+            raise RequestError(
+                "idmap says no ids, and the container has no user namespace to take them from",
+                where=request.at("options"),
+                hint="idmap=uids=0-1000-1;gids=0-1000-1",
+            )
+    for mappings in (request.idmap.uids, request.idmap.gids) if request.idmap is not None else ():
+        _check_runs(mappings or (), request.at("options"))
+    return request
+
+
+def _check_runs(mappings: IdMappings, where: str) -> None:
+    """What the kernel takes for a map of ids, user_namespaces(7). RequestError."""
+    if len(mappings) > _MOST_RUNS:
+        raise RequestError(
+            f"{len(mappings)} runs of ids are more than the {_MOST_RUNS} that a map may have", where=where
+        )
+    for side in (0, 1):
+        end, last = 0, ""
+        for run in sorted(mappings, key=lambda run: run[side]):
+            text = "-".join(map(str, run))
+            if run[side] < end:
+                raise RequestError(f"the runs of ids {last} and {text} overlap", where=where)
+            end, last = run[side] + run[2], text

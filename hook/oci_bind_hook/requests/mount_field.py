@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of a bind, as ``--mount`` and annotations give it: the CSV of docker, podman and Sarus."""
+
+from __future__ import annotations
+
+from ..errors import RequestError, UsageError
+from .request import DEFAULT_PROPAGATION, PROPAGATIONS, WORDS, IdMap, Request, nearest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..documents.oci import IdMappings
+
+# Key -> the member it fills.
+_MEMBERS = {
+    "src": "source",
+    "source": "source",
+    "dst": "destination",
+    "destination": "destination",
+    "target": "destination",
+    "type": "type",
+    "bind-propagation": "bind-propagation",
+    "bind-recursive": "bind-recursive",
+    "when-exists": "when-exists",
+    "idmap": "idmap",
+    "ridmap": "idmap",
+    "ro": "ro",
+    "readonly": "ro",
+    "bind-nonrecursive": "bind-recursive",
+    "optional": "optional",
+    "glob": "glob",
+}
+_FLAGS = frozenset(("ro", "readonly", "bind-nonrecursive", "optional", "glob"))
+_OPTIONAL_VALUE = frozenset(("idmap", "ridmap"))
+_KNOWN = (*_MEMBERS, *WORDS)
+_TYPES = ("bind", "glob")
+_RECURSIVE = ("enabled", "disabled", "writable", "readonly")
+
+# As strconv.ParseBool takes them.
+_BOOLEANS = {
+    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
+}
+_LARGEST_ID = 2**32 - 1
+
+
+def parse_mount(text: str, origin: str, place: str) -> Request:
+    """The request in ``type=bind,src=/a,dst=/b[,ro]...``; ``origin`` and ``place`` say where it stands.
+
+    Binds are recursive unless said otherwise, as in docker and podman. UsageError where it is malformed, RequestError
+    where a key or word is not known or makes no sense.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text} is not UTF-8, and the state file can hold nothing else", where=place) from None
+    members: dict[str, str | bool] = {}
+    words: list[str] = []
+    for field in split_csv(text, place):
+        key, equals, value = field.partition("=")
+        if not key:
+            raise UsageError(f'the field "{field}" has no name', where=place, hint="type=bind,src=/a,dst=/b")
+        name = _MEMBERS.get(key)
+        if name is None:
+            if equals and key in WORDS:
+                raise UsageError(f'"{key}" takes no value', where=place)
+            words.append(field)
+            continue
+        if name in members:
+            raise UsageError(f'the {name} is given twice, the second time as "{key}"', where=place)
+        members[name] = _value(key, equals, value, place)
+    return _request(members, words, origin, place)
+
+
+def _value(key: str, equals: str, value: str, place: str) -> str | bool:
+    if key in _FLAGS:
+        if not equals:
+            flag = True
+        elif value in _BOOLEANS:
+            flag = _BOOLEANS[value]
+        else:
+            raise UsageError(f'"{key}" is true or false, not "{value}"', where=place)
+        if key == "bind-nonrecursive":
+            return "disabled" if flag else "enabled"
+        return flag
+    if key in _OPTIONAL_VALUE and not equals:
+        return key
+    if not value:
+        raise UsageError(f'"{key}" needs a value', where=place, hint=f"{key}=...")
+    if "\0" in value:
+        raise RequestError(f'"{key}" holds a NUL', where=place)
+    return f"{key}={value}" if key in _OPTIONAL_VALUE else value
+
+
+def _request(members: dict[str, str | bool], words: list[str], origin: str, place: str) -> Request:
+    """The request that ``members`` and option ``words`` make together."""
+    kind = _one_of(members, "type", "bind", _TYPES, place)
+    options = []
+    recursive = _one_of(members, "bind-recursive", "", ("", *_RECURSIVE), place)
+    if recursive == "readonly" and members.get("ro") is not True:
+        raise RequestError("bind-recursive=readonly needs ro as well", where=place)
+    if recursive:
+        options.append("bind" if recursive == "disabled" else "rbind")
+    elif "bind" not in words:
+        options.append("rbind")
+    if members.get("ro") is True:
+        options.append("rro" if recursive == "readonly" else "ro")
+    if "bind-propagation" in members:
+        options.append(_one_of(members, "bind-propagation", DEFAULT_PROPAGATION, PROPAGATIONS, place))
+    idmap = _parse_idmap(str(members["idmap"]), place) if "idmap" in members else None
+    source, destination = str(members.get("source", "")), str(members.get("destination", ""))
+    try:
+        request = Request(origin, place, source, destination, [*options, *words], idmap=idmap, is_strict=True)
+    except RequestError as problem:
+        word = problem.problem.split('"')[1]
+        if problem.problem.endswith("is not known"):
+            problem.hint = nearest(word, _KNOWN) or "one of " + ", ".join(_MEMBERS) + ", or an option of runtime-spec"
+        raise
+    # Only now: what is missing may be there under a misspelt name.
+    for name in ("source", "destination"):
+        if name not in members:
+            raise UsageError(f"no {name} is given", where=place, hint="type=bind,src=/on/host,dst=/in/container")
+    for name in ("source", "destination", "when-exists"):
+        if not str(members.get(name, "/")).startswith("/"):
+            raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place)
+    request.optional = members.get("optional") is True
+    request.is_glob = kind == "glob" or members.get("glob") is True
+    request.when_exists = str(members["when-exists"]) if "when-exists" in members else None
+    return request
+
+
+def _one_of(members: dict[str, str | bool], name: str, default: str, known: Sequence[str], place: str) -> str:
+    word = str(members.get(name, default))
+    if word not in known:
+        hint = nearest(word, known) or "one of " + ", ".join(filter(None, known))
+        raise RequestError(f'{name} "{word}" is not known', where=place, hint=hint)
+    return word
+
+
+def _parse_idmap(text: str, place: str) -> IdMap:
+    """``idmap[=uids=0-1000-1#1-2000-1;gids=...]``: the id in the source, the id on the host, and how many."""
+    key, _, value = text.partition("=")
+    runs: dict[str, IdMappings] = {}
+    for part in filter(None, value.split(";")):
+        name, _, triples = part.partition("=")
+        if name not in ("uids", "gids") or name in runs:
+            raise UsageError(f'"{part}" says neither uids nor gids once', where=f"{place}: {key}")
+        runs[name] = tuple(_parse_run(triple, f"{place}: {key}") for triple in triples.split("#"))
+    if len(runs) == 1:
+        raise RequestError("uids and gids must come together", where=f"{place}: {key}")
+    return IdMap(runs.get("uids"), runs.get("gids"), recursive=key == "ridmap")
+
+
+def _parse_run(text: str, place: str) -> tuple[int, int, int]:
+    numbers = text.split("-")
+    if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
+        hint = "the id in the source, the id on the host, and how many"
+        raise UsageError(f'"{text}" is not of the form 0-1000-1', where=place, hint=hint)
+    # Python converts only so many digits.
+    inside, host, size = (int(number.lstrip("0")[:20] or "0") for number in numbers)
+    if not size or max(inside, host) + size - 1 > _LARGEST_ID:
+        raise RequestError(f'"{text}" is empty or goes beyond the largest id', where=place)
+    return inside, host, size
+
+
+def split_csv(text: str, place: str) -> list[str]:
+    """The fields of one CSV line as Go's encoding/csv reads them: ``a,"b,c","d""e"``. UsageError for a stray quote."""
+    fields = []
+    rest = text
+    while True:
+        if rest.startswith('"'):
+            field, rest = _quoted(rest[1:], place)
+        else:
+            comma = rest.find(",")
+            field, rest = (rest, "") if comma < 0 else (rest[:comma], rest[comma:])
+            if '"' in field:
+                raise UsageError(f"a quote stands inside the field {field}", where=place, hint='quote it whole: "a,b"')
+        fields.append(field)
+        if not rest:
+            return fields
+        if not rest.startswith(","):
+            raise UsageError(f"a comma is missing before {rest}", where=place)
+        rest = rest[1:]
+
+
+def _quoted(text: str, place: str) -> tuple[str, str]:
+    field = ""
+    while True:
+        part, quote, text = text.partition('"')
+        if not quote:
+            raise UsageError("a quote is not closed", where=place)
+        field += part
+        if not text.startswith('"'):
+            return field, text
+        field += '"'
+        text = text[1:]

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One mount that is asked for, and the table of all that can be said about it.
+
+The option table is that of runtime-spec config.md, "Linux mount options". The kernel's numbers are not known here.
+"""
+
+from __future__ import annotations
+
+from ..errors import RequestError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ..documents.oci import IdMappings
+
+PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
+DEFAULT_PROPAGATION = "rprivate"
+
+# Option -> (attribute, value). An attribute that no option mentions is kept as the source has it. The atime words are
+# one attribute of three values; what clears one of them means the kernel's default, relatime.
+_ATTRIBUTES: dict[str, tuple[str, bool | str]] = {
+    "ro": ("ro", True),
+    "rw": ("ro", False),
+    "nosuid": ("nosuid", True),
+    "suid": ("nosuid", False),
+    "nodev": ("nodev", True),
+    "dev": ("nodev", False),
+    "noexec": ("noexec", True),
+    "exec": ("noexec", False),
+    "nodiratime": ("nodiratime", True),
+    "diratime": ("nodiratime", False),
+    "nosymfollow": ("nosymfollow", True),
+    "symfollow": ("nosymfollow", False),
+    "noatime": ("atime", "noatime"),
+    "relatime": ("atime", "relatime"),
+    "strictatime": ("atime", "strictatime"),
+    "atime": ("atime", "relatime"),
+    "norelatime": ("atime", "relatime"),
+    "nostrictatime": ("atime", "relatime"),
+}
+_BINDS = {"bind": False, "rbind": True}
+
+# They belong to the file system as a whole, so that a bind cannot change them.
+_SUPERBLOCK = frozenset(
+    "sync async dirsync mand nomand lazytime nolazytime iversion noiversion acl noacl tmpcopyup".split()
+)
+_WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud"))
+
+# They are the engine's work: it must do it before a runtime, and so this hook, is called.
+_ENGINES = {
+    "z": "relabels the source for SELinux",
+    "Z": "relabels the source for SELinux",
+    "U": "changes the owner of the source",
+    "relabel": "relabels the source for SELinux",
+    "consistency": "means nothing on Linux",
+}
+_IDMAPS = {"idmap": False, "ridmap": True}
+WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
+
+
+class IdMap:
+    """How owners of a source are shown: runs of (id in the source, id on the host, how many), for users and groups.
+
+    ``recursive`` maps the mounts below too. None of both means those of the container's user namespace, or of the one
+    at the path ``namespace``.
+    """
+
+    def __init__(
+        self, uids: IdMappings | None, gids: IdMappings | None, *, recursive: bool, namespace: str | None = None
+    ) -> None:
+        self.uids = uids
+        self.gids = gids
+        self.recursive = recursive
+        self.namespace = namespace
+
+
+class Request:
+    """One mount that is asked for.
+
+    ``origin`` tells by whom (``config.json#/mounts/3``, ``--mount 1``). ``type`` is "bind", or the file system type of
+    a mount that only the runtime makes. ``is_root`` tells that it binds the rootfs on itself. ``top`` are the
+    attributes of the mount itself, ``deep`` those of all mounts below it too. ``options`` is the same in OCI words, in
+    a fixed order, so that equal requests compare equal.
+    With ``is_strict`` RequestError is raised for a word that is unknown, without effect or against an earlier one;
+    else the last word wins, as in runc, and there is a warning.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        place: str,
+        source: str,
+        destination: str,
+        options: Iterable[str],
+        *,
+        idmap: IdMap | None = None,
+        is_strict: bool = False,
+    ) -> None:
+        self.origin = origin
+        self.place = place
+        self.is_from_mounts = place.startswith("config.json: /mounts/")
+        self.source = source
+        self.destination = destination
+        self.type = "bind"
+        self.recursive = False
+        self.top: dict[str, bool | str] = {}
+        self.deep: dict[str, bool | str] = {}
+        self.propagation = DEFAULT_PROPAGATION
+        self.idmap = idmap
+        self.optional = False
+        self.when_exists: str | None = None
+        self.is_glob = False
+        self.is_root = False
+        self.allowed_sources: Sequence[str] | None = None
+        self.warnings: list[str] = []
+        self._is_strict = is_strict
+        self._said: dict[str, tuple[str, object]] = {}
+        for option in options:
+            self._take(option)
+        self.options = tuple(self._words())
+
+    @property
+    def is_bind(self) -> bool:
+        return self.type == "bind"
+
+    def match(self, source: str) -> Request:
+        """The request for one match of its pattern, mounted below its destination. RequestError if it is not UTF-8."""
+        try:
+            source.encode()
+        except UnicodeEncodeError:
+            problem = f"the match {source} is not UTF-8, and the state file can hold nothing else"
+            raise RequestError(problem, where=self.at("source")) from None
+        one = Request.__new__(Request)
+        one.__dict__.update(self.__dict__)
+        one.is_glob = False
+        one.source = source
+        one.destination = f"{self.destination.rstrip('/')}/{source.rstrip('/').rpartition('/')[2]}"
+        return one
+
+    def at(self, member: str) -> str:
+        """The place of one member of the request, for an error."""
+        return f"{self.place}/{member}" if self.is_from_mounts else self.place
+
+    def _take(self, option: str) -> None:
+        if option in _BINDS:
+            self._say("bind", option, _BINDS[option])
+            self.recursive = _BINDS[option]
+        elif option in PROPAGATIONS:
+            self._say("propagation", option, option)
+            self.propagation = option
+        elif option in _ATTRIBUTES:
+            attribute, value = _ATTRIBUTES[option]
+            self._say(attribute, option, value)
+            if self.deep.get(attribute) == value:
+                self.top.pop(attribute, None)
+            else:
+                self.top[attribute] = value
+        elif option[:1] == "r" and option[1:] in _ATTRIBUTES:
+            attribute, value = _ATTRIBUTES[option[1:]]
+            self._say(attribute, option, value)
+            self.deep[attribute] = value
+            self.top.pop(attribute, None)
+        elif option in _IDMAPS:
+            known = self.idmap or IdMap(None, None, recursive=False)
+            self.idmap = IdMap(known.uids, known.gids, recursive=_IDMAPS[option])
+        else:
+            self._refuse(option)
+
+    def _say(self, about: str, option: str, value: object) -> None:
+        before = self._said.setdefault(about, (option, value))
+        if self._is_strict and before[1] != value:
+            raise RequestError(f'"{option}" says the opposite of "{before[0]}"', where=self.place)
+
+    def _refuse(self, option: str) -> None:
+        key = option.partition("=")[0]
+        if key == "remount":
+            problem = "changes a mount that is there; a bind makes a new one"
+        elif key in _ENGINES:
+            problem = f"{_ENGINES[key]}; the engine must do that"
+        elif key in _SUPERBLOCK:
+            problem = "belongs to a whole file system and does nothing to a bind"
+        elif key in _WITHOUT_EFFECT:
+            return
+        elif self._is_strict:
+            raise RequestError(f'"{key}" is not known', where=self.place, hint=nearest(key, WORDS))
+        else:
+            problem = "is not known; the runtime decides about it"
+        if self._is_strict:
+            raise RequestError(f'"{key}" {problem}', where=self.place)
+        self.warnings.append(f'option "{option}" {problem}')
+
+    def _words(self) -> Iterator[str]:
+        yield "rbind" if self.recursive else "bind"
+        for prefix, attributes in (("r", self.deep), ("", self.top)):
+            for attribute in sorted(attributes):
+                yield prefix + _word(attribute, attributes[attribute])
+        if self.idmap is not None:
+            yield "ridmap" if self.idmap.recursive else "idmap"
+        yield self.propagation
+
+    def as_mount(self) -> dict[str, object]:
+        """The request as an OCI mount object, schemas/bind-request.json."""
+        mount: dict[str, object] = {
+            "destination": self.destination if self.destination.startswith("/") else f"/{self.destination}",
+            "source": self.source,
+            "type": "bind",
+            "options": list(self.options),
+        }
+        if self.idmap is not None and self.idmap.uids is not None and self.idmap.gids is not None:
+            mount["uidMappings"] = _as_mappings(self.idmap.uids)
+            mount["gidMappings"] = _as_mappings(self.idmap.gids)
+        return mount
+
+
+def _as_mappings(mappings: IdMappings) -> list[dict[str, int]]:
+    return [{"containerID": inside, "hostID": host, "size": size} for inside, host, size in mappings]
+
+
+def _word(attribute: str, value: object) -> str:
+    return next(word for word, meaning in _ATTRIBUTES.items() if meaning == (attribute, value))
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint for somebody who wrote a ``word`` that is not among those ``known``; "" if it is like none of them."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, 1)
+    return f'did you mean "{near[0]}"?' if near else ""

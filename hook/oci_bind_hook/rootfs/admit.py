@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be covered by a mount, and by what kind of source: policy, beside the walk that knows none."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import EscapeError, RequestError
+from ..kernel import linux
+from .walk import PATH_MAX, Target, is_utf8
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .mount_points import Rootfs
+
+# The only files of procfs that runc lets a mount hide (libcontainer, checkProcMount).
+PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/crypto/fips_enabled",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    )
+)
+
+
+def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
+    """Refuses a target on which nothing may be mounted, or not a source of this kind.
+
+    EscapeError for the root, procfs and sysfs; RequestError for a wrong kind and for mount points missing inside
+    another mount.
+    """
+    path = target.path
+    if len(os.fsencode(rootfs.path + path)) >= PATH_MAX:
+        raise RequestError(f"the destination is longer than {PATH_MAX} bytes with the rootfs before it")
+    if not is_utf8(path):
+        raise RequestError(f"{path!a} is not UTF-8, and the state file can hold nothing else")
+    if len(target.steps) == 1:
+        raise EscapeError("the destination is the rootfs itself")
+    for place, text in target.links:
+        if place in ("/proc", "/sys"):
+            raise EscapeError(
+                f"{place} is a link, to {text}, and must be a folder",
+                hint=f"where {place[1:]} is to be mounted, as in runc",
+            )
+    kind = _kind(rootfs, target)
+    if path == "/sys" or path.startswith("/sys/") or kind == "sysfs":
+        raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
+    if path == "/proc" or path.startswith("/proc/") or kind == "proc":
+        # Of a /proc that the runtime will mount, a dry-run cannot see the files.
+        is_unseen = target.anchor.cover is not None and target.anchor.cover.held is None
+        if path not in PROC_FILES or (target.missing and not is_unseen):
+            raise EscapeError(
+                f"{path} is on procfs, where only a few files may be hidden, as in runc",
+                hint=" ".join(sorted(PROC_FILES)),
+            )
+    last = target.last
+    if target.as_folder and not directory:
+        raise RequestError(f"{path} must be a folder, but the source is a file")
+    exists = last.exists or rootfs.has_reserved(target)
+    if exists and last.folder != directory:
+        ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
+        raise RequestError(f"the source is {ours}, but {path} is {theirs}")
+    if rootfs.is_to_be_made(target):
+        rootfs.ground_of(target)
+
+
+def _kind(rootfs: Rootfs, target: Target) -> str | None:
+    """The type of the file system that ``target`` is or will be on, as far as it matters here."""
+    anchor = target.anchor
+    if anchor.stat is None or anchor.fd is None:
+        return anchor.cover.type if anchor.cover is not None else None
+    if anchor.stat.mnt_id == rootfs.stat.mnt_id:
+        return None
+    return {linux.SYSFS_MAGIC: "sysfs", linux.PROC_SUPER_MAGIC: "proc"}.get(linux.fstatfs_type(anchor.fd))
