@@ -244,11 +244,11 @@ class Bench:
         self, record: Record, keep: Callable[[MadeRecord], bool] = lambda _: False, *, here: bool = True
     ) -> Remarks:
         """Takes down what a record says, with a rootfs opened anew."""
-        return undo.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here)
+        return [*map(str, undo.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here))]
 
     def undo_in(self, rootfs: Rootfs | None, record: Record) -> Remarks:
         """The same with a given rootfs, or none."""
-        return undo.undo(record, self.proc, rootfs, lambda _: False, here=True)
+        return [*map(str, undo.undo(record, self.proc, rootfs, lambda _: False, here=True))]
 
     def descriptors(self) -> list[int]:
         """The fds of this process that lead below the folder of the bench."""
