@@ -5,9 +5,11 @@ Documents and tables:
     schema_tables    for each schema valid documents, and for each of its places invalid ones
     config_tables    the same for the schemas of config.json
     configs          the config.json files in tests/data/configs, by name
+    requests         mounts of config.json and arguments of --mount, as requests
     hooks_d_tables   hooks.d folders, and which of their hooks an engine calls
 
 Mounts in a namespace, without a runtime:
+    hostile_rootfs   a tree whose links lead everywhere
     mounting         mount(2) and mountinfo, literal trees, and a Bench on which requests become mounts
     kernels          older kernels, played by a seccomp filter
 

@@ -7,6 +7,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from oci_bind_hook.commands.engines import hooks_d
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -244,3 +246,16 @@ def conditions(probe: object) -> dict[str, Any]:
     for name, (members, *_) in OLD.items():
         files[f"{name}.json"] = {**old(probe, name), "cmds": None, **members}
     return files
+
+
+# The config.json of a container for which the hooks are looked for.
+BIND = {"destination": "/data", "type": "bind", "source": "/srv", "options": ["rbind"]}
+
+CONFIG: dict[str, Any] = {
+    "process": {"args": [COMMAND]},
+    "annotations": {**ANNOTATIONS, "io.container.manager": "libpod"},
+    "mounts": [
+        {"destination": "/proc", "type": "proc"},
+        *[{**BIND, "destination": place} for place in hooks_d.OWN_BINDS],
+    ],
+}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from helpers import support
 from oci_bind_hook.kernel.proc import MountInfo, MountTable, Namespace, Proc, boot_id
@@ -298,3 +298,33 @@ def elsewhere(action: Callable[[], object]) -> None:
         action()
 
     assert ended_well(forked(act))
+
+
+def five(bench: Bench, third: str = "rprivate") -> list[Request]:
+    """Binds for which four mount points must be made; ``third`` is the propagation of the third."""
+    return [
+        request(bench.source, "/new/one"),
+        request(bench.file, "/new/two"),
+        request(bench.source, "/new/three", third),
+        request(bench.source, "/mnt"),
+        request(bench.file, "/mnt/word"),
+    ]
+
+
+# Where the five are mounted, and what is made for them.
+FIVE = ["/mnt", "/mnt/word", "/new/one", "/new/three", "/new/two"]
+MADE = ["/new", "/new/one", "/new/two", "/new/three"]
+
+
+def look(bench: Bench) -> dict[str, object]:
+    """All that a set-up may change and a tear-down must give back."""
+    return {
+        "tree": support.tree(bench.rootfs),
+        "mounts": mount_points(bench.path),
+        "source": support.tree(bench.source),
+    }
+
+
+def named(record: Record, container: str, **members: object) -> Record:
+    """The same record as another container's, with some members changed."""
+    return cast("Record", {**record, "id": container, **members})

@@ -3,26 +3,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import platform
-import signal
 import stat
-import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from helpers import support
-from helpers.mounting import Bench, ended_well, fds, forked, mount, tmpfs
+from helpers.mounting import fds, forked, named, tmpfs
 from oci_bind_hook.documents.strictjson import MAX_BYTES
-from oci_bind_hook.errors import RecordError, UnavailableError
-from oci_bind_hook.kernel.proc import Proc, boot_id
+from oci_bind_hook.errors import RecordError
 from oci_bind_hook.record.folder import StateFolder
-from oci_bind_hook.record.state_file import is_live, parse_record
-from oci_bind_hook.record.unrecorded import Unrecorded
+from oci_bind_hook.record.state_file import parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,15 +27,6 @@ def opened(path: str) -> StateFolder:
     folder = StateFolder.open(path, create=True)
     assert folder is not None
     return folder
-
-
-@pytest.fixture
-def record(bench: Bench) -> Record:
-    return bench.record()
-
-
-def named(record: Record, container: str, **members: object) -> Record:
-    return cast("Record", {**record, "id": container, **members})
 
 
 def made(path: str) -> MadeRecord:
@@ -257,70 +241,6 @@ def test_a_record_that_is_replaced_or_removed_while_it_is_read_is_still_whole(
 # -- neighbours --------------------------------------------------------------------------------------------------------
 
 
-def process() -> int:
-    """A process that lives until it is killed."""
-    return forked(signal.pause)
-
-
-def without_first_thread() -> int:
-    """A process that lives by its second thread alone, until it is killed."""
-
-    def act() -> None:
-        threading.Thread(target=signal.pause).start()
-        # pthread_exit(3) would end more than the thread, with Python's help.
-        ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
-
-    pid = forked(act)
-    while " (zombie)" not in Path(f"/proc/{pid}/status").read_text():
-        os.sched_yield()
-    return pid
-
-
-def init(pid: int, start: int | None, first: int | None = None) -> dict[str, int | None]:
-    return {"pid": pid, "start": start, "first": first}
-
-
-def test_a_container_lives_as_long_as_its_first_process_in_the_same_boot(record: Record) -> None:
-    proc, boot = Proc(), boot_id()
-    living, zombie, reaped, threads = process(), process(), process(), without_first_thread()
-    start = {pid: proc.start_time(pid) for pid in (living, zombie, reaped, threads)}
-    for pid in (zombie, reaped):
-        os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
-    os.waitpid(reaped, 0)
-    records = {
-        "living": named(record, "c2", init=init(living, start[living])),
-        "thread": named(record, "c2", init=init(threads, start[threads])),
-        "without-init": named(record, "c2"),
-        "zombie": named(record, "c2", init=init(zombie, start[zombie])),
-        "reaped": named(record, "c2", init=init(reaped, start[reaped])),
-        "same-pid-again": named(record, "c2", init=init(living, 1)),
-        "reaped-here": named(record, "c2", init=init(reaped, start[reaped], proc.first_start())),
-        "reaped-elsewhere": named(record, "c2", init=init(reaped, start[reaped], -1)),
-        "other-boot": named(record, "c2", boot="0" * 8 + "-0000" * 3 + "-" + "0" * 12),
-    }
-    unseen = ["without-init", "reaped-elsewhere"]
-    assert [name for name, one in records.items() if is_live(one, proc, boot)] == ["living", "thread", *unseen]
-    for pid in (living, threads):
-        os.kill(pid, signal.SIGKILL)
-        assert ended_well(pid) is False
-    assert [name for name, one in records.items() if is_live(one, proc, boot)] == unseen
-
-
-@pytest.mark.parametrize("hide", ["noaccess", "invisible"])
-def test_where_process_1_is_hidden_a_pid_namespace_is_as_good_as_another(hide: str) -> None:
-    assert Proc().first_start() is not None
-    mount("proc", "/proc", "proc", data=f"hidepid={hide}")
-
-    def ask() -> None:
-        os.setgroups([])
-        os.setresgid(1000, 1000, 1000)
-        os.setresuid(1000, 1000, 1000)
-        assert Proc().first_start() is None
-
-    assert ended_well(forked(ask))
-
-
 def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path: str, record: Record) -> None:
     at = record["rootfs"]
     for one in (
@@ -386,14 +306,3 @@ def test_what_a_neighbour_uses_becomes_its_own_once(folder: StateFolder, record:
     assert found is not None
     assert found["made"] == [made(path) for path in used]
     assert folder.load("c3") is None
-
-
-def test_where_nothing_can_be_written_nothing_is_recorded(path: str, record: Record) -> None:
-    folder = Unrecorded(UnavailableError("nothing can be written", hint="write elsewhere"))
-    assert str(folder.cannot_record()) == "nothing can be written (write elsewhere)"
-    with folder.lock_id("c1"), folder.lock_rootfs(record["rootfs"]):
-        folder.save(record)
-        assert folder.load("c1") is None
-        assert folder.on_rootfs(record["rootfs"], "c2") == ([], [])
-        folder.remove("c1")
-    assert not os.path.exists(path)

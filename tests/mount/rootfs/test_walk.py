@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 from helpers import kernels
-from helpers.mounting import Bench, fds, mount, plant, tmpfs
+from helpers.hostile_rootfs import LONG
+from helpers.mounting import Bench, fds, plant
 from oci_bind_hook.errors import EscapeError, HookError, KernelError, MissingError, RequestError
 from oci_bind_hook.kernel import linux
-from oci_bind_hook.rootfs.admit import admit
 from oci_bind_hook.rootfs.mount_points import Rootfs
 from oci_bind_hook.rootfs.walk import DEPTH_MAX, Target
 
@@ -27,42 +27,6 @@ if TYPE_CHECKING:
 
     from helpers.mounting import Tree
 
-LONG = "n" * 255
-
-GOLDEN: Tree = {
-    "etc": {"passwd": b"root\n", "x": {}, "y": b""},
-    "real": {"conf": {}, "deep": {"er": {}}},
-    "file": b"",
-    LONG: {},
-    "\udcff\udcfe": {"caf\xe9": b""},
-    "absolute": "/real",
-    "relative": "real/conf",
-    "climbing": "../../../../real",
-    "back": "real/deep/er/../..",
-    "folder-slash": "real/",
-    "file-slash": "file/",
-    "to-file": "file",
-    "dangling": "/absent/place",
-    "a": {"dangling": "c/d", "climbing": "../../../etc", "self": "/a/self"},
-    "absent-and-back": "absent/../real",
-    "self": "self",
-    "two": "owt",
-    "owt": "/two",
-    "hop1": "hop2",
-    "hop2": "/hop3",
-    "hop3": "a/../hop4",
-    "hop4": "../hop1",
-    "lx": "etc/x",
-    "root": "/",
-    "root-dot": ".",
-    "root-above": "a/../../..",
-    "non-utf8": "\udcff\udcfe/caf\xe9",
-    "chain1": "real",
-    **{f"chain{n}": f"chain{n - 1}" for n in range(2, 42)},
-    # Each follows twice as many links as the one before: 1, 3, 7, 15, 31, 63, ...
-    "bomb0": ".",
-    **{f"bomb{n}": f"bomb{n - 1}/bomb{n - 1}" for n in range(1, 31)},
-}
 
 # destination, where it leads, how many links are followed, what is missing of it.
 FOUND = [
@@ -131,12 +95,6 @@ REFUSED = [
     (f"/{LONG}n", errno.ENAMETOOLONG, "is longer than 255 bytes"),
     (f"/etc/{LONG[1:]}\xe9", errno.ENAMETOOLONG, "is longer than 255 bytes"),
 ]
-
-
-@pytest.fixture
-def golden(tmp_path: Path) -> Rootfs:
-    plant(tmp_path, {"outside": {"place": {}}, "rootfs-evil": {}})
-    return Rootfs(plant(tmp_path / "rootfs", GOLDEN))
 
 
 def kernel(rootfs: Rootfs, destination: str) -> int:
@@ -381,15 +339,6 @@ def compare(rootfs: Rootfs, destination: str) -> None:
 # -- procfs, sysfs and what may not be covered -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def with_proc(golden: Rootfs) -> Rootfs:
-    for name, kind in (("proc", "proc"), ("sys", "sysfs"), ("elsewhere", "proc"), ("elsewhere-sys", "sysfs")):
-        os.mkdir(f"{golden.path}/{name}")
-        mount(kind, f"{golden.path}/{name}", kind)
-    plant(golden.path, {"to-proc": "/proc/self/root", "my": {"meminfo": "/proc/meminfo"}})
-    return golden
-
-
 @pytest.mark.parametrize(
     "destination",
     ["root", "root/etc", "cwd", "cwd/..", "exe", "fd/0", "fd/0/x", "ns/mnt", "../../to-proc/etc", "task/../root"],
@@ -408,86 +357,6 @@ def test_an_ordinary_link_of_procfs_is_followed(with_proc: Rootfs, destination: 
     target = with_proc.resolve(destination)
     assert target.path.startswith((f"/proc/{os.getpid()}", f"/elsewhere/{os.getpid()}"))
     assert same(held(target), kernel(with_proc, destination))
-
-
-@pytest.mark.parametrize(
-    ("destination", "directory", "problem"),
-    [
-        ("/", True, "is the rootfs itself"),
-        ("//", True, "is the rootfs itself"),
-        ("/..", True, "is the rootfs itself"),
-        (".", True, "is the rootfs itself"),
-        ("/root", True, "is the rootfs itself"),
-        ("/root-above", True, "is the rootfs itself"),
-        ("/missing/..", True, "is the rootfs itself"),
-        ("/proc", True, "on procfs"),
-        ("/proc/self/attr/exec", False, "on procfs"),
-        ("/proc/sys/kernel/core_pattern", False, "on procfs"),
-        ("/proc/sysrq-trigger", False, "on procfs"),
-        ("/proc/acpi", True, "on procfs"),
-        ("/proc/new", True, "on procfs"),
-        ("/proc/mounts", False, "on procfs"),
-        ("/elsewhere", True, "on procfs"),
-        ("/elsewhere/meminfo", False, "on procfs"),
-        ("/elsewhere/new", False, "on procfs"),
-        ("/sys", True, "on sysfs"),
-        ("/sys/kernel", True, "on sysfs"),
-        ("/elsewhere-sys/kernel", True, "on sysfs"),
-        ("/sys/new", True, "on sysfs"),
-    ],
-)
-def test_root_procfs_and_sysfs_are_refused(with_proc: Rootfs, destination: str, directory: bool, problem: str) -> None:
-    with pytest.raises(EscapeError, match=problem):
-        admit(with_proc, with_proc.resolve(destination), directory=directory)
-
-
-@pytest.mark.parametrize(
-    "destination", ["/proc/cpuinfo", "/proc/uptime", "/proc/sys/kernel/ns_last_pid", "/my/meminfo"]
-)
-def test_some_files_of_procfs_may_be_covered(with_proc: Rootfs, destination: str) -> None:
-    admit(with_proc, with_proc.resolve(destination), directory=False)
-
-
-@pytest.mark.parametrize("name", ["proc", "sys", "proc/new", "sys/new", "proc/meminfo/"])
-def test_their_places_are_refused_even_where_nothing_is_mounted(golden: Rootfs, name: str) -> None:
-    with pytest.raises(EscapeError, match=f"on {name.partition('/')[0]}"):
-        admit(golden, golden.resolve(f"/{name}"), directory=True)
-
-
-def test_what_a_link_in_place_of_proc_leads_to_is_no_procfs(tmp_path: Path) -> None:
-    rootfs = Rootfs(plant(tmp_path / "rootfs", {"proc": "/bad", "bad": {"sys": {}}, "dev": "/../../outside"}))
-    assert rootfs.resolve("/proc/sys").path == "/bad/sys"
-    with pytest.raises(EscapeError, match="/proc is a link, to /bad, and must be a folder"):
-        admit(rootfs, rootfs.resolve("/proc/sys"), directory=True)
-    mount("proc", f"{rootfs.path}/bad", "proc")
-    with pytest.raises(EscapeError, match="on procfs"):
-        admit(rootfs, rootfs.resolve("/bad/sys"), directory=True)
-    assert outcome(rootfs.resolve("/dev/null")) == ("/outside/null", 1, ["outside", "null"])
-
-
-@pytest.mark.parametrize(
-    ("destination", "directory", "problem"),
-    [
-        ("/etc", False, "the source is a file, but /etc is a folder"),
-        ("/file", True, "the source is a folder, but /file is a file"),
-        ("/to-file", True, "the source is a folder, but /file is a file"),
-        ("/new/", False, "/new must be a folder, but the source is a file"),
-        ("/dangling/.", False, "/absent/place must be a folder, but the source is a file"),
-    ],
-)
-def test_source_and_mount_point_are_of_one_kind(
-    golden: Rootfs, destination: str, directory: bool, problem: str
-) -> None:
-    with pytest.raises(RequestError, match=problem):
-        admit(golden, golden.resolve(destination), directory=directory)
-
-
-def test_nothing_is_missing_inside_another_mount(golden: Rootfs) -> None:
-    tmpfs(f"{golden.path}/real/conf")
-    admit(golden, golden.resolve("/relative"), directory=True)
-    with pytest.raises(RequestError, match="inside another mount") as refused:
-        admit(golden, golden.resolve("/relative/new"), directory=True)
-    assert refused.value.hint == "make it in the source of that mount"
 
 
 # -- the handle --------------------------------------------------------------------------------------------------------
