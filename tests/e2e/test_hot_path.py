@@ -9,9 +9,9 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-import support
 from benchmark import peak_memory
-from world import World, mount, state
+from helpers import support
+from helpers.world import World, mount, state
 
 if TYPE_CHECKING:
     pass
