@@ -135,7 +135,7 @@ def unopened(subject: str, reason: OSError, *, where: str = "") -> MissingError:
     return MissingError(problem, where=where, hint=hint("openat", reason))
 
 
-def told(call: str, reason: OSError) -> str:
+def message(call: str, reason: OSError) -> str:
     """Why the kernel refused ``call`` and what helps, for a sentence that goes on."""
     advice = hint(call, reason)
     return f"{reason.strerror}, {advice}" if advice else str(reason.strerror or reason)
