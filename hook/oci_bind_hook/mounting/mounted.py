@@ -195,7 +195,7 @@ def _ids(tree: Tree) -> set[int | None]:
     return {known["id"] for known in tree.attached}
 
 
-def settle(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
+def restore_propagation(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
     """Sets the propagation of a tree again, for a run that was killed just before it did so. OSError."""
     info = find(attached[0], proc.mounts())
     fd = open_root(info, attached[0]["unique"]) if info is not None else None
