@@ -130,7 +130,7 @@ class Tree:
                 hidden.remove(own)
         return None
 
-    def is_surely_gone(self) -> bool:
+    def is_gone(self) -> bool:
         """Whether the kernel says so by the id that is never used again. False where only the mount table can tell."""
         unique = self.attached[0]["unique"]
         try:
@@ -184,7 +184,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             except OSError as reason:
                 tree.problem = reason
             else:
-                if not tree.is_surely_gone():
+                if not tree.is_gone():
                     again.append(tree)
             finally:
                 os.close(fd)

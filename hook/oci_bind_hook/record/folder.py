@@ -15,7 +15,7 @@ from ..documents.strictjson import MAX_BYTES, encoded, own
 from ..errors import DataError, RecordError
 from ..kernel import linux
 from ..kernel.errnos import hint
-from .state_file import heir, is_surely_elsewhere, object_of, parse_record
+from .state_file import heir, names_other_rootfs, object_of, parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ class StateFolder:
             try:
                 data = self._read(container)
                 # Who shares the rootfs waits for us, and nearly all others have one of their own.
-                if data is None or is_surely_elsewhere(data, wanted):
+                if data is None or names_other_rootfs(data, wanted):
                     continue
                 other = self._understand(container, data)
             except RecordError as problem:

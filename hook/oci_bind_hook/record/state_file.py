@@ -137,7 +137,7 @@ def object_of(known: os.stat_result | ObjectRecord) -> tuple[int, int]:
     return (known.st_dev, known.st_ino) if isinstance(known, os.stat_result) else (known["dev"], known["ino"])
 
 
-def is_surely_elsewhere(data: bytes, rootfs: tuple[int, int]) -> bool:
+def names_other_rootfs(data: bytes, rootfs: tuple[int, int]) -> bool:
     """Whether a record of this version, whole and as we write it, names another rootfs, without a look at the rest.
 
     Text cannot be taken for it: in JSON its quotes are escaped. False says nothing.
