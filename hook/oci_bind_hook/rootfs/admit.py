@@ -69,7 +69,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
         raise RequestError(f"the source is {ours}, but {path} is {theirs}")
     if rootfs.is_to_be_made(target):
-        rootfs.ground_of(target)
+        rootfs.filesystem_of(target)
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:

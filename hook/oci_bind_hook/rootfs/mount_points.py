@@ -107,7 +107,7 @@ class Rootfs(Root):
         """Whether what is missing at ``target`` will be made for a bind that was planned before."""
         return self.key(target.steps) in self._reserved
 
-    def ground_of(self, target: Target) -> str:
+    def filesystem_of(self, target: Target) -> str:
         """On which file system the missing names of ``target`` will be made: "rootfs" or "tmpfs"."""
         anchor = target.anchor
         if self.is_on_root(anchor):
@@ -125,7 +125,7 @@ class Rootfs(Root):
         """Plans ``cover`` to be mounted on ``target``. Returns what must be made for it and nobody has reserved yet."""
         points = []
         if self.is_to_be_made(target):
-            filesystem = self.ground_of(target)
+            filesystem = self.filesystem_of(target)
             first = len(target.steps) - len(target.missing)
             for i in range(first, len(target.steps)):
                 steps = target.steps[: i + 1]
