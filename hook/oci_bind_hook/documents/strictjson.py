@@ -31,7 +31,7 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
 LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold, in any member: a later runtime may know it
 MAX_SHOWN = 200  # characters of a value or name that a message repeats
-MAX_TOLD = 1000  # places where a document is wrong: a start of a container does not wait for a million of them
+MAX_VIOLATIONS = 1000  # in one report: a container start does not wait for a million of them
 BLANKS = " \t\n\r"  # RFC 8259, ws
 
 
@@ -45,20 +45,21 @@ def documents(data: bytes, name: str, most: int = 1) -> list[object]:
     was_collecting = gc.isenabled()
     gc.disable()  # No cycles are made here, and to look for them takes most of the time where millions of lists are.
     try:
-        found = _undoubted(data, text, most)
-        return _judged(text, name, most) if found is None else found
+        found = _scan(data, text, most)
+        return _decode(text, name, most) if found is None else found
     finally:
         if was_collecting:
             gc.enable()
 
 
-def own(data: bytes) -> object:
+def parse_trusted(data: bytes) -> object:
     """A document of our own, which needs no strict reader."""
     if _json is None:
         import json
 
         return json.loads(data)
-    document, _ = _json.make_scanner(_OwnContext(_refuse, has_large=False))(data.decode(), 0)  # type: ignore[arg-type]
+    scan = _json.make_scanner(_TrustedContext(_refuse, has_large=False))  # type: ignore[arg-type]
+    document, _ = scan(data.decode(), 0)
     return document
 
 
@@ -78,15 +79,15 @@ def _refuse(value: object) -> NoReturn:
 
 
 def in_order(found: Iterable[tuple[Path, str]]) -> list[tuple[str, str]]:
-    """Places and messages as they are told: sorted, none twice, each place as a JSON pointer (RFC 6901).
+    """Places and messages as they are reported: sorted, none twice, each place as a JSON pointer (RFC 6901).
 
-    Of more than MAX_TOLD only so many are looked for; the last message then says so.
+    Of more than MAX_VIOLATIONS only so many are looked for; the last message then says so.
     """
-    some = list(islice(found, MAX_TOLD + 1))
-    told = [(_pointer(path), message) for path, message in sorted(set(some[:MAX_TOLD]))]
-    if len(some) > MAX_TOLD:
-        told.append(("", f"is wrong in more places than the {MAX_TOLD} found first"))
-    return told
+    some = list(islice(found, MAX_VIOLATIONS + 1))
+    violations = [(_pointer(path), message) for path, message in sorted(set(some[:MAX_VIOLATIONS]))]
+    if len(some) > MAX_VIOLATIONS:
+        violations.append(("", f"is wrong in more places than the {MAX_VIOLATIONS} found first"))
+    return violations
 
 
 def _pointer(path: Path) -> str:
@@ -149,7 +150,7 @@ class _Context:
         return number
 
 
-class _OwnContext(_Context):
+class _TrustedContext(_Context):
     """Nothing is there twice in what we wrote."""
 
     object_pairs_hook = None  # type: ignore[assignment]
@@ -158,7 +159,7 @@ class _OwnContext(_Context):
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 
-def _undoubted(data: bytes, text: str, most: int) -> list[object] | None:
+def _scan(data: bytes, text: str, most: int) -> list[object] | None:
     """The documents in ``text``, where there is nothing to say against any of them. None says nothing."""
     if _json is None or b"\\ud" in data or b"\\uD" in data or _is_deep(text):
         return None
@@ -183,7 +184,7 @@ def _undoubted(data: bytes, text: str, most: int) -> list[object] | None:
 # Reading to tell what is wrong
 
 
-def _judged(text: str, name: str, most: int) -> list[object]:
+def _decode(text: str, name: str, most: int) -> list[object]:
     """As ``documents`` promises."""
     import json
 
@@ -279,7 +280,7 @@ def _faults(value: object, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether there is certainly no fault in it, told without the place: of most values of a document."""
+    """Whether there is certainly no fault in it, known without the place: of most values of a document."""
     return value.isascii() if isinstance(value, str) else not value or isinstance(value, (int, float))
 
 
