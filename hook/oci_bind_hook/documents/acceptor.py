@@ -54,7 +54,7 @@ def schema(name: str) -> dict[str, Any]:
 _REMARKS = frozenset(("$comment", "$defs", "$id", "$schema", "description", "title"))
 
 
-class Lane:
+class Acceptor:
     """The schemas, as far as documents have asked for them. ``load`` gives one by its ``$id``."""
 
     def __init__(self, load: Callable[[str], Schema]) -> None:

@@ -7,7 +7,7 @@ What the values *mean* (which options exist, whether a path is sane) is beyond t
 from __future__ import annotations
 
 from ..errors import DataError
-from .acceptor import ADDRESS, Lane, schema
+from .acceptor import ADDRESS, Acceptor, schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     IdMappings = tuple[tuple[int, int, int], ...]
 
-_lane = Lane(schema)
+_acceptor = Acceptor(schema)
 
 
 def violations(document: object, name: str) -> list[tuple[str, str]]:
@@ -25,7 +25,7 @@ def violations(document: object, name: str) -> list[tuple[str, str]]:
     line. Numbers are strict: ``true`` and ``1.0`` are no integers. Nothing is ever fetched.
     "config" is the whole of config.json, "config-used" what ``config`` judges.
     """
-    if _lane.accepts(document, ADDRESS + name):
+    if _acceptor.accepts(document, ADDRESS + name):
         return []
     from . import judge
 
