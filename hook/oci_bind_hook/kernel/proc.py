@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..record.state_file import NamespaceKind
+
 
 class MountInfo:
     """One mount: a line of mountinfo, proc_pid_mountinfo(5).
@@ -305,7 +307,7 @@ class Namespace:
     this process has moved to another one. ``assumed`` is true in a dry-run, which takes the runtime's mounts as made.
     """
 
-    def __init__(self, proc: Proc, kind: str, *, assumed: bool = False) -> None:
+    def __init__(self, proc: Proc, kind: NamespaceKind, *, assumed: bool = False) -> None:
         self.proc = proc
         self.kind = kind
         self.assumed = assumed

@@ -22,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from ..record.state_file import Filesystem
+
     OwnerOf = Callable[[linux.Stat], tuple[int, int]]
 
 
@@ -33,7 +35,7 @@ class MountPoint:
 
     __slots__ = ("directory", "filesystem", "made", "path", "stat")
 
-    def __init__(self, path: str, filesystem: str, *, directory: bool) -> None:
+    def __init__(self, path: str, filesystem: Filesystem, *, directory: bool) -> None:
         self.path = path
         self.filesystem = filesystem
         self.directory = directory
@@ -109,7 +111,7 @@ class Rootfs(Root):
         """Whether the missing ``target`` is already planned to be made, for an earlier bind."""
         return self.key(target.steps) in self._reserved
 
-    def filesystem_of(self, target: Target) -> str:
+    def filesystem_of(self, target: Target) -> Filesystem:
         """The file system on which the missing names of ``target`` will be made: "rootfs" or "tmpfs".
 
         Raises RequestError if that is inside any other mount: a volume, where they would stay on the host.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ...record.state_file import NamespaceKind
+
 _LABEL = 11  # as wide as the longest label, and a space
 _RESET = "\x1b[0m"
 _COLOURS = {
@@ -41,7 +43,7 @@ class Report:
         self.stage: str | None = None
         self.bundle: str | None = None
         self.rootfs: str | None = None
-        self.namespace: str | None = None
+        self.namespace: NamespaceKind | None = None
         self.registered: list[str] | None = None
         self.options: str | None = None
         self.running: dict[str, object] | None = None
