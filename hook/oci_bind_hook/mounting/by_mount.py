@@ -114,6 +114,7 @@ class ClassicSource(Source):
         target = self.staging.place(directory=self.is_folder)
         try:
             source = self._open_here()
+            # mount(2) returns no id: the new mount is the one on the staging file that was not in the table before.
             before = _ids(proc)
             self._bind(source, target)
             table = proc.mounts()
@@ -147,6 +148,7 @@ class ClassicSource(Source):
         except OSError as reason:
             problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
             raise MissingError(problem, where=self.request.at("source"), hint=hint("openat", reason)) from reason
+        # The path is only a hint: another mount of that namespace may hide the source.
         here = linux.statx(fd)
         if (here.dev, here.ino) != (self.stat.dev, self.stat.ino):
             os.close(fd)

@@ -68,6 +68,9 @@ class Source:
         self._locate()
 
     def _open(self, proc: Proc) -> int:
+        # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
+        # config.json and the command line are trusted. An annotation is not, so its source must be below an allowed
+        # folder.
         if self.request.allowed_sources is None:
             return os.open(self.path, os.O_PATH | os.O_CLOEXEC)
         from .allowed import open_allowed
@@ -84,6 +87,7 @@ class Source:
         self.root = "/"
         if self.info is None:
             return
+        # A bind of /mnt/a/b from a file system mounted on /mnt will have the root /a/b in mountinfo.
         path = real_path(self.fd, self.namespace.proc)
         inside = path[len(self.info.mount_point.rstrip("/")) :]
         self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
@@ -129,6 +133,8 @@ class Source:
         word = self.request.propagation
         if word in ("rprivate", "rslave", "runbindable"):
             return False
+        # Without "r" only the top mount gets the propagation. The mounts below keep that of the source, where a shared
+        # mount is a peer of its clone.
         top = self.attached[0]["id"] if self.attached else None
         is_top = mnt_id == (self.stat.mnt_id if top is None else top)
         if is_top and word not in ("shared", "rshared"):

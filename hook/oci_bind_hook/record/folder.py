@@ -62,7 +62,7 @@ if TYPE_CHECKING:
             """The error to raise for a mount point that would have to be recorded, None if it can be."""
 
 else:
-
+    # typing.cast, without typing.
     def cast(_: object, value: object) -> object:
         return value
 
@@ -144,6 +144,8 @@ class StateFolder:
             if reason.errno == errno.ENOENT and not create:
                 return None
             raise _refused(f"the state folder {path} cannot be opened", reason) from reason
+        # Whoever can write the folder above can put another state folder in the place of this one, unless the sticky
+        # bit keeps them from renaming what is not theirs.
         above, stat = os.stat("..", dir_fd=fd), os.fstat(fd)
         is_sticky = above.st_mode & modes.S_ISVTX
         if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
@@ -208,6 +210,7 @@ class StateFolder:
         """The content of a container's state file, None if there is none."""
         path = self._path(container)
         try:
+            # O_NONBLOCK: a FIFO under that name must not block the hook.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.open(container + _SUFFIX, flags, dir_fd=self._fd)
         except FileNotFoundError:

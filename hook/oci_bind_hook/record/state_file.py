@@ -118,7 +118,7 @@ if TYPE_CHECKING:
         made: list[MadeRecord]
 
 else:
-
+    # typing.cast, without typing.
     def cast(_: object, value: object) -> object:
         return value
 
@@ -151,7 +151,8 @@ def names_other_rootfs(data: bytes, rootfs: tuple[int, int]) -> bool:
 
     Does not parse it: only a whole record of this version, as ``encoded`` writes it, is recognised. False: not sure.
     """
-    # A path in the record cannot imitate the members searched for: in JSON its quotes are escaped.
+    # A path in the record cannot imitate the members searched for: in JSON its quotes are escaped. Of the two "dev"
+    # members before "overlay" the last is the rootfs's.
     end = data.find(b',"overlay":')
     if end < 0 or not data.startswith(b'{"version":1,') or not data.endswith(b"}"):
         return False
