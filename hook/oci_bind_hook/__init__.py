@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An OCI runtime hook that bind-mounts into a container's rootfs, and takes the mounts down again."""
+"""An OCI runtime hook that makes bind mounts in a container's rootfs and removes them again.
+
+Loaded by every start of a container: this module imports only os.
+"""
 
 import os
 
@@ -17,20 +20,21 @@ def prepare_process() -> None:
 
 
 def open_stdio() -> None:
-    """Makes sure that 0, 1 and 2 are open: nothing of ours may get a number that others write to. OSError."""
+    """Opens /dev/null for each of the fds 0, 1 and 2 that is closed. Raises OSError."""
+    # Otherwise a state file or a folder could get the number 2, and an error message would be written to it.
     while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
         pass
     os.close(fd)
 
 
 def close_inherited() -> None:
-    """Closes every fd above 2: one that was left to us by mistake would lead out of the container that we enter.
+    """Closes every fd above 2 that was inherited: a folder among them would lead out of the container that is entered.
 
-    To be called before anything opens a file of its own. OSError where there is no procfs.
+    Must be called before this process opens files of its own. Raises OSError if there is no procfs.
     """
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2:
             try:
                 os.close(fd)
             except OSError:
-                pass  # the list's own fd, closed by now
+                pass  # the fd of os.listdir itself, which is closed by now

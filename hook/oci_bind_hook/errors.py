@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ways in which a run can end badly, each with its exit code.
+"""The errors that end a run, each with its exit code from sysexits.h.
 
-An error takes facts and builds the sentence, so that every caller words the same failure alike. ``str()`` gives one
-line: the place, what is wrong there, and what to do about it. Exit codes are those of sysexits.h.
+An error takes facts and builds the message from them, so that the same failure always has the same words. ``str()``
+returns one line: the place, the problem, and a hint.
+
+Loaded by every start of a container: it imports only os.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ STEPS: tuple[Step, ...] = ("read", "ask", "state folder", "open", "clone", "ente
 
 
 class HookError(Exception):
-    """A failure that a person can do something about.
+    """A failure that a user or an administrator can do something about. Subclasses set the exit code.
 
     ``problem`` says what is wrong, ``where`` names the place (``--mount 2``, ``config.json: /root/path``), ``hint``
-    says what to do, ``step`` at which of STEPS a set-up meets it, None outside of one. Subclasses fix the exit code.
+    says what to do, ``step`` at which of STEPS a set-up meets it, None outside of one.
     """
 
     exit_code = os.EX_SOFTWARE
@@ -60,16 +62,16 @@ class At:
 
 
 class UsageError(HookError):
-    """The command line cannot be understood."""
+    """The command line is wrong, or stdin is not what it must be."""
 
     exit_code = os.EX_USAGE
 
 
 class DataError(HookError):
-    """A document is not strict JSON or breaks its schema; ``violations`` holds every place, sorted.
+    """A document is not strict JSON, or breaks its schema.
 
-    ``document`` is the name a person knows it by (``state``, ``config.json``). Each violation is a pair of JSON
-    pointer (RFC 6901, "" for the whole document) and message.
+    ``document`` is its name for people (``state``, ``config.json``). ``violations`` are sorted pairs of JSON pointer
+    (RFC 6901, "" for the whole document) and message; there is at least one, and the first is shown.
     """
 
     exit_code = os.EX_DATAERR
@@ -87,19 +89,19 @@ class DataError(HookError):
 
 
 class MissingError(HookError):
-    """A bundle, config.json, rootfs or source is not there, or is not what it must be."""
+    """A bundle, config.json, rootfs or source does not exist, or is not what it must be."""
 
     exit_code = os.EX_NOINPUT
 
 
 class UnavailableError(HookError):
-    """The kernel, the runtime or this stage cannot do what is asked."""
+    """The kernel, the runtime or the stage cannot do what is asked for."""
 
     exit_code = os.EX_UNAVAILABLE
 
 
 class KernelError(HookError):
-    """The kernel refused ``call`` on ``subject``; ``reason`` is its OSError."""
+    """The kernel refused the system call ``call`` on ``subject``; ``reason`` is its OSError."""
 
     exit_code = os.EX_OSERR
 
@@ -111,7 +113,7 @@ class KernelError(HookError):
 
 
 class LeftoverError(HookError):
-    """Tear-down could not finish; what is left stays recorded in the state file."""
+    """Something could not be undone; it stays recorded in the state file."""
 
     exit_code = os.EX_OSERR
 
@@ -123,7 +125,7 @@ class RecordError(HookError):
 
 
 class EscapeError(HookError):
-    """The bind would leave the rootfs, hide what must not be hidden, or leak to the host."""
+    """The bind would leave the rootfs, hide what must not be hidden, or propagate to the host."""
 
     exit_code = os.EX_NOPERM
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person gets to see: one line on stderr when we fail, and whatever log was asked for.
+"""Output for people: one line on stderr and in syslog for a failure, and a log if one is asked for.
 
-A log is one record a line, as text or JSON, spelled as runc and crun spell theirs: level, msg and time, and after them
-id, stage and the milliseconds since the hook was started. The one line also goes to syslog
-where there is a ``/dev/log``, since crun throws away what hooks print.
+A log has one record per line, as text or JSON, with the fields of runc's and crun's logs (level, msg, time), and then
+id, stage and ``ms``, the milliseconds since the hook was started. Failures go to syslog too, because crun discards what
+hooks print.
+
+Loaded by every start of a container: it imports only os and time. logging takes longer to import than Python to start.
 """
 
 from __future__ import annotations
@@ -19,28 +21,28 @@ WARNING = 3 << 3 | 4
 
 
 def one_line(text: str) -> str:
-    """``text`` without anything that moves a cursor or ends a line: such characters are written as escapes."""
+    """``text`` with escapes for all characters that are not printable, such as those that move a terminal's cursor."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
 
 
 def _escape(code: int) -> str:
-    # Not by a codec: Python would import it, and that may be impossible by now.
+    # Not by the codec unicode_escape, which Python would import: after setns(2) that is impossible.
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class Log:
-    """Writes records to a file, to stderr with ``debug``, and failures always to stderr and syslog.
+    """Writes records to a file, with ``debug_wanted`` to stderr too, and failures always to stderr and syslog.
 
-    A log file that cannot be written is told to syslog and is no failure: the container matters more.
+    A log file that cannot be written is reported to syslog, and raises nothing: the container starts all the same.
     """
 
     def __init__(self) -> None:
         self.debug_wanted = False
         self.container = ""
         self.stage = ""
-        # What the interpreter took to come here was processor time, but for what was read from disk.
+        # The start of the process, but for the time it waited for the disk: until here it mostly used the processor.
         self._start = time.monotonic() - time.process_time()
         self._path = ""
         self._fd: int | None = None
@@ -49,7 +51,7 @@ class Log:
         self._prepared = False
 
     def open(self, path: str, *, as_json: bool) -> None:
-        """Appends from now on to the file ``path``, made with mode 0600."""
+        """Appends all later records to the file ``path``. A new file gets the mode 0600."""
         self._json = as_json
         self._path = path
         try:
@@ -66,14 +68,14 @@ class Log:
         self._to_syslog(WARNING, message)
 
     def prepare(self) -> None:
-        """Gets ready all that a failure needs, while it can still be imported and ``/dev`` is the host's."""
+        """Imports and opens all that ``failure`` needs. To be called before setns(2), while ``/dev`` is the host's."""
         if self._prepared:
             return
         self._prepared = True
         if self._json:
             import json  # noqa: F401
         if os.path.exists(SYSLOG_SOCKET):
-            # The module socket would import a dozen others, and syslog(3) reads files of its own when it is called.
+            # Not socket, which imports a dozen modules, and not syslog(3), which opens files when it is called.
             import _socket
 
             try:
@@ -82,31 +84,31 @@ class Log:
                 syslog.connect(SYSLOG_SOCKET)
                 self._syslog = syslog.detach()
             except OSError:
-                pass  # nobody listens
+                pass  # no syslog daemon is running
 
     def _to_syslog(self, priority: int, message: str) -> None:
         if self._syslog is not None:
             try:
                 os.write(self._syslog, f"<{priority}>{NAME}[{os.getpid()}]: {one_line(message)}".encode())
             except OSError:
-                pass  # nobody listens any more
+                pass  # the daemon has ended, or its queue is full
 
     @property
     def is_kept(self) -> bool:
-        """Whether anybody is told what goes well."""
+        """Whether records other than failures are written anywhere."""
         return self.debug_wanted or self._fd is not None
 
     def step(self, message: str) -> None:
-        """Tells how far we have come."""
+        """Records that a step is done."""
         if self.is_kept:
             self._tell("debug", message, message)
 
     def info(self, message: str) -> None:
-        """Tells what was done."""
+        """Records what was done."""
         self._tell("info", message, message)
 
     def warning(self, message: str) -> None:
-        """Tells what a person might want to change."""
+        """Records what a user may want to change."""
         self._tell("warning", message, f"warning: {message}")
 
     def _tell(self, level: str, message: str, line: str) -> None:
@@ -116,7 +118,7 @@ class Log:
             _print(one_line(f"{NAME}: {about}: {line}"))
 
     def failure(self, message: str) -> None:
-        """The one line: who we are, for which container and stage, and what went wrong."""
+        """Writes the one line for a failed run: the name of the hook, container id, stage and ``message``."""
         about = " ".join(word for word in (self.container, self.stage) if word)
         text = f"{about}: {message}" if about else message
         self._record("error", message)
@@ -125,7 +127,10 @@ class Log:
         self._to_syslog(ERROR, text)
 
     def traceback(self, error: BaseException) -> None:
-        """Where ``error`` comes from, on stderr, if debugging. Without the lines: their files may be the image's."""
+        """Writes the traceback of ``error`` to stderr, if ``debug_wanted``.
+
+        Without source lines: after setns(2) their paths may lead to files of the image.
+        """
         trace = error.__traceback__
         while self.debug_wanted and trace is not None:
             code = trace.tb_frame.f_code
@@ -155,7 +160,7 @@ class Log:
 
 
 def _quoted(value: str) -> str:
-    """A value that ends where it ends, whatever is in it."""
+    """``value`` in double quotes, with quotes and backslashes escaped."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{one_line(escaped)}"'
 
@@ -164,4 +169,4 @@ def _print(line: str) -> None:
     try:
         os.write(2, line.encode(errors="backslashreplace") + b"\n")
     except OSError:
-        pass  # nobody listens
+        pass  # stderr is closed, or a pipe without a reader

@@ -321,6 +321,7 @@ class Namespace:
         self.assumed = assumed
         self.entered = False
         self.inode = proc.mount_namespace()
+        # Opened here, since procfs shows the new namespace after setns(2). Read only when needed: it may be long.
         self._before = proc.open("mountinfo")
         self._tables: dict[str, MountTable] = {}
 

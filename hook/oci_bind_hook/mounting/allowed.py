@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a source that an annotation names lies below a folder that the administrator allows.
+"""Sources of annotations: only those below a folder that the administrator allows.
 
-Who writes annotations may know nothing of the host. So what is elsewhere is refused in the same words whether it is
-there or not: by its name before it is looked for, and else by where its links lead.
+The author of an annotation must learn nothing about the host. So a source elsewhere is refused with the same message
+whether it exists or not: by its name, before it is looked up, and otherwise by where its links lead.
+
+Loaded only if annotations are allowed, before setns(2): it imports only os, and glob for a pattern.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def open_allowed(request: Request, folders: Sequence[str], real_path: Callable[[int], str]) -> int:
-    """The source of a request, held by fd, if it is below one of ``folders``; ``real_path`` tells where an fd leads.
+    """An fd of the source of a request, if it is below one of ``folders``. ``real_path`` returns the path of an fd.
 
-    OSError for what is not there, EscapeError for what is not below them, be it there or not.
+    Raises OSError if it is below them and cannot be opened, and EscapeError if it is elsewhere, existing or not.
     """
     path = request.source
     if not _is_named_below(path, folders):
@@ -39,7 +41,7 @@ def open_allowed(request: Request, folders: Sequence[str], real_path: Callable[[
 
 
 def check_pattern(request: Request, folders: Sequence[str]) -> None:
-    """EscapeError where a pattern, glob(7), names anything that is not below ``folders``, or would look elsewhere."""
+    """Checks that a pattern, glob(7), matches only below ``folders`` and reads no other folder. Raises EscapeError."""
     import glob
 
     written = [glob.escape(folder) for folder in folders]
@@ -59,7 +61,7 @@ def _refused(request: Request) -> EscapeError:
 
 
 def _is_named_below(path: str, folders: Sequence[str]) -> bool:
-    # What .. means depends on links that may be anywhere.
+    # Where ".." leads depends on links, so a path with one cannot be judged by its name.
     if ".." in path.split("/"):
         return False
     return _is_below(os.path.normpath("/" + path.lstrip("/")), [*folders, *_real(folders)])

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binds by mount(2), for kernels without detached trees (before Linux 5.12), or a filter that hides them.
+"""Binds by mount(2), for kernels before Linux 5.12 and seccomp filters that hide the new mount API.
 
-What a detached tree is there, a mount in a private staging folder is here: it gets its ids and attributes where nobody
-looks, and is moved to its mount point complete. mount(2) binds only what is in the namespace it is called in, so that
-all this happens after that has been entered.
+Instead of a detached tree there is a mount in a private staging folder. It gets its attributes there, out of reach of
+the container, and is moved to its mount point complete. mount(2) binds only sources of its own mount namespace, so all
+of this happens after setns(2).
+
+Loaded only on such kernels, before setns(2): it imports only os and errno, and nothing later.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ _ATIMES = {
 
 
 class Staging:
-    """An empty tmpfs on ``path`` for mounts that are not finished. What is left in it goes with it.
+    """A tmpfs on the folder ``path`` for unfinished mounts. What is left in it is unmounted with it.
 
-    It is unbindable: nothing spreads from it, and no source that ``path`` lies below takes it along. KernelError.
+    It is unbindable: no mount in it propagates, and no recursive bind of a folder above ``path`` copies it. Raises
+    KernelError.
     """
 
     def __init__(self, path: str, proc: Proc) -> None:
@@ -62,7 +65,7 @@ class Staging:
             raise refused("mount(tmpfs)", path, reason) from reason
 
     def place(self, *, directory: bool) -> int:
-        """An fd of a new folder or file to mount on. OSError."""
+        """An fd of a new folder or file to mount on. Raises OSError."""
         self._count += 1
         name = str(self._count)
         if directory:
@@ -72,11 +75,11 @@ class Staging:
         return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
 
     def close(self) -> None:
-        """Takes down the tmpfs, and all that was never moved out of it. OSError."""
+        """Unmounts the tmpfs, and all mounts that were not moved out of it. Raises OSError."""
         try:
             unmount(self._fd, self._proc)
         except OSError:
-            # All that is asked for may be attached by now: one refusal is no reason to leave it half done.
+            # All binds may be attached by now: one refusal is no reason to roll them back, so try once more.
             unmount(self._fd, self._proc)
         finally:
             os.close(self._fd)
@@ -87,10 +90,10 @@ class ClassicSource(Source):
 
     is_detached = False
     call = "mount(MS_MOVE)"
-    staging: Staging  # set once there is one
+    staging: Staging  # set before ``clone``
 
     def check(self) -> None:
-        """Refuses what mount(2) cannot do. UnavailableError."""
+        """Checks that mount(2) can do what is asked for. Raises UnavailableError."""
         request = self.request
         if request.idmap is not None:
             raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
@@ -111,6 +114,7 @@ class ClassicSource(Source):
         target = self.staging.place(directory=self.is_folder)
         try:
             source = self._open_here()
+            # mount(2) returns no id: the new mount is the one on the staging file that was not in the table before.
             before = proc.mounts().ids()
             self._bind(source, target)
             table = proc.mounts()
@@ -134,7 +138,7 @@ class ClassicSource(Source):
         self._check_attributes([top, *below])
 
     def _open_here(self) -> int:
-        """The same object by a mount of the namespace we are in. OSError, MissingError."""
+        """An fd of the same source through a mount of the current namespace. Raises MissingError, OSError."""
         if not self.namespace.entered:
             return self.fd
         path = real_path(self.fd, self.namespace.proc)
@@ -144,6 +148,7 @@ class ClassicSource(Source):
         except OSError as reason:
             problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
             raise MissingError(problem, where=self.request.at("source"), hint=hint("openat", reason)) from reason
+        # The path is only a hint: another mount of that namespace may hide the source.
         here = linux.statx(fd)
         if (here.dev, here.ino) != (self.stat.dev, self.stat.ino):
             os.close(fd)
@@ -159,7 +164,10 @@ class ClassicSource(Source):
             raise refused("mount(MS_BIND)", self.path, reason, where=self.request.at("source")) from reason
 
     def _check_below(self, below: list[MountInfo], top: MountInfo) -> None:
-        """Refuses mounts that are not the source's but the container's own, such as a /proc not masked yet."""
+        """Refuses mounts below the source that only the container has, such as a /proc that is not masked yet.
+
+        Raises UnavailableError.
+        """
         if not self.namespace.entered:
             return
         expected = {path for path, _ in self.submounts}
@@ -172,9 +180,10 @@ class ClassicSource(Source):
                 )
 
     def _set_attributes(self, fd: int, info: MountInfo, wanted: dict[str, bool | str]) -> None:
-        """Changes what is ``wanted`` of a mount. mount(2) sets all attributes at once, so the others are said again."""
+        """Sets the attributes ``wanted`` on a mount. Raises KernelError."""
         if not wanted:
             return
+        # mount(2) sets all attributes at once, so those to keep are given again.
         flags = linux.MS_REMOUNT | linux.MS_BIND
         for attribute, value in {**_attributes(info), **wanted}.items():
             if attribute == "atime":
@@ -187,7 +196,7 @@ class ClassicSource(Source):
             raise refused("mount(MS_REMOUNT)", self.path, reason, where=self.request.at("options")) from reason
 
     def _check_attributes(self, mounts: list[MountInfo]) -> None:
-        """Compares what was asked for with what has become of it. OSError."""
+        """Checks that the mounts have the attributes that were asked for. Raises OSError."""
         request, table = self.request, self.namespace.proc.mounts()
         for number, each in enumerate(mounts):
             now = table.get(each.id)
@@ -199,12 +208,12 @@ class ClassicSource(Source):
     def attach(self, target: int) -> None:
         proc = self.namespace.proc
         proc.mount(self.fd, target, linux.MS_MOVE)
-        # Below a shared mount the tree has become shared again, whatever it was.
+        # The kernel makes a tree shared when it is moved below a shared mount, whatever it was before.
         propagate(self.fd, self.request.propagation, proc)
 
 
 def open_classic(request: Request, bundle: str, namespace: Namespace) -> ClassicSource:
-    """A source, or one with the error that mount(2) cannot do what is asked of it."""
+    """The source of a request, with its ``error`` set if mount(2) cannot do what is asked for."""
     source = ClassicSource(request, bundle, namespace)
     if source.error is None:
         try:
@@ -215,7 +224,7 @@ def open_classic(request: Request, bundle: str, namespace: Namespace) -> Classic
 
 
 def _open_root(known: MountInfo, proc: Proc) -> int:
-    """An fd of the root of a mount that was just made. OSError."""
+    """An fd of the root of a mount that was just made. Raises OSError."""
     for _ in range(TRIES):
         info = proc.mounts().get(known.id)
         fd = open_root(info) if info is not None else None
@@ -225,7 +234,7 @@ def _open_root(known: MountInfo, proc: Proc) -> int:
 
 
 def _new_mount(table: MountTable, before: set[int], parent: int) -> MountInfo:
-    """The mount that was just made on ``parent``. OSError."""
+    """The only mount on the mount ``parent`` whose id is not among ``before``. Raises OSError."""
     found = [info for info in table.on(parent) if info.id not in before]
     if len(found) != 1:
         raise OSError(errno.ESTALE, f"{len(found)} new mounts are there")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binds by the mount API of Linux 5.12: a detached tree that is complete before it can be seen.
+"""Binds by the mount API of Linux 5.12: a detached tree, complete before it is attached.
 
-Its attributes, id map and propagation are set while it stands nowhere, so that no instant exists in which it is
-visible without them.
+Loaded by every start of a container: it imports only os and errno. ``attach`` runs after setns(2), when nothing can be
+imported; ``clone`` runs before.
 """
 
 from __future__ import annotations
@@ -36,10 +36,20 @@ _ATIMES = {
 
 
 class DetachedSource(Source):
-    """A source that becomes a detached tree, and is attached by move_mount(2)."""
+    """A source that is cloned by open_tree(2) and attached by move_mount(2)."""
+
+    # Attributes come before visibility. With mount(2) a bind is first visible with the attributes of its source and
+    # only then remounted "ro" or "nosuid": a process of the container that waits for this moment writes to the source,
+    # or starts a set-uid program. Besides, the remount looks the mount up by path, and if the container has renamed
+    # that meanwhile, another mount gets the flags. Here open_tree(CLONE) attaches the copy nowhere, mount_setattr(2)
+    # changes it by fd, first the whole tree and then its top, and move_mount(2) by two fds is the last step. An
+    # attribute that is set after ``attach`` would open the window again.
 
     def clone(self) -> None:
-        """Turns ``fd`` into a detached copy of the source's tree, with all attributes set. KernelError."""
+        """Turns ``fd`` into a detached copy of the source's tree, with all attributes set.
+
+        Raises KernelError, and UnavailableError if this kernel, file system or stage cannot do it.
+        """
         request = self.request
         try:
             tree = linux.open_tree(self.fd, clone=True, recursive=request.recursive)
@@ -63,14 +73,14 @@ class DetachedSource(Source):
         self._identify()
 
     def _unmappable(self, idmap: IdMap) -> UnavailableError:
-        """That an id map was refused. The kernel does not say for which of the mounts below."""
+        """The error for a refused id map. The kernel does not say which mount of the tree it refused."""
         infos = [self.info, *(info for _, info in self.submounts if idmap.recursive)]
         kinds = sorted({info.type for info in infos if info is not None})
         which = f"the {''.join(kinds)} file system" if len(kinds) < 2 else f"one of the {', '.join(kinds)} file systems"
         return UnavailableError(f"{which} of {self.path} cannot be id-mapped", where=self.request.at("options"))
 
     def _set_attributes(self) -> None:
-        """First those of the whole tree, then those of the top mount, where they may differ."""
+        """Sets the attributes of the whole tree, then those of the top mount that differ. Raises OSError, HookError."""
         request = self.request
         propagation = propagation_flag(request.propagation)
         whole = request.propagation.startswith("r")
@@ -99,7 +109,7 @@ class DetachedSource(Source):
                 os.close(userns)
 
     def _identify(self) -> None:
-        """Keeps the ids of the mounts in the detached tree: by them they are found again, wherever they are moved."""
+        """Records the ids of the mounts in the detached tree, by which they are found wherever they are moved."""
         self.attached = [identity(self.fd, self.root, self.info)]
         self.infos = {self.attached[0]["id"]: self.info}
         for path, info in self.visible:
@@ -107,14 +117,16 @@ class DetachedSource(Source):
             self.attached.append(identity(fd, info.root, info))
             self.infos[self.attached[-1]["id"]] = info
             os.close(fd)
-        # Those that another mount hides cannot be opened, but will be there.
+        # A mount that another one hides cannot be opened, but is attached with the tree.
         hidden = [info for path, info in self.submounts if (path, info) not in self.visible]
         self.attached += [describe(info.root, info) for info in hidden]
 
     def attach(self, target: int) -> None:
-        """Attaches the tree on top of ``target``. OSError; what was attached then is found by its recorded id."""
+        """Attaches the tree on the file or folder ``target``. Raises OSError, also if an attribute is missing then."""
         linux.move_mount(self.fd, target)
-        # Attaching below a shared mount makes the tree shared again, whatever it was.
+        # The propagation is set twice. Before, so that the clone is no peer of its source: what the container mounts in
+        # it would appear on the host. Again here, because the kernel makes a tree shared when it is attached below a
+        # shared mount, whatever it was before. The plan has checked that this mount is not shared with the host.
         word = self.request.propagation
         linux.mount_setattr(self.fd, recursive=word.startswith("r"), propagation=propagation_flag(word))
         flags = os.fstatvfs(self.fd).f_flag

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user namespace that nobody lives in: it only carries the id map of a mount, mount_setattr(2).
+"""User namespaces without processes, each of which only carries the id map of a mount, mount_setattr(2).
 
-The kernel takes an id map from a user namespace alone, and a user namespace is made by a process alone. So a child
-makes one, waits until its map is written and it is held by fd, and ends. It has all our fds, locks among them, but
-outlives us by no more than an instant.
+The kernel takes an id map only from a user namespace, and only a process can create one. So a child process creates
+it, waits until the map is written and the namespace is held by fd, and ends. It inherits all fds, those of locks too,
+but ends at once if its parent does.
+
+Loaded only for a bind with an id map, before setns(2): it imports only os.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
-    """An fd of a user namespace that maps ids as ``idmap`` says, user_namespaces(7).
+    """An fd of a user namespace with the id map ``idmap``, user_namespaces(7). ``where`` is the place for errors.
 
-    KernelError with ``where``; UnavailableError where only another stage could do it; MissingError and RequestError
-    for a namespace to be joined that is none.
+    Raises KernelError, UnavailableError if only another stage can do it, and MissingError or RequestError if the
+    container is to join a user namespace that does not exist or is none.
     """
     if proc.in_user_namespace():
         raise UnavailableError(
@@ -59,14 +61,14 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         subject = "a user namespace for an id map"
         raise refused("unshare", subject, reason, where=where) from reason
     finally:
-        # The child sees that nobody can write any more, and ends; so it does when this process is killed.
+        # The child reads the end of the pipe and ends, as it does if this process is killed.
         os.close(tell_go_on)
         os.close(ready)
         os.waitpid(child, 0)
 
 
 def _joined(path: str, where: str) -> int:
-    """The user namespace that the container joins, as runtimes take it for an id map that says no ids."""
+    """An fd of the user namespace at ``path``, which the container joins. Raises MissingError, RequestError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as reason:
@@ -80,9 +82,11 @@ def _joined(path: str, where: str) -> int:
 
 
 def _live(tell_ready: int, go_on: int) -> None:
+    """The child: creates the namespace, writes 0 or an errno to ``tell_ready``, and waits for the end of ``go_on``."""
     try:
         rights.die_with_parent()
-        # Whoever has our uid has all power in it, as another container's root has. But we are hidden, and so is this.
+        # A process of the same uid, such as another container's root, has all capabilities in this namespace. But it
+        # cannot open it in procfs, since this process, like its parent, is not dumpable.
         linux.unshare_user()
         os.write(tell_ready, b"\0")
     except OSError as reason:
@@ -102,7 +106,7 @@ def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
 
 
 def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
-    """The files of the child's user namespace by name, once it has made that. OSError."""
+    """Fds of the child's gid_map, uid_map and user namespace by name, once it has created one. Raises OSError."""
     answer = os.read(ready, 1)
     if answer != b"\0":
         number = answer[0] if answer else 5
@@ -115,7 +119,7 @@ def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
             "uid_map": proc.open(f"../{number}/uid_map", os.O_WRONLY),
             "ns/user": proc.open(f"../{number}/ns/user"),
         }
-        # Only if it lives still were these files its own, and not those of another process of the same number.
+        # If the child has ended, its pid may have been reused, and the files may be another process's.
         if proc.pid_of(pidfd) != number:
             raise ProcessLookupError(3, os.strerror(3))
     finally:

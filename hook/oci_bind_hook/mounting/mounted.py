@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts that were attached: described, found again by their ids, and detached.
+"""Attached mounts: describing them for the record, finding them again by id, and detaching them.
 
-A path is never more than a hint to where a mount is now: what is opened by it is compared by id.
+A path is only a hint to where a mount is now: whatever is opened by it is compared by mount id.
+
+Loaded by every start of a container: it imports only os, and runs after setns(2), when nothing can be imported.
 """
 
 from __future__ import annotations
@@ -26,16 +28,16 @@ _PROPAGATIONS = {
     "shared": linux.MS_SHARED,
     "unbindable": linux.MS_UNBINDABLE,
 }
-TRIES = 16  # each a new look at mountinfo, for a mount that is renamed while we look
+TRIES = 16  # each with a new mountinfo, for a mount that is renamed between reading and opening
 
 
 def propagation_flag(word: str) -> int:
-    """The MS_* number of a propagation; what an ``r`` in front means is the caller's business."""
+    """The MS_* flag of a propagation, with or without a leading ``r`` (recursive), which the caller handles."""
     return _PROPAGATIONS.get(word) or _PROPAGATIONS[word[1:]]
 
 
 def propagate(fd: int, word: str, proc: Proc) -> None:
-    """Gives the mount whose root is ``fd``, or its whole tree, another propagation. OSError."""
+    """Sets the propagation of the mount with the root ``fd``, or of its whole tree. Raises OSError."""
     flag, recursive = propagation_flag(word), word.startswith("r")
     if linux.has_mount_api():
         linux.mount_setattr(fd, recursive=recursive, propagation=flag)
@@ -44,20 +46,20 @@ def propagate(fd: int, word: str, proc: Proc) -> None:
 
 
 def identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
-    """How the mount whose root is ``fd`` is found again."""
+    """The record of the mount with the root ``fd``, by which it is found again. Raises OSError."""
     return {**describe(root, info), "id": linux.statx(fd).mnt_id, "unique": linux.unique_mount_id(fd)}
 
 
 def describe(root: str, info: MountInfo | None) -> AttachedRecord:
-    """What mountinfo will say of a mount whose ids are not known, in characters that every file can hold."""
+    """The record of a mount without its ids, as mountinfo will show it, in ASCII: a path need not be UTF-8."""
     source, kind = (info.source, info.type) if info else ("", "")
     return {"id": None, "unique": None, "root": ascii(root), "source": ascii(source), "type": ascii(kind)}
 
 
 def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
-    """A mount that was attached, in the table of this namespace; None where it is gone.
+    """The recorded mount ``top`` in the table of this namespace, None if it is gone. Raises OSError.
 
-    Mount ids are used again: the unique one decides, or, where there is none, that all else we know agrees too.
+    Mount ids are reused, so the unique id decides (Linux 6.8). Without one, root, source and type must agree too.
     """
     info = table.get(top["id"])
     if info is None:
@@ -72,9 +74,10 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
 
 
 def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) -> bool:
-    """Whether a mount that was attached is in the table of another namespace.
+    """Whether the recorded mount ``top`` is in the table of another mount namespace.
 
-    By its unique id if the namespace's own is known, linux.mount_namespace_id; else as far as such a table tells.
+    If ``namespace``, its id from linux.mount_namespace_id, is known, the unique id of the mount decides. Otherwise
+    root, source and type must agree.
     """
     info = table.get(top["id"])
     if info is None:
@@ -83,12 +86,15 @@ def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) 
         try:
             return linux.has_mount(top["unique"], namespace)
         except OSError:
-            pass  # the namespace has gone meanwhile, or the kernel does not let us ask
+            pass  # the namespace has ended since, or the kernel denies the call
     return _looks_like(top, info)
 
 
 def open_root(info: MountInfo, unique: int | None = None) -> int | None:
-    """An fd of the root of a mount; None where its path does not lead there, or it is not the one with that id."""
+    """An fd of the root of the mount ``info``; None if its path leads elsewhere, or if its unique id is not ``unique``.
+
+    Raises OSError.
+    """
     try:
         fd = os.open(info.mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -104,10 +110,10 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
 
 
 class Tree:
-    """A bind as it was attached, to be detached: its mounts, the top first, and the path a person knows it by.
+    """An attached bind to be detached: its recorded mounts, the top first, and its ``path`` for messages.
 
-    ``receives`` tells that mounts may have propagated into it, which are no work of anybody else's here. ``problem`` is
-    what keeps it from being detached.
+    ``receives`` is true if mounts may have propagated into it: these are not foreign. ``problem`` is the error that
+    keeps it from being detached, or None.
     """
 
     def __init__(self, attached: Sequence[AttachedRecord], path: str, *, receives: bool = False) -> None:
@@ -117,11 +123,11 @@ class Tree:
         self.problem: Exception | None = None
 
     def below(self, info: MountInfo, table: MountTable) -> list[MountInfo]:
-        """What stands on and below it now, ``info`` being its top."""
+        """The mounts on and below its top mount ``info``, without those that have propagated there."""
         return [below for below in table.below(info.id) if not (self.receives and below.is_propagated)]
 
     def foreign(self, below: Iterable[MountInfo], table: MountTable) -> MountInfo | None:
-        """The first mount on or below it, which is there, that is not its own."""
+        """The first mount among ``below`` that does not belong to this bind, None if all do. Raises OSError."""
         ids = {known["id"] for known in self.attached[1:] if known["id"] is not None and find(known, table) is not None}
         hidden = [known for known in self.attached if known["id"] is None]
         for info in below:
@@ -133,7 +139,7 @@ class Tree:
         return None
 
     def is_gone(self) -> bool:
-        """Whether the kernel says so by the id that is never used again. False where only the mount table can tell."""
+        """Whether the top mount is certainly gone, by its unique id. False before Linux 6.8: only the table knows."""
         unique = self.attached[0]["unique"]
         try:
             return unique is not None and not linux.has_mount(unique)
@@ -142,11 +148,17 @@ class Tree:
 
 
 def detach(trees: Sequence[Tree], proc: Proc) -> None:
-    """Unmounts ``trees``, the last first, from the namespace we are in, or sets their ``problem``.
+    """Unmounts ``trees`` in the current namespace, the last one first, or sets their ``problem``. Raises OSError.
 
-    Nothing is done where one is not mounted any more. One resists where somebody mounted something on or below it, or
-    where it cannot be reached.
+    A tree that is not mounted any more is skipped. One with a foreign mount on or below it, or that cannot be reached,
+    stays and gets a ``problem``.
     """
+    # umount2(path) detaches whatever is at the path by now: the container may have renamed the mount point and put a
+    # link to a mount of the host there. UMOUNT_NOFOLLOW does not help, since the link can be a parent. So the path from
+    # mountinfo is only opened (O_PATH), and the fd must have the recorded unique id: plain mount ids are reused at
+    # once. The tree is made private first, or the umount would propagate and take the mounts below the source from the
+    # host. MNT_DETACH, because a tree with mounts below it or with open files is EBUSY otherwise. At the end the unique
+    # id must be gone. If not, a mount that was put on top between look and call was detached in its place: try again.
     left = list(reversed(trees))
     for _ in range(TRIES):
         left = _detach(left, proc)
@@ -158,7 +170,7 @@ def detach(trees: Sequence[Tree], proc: Proc) -> None:
 
 
 def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
-    """One look at the mount table, and all done that it allows. Returns those to be looked at once more."""
+    """Detaches what one reading of the mount table allows. Returns the trees to try again with a new one."""
     table = proc.mounts()
     again: list[Tree] = []
     gone: set[int] = set()
@@ -171,7 +183,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
         if foreign is not None and any(
             foreign.id in _ids(other) for other in trees if other is not tree and not other.problem
         ):
-            # One of ours, which somebody moved there, or which could not be reached yet.
+            # It is another of ``trees``, which was moved there or could not be reached yet.
             again.append(tree)
         elif foreign is not None:
             tree.problem = LeftoverError(
@@ -198,7 +210,7 @@ def _ids(tree: Tree) -> set[int | None]:
 
 
 def restore_propagation(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
-    """Sets the propagation of a tree again, for a run that was killed just before it did so. OSError."""
+    """Sets the propagation of an attached tree, if a killed run may not have done so. Raises OSError."""
     info = find(attached[0], proc.mounts())
     fd = open_root(info, attached[0]["unique"]) if info is not None else None
     if fd is not None:
@@ -224,7 +236,7 @@ def clear_staging(folder: Records, container: str, proc: Proc) -> None:
 
 
 def _clear(path: str, proc: Proc) -> None:
-    """Unmounts all that stands on the folder ``path``, if it is there: one that only we can mount on. OSError."""
+    """Unmounts everything on the folder ``path``, if it exists, where no other user can mount. Raises OSError."""
     while True:
         try:
             fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -239,6 +251,6 @@ def _clear(path: str, proc: Proc) -> None:
 
 
 def unmount(fd: int, proc: Proc) -> None:
-    """Unmounts the tree whose root is held by ``fd``, here only: what is shared with other places stays there."""
+    """Detaches the tree with the root ``fd``, and not its peers: it is made private first. Raises OSError."""
     propagate(fd, "rprivate", proc)
     proc.umount(fd)

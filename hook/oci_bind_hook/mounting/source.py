@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is bound: a source held by fd from the moment it was found, and what is known of its mounts.
+"""The source of a bind: held by fd from the moment it is found, with what is known of its mounts.
 
-How it becomes a mount of the container depends on the kernel, and stands in the classes made from this one.
+How a source becomes a mount of the container depends on the kernel: see the subclasses in by_mount_api and by_mount.
+
+Loaded by every start of a container: it imports only os, errno and stat.
 """
 
 from __future__ import annotations
@@ -21,20 +23,20 @@ if TYPE_CHECKING:
     from ..record.state_file import AttachedRecord
     from ..requests.request import Request
 
-# The attributes of a mount as statvfs(3) tells them.
+# The attributes of a mount as the bits of f_flag, statvfs(3).
 STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
 _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 
 
 class Source:
-    """The source of a bind, held by fd from the moment it was found; ``error`` tells why it was not.
+    """The source of a bind, held by ``fd``. If it cannot be opened, ``error`` says why; ``is_missing`` if it is absent.
 
-    ``info`` is the mount it is on, and ``root`` which part of that file system it is, as mountinfo tells of a bind of
-    it. ``submounts`` are the mounts below it, relative path and line of mountinfo; ``visible`` are those among them
-    that no other mount hides. ``attached`` is how the mounts it becomes are found again, the top first.
+    ``info`` is the mount it is on, ``root`` its path inside that file system, as mountinfo will show it for a bind.
+    ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no other one
+    hides. ``attached`` identifies the mounts that the bind will consist of, the top first.
 
-    ``clone`` turns ``fd`` into the mount that will be attached, in the namespace of the source if ``is_detached``, else
-    in that of the container. ``call`` is the system call that attaches.
+    ``clone`` turns ``fd`` into the mount to attach: in the namespace of the source if ``is_detached``, else in the
+    container's. ``call`` names the system call that attaches.
     """
 
     is_detached = True
@@ -66,6 +68,9 @@ class Source:
         self._locate()
 
     def _open(self, proc: Proc) -> int:
+        # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
+        # config.json and the command line are trusted. An annotation is not, so its source must be below an allowed
+        # folder.
         if self.request.allowed_sources is None:
             return os.open(self.path, os.O_PATH | os.O_CLOEXEC)
         from .allowed import open_allowed
@@ -82,6 +87,7 @@ class Source:
         self.root = "/"
         if self.info is None:
             return
+        # A bind of /mnt/a/b from a file system mounted on /mnt will have the root /a/b in mountinfo.
         path = real_path(self.fd, self.namespace.proc)
         inside = path[len(self.info.mount_point.rstrip("/")) :]
         self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
@@ -92,7 +98,7 @@ class Source:
             self.visible = [(path, info) for path, info in self.submounts if self._shows(path, info)]
 
     def _shows(self, path: str, info: MountInfo) -> bool:
-        """Whether a mount below the source can be reached, and is not hidden by another one."""
+        """Whether a mount below the source can be reached, so that no other mount hides it."""
         try:
             fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
@@ -103,7 +109,7 @@ class Source:
             os.close(fd)
 
     def attributes(self) -> list[str]:
-        """The attributes of the mount as it will be, those kept from the source included, in a fixed order."""
+        """The attributes that the mount will have, some kept from the source, in a fixed order. Raises OSError."""
         flags = os.fstatvfs(self.fd).f_flag if self.error is None else 0
         wanted = {**self.request.deep, **self.request.top}
         words = [word for word, bit in STATVFS.items() if wanted.get(word, bool(flags & bit))]
@@ -112,18 +118,23 @@ class Source:
         return [*words, atime] if atime else words
 
     def clone(self) -> None:
-        """Makes ready what will be attached, with all its attributes, where nobody sees it. HookError."""
+        """Prepares the mount with all its attributes, where no process can see it. Raises HookError."""
         raise NotImplementedError
 
     def attach(self, target: int) -> None:
-        """Attaches it on top of the object ``target``. OSError; what was attached then is found by its recorded id."""
+        """Attaches the mount on the file or folder ``target``. Raises OSError.
+
+        A mount that was attached before the error is found by its recorded id.
+        """
         raise NotImplementedError
 
     def shares(self, mnt_id: int) -> bool:
-        """Whether a mount of the tree, by its id, will pass on to the source what is mounted in it later."""
+        """Whether a later mount inside the bind, in the mount with the id ``mnt_id``, would propagate to the source."""
         word = self.request.propagation
         if word in ("rprivate", "rslave", "runbindable"):
             return False
+        # Without "r" only the top mount gets the propagation. The mounts below keep that of the source, where a shared
+        # mount is a peer of its clone.
         top = self.attached[0]["id"] if self.attached else None
         is_top = mnt_id == (self.stat.mnt_id if top is None else top)
         if is_top and word not in ("shared", "rshared"):
@@ -135,5 +146,5 @@ class Source:
 
 
 def real_path(fd: int, proc: Proc) -> str:
-    """Where the object ``fd`` stands now, without links, proc_pid_fd(5). OSError."""
+    """The current path of the file ``fd``, without links, proc_pid_fd(5). Raises OSError."""
     return os.readlink(f"fd/{fd}", dir_fd=proc.fd)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where it is recorded what was done: one state file for each container, in a folder that only we can write.
+"""The state folder: one state file for each container, in a folder that only this user can write.
 
-``<folder>/<id>.json`` holds the record, as schemas/state-file.json describes it. It is written beside and renamed, so
-that it is always whole. Locks are files beside it that exist only while they are held.
+``<folder>/<id>.json`` holds a record, as schemas/state-file.json describes it. ``<id>.lock`` and ``<dev>:<ino>.rootfs``
+are lock files, which exist only while they are held.
+
+Loaded by every start of a container: it imports only os, errno and stat. It is used after setns(2) by the folder's fd,
+when nothing can be imported and its path would lead into the container.
 """
 
 from __future__ import annotations
@@ -26,14 +29,14 @@ if TYPE_CHECKING:
     from .state_file import MadeRecord, ObjectRecord, Record
 
     class HeldLock(Protocol):
-        """A lock, until it is let go."""
+        """A lock, held until the block ends."""
 
         def __enter__(self) -> HeldLock: ...
 
         def __exit__(self, *_: object) -> None: ...
 
     class Records(Protocol):
-        """Where a set-up keeps its record: the state folder, or what stands in for it where nothing can be written."""
+        """Where a set-up keeps its record: the state folder, or its stand-in if nothing can be written."""
 
         def lock_id(self, container: str, *, wait: bool = True) -> HeldLock: ...
 
@@ -56,10 +59,10 @@ if TYPE_CHECKING:
         def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool: ...
 
         def cannot_record(self) -> UnavailableError | None:
-            """Why nothing that outlives the container can be made, since it could not be recorded. None if it can."""
+            """The error to raise for a mount point that would have to be recorded, None if it can be."""
 
 else:
-
+    # typing.cast, without typing.
     def cast(_: object, value: object) -> object:
         return value
 
@@ -71,10 +74,16 @@ _STAGING = ".staging"
 
 
 class Lock:
-    """An exclusive lock, flock(2), on a file that is removed when it is let go.
+    """An exclusive lock, by flock(2), on a file that is removed when the lock is released.
 
-    BlockingIOError where another process holds it, and we do not want to ``wait``.
+    Raises OSError: BlockingIOError if another process holds it and ``wait`` is false.
     """
+
+    # The file is unlinked while the lock is held; otherwise the folder would keep one for every container and rootfs
+    # that ever was. But a process that waits in flock(2) then locks a file without a name, while the next one creates a
+    # new file and locks that: both would hold the lock, and one could remove what the other has just made. So a lock
+    # counts only if its file still has a link, else the name is opened again. To unlink after the release would be the
+    # same fault in reverse: it takes the name from a process that has just locked the file.
 
     def __init__(self, folder: int, name: str, *, wait: bool) -> None:
         self._folder = folder
@@ -89,7 +98,7 @@ class Lock:
                 raise
             if os.fstat(self._fd).st_nlink:
                 return
-            # Whoever held it before us has removed it meanwhile: the next one would lock another file.
+            # The previous holder has removed it: the next process would lock another file.
             os.close(self._fd)
 
     def __enter__(self) -> Lock:
@@ -99,7 +108,7 @@ class Lock:
         try:
             os.unlink(self._name, dir_fd=self._folder)
         except OSError:
-            pass  # an empty file is left, and no reason to fail a run that is done
+            pass  # an empty file is left, which is no reason to fail a finished run
         os.close(self._fd)
 
 
@@ -107,9 +116,9 @@ _LOCKS = (".lock", ".rootfs")
 
 
 class StateFolder:
-    """The folder of state files, held by fd: it is found again whatever namespace has been entered since.
+    """The folder of state files, held by fd, so that it stays reachable in any mount namespace.
 
-    RecordError for every failure, naming the file and what to do.
+    Its methods raise RecordError, which names the file and what to do.
     """
 
     def __init__(self, path: str, fd: int) -> None:
@@ -119,9 +128,9 @@ class StateFolder:
 
     @classmethod
     def open(cls, path: str, *, create: bool) -> StateFolder | None:
-        """The folder at ``path``; where it is missing it is made with mode 0700, or None without ``create``.
+        """The folder at ``path``. A missing one is made with mode 0700 if ``create``, else None is returned.
 
-        RecordError where it is a link, or where anybody but us may write it.
+        Raises RecordError if it is a link, or if another user could write or rename it.
         """
         try:
             if create:
@@ -135,6 +144,8 @@ class StateFolder:
             if reason.errno == errno.ENOENT and not create:
                 return None
             raise _refused(f"the state folder {path} cannot be opened", reason) from reason
+        # Whoever can write the folder above can put another state folder in the place of this one, unless the sticky
+        # bit keeps them from renaming what is not theirs.
         above, stat = os.stat("..", dir_fd=fd), os.fstat(fd)
         is_sticky = above.st_mode & modes.S_ISVTX
         if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
@@ -152,17 +163,18 @@ class StateFolder:
         return cls(path, fd)
 
     def cannot_record(self) -> UnavailableError | None:
+        """None: a state folder can record everything."""
         return None
 
     def lock_id(self, container: str, *, wait: bool = True) -> Lock:
-        """Waits until nobody else works on the container ``container``. Taken before any lock of a rootfs.
+        """Locks a container: one run works on it at a time. Taken before any lock of a rootfs.
 
-        Without ``wait`` a RecordError, caused by a BlockingIOError, where somebody does.
+        Without ``wait`` a lock that is held raises RecordError, caused by BlockingIOError.
         """
         return self._lock(container + _LOCKS[0], wait=wait)
 
     def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> Lock:
-        """Waits until nobody else resolves, makes or removes mount points in this rootfs."""
+        """Locks a rootfs: one run at a time resolves, makes or removes mount points in it, or writes a record on it."""
         dev, ino = object_of(stat)
         return self._lock(f"{dev}:{ino}{_LOCKS[1]}")
 
@@ -173,7 +185,7 @@ class StateFolder:
             raise _refused(f"{self.path}/{name} cannot be locked", reason) from reason
 
     def is_locked(self, container: str) -> bool:
-        """Whether somebody works on a container now. Nothing is written."""
+        """Whether another run holds the lock of a container now. Writes nothing."""
         try:
             fd = os.open(container + _LOCKS[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
         except OSError:
@@ -187,7 +199,7 @@ class StateFolder:
         return False
 
     def load(self, container: str) -> Record | None:
-        """The record of a container, None where there is none."""
+        """The record of a container, None if there is none."""
         data = self._read(container)
         return None if data is None else self._understand(container, data)
 
@@ -195,9 +207,10 @@ class StateFolder:
         return f"{self.path}/{container}{_SUFFIX}"
 
     def _read(self, container: str) -> bytes | None:
-        """What is in a state file of ours, None where there is none."""
+        """The content of a container's state file, None if there is none."""
         path = self._path(container)
         try:
+            # O_NONBLOCK: a FIFO under that name must not block the hook.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.open(container + _SUFFIX, flags, dir_fd=self._fd)
         except FileNotFoundError:
@@ -215,7 +228,7 @@ class StateFolder:
     def _understand(self, container: str, data: bytes) -> Record:
         path = self._path(container)
         try:
-            # It is read again once the rootfs is locked, and has mostly not changed: then it need not be judged again.
+            # A record is read again once the rootfs is locked. Mostly it has not changed, and is not judged twice.
             is_judged = data == self._judged.get(container)
             record = cast("Record", parse_trusted(data)) if is_judged else parse_record(data, path)
             self._judged[container] = data
@@ -226,7 +239,12 @@ class StateFolder:
         return record
 
     def save(self, record: Record) -> None:
-        """Writes a record, beside and renamed: a reader finds the old one or the new one, whole."""
+        """Writes a record: a reader finds the old one or the new one, whole. The caller holds the rootfs's lock."""
+        # A run can be killed between any two system calls, and list, gc and neighbours read without the id's lock. In
+        # place, both would meet half a record, and what it describes could not be undone. So it is written to a second
+        # file, which is renamed. fsync(2) comes before the rename, or a power loss could leave the name on an empty
+        # file. The second name is fixed, so that what a killed run leaves there is found, and removed by the next
+        # writer. O_EXCL and O_NOFOLLOW: it is always a new file, never a link.
         name = record["id"] + _SUFFIX
         beside = record["id"] + _NEW
         try:
@@ -239,7 +257,7 @@ class StateFolder:
             try:
                 fd = os.open(beside, flags, 0o600, dir_fd=self._fd)
             except FileExistsError:
-                # Somebody was killed while writing: we hold the lock, so nobody is writing now.
+                # A killed run left it: this one holds the lock, so no other is writing.
                 os.unlink(beside, dir_fd=self._fd)
                 fd = os.open(beside, flags, 0o600, dir_fd=self._fd)
             try:
@@ -254,11 +272,11 @@ class StateFolder:
             try:
                 os.unlink(beside, dir_fd=self._fd)
             except OSError:
-                pass  # it was never made, or is for the next one to remove
+                pass  # it was never made, or the next writer removes it
             raise _refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
 
     def remove(self, container: str) -> None:
-        """Forgets a container. Nothing is wrong where nothing was known of it."""
+        """Removes the record of a container, if there is one."""
         for suffix in (_SUFFIX, _NEW):
             try:
                 os.unlink(container + suffix, dir_fd=self._fd)
@@ -269,10 +287,11 @@ class StateFolder:
                 raise _refused(f"the state file {path} cannot be removed", reason) from reason
 
     def staging(self, container: str) -> str:
-        """The path of a folder in which this container's mounts may be made ready; nobody else can look into it."""
+        """The path of the private folder in which this container's mounts are prepared on older kernels."""
         return f"{self.path}/{container}{_STAGING}"
 
     def make_staging(self, container: str) -> None:
+        """Makes that folder, with mode 0700."""
         try:
             os.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
@@ -280,7 +299,7 @@ class StateFolder:
             raise _refused(f"the folder {path} cannot be made", reason) from reason
 
     def remove_staging(self, container: str) -> None:
-        """Removes that folder, if it is there. Nothing is mounted on it any more."""
+        """Removes that folder, if there is one. The caller has unmounted everything on it."""
         try:
             os.rmdir(container + _STAGING, dir_fd=self._fd)
         except FileNotFoundError:
@@ -290,9 +309,10 @@ class StateFolder:
             raise _refused(f"the folder {path} cannot be removed", reason) from reason
 
     def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
-        """The records of all other containers on a rootfs, and a remark on each record that cannot be read.
+        """The records on ``rootfs`` of all containers but ``besides``, and a remark on each one that cannot be read.
 
-        The caller holds the rootfs's lock. One bad file must not keep all containers from starting or ending.
+        The caller holds the rootfs's lock. An unreadable record is left out: one bad file must not keep all containers
+        from starting or ending.
         """
         wanted = object_of(rootfs)
         found, remarks = [], []
@@ -301,7 +321,7 @@ class StateFolder:
                 continue
             try:
                 data = self._read(container)
-                # Who shares the rootfs waits for us, and nearly all others have one of their own.
+                # Nearly all containers have a rootfs of their own: their records need not be parsed.
                 if data is None or names_other_rootfs(data, wanted):
                     continue
                 other = self._understand(container, data)
@@ -313,7 +333,7 @@ class StateFolder:
         return found, remarks
 
     def sweep(self) -> None:
-        """Removes lock files that nobody holds: those of runs that were killed."""
+        """Removes the lock files that killed runs have left."""
         for name in os.listdir(self._fd):
             if name.endswith(_LOCKS):
                 try:
@@ -330,7 +350,7 @@ class StateFolder:
                     os.close(fd)
 
     def names(self) -> dict[str, list[str]]:
-        """What is here of which container, sorted: its state file, and what a run has left that was killed."""
+        """The names of the files here by container, sorted: its state file, and what a killed run has left."""
         found: dict[str, list[str]] = {}
         for name in sorted(os.listdir(self._fd)):
             container, dot, kind = name.rpartition(".")
@@ -344,7 +364,13 @@ class StateFolder:
                 yield name[: -len(_SUFFIX)]
 
     def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool:
-        """Gives what was made to a neighbour that uses it too, which removes it some day. False if nobody does."""
+        """Hands a mount point over to a neighbour that uses it too. Returns False if none does. Saves its record."""
+        # rmdir(2) and unlink(2) of a mount point silently detach what is mounted there in all other mount namespaces: a
+        # container that ends would cut the bind of one that still runs on the same rootfs. So the first to end writes
+        # its mount point into the record of a neighbour that uses it, and the last to end removes it. The caller holds
+        # the rootfs's lock, so that no neighbour starts or ends meanwhile. The neighbour's record is saved before the
+        # caller's: a kill in between leaves the mount point in both, and the second to remove it finds it gone. Sorted
+        # by depth, because undo starts at the end: a folder goes after what was made in it.
         other = heir(made["path"], neighbours)
         if other is not None and all(known["path"] != made["path"] for known in other["made"]):
             other["made"].append(made)
@@ -354,9 +380,9 @@ class StateFolder:
 
 
 def _read_own(fd: int, path: str) -> bytes:
-    """A state file that is ours alone. RecordError for anything else that was put in its place."""
+    """The content of a state file. Raises OSError, and RecordError if it is not a regular file of this user alone."""
     stat = os.fstat(fd)
-    # No link at all: it was replaced or removed since it was opened, by another container's hook, and is still whole.
+    # st_nlink may be 0: another run has replaced or removed the file since it was opened, and it is still whole.
     if not modes.S_ISREG(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
         raise RecordError(f"{path} is not a state file of ours", hint=f"regular, own, mode 0600, one link; {MOVE_AWAY}")
     if stat.st_size > MAX_BYTES:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state file: what is recorded of one container, as schemas/state-file.json describes it, and what follows from it.
+"""The record of one container: its shape, as schemas/state-file.json describes it, and what follows from its content.
 
-Where the files are, and how they are locked and written, is not known here.
+Where state files are, and how they are locked and written, is unknown here.
+
+Loaded by every start of a container: it imports only os and time. typing takes nearly as long to import as Python to
+start, so all of it stands under TYPE_CHECKING.
 """
 
 from __future__ import annotations
@@ -28,31 +31,31 @@ if TYPE_CHECKING:
     Filesystem = Literal["rootfs", "tmpfs"]
 
     class ObjectRecord(TypedDict):
-        """A file or folder, by device (os.makedev) and inode number."""
+        """A file or folder, by device number (os.makedev) and inode number."""
 
         dev: int
         ino: int
 
     class PathRecord(ObjectRecord):
-        """The bundle, and where it was."""
+        """The bundle, and its path."""
 
         path: str
 
     class RootfsRecord(PathRecord):
-        """The rootfs; on overlayfs device and inode numbers change with every mount of it."""
+        """The rootfs. On overlayfs (``overlay``) device and inode number change with every mount of it."""
 
         overlay: bool
 
     class NamespaceRecord(TypedDict):
-        """The mount namespace that was mounted in: one that the runtime made, or its own."""
+        """The mount namespace of the binds: the container's, or the one that the runtime was started in."""
 
         kind: NamespaceKind
         inode: int
 
     class InitRecord(TypedDict):
-        """The container's first process: pid as the host's procfs numbers it, start in clock ticks since boot.
+        """The container's first process: its pid in the host's procfs, and its start in clock ticks since boot.
 
-        ``first`` is the start of process 1 there, by which that pid namespace is known, None where nothing tells it.
+        ``first`` is the start of process 1 there, which identifies that pid namespace; None if it is hidden.
         """
 
         pid: int
@@ -60,9 +63,9 @@ if TYPE_CHECKING:
         first: int | None
 
     class AttachedRecord(TypedDict):
-        """One mount that was attached: its id, the one never used again (Linux 6.8), and what mountinfo says of it.
+        """One attached mount: its id, its unique id (Linux 6.8), and root, source and type as in mountinfo.
 
-        No ids where another mount hides it. The texts are as Python's ascii() writes them.
+        Both ids are None for a mount that another one hides. The texts are as Python's ascii() writes them.
         """
 
         id: int | None
@@ -72,7 +75,7 @@ if TYPE_CHECKING:
         type: str
 
     class MountRecord(TypedDict):
-        """One bind: who asked for what, where it led, and the mounts it consists of, the top first."""
+        """One bind: the request and its origin, the resolved destination, and the attached mounts, the top first."""
 
         origin: str
         requested: dict[str, object]
@@ -81,7 +84,7 @@ if TYPE_CHECKING:
         attached: list[AttachedRecord]
 
     class Identity(TypedDict):
-        """How a file or folder that was made is known again."""
+        """How a made file or folder is recognised; ``born`` in nanoseconds since the epoch."""
 
         uid: int
         gid: int
@@ -90,7 +93,7 @@ if TYPE_CHECKING:
         ino: int | None
 
     class MadeRecord(TypedDict):
-        """One file or folder that was made to be mounted on; ``identity`` None until it is known that it was."""
+        """One mount point to be made; ``identity`` is None until it is known to have been made."""
 
         path: str
         kind: MadeKind
@@ -98,7 +101,7 @@ if TYPE_CHECKING:
         identity: Identity | None
 
     class Record(TypedDict):
-        """All that was done for one container, and all that is needed to undo it."""
+        """All that was done for one container, and all that is needed to undo it. ``created`` is in nanoseconds."""
 
         version: Literal[1]
         id: str
@@ -115,18 +118,18 @@ if TYPE_CHECKING:
         made: list[MadeRecord]
 
 else:
-
+    # typing.cast, without typing.
     def cast(_: object, value: object) -> object:
         return value
 
 
 def now() -> int:
-    """The time in nanoseconds since the epoch on the clock of the kernel's inode timestamps."""
+    """The time in nanoseconds since the epoch, on the clock that the kernel uses for inode timestamps."""
     return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
 
 
 def parse_record(data: bytes, name: str) -> Record:
-    """The record in a state file. DataError with ``name``."""
+    """The record in the content of a state file. Raises DataError for the document ``name``."""
     document = documents(data, name)[0]
     if violations := oci.violations(document, "state-file"):
         raise DataError(name, violations)
@@ -146,20 +149,22 @@ def is_same_bundle(record: Record, path: str) -> bool:
 
 
 def heir(path: str, neighbours: Iterable[Record]) -> Record | None:
-    """The first of ``neighbours`` that uses what was made at a path, to whom it is handed over; None if nobody does."""
+    """The first of ``neighbours`` that uses the mount point at ``path`` and so takes it over; None if there is none."""
     return next((other for other in neighbours if path in other["uses"]), None)
 
 
 def object_of(known: os.stat_result | ObjectRecord) -> tuple[int, int]:
-    """Device and inode number of a file or folder, as it is or as it was recorded."""
+    """The device and inode number of a file or folder, from its stat or from its record."""
     return (known.st_dev, known.st_ino) if isinstance(known, os.stat_result) else (known["dev"], known["ino"])
 
 
 def names_other_rootfs(data: bytes, rootfs: tuple[int, int]) -> bool:
-    """Whether a record of this version, whole and as we write it, names another rootfs, without a look at the rest.
+    """Whether a state file certainly names another rootfs than the one with device and inode ``rootfs``.
 
-    Text cannot be taken for it: in JSON its quotes are escaped. False says nothing.
+    Does not parse it: only a whole record of this version, as ``encoded`` writes it, is recognised. False: not sure.
     """
+    # A path in the record cannot imitate the members searched for: in JSON its quotes are escaped. Of the two "dev"
+    # members before "overlay" the last is the rootfs's.
     end = data.find(b',"overlay":')
     if end < 0 or not data.startswith(b'{"version":1,') or not data.endswith(b"}"):
         return False
@@ -168,9 +173,10 @@ def names_other_rootfs(data: bytes, rootfs: tuple[int, int]) -> bool:
 
 
 def is_live(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether the container of a record may still be there: same boot, and its first process runs, if it has one.
+    """Whether the container of a record may still be alive.
 
-    It may where that process is one of another pid namespace, which is not seen here, whether it runs or not.
+    It may if the host has not rebooted since and its first process runs, is unknown, or belongs to another pid
+    namespace and so cannot be seen here.
     """
     if record["boot"] != boot:
         return False
@@ -179,6 +185,6 @@ def is_live(record: Record, proc: Proc, boot: str) -> bool:
 
 
 def is_unseen(init: InitRecord, proc: Proc) -> bool:
-    """Whether a pid is one of another pid namespace than this procfs has: here nobody has it, or a stranger."""
+    """Whether a recorded pid belongs to another pid namespace than this procfs: here it is free or another process."""
     first = proc.first_start()
     return None not in (first, init["first"]) and first != init["first"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in for the state folder where this process may not write it. Loaded only there."""
+"""A stand-in for the state folder, for a process that may not write it. Loaded only then, and imports nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Unrecorded:
-    """A state folder in which nothing is known, kept or locked. ``problem`` says why, and what helps."""
+    """A state folder that holds no records, saves none and locks nothing. ``problem`` says why, and what helps."""
 
     def __init__(self, problem: UnavailableError) -> None:
         self._problem = problem
@@ -54,7 +54,7 @@ class Unrecorded:
 
 
 class Unlocked:
-    """A lock on nothing."""
+    """A lock that locks nothing."""
 
     def __enter__(self) -> Unlocked:
         return self

@@ -181,6 +181,8 @@ class Rootfs(Root):
                 finally:
                     os.close(unlocked)
             point.made = True
+            # mkdirat(2) returns no fd. What is opened may be a replacement, and is used only if it is of the same kind:
+            # then it is as good a mount point, inside the rootfs, and its identity is what gets recorded.
             fd = os.open(name, HOLD, dir_fd=parent)
             point.stat = linux.statx(fd)
         except OSError as reason:

@@ -183,6 +183,7 @@ class Root:
         """The step from the last of ``steps`` to ``name``, and the link's text if it is one."""
         top = steps[-1]
         step = Step(name, None, top.cover, exists=False)
+        # Checked here, since the kernel is not asked for names below a missing one.
         if len(os.fsencode(name)) > NAME_MAX:
             raise RequestError(f"a name in {path_of([*steps, step])[:NAME_MAX]}... is longer than {NAME_MAX} bytes")
         if top.fd is not None:
