@@ -17,8 +17,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-import configs
-import support
+from helpers import configs, support
 from oci_bind_hook.commands.engines.install import install
 from oci_bind_hook.documents import acceptor, judge, strictjson
 

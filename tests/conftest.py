@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-import kernels
-import support
+from helpers import kernels, support
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 MARKED_FOLDERS = ("mount", "e2e")
@@ -162,7 +161,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-# That a filter says EPERM where an old kernel says ENOSYS is asked of each call in tests/mount/test_classic.py.
+# Each call is asked with EPERM, as a filter says it, in tests/mount/mounting/test_by_mount.py.
 OLDER = [pytest.param(name, marks=pytest.mark.long) if name == "filtered" else name for name in kernels.OLDER]
 OLDEST = [name if name == "before 4.11" else pytest.param(name, marks=pytest.mark.long) for name in kernels.OLDER]
 

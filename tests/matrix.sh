@@ -88,7 +88,7 @@ tests() {
     cd "$project"
     say "Linux $(uname -r), $(python3 -V), $(runc --version | head -n 1), $(crun --version | head -n 1)"
     "$venv/bin/pytest" --junit-xml="$report" "$@" || failed=$?
-    "$venv/bin/python" tests/table.py "$report"
+    "$venv/bin/python" tests/matrix_table.py "$report"
     [ "$failed" -eq 0 ] || return "$failed"
     rm -rf /tmp/pytest-of-*
 }

@@ -12,13 +12,20 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal
+
+    Step = Literal["read", "ask", "state folder", "open", "clone", "enter", "resolve", "make", "attach"]
+
+# The steps of a set-up in their order, lifecycle.set_up. A dry-run finds problems in another order than a real run
+# meets them: the one of the earliest step decides how both end.
+STEPS: tuple[Step, ...] = ("read", "ask", "state folder", "open", "clone", "enter", "resolve", "make", "attach")
 
 
 class HookError(Exception):
     """A failure that a person can do something about.
 
     ``problem`` says what is wrong, ``where`` names the place (``--mount 2``, ``config.json: /root/path``), ``hint``
-    says what to do. Subclasses fix the exit code.
+    says what to do, ``step`` at which of STEPS a set-up meets it, None outside of one. Subclasses fix the exit code.
     """
 
     exit_code = os.EX_SOFTWARE
@@ -28,11 +35,28 @@ class HookError(Exception):
         self.problem = problem
         self.where = where
         self.hint = hint
+        self.step: Step | None = None
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         advice = f" ({self.hint})" if self.hint else ""
         return f"{place}{self.problem}{advice}"
+
+
+class At:
+    """A context manager: what fails within, and does not know its step, fails at ``step``."""
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, HookError):
+            error.step = error.step or self._step
 
 
 class UsageError(HookError):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import mounting
+from helpers import mounting
+from helpers.world import World
 from oci_bind_hook.commands.engines.install import install
-from world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import support
-from world import call, mounted, state
+from helpers import support
+from helpers.world import call, mounted, state
 
 if TYPE_CHECKING:
     import subprocess
 
-    from world import World
+    from helpers.world import World
 
 KEY = "io.github.oci-bind-hook.mount."
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import mounting
+from helpers import mounting
 from oci_bind_hook import options
 from oci_bind_hook.commands import dispatch
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
-from corpus import fails, gone, lands, look, plant, prepare, refused, succeeds
+from helpers import support
+from helpers.corpus import fails, gone, lands, look, plant, prepare, refused, succeeds
+from helpers.world import call, mount, mounted, state
 from oci_bind_hook.commands.engines.install import REGISTRATION_PATH
-from world import call, mount, mounted, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 SHELL = ("sh", "-c")
 BLOCK = "import os, signal, sys; signal.pthread_sigmask(0, signal.valid_signals()); os.execv(sys.argv[1], sys.argv[1:])"

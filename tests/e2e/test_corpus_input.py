@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import support
-from corpus import fails, gone, lands, look, options, plant, prepare, refused, succeeds
-from world import call, mount, mounted, state
+from helpers import support
+from helpers.corpus import fails, gone, lands, look, options, plant, prepare, refused, succeeds
+from helpers.world import call, mount, mounted, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from world import World
+    from helpers.world import World
 
 
 def config(world: World) -> dict[str, Any]:

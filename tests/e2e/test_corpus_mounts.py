@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-import support
-from corpus import fails, gone, lands, look, options, prepare, refused, succeeds
-from world import call, fail, mount, mounted, state
+from helpers import kernels, support
+from helpers.corpus import fails, gone, lands, look, options, prepare, refused, succeeds
+from helpers.world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 LESS = {"nosuid", "nodev", "noexec"}
 # What follows is the hook's own command, and then what to look at: in a user and a mount namespace of an own.

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-import support
-from corpus import lands, look, plant, prepare, refused
+from helpers import kernels, support
+from helpers.corpus import lands, look, plant, prepare, refused
+from helpers.world import mount, state
 from oci_bind_hook.kernel import linux
-from world import mount, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 KERNELS = pytest.mark.parametrize("kernel", ["this", "before 4.11"])
 UP = "../" * 40

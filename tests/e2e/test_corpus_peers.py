@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import mounting
-import peer
-import support
-from corpus import prepare
-from world import mount, state
+from helpers import mounting, peer, support
+from helpers.corpus import prepare
+from helpers.world import mount, state
 
 if TYPE_CHECKING:
     from collections.abc import Set
 
-    from world import World
+    from helpers.world import World
 
 MIGHT = {"ordinary": peer.ORDINARY, "nearly all": peer.NEARLY_ALL}
 EVERY = pytest.mark.parametrize("kept", MIGHT.values(), ids=MIGHT)

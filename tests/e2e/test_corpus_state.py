@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import support
-from corpus import fails, gone, look, no_process_left, plant, prepare, refused, succeeds
-from world import call, fail, mount, mounted, state
+from helpers import support
+from helpers.corpus import fails, gone, look, no_process_left, plant, prepare, refused, succeeds
+from helpers.world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from world import World
+    from helpers.world import World
 
 RECORD = dict[str, Any]
 

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import mounting
-import support
-from world import call, mount, mounted, state
+from helpers import mounting, support
+from helpers.world import call, mount, mounted, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from world import World
+    from helpers.world import World
 
 SHARED = ["/shared", "/shared/deep/a", "/shared/deep/b", "/other/a", "/data/x", "/climb/y"]
 

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-import mounting
-import support
+from helpers import kernels, mounting, support
 from oci_bind_hook.commands.engines.doctor import FEATURES
 from oci_bind_hook.commands.engines.install import import_folders
 from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 
 def test_the_features_are_those_of_the_kernel_that_runs() -> None:

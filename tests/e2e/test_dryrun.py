@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import support
+from helpers import support
 from oci_bind_hook.commands.explain import dry_run
 from oci_bind_hook.commands.explain.report import as_json
 from oci_bind_hook.documents import oci
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from world import World
+    from helpers.world import World
 
 NOBODY = 65534
 

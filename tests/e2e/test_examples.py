@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-import configs
-import mounting
-import support
-from engine import configured, covered, isolated
+from helpers import configs, mounting, support
+from helpers.podman import configured, covered, isolated
 from oci_bind_hook.commands.engines import check, hooks_d
 from oci_bind_hook.commands.engines.install import import_folders
 from oci_bind_hook.documents import oci

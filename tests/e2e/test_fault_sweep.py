@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-from sweep import ERRORS, Scene, Sweep, assert_same, finish, kinds
+from helpers import kernels
+from helpers.sweep import ERRORS, Scene, Sweep, assert_same, finish, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sweep import Done, Point
+    from helpers.sweep import Done, Point
 
 SWEEPS = [
     ("here", "first call", "this"),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
+from helpers import support
+from helpers.world import call, mount, state
 from oci_bind_hook.kernel import rights
-from world import call, mount, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 # capability.h
 NUMBERS = {

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
-from world import call, fail, mount, mounted, state
+import oci_bind_hook
+from helpers import support
+from helpers.world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 SLEEP = ["/bin/sh", "-c", "exec sleep 1000"]
 
@@ -316,8 +317,7 @@ def test_a_missing_dependency_is_a_broken_installation(world: World) -> None:
     copy = world.path / "copy"
     with open(world.launcher, encoding="utf-8") as file:
         text = file.read()
-    package = os.path.dirname(os.path.dirname(os.path.abspath(support.__file__))) + "/hook"
-    shutil.copytree(f"{package}/oci_bind_hook", copy / "oci_bind_hook")
+    shutil.copytree(oci_bind_hook.FOLDER, copy / "oci_bind_hook")
     (copy / "jsonschema.py").write_text("import nothing_of_this_name\n")
     launcher = world.path / "launcher"
     launcher.write_text(text.replace("sys.path += [", f"sys.path += ['{copy}', "))

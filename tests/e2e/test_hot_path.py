@@ -9,9 +9,9 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-import support
 from benchmark import peak_memory
-from world import World, mount, state
+from helpers import support
+from helpers.world import World, mount, state
 
 if TYPE_CHECKING:
     pass
@@ -26,7 +26,7 @@ BOTH = (
     "cli errors log options"
     " documents documents.acceptor documents.bundle documents.oci documents.strictjson"
     " kernel kernel.errnos kernel.linux kernel.proc kernel.rights"
-    " lifecycle lifecycle.tear_down"
+    " lifecycle"
     " mounting mounting.mounted mounting.undo"
     " record record.folder record.state_file"
     " rootfs rootfs.mount_points rootfs.walk"
@@ -35,7 +35,7 @@ OURS = {
     "prestart": f"{BOTH} lifecycle.set_up lifecycle.stage"
     " mounting.apply mounting.by_mount_api mounting.plan mounting.prepare mounting.source"
     " requests requests.collect requests.mount_field requests.request rootfs.admit",
-    "poststop": BOTH,
+    "poststop": f"{BOTH} lifecycle.tear_down",
 }
 LOADED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import mounting
-import support
-from world import call, fail, mounted, state
+from helpers import mounting, support
+from helpers.world import call, fail, mounted, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_CHILD_SUBREAPER = 36

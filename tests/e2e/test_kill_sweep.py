@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-from sweep import RECOVERIES, Scene, Sweep, finish, recover, states
+from helpers import kernels
+from helpers.sweep import RECOVERIES, Scene, Sweep, finish, recover, states
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sweep import Point
+    from helpers.sweep import Point
 
 SWEEPS = [
     ("here", "first call", "this"),

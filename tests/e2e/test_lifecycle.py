@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
-from world import call, fail, mount, mounted, state
+from helpers import support
+from helpers.world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 SLEEP = "echo ready > /data/ready; exec sleep 1000"
 

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-import mounting
-import support
-from world import call, fail, mount, state
+from helpers import kernels, mounting, support
+from helpers.world import call, fail, mount, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 STAGES = ("prestart", "createRuntime", "createContainer")
 

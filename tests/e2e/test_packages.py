@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
-from engine import configured, covered, isolated
+from helpers import support
+from helpers.podman import configured, covered, isolated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import hooksd_tables as tables
-import support
-from engine import Podman
+from helpers import hooks_d_tables as tables
+from helpers import support
+from helpers.podman import Podman
 from oci_bind_hook.commands.engines import check, hooks_d, install
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
+from helpers import support
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from world import World
+    from helpers.world import World
 
 STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 

@@ -18,25 +18,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-import mounting
-import support
-import world as worlds
-from mounting import Bench, plant, request
+from helpers import kernels, mounting, support
+from helpers import world as worlds
+from helpers.mounting import Bench, plant, request
+from helpers.rival import Rival, exchange
+from helpers.world import call, state
 from oci_bind_hook.errors import HookError, LeftoverError
 from oci_bind_hook.mounting import undo
 from oci_bind_hook.rootfs.mount_points import Rootfs
-from rival import Rival, exchange
-from world import call, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from mounting import Tree
+    from helpers.mounting import Tree
+    from helpers.world import World
     from oci_bind_hook.record.state_file import Record
     from oci_bind_hook.requests.request import Request
-    from world import World
 
     Note = Callable[[str, object], None]
 

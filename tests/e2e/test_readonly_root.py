@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import kernels
-import mounting
-import support
-from world import call, fail, mount, mounted, state
+from helpers import kernels, mounting, support
+from helpers.world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 WRITE = "touch /new || echo root; touch /data/new || echo data; touch /kept/new || echo kept; cat /etc/one-file"
 

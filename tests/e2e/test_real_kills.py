@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mounting
-import support
-from world import mount
+from helpers import mounting, support
+from helpers.world import mount
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 # Where it is stopped until it is killed: with an intent written, with mount points made and known, with
 # some binds attached, with all of them.

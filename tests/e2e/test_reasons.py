@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-import kernels
-import support
+from helpers import kernels, support
+from helpers.world import state
 from oci_bind_hook.kernel import errnos
-from world import state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from world import World
+    from helpers.world import World
 
 
 class Way(NamedTuple):

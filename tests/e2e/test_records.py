@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import support
+from helpers import support
+from helpers.world import call, fail, mount, mounted, state
 from oci_bind_hook.documents import oci
-from world import call, fail, mount, mounted, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from world import World
+    from helpers.world import World
 
 Documents = dict[str, dict[str, Any]]
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
-from world import call, mount, state
+from helpers import support
+from helpers.world import call, mount, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from world import World
+    from helpers.world import World
 
 # Each ends when its stdin does.
 SANDBOXES = {

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
+from helpers import support
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 STAGES = ("prestart", "createRuntime", "createContainer")
 

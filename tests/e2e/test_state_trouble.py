@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mounting
-import support
-from corpus import fails, look
-from world import call, mount, mounted, state
+from helpers import mounting, support
+from helpers.corpus import fails, look
+from helpers.world import call, mount, mounted, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from world import World
+    from helpers.world import World
 
 MAKE_ROOM = "(make room there or let it be written, or give --root another folder)\n"
 MOVE_AWAY = "undo by hand what it may record, then move it away)\n"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import support
+from helpers import support
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

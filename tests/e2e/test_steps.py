@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import support
-from world import call, fail, mount, state
+from helpers import support
+from helpers.world import call, fail, mount, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 SET_UP = [
     *("state read", "config.json validated", "id locked", "sources opened", "rootfs locked"),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
-from engine import Podman, configured, covered, isolated
+from helpers import support
+from helpers.podman import Podman, configured, covered, isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mounting
-import support
+from helpers import mounting, support
+from helpers.world import World, mount, state
 from oci_bind_hook.commands.engines.install import import_folders
-from world import World, mount, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import support
-from world import call, mounted, state
+from helpers import support
+from helpers.world import call, mounted, state
 
 if TYPE_CHECKING:
-    from world import World
+    from helpers.world import World
 
 
 def plan(world: World, *specs: str) -> tuple[int, list[tuple[str, str, str, list[str]]], list[str]]:
@@ -76,7 +76,7 @@ def test_a_container_starts_without_what_is_optional(world: World, runtime: str)
 
 # -- when-exists -------------------------------------------------------------------------------------------------------
 
-# FOLDERS and LINKS of the rootfs, support.py
+# FOLDERS and LINKS of the rootfs, tests/helpers/support.py
 THERE = ["/real", "/", "/bin/busybox", "/absolute", "/climb", "/data/link", "/data/../etc/passwd", "/../../etc"]
 ABSENT = ["/absent", "/dangling", "/real/absent", "/bin/absent/..x"]
 

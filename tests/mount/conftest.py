@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mounting import Bench
+from helpers.mounting import Bench
 from oci_bind_hook.record.folder import StateFolder
 
 

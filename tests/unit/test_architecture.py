@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oci_bind_hook.errors import STEPS
 from unit.test_layering import FLOORS, MODULES
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def test_the_floors_are_those_that_imports_keep() -> None:
     rooms = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
     wrong = {path: floor for path, floor in tree() if rooms.get(path.partition("/")[0].removesuffix(".py")) != floor}
     assert wrong == {}
+
+
+def test_the_steps_are_those_of_a_set_up() -> None:
+    assert re.findall(r"^\d\. \*\*(.+?)\*\*: ", read("docs/ARCHITECTURE.md"), re.MULTILINE) == list(STEPS)
 
 
 def names(document: str) -> set[str]:

@@ -74,6 +74,14 @@ class MountTable:
         """The mount of that id, None where there is none."""
         return self._info(mnt_id) if mnt_id in self._lines else None
 
+    def ids(self) -> set[int]:
+        """The ids of all mounts."""
+        return set(self._lines)
+
+    def on(self, parent: int) -> list[MountInfo]:
+        """The mounts whose mount point is on the mount ``parent``."""
+        return [self._info(number) for number in self._children.get(parent, ())]
+
     def below(self, top: int) -> list[MountInfo]:
         """The mounts on and below the mount ``top``, each after the one it stands on."""
         found: list[int] = []

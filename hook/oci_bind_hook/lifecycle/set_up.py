@@ -10,20 +10,20 @@ from __future__ import annotations
 import os
 
 from ..documents.bundle import Bundle
-from ..errors import DataError, RecordError, UnavailableError
+from ..errors import At, DataError, RecordError, UnavailableError
 from ..kernel import rights
 from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
 from ..mounting.apply import attach, reconcile
+from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner
 from ..mounting.prepare import Staged, clone_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, now
+from ..record.state_file import is_live, is_same_bundle, now
 from ..requests import collect
 from ..rootfs.mount_points import Rootfs
 from .stage import Place
-from .tear_down import clear_staging, is_same_bundle, others_on_rootfs, take_down
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,10 +38,65 @@ if TYPE_CHECKING:
 
 
 def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
-    """Everything from a checked state to attached mounts and a finished state file. HookError."""
+    """Everything from a checked state to attached mounts and a finished state file. HookError that knows its step."""
     rights.hide()
     proc = Proc()
-    place = Place(options.stage, state, proc)
+    with At("read"):
+        place = Place(options.stage, state, proc)
+        bundle = _read(options, state, document, place, log)
+    with At("ask"):
+        requests = expand(collect.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
+        if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
+            requests.insert(0, collect.read_only_root(bundle.rootfs))
+    with At("state folder"):
+        folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
+        if folder is None:
+            log.info("no bind is asked for")
+            return
+        id_lock = folder.lock_id(state.id)
+    with id_lock:
+        log.step("id locked")
+        with At("state folder"):
+            _clear_stale(options, folder, state, bundle, place, log)
+        namespace = Namespace(proc, "runtime")
+        # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
+        with At("open"):
+            sources = open_sources(requests, bundle.path, namespace)
+        with At("clone"):
+            clone_sources(sources)
+        log.step("sources opened")
+        with At("enter"):
+            known = bundle.stat_rootfs()
+            rootfs_lock = folder.lock_rootfs(known)
+        with rootfs_lock:
+            log.step("rootfs locked")
+            record = folder.load(state.id) or _new_record(state, bundle, place, known)
+            others, unread = folder.on_rootfs(record["rootfs"], record["id"])
+            for remark in unread:
+                log.warning(remark)
+            if not sources and not others:
+                log.info("no bind is asked for")
+                return
+            with At("enter"):
+                rootfs = _enter(bundle, known, place, namespace, log)
+                log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
+                _check_neighbours(requests, others, namespace)
+                _continue(record, rootfs, namespace)
+                staged = _staged(sources, folder, record, proc)
+            with staged:
+                with At("resolve"):
+                    planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
+                    plan = planner.resolve(requests, sources)
+                    log.step("destinations resolved")
+                    _judge(plan, log)
+                with At("make"):
+                    _carry_out(plan, record, folder, others, staged, log)
+            for bind in plan.binds if log.is_kept else ():
+                log.info(bind.summary())
+
+
+def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
+    """The bundle, and the stage that it says we are at, which is chosen and told to the log. HookError."""
     bundle = Bundle(state.bundle, document, whole=options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
@@ -51,41 +106,7 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
     log.step("config.json validated")
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
-    requests = expand(collect.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
-    if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
-        requests.insert(0, collect.read_only_root(bundle.rootfs))
-    folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
-    if folder is None:
-        log.info("no bind is asked for")
-        return
-    with folder.lock_id(state.id):
-        log.step("id locked")
-        _clear_stale(options, folder, state, bundle, place, log)
-        namespace = Namespace(proc, "runtime")
-        # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
-        sources = open_sources(requests, bundle.path, namespace)
-        clone_sources(sources)
-        log.step("sources opened")
-        known = bundle.stat_rootfs()
-        with folder.lock_rootfs(known):
-            log.step("rootfs locked")
-            record = folder.load(state.id) or _new_record(state, bundle, place, known)
-            others = others_on_rootfs(folder, record, log)
-            if not sources and not others:
-                log.info("no bind is asked for")
-                return
-            rootfs = _enter(bundle, known, place, namespace, log)
-            log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
-            _check_neighbours(requests, others, namespace)
-            _continue(record, rootfs, namespace)
-            with _staged(sources, folder, record, proc) as staged:
-                planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
-                found = planner.resolve(requests, sources)
-                log.step("destinations resolved")
-                _judge(found, log)
-                _carry_out(found, record, folder, others, staged, log)
-            for bind in found.binds if log.is_kept else ():
-                log.info(bind.summary())
+    return bundle
 
 
 def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
@@ -174,15 +195,15 @@ def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
     reconcile(record, namespace.proc, rootfs)
 
 
-def _judge(found: Plan, log: Log) -> None:
+def _judge(plan: Plan, log: Log) -> None:
     """Raises the first problem of a plan, if it has any; warnings are logged."""
-    if problems := found.problems:
+    if problems := plan.problems:
         first = problems[0]
         if len(problems) > 1:
             more = f"and {len(problems) - 1} more: --dry-run tells all"
             first.hint = f"{first.hint}; {more}" if first.hint else more
         raise first
-    for bind in found.binds:
+    for bind in plan.binds:
         for warning in bind.warnings:
             log.warning(f"{bind.request.origin}: {warning}")
 
@@ -190,24 +211,24 @@ def _judge(found: Plan, log: Log) -> None:
 _SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
 
 
-def _carry_out(found: Plan, record: Record, folder: Records, others: list[Record], staged: Staged, log: Log) -> None:
+def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record], staged: Staged, log: Log) -> None:
     def save() -> None:
         folder.save(record)
         log.step(_SAVED[record["phase"]])
 
     before: Record = {**record}
-    record["uses"] = sorted(found.uses.union(record["uses"]))
-    if not found.to_mount:
+    record["uses"] = sorted(plan.uses.union(record["uses"]))
+    if not plan.to_mount:
         # Not even a record is needed, unless we stand on something that another container would remove one day.
         record["phase"] = "done"
         if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
             folder.save(record)
         return
-    if any(bind.create for bind in found.to_mount) and (problem := folder.cannot_record()):
+    if any(bind.create for bind in plan.to_mount) and (problem := folder.cannot_record()):
         raise problem
     record["created"] = now()
     try:
-        attach(found, record, save, staged.end)
+        attach(plan, record, save, staged.end)
     except BaseException:
         log.step("rolled back")
         if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
@@ -269,6 +290,8 @@ def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle
     if record is not None:
         clear_staging(folder, state.id, place.proc)
     if record is not None and not is_continued(record, bundle.path, place.proc):
+        from .tear_down import take_down
+
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
         take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle))

@@ -6,24 +6,22 @@ Nothing is read that the container could have changed, and nothing undone of one
 
 from __future__ import annotations
 
-import os
-
 from ..errors import EscapeError, HookError, LeftoverError, MissingError
 from ..kernel import rights
-from ..kernel.errnos import refused
 from ..kernel.proc import Proc, boot_id
 from ..log import NAME
-from ..mounting.mounted import clear, is_in
+from ..mounting.mounted import clear_staging, is_in
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live
+from ..record.state_file import is_live, is_same_bundle
 from ..rootfs.mount_points import Rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.oci import State
     from ..log import Log
+    from ..mounting.undo import Remark
     from ..options import Options
     from ..record.folder import Records
     from ..record.state_file import Record
@@ -80,7 +78,7 @@ def take_down(
     *,
     keep_mountpoints: bool,
     owner_of: OwnerOf | None = None,
-) -> list[str]:
+) -> list[Remark]:
     """Undoes the record ``known``, whose lock the caller holds, and forgets it. The one way back, of poststop and gc.
 
     Returns remarks on what was left standing. HookError, and the record then has what is left.
@@ -94,7 +92,9 @@ def take_down(
             return []
         clear_staging(folder, record["id"], proc)
         here = is_here(record, proc, boot)
-        others = others_on_rootfs(folder, record, log)
+        others, unread = folder.on_rootfs(record["rootfs"], record["id"])
+        for unreadable in unread:
+            log.warning(unreadable)
         live = [other for other in others if is_live(other, proc, boot)]
         rootfs = find_rootfs(record, owner_of)
         try:
@@ -117,7 +117,7 @@ def take_down(
     binds, points = len(known["mounts"]), len(known["made"])
     log.info(f"undone, as far as it was still there: {binds} binds, {points} mount points made for them")
     for remark in remarks:
-        log.warning(remark)
+        log.warning(str(remark))
     return remarks
 
 
@@ -163,33 +163,3 @@ def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
         return rootfs
     rootfs.close()
     return None
-
-
-def is_same_bundle(record: Record, path: str) -> bool:
-    """Whether a record is of the bundle at ``path``, by whatever name."""
-    known = record["bundle"]
-    if known["path"] == path:
-        return True
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return False
-    return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
-
-
-def clear_staging(folder: Records, container: str, proc: Proc) -> None:
-    """Removes the folder in which mounts were made ready, and what a run that was stopped has left on it."""
-    if path := folder.staging(container):
-        try:
-            clear(path, proc)
-        except OSError as reason:
-            raise refused("umount2", path, reason) from reason
-        folder.remove_staging(container)
-
-
-def others_on_rootfs(folder: Records, record: Record, log: Log) -> list[Record]:
-    """The records of all other containers on the same rootfs, dead ones too: what they made may still be removed."""
-    others, remarks = folder.on_rootfs(record["rootfs"], record["id"])
-    for remark in remarks:
-        log.warning(remark)
-    return others

@@ -6,7 +6,7 @@ How requests are written and where records are kept is not known here.
 
 from __future__ import annotations
 
-from ..errors import HookError, LeftoverError
+from ..errors import At, HookError, LeftoverError
 from ..kernel.errnos import refused
 from ..kernel.proc import Proc
 from ..rootfs.mount_points import Rootfs
@@ -62,12 +62,17 @@ def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Calla
         if points:
             record["phase"] = "made"
             save()
-        for bind, fd in zip(binds, targets, strict=True):
-            _attach(bind, fd)
-        clean_up()
-        record["phase"] = "done"
-        save()
+        with At("attach"):
+            for bind, fd in zip(binds, targets, strict=True):
+                _attach(bind, fd)
+            clean_up()
+            record["phase"] = "done"
+            save()
     except BaseException as failure:
+        # Roll back here and now: crun calls no poststop after a hook that failed, and runc none if the container was
+        # never created. It goes the way of poststop, by the record of this call alone: what an earlier call made or
+        # mounted is in use. Ids were known before anything was attached, so a mount that was attached just before the
+        # failure is found; one that never was is not in the table. BaseException: an interrupt leaves nothing either.
         _identify(made, points, plan.rootfs)
         # What was never made may have been made by somebody else.
         made = [entry for entry, point in zip(made, points, strict=True) if point.made]

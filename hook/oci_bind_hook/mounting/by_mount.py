@@ -51,7 +51,7 @@ class Staging:
         try:
             below = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                before = _ids(proc)
+                before = proc.mounts().ids()
                 proc.mount(None, below, linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, kind="tmpfs")
                 top = _new_mount(proc.mounts(), before, linux.statx(below).mnt_id)
             finally:
@@ -111,7 +111,7 @@ class ClassicSource(Source):
         target = self.staging.place(directory=self.is_folder)
         try:
             source = self._open_here()
-            before = _ids(proc)
+            before = proc.mounts().ids()
             self._bind(source, target)
             table = proc.mounts()
             top = _new_mount(table, before, linux.statx(target).mnt_id)
@@ -214,10 +214,6 @@ def open_classic(request: Request, bundle: str, namespace: Namespace) -> Classic
     return source
 
 
-def _ids(proc: Proc) -> set[int]:
-    return {info.id for info in proc.mounts()}
-
-
 def _open_root(known: MountInfo, proc: Proc) -> int:
     """An fd of the root of a mount that was just made. OSError."""
     for _ in range(TRIES):
@@ -230,7 +226,7 @@ def _open_root(known: MountInfo, proc: Proc) -> int:
 
 def _new_mount(table: MountTable, before: set[int], parent: int) -> MountInfo:
     """The mount that was just made on ``parent``. OSError."""
-    found = [info for info in table if info.id not in before and info.parent == parent]
+    found = [info for info in table.on(parent) if info.id not in before]
     if len(found) != 1:
         raise OSError(errno.ESTALE, f"{len(found)} new mounts are there")
     return found[0]

@@ -10,12 +10,14 @@ import os
 
 from ..errors import LeftoverError
 from ..kernel import linux
+from ..kernel.errnos import refused
 from ..kernel.proc import MountInfo, MountTable, Proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ..record.folder import Records
     from ..record.state_file import AttachedRecord
 
 _PROPAGATIONS = {
@@ -211,7 +213,17 @@ def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
     return (seen["root"], seen["source"], seen["type"]) == (known["root"], known["source"], known["type"])
 
 
-def clear(path: str, proc: Proc) -> None:
+def clear_staging(folder: Records, container: str, proc: Proc) -> None:
+    """Removes the folder in which mounts were made ready, and what a run that was stopped has left on it. HookError."""
+    if path := folder.staging(container):
+        try:
+            _clear(path, proc)
+        except OSError as reason:
+            raise refused("umount2", path, reason) from reason
+        folder.remove_staging(container)
+
+
+def _clear(path: str, proc: Proc) -> None:
     """Unmounts all that stands on the folder ``path``, if it is there: one that only we can mount on. OSError."""
     while True:
         try:

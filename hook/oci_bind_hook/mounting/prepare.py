@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import KernelError, MissingError, UnavailableError
+from ..errors import At, KernelError, MissingError, UnavailableError
 from ..kernel import linux
 from ..kernel.errnos import refused
 from .by_mount_api import DetachedSource
@@ -106,10 +106,11 @@ class Staged:
         from .by_mount import Staging
 
         try:
-            self._staging = Staging(self._make(), self._proc)
-            for source in self._sources:
-                source.staging = self._staging
-                _clone(source)
+            with At("clone"):
+                self._staging = Staging(self._make(), self._proc)
+                for source in self._sources:
+                    source.staging = self._staging
+                    _clone(source)
         except BaseException:
             self.end()
             raise

@@ -25,6 +25,19 @@ if TYPE_CHECKING:
     from ..record.state_file import Identity, MadeRecord, MountRecord, Record
 
 
+class Remark:
+    """What was left standing in the rootfs: its ``path`` there, and the ``reason``."""
+
+    __slots__ = ("path", "reason")
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is left standing: {self.reason}"
+
+
 def undo(
     record: Record,
     proc: Proc,
@@ -33,7 +46,7 @@ def undo(
     inherit: Callable[[MadeRecord], bool] = lambda _: False,
     *,
     here: bool,
-) -> list[str]:
+) -> list[Remark]:
     """Takes down what ``record`` says was done, the last first, and strikes it from the record.
 
     ``here`` tells that the mounts are in the namespace we are in; otherwise they are gone with their own. ``rootfs``
@@ -50,7 +63,7 @@ def undo(
         problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
     else:
         record["mounts"] = []
-    remarks: list[str] = []
+    remarks: list[Remark] = []
     resisting: list[str] = []
     if rootfs is not None and was_laid:
         rootfs.lift()
@@ -58,22 +71,22 @@ def undo(
         if any(path.startswith(made["path"] + "/") for path in resisting):
             continue
         try:
-            remark = _unmake(record, made, rootfs, keep, here=here)
-        except OSError as reason:
-            is_in_use = reason.errno in (errno.ENOTEMPTY, errno.EBUSY)
+            reason = _unmake(record, made, rootfs, keep, here=here)
+        except OSError as refusal:
+            is_in_use = refusal.errno in (errno.ENOTEMPTY, errno.EBUSY)
             if is_in_use and made["identity"] is not None and inherit(made):
                 record["made"].remove(made)
                 continue
-            if reason.errno == errno.ENOTEMPTY:
+            if refusal.errno == errno.ENOTEMPTY:
                 record["made"].remove(made)
-                remarks.append(f"{made['path']} is left standing: it is not empty")
+                remarks.append(Remark(made["path"], "it is not empty"))
                 continue
-            problems.append(f"{made['path']}: {told('unlinkat', reason)}")
+            problems.append(f"{made['path']}: {told('unlinkat', refusal)}")
             resisting.append(made["path"])
             continue
         record["made"].remove(made)
-        if remark:
-            remarks.append(f"{made['path']} is left standing: {remark}")
+        if reason:
+            remarks.append(Remark(made["path"], reason))
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         hint = "it stays in the state file, and poststop or gc tries again"

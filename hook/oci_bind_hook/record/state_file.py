@@ -127,6 +127,18 @@ def parse_record(data: bytes, name: str) -> Record:
     return cast("Record", document)
 
 
+def is_same_bundle(record: Record, path: str) -> bool:
+    """Whether a record is of the bundle at ``path``, by whatever name."""
+    known = record["bundle"]
+    if known["path"] == path:
+        return True
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return False
+    return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
+
+
 def heir(path: str, neighbours: Iterable[Record]) -> Record | None:
     """The first of ``neighbours`` that uses what was made at a path, to whom it is handed over; None if nobody does."""
     return next((other for other in neighbours if path in other["uses"]), None)

@@ -155,17 +155,13 @@ def _finish(container: str, registry: Registry, folder: StateFolder, options: Op
         else:
             keep = options.keep_mountpoints
             remarks = take_down(folder, entry.record, registry.proc, log, keep_mountpoints=keep)
-            outcome.remarks += remarks
-            outcome.remove = [path for path in outcome.remove if not _is_told_of(path, remarks)]
+            outcome.remarks += map(str, remarks)
+            left = {remark.path for remark in remarks}
+            outcome.remove = [path for path in outcome.remove if path not in left]
         outcome.action = "finished"
     except HookError as problem:
         outcome.fail(problem)
     return outcome
-
-
-def _is_told_of(path: str, remarks: Sequence[str]) -> bool:
-    """Whether something was left standing, other than planned."""
-    return any(remark.startswith(f"{path} is left standing: ") for remark in remarks)
 
 
 # -- in words --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed launcher, registered in bundles, and what must be the same before and after a container's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from helpers import kernels, support
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class World:
+    """A folder with a bundle, things to bind, and a state folder; and a look at all that must not change."""
+
+    def __init__(self, path: Path, launcher: str) -> None:
+        self.path = path
+        self.launcher = launcher
+        self.rootfs = support.busybox_rootfs(path / "bundle/rootfs")
+        self.state = path / "state"
+        self.state.mkdir(mode=0o700)
+        self.source = path / "source"
+        self.source.mkdir()
+        (self.source / "word").write_text("hello from the host\n")
+        self.file = path / "a file"
+        self.file.write_text("one file\n")
+
+    def hook(self, *arguments: str, env: Sequence[str] = ("PATH=/usr/bin:/bin",)) -> dict[str, Any]:
+        """The entry of config.json's hooks that calls the launcher."""
+        args = ["oci-bind-hook", *arguments, *self.root_option()]
+        return {"path": self.launcher, "args": args, "env": list(env)}
+
+    def root_option(self) -> list[str]:
+        return ["--root", str(self.state)]
+
+    def bundle(self, script: str, stage: str, *arguments: str, named: bool = True, **members: Any) -> str:
+        """The bundle of a container that runs ``script``, with the hook at ``stage`` and at poststop."""
+        hooks = {
+            stage: [self.hook(*([stage] if named else []), *arguments)],
+            "poststop": [self.hook(*(["poststop"] if named else []), *arguments)],
+        }
+        return support.bundle(self.path / "bundle", ["/bin/sh", "-c", script], hooks=hooks, **members)
+
+    def snapshot(self) -> dict[str, object]:
+        return {
+            "rootfs": support.tree(self.rootfs),
+            "source": support.tree(self.source),
+            "state": os.listdir(self.state) if self.state.exists() else [],
+            "mounts": support.mounts(),
+        }
+
+
+def state(world: World, container: str = "c1", status: str = "creating", **members: Any) -> str:
+    """What a runtime sends."""
+    document = {"ociVersion": "1.0.2", "id": container, "status": status, "bundle": str(world.path / "bundle")}
+    return json.dumps({**document, **members})
+
+
+def call(world: World, *arguments: str, stdin: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """The launcher, called by hand in this test's mount namespace."""
+    command = [*before, world.launcher, *arguments, "--root", str(world.state)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+def mounted(world: World) -> list[str]:
+    """The mount points in the rootfs, as this namespace has them."""
+    points = [line.split(" ")[4] for line in support.mounts()]
+    return sorted(point[len(world.rootfs) :] for point in points if point.startswith(world.rootfs + "/"))
+
+
+def mount(world: World, *destinations: str, options: str = "") -> list[str]:
+    return [word for path in destinations for word in ("--mount", f"src={world.source},dst={path}{options}")]
+
+
+def fail(call: str, number: int, how: str = "error=EIO") -> tuple[str, ...]:
+    """The command that makes the kernel refuse one system call of the command after it, or kill it there.
+
+    The first of each call of the mount API only asks whether it is there, and does not count.
+    """
+    number += call in kernels.MOUNT_API
+    inject = f"inject={call}:{how}:when={number}"
+    return ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks between processes: who holds one is alone, and whoever was killed holds none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.mounting import ended_well, fds, forked
+from oci_bind_hook.errors import RecordError
+from oci_bind_hook.record.folder import StateFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("kind", ["id", "rootfs"])
+def test_who_holds_a_lock_is_alone(folder: StateFolder, path: str, tmp_path: Path, kind: str) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    at = os.stat(tmp_path)
+
+    def count() -> None:
+        for _ in range(60):
+            with folder.lock_id("c1") if kind == "id" else folder.lock_rootfs(at):
+                number = int(counter.read_text())
+                os.sched_yield()
+                counter.write_text(str(number + 1))
+
+    children = [forked(count) for _ in range(4)]
+    assert [ended_well(child) for child in children] == [True] * 4
+    assert counter.read_text() == "240"
+    assert os.listdir(path) == []
+
+
+def await_waiter(pid: int) -> None:
+    """Waits until process ``pid`` waits for a lock, as /proc/locks tells."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with open("/proc/locks", encoding="ascii") as locks:
+            if any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in locks):
+                return
+        os.sched_yield()
+    raise TimeoutError
+
+
+def hold(folder: StateFolder) -> tuple[int, int]:
+    """A child that holds the lock of "c1" until it reads a byte; its pid, and where to write the byte."""
+    told, tell = os.pipe()
+    ask, answer = os.pipe()
+
+    def holder() -> None:
+        with folder.lock_id("c1"):
+            os.write(tell, b"!")
+            os.read(ask, 1)
+
+    child = forked(holder)
+    assert os.read(told, 1) == b"!"
+    return child, answer
+
+
+def test_who_has_waited_for_a_lock_that_is_gone_takes_the_one_that_is_there(folder: StateFolder, path: str) -> None:
+    first, go = hold(folder)
+    # Kept open, so that its number is not given to the next one.
+    old = os.open(f"{path}/c1.lock", os.O_RDONLY)
+    told, tell = os.pipe()
+
+    def wait() -> None:
+        with folder.lock_id("c1"):
+            os.write(tell, str(os.stat(f"{path}/c1.lock").st_ino).encode())
+
+    second = forked(wait)
+    await_waiter(second)
+    os.write(go, b"!")
+    assert ended_well(first)
+    assert ended_well(second)
+    assert int(os.read(told, 100)) != os.fstat(old).st_ino
+    assert os.fstat(old).st_nlink == 0
+    assert os.listdir(path) == []
+
+
+def test_who_does_not_want_to_wait_is_told(folder: StateFolder, path: str) -> None:
+    child, go = hold(folder)
+    held = fds()
+    with pytest.raises(RecordError, match=r"c1\.lock cannot be locked") as refused:
+        folder.lock_id("c1", wait=False)
+    assert isinstance(refused.value.__cause__, BlockingIOError)
+    assert (folder.is_locked("c1"), folder.is_locked("c2"), fds()) == (True, False, held)
+    os.write(go, b"!")
+    assert ended_well(child)
+    assert not folder.is_locked("c1")
+    with folder.lock_id("c1", wait=False):
+        assert os.listdir(path) == ["c1.lock"]
+    assert os.listdir(path) == []
+
+
+def test_what_a_killed_holder_has_left_is_taken_over(folder: StateFolder, path: str) -> None:
+    first, _ = hold(folder)
+    second = forked(lambda: folder.lock_id("c1").__exit__())
+    await_waiter(second)
+    os.kill(first, signal.SIGKILL)
+    assert not ended_well(first)
+    assert ended_well(second)
+    assert os.listdir(path) == []
+
+
+def test_locks_of_different_things_do_not_wait_for_each_other(folder: StateFolder, path: str) -> None:
+    at = os.stat(path)
+    with folder.lock_id("c1"), folder.lock_id("c2"), folder.lock_rootfs(at):
+        assert sorted(os.listdir(path)) == sorted(["c1.lock", "c2.lock", f"{at.st_dev}:{at.st_ino}.rootfs"])
+        assert {stat.S_IMODE(os.stat(f"{path}/{name}").st_mode) for name in os.listdir(path)} == {0o600}
+    # A record names the same rootfs.
+    with folder.lock_rootfs({"dev": at.st_dev, "ino": at.st_ino}):
+        assert os.listdir(path) == [f"{at.st_dev}:{at.st_ino}.rootfs"]
+
+
+@pytest.mark.parametrize("plant", [os.mkdir, lambda name: os.symlink("victim", name)], ids=["folder", "link"])
+def test_what_is_no_lock_file_is_an_error(folder: StateFolder, path: str, plant: Callable[[str], object]) -> None:
+    plant(f"{path}/c1.lock")
+    with pytest.raises(RecordError, match=r"/state/c1\.lock cannot be locked"):
+        folder.lock_id("c1")
+    assert os.listdir(path) == ["c1.lock"]
+
+
+def test_sweeping_takes_only_locks_that_nobody_holds(folder: StateFolder, path: str) -> None:
+    for name in ("c1.json", "c3.lock", "1:2.rootfs"):
+        with open(f"{path}/{name}", "w", encoding="utf-8"):
+            pass
+    with folder.lock_id("c2"):
+        assert ended_well(forked(folder.sweep))
+        assert sorted(os.listdir(path)) == ["c1.json", "c2.lock"]

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``install --check``: what is wrong with hooks.d files, which hooks a container gets, and how it is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import hooks_d_tables as tables
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import check, install
+from oci_bind_hook.documents import oci
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def problems(folder: Path) -> list[tuple[str, str, str]]:
+    return [(each.pointer, each.effect, each.message) for each in check.Check([str(folder)]).problems]
+
+
+PROBLEMS: dict[str, tuple[dict[str, Any], tuple[str, str, str] | None]] = {
+    "none": ({}, None),
+    "absent": ({"hook": {"path": "/no"}}, ("/hook/path", "skips", "/no is not there")),
+    "relative": ({"hook": {"path": "."}}, ("/hook/path", "fails", '"." is not an absolute path')),
+    "folder": ({"hook": {"path": "/etc"}}, ("/hook/path", "fails", "/etc is no file")),
+    "data": ({"hook": {"path": "/etc/passwd"}}, ("/hook/path", "fails", "/etc/passwd is not executable")),
+    "no path": ({"hook": {"path": None}}, ("/hook/path", "refuses", "is missing")),
+    "no env": (
+        {"hook": {"env": None}},
+        ("/hook/env", "warns", "is missing: some runtimes hand the hook the image's own variables"),
+    ),
+    "empty env": (
+        {"hook": {"env": []}},
+        ("/hook/env", "warns", "is missing: some runtimes hand the hook the image's own variables"),
+    ),
+    "no timeout": (
+        {"hook": {"timeout": None}},
+        ("/hook/timeout", "warns", "is missing: a hook that hangs keeps its container waiting"),
+    ),
+    "timeout 0": ({"hook": {"timeout": 0}}, ("/hook/timeout", "warns", "must be at least 1, not 0")),
+    "variable": ({"hook": {"env": ["A"]}}, ("/hook/env/0", "warns", 'must be NAME=VALUE, not "A"')),
+    "no stage": ({"stages": []}, ("/stages", "warns", "is empty: nothing is ever called")),
+    "unknown stage": ({"stages": ["x"]}, ("/stages/0", "refuses", '"x" is no stage')),
+    "precreate": (
+        {"stages": ["precreate"]},
+        ("/stages/0", "warns", '"precreate" is known to podman only: CRI-O starts no container'),
+    ),
+    "expression": (
+        {"when": {"commands": ["a", "("]}},
+        ("/when/commands/1", "refuses", '"(" is no regular expression of Go: a ) is missing'),
+    ),
+    "value's expression": (
+        {"when": {"annotations": {"^a/b~$": "*"}}},
+        ("/when/annotations/^a~1b~0$", "refuses", '"*" is no regular expression of Go: * has nothing to repeat'),
+    ),
+    "not anchored": (
+        {"when": {"annotations": {"a\\$": "^b$"}}},
+        (
+            "/when/annotations/a\\$",
+            "warns",
+            '"a\\$" is not anchored: it matches names that only contain it (^ before it, $ behind it)',
+        ),
+    ),
+    "unknown condition": ({"when": {"always": True, "x": 1}}, ("/when/x", "warns", "is not known here")),
+    "no condition": (
+        {"when": {}},
+        ("/when/always", "warns", "is missing, and so is annotations, commands or hasBindMounts"),
+    ),
+    "letter case": (
+        {"Stages": ["prestart"]},
+        ("/Stages", "warns", 'must be spelled "stages": some runtimes take it for that, others do not see it'),
+    ),
+    "version": ({"version": "2"}, ("/version", "refuses", 'is "2", and engines know 1.0.0 and 0.1.0')),
+}
+
+
+@pytest.mark.parametrize(("changes", "problem"), PROBLEMS.values(), ids=PROBLEMS)
+def test_problem(changes: dict[str, Any], problem: tuple[str, str, str] | None, tmp_path: Path, probe: Path) -> None:
+    folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.current(probe, "a", **changes)})
+    assert problems(folder) == ([problem] if problem else [])
+
+
+def test_the_old_version_is_a_warning_and_its_members_are_judged(tmp_path: Path, probe: Path) -> None:
+    folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.old(probe, "a")})
+    told = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
+    assert problems(folder) == [("", "warns", told)]
+    (folder / "a.json").write_text(json.dumps(tables.old(probe, "a", hook="/etc/passwd", cmds=["("])))
+    assert problems(folder) == [("/cmds/0", "refuses", '"(" is no regular expression of Go: a ) is missing')]
+    (folder / "a.json").write_text(json.dumps(tables.old(probe, "a", hook="/etc/passwd")))
+    assert problems(folder)[0] == ("/hook", "fails", "/etc/passwd is not executable")
+
+
+def test_the_worst_comes_first_and_what_is_hidden_is_told(tmp_path: Path, probe: Path) -> None:
+    files = {
+        "a.json": tables.current(probe, "a", hook={"env": None}),
+        "b.json": tables.current(probe, "b", hook={"path": "/etc"}),
+        "c.json": tables.current(probe, "c", stages=["x"]),
+    }
+    folder = tables.write(tmp_path / "hooks.d", files)
+    assert [effect for _, effect, _ in problems(folder)] == ["refuses", "fails", "warns"]
+    (folder / "a.json").write_text(json.dumps(tables.current(probe, "a", hook={"path": "/no"})))
+    (hidden,) = [message for _, _, message in problems(folder) if message.startswith('"x"')]
+    assert hidden == '"x" is no stage (which nobody minds only because of what is wrong with a.json)'
+
+
+def test_what_readers_of_json_disagree_about_is_a_warning(tmp_path: Path, probe: Path) -> None:
+    folder = tables.write(tmp_path / "hooks.d", tables.cases(probe)["a name twice"][0])
+    told = "is there twice; runtimes disagree about which one counts"
+    assert problems(folder) == [("/when", "warns", told)]
+
+
+def test_ours_without_poststop_is_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "hooks.d"
+    install.install(str(tmp_path / "p"), ["createRuntime"], hooks_dir=str(folder))
+    text = "has no poststop: mount points that were made and the state file stay"
+    assert problems(folder) == [("/stages", "warns", text)]
+    install.install(str(tmp_path / "p"), hooks_dir=str(folder))
+    assert problems(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_anchored"),
+    [("^a$", True), (r"\Aa\z", True), ("a$", False), ("^a", False), (r"^a\$", False), ("", False)],
+)
+def test_anchored(pattern: str, is_anchored: bool) -> None:
+    assert check.is_anchored(pattern) == is_anchored
+
+
+@pytest.fixture
+def folder(tmp_path: Path, probe: Path) -> Path:
+    files = {
+        "a.json": tables.current(probe, "a"),
+        "b.json": tables.current(probe, "b", when={"commands": ["x"]}),
+        "c.json": tables.current(probe, "c", hook={"path": "/no"}),
+        "d.json": tables.current(probe, "d", stages=["createRuntime", "poststop"]),
+    }
+    tables.write(tmp_path / "over", {"a.json": tables.current(probe, "over", when={r"annotations": {r"^\pN$": ""}})})
+    (tmp_path / "config.json").write_text(json.dumps(tables.CONFIG))
+    return tables.write(tmp_path / "hooks.d", files)
+
+
+def run(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    code = cli.main(["install", "--check", *map(str, words)])
+    printed, told = capfd.readouterr()
+    assert told == ""
+    return code, printed
+
+
+def test_text(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    over = tmp_path / "over"
+    words = ("--hooks-dir", folder, f"--hooks-dir={over}", "--hooks-dir", tmp_path / "no", tmp_path)
+    code, printed = run(capfd, *words)
+    assert code == 65
+    assert printed.splitlines() == [
+        f"problem: {folder}/c.json: /hook/path: /no is not there: podman and CRI-O pass over this file",
+        f"folder {folder} counts where the engine's hooks_dir names it",
+        f"folder {over} counts where the engine's hooks_dir names it",
+        f"folder {tmp_path}/no is not there",
+        f"hook {folder}/a.json is not called: it is replaced by {over}/a.json",
+        f'hook {over}/a.json may be called: "^\\pN$": \\p, a class of Unicode, is not known here',
+        f"hook {folder}/b.json is not called: the command /bin/true matches none of its commands",
+        f"hook {folder}/c.json is not called: it is not read: /no is not there",
+        f"hook {folder}/d.json is called at createRuntime, poststop: always",
+    ]
+
+
+def test_text_without_a_bundle(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "c.json").unlink()
+    code, printed = run(capfd, "--hooks-dir", folder)
+    assert (code, printed.splitlines()) == (
+        0,
+        [
+            f"folder {folder} counts where the engine's hooks_dir names it",
+            f"hook {folder}/a.json is for createRuntime",
+            f"hook {folder}/b.json is for createRuntime",
+            f"hook {folder}/d.json is for createRuntime, poststop",
+        ],
+    )
+
+
+def test_a_hook_without_stages_is_called_for_nobody(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    probe = tables.write_probe(tmp_path)
+    folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.current(probe, "a", stages=[])})
+    (tmp_path / "config.json").write_text(json.dumps(tables.CONFIG))
+    for words in ([], [tmp_path]):
+        code, printed = run(capfd, "--hooks-dir", folder, *words)
+        assert (code, printed.splitlines()[-1]) == (0, f"hook {folder}/a.json is not called: it has no stages")
+
+
+def test_json(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, printed = run(capfd, "--format=json", "--hooks-dir", folder, tmp_path / "config.json")
+    document = json.loads(printed)
+    assert oci.violations(document, "hooks-check") == []
+    assert (code, document["bundle"]) == (65, str(tmp_path / "config.json"))
+    assert [(os.path.basename(each["path"]), each["used"], each["matches"]) for each in document["hooks"]] == [
+        ("a.json", True, True),
+        ("b.json", True, False),
+        ("c.json", False, False),
+        ("d.json", True, True),
+    ]
+
+
+def test_a_folder_that_is_refused_is_named(tmp_path: Path, probe: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tables.write(tmp_path / "1", {"a.json": tables.current(probe, "a", stages=["x\n"])})
+    tables.write(tmp_path / "2", {})
+    (tmp_path / "3").write_text("")
+    code, printed = run(capfd, *[word for name in "123" for word in ("--hooks-dir", tmp_path / name)])
+    assert (code, printed.splitlines()) == (
+        65,
+        [
+            f'problem: {tmp_path}/1/a.json: /stages/0: "x\\x0a" is no stage: podman and CRI-O start no container',
+            f"problem: {tmp_path}/3: it cannot be read: Not a directory: podman and CRI-O start no container",
+            f'folder {tmp_path}/1 is refused for a.json: /stages/0: "x\\x0a" is no stage',
+            f"folder {tmp_path}/2 has no file that ends in .json",
+            f"folder {tmp_path}/3 has no file that ends in .json",
+            f'hook {tmp_path}/1/a.json is not called: it is not read: "x\\x0a" is no stage',
+        ],
+    )
+
+
+def test_a_bundle_that_is_not_there_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["install", "--check", str(tmp_path)]) == os.EX_NOINPUT
+    assert capfd.readouterr().err.endswith("config.json cannot be opened: No such file or directory\n")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine has, asked of the machine itself: its kernel, its programs, and folders made for the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import hooks_d_tables as tables
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import doctor, install
+from oci_bind_hook.documents import oci
+from oci_bind_hook.kernel import rights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def found(name: str) -> doctor.Finding:
+    [one] = [each for each in doctor.examine() if each.name == name]
+    return one
+
+
+def program(folder: Path, name: str, script: str) -> str:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH of our own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"relative::{folder}")
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One hooks.d folder instead of the machine's."""
+    monkeypatch.setattr(doctor, "FOLDERS", (str(tmp_path / "hooks.d"),))
+    return tmp_path / "hooks.d"
+
+
+def test_each_thing_is_one_line_and_has_its_place_in_the_schema(capfd: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["doctor"])
+    lines = capfd.readouterr().out.splitlines()
+    assert cli.main(["doctor", "--format=json"]) == code
+    document = json.loads(capfd.readouterr().out)
+    assert oci.violations(document, "doctor") == []
+    names = [each["name"] for each in document["findings"]]
+    assert len(lines) == len(names) == len(set(names))
+    assert all(line[8:].startswith(name) for line, name in zip(lines, names, strict=True))
+    assert {*doctor.FEATURES, *rights.CAPABILITIES, "Python", "state folder", "/dev/log"} <= {*names}
+    missing = [each for each in document["findings"] if each["needed"] and not each["there"]]
+    assert code == (os.EX_UNAVAILABLE if missing else os.EX_OK)
+    assert [line for line in lines if line.startswith("MISSING ")] == [
+        each.line()[:-1] for each in doctor.examine() if each.is_problem
+    ]
+
+
+def test_software_is_told_with_its_version() -> None:
+    assert found("Python").detail == platform.python_version()
+    assert found("kernel").detail == platform.release()
+    assert found("jsonschema").detail[0].isdigit()
+
+
+def test_a_runtime_tells_its_version_in_one_line(programs: Path) -> None:
+    path = program(programs, "crun", "printf 'crun version 9\\033\\nmore\\n'; [ \"$*\" = --version ]")
+    assert found("crun").detail == f"{path}, crun version 9\x1b"
+    assert found("crun").line() == f"ok      crun: {path}, crun version 9\\x1b\n"
+    assert "runtime" not in [each.name for each in doctor.examine()]
+
+
+def test_a_program_in_the_folder_we_are_in_is_never_started(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relative").mkdir()
+    for folder in (tmp_path, tmp_path / "relative"):
+        program(folder, "runc", f"touch {tmp_path}/started")
+    assert found("runtime").is_problem
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("script", ["echo broken; exit 1", "kill -9 $$", ":"])
+def test_a_runtime_that_tells_nothing_is_named(script: str, programs: Path) -> None:
+    path = program(programs, "runc", script)
+    assert found("runc").line() == f"without runc: {path} does not tell its version: it may not work\n"
+
+
+def test_without_a_runtime_nothing_calls_the_hook(programs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (programs / "runc").write_text("not executable")
+    program(programs, "podman", "echo podman version 5")
+    assert cli.main(["doctor"]) == os.EX_UNAVAILABLE
+    told = "MISSING runtime: none of runc, crun, runsc, youki is on PATH: nothing calls the hook"
+    lines = capfd.readouterr().out.splitlines()
+    assert told in lines
+    assert f"ok      podman: {programs}/podman, podman version 5" in lines
+
+
+def test_hooks_folders(folders: Path, tmp_path: Path) -> None:
+    name = f"hooks.d {folders}"
+    assert found(name).line() == f"without {name}: not there\n"
+    assert not found("registration").is_there
+    _, registration = install.install(str(tmp_path / "p"), hooks_dir=str(folders))
+    assert found(name).line() == f"ok      {name}: files: 1, problems: 0\n"
+    assert found("registration").line() == f"ok      registration: {registration}\n"
+    probe = tables.write_probe(tmp_path)
+    (folders / "z.json").write_text(json.dumps(tables.current(probe, "z", stages=["x"])))
+    assert found(name).line() == f"MISSING {name}: files: 2, problems: 1: `install --check` tells more\n"
+
+
+def test_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "deep/state"
+    monkeypatch.setattr(doctor, "state_folder", lambda *_: str(folder))
+    assert found("state folder").is_there
+    assert found("state folder").detail.startswith(f"{folder} is made at first use, on ")
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "c1.json").write_text("{}")
+    (folder / "c1.lock").write_text("")
+    assert found("state folder").detail.startswith(f"{folder}, mode 0700, uid {os.geteuid()}, on ")
+    assert found("state folder").detail.endswith("containers recorded: 1")
+    folder.chmod(0o755)
+    assert found("state folder").is_problem
+    assert "with mode 0755" in found("state folder").detail
+
+
+def test_the_socket_of_syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "log")
+    monkeypatch.setattr(doctor, "SYSLOG_SOCKET", path)
+    assert not found(path).is_there
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(path)
+        assert found(path).is_there
+
+
+@pytest.mark.parametrize(
+    ("text", "commit"),
+    [
+        ('{"url": "u", "vcs_info": {"vcs": "git", "commit_id": "abc123"}}', "abc123"),
+        ('{"url": "file:///x", "dir_info": {}}', ""),
+        ("[]", ""),
+        ("{", ""),
+        (None, ""),
+    ],
+)
+def test_the_commit_is_what_pip_wrote_down(
+    text: str | None, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    information = tmp_path / "oci_bind_hook-9.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: oci-bind-hook\nVersion: 9\n")
+    if text is not None:
+        (information / "direct_url.json").write_text(text)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert doctor.commit() == commit
+    assert f"commit: {commit or 'unknown'}\n" in doctor.version()

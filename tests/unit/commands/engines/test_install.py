@@ -1,0 +1,496 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher and the hooks.d file, as files on disk and as a process that starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import oci_bind_hook
+from helpers import support
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import install
+from oci_bind_hook.errors import KernelError, MissingError, UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PACKAGE = os.path.dirname(os.path.abspath(oci_bind_hook.__file__))
+
+
+def run(launcher: str | Path, *arguments: str, closed: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
+    """Start a launcher from a folder and an environment that try to be imported from."""
+    redirections = " ".join(f"{fd}>&-" for fd in closed)
+    return subprocess.run(
+        ["sh", "-c", f'cd /; exec "$@" {redirections}', "sh", launcher, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": support.PATH, "PYTHONPATH": "/tmp", "PYTHONSTARTUP": "/dev/null", "PYTHONHOME": "/tmp"},
+    )
+
+
+def launcher_for(folder: Path, cli: str | None) -> Path:
+    """A launcher for a copy of the package whose ``cli`` module is this source text, or is missing."""
+    package = folder / "site" / "oci_bind_hook"
+    shutil.copytree(PACKAGE, package, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "cli.py").unlink(missing_ok=True)
+    if cli is not None:
+        (package / "cli.py").write_text(cli)
+    folders = [str(package.parent) if one == os.path.dirname(PACKAGE) else one for one in install.import_folders()]
+    launcher = folder / "launcher"
+    launcher.write_text(install.launcher_text(sys.executable, folders))
+    launcher.chmod(0o755)
+    return launcher
+
+
+# What is written
+
+
+def test_the_files_and_their_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        paths = install.install(str(tmp_path / "new/prefix"))
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(umask)
+    written = support.tree(tmp_path / "new")
+    assert {name: entry[0] for name, entry in written.items()} == {
+        ".": "drwxr-xr-x",
+        "prefix": "drwxr-xr-x",
+        "prefix/libexec": "drwxr-xr-x",
+        "prefix/libexec/oci": "drwxr-xr-x",
+        "prefix/libexec/oci/hooks.d": "drwxr-xr-x",
+        "prefix/libexec/oci/hooks.d/oci-bind-hook": "-rwxr-xr-x",
+        "prefix/share": "drwxr-xr-x",
+        "prefix/share/containers": "drwxr-xr-x",
+        "prefix/share/containers/oci": "drwxr-xr-x",
+        "prefix/share/containers/oci/hooks.d": "drwxr-xr-x",
+        "prefix/share/containers/oci/hooks.d/oci-bind-hook.json": "-rw-r--r--",
+    }
+    assert paths == [
+        str(tmp_path / "new/prefix/libexec/oci/hooks.d/oci-bind-hook"),
+        str(tmp_path / "new/prefix/share/containers/oci/hooks.d/oci-bind-hook.json"),
+    ]
+
+
+def test_the_hooks_d_file_is_what_oci_hooks_5_asks_for(tmp_path: Path) -> None:
+    stages, arguments = ["prestart", "poststop"], ["--mount", "type=bind,src=/ä,dst=/b"]
+    launcher, registration = install.install(str(tmp_path), stages, arguments)
+    with open(registration, encoding="utf-8") as file:
+        assert json.load(file) == {
+            "version": "1.0.0",
+            "hook": {
+                "path": launcher,
+                "args": ["oci-bind-hook", *arguments],
+                "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+                "timeout": 30,
+            },
+            "when": {"always": True},
+            "stages": stages,
+        }
+
+
+def test_the_stages_are_create_runtime_and_poststop_unless_given(tmp_path: Path) -> None:
+    _, registration = install.install(str(tmp_path))
+    with open(registration, encoding="utf-8") as file:
+        document = json.load(file)
+    assert document["stages"] == ["createRuntime", "poststop"]
+    assert document["hook"]["args"] == ["oci-bind-hook"]
+
+
+def test_a_stage_given_twice_is_registered_once(tmp_path: Path) -> None:
+    _, registration = install.install(str(tmp_path), ["poststop", "createContainer", "poststop"])
+    with open(registration, encoding="utf-8") as file:
+        assert json.load(file)["stages"] == ["poststop", "createContainer"]
+
+
+def test_installing_again_gives_the_same_bytes_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    first = install.install(str(tmp_path), ["prestart"], ["--strict"])
+    before = support.tree(tmp_path)
+    assert install.install(str(tmp_path), ["prestart"], ["--strict"]) == first
+    assert support.tree(tmp_path) == before
+
+
+def test_a_planted_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o600)
+    prefix = tmp_path / "prefix"
+    for name in (install.LAUNCHER_PATH, install.REGISTRATION_PATH):
+        (prefix / name).parent.mkdir(parents=True)
+        (prefix / name).symlink_to(victim)
+    for path in install.install(str(prefix)):
+        assert stat.S_ISREG(os.lstat(path).st_mode)
+    assert victim.read_text() == "precious"
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", [install.LAUNCHER_PATH, install.REGISTRATION_PATH])
+@pytest.mark.parametrize("text", ["", "#!/bin/sh\nexit 0\n", '{"version": "1.0.0", "hook": {"path": "/bin/true"}}'])
+def test_what_somebody_else_has_put_there_is_not_replaced(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    before = support.tree(tmp_path)
+    with pytest.raises(UnavailableError, match=f"^{re.escape(str(path))}: was not written by install"):
+        install.install(str(tmp_path))
+    assert support.tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("prefix", ["odd", "./odd/../odd/", "odd//"])
+def test_a_relative_prefix_becomes_absolute(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    launcher, registration = install.install(prefix)
+    assert launcher == str(tmp_path / "odd" / install.LAUNCHER_PATH)
+    with open(registration, encoding="utf-8") as file:
+        assert json.load(file)["hook"]["path"] == launcher
+
+
+def test_a_prefix_with_odd_characters_works(tmp_path: Path) -> None:
+    launcher, registration = install.install(str(tmp_path / "a b'\"\\ü\n{x}"))
+    with open(registration, encoding="utf-8") as file:
+        assert json.load(file)["hook"]["path"] == launcher
+    assert os.access(launcher, os.X_OK)
+
+
+def test_the_hooks_d_file_can_be_put_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = install.install("p", hooks_dir="etc/hooks.d")
+    assert paths == [str(tmp_path / "p" / install.LAUNCHER_PATH), str(tmp_path / "etc/hooks.d/oci-bind-hook.json")]
+    assert not (tmp_path / "p/share").exists()
+
+
+CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, object]]] = {
+    "none": ({}, {"always": True}),
+    "always": ({"always": True}, {"always": True}),
+    "annotation": ({"annotations": ["a.b/c=x y"]}, {"annotations": {"^a\\.b/c$": "^x y$"}}),
+    "value with an equals sign": ({"annotations": ["a=b=c"]}, {"annotations": {"^a$": "^b=c$"}}),
+    "empty value": ({"annotations": ["a="]}, {"annotations": {"^a$": "^$"}}),
+    "special characters": (
+        {"annotations": ["\\^$.|?*+()[]{}-=\\"]},
+        {"annotations": {"^\\\\\\^\\$\\.\\|\\?\\*\\+\\(\\)\\[\\]\\{\\}-$": "^\\\\$"}},
+    ),
+    "all": (
+        {"annotations": ["a=1", "b=2"], "commands": ["x", r"^\pN"], "has_bind_mounts": True},
+        {"annotations": {"^a$": "^1$", "^b$": "^2$"}, "commands": ["x", r"^\pN"], "hasBindMounts": True},
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), CONDITIONS.values(), ids=CONDITIONS)
+def test_the_containers_it_is_for(given: dict[str, Any], expected: dict[str, object], tmp_path: Path) -> None:
+    _, registration = install.install(str(tmp_path), when=install.When(**given))
+    with open(registration, encoding="utf-8") as file:
+        assert json.load(file)["when"] == expected
+
+
+# What keeps others from using it
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can get into, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def closed_to_others(prefix: Path) -> list[str]:
+    told = install.warnings(install.Places(str(prefix)))
+    ours = [line for line in told if line.startswith(str(prefix.parent))]
+    return [
+        line.removesuffix(" is closed to other users: their containers, rootless ones, cannot run this hook")
+        for line in ours
+    ]
+
+
+def test_what_is_closed_to_others_is_named_once(open_folder: Path) -> None:
+    closed = open_folder / "closed"
+    launcher, _ = install.install(str(closed))
+    assert closed_to_others(closed) == []
+    os.chmod(launcher, 0o700)
+    assert closed_to_others(closed) == [launcher]
+    (closed / "share/containers").chmod(0o700)
+    assert closed_to_others(closed) == [launcher, str(closed / "share/containers")]
+    closed.chmod(0o750)
+    assert closed_to_others(closed) == [str(closed)]
+
+
+def test_what_a_link_leads_to_may_be_closed(open_folder: Path) -> None:
+    (open_folder / "closed/open").mkdir(parents=True)
+    os.symlink("closed/open", open_folder / "link")
+    install.install(str(open_folder / "link"))
+    assert closed_to_others(open_folder / "link") == []
+    (open_folder / "closed").chmod(0o700)
+    assert closed_to_others(open_folder / "link") == [str(open_folder / "closed")]
+
+
+# What is removed
+
+
+def test_uninstall_removes_what_install_wrote_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "libexec/oci/hooks.d").mkdir(parents=True)
+    (tmp_path / "libexec/oci/hooks.d/other").write_text("x")
+    paths = install.install(str(tmp_path), (), ["--root", "/x"])
+    removed = install.uninstall(str(tmp_path))
+    assert (removed.paths, removed.kept, removed.arguments) == (paths[::-1], [], ["--root", "/x"])
+    files = [name for name, entry in support.tree(tmp_path).items() if str(entry[0]).startswith("-")]
+    assert files == ["libexec/oci/hooks.d/other"]
+
+
+def test_uninstall_finds_the_launcher_by_the_hooks_d_file(tmp_path: Path) -> None:
+    folder = str(tmp_path / "etc")
+    launcher, registration = install.install(str(tmp_path / "p"), hooks_dir=folder)
+    assert install.uninstall("/not/there", folder).paths == [registration, launcher]
+
+
+def test_uninstall_leaves_a_launcher_that_another_file_names(tmp_path: Path) -> None:
+    launcher, registration = install.install(str(tmp_path))
+    folder = str(tmp_path / "etc")
+    _, other = install.install(str(tmp_path), hooks_dir=folder)
+    removed = install.uninstall(str(tmp_path), folder)
+    assert (removed.paths, removed.kept) == ([other], [f"{launcher} is still named by {registration}"])
+    assert install.uninstall(str(tmp_path)).paths == [registration, launcher]
+
+
+def test_uninstall_knows_a_file_that_somebody_has_edited(tmp_path: Path) -> None:
+    _, registration = install.install(str(tmp_path))
+    with open(registration, encoding="utf-8") as file:
+        document = json.load(file)
+    document["when"], document["hook"]["timeout"] = {"commands": ["x"]}, 5
+    with open(registration, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+    assert len(install.uninstall(str(tmp_path)).paths) == 2
+
+
+FOREIGN = {
+    "text": "no JSON",
+    "another hook": json.dumps({"hook": {"path": "/usr/bin/other", "args": ["oci-bind-hook"]}}),
+    "another name": json.dumps({"hook": {"path": "/usr/bin/oci-bind-hook", "args": ["other"]}}),
+    "no arguments": json.dumps({"hook": {"path": "/usr/bin/oci-bind-hook"}}),
+    "old": json.dumps({"hook": "/usr/bin/oci-bind-hook"}),
+    "an array": "[]",
+    "odd arguments": json.dumps({"hook": {"path": "/usr/bin/oci-bind-hook", "args": ["oci-bind-hook", 1]}}),
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
+def test_uninstall_leaves_what_others_wrote(text: str, tmp_path: Path) -> None:
+    places = install.Places(str(tmp_path))
+    for path in (places.launcher, places.registration):
+        os.makedirs(os.path.dirname(path))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text if path == places.registration else f"#!/usr/bin/python3 -IS\n# {text}\n")
+    before = support.tree(tmp_path)
+    with pytest.raises(MissingError, match=r"^nothing that install wrote is at .* was not written by install; .*\)$"):
+        install.uninstall(str(tmp_path))
+    assert support.tree(tmp_path) == before
+
+
+def test_uninstall_follows_no_link(tmp_path: Path) -> None:
+    for path in install.install(str(tmp_path)):
+        os.rename(path, f"{path}.real")
+        os.symlink(f"{path}.real", path)
+    before = support.tree(tmp_path)
+    with pytest.raises(MissingError):
+        install.uninstall(str(tmp_path))
+    assert support.tree(tmp_path) == before
+
+
+def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    paths = install.install(str(tmp_path), (), ["--root", str(tmp_path / "state")])
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/c1.json").write_text("{}")
+    assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
+    left = f"{tmp_path}/state still has state files, which nobody undoes any more: 1"
+    assert capfd.readouterr() == (f"{paths[1]}\n{paths[0]}\n", f"oci-bind-hook: warning: {left}\n")
+    assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_NOINPUT
+    assert capfd.readouterr().err.startswith("oci-bind-hook: nothing that install wrote is at ")
+
+
+def test_the_command_prints_paths_only_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--prefix", str(tmp_path), "--hooks-dir", str(tmp_path / "h"), "--annotation", "a=b", "--command=^x"]
+    assert cli.main(["install", *words, "--has-bind-mounts", "--stages", "prestart,poststop", "--", "--strict"]) == 0
+    out, err = capfd.readouterr()
+    assert out == f"{tmp_path}/{install.LAUNCHER_PATH}\n{tmp_path}/h/oci-bind-hook.json\n"
+    assert f"warning: podman and CRI-O read {tmp_path}/h only if their hooks_dir names it\n" in err
+    with open(tmp_path / "h/oci-bind-hook.json", encoding="utf-8") as file:
+        document = json.load(file)
+    assert document["when"] == {"annotations": {"^a$": "^b$"}, "commands": ["^x"], "hasBindMounts": True}
+    assert (document["stages"], document["hook"]["args"][1:]) == (["prestart", "poststop"], ["--strict"])
+
+
+# What is refused
+
+
+def test_an_empty_prefix_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^--prefix: the prefix is empty$"):
+        install.install("")
+
+
+def test_an_unknown_stage_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--stages: 'startContainer' is no stage \(known: prestart, createRuntime, "):
+        install.install(str(tmp_path), ["poststop", "startContainer"])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("prefix", "argument"), [("\udcff", "-"), ("p", "\udcff")])
+def test_what_json_cannot_hold_is_refused_before_anything_is_written(
+    prefix: str, argument: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"'\\udcff.*' is not UTF-8$"):
+        install.install(str(tmp_path / prefix), arguments=[argument])
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "share").write_text("in the way")
+    path = tmp_path / install.REGISTRATION_PATH
+    with pytest.raises(KernelError) as caught:
+        install.install(str(tmp_path))
+    assert str(caught.value) == f"write {path}: Not a directory (it, or something on the way there, is no folder)"
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error_that_leaves_nothing_beside(tmp_path: Path) -> None:
+    launcher = tmp_path / install.LAUNCHER_PATH
+    launcher.mkdir(parents=True)
+    with pytest.raises(KernelError, match=r"^write .*: Is a directory$"):
+        install.install(str(tmp_path))
+    assert os.listdir(launcher.parent) == ["oci-bind-hook"]
+
+
+@pytest.mark.parametrize("interpreter", ["/opt/my python/python3", "/opt/python3\t", "/opt/a\nb/python3", " /python3"])
+def test_an_interpreter_that_no_shebang_can_name_is_refused(interpreter: str) -> None:
+    with pytest.raises(UnavailableError, match=r"^interpreter '.*': "):
+        install.launcher_text(interpreter, [])
+
+
+@pytest.mark.parametrize("interpreter", ["", "python3", "bin/python3"])
+def test_an_interpreter_that_is_not_absolute_is_refused(interpreter: str) -> None:
+    with pytest.raises(UnavailableError, match=r"its path is not absolute$"):
+        install.launcher_text(interpreter, [])
+
+
+def test_the_first_line_has_at_most_127_bytes() -> None:
+    longest = "/" + "p" * (127 - len("#!/ -IS"))
+    assert len(install.launcher_text(longest, []).splitlines()[0]) == 127
+    with pytest.raises(UnavailableError, match=r"too long"):
+        install.launcher_text(longest + "p", [])
+    with pytest.raises(UnavailableError, match=r"too long"):
+        install.launcher_text(longest[:-1] + "ä", [])
+
+
+def test_every_folder_that_holds_a_dependency_of_a_dependency_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = {
+        "a/jsonschema": ["Else.Where>=1", "never_there; python_version < '3'", "unasked; extra == 'format'"],
+        "b/else_where": ["jsonschema"],
+        "c/unasked": [],
+    }
+    for place, requirements in installed.items():
+        folder, name = place.split("/")
+        information = tmp_path / folder / f"{name}-99.dist-info"
+        information.mkdir(parents=True)
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 99"]
+        lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
+        (information / "METADATA").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    folders = install.import_folders()
+    assert folders[:3] == [os.path.dirname(PACKAGE), str(tmp_path / "a"), str(tmp_path / "b")]
+    assert str(tmp_path / "c") not in folders
+
+
+# What starts
+
+
+def test_the_launcher_imports_from_the_standard_library_first_and_from_no_relative_folder(tmp_path: Path) -> None:
+    launcher = launcher_for(tmp_path, "import sys\ndef main(argv):\n    print(*sys.path, sep='\\n')\n    return 0\n")
+    path = run(launcher).stdout.splitlines()
+    standard = path.index(os.path.dirname(os.__file__))
+    assert standard < path.index(str(tmp_path / "site"))
+    assert all(os.path.isabs(folder) for folder in path)
+    assert "/tmp" not in path
+    assert os.path.dirname(os.path.abspath(launcher)) not in path
+    assert len(set(path)) == len(path)
+
+
+def test_the_launcher_finds_the_dependencies_and_writes_no_byte_code(tmp_path: Path) -> None:
+    launcher = launcher_for(tmp_path, "import jsonschema, prctl, site\ndef main(argv):\n    return 0\n")
+    done = run(launcher)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (tmp_path / "site/oci_bind_hook/__pycache__").exists()
+
+
+def test_the_launcher_is_isolated(tmp_path: Path) -> None:
+    facts = "print(sys.flags.isolated, sys.flags.no_site, 'site' in sys.modules, argv)"
+    launcher = launcher_for(tmp_path, f"import sys\ndef main(argv):\n    {facts}\n    return 5\n")
+    done = run(launcher, "poststop", "--debug")
+    assert done.stdout == "1 1 False ['poststop', '--debug']\n"
+    assert done.returncode == 5
+
+
+BROKEN = {
+    "a missing module": (None, "ModuleNotFoundError: No module named 'oci_bind_hook.cli'"),
+    "a syntax error": ("def main(:\n", "SyntaxError: invalid syntax (cli.py, line 1)"),
+    "a missing dependency": ("import jsonschema.no_such_module\n", "ModuleNotFoundError: No module named 'jsonschema."),
+    "a missing name": ("mein = 1\n", "ImportError: cannot import name 'main' from 'oci_bind_hook.cli'"),
+    "several lines": ("raise OSError('one\\ntwo\\udcff')\n", "OSError: one two\\udcff"),
+    "an exit": ("raise SystemExit(0)\n", "SystemExit: 0"),
+}
+
+
+@pytest.mark.parametrize(("cli", "reason"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_installation_is_one_line_and_exit_70(cli: str | None, reason: str, tmp_path: Path) -> None:
+    done = run(launcher_for(tmp_path, cli))
+    assert done.returncode == 70
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"oci-bind-hook: the installation is broken: {reason}")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith("\n")
+
+
+def test_a_removed_package_is_one_line_and_exit_70(tmp_path: Path) -> None:
+    launcher = launcher_for(tmp_path, "")
+    shutil.rmtree(tmp_path / "site")
+    # An editable install is not found either: -S reads no .pth file.
+    done = run(launcher)
+    assert (done.returncode, done.stderr) == (
+        70,
+        "oci-bind-hook: the installation is broken: ModuleNotFoundError: No module named 'oci_bind_hook'\n",
+    )
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_a_broken_installation_with_stderr_closed_is_exit_70(closed: tuple[int, ...], tmp_path: Path) -> None:
+    done = run(launcher_for(tmp_path, None), closed=closed)
+    assert (done.returncode, done.stdout, done.stderr) == (70, "", "")
+
+
+def test_a_good_run_with_everything_closed_keeps_its_code(tmp_path: Path) -> None:
+    assert run(launcher_for(tmp_path, "def main(argv):\n    return 3\n"), closed=(0, 1, 2)).returncode == 3
+
+
+def test_output_that_cannot_be_written_is_exit_74(tmp_path: Path) -> None:
+    launcher = launcher_for(tmp_path, "def main(argv):\n    print('plan')\n    return 0\n")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([launcher], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (74, b"")
+
+
+def test_the_installed_launcher_starts_the_hook(tmp_path: Path) -> None:
+    launcher, _ = install.install(str(tmp_path))
+    done = run(launcher, "--version")
+    assert done.returncode == 0, done.stderr
+    assert oci_bind_hook.__version__ in done.stdout

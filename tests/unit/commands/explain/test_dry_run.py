@@ -1,0 +1,602 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan as it is told, to a person and to a program, and that making it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from helpers import support
+from oci_bind_hook.commands.explain import dry_run
+from oci_bind_hook.commands.explain.report import Report, as_json, as_text
+from oci_bind_hook.documents import oci
+from oci_bind_hook.errors import UsageError
+from oci_bind_hook.options import Options, parse
+
+TREE = {"etc": None, "real": None, "etc/file": "", "absolute": "->/real", "etc/up": "->../real/", "loop": "->loop"}
+
+
+def make(folder: Path, tree: dict[str, str | None]) -> None:
+    """Make what ``tree`` says: None is a folder, "->x" a link, other text a file's."""
+    for name, what in tree.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if what is None:
+            path.mkdir(exist_ok=True)
+        elif what.startswith("->"):
+            path.symlink_to(what[2:])
+        else:
+            path.write_text(what)
+
+
+class Desk:
+    """A bundle, a folder and a file to bind, and reports on them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bundle = path / "bundle"
+        self.rootfs = self.bundle / "rootfs"
+        make(self.rootfs, TREE)
+        make(path, {"source/inner": None, "source/link": "->/etc/new", "file": "one file\n"})
+        self.source = f"{path}/source"
+        self.file = f"{path}/file"
+
+    def config(self, *mounts: dict[str, Any], namespaces: tuple[str, ...] = ("mount",), root: str = "rootfs") -> None:
+        linux = {"namespaces": [{"type": kind} for kind in namespaces]}
+        document = {"ociVersion": "1.0.2", "root": {"path": root}, "mounts": mounts, "linux": linux}
+        (self.bundle / "config.json").write_text(json.dumps(document))
+
+    def options(self, *arguments: str, **members: Any) -> Options:
+        options = Options()
+        options.bundle = str(self.bundle)
+        options.mounts = list(arguments)
+        for name, value in members.items():
+            setattr(options, name, value)
+        return options
+
+    def report(self, *arguments: str, **members: Any) -> Report:
+        """The report on the bundle; what holds of every report is looked at here."""
+        return self.report_on(b"", self.options(*arguments, **members))
+
+    def report_on(self, state: bytes, options: Options) -> Report:
+        before = support.tree(self.path)
+        report = dry_run.dry_run(options, lambda: state)
+        assert support.tree(self.path) == before
+        assert oci.violations(json.loads(as_json(report)), "plan") == []
+        assert all(line.isprintable() for line in as_text(report).split("\n"))
+        return report
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    desk = Desk(tmp_path)
+    desk.config()
+    return desk
+
+
+def kept(path: str, *without: str) -> list[str]:
+    """The attributes that a bind of ``path`` has from its source."""
+    flags = os.statvfs(path).f_flag
+    words = ("ro", "nosuid", "nodev", "noexec", "nodiratime", "noatime", "relatime")
+    bits = {word: getattr(os, f"ST_{'RDONLY' if word == 'ro' else word.upper()}") for word in words}
+    return [word for word in words if flags & bits[word] and word not in without]
+
+
+NOTHING = "config.json mounts nothing on /proc, /sys, /dev, /dev/pts, which programs expect to be there"
+
+
+def found(path: str) -> dict[str, object]:
+    """What is said of a source that is a folder."""
+    status = os.stat(path)
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    points = {line.split(" ")[4]: line.split(" ") for line in support.mounts() if line.split(" ")[2] == device}
+    point = max((each for each in points if f"{path}/".startswith(f"{each.rstrip('/')}/")), key=len)
+    kind, origin = points[point][points[point].index("-") + 1 :][:2]
+    return {
+        "path": path,
+        "kind": "folder",
+        "number": None,
+        "filesystem": kind,
+        "device": device,
+        "from": origin,
+        "mount": point,
+        "owner": f"{status.st_uid}:{status.st_gid}",
+        "mode": f"{status.st_mode & 0o7777:04o}",
+        "known": None,
+        "submounts": [],
+    }
+
+
+# What is told of a bind
+
+
+def test_everything_about_a_bind(desk: Desk) -> None:
+    report = desk.report(f"type=bind,src={desk.source},dst=/absolute/../etc/up/a/b", stage="createRuntime")
+    assert report.document() == {
+        "id": None,
+        "stage": "createRuntime",
+        "bundle": str(desk.bundle),
+        "rootfs": str(desk.rootfs),
+        "namespace": "container",
+        "registered": [],
+        "options": None,
+        "running": None,
+        "mounts": [
+            {
+                "origin": "--mount 1",
+                "source": desk.source,
+                "found": found(desk.source),
+                "destination": "/absolute/../etc/up/a/b",
+                "resolved": "/real/a/b",
+                "links": [{"at": "/absolute", "to": "/real"}, {"at": "/etc/up", "to": "../real/"}],
+                "create": [{"path": "/real/a", "kind": "directory"}, {"path": "/real/a/b", "kind": "directory"}],
+                "asked": ["rbind", "rprivate"],
+                "attributes": kept(desk.source),
+                "kept": kept(desk.source),
+                "propagation": "rprivate",
+                "idmap": None,
+                "action": "mount",
+                "by": "hook",
+                "now": None,
+                "warnings": [],
+            }
+        ],
+        "problems": [],
+        "warnings": [],
+        "notes": [NOTHING],
+    }
+    assert report.exit_code == 0
+    assert json.loads(as_json(report)) == report.document()
+
+
+def source_line(path: str, kind: str) -> str:
+    facts = found(path)
+    filesystem = f"{facts['filesystem']} of {facts['from']} ({facts['device']})"
+    return f"  source   {kind}, {filesystem}, owner {facts['owner']}, mode {facts['mode']}\n"
+
+
+def test_text_for_a_person(desk: Desk) -> None:
+    desk.config(support.bind("../source", "/config", "ro", "sync"), {"destination": "/proc", "type": "proc"})
+    report = desk.report(f"src={desk.file},dst=/absolute/new,ro,bind-propagation=slave", f"src={desk.source},dst=/etc")
+    assert as_text(report) == (
+        f"bundle     {desk.bundle}\n"
+        f"rootfs     {desk.rootfs}\n"
+        "stage      createRuntime\n"
+        "namespace  the container's own\n"
+        "registered not in config.json\n"
+        "note       config.json mounts nothing on /sys, /dev, /dev/pts, which programs expect to be there\n"
+        "\n"
+        f"present    {desk.bundle}/../source on /config\n"
+        "  asked    config.json#/mounts/0, destination /config\n"
+        "  by       the runtime\n"
+        f"{source_line(desk.source, 'folder')}"
+        f"  really   {desk.source}\n"
+        '  warning  option "sync" belongs to a whole file system and does nothing to a bind\n'
+        "\n"
+        f"bind       {desk.file} on /real/new\n"
+        "  asked    --mount 1, destination /absolute/new\n"
+        "  by       the hook\n"
+        f"{source_line(desk.file, 'file')}"
+        "  link     /absolute -> /real\n"
+        "  make     file /real/new\n"
+        "  options  rbind ro slave\n"
+        f"  kept     {' '.join(kept(desk.file, 'ro'))}, as the source has it\n"
+        "\n"
+        f"bind       {desk.source} on /etc\n"
+        "  asked    --mount 2, destination /etc\n"
+        "  by       the hook\n"
+        f"{source_line(desk.source, 'folder')}"
+        "  options  rbind rprivate\n"
+        f"  kept     {' '.join(kept(desk.source))}, as the source has it\n"
+    )
+
+
+def test_text_without_binds(desk: Desk) -> None:
+    text = as_text(desk.report(stage="prestart"))
+    assert "namespace  the one that the runtime was started in\n" in text
+    assert text.endswith(
+        "note       prestart is taken as called by hand, without a pid: it mounts right here\n"
+        f"note       {NOTHING}\nbinds      none is asked for\n"
+    )
+
+
+@pytest.mark.parametrize("width", [80, 40, 20])
+def test_text_is_folded_between_words_and_nothing_is_lost(desk: Desk, width: int) -> None:
+    report = desk.report(f"src={desk.source},dst=/etc,ro", "src=/absent,dst=/x")
+    flat, folded = as_text(report), as_text(report, width=width)
+    assert folded.split() == flat.split()
+    for line in folded.splitlines():
+        assert len(line) <= width or " " not in line[11:]
+    assert max(map(len, folded.splitlines())) < max(map(len, flat.splitlines()))
+
+
+def test_colours_stand_around_labels_only(desk: Desk) -> None:
+    report = desk.report(f"src={desk.source},dst=/etc,ro", "src=/absent,dst=/x")
+    coloured = as_text(report, colour=True)
+    assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == as_text(report)
+    assert "\x1b[1;31mproblem\x1b[0m    --mount 2: " in coloured
+    assert "\x1b[" not in as_text(report, width=80)
+
+
+# What moves a cursor, ends a line, or turns the direction of text around.
+TRICKS = (
+    *("\x07", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\x9b", "\u00ad", "\u061c", "\u200b", "\u200e", "\u200f"),
+    *("\u2028", "\u2029", "\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"),
+)
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=[f"U+{ord(each):04X}" for each in TRICKS])
+def test_no_name_of_an_image_can_move_or_turn_the_text(desk: Desk, trick: str) -> None:
+    os.symlink(f"/real/a{trick}b", desk.rootfs / "odd")
+    text = as_text(desk.report(f"src={desk.source},dst=/odd"), colour=True)
+    code = ord(trick)
+    escaped = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    assert f"/real/a{escaped}b" in text
+    assert f"a{trick}b" not in text
+
+
+ATTRIBUTES: list[tuple[str, list[str]]] = [
+    ("ro", ["ro"]),
+    ("nosuid nodev noexec", ["nosuid", "nodev", "noexec"]),
+    ("rro nodiratime nosymfollow", ["ro", "nodiratime", "nosymfollow"]),
+    ("rro rw", []),
+    ("ro rrw", []),
+    ("noatime", ["noatime"]),
+    ("strictatime", ["strictatime"]),
+    ("ratime", ["relatime"]),
+]
+
+
+@pytest.mark.parametrize(("options", "attributes"), ATTRIBUTES, ids=[case[0] for case in ATTRIBUTES])
+def test_attributes_are_those_of_the_mount_as_it_will_be(desk: Desk, options: str, attributes: list[str]) -> None:
+    cleared = "suid dev exec diratime symfollow rw relatime"
+    desk.config(support.bind(desk.source, "/etc", *cleared.split(), *options.split(), "shared"))
+    (mount,) = desk.report().mounts
+    atimes = ("noatime", "strictatime", "relatime")
+    expected = attributes if set(attributes) & set(atimes) else [*attributes, "relatime"]
+    assert (mount["attributes"], mount["propagation"]) == (expected, "shared")
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "stage", "namespace", "action"),
+    [
+        (("mount",), None, "container", "present"),
+        (("mount",), "createRuntime", "container", "present"),
+        (("mount",), "createContainer", "container", "present"),
+        (("mount",), "prestart", "runtime", "mount"),
+        (("pid",), None, "runtime", "mount"),
+    ],
+)
+def test_binds_of_config_are_there_in_a_namespace_of_the_runtime(
+    desk: Desk, namespaces: tuple[str, ...], stage: str | None, namespace: str, action: str
+) -> None:
+    desk.config(support.bind(desk.source, "/new"), namespaces=namespaces)
+    report = desk.report(stage=stage)
+    created = [{"path": "/new", "kind": "directory"}] if action == "mount" else []
+    assert (report.namespace, report.stage) == (namespace, stage or "createRuntime")
+    assert [(each["action"], each["create"]) for each in report.mounts] == [(action, created)]
+
+
+def test_later_bind_sees_the_earlier_one(desk: Desk) -> None:
+    report = desk.report(
+        f"src={desk.source},dst=/absolute",
+        f"src={desk.source},dst=/real/inner",
+        f"src={desk.file},dst=/absolute/link",
+    )
+    assert [(each["resolved"], each["create"]) for each in report.mounts] == [
+        ("/real", []),
+        ("/real/inner", []),
+        ("/etc/new", [{"path": "/etc/new", "kind": "file"}]),
+    ]
+    assert report.mounts[2]["links"] == [{"at": "/absolute", "to": "/real"}, {"at": "/real/link", "to": "/etc/new"}]
+    assert report.problems == []
+
+
+def test_runtimes_own_mounts_are_taken_as_made(desk: Desk) -> None:
+    desk.config({"destination": "/dev", "type": "tmpfs"})
+    (mount,) = desk.report(f"src={desk.file},dst=/dev/a/b").mounts
+    assert mount["create"] == [{"path": "/dev/a", "kind": "directory"}, {"path": "/dev/a/b", "kind": "file"}]
+
+
+def test_files_of_a_procfs_that_is_not_there_yet_may_be_hidden(desk: Desk) -> None:
+    desk.config({"destination": "/proc", "type": "proc", "source": "proc"})
+    report = desk.report(f"src={desk.file},dst=/proc/uptime", f"src={desk.file},dst=/proc/version")
+    assert [mount["create"] for mount in report.mounts] == [[], []]
+    assert [problem["where"] for problem in report.problems] == ["--mount 2"]
+    assert [problem["exit"] for problem in report.problems] == [77]
+
+
+def test_odd_characters_of_an_image_are_escaped(desk: Desk) -> None:
+    os.symlink("/real/\x1b[2J\n\u202e", desk.rootfs / "odd")
+    text = as_text(desk.report(f"src={desk.source},dst=/odd"))
+    assert "  link     /odd -> /real/\\x1b[2J\\x0a\\u202e\n" in text
+
+
+# Problems
+
+
+def test_problems_come_first_and_all_of_them(desk: Desk) -> None:
+    report = desk.report("src=/absent,dst=/etc", f"src={desk.file},dst=/", f"src={desk.file},dst=/ok")
+    assert report.problems == [
+        {
+            "where": "--mount 1",
+            "message": "the source /absent cannot be opened: No such file or directory",
+            "hint": "",
+            "exit": 66,
+        },
+        {"where": "--mount 2", "message": "the destination is the rootfs itself", "hint": "", "exit": 77},
+    ]
+    assert (report.exit_code, len(report.mounts)) == (66, 3)
+    assert as_text(report).splitlines()[:5] == [
+        "problem    --mount 1: the source /absent cannot be opened: No such file or directory",
+        "problem    --mount 2: the destination is the rootfs itself",
+        "so         the real run would exit with 66 and change nothing",
+        "",
+        f"bundle     {desk.bundle}",
+    ]
+
+
+def test_destination_that_cannot_be_resolved(desk: Desk) -> None:
+    report = desk.report(f"src={desk.file},dst=/loop")
+    (mount,) = report.mounts
+    assert (mount["resolved"], mount["links"], mount["create"]) == (None, [], [])
+    assert report.problems == [
+        {"where": "--mount 1", "message": "/loop leads through more than 40 links", "hint": "a loop?", "exit": 78}
+    ]
+    assert "  hint     a loop?\n" in as_text(report)
+    assert f"bind       {desk.file} on /loop\n" in as_text(report)
+
+
+def test_every_violation_of_a_schema_is_told(desk: Desk) -> None:
+    (desk.bundle / "config.json").write_text('{"root": {"path": 1}}')
+    report = desk.report()
+    assert report.problems == [
+        {"where": "config.json: /ociVersion", "message": "is missing", "hint": "", "exit": 65},
+        {"where": "config.json: /root/path", "message": "must be of type string, not 1", "hint": "", "exit": 65},
+    ]
+    assert as_text(report) == (
+        "problem    config.json: /ociVersion: is missing\n"
+        "problem    config.json: /root/path: must be of type string, not 1\n"
+        "so         the real run would exit with 65 and change nothing\n"
+        "\n"
+        f"bundle     {desk.bundle}\n"
+        "stage      createRuntime\n"
+    )
+
+
+def test_state_that_is_none(desk: Desk) -> None:
+    report = desk.report_on(b"", desk.options(bundle=None))
+    assert report.problems == [{"where": "state", "message": "is empty", "hint": "", "exit": 65}]
+    assert (report.id, report.stage, report.bundle, report.rootfs, report.namespace) == (None,) * 5
+    assert as_text(report).splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize(("stage", "problems"), [("createContainer", []), ("createRuntime", [69]), (None, [69])])
+@pytest.mark.parametrize("pid", [{}, {"pid": 0}, {"pid": 1}, {"pid": -1}], ids=str)
+def test_only_inside_the_container_no_process_is_needed(
+    desk: Desk, pid: dict[str, int], stage: str | None, problems: list[int]
+) -> None:
+    state = {"ociVersion": "1.0", "id": "c1", "status": "created", "bundle": str(desk.bundle), **pid}
+    report = desk.report_on(json.dumps(state).encode(), desk.options(bundle=None, stage=stage))
+    assert [problem["exit"] for problem in report.problems] == problems
+    assert (report.id, report.namespace) == ("c1", "container")
+
+
+def test_poststop_needs_a_state() -> None:
+    with pytest.raises(UsageError, match="--bundle: poststop needs a state on stdin"):
+        parse(["poststop", "--dry-run", "--bundle", "/b"])
+
+
+# What is worth knowing beforehand
+
+
+def warned(mount: dict[str, Any]) -> list[str]:
+    return [str(warning) for warning in mount["warnings"]]
+
+
+def test_bind_that_a_later_one_hides(desk: Desk) -> None:
+    desk.config(support.bind(desk.source, "/etc/a"), {"destination": "/etc", "type": "tmpfs"})
+    report = desk.report(
+        f"src={desk.source},dst=/absolute/x",
+        f"src={desk.source},dst=/realm",
+        f"src={desk.source},dst=/absolute",
+        f"src={desk.source},dst=/real/inner",
+    )
+    hidden = [warned(mount) for mount in report.mounts]
+    assert hidden == [
+        ["hidden by the later mount on /etc"],
+        ["hidden by the later mount on /absolute"],
+        [],
+        [],
+        [],
+    ]
+
+
+def test_source_that_the_container_can_replace(desk: Desk) -> None:
+    inside = f"src={desk.rootfs}/etc,dst=/a"
+    text = "the source is below the rootfs: the container may put something else in its place"
+    assert [warned(mount) for mount in desk.report(inside, f"src={desk.file},dst=/b").mounts] == [[text], []]
+    below = [f"src={desk.source},dst=/a", f"src={desk.source}/inner,dst=/b"]
+    text = "the source is below the writable bind on /a: the container may put something else in its place"
+    assert [warned(mount) for mount in desk.report(*below).mounts] == [[], [text]]
+    assert [warned(mount) for mount in desk.report(f"{below[0]},ro", below[1]).mounts] == [[], []]
+
+
+def test_source_is_known_by_where_its_links_lead(desk: Desk) -> None:
+    volume = desk.path / "docker/volumes/models/_data"
+    volume.mkdir(parents=True)
+    os.symlink(volume, desk.path / "link")
+    (mount,) = desk.report(f"src={desk.path}/link,dst=/etc").mounts
+    assert (mount["found"]["known"], mount["found"]["path"]) == ('Docker volume "models"', str(volume))
+    text = as_text(desk.report(f"src={desk.path}/link,dst=/etc"))
+    assert f'  known as Docker volume "models"\n  really   {volume}\n' in text
+
+
+def test_device_is_told_by_its_number(desk: Desk) -> None:
+    (mount,) = desk.report("src=/dev/null,dst=/etc/null").mounts
+    assert [mount["found"][name] for name in ("kind", "number", "known")] == ["character device", "1:3", "host device"]
+    assert "  source   character device 1:3, " in as_text(desk.report("src=/dev/null,dst=/etc/null"))
+
+
+def test_ro_rro_and_id_maps_are_told_apart(desk: Desk) -> None:
+    idmap = "uids=0-1000-1;gids=0-1000-1#5-5-2"
+    for words, asked in {
+        "ro": "rbind ro rprivate",
+        "rro": "rbind rro rprivate",
+        f"ro,idmap={idmap}": "rbind ro idmap rprivate",
+        f"rro,ridmap={idmap}": "rbind rro ridmap rprivate",
+    }.items():
+        report = desk.report(f"src={desk.source},dst=/etc,{words}")
+        text = as_text(report)
+        assert report.mounts[0]["asked"] == asked.split()
+        assert f"  options  {asked}\n" in text
+        ids = "  ids      uids 0-1000-1; gids 0-1000-1 5-5-2 (in the source, on the host, how many)\n"
+        assert (ids in text) == ("idmap" in words)
+
+
+@pytest.mark.parametrize("half", [{"allow_annotations": True}, {"allowed_sources": ["/srv"]}], ids=str)
+def test_what_is_allowed_by_halves_is_told(desk: Desk, half: dict[str, Any]) -> None:
+    (warning,) = desk.report(**half).warnings
+    assert warning.endswith(" allows no annotation")
+
+
+def test_log_that_cannot_be_written_is_told(desk: Desk) -> None:
+    assert desk.report(log=f"{desk.path}/log").warnings == []
+    assert desk.report(log=f"{desk.path}/absent/log").warnings == [f"--log {desk.path}/absent/log cannot be written"]
+
+
+def edit(desk: Desk, **members: Any) -> None:
+    """Lay members over those of config.json."""
+    file = desk.bundle / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **members}))
+
+
+def test_annotations_of_others_are_named_and_ours_if_they_do_not_count(desk: Desk) -> None:
+    edit(
+        desk, annotations={"cdi.k8s.io/a": "v.com/gpu=0", "io.github.oci-bind-hook.mount.x": f"src={desk.file},dst=/x"}
+    )
+    ignored = "binds that annotations ask for, 1 here, count with --allow-annotations and --allow-source only"
+    devices = "CDI devices, cdi.k8s.io/a: v.com/gpu=0: the engine adds their mounts to config.json"
+    assert desk.report().notes == [ignored, devices, NOTHING]
+    allowed = desk.report(allow_annotations=True, allowed_sources=[str(desk.path)])
+    assert (allowed.notes, len(allowed.mounts)) == ([devices, NOTHING], 1)
+
+
+# The hook as config.json registers it
+
+
+def register(desk: Desk, stage: str, *words: str) -> None:
+    entry = {"path": "/bin/true", "args": ["oci-bind-hook", *words], "env": ["A=1"]}
+    edit(desk, hooks={stage: [entry], "poststop": [entry]})
+
+
+def planned(desk: Desk, *arguments: str, **members: Any) -> Report:
+    return dry_run.dry_run(desk.options(*arguments, **members), bytes)
+
+
+def test_options_are_those_of_the_registered_hook(desk: Desk) -> None:
+    register(desk, "createContainer", "createContainer", "--mount", f"src={desk.file},dst=/etc/x")
+    report = planned(desk)
+    place = "config.json: /hooks/createContainer/0"
+    assert [mount["resolved"] for mount in report.mounts] == ["/etc/x"]
+    assert (report.stage, report.options) == ("createContainer", place)
+    assert report.registered == [place, "config.json: /hooks/poststop/0"]
+    assert f"options    those of {place}\n" in as_text(report)
+    assert report.problems == []
+
+
+def test_options_of_the_command_line_go_first(desk: Desk) -> None:
+    register(desk, "createRuntime", "--mount", f"src={desk.file},dst=/etc/x")
+    report = planned(desk, f"src={desk.file},dst=/etc/y")
+    assert ([mount["resolved"] for mount in report.mounts], report.options) == (["/etc/y"], None)
+
+
+def test_registered_words_that_cannot_be_understood_are_a_problem(desk: Desk) -> None:
+    register(desk, "createRuntime", "--mont")
+    (problem,) = planned(desk).problems
+    assert (problem["where"], problem["exit"]) == ("config.json: /hooks/createRuntime/0/args: --mont", 64)
+
+
+def test_prestart_that_is_registered_has_a_container(desk: Desk) -> None:
+    assert planned(desk, stage="prestart").namespace == "runtime"
+    register(desk, "prestart")
+    assert planned(desk, stage="prestart").namespace == "container"
+
+
+def test_program_that_cannot_be_run_is_told(desk: Desk) -> None:
+    entry = {"path": "/absent/oci-bind-hook", "env": ["A=1"]}
+    edit(desk, hooks={"createRuntime": [entry, entry], "poststop": [{**entry, "path": "/bin/oci-bind-hook"}]})
+    report = planned(desk)
+    assert "config.json: /hooks/createRuntime/0/path: /absent/oci-bind-hook cannot be executed here" in report.warnings
+    assert (
+        "config.json: /hooks/createRuntime/1: is called as well, and its options are not looked at" in report.warnings
+    )
+
+
+# Rights that will be lacking
+
+SHIFTED = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+
+
+def test_id_maps_and_new_mount_points_in_a_user_namespace(desk: Desk) -> None:
+    user = {"namespaces": [{"type": "mount"}, {"type": "user"}], "uidMappings": SHIFTED, "gidMappings": SHIFTED}
+    edit(desk, linux=user)
+    binds = [f"src={desk.source},dst=/etc,idmap", f"src={desk.source},dst=/new", f"src={desk.source},dst=/real"]
+    outside = desk.report(*binds, stage="createRuntime")
+    assert outside.problems == []
+    inside = desk.report(*binds, stage="createContainer")
+    assert [(problem["where"], problem["exit"]) for problem in inside.problems] == [
+        ("--mount 1", 69),
+        ("--mount 2", 69),
+    ]
+    assert inside.problems[0]["message"] == "ids cannot be mapped from inside a user namespace"
+    assert str(inside.problems[1]["message"]).startswith(
+        "the mount point /new must be made, and nothing can be recorded"
+    )
+
+
+# Any bundle
+
+NAMES = some.sampled_from(["a", "b", "..", ".", "", "link", "file"])
+INSIDE = some.lists(NAMES, min_size=1, max_size=4).map("/".join)
+THINGS = some.sampled_from([None, "text", "->/a", "->../b", "->link", "->a/./b/", "->/file/x", "->"])
+WORDS = some.sampled_from(["bind", "rbind", "ro", "rro", "noatime", "shared", "tmpfs", "idmap", "remount", "x\n"])
+MOUNTS = some.fixed_dictionaries(
+    {"destination": INSIDE.filter(bool)},
+    optional={
+        "source": some.sampled_from(["rootfs", "rootfs/file", "/absent", "config.json", "", "."]),
+        "type": some.sampled_from(["bind", "tmpfs", "none", "proc", "sysfs"]),
+        "options": some.lists(WORDS, max_size=4),
+    },
+)
+
+
+@given(
+    some.dictionaries(some.sampled_from(["a", "b", "link", "file", "a/b", "b/link"]), THINGS),
+    some.lists(MOUNTS, max_size=4),
+    some.lists(INSIDE, max_size=3),
+    some.sampled_from([None, "prestart", "createRuntime", "createContainer", "poststop"]),
+    some.booleans(),
+)
+def test_report_on_any_bundle_is_valid(
+    tree: dict[str, str | None], mounts: list[dict[str, Any]], more: list[str], stage: str | None, own: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder))
+        for name, what in sorted(tree.items()):
+            parent = desk.rootfs / os.path.dirname(name)
+            if parent.is_dir() and not parent.is_symlink() and what != "->":
+                make(desk.rootfs, {name: what})
+        desk.config(*mounts, namespaces=("mount",) if own else ())
+        report = desk.report(*(f"src={desk.source},dst=/{path}" for path in more), stage=stage)
+        assert report.exit_code in (0, 64, 66, 69, 77, 78)
+        for mount in report.mounts:
+            assert mount["action"] in ("mount", "present")
