@@ -56,6 +56,7 @@ def by_hand(world: World, *arguments: str) -> list[str]:
 # A real run ends with the same code, for the same reason
 
 MOUNT = "type=bind,src={source},dst="
+IDS_OF_PROC = "src=/proc,dst=/p,idmap=uids=0-1000-1;gids=0-1000-1"
 BAD: dict[str, tuple[list[dict[str, Any]], list[str], int]] = {
     "malformed": ([], ["src=/a"], 64),
     "unknown key": ([], [f"{MOUNT}/a,x=y"], 78),
@@ -81,6 +82,11 @@ BAD: dict[str, tuple[list[dict[str, Any]], list[str], int]] = {
     "no ids to map": ([support.bind("{source}", "/a", "idmap")], [], 78),
     "the first of two counts": ([], [f"{MOUNT}/", "src=/absent,dst=/a"], 77),
     "the other first": ([], ["src=/absent,dst=/a", f"{MOUNT}/"], 66),
+    # All sources are cloned before the first destination is resolved, which is where a missing one counts.
+    "ids of procfs, then a source missing": ([], [IDS_OF_PROC, "src=/absent,dst=/b"], 69),
+    "a source missing, then ids of procfs": ([], ["src=/absent,dst=/b", IDS_OF_PROC], 69),
+    "ids of procfs, then the root": ([], [IDS_OF_PROC, f"{MOUNT}/"], 69),
+    "the root, then ids of procfs": ([], [f"{MOUNT}/", IDS_OF_PROC], 69),
     "schema": ([{"destination": "/a", "type": 1}], [], 65),
     "two violations": ([{"destination": "", "type": 1}], [], 65),
     "id": ([], [f"{MOUNT}/a"], 65),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import DataError, HookError, RecordError, UnavailableError
+from ...errors import At, DataError, HookError, RecordError, UnavailableError
 from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
@@ -71,7 +71,7 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
     bundle = Bundle(report.bundle, document, whole=True)
     report.rootfs = bundle.rootfs
     if bundle.violations and options.strict:
-        report.add(DataError("config.json", bundle.violations))
+        report.add(DataError("config.json", bundle.violations), "read")
     else:
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
     entries = registered.find(bundle.document)
@@ -91,7 +91,7 @@ def _is_teardown(report: Report, options: Options, state: State) -> bool:
     except UnavailableError as problem:
         if state.status != "running":
             raise
-        report.add(problem)
+        report.add(problem, "read")
         return False
 
 
@@ -110,10 +110,13 @@ def _fill_with_plan(
     requests = _requests(report, bundle, options)
     if config.root_readonly and report.namespace == "runtime":
         requests.insert(0, collect.read_only_root(bundle.rootfs))
-    sources = open_sources(requests, bundle.path, namespace)
-    rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
-    recorded = _recorded(options, report, place, proc)
-    for foreseen in problems_of_stage(config, report.stage, report.namespace, proc):
+    with At("state folder"):
+        recorded = _recorded(options, report, place, proc)
+    with At("open"):
+        sources = open_sources(requests, bundle.path, namespace)
+    with At("enter"):
+        rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
+    for foreseen in problems_of_stage(config, report.stage, report.namespace):
         report.add(foreseen)
     planned = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
     report.mounts = describe(planned, writable_root=not config.root_readonly)
@@ -123,7 +126,7 @@ def _fill_with_plan(
             mount["now"] = running.has(bind, bundle.rootfs)
         report.warnings += running.others()
     for problem in [*planned.problems, *problems_of_plan(planned, config, report.stage, proc)]:
-        report.add(problem)
+        report.add(problem, "resolve")
     report.notes += recognise.notes(config.annotations)
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
@@ -151,7 +154,7 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
             is_elsewhere = place.is_elsewhere()
     except UnavailableError as problem:
         # What would be mounted is worth knowing all the same.
-        report.add(problem)
+        report.add(problem, "read")
     report.stage = place.stage
     report.namespace = place.kind(bundle, is_another=is_elsewhere)
     return is_elsewhere
@@ -176,7 +179,7 @@ def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, optio
         merged, _ = parse(list(entry.words))
     except HookError as problem:
         problem.where = f"{entry.place}/args: {problem.where}"
-        report.add(problem)
+        report.add(problem, "read")
         return options
     report.options = entry.place
     merged.bundle = options.bundle
@@ -198,7 +201,11 @@ def _of_log(path: str | None) -> list[str]:
 
 def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]:
     """All requests that can be understood; the others are problems."""
-    requests = collect.requests(bundle.config, options.mounts, options.annotation_sources, report.add)
+
+    def refused(problem: HookError) -> None:
+        report.add(problem, "ask")
+
+    requests = collect.requests(bundle.config, options.mounts, options.annotation_sources, refused)
     asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
     if asking and not options.annotation_sources:
         allowing = "--allow-annotations and --allow-source"
@@ -208,7 +215,7 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
         try:
             expanded += expand([request], bundle.path)
         except HookError as problem:
-            report.add(problem)
+            refused(problem)
     return expanded
 
 

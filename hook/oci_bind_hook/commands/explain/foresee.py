@@ -20,21 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...documents.oci import Config
+    from ...errors import Step
     from ...kernel.proc import Proc
     from ...mounting.plan import Plan
 
 
-def problems_of_stage(
-    config: Config, stage: str | None, namespace: str | None, proc: Proc
-) -> Iterator[UnavailableError]:
+def problems_of_stage(config: Config, stage: str | None, namespace: str | None) -> Iterator[UnavailableError]:
     """That a runtime started by this ordinary user, who maps themself in, has no right to enter its container."""
     uid = os.geteuid()
     is_rootless = uid != 0 and any(host == uid for _, host, _ in config.uid_mappings or ())
     if is_rootless and stage in ("prestart", "createRuntime") and namespace == "container":
-        yield UnavailableError(
-            f"at {stage} the runtime of the user {uid} cannot let the hook into the container's mount namespace",
-            hint=ROOTLESS,
-        )
+        problem = f"at {stage} the runtime of the user {uid} cannot let the hook into the container's mount namespace"
+        yield _at("enter", UnavailableError(problem, hint=ROOTLESS))
 
 
 def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) -> Iterator[UnavailableError]:
@@ -46,23 +43,30 @@ def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) 
             continue
         request = bind.request
         if request.idmap is not None and (is_nested or proc.in_user_namespace()):
-            yield UnavailableError(
+            problem = UnavailableError(
                 "ids cannot be mapped from inside a user namespace",
                 where=request.at("options"),
                 hint="register for createRuntime, with a runtime that root starts",
             )
+            yield _at("clone", problem)
         top = bind.source.info
         if request.idmap is not None and top is not None and top.type in _NEVER_MAPPED:
-            yield UnavailableError(
-                f"the {top.type} file system of {bind.source.path} cannot be id-mapped", where=request.at("options")
-            )
+            text = f"the {top.type} file system of {bind.source.path} cannot be id-mapped"
+            yield _at("clone", UnavailableError(text, where=request.at("options")))
         if is_foreign and bind.create:
-            yield UnavailableError(
+            problem = UnavailableError(
                 f"the mount point {bind.create[0].path} must be made, and nothing can be recorded in a user namespace"
                 " that another user made",
                 where=request.at("destination"),
                 hint="make it in the image, or register for createRuntime",
             )
+            yield _at("make", problem)
+
+
+def _at(step: Step, problem: UnavailableError) -> UnavailableError:
+    """The problem, which a real run meets at ``step``."""
+    problem.step = step
+    return problem
 
 
 def _is_mapped(config: Config, uid: int) -> bool:

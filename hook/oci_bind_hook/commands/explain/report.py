@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import os
 
-from ...errors import DataError, HookError, UnavailableError
+from ...errors import STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
+
+    from ...errors import Step
 
 _LABEL = 11  # as wide as the longest label, and a space
 _RESET = "\x1b[0m"
@@ -50,35 +52,37 @@ class Report:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.is_sure = True
-        self.problems: list[dict[str, object]] = []
+        self._problems: list[HookError] = []
 
     @property
     def is_verdict(self) -> bool:
         """Whether it is known that the real run would fail."""
-        return bool(self.problems) and self.is_sure
+        return bool(self._problems) and self.is_sure
 
     @property
     def exit_code(self) -> int:
         """The code with which the real run would end: that of the first problem it would meet."""
-        return int(str(self.problems[0]["exit"])) if self.problems else 0
+        return self._problems[0].exit_code if self._problems else 0
 
-    def add(self, problem: HookError) -> None:
-        """Takes note of a problem; a document that breaks its schema has one for each place.
+    @property
+    def problems(self) -> list[dict[str, object]]:
+        """All problems in the order in which a real run would meet them."""
+        return [facts for problem in self._problems for facts in _facts(problem)]
+
+    def add(self, problem: HookError, step: Step | None = None) -> None:
+        """Takes note of a problem, which a real run meets at its own step or else at ``step``.
 
         What this user may not look at is no verdict on the real run, which has other rights.
         """
+        step = problem.step or step
         if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0:
             self.is_sure = False
             text = f"this user may not look: {problem.problem}"
             problem = UnavailableError(text, where=problem.where, hint="ask again as root")
-        code = problem.exit_code
-        if isinstance(problem, DataError):
-            for pointer, message in problem.violations:
-                where = f"{problem.document}: {pointer}" if pointer else problem.document
-                self.problems.append({"where": where, "message": message, "hint": "", "exit": code})
-        else:
-            facts = {"where": problem.where, "message": problem.problem, "hint": problem.hint, "exit": code}
-            self.problems.append(dict(facts))
+        problem.step = step
+        self._problems.append(problem)
+        # Stable: what a real run meets at one step, it meets in the order in which it was found here.
+        self._problems.sort(key=lambda known: STEPS.index(known.step) if known.step else 0)
 
     def document(self) -> dict[str, object]:
         names = ("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts")
@@ -86,6 +90,17 @@ class Report:
         if self.remove is not None:
             found["remove"] = self.remove
         return found
+
+
+def _facts(problem: HookError) -> Iterator[dict[str, object]]:
+    """A problem as schemas/plan.json has it; a document that breaks its schema has one for each place."""
+    code = problem.exit_code
+    if isinstance(problem, DataError):
+        for pointer, message in problem.violations:
+            where = f"{problem.document}: {pointer}" if pointer else problem.document
+            yield {"where": where, "message": message, "hint": "", "exit": code}
+    else:
+        yield {"where": problem.where, "message": problem.problem, "hint": problem.hint, "exit": code}
 
 
 def as_json(report: Report) -> str:
@@ -137,7 +152,8 @@ _SPACE: _Row = (False, "", "")
 
 def _rows(report: Report) -> Iterator[_Row]:
     """Each line as: whether it is part of what stands above, its label, its text."""
-    for problem in report.problems:
+    problems = report.problems
+    for problem in problems:
         where = f"{problem['where']}: " if problem["where"] else ""
         yield False, "problem", f"{where}{problem['message']}"
         if problem["hint"]:
@@ -146,7 +162,7 @@ def _rows(report: Report) -> Iterator[_Row]:
         yield False, "so", f"the real run would exit with {report.exit_code} and change nothing"
     for warning in report.warnings:
         yield False, "warning", warning
-    if report.problems or report.warnings:
+    if problems or report.warnings:
         yield _SPACE
     yield from _of_the_container(report)
     for note in report.notes:
@@ -154,7 +170,7 @@ def _rows(report: Report) -> Iterator[_Row]:
     for mount in report.mounts:
         yield _SPACE
         yield from _of_a_mount(mount)
-    if not report.mounts and not report.remove and not report.problems:
+    if not report.mounts and not report.remove and not problems:
         yield False, "binds", "none is asked for" if report.remove is None else "nothing to undo"
     if report.remove:
         yield _SPACE
