@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of steps of a set-up: what is read, locked, entered and written, and when.
+"""The steps of a set-up in their order, errors.STEPS. The work of each step is done elsewhere.
 
-Each step's own work is done elsewhere. The order is what makes a run safe: everything is read and cloned before the
-container's namespace is entered, resolved before anything is changed, and recorded before it is done.
+The order is what makes a run safe: everything is read and cloned before the container's namespace is entered, every
+destination is resolved before anything is changed, and every change is recorded before it is made.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 
 def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
-    """Everything from a checked state to attached mounts and a finished state file. HookError that knows its step."""
+    """Takes a container from its checked state to attached mounts and a finished state file.
+
+    ``document`` is the config if the runtime sent it on stdin, else None. HookError, which knows its step.
+    """
     rights.hide()
     proc = Proc()
     with At("read"):
@@ -59,7 +62,7 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         with At("state folder"):
             _clear_stale(options, folder, state, bundle, place, log)
         namespace = Namespace(proc, "runtime")
-        # Before the rootfs is locked: a source that does not answer must not keep its other containers waiting.
+        # Before the rootfs is locked: a source that does not answer must not hold up other containers on that rootfs.
         with At("open"):
             sources = open_sources(requests, bundle.path, namespace)
         with At("clone"):
@@ -96,7 +99,7 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
 
 
 def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
-    """The bundle, and the stage that it says we are at, which is chosen and told to the log. HookError."""
+    """Reads the bundle and settles the stage, which the log names from now on. HookError."""
     bundle = Bundle(state.bundle, document, whole=options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
@@ -110,9 +113,9 @@ def _read(options: Options, state: State, document: object | None, place: Place,
 
 
 def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
-    """Refuses to lay a read-only root over another container's binds, or to bind above one that will be gone some day.
+    """Refuses a read-only root where another container has binds in the same rootfs and namespace, and the reverse.
 
-    UnavailableError. In namespaces of their own containers do not meet.
+    UnavailableError. Undoing one would take down the other. In namespaces of their own containers do not meet.
     """
     has_root = any(request.is_root for request in requests)
     boot = boot_id() if others else ""
@@ -127,7 +130,7 @@ def _check_neighbours(requests: list[Request], others: list[Record], namespace: 
 
 
 def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) -> Staged:
-    """On older kernels: the sources made ready in the state folder or, where there is none, on top of the rootfs."""
+    """For kernels before Linux 5.12: sources are cloned in the state folder or, without one, on top of the rootfs."""
     container = record["id"]
 
     def make() -> str:
@@ -139,10 +142,11 @@ def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) 
 
 
 def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Namespace, log: Log) -> Rootfs:
-    """Enters the container's namespace, if it is another one, and returns the rootfs, which is ``known``, from there.
+    """Enters the container's mount namespace, if it is another one, and returns the rootfs as seen from there.
 
-    From here on nothing is imported and nothing read but what is held by fd already. UnavailableError where ``/`` or
-    the rootfs is another one there: that is no container which is just being made.
+    From here on nothing is imported, and nothing is read but through fds that are open already: ``/`` may be the
+    image's now. UnavailableError if ``/`` or the rootfs is not the object that it was before (``known``): then the
+    container has its own root already, or the pid is another process's.
     """
     before = [os.stat("/"), known]
     log.prepare()
@@ -174,9 +178,9 @@ def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Names
 
 
 def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
-    """Completes a new record by what is known only now, or checks that an earlier call's was for the same place.
+    """Completes a new record, or checks that the record of an earlier call is for the same namespace and rootfs.
 
-    What that call was killed over is not taken as done.
+    What an earlier call announced but was killed over is removed from the record. RecordError.
     """
     if not record["mounts"] and not record["made"]:
         record["rootfs"]["overlay"] = rootfs.is_overlay
@@ -196,7 +200,7 @@ def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
 
 
 def _judge(plan: Plan, log: Log) -> None:
-    """Raises the first problem of a plan, if it has any; warnings are logged."""
+    """Raises the first problem of a plan. Without problems, logs its warnings."""
     if problems := plan.problems:
         first = problems[0]
         if len(problems) > 1:
@@ -219,7 +223,7 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
     before: Record = {**record}
     record["uses"] = sorted(plan.uses.union(record["uses"]))
     if not plan.to_mount:
-        # Not even a record is needed, unless we stand on something that another container would remove one day.
+        # A record is needed only if this container depends on a mount point that another one would remove.
         record["phase"] = "done"
         if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
             folder.save(record)
@@ -259,14 +263,14 @@ def _new_record(state: State, bundle: Bundle, place: Place, rootfs: os.stat_resu
 
 
 def _open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
-    """The state folder, or what stands in for it in a container's user namespace: the mounts need no record there.
+    """The state folder, or in a container's user namespace its stand-in, where no record can be kept.
 
-    They die with the container.
+    None needs to be: those mounts end with the container's namespace. Only mount points outlive it. RecordError.
     """
     path = state_folder(options, place.proc)
     is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
     if is_nested and not place.proc.is_ours():
-        # The runtime's user, who calls poststop, is nobody in here, and would refuse a folder of anybody else.
+        # poststop runs as the runtime's user, who has no uid in here and refuses a folder that is not their own.
         reason = "nothing can be recorded in a user namespace that another user made"
         return _unrecorded(reason, "make them in the image, or register for createRuntime")
     try:
@@ -285,7 +289,7 @@ def _unrecorded(reason: str, hint: str) -> Records:
 
 
 def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle, place: Place, log: Log) -> None:
-    """Undoes what a dead container of the same id left behind. RecordError where one of another bundle lives."""
+    """Undoes what a dead container of the same id left. RecordError if one of another bundle is alive."""
     record = folder.load(state.id)
     if record is not None:
         clear_staging(folder, state.id, place.proc)
@@ -298,9 +302,9 @@ def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle
 
 
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
-    """Whether a record is of the very container that is set up now; False for one of a container that is dead.
+    """Whether a record belongs to the container that is being set up. False if its container is dead.
 
-    RecordError where it is of another one that lives.
+    RecordError if it belongs to another container that is alive.
     """
     if not is_live(record, proc, boot_id()):
         return False

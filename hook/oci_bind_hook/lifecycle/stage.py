@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which stage this is, and how the container's mount namespace is got into.
+"""At which stage the hook was called, and how it enters the container's mount namespace.
 
-Runtimes tell no hook its stage, and disagree about pid, namespaces and ``/proc``. A stage named by the administrator
-decides; else it is told from what holds for every runtime.
+Runtimes do not pass the stage to a hook, and they disagree about pid, namespaces and ``/proc``. A stage named on the
+command line decides; without one the stage is inferred from what holds under every runtime.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """Where the runtime has started us, and by which process the container's namespace can be entered.
+    """Where the runtime started the hook, and the process by which the container's namespace can be entered.
 
-    ``is_inside`` tells that we are in a pid namespace of the container's already, whatever ``/proc`` belongs to.
+    ``is_inside``: the hook is in a pid namespace of the container already, whichever namespace ``/proc`` shows.
     """
 
     def __init__(self, stage: str | None, state: State, proc: Proc) -> None:
@@ -41,7 +41,7 @@ class Place:
         self._pid = state.pid if state.pid is not None and state.pid > 1 else None
 
     def choose(self, bundle: Bundle) -> str:
-        """Decides on the stage and opens the process to enter, if any. Returns the stage. UnavailableError."""
+        """Settles the stage, opens the process to enter, if any, and returns the stage. UnavailableError."""
         if not self.stage:
             self.stage = self._infer(bundle)
         if self.stage == "createContainer":
@@ -61,7 +61,7 @@ class Place:
     def _infer(self, bundle: Bundle) -> str:
         if self._pid is not None:
             return "createRuntime"
-        # A runtime may itself run in a pid namespace whose /proc is another's; only a container has mounts there.
+        # A runtime may itself run in a pid namespace below that of /proc. Only a container has mounts in its rootfs.
         if self.is_inside and self.proc.mounts().has_below(bundle.rootfs):
             return "createContainer"
         return "createRuntime" if bundle.has_namespace else "prestart"
@@ -81,7 +81,7 @@ class Place:
         return None if start is None else {"pid": pid, "start": start, "first": self.proc.first_start()}
 
     def _check_inside(self, bundle: Bundle) -> None:
-        """createContainer is called inside the container's namespaces; anywhere else its mounts would hit the host."""
+        """Refuses createContainer outside the container's mount namespace: its mounts would be the host's."""
         if not bundle.has_namespace:
             return
         has_own_pids = bundle.config.namespaces.get("pid", "") is None
@@ -92,27 +92,27 @@ class Place:
             )
 
     def owner_of(self, bundle: Bundle) -> OwnerOf | None:
-        """Tells user and group as the runtime's user namespace has them, where poststop will look; None if we do."""
+        """A function for user and group as poststop sees them, in the runtime's user namespace. None if the same."""
         is_nested = self.stage == "createContainer" and "user" in bundle.config.namespaces
         return self.proc.owner_outside if is_nested else None
 
     def is_elsewhere(self) -> bool:
-        """Whether the process to enter is in another mount namespace, as far as we may look before we do."""
+        """Whether the process to enter is in another mount namespace, as far as procfs shows it beforehand."""
         if self.init is None or self.pidfd is None:
             return False
         return self.proc.mount_namespace_of(self.init["pid"]) != self.proc.mount_namespace()
 
     def _sees_rootfs(self, bundle: Bundle) -> bool:
-        """Whether a runtime has mounted here what config.json says: that is not seen outside the container."""
+        """Whether mounts of config.json are visible here, which they are only inside the container's namespace."""
         table = self.proc.mounts()
         if not bundle.config.mounts:
             return any(info.mount_point == bundle.rootfs for info in table)
         return table.has_below(bundle.rootfs)
 
     def kind(self, bundle: Bundle, *, is_another: bool) -> str:
-        """Whose the mount namespace is that is mounted in: "container", or "runtime" for one that was there before.
+        """Whose mount namespace is mounted in: "container", or "runtime" for one that existed before the container.
 
-        ``is_another`` tells that it is not the one we were started in.
+        ``is_another``: it is not the one that the hook was started in.
         """
         if not bundle.has_namespace:
             return "runtime"
@@ -123,7 +123,7 @@ class Place:
         return "container" if is_made and not is_by_hand else "runtime"
 
     def enter(self, namespace: Namespace) -> None:
-        """Enters the container's namespace, if it is not the one we are in. KernelError."""
+        """Enters the container's mount namespace, if there is a process to enter. KernelError, UnavailableError."""
         if self.pidfd is None:
             return
         try:

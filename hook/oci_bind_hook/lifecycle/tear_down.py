@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way back: a container's record found, judged and undone, by poststop, gc and the next of the same id.
+"""The way back: finds a container's record, judges it and undoes it, for poststop, gc and the next start of that id.
 
-Nothing is read that the container could have changed, and nothing undone of one that lives.
+Nothing is read that the container could have changed, and nothing of a live container is undone.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ INIT_GRACE_SECONDS = 2.0
 
 
 def tear_down(options: Options, state: State, log: Log) -> None:
-    """Undoes what is recorded for a container. Nothing recorded, or undone already, is no error. HookError.
+    """Undoes the record of a container. No record, or one that is undone already, is no error. HookError.
 
-    Neither config.json is read nor anything else that the container could have changed.
+    Reads neither config.json nor anything else that the container could have changed.
     """
     rights.hide()
     log.stage = "poststop"
@@ -61,7 +61,7 @@ def _tear_down_if_ended(options: Options, state: State, folder: Records, record:
 
 
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:
-    """Why a record must not be undone now, "" if it may. Its first process has ``grace`` seconds to end."""
+    """Why a record must not be undone now, "" if it may be. Waits up to ``grace`` seconds for its init to end."""
     if not is_same_bundle(record, state.bundle):
         return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
     init = record["init"]
@@ -79,14 +79,17 @@ def take_down(
     keep_mountpoints: bool,
     owner_of: OwnerOf | None = None,
 ) -> list[Remark]:
-    """Undoes the record ``known``, whose lock the caller holds, and forgets it. The one way back, of poststop and gc.
+    """Undoes the record ``known`` and removes its state file. The caller holds the lock of the id.
 
-    Returns remarks on what was left standing. HookError, and the record then has what is left.
+    Returns what was left standing. HookError; the state file then holds what is left to undo.
+
+    The rootfs stays locked meanwhile, because mount points are shared: what another record on the same rootfs uses is
+    handed over to it, mounting.undo, and that record must be neither written nor undone at the same moment.
     """
     boot = boot_id()
     with folder.lock_rootfs(known["rootfs"]):
         log.step("rootfs locked")
-        # A neighbour that ended meanwhile may have handed something over.
+        # Read again under the lock: a neighbour that ended meanwhile may have handed a mount point over.
         record = folder.load(known["id"])
         if record is None:
             return []
@@ -103,7 +106,7 @@ def take_down(
                 proc,
                 rootfs,
                 keep=lambda made: keep_mountpoints or folder.hand_over(made, live),
-                # Two that end at once: what the other one, dead already, has inside goes with its own record.
+                # Of two that end at once, the dead neighbour's record removes what it still has inside.
                 inherit=lambda made: folder.hand_over(made, others),
                 here=here,
             )
@@ -122,15 +125,15 @@ def take_down(
 
 
 def forget(folder: Records, container: str, proc: Proc) -> None:
-    """Removes what a run left that was killed while it first wrote, or was making mounts ready. HookError."""
+    """Removes the files of a run that was killed before its first record was complete. HookError."""
     clear_staging(folder, container, proc)
     folder.remove(container)
 
 
 def is_here(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether the binds of a record are in this mount namespace; if not, they have gone with their own.
+    """Whether the binds of a record are in this mount namespace. If not, they are gone with their own.
 
-    LeftoverError where theirs is one that was there before the container, and still is, or may be.
+    LeftoverError if they are in a namespace that existed before the container and still exists, or may exist.
     """
     inode = record["namespace"]["inode"]
     if record["boot"] != boot:
@@ -141,7 +144,7 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
         return False
     hint = "run poststop, or gc, in the namespace that prestart ran in"
     user = proc.user_of_namespace(inode)
-    # The inode number of a namespace is used again: only the mounts tell that it is the same one.
+    # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
     table = proc.mounts_of(user) if user is not None else None
     if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
         raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
@@ -152,7 +155,7 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
 
 
 def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
-    """The rootfs of a record, None where it is gone or another one has taken its place."""
+    """The rootfs of a record, None if it is gone or another folder is at its path."""
     known = record["rootfs"]
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)

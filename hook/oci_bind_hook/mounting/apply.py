@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan carried out, or nothing of it, and a record made true again after a run that was killed.
+"""Carries out a plan whole or not at all, and makes a record true again after a run that was killed.
 
-How requests are written and where records are kept is not known here.
+Knows neither how requests are written nor where records are kept.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
-    """Carries out ``plan``, and keeps ``record`` true by ``save``: before the first change, between, and at the end.
+    """Carries out ``plan`` and keeps ``record`` true by calling ``save``.
 
-    ``clean_up`` is called when all is attached. Everything is attached, or nothing is: on any error, that of
-    ``clean_up`` too, what this call did is undone before the error is raised. What could not be undone is left in the
-    record.
+    ``save`` is called before the first change, when the mount points are made, and when all is attached; ``clean_up``
+    before the last of these. Everything is attached or nothing is: on any error, one of
+    ``clean_up`` included, what this call did is undone before the error is raised. The record keeps what could not be
+    undone. HookError; LeftoverError if undoing fails as well.
     """
     binds = plan.to_mount
     old_mounts, old_made = list(record["mounts"]), list(record["made"])
@@ -74,7 +75,7 @@ def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Calla
         # mounted is in use. Ids were known before anything was attached, so a mount that was attached just before the
         # failure is found; one that never was is not in the table. BaseException: an interrupt leaves nothing either.
         _identify(made, points, plan.rootfs)
-        # What was never made may have been made by somebody else.
+        # A mount point that this call did not get to make may have been made by another process since.
         made = [entry for entry, point in zip(made, points, strict=True) if point.made]
         done: Record = {**record, "mounts": record["mounts"][len(old_mounts) :], "made": made}
         try:
@@ -113,7 +114,7 @@ def _attach(bind: Bind, fd: int) -> None:
 
 
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
-    """Strikes from a record what it says but was never done, because the run that wrote it was killed."""
+    """Removes from a record what it announces but was never done, because the run that wrote it was killed."""
     table = proc.mounts()
     record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
     if record["phase"] != "done":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to a plan: every request resolved before anything is changed.
+"""From requests to a plan: every request is resolved before anything is changed.
 
-A dry-run describes the plan, a real run attaches it; there is no other way to either.
+A dry-run describes the plan, a real run carries it out. There is no second way to either.
 """
 
 from __future__ import annotations
@@ -17,32 +17,35 @@ from ..rootfs.walk import Cover, Target, is_utf8
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Literal
 
     from ..record.state_file import MountRecord
     from ..requests.request import Request
     from .source import Source
 
+    Action = Literal["mount", "present", "skipped"]
+
 
 class Bind:
-    """A request that was resolved: its ``source``, its ``target``, and the ``action``, "mount", "present" or "skipped".
+    """A resolved request: its ``source``, its ``target`` in the rootfs, and the ``action`` to take.
 
-    ``by`` tells who mounts it: "hook", "runtime", or None for nobody. ``create`` is what must be made for it first.
-    ``problem`` tells why it cannot be done. ``is_hidden`` tells that a later mount hides it.
+    ``by`` is who mounts it, None for a bind that is skipped. ``create`` are the mount points to make first.
+    ``is_hidden``: a later mount covers it. ``problem`` is why it cannot be mounted, None if it can.
     """
 
     def __init__(self, request: Request, source: Source) -> None:
         self.request = request
         self.source = source
         self.target: Target | None = None
-        self.action = "mount"
-        self.by: str | None = "hook"
+        self.action: Action = "mount"
+        self.by: Literal["hook", "runtime"] | None = "hook"
         self.is_hidden = False
         self.create: list[MountPoint] = []
         self.warnings = list(request.warnings)
         self.problem: HookError | None = None
 
     def summary(self) -> str:
-        """What became of it, for a log."""
+        """One line for the log: what was done."""
         path = self.target.path if self.target else self.request.destination
         if self.action == "skipped":
             return f"{self.request.origin}: skipped, {self.warnings[-1]}"
@@ -54,7 +57,7 @@ class Bind:
 
 
 class Plan:
-    """What would be done: ``binds`` in their order, and ``uses``, all paths of the rootfs that the mounts stand on."""
+    """What is to be done: ``binds`` in their order, and ``uses``, every path in the rootfs that a mount depends on."""
 
     def __init__(self, rootfs: Rootfs, namespace: Namespace) -> None:
         self.rootfs = rootfs
@@ -72,9 +75,9 @@ class Plan:
 
 
 class Planner:
-    """Resolves requests one after the other, each seeing the mounts planned before it.
+    """Resolves requests in order; each one sees the mounts that were planned before it.
 
-    ``recorded`` are the binds of an earlier run for the same container: they are there already.
+    ``recorded`` are the binds that an earlier run mounted for the same container.
     """
 
     def __init__(
@@ -97,7 +100,10 @@ class Planner:
         self._order: list[tuple[Request, str, Bind | None]] = []
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
-        """The plan for ``requests``; ``sources`` has one for every bind among them, in the same order."""
+        """The plan for ``requests``. ``sources`` holds one source per bind among them, in the same order.
+
+        A request that cannot be carried out raises nothing: its bind carries the problem.
+        """
         rest = iter(sources)
         self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
         for request in requests:
@@ -120,7 +126,7 @@ class Planner:
         return self.plan
 
     def _tell_hidden(self) -> None:
-        """Warns of every bind that a later mount hides, be it the runtime's or ours."""
+        """Adds a warning to every bind that a later mount covers, the runtime's or the hook's."""
         later: dict[str, str] = {}
         for request, path, bind in reversed(self._order):
             if bind is not None and not bind.is_hidden:
@@ -132,7 +138,7 @@ class Planner:
             later[path] = request.destination
 
     def _pass(self, request: Request) -> None:
-        """Takes note of a mount that only the runtime makes. Where it fails, that is the runtime's business."""
+        """Notes a mount that only the runtime makes. A failure to resolve it is for the runtime to report."""
         if request.type == "remount":
             return
         try:
@@ -171,7 +177,7 @@ class Planner:
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
 
     def _resolve_root(self, bind: Bind) -> None:
-        """Lays the read-only root over the rootfs: from now on all destinations are resolved there."""
+        """Lays the read-only root over the rootfs: later destinations are resolved in that mount."""
         target = bind.target = self.rootfs.resolve("/")
         if bind.request.as_mount() in self.recorded:
             bind.action = "present"
@@ -183,7 +189,7 @@ class Planner:
         self.rootfs.lay(bind.source.fd)
 
     def _why_skipped(self, bind: Bind) -> str:
-        """Why a bind is not wanted after all, "" if it is."""
+        """Why a condition of the request leaves the bind out, "" if none does."""
         request = bind.request
         if request.optional and bind.source.is_missing:
             return "the source is not there, and it is optional"
@@ -212,10 +218,10 @@ class Planner:
         return True
 
     def _is_hidden(self, bind: Bind, target: Target) -> bool:
-        """Whether the runtime made a bind of config.json and then a later mount that hides it: then it is done.
+        """Whether a later mount of the runtime, or an earlier bind of the hook, covers this bind of config.json.
 
-        What would be found at its destination now is another place, perhaps one that a link in that later mount
-        leads to. A bind of ours from an earlier call hides it as well.
+        The runtime mounted it, so there is nothing left to do. Its destination, looked up now, would be another place:
+        perhaps one that a link inside the covering mount leads to.
         """
         if not bind.request.is_from_mounts or self.namespace.kind != "container":
             return False
@@ -229,20 +235,20 @@ class Planner:
         return False
 
     def _covers(self, request: Request) -> list[str]:
-        """The paths at which a mount of config.json may have been made."""
+        """The paths at which a runtime may have put a mount of config.json: cleaned, and with links followed."""
         if request not in self._paths:
             self._paths[request] = [_lexical(request.destination)]
             try:
                 target = self.rootfs.resolve(request.destination)
             except (RequestError, EscapeError):
-                pass  # where the runtime could not go either
+                pass  # the runtime cannot reach it either
             else:
                 self._paths[request].append(target.path)
                 target.close()
         return self._paths[request]
 
     def _check_double(self, bind: Bind, target: Target) -> None:
-        """Refuses a second ``--mount`` on one destination, where the first would never be seen."""
+        """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError."""
         cover = target.last.cover
         is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)
         first = self._by_cover.get(cover) if cover is not None and is_root else None
@@ -251,7 +257,15 @@ class Planner:
         raise RequestError(f"{target.path} is the destination of {first.request.origin} already")
 
     def _check_leak(self, bind: Bind, target: Target) -> None:
-        """Refuses to attach below a mount that shares its changes with the host, which nobody would undo there."""
+        """Refuses to attach to a mount that is shared with the host. EscapeError.
+
+        What counts is the mount that the bind is attached to, not the mount propagation of the bind itself: attaching
+        to a shared mount makes the kernel attach a copy to every peer, mount_namespaces(7). A copy on the host stays
+        after the container, and no record knows its id. After setns the host's peer groups are known, because its
+        mountinfo was opened before: only a group that the host also has is refused. At createContainer the hook starts
+        inside the container's namespace and cannot read the host's table, so any peer group is refused: a shared mount
+        that might be private to the container is not worth a mount on the host that nothing undoes.
+        """
         anchor = target.anchor
         planned = self._by_cover.get(anchor.cover) if anchor.cover is not None else None
         if anchor.stat is None or (planned is None and self.namespace.assumed and self.namespace.kind == "container"):
@@ -276,7 +290,7 @@ class Planner:
 
 
 def _lexical(destination: str) -> str:
-    """A destination without ``..``, ``.`` and double slashes, as a runtime that cleans paths would take it."""
+    """A destination cleaned of ``..``, ``.`` and double slashes, as runtimes do that clean paths lexically."""
     return os.path.normpath("/" + destination.lstrip("/"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sources of all binds, opened and made ready in the way that this kernel has."""
+"""Opens the sources of all binds and clones them, in the way that this kernel has."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FDS_BESIDES = 64
 
 
 def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
-    """The requests, with one for each match instead of one with a pattern, glob(7), in the order of their names.
+    """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    Each match goes below the destination under its own name. MissingError where nothing matches, RequestError for a
-    match that is not UTF-8, EscapeError for a pattern that may not be looked for.
+    A match goes below the destination under its own name. MissingError if nothing matches, RequestError for a match
+    that is not UTF-8, EscapeError for a pattern outside the allowed folders.
     """
     expanded: list[Request] = []
     for request in requests:
@@ -49,7 +49,7 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
 
 
 def check_open_files(binds: int, mount_points: int = 0) -> None:
-    """Allows as many open files as may be, and raises UnavailableError where so many binds need more."""
+    """Raises the soft limit of open files to the hard one. UnavailableError if the binds need more than that."""
     limit = linux.raise_open_files()
     if binds * FDS_PER_BIND + mount_points + FDS_BESIDES > limit:
         points = f" with {mount_points} mount points to make" if mount_points else ""
@@ -60,7 +60,11 @@ def check_open_files(binds: int, mount_points: int = 0) -> None:
 
 
 def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
-    """The sources of all binds among ``requests``, held by fd. UnavailableError for more than there can be fds."""
+    """The sources of all binds among ``requests``, held by fd. UnavailableError if there are not enough fds.
+
+    A source that is missing or refused raises nothing here: it carries the error, since a condition may leave its
+    bind out.
+    """
     binds = [request for request in requests if request.is_bind]
     check_open_files(len(binds))
     if not binds:
@@ -73,22 +77,23 @@ def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace)
 
 
 def clone_sources(sources: Iterable[Source]) -> None:
-    """Clones every source that can be while we are in its namespace: from another one the kernel refuses it."""
+    """Clones the sources by the mount API, before setns: open_tree(2) refuses mounts of another namespace."""
     for source in sources:
         if source.is_detached:
             _clone(source)
 
 
 class Staged:
-    """While it lasts, the sources that have to be made ready in the container's namespace are so.
+    """A context manager: within it the sources that mount(2) binds are cloned, in the container's namespace.
 
-    ``make`` gives the path of a folder for that, ``remove`` takes it away. HookError.
+    ``make`` returns the path of the staging folder, ``remove`` removes it. HookError. With the mount API there is
+    nothing to do.
     """
 
     def __init__(
         self, sources: Iterable[Source], make: Callable[[], str], remove: Callable[[], None], proc: Proc
     ) -> None:
-        # Only those of the other kind are not detached; to ask for their class would load it on every kernel.
+        # Not by isinstance: naming the class would load its module on every kernel.
         self._sources: list[ClassicSource] = [
             source  # type: ignore[misc]
             for source in sources
@@ -102,7 +107,7 @@ class Staged:
     def __enter__(self) -> Staged:
         if not self._sources:
             return self
-        # Loaded already, by those who opened such sources: here nothing can be imported any more.
+        # open_sources has loaded the module: after setns nothing can be imported.
         from .by_mount import Staging
 
         try:
@@ -120,7 +125,7 @@ class Staged:
         self.end()
 
     def end(self) -> None:
-        """Takes away the folder, and what was not moved out of it, unless that is done already. HookError."""
+        """Removes the folder with whatever was not moved out of it. May be called again. HookError."""
         if not self._sources:
             return
         staging, self._staging = self._staging, None
@@ -134,7 +139,7 @@ class Staged:
 
 
 def _clone(source: Source) -> None:
-    """Makes one source ready. For one of config.json it is an error only if the hook has to mount it, that it fails."""
+    """Clones one source. A failure to clone one of config.json counts only if the hook has to mount it."""
     if source.error is None:
         try:
             source.clone()

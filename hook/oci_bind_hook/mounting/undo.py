@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record undone: mounts detached, and what was made for them removed.
+"""Undoes a record: detaches its mounts and removes the mount points that were made for them.
 
-For a set-up that fails half-way as for poststop: there is no other way back. How requests are written and where records
-are kept is not known here.
+The only way back, for poststop as for a set-up that fails half-way. Knows neither how requests are written nor where
+records are kept.
 """
 
 from __future__ import annotations
@@ -47,12 +47,18 @@ def undo(
     *,
     here: bool,
 ) -> list[Remark]:
-    """Takes down what ``record`` says was done, the last first, and strikes it from the record.
+    """Takes down what ``record`` says was done, last first, and removes each finished part from the record.
 
-    ``here`` tells that the mounts are in the namespace we are in; otherwise they are gone with their own. ``rootfs``
-    is None where it is gone. ``keep`` is asked for each thing made whether somebody else needs it, and ``inherit``,
-    where it is not empty or mounted on, whether somebody else will remove it. Returns remarks on what was left standing
-    because it is no longer what we made. LeftoverError when something resists.
+    ``here``: the mounts are in this mount namespace; otherwise they went with their own. ``rootfs`` is None if it is
+    gone. Returns what was left standing because it is no longer what was made. LeftoverError if anything resists; the
+    record then holds the rest.
+
+    rmdir(2) and unlink(2) of a mount point succeed on the host while another mount namespace has a mount on it, and
+    detach that mount there: the bind of another running container on the same rootfs would vanish. So each mount point
+    goes through two questions. ``keep(made)``: does a live container use it? Then its record takes it over, and the
+    last user removes it. ``inherit(made)``, asked when the kernel refuses (not empty, or a mount on it here): does any
+    other record use it, a dead one included? Two containers that end at once stand in each other's way; the one that
+    is undone last removes both.
     """
     problems: list[str] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
@@ -95,7 +101,7 @@ def undo(
 
 
 def _receives(mount: MountRecord) -> bool:
-    """Whether mounts may have propagated into a bind."""
+    """Whether mounts from elsewhere may have propagated into a bind."""
     return propagation_of(mount).removeprefix("r") in ("slave", "shared")
 
 
@@ -106,7 +112,7 @@ def _told(path: str, problem: Exception) -> str:
 def _unmake(
     record: Record, made: MadeRecord, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
 ) -> str:
-    """Removes one thing that was made, or tells why it must stand. "" when it is gone. OSError."""
+    """Removes one mount point. Returns why it must stay, "" if it is gone. OSError if the kernel refuses."""
     on_tmpfs = made["filesystem"] == "tmpfs"
     if rootfs is None or (on_tmpfs and not here):
         return ""
@@ -130,7 +136,7 @@ def _unmake(
 
 
 def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootfs) -> str:
-    """Why the object that stands there now is not the one that was made; "" if it is."""
+    """How the object at the path differs from the one that was made, "" if it is the same."""
     directory = made["kind"] == "directory"
     if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):
         return f"it is no longer a {made['kind']}"
@@ -152,7 +158,7 @@ def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootf
 
 
 def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
-    """How an object that was made is known again. Not by device and inode on overlayfs, where they change."""
+    """What identifies an object that was made. On overlayfs not device and inode: they change with every mount."""
     if stat is None:
         return None
     uid, gid = rootfs.owner_of(stat)
@@ -167,7 +173,7 @@ def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
 
 
 def propagation_of(mount: MountRecord) -> str:
-    """The propagation that was asked for: in the normal form of a request it is the last option."""
+    """The propagation of the request: the last option in its normal form, requests.request.Request.options."""
     options = mount["requested"]["options"]
     assert isinstance(options, list)
     return str(options[-1])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a real run would do for a bundle, and every problem it would meet, found out without a change.
+"""The dry-run: what a real run would do for a bundle, and every problem it would meet. Changes nothing.
 
-The plan is made by the same code as the real one. Only what a real run learns by doing is missing: whether the kernel
-lets us clone and attach, and what the runtime has mounted in a namespace that nobody but root may enter. There
-config.json's own mounts are taken as made.
+The same code makes the plan for both. A dry-run lacks only what a real run learns by doing: whether the kernel lets it
+clone and attach, and what the runtime has mounted in a namespace that only root may enter. There config.json's own
+mounts are taken as made.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 
 def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
-    """The report on the bundle of ``options``, or on that of the state that ``read`` gives.
+    """The report on the bundle of ``options``, or on the bundle of the state that ``read`` returns.
 
-    The words that config.json gives the hook count where ``options`` ask for no bind.
+    If ``options`` ask for no bind, the arguments count that config.json registers the hook with.
     """
     report = Report()
     try:
@@ -85,7 +85,7 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
 
 
 def _is_teardown(report: Report, options: Options, state: State) -> bool:
-    """Whether poststop is told of. A container that already runs is explained all the same."""
+    """Whether the report is about poststop. A running container is explained like one that is being created."""
     try:
         return is_teardown(options.stage, state)
     except UnavailableError as problem:
@@ -133,7 +133,7 @@ def _fill_with_plan(
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:
-    """Fills in the namespace for a bundle alone. Whether it is one that we cannot look into."""
+    """Fills in the namespace for a bundle without a state. Returns whether it is one that cannot be looked into."""
     is_prestart = report.stage == "prestart"
     is_elsewhere = bundle.has_namespace
     if is_prestart and is_elsewhere and registered.choose(entries, "prestart") is None:
@@ -145,15 +145,15 @@ def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: b
 
 
 def _place(report: Report, place: Place, bundle: Bundle) -> bool:
-    """Fills in stage and namespace. Whether that is one that we would have to enter, and so cannot look into."""
-    # createContainer will be called elsewhere, and that we are not there now is no fault of the bundle.
+    """Fills in stage and namespace. Returns whether a real run would enter it, so that it cannot be looked into."""
+    # createContainer is called inside the container: being elsewhere now is no fault of the bundle.
     is_elsewhere = bundle.has_namespace
     try:
         if place.stage != "createContainer":
             place.choose(bundle)
             is_elsewhere = place.is_elsewhere()
     except UnavailableError as problem:
-        # What would be mounted is worth knowing all the same.
+        # The plan is worth knowing all the same.
         report.add(problem, "read")
     report.stage = place.stage
     report.namespace = place.kind(bundle, is_another=is_elsewhere)
@@ -161,7 +161,7 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
 
 
 def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, options: Options) -> Options:
-    """The options, or those that config.json gives the hook where these ask for no bind. Tells how it is registered."""
+    """The options, or if they ask for no bind those of the registration. Reports how the hook is registered."""
     report.registered = [entry.place for entry in entries]
     report.warnings += registered.warnings(entries, bundle.document)
     report.warnings += [
@@ -193,14 +193,14 @@ def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, optio
 
 
 def _of_log(path: str | None) -> list[str]:
-    """A log that cannot be written is no failure of a run, and so easily stays unseen."""
+    """A warning for a log that cannot be written: a real run does not fail for it, so it is easily overlooked."""
     if path is None or os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
         return []
     return [f"--log {path} cannot be written"]
 
 
 def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]:
-    """All requests that can be understood; the others are problems."""
+    """All requests that make sense. The others become problems of the report."""
 
     def refused(problem: HookError) -> None:
         report.add(problem, "ask")
@@ -220,7 +220,7 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
 
 
 def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
-    """What an earlier call for the same container has mounted, as far as we may look."""
+    """The binds that an earlier call mounted for the same container, as far as this user may look."""
     if place is None or report.id is None or report.bundle is None:
         return []
     record = _load(options, proc, report.id)
@@ -232,7 +232,7 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
 
 
 def _load(options: Options, proc: Proc, container: str) -> Record | None:
-    """The record of a container; none where there is no such, or this user may not look. RecordError."""
+    """The record of a container. None if there is none, or if this user may not look. RecordError for root."""
     try:
         folder = StateFolder.open(state_folder(options, proc), create=False)
         return folder.load(container) if folder else None
@@ -243,7 +243,7 @@ def _load(options: Options, proc: Proc, container: str) -> Record | None:
 
 
 def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) -> Running | None:
-    """The container of this bundle that already runs, as far as we may look."""
+    """The container of this bundle if it is running, as far as this user may look."""
     if state is not None:
         if state.status != "running":
             return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan as schemas/plan.json has it: what is known of each bind, and what a person should know beforehand.
+"""A plan in the form of schemas/plan.json: the facts of each bind, and warnings worth having beforehand.
 
-Only looks at what the plan holds by fd already.
+Looks only at what the plan already holds by fd.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_NAMES = 3
 
 
 def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
-    """The binds of a plan. ``writable_root`` tells that the container may write into its rootfs."""
+    """The binds of a plan. ``writable_root``: the container may write to its rootfs."""
     paths = {bind: real_path(bind.source.fd, plan.namespace.proc) for bind in plan.binds if not bind.source.error}
     attributes = {bind: bind.source.attributes() for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
@@ -77,7 +77,7 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
 
 
 def _kept(request: Request, attributes: list[str]) -> list[str]:
-    """Those attributes that nobody asked for: they are the source's own."""
+    """The attributes that the request does not set: they are kept from the source."""
     asked = {**request.deep, **request.top}
     return [word for word in attributes if ("atime" if word in _ATIMES else word) not in asked]
 
@@ -90,7 +90,7 @@ def _ids(idmap: IdMap) -> dict[str, object]:
 
 
 def _found(source: Source, path: str | None) -> dict[str, object] | None:
-    """What stands at a source, None where nothing does."""
+    """What is at a source path, None if nothing is."""
     if path is None:
         return None
     stat, info = source.stat, source.info
@@ -112,7 +112,7 @@ def _found(source: Source, path: str | None) -> dict[str, object] | None:
 
 
 def _of_submounts(bind: Bind) -> Iterator[str]:
-    """ro goes for the top mount alone, which few expect."""
+    """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
     request = bind.request
     if request.top.get("ro") is True:
         writable = [path for path, info in bind.source.visible if "ro" not in info.options]
@@ -122,7 +122,7 @@ def _of_submounts(bind: Bind) -> Iterator[str]:
 
 
 def _above(path: str) -> Iterator[str]:
-    """Every folder above a path, the next one first."""
+    """Every folder above a path, its parent first."""
     while path != "/":
         path = os.path.dirname(path)
         yield path

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel will refuse a real run, for want of rights or of what a file system can do, told before it is tried.
+"""What the kernel will refuse to a real run, for want of rights or of a file system's features.
 
-A dry-run may be made by anybody, the real one by whoever starts the runtime: only what the config itself shows of that
-counts here.
+Any user may call a dry-run, while the real run belongs to whoever starts the runtime. So only what config.json itself
+shows of that user counts here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from ...errors import UnavailableError
 from ...lifecycle.stage import ROOTLESS
 
-# Whose owners Linux does not map, up to 6.18 at least. Of others that depends on its release.
+# File systems that cannot be id-mapped, as of Linux 6.18. Of the others it depends on the kernel version.
 _NEVER_MAPPED = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc sysfs".split())
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def problems_of_stage(config: Config, stage: str | None, namespace: str | None) -> Iterator[UnavailableError]:
-    """That a runtime started by this ordinary user, who maps themself in, has no right to enter its container."""
+    """A rootless runtime of this user cannot let a hook enter the container's mount namespace."""
     uid = os.geteuid()
     is_rootless = uid != 0 and any(host == uid for _, host, _ in config.uid_mappings or ())
     if is_rootless and stage in ("prestart", "createRuntime") and namespace == "container":
@@ -35,7 +35,7 @@ def problems_of_stage(config: Config, stage: str | None, namespace: str | None) 
 
 
 def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) -> Iterator[UnavailableError]:
-    """What needs more rights than there are inside the user namespace of a container."""
+    """Binds that need more rights, or another file system, than a real run will have."""
     is_nested = stage == "createContainer" and "user" in config.namespaces
     is_foreign = is_nested and bool(config.uid_mappings) and not _is_mapped(config, proc.uid_outside(os.geteuid()))
     for bind in plan.binds:
@@ -70,5 +70,5 @@ def _at(step: Step, problem: UnavailableError) -> UnavailableError:
 
 
 def _is_mapped(config: Config, uid: int) -> bool:
-    """Whether a user of the machine is somebody inside the container."""
+    """Whether the container's user namespace maps a uid of the host."""
     return any(host <= uid < host + size for _, host, size in config.uid_mappings or ())

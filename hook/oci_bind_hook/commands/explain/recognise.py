@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person would call it: paths, annotations and mounts that engines and orchestrators are known by.
+"""Names for what engines and orchestrators leave in a config: their volumes, sockets, annotations and mounts.
 
-Pure: a path is known by its name alone, and nothing is looked up.
+Pure: a path is recognised by its text alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# What runtime-spec promises to every process, config-linux.md "Default Filesystems", and /dev to hold the last.
+# runtime-spec config-linux.md, "Default Filesystems", and /dev, which holds the last of them.
 DEFAULTS = ("/proc", "/sys", "/dev", "/dev/pts")
 
 _GVISOR = "dev.gvisor.spec.mount."
@@ -31,7 +31,7 @@ _SYSTEM = frozenset("bin boot dev etc lib lib32 lib64 proc root run sbin sys usr
 
 
 def source(path: str) -> str | None:
-    """What the source at ``path``, an absolute path without links, is known as; None for nothing of its kind."""
+    """What the source at ``path`` (absolute, without links) is commonly called. None if it is nothing special."""
     names = path.split("/")[1:]
     return _volume(names) or _of_kubelet(names) or _of_the_system(names)
 
@@ -47,7 +47,7 @@ def _volume(names: list[str]) -> str | None:
 
 
 def _of_kubelet(names: list[str]) -> str | None:
-    """What kubelet makes for a pod: .../pods/UID/volumes/kubernetes.io~KIND/NAME, and a few files."""
+    """A volume that kubelet made for a pod: .../pods/UID/volumes/kubernetes.io~KIND/NAME, and a few files."""
     if "pods" not in names or "kubelet" not in names[: names.index("pods")]:
         return None
     pod, *rest = [*names[names.index("pods") + 1 :], ""]
@@ -74,13 +74,13 @@ def _of_the_system(names: list[str]) -> str | None:
 
 
 def missing_defaults(destinations: Iterable[str]) -> list[str]:
-    """Which mounts are not there that programs expect in every container."""
+    """The default file systems that config.json does not mount."""
     there = {"/" + destination.strip("/") for destination in destinations}
     return [path for path in DEFAULTS if path not in there]
 
 
 def notes(annotations: Mapping[str, str]) -> Iterator[str]:
-    """What annotations say to others that make mounts: gVisor's hints, and CDI devices, each in one line."""
+    """One line for each annotation that makes others mount something: gVisor's hints and CDI devices."""
     hints: dict[str, list[str]] = {}
     for key in sorted(annotations):
         if key.startswith(_GVISOR):

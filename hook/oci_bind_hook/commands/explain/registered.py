@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How this hook is registered in a config.json, and what is wrong with that.
+"""How a config.json registers this hook, and what is wrong with that (runtime-spec config.md, "POSIX-platform Hooks").
 
-Pure, and forgiving: what is not as runtime-spec config.md ("POSIX-platform Hooks") wants it is passed over.
+Pure, and lenient: entries of the wrong shape are skipped here. The schema reports them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Entry:
-    """One entry of ours: where it stands, at which ``stage``, and what it is given. ``path`` is that of the program."""
+    """One hook entry of ours: its ``place`` in config.json, ``stage``, program ``path``, arguments and environment."""
 
     def __init__(self, stage: str, number: int, entry: dict[str, Any]) -> None:
         self.stage = stage
@@ -28,7 +28,7 @@ class Entry:
 
 
 def find(document: object) -> list[Entry]:
-    """The entries of config.json's hooks that are ours: by the name of the program, or the name it is called by."""
+    """The entries of config.json's hooks that call this hook, recognised by the program's path or its args[0]."""
     found = []
     for stage, entries in _members(_members(document).get("hooks")).items():
         for number, entry in enumerate(entries if isinstance(entries, list) else ()):
@@ -39,7 +39,7 @@ def find(document: object) -> list[Entry]:
 
 
 def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
-    """The entry that sets up: at ``stage`` if that is named, else the first that a runtime calls."""
+    """The entry that sets up: the first one at ``stage``, or without a stage the first that a runtime calls."""
     for each in (stage,) if stage else SETTING_UP:
         for entry in found:
             if entry.stage == each:
@@ -48,7 +48,7 @@ def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
 
 
 def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
-    """What will go wrong with a hook that is registered like this."""
+    """What will go wrong with a hook that is registered this way, one line each."""
     for entry in found:
         if not entry.env:
             yield f"{entry.place}/env: missing or empty: some runtimes then give the hook the environment of the image"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a dry-run found, as a document for programs and as text for a person.
+"""The result of a dry-run, as JSON for programs and as text for people.
 
-The text is for reading: problems first, one label a line, folded to the width of a terminal and coloured only there.
-Whatever an image's author wrote is escaped before any colour is added.
+The text has problems first and one label a line; it is folded and coloured on a terminal only. Whatever an image's
+author wrote is escaped before any colour is added.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NAMESPACES = {"container": "the container's own", "runtime": "the one that the 
 
 
 class Report:
-    """What a dry-run found, member for member as schemas/plan.json has it."""
+    """The result of a dry-run, with the members of schemas/plan.json."""
 
     def __init__(self) -> None:
         self.id: str | None = None
@@ -56,7 +56,7 @@ class Report:
 
     @property
     def is_verdict(self) -> bool:
-        """Whether it is known that the real run would fail."""
+        """Whether the real run would certainly fail."""
         return bool(self._problems) and self.is_sure
 
     @property
@@ -109,7 +109,7 @@ def as_json(report: Report) -> str:
 
 
 def _plain(value: object) -> object:
-    """The same without what only a file name can hold: a byte that is not UTF-8 is written as an escape."""
+    """A value that JSON can hold: bytes of a file name that are not UTF-8 become escapes."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, list):
@@ -120,7 +120,7 @@ def _plain(value: object) -> object:
 
 
 def as_text(report: Report, *, width: int = 0, colour: bool = False) -> str:
-    """The report for a person, problems first. A ``width`` other than 0 is that of a terminal to fold lines for."""
+    """The report as text, problems first. ``width`` is that of the terminal to fold lines for, 0 for none."""
     lines: list[str] = []
     for is_part, label, text in _rows(report):
         if label:
@@ -131,7 +131,7 @@ def as_text(report: Report, *, width: int = 0, colour: bool = False) -> str:
 
 
 def _folded(indent: str, label: str, text: str, width: int, *, colour: bool) -> list[str]:
-    """One row: the label, and the text beside it, folded between words, which are never cut: they may be copied."""
+    """One row, a label and its text, folded between words. Words are never cut, since people copy them."""
     head = f"{indent}{label:<{_LABEL - len(indent)}}"
     if colour:
         head = f"{indent}{_COLOURS.get(label, _OTHERS)}{label}{_RESET}{head[len(indent) + len(label) :]}"
@@ -151,7 +151,7 @@ _SPACE: _Row = (False, "", "")
 
 
 def _rows(report: Report) -> Iterator[_Row]:
-    """Each line as: whether it is part of what stands above, its label, its text."""
+    """All rows, each as: whether it belongs to the row above, its label, its text."""
     problems = report.problems
     for problem in problems:
         where = f"{problem['where']}: " if problem["where"] else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container that already runs: which of its binds are there, by its record and the mounts of its first process."""
+"""A running container: which of its binds are mounted, by its record and the mount table of its init."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """The container ``name``, with its record, if it has one, and its first process, if that is known."""
+    """The container ``name`` with its record, if there is one, and the pid of its init, if that is known."""
 
     def __init__(self, name: str, record: Record | None, pid: int | None, proc: Proc) -> None:
         self._name = name
@@ -28,11 +28,11 @@ class Running:
         self._asked: set[object] = set()
 
     def facts(self) -> dict[str, object]:
-        """As schemas/plan.json has it."""
+        """The member ``running`` of schemas/plan.json."""
         return {"id": self._name, "pid": self._pid, "recorded": self._has_record, "visible": bool(self._points)}
 
     def has(self, bind: Bind, rootfs: str) -> bool | None:
-        """Whether a bind is mounted now; None where we may not look, or it leads nowhere."""
+        """Whether a bind is mounted now. None if this user may not look, or if its destination is not resolved."""
         key = _key(bind.request.as_mount())
         self._asked.add(key)
         if not self._points or bind.target is None:
@@ -42,7 +42,7 @@ class Running:
         return not self._points.isdisjoint((bind.target.path, rootfs + bind.target.path))
 
     def others(self) -> Iterator[str]:
-        """What is recorded and was not asked after, in one line each."""
+        """The recorded binds that no call of ``has`` asked for, one line each."""
         for key, mount in self._mounts.items():
             if key not in self._asked:
                 what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['origin']}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What dead containers and killed runs left behind is undone, by the way that poststop goes. Who lives is left alone.
+"""Undoes what dead containers and killed runs left behind, the way poststop does. Live containers are left alone.
 
-Each container is judged again under its lock, and a run that works on one is not waited for.
+Each container is judged again under its lock. If another run holds that lock, gc does not wait for it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ from .listing import Registry, columns
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal
 
     from ...log import Log
     from ...options import Options
     from ...record.folder import StateFolder
     from .listing import Entry
 
+    Action = Literal["finished", "finish", "kept", "failed"]
+
 _DONE = {"finished": "finished", "finish": "would be finished", "kept": "kept", "failed": "failed"}
 
 
 class Outcome:
-    """What was done about one container, member for member as schemas/gc.json has it.
+    """What was done about one container, with the members of schemas/gc.json.
 
-    ``action`` is "finished", "finish" (a dry-run would), "kept" or "failed", for which ``problem`` is there.
+    ``action`` is "finished", "finish" (a dry-run: would be finished), "kept" or "failed", with its ``problem``.
     """
 
     def __init__(self, entry: Entry) -> None:
         self.id = entry.id
-        self.action = "kept"
+        self.action: Action = "kept"
         self.reason = entry.reason
         self.advice = entry.advice
         self.unmount: list[str] = []
@@ -58,7 +61,7 @@ class Outcome:
 
 
 class Collection:
-    """The outcomes of one call, by container, and the folder they are from."""
+    """The outcomes of one call by container, and the state folder."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -70,9 +73,9 @@ class Collection:
 
 
 def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
-    """Finishes what is dead, of all containers or of those ``wanted``, one of which must not live. HookError.
+    """Finishes dead containers: all of them, or those ``wanted``, of which a live one is a failure. HookError.
 
-    What fails of one container stops none of the others.
+    A failure with one container does not stop the others.
     """
     registry = Registry(options)
     collection = Collection(registry.path)
@@ -89,7 +92,7 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
                 collection.outcomes[container] = outcome
                 if wanted and outcome.action == "kept":
                     outcome.fail(UnavailableError(f"nothing is touched: {outcome.reason}", hint=outcome.advice))
-        # One dead container may have stood in the way of another, on whose mount point it was mounted.
+        # A dead container may stand in the way of another one, on whose mount point it is mounted.
         pending = [each for each in pending if _has_failed(collection.outcomes.get(each))]
         if len(pending) == done or options.dry_run:
             break
@@ -103,7 +106,7 @@ def _has_failed(outcome: Outcome | None) -> bool:
 
 
 def _collect(container: str, registry: Registry, options: Options, log: Log) -> Outcome | None:
-    """The outcome for one container; None where it has gone meanwhile."""
+    """The outcome for one container, None if it has gone meanwhile."""
     entry = registry.entry(container)
     if registry.folder is None or entry is None:
         return None
@@ -123,7 +126,7 @@ def _collect(container: str, registry: Registry, options: Options, log: Log) -> 
 
 
 def _planned(entry: Entry, registry: Registry, options: Options) -> Outcome:
-    """What would be done."""
+    """The outcome that a run would have."""
     outcome = Outcome(entry)
     if entry.problem is not None:
         outcome.fail(entry.problem)
@@ -142,7 +145,7 @@ def _planned(entry: Entry, registry: Registry, options: Options) -> Outcome:
 
 
 def _finish(container: str, registry: Registry, folder: StateFolder, options: Options, log: Log) -> Outcome | None:
-    """The same under the container's lock: whoever held it before us may have changed everything."""
+    """Plans again under the container's lock, since the holder before may have changed everything, and does it."""
     entry = registry.entry(container, locked=True)
     if entry is None:
         return None

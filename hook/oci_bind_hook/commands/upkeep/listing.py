@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is recorded, and whether it is still so: told by processes, the mount table and the rootfs, not by our memory.
+"""What is recorded and whether it still holds, by processes, the mount table and the rootfs.
 
-Nothing is changed and no lock is taken, so that anybody who may read the state folder can ask at any time.
+Changes nothing and takes no lock, so that any user who may read the state folder can ask at any time.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ from ...record.state_file import is_live, is_unseen
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Literal
 
     from ...record.state_file import MadeRecord, MountRecord, Record
     from ...rootfs.mount_points import Rootfs
 
     Has = Callable[[MountRecord], bool | None]
+    Status = Literal["alive", "dead", "unknown", "leftover", "unreadable"]
+    Standing = Literal["there", "covered", "gone", "changed", "unseen"]
 
 _MOUNTED = {True: "mounted", False: "gone", None: "unseen"}
 
 
 class Entry:
-    """What is known of one container, member for member as schemas/records.json has it.
+    """What is known of one container, with the members of schemas/records.json.
 
-    ``status`` is "alive", "dead", "unknown" (nothing tells whether it lives), "leftover" (a run was killed before it
-    recorded anything) or "unreadable", for which ``problem`` is there. ``reason`` says why, ``advice`` what to do.
+    ``status`` is "alive", "dead", "unknown" (it cannot be found out), "leftover" (a run was killed before it recorded
+    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do.
     """
 
     def __init__(self, container: str, record: Record | None, *, busy: bool) -> None:
         self.id = container
         self.record = record
-        self.status = "leftover"
+        self.status: Status = "leftover"
         self.reason = "a run was killed before it recorded anything"
         self.advice = ""
         self.busy = busy
@@ -52,7 +55,7 @@ class Entry:
         self.problem: HookError | None = None
 
     def document(self) -> dict[str, object]:
-        """The entry as JSON has it; what a record would tell is null where there is none."""
+        """The entry for JSON. Without a record, the members that come from it are null."""
         found: dict[str, object] = {
             "id": self.id.encode(errors="backslashreplace").decode(),
             **{name: getattr(self, name) for name in ("status", "reason", "advice", "busy", "files", "mounts", "made")},
@@ -68,7 +71,7 @@ class Entry:
 
 
 class Registry:
-    """The state folder, and the machine that it is compared with. RecordError where the folder is not ours."""
+    """The state folder and the facts of this machine to compare it with. RecordError if the folder is not ours."""
 
     def __init__(self, options: Options) -> None:
         self.proc = Proc()
@@ -79,7 +82,7 @@ class Registry:
         self._table = self.proc.mounts()
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
-        """The containers of which anything is here, or those among them that are ``wanted``. MissingError."""
+        """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
         found = self.folder.names() if self.folder else {}
         for container in wanted:
             if container not in found:
@@ -87,7 +90,7 @@ class Registry:
         return list(wanted or found)
 
     def entry(self, container: str, *, locked: bool = False) -> Entry | None:
-        """What is known of a container now; None where it has gone meanwhile. ``locked``: we hold its lock."""
+        """What is known of a container now, None if it has gone meanwhile. ``locked``: the caller holds its lock."""
         if self.folder is None or (files := self.folder.names().get(container)) is None:
             return None
         busy = not locked and self.folder.is_locked(container)
@@ -108,8 +111,8 @@ class Registry:
         entry.files = files
         return entry
 
-    def judge(self, record: Record) -> tuple[str, str]:
-        """Whether a container lives, "alive", "dead" or "unknown", and what tells that."""
+    def judge(self, record: Record) -> tuple[Status, str]:
+        """Whether a container is "alive", "dead" or "unknown", and by which fact."""
         if record["boot"] != self.boot:
             return "dead", "the machine was started anew since"
         init = record["init"]
@@ -164,7 +167,7 @@ class Registry:
             entry.advice = "somebody unmounted them: end the container and start it again"
 
     def _look(self, record: Record) -> Has:
-        """What tells of a bind of the record whether it is mounted; None where we may not look."""
+        """A function that says whether a bind of the record is mounted, None if this user may not look."""
         inode = record["namespace"]["inode"]
         if record["boot"] != self.boot:
             return lambda _: False
@@ -185,7 +188,7 @@ class Registry:
         return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
 
     def _standing(self, record: Record, made: MadeRecord, rootfs: Rootfs | None) -> dict[str, object]:
-        """What has become of a file or folder that was made: "there", "covered" by a mount, "gone", "changed"."""
+        """The state of a mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen"."""
         here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
         state, reason = _state(record, made, rootfs, here=here)
         where = {"path": made["path"], "kind": made["kind"], "filesystem": made["filesystem"]}
@@ -197,7 +200,7 @@ class Registry:
         return [other for other in others if is_live(other, self.proc, self.boot)]
 
 
-def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[str, str]:
+def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:
     on_tmpfs = made["filesystem"] == "tmpfs"
     if rootfs is None:
         return "gone", "the rootfs is gone, or another one is in its place"
@@ -219,12 +222,12 @@ def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: boo
 
 
 def _quoted(text: str) -> str:
-    """A text as one word of a shell."""
+    """A text quoted as one word for a shell."""
     return "'" + text.replace("'", "'\\''") + "'"
 
 
 def look(options: Options, wanted: Sequence[str] = ()) -> tuple[str, list[Entry]]:
-    """The path of the state folder, and an entry for each container, or for those that are wanted. HookError."""
+    """The path of the state folder, and an entry for each container or for those ``wanted``. HookError."""
     registry = Registry(options)
     linux.raise_open_files()
     entries = [registry.entry(container) for container in registry.names(wanted)]
@@ -241,7 +244,7 @@ def as_json(folder: str, entries: Iterable[Entry]) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table, each a line, with what stands below each other aligned."""
+    """The rows of a table as lines with aligned columns."""
     safe = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in safe)
@@ -249,12 +252,12 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _count(what: Sequence[dict[str, object]], *states: str) -> str:
-    """How many binds, or things that were made for them, are in one of these states."""
+    """How many binds or mount points are in one of these states, of how many."""
     return f"{sum(each['state'] in states for each in what)} of {len(what)}"
 
 
 def as_list(folder: str, entries: Sequence[Entry]) -> str:
-    """One line for each container, and below them why those that want attention do, and what to do."""
+    """One line for each container, and below them the reason and the advice for those that need attention."""
     if not entries:
         return one_line(f"nothing is recorded in {folder}") + "\n"
     rows = [("ID", "STATUS", "PHASE", "MOUNTED", "STANDING", "ROOTFS")]
