@@ -203,7 +203,7 @@ def validation(bench: Bench) -> list[tuple[str, float, float]]:
         with open(f"{bench.path}/bundle/config.json", "rb") as file:
             data = file.read()
         [document] = strictjson.documents(data, name)
-        quick = acceptor.Lane(acceptor.schema)
+        quick = acceptor.Acceptor(acceptor.schema)
         taken = best_of(20, quick.accepts, document, f"{acceptor.ADDRESS}config-used")
         rows.append((name, taken, best_of(3, judge.violations, document, "config-used")))
     return rows

@@ -9,7 +9,7 @@ import sys
 from . import open_stdio
 from .documents.bundle import read_given, read_state
 from .errors import HookError
-from .kernel.errnos import told
+from .kernel.errnos import message
 from .log import Log
 from .options import STAGES, is_teardown, parse
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         return os.EX_SOFTWARE
     except OSError as reason:
         subject = f" {reason.filename}" if reason.filename is not None else ""
-        log.failure(f"the kernel refused a call{subject}: {told('', reason)} (--debug shows which)")
+        log.failure(f"the kernel refused a call{subject}: {message('', reason)} (--debug shows which)")
         log.traceback(reason)
         return os.EX_OSERR
     except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line

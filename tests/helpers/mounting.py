@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oci_bind_hook.mounting.plan import Plan
-    from oci_bind_hook.record.state_file import MadeRecord, MountRecord, Record
+    from oci_bind_hook.record.state_file import MadeRecord, MountRecord, NamespaceKind, Record
 
     Remarks = list[str]
     Tree = Mapping[str, "bytes | str | Tree"]
@@ -166,7 +166,7 @@ def request(source: str, destination: str, *options: str, config: bool = False) 
 class Bench:
     """A rootfs, a source beside it, and the way from requests to attached mounts and back."""
 
-    def __init__(self, path: Path, *, kind: str = "container") -> None:
+    def __init__(self, path: Path, *, kind: NamespaceKind = "container") -> None:
         self.path = os.fspath(path)
         self.kind = kind
         self.rootfs = plant(path / "rootfs", {"etc": {"passwd": b"root\n"}, "mnt": {}, "file": b""})

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents of others: bytes to strict JSON, judged by the bundled schemas, as typed values.
+"""Documents that others wrote: from bytes through strict JSON and the bundled schemas to typed values.
 
-Loaded by every start of a container, but for the judge: jsonschema costs ten times the start of Python.
+Loaded by every start of a container, except for the judge: jsonschema takes ten times as long to import as Python to
+start.
 """

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast lane: whether a document is certainly valid, by the bundled schemas and without jsonschema.
+"""Accepts documents that are certainly valid by the bundled schemas, without jsonschema.
 
-jsonschema is the judge, and takes longer to import than all else that a run does. So each document is first shown to
-this acceptor, which reads the same schema files. It can only say "certainly valid" or "not sure": a keyword that is not
-in its closed list, or a value whose kind it does not know for certain, is not sure.
+jsonschema takes longer to import than all the rest of a run, so each document is shown to this acceptor first. It reads
+the same schema files and compiles them to closures over a closed list of keywords.
+
+Loaded by every start of a container: it imports only os. A pattern without a function below needs re, and no document
+of a normal run has one.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import os
 
 from .. import FOLDER
-from .strictjson import own
+from .strictjson import parse_trusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     Accept = Callable[[Any], bool]
     Schema = Mapping[str, Any]
 
-ADDRESS = "urn:oci-bind-hook:"  # and a name: what schemas call each other
+ADDRESS = "urn:oci-bind-hook:"  # the $id of a schema is this and its name
 SCHEMAS = (
     "bind-request",
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
@@ -33,29 +35,36 @@ SCHEMAS = (
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The bundled schema ``name`` as a dict; its ``$id`` is ``ADDRESS`` and the name."""
+    """The bundled schema ``name``, given with or without ``ADDRESS`` before it, as a dict. Raises OSError."""
     file = f"{name.removeprefix(ADDRESS)}.json"
     path = os.path.join(FOLDER, "schemas", file)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except NotADirectoryError:  # the package is in an archive
+    except NotADirectoryError:  # the package is in a zip archive
         data = __loader__.get_data(path)
     else:
         try:
             data = os.read(fd, 1 << 20)
         finally:
             os.close(fd)
-    document = own(data)
+    document = parse_trusted(data)
     assert isinstance(document, dict)
     return document
 
 
-# They say nothing about a document.
+# Annotations: keywords that demand nothing of a document.
 _REMARKS = frozenset(("$comment", "$defs", "$id", "$schema", "description", "title"))
 
 
-class Lane:
-    """The schemas, as far as documents have asked for them. ``load`` gives one by its ``$id``."""
+class Acceptor:
+    """Compiles schemas as documents need them. ``load`` returns a schema by its ``$id``."""
+
+    # An acceptor returns True for "certainly valid" and False for "not sure", never for "invalid". A document that gets
+    # False goes to jsonschema, which judges it and words the errors. So a mistake here that returns False costs 70 ms,
+    # and one that returns True lets through what an attacker wrote for exactly that: there is no second look. Hence the
+    # closed list of keywords, exact types (``type(value) is int``, so that no bool or 1.0 passes), and no ``not``,
+    # ``oneOf`` or ``if`` without ``then``: they would need "certainly invalid", which False does not say. Whoever adds
+    # a keyword adds it to the property tests, which hold that jsonschema accepts whatever this class does.
 
     def __init__(self, load: Callable[[str], Schema]) -> None:
         self._load = load
@@ -63,13 +72,13 @@ class Lane:
         self._accepts: dict[str, Accept] = {}
 
     def accepts(self, document: object, address: str) -> bool:
-        """Whether ``document`` is certainly valid by the schema ``address``; False says nothing."""
+        """Whether ``document`` is certainly valid by the schema ``address``. False means not sure."""
         return self._at(address)(document)
 
     def _at(self, address: str) -> Accept:
-        """The acceptor for a place in a schema: its ``$id``, with or without a JSON pointer behind ``#``."""
+        """The acceptor for a (sub)schema: an ``$id``, with ``#`` and a JSON pointer for a part of it."""
         if address not in self._accepts:
-            # For a schema that refers to itself, until it is there.
+            # A schema that refers to itself finds this while it is being compiled.
             self._accepts[address] = lambda value: self._accepts[address](value)
             self._accepts[address] = self._compile(self._dig(address), address.partition("#")[0])
         return self._accepts[address]
@@ -84,7 +93,7 @@ class Lane:
         return found
 
     def _compile(self, schema: Any, base: str) -> Accept:
-        """One acceptor out of those of all keywords of ``schema``, which stands in the schema ``base``."""
+        """An acceptor for all keywords of ``schema``, a part of the schema with the ``$id`` ``base``."""
         if isinstance(schema, bool):
             return _anything if schema else _not_sure
         parts: list[Accept] = []
@@ -105,7 +114,7 @@ class Lane:
             elif keyword == "anyOf":
                 parts.append(_any([self._compile(each, base) for each in wanted]))
             elif keyword == "then":
-                # Where that holds, nobody asks for "if", which would have to be certainly not so.
+                # If `then` holds, the result does not depend on `if`.
                 parts.append(self._compile(wanted, base))
             elif keyword not in _REMARKS and keyword != "if":
                 return _not_sure
@@ -116,9 +125,9 @@ class Lane:
     def _properties(self, schema: Schema, base: str) -> Accept:
         properties = schema.get("properties", {})
         folded = [name.lower() for name in properties]
-        # Two names that differ in letter case only must not stand together: neither of them is taken here.
+        # Of two known names that differ in letter case only, a document may have one: the judge checks that.
         known = {name: each for name, each in properties.items() if folded.count(name.lower()) == 1}
-        # Made when the first document has that member, which many never have: half of all that there is to compile.
+        # Compiled when the first document has that member. Many never have: that saves half of the work.
         parts: dict[str, Accept] = {}
         others = self._compile(schema.get("additionalProperties", True), base)
 
@@ -131,8 +140,8 @@ class Lane:
                         parts[name] = self._compile(known[name], base)
                     if not parts[name](member):
                         return False
-                # A known name in other letter case or with NUL behind it is for the judge, and so are letters that
-                # have several small forms.
+                # Go readers match names without letter case, C readers up to a NUL: such a name, and any that is not
+                # ASCII and so may have several lower-case forms, is for the judge.
                 elif properties and (not name.isascii() or "\0" in name or name.lower() in folded):
                     return False
                 elif not others(member):
@@ -142,7 +151,7 @@ class Lane:
         return accept
 
 
-# What json.loads makes of a document: of nothing else is anything known here.
+# The types that json.loads returns. Of any other type nothing is known.
 _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
 _TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None)}
 
@@ -196,7 +205,7 @@ def _names(part: Accept) -> Accept:
 
 def _type(wanted: str | list[str]) -> Accept:
     names = [wanted] if isinstance(wanted, str) else wanted
-    # A name that is not here ("number") accepts nothing, for certain. bool is no int, and 1.0 neither.
+    # A type that is not listed ("number") accepts nothing. bool and 1.0 are no int.
     kinds = frozenset(_TYPES[name] for name in names if name in _TYPES)
     return lambda value: type(value) in kinds
 
@@ -264,14 +273,14 @@ def _pattern(pattern: str) -> Accept:
 
 
 def _search(pattern: str) -> Accept:
-    """As jsonschema does it."""
+    """An acceptor that searches as jsonschema does."""
     import re
 
     search = re.compile(pattern).search
     return lambda text: search(text) is not None
 
 
-# The patterns of what every run reads. For others ``re`` is imported, which takes half as long as Python to start.
+# The patterns of the documents that every run reads: to import re takes half as long as to start Python.
 _ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-"
 _HEX = "0123456789abcdef"
 _NO_NAMES = frozenset(("", ".", ".."))

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime gives us to read: the state on stdin, and the bundle with its config and rootfs.
+"""The input from the runtime: the state on stdin, and the bundle with its config and rootfs.
 
-Everything is opened once, and only what was read then is used.
+Each file is opened and read once, so that a file replaced later changes nothing.
+
+Loaded by every start of a container: it imports only os and time. json and pathlib take longer than the work here.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from ..kernel.errnos import unopened
 from . import oci
 from .strictjson import MAX_BYTES, documents
 
-# Less than the timeout that a hook is registered with (install): then it is still us who tell why.
+# Less than the timeout of a registered hook (install), after which the runtime kills it without a reason.
 STDIN_SECONDS = 20.0
 
 TYPE_CHECKING = False
@@ -24,12 +26,11 @@ if TYPE_CHECKING:
 
 
 class Bundle:
-    """A bundle's config and rootfs, as the host finds them.
+    """A bundle's config and rootfs, by their paths on the host.
 
-    ``document`` is the config if the runtime sent it, else it is read from the bundle, once. What it breaks of the
-    schema is an error where the hook uses it; what it breaks elsewhere is in ``violations`` if ``whole`` asks for it,
-    and all of it in ``document``.
-    MissingError, DataError.
+    ``document`` is the config if the runtime sent it on stdin; otherwise config.json is read. With ``whole`` the entire
+    document is kept in ``document`` and its schema violations in ``violations``; without, only what the hook uses is
+    judged. Raises MissingError, and DataError if a used part is invalid.
     """
 
     def __init__(self, path: str, document: object | None = None, *, whole: bool = False) -> None:
@@ -48,7 +49,7 @@ class Bundle:
             raise (DataError("config.json", self.violations) if whole else problem) from None
         rootfs = os.path.join(path, self.config.root_path)
         try:
-            # Strict: else "absent/.." would be the bundle, for us and for runc, and nothing for the kernel and crun.
+            # Strict: otherwise "absent/.." is the bundle for Python and runc, and ENOENT for the kernel and crun.
             self.rootfs = os.path.realpath(rootfs, strict=True)
         except OSError as reason:
             raise unopened(f"the rootfs {rootfs}", reason) from reason
@@ -59,7 +60,7 @@ class Bundle:
         self.has_namespace = "mount" in self.config.namespaces
 
     def stat_rootfs(self) -> os.stat_result:
-        """The rootfs as it is now. MissingError."""
+        """The rootfs as it is now. Raises MissingError."""
         try:
             return os.stat(self.rootfs)
         except OSError as reason:
@@ -67,8 +68,9 @@ class Bundle:
 
 
 def read_regular(path: str) -> bytes:
-    """The bytes of a regular file, at most one more than any document may have. MissingError."""
+    """The content of a regular file, cut at MAX_BYTES + 1. Raises MissingError."""
     try:
+        # O_NONBLOCK: a FIFO in the place of config.json must not block the hook.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as reason:
         raise unopened(path, reason) from reason
@@ -83,9 +85,9 @@ def read_regular(path: str) -> bytes:
 
 
 def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
-    """What is left to read of ``fd``, cut one byte above the size of any document that is accepted.
+    """The rest of what ``fd`` holds, cut at MAX_BYTES + 1, so that a larger document can be refused. Raises OSError.
 
-    Whenever something is about to be read, ``wait`` is called.
+    ``wait`` is called before each read(2).
     """
     chunks = []
     left = MAX_BYTES + 1
@@ -100,7 +102,7 @@ def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
 
 
 def read_stdin() -> bytes:
-    """The same of stdin. UsageError where it cannot be read, or where nobody has closed it in time."""
+    """The rest of stdin, cut in the same way. Raises UsageError if it fails or is still open after STDIN_SECONDS."""
     end = time.monotonic() + STDIN_SECONDS
 
     def wait() -> None:
@@ -116,13 +118,13 @@ def read_stdin() -> bytes:
 
 
 def read_state(data: bytes) -> tuple[oci.State, object | None]:
-    """The state that the runtime sent, and the config if it sent that too. DataError."""
+    """The state from ``data``, and the config if a second document follows it, else None. Raises DataError."""
     found = documents(data, "state", most=2)
     return oci.state(found[0]), found[1] if len(found) > 1 else None
 
 
 def read_given() -> bytes:
-    """What stdin holds, if that is no terminal. UsageError."""
+    """The content of stdin. Raises UsageError, also if stdin is a terminal."""
     if os.isatty(0):
         raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
     return read_stdin()

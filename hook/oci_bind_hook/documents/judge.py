@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What jsonschema says of a document by the bundled schemas, in our own words.
+"""Schema violations by jsonschema, worded for people.
 
-It decides wherever the fast lane is not sure, and no violation is ever told by anybody else.
+The judge decides where the acceptor is not sure. It is the only source of messages about schema violations, and the
+only module that imports jsonschema. A container start loads it only for a document that the acceptor did not accept.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-_validators: dict[str, Any] = {}  # built once each: it takes longer than most validations
+_validators: dict[str, Any] = {}  # built once each: that takes longer than most validations
 
 
 def violations(document: object, name: str) -> list[tuple[str, str]]:
-    """Every place where ``document`` breaks the bundled schema ``name``, as spec.violations has it."""
+    """Every place where ``document`` breaks the bundled schema ``name``, as ``oci.violations`` returns them."""
     return in_order(place for error in validator(name).iter_errors(document) for place in _worded(error))
 
 
 def validator(name: str) -> Any:
-    """The validator of a bundled schema, strict about integers and about the letter case of names."""
+    """The validator for a bundled schema, strict about integers and about the letter case of names."""
     if name not in _validators:
         schemas: dict[str, dict[str, Any]] = {}
         needed = [name]
         for each in needed:
             if each not in schemas:
                 schemas[each] = schema(each)
-                # Where it comes upon $schema, jsonschema takes its own validator instead of the strict one.
+                # At a $schema jsonschema would switch to its own validator class, away from STRICT.
                 schemas[each].pop("$schema", None)
                 needed += _references(schemas[each])
         resources = [(ADDRESS + each, DRAFT202012.create_resource(contents)) for each, contents in schemas.items()]
@@ -46,7 +47,7 @@ def validator(name: str) -> Any:
 
 
 def _references(schema: object) -> Iterator[str]:
-    """The names of the schemas that a schema refers to: the others need not be read."""
+    """The names of the bundled schemas that ``schema`` refers to: only these need to be read."""
     if isinstance(schema, dict):
         for keyword, value in schema.items():
             if keyword == "$ref" and isinstance(value, str) and value.startswith(ADDRESS):
@@ -56,7 +57,7 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _properties(validator: Any, known: dict[str, Any], instance: object, schema: Any) -> Iterator[Any]:
-    """The keyword ``properties``, which here also refuses what another reader would take for a known name."""
+    """The keyword ``properties``, which also refuses a name that another JSON reader takes for a known one."""
     yield from Draft202012Validator.VALIDATORS["properties"](validator, known, instance, schema)
     if isinstance(instance, dict):
         spelling = {_folded(name): name for name in known}
@@ -73,7 +74,7 @@ def _properties(validator: Any, known: dict[str, Any], instance: object, schema:
 
 
 def _unique_by(_validator: Any, name: str, instance: object, _schema: Any) -> Iterator[Any]:
-    """Our own keyword ``uniqueBy``: no two objects of an array have the same text in the member ``name``."""
+    """The keyword ``uniqueBy``, our own: no two objects of an array have the same string in the member ``name``."""
     seen: set[str] = set()
     for index, item in enumerate(instance if isinstance(instance, list) else ()):
         text = item.get(name) if isinstance(item, dict) else None
@@ -92,15 +93,15 @@ STRICT: Any = validators.extend(  # type: ignore[no-untyped-call]
 
 
 def _folded(name: str) -> str:
-    """A member's name as other readers compare it.
+    """The name of a member as other readers compare it: Go without letter case, C up to the first NUL.
 
-    Go does so without letter case, the long s as s and the sign for kelvin as k; C up to the first NUL.
+    Go folds U+017F (long s) to s and U+212A (kelvin sign) to k; the latter is what str.lower returns anyway.
     """
     return name.partition("\0")[0].replace("\u017f", "s").lower()
 
 
 def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """A validator's error as places and messages for a person: one for each member it is about."""
+    """A validator's error as pairs of path and message, one for each member that it is about."""
     path = tuple(error.absolute_path)
     keyword, wanted, value = error.validator, error.validator_value, error.instance
     if "propertyNames" in error.absolute_schema_path:
@@ -122,7 +123,7 @@ def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
 
 
 def _sentence(error: Any) -> str:
-    """What an error says of one value."""
+    """The message of an error about a single value, to follow its place."""
     keyword, wanted, value = error.validator, error.validator_value, error.instance
     if keyword in ("properties", "uniqueBy"):
         return str(error.message)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From documents to validated, typed ``State`` and ``Config``.
+"""Validated documents as typed objects: ``State`` and ``Config`` of runtime-spec.
 
-What the values *mean* (which options exist, whether a path is sane) is beyond the scope of this module.
+What the values mean (which options exist, where a path leads) is beyond the scope of this module.
+
+Loaded by every start of a container: it imports nothing. The judge, and jsonschema with it, is imported when needed.
 """
 
 from __future__ import annotations
 
 from ..errors import DataError
-from .acceptor import ADDRESS, Lane, schema
+from .acceptor import ADDRESS, Acceptor, schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,17 +17,17 @@ if TYPE_CHECKING:
 
     IdMappings = tuple[tuple[int, int, int], ...]
 
-_lane = Lane(schema)
+_acceptor = Acceptor(schema)
 
 
 def violations(document: object, name: str) -> list[tuple[str, str]]:
-    """Every place where ``document`` breaks the bundled schema ``name`` ("config", "plan", ...), sorted, none twice.
+    """Every place where ``document`` breaks the bundled schema ``name`` ("state", "plan", ...), sorted and unique.
 
-    A place is a JSON pointer (RFC 6901; a missing member is pointed to as if it were there) and a message of one
-    line. Numbers are strict: ``true`` and ``1.0`` are no integers. Nothing is ever fetched.
-    "config" is the whole of config.json, "config-used" what ``config`` judges.
+    Returns pairs of JSON pointer (RFC 6901; a missing member has the pointer it would have) and message. ``true`` and
+    ``1.0`` are no integers. No schema is fetched from a network. "config" covers all of config.json, "config-used" the
+    part that ``config`` reads.
     """
-    if _lane.accepts(document, ADDRESS + name):
+    if _acceptor.accepts(document, ADDRESS + name):
         return []
     from . import judge
 
@@ -33,20 +35,20 @@ def violations(document: object, name: str) -> list[tuple[str, str]]:
 
 
 def state(document: object) -> State:
-    """The state a runtime sent (runtime-spec runtime.md, State); DataError if it breaks the schema."""
+    """The state of a container (runtime-spec runtime.md, State). Raises DataError if it breaks the schema."""
     return State(_valid(document, "state", "state"))
 
 
 def config(document: object, name: str = "config.json") -> Config:
-    """What the hook uses of a config (runtime-spec config.md); DataError with ``name`` if that breaks the schema.
+    """The part of a config that the hook uses (runtime-spec config.md). Raises DataError for ``name`` if it is invalid.
 
-    What it does not use is not looked at: that is for ``config_violations``.
+    The rest of the document is not judged: ``config_violations`` does that.
     """
     return Config(_valid(document, "config-used", name))
 
 
 def config_violations(document: object) -> list[tuple[str, str]]:
-    """Every place where a config breaks runtime-spec, whether the hook uses it or not; as ``violations`` gives them."""
+    """Every place where a config breaks runtime-spec, used by the hook or not, as ``violations`` returns them."""
     return violations(document, "config")
 
 
@@ -61,7 +63,7 @@ def _valid(document: object, schema: str, name: str) -> dict[str, Any]:
 class State:
     """The container's state (runtime-spec runtime.md, State), from a valid document.
 
-    ``pid`` is as given, 0 and -1 too, or None: what it is good for depends on the runtime and the stage.
+    ``pid`` is None if missing. Otherwise it is as given, 0 and -1 included: its meaning depends on runtime and stage.
     """
 
     __slots__ = ("annotations", "bundle", "id", "oci_version", "pid", "status")
@@ -76,9 +78,9 @@ class State:
 
 
 class Mount:
-    """One of the config's mounts (runtime-spec config.md, Mounts) and its place among them, from a valid document.
+    """One of the config's mounts (runtime-spec config.md, Mounts), the ``index``-th, from a valid document.
 
-    What was not given is None, but for ``options``. A mapping is (id in the container, id on the host, how many).
+    Missing members are None; missing ``options`` are empty. A mapping is (container id, host id, size).
     """
 
     __slots__ = ("destination", "gid_mappings", "index", "options", "source", "type", "uid_mappings")
@@ -94,10 +96,10 @@ class Mount:
 
 
 class Config:
-    """What the hook uses of config.json (runtime-spec config.md, config-linux.md), from a valid document.
+    """The part of config.json that the hook uses (runtime-spec config.md, config-linux.md), from a valid document.
 
-    ``namespaces`` gives the path to join, or None for a new one, by type. The mappings are those of the container's
-    user namespace, or None.
+    ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one. The mappings are those
+    of the container's user namespace, None if it has none.
     """
 
     __slots__ = ("annotations", "gid_mappings", "mounts", "namespaces", "root_path", "root_readonly", "uid_mappings")

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON as bytes: read strictly, and written.
+"""A strict JSON reader, and a writer.
 
-config.json is read by two programs, the runtime and this hook, and whatever two JSON readers can understand
-differently is a way to make them work on different containers. So what Go and C readers disagree about is refused.
-What is in a document is beyond the scope of this module.
+The runtime and this hook both read config.json. Input that two readers understand differently could make them work on
+different containers, so whatever Go, C and Python readers disagree about is refused. What a document means is beyond
+the scope of this module.
+
+Loaded by every start of a container: it imports only gc and itertools, and the C module behind json. The module json
+imports re, which takes half as long to import as Python to start.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from itertools import accumulate, islice
 from ..errors import DataError
 from ..log import one_line
 
-# The C functions behind json: with that module comes re, which takes nearly as long to import as Python to start.
+# The C functions behind json, without json and re around them.
 try:
     import _json
 except ImportError:  # another Python than CPython
@@ -29,46 +32,55 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
-LEAST, MOST = -(2**63), 2**64 - 1  # what a reader in Go or C can hold, in any member: a later runtime may know it
-MAX_SHOWN = 200  # characters of a value or name that a message repeats
-MAX_TOLD = 1000  # places where a document is wrong: a start of a container does not wait for a million of them
+LEAST, MOST = -(2**63), 2**64 - 1  # what Go and C readers can hold; for every member, since a runtime may read any
+MAX_SHOWN = 200  # characters of a value or name in a message
+MAX_VIOLATIONS = 1000  # in one report: a container start does not wait for a million of them
 BLANKS = " \t\n\r"  # RFC 8259, ws
 
 
 def documents(data: bytes, name: str, most: int = 1) -> list[object]:
-    """One to ``most`` JSON documents out of ``data``, one behind the other.
+    """The JSON documents in ``data``, at least one and at most ``most``, one after the other (RFC 8259, RFC 7493).
 
-    Strict: UTF-8 without BOM, at most MAX_BYTES and MAX_DEPTH, no member twice, nothing that JSON or a file name
-    cannot hold. DataError with ``name`` and the byte, the line and column or the JSON pointer (RFC 8259, RFC 7493).
+    Strict: UTF-8 without BOM, no larger than MAX_BYTES, no deeper than MAX_DEPTH, no duplicate members, no numbers
+    outside 64 bits, no half surrogate pairs. Raises DataError for the document ``name``, with the place.
     """
     text = _text(data, name).rstrip(BLANKS)
     was_collecting = gc.isenabled()
-    gc.disable()  # No cycles are made here, and to look for them takes most of the time where millions of lists are.
+    gc.disable()  # Documents have no cycles, and to search millions of lists for some would take most of the time.
+    # Two readers share the work. _scan is fast and has no messages: it returns documents that certainly have no fault,
+    # else None. Then _decode reads again from the start and finds the place and the message of every fault. A mistake
+    # in _scan must cost time only, never strictness: what it returns is not read a second time. So it gives up at the
+    # first doubt, even where nothing is wrong (any escaped surrogate). Property tests hold that _decode accepts all
+    # that _scan returns, and returns the same.
     try:
-        found = _undoubted(data, text, most)
-        return _judged(text, name, most) if found is None else found
+        found = _scan(data, text, most)
+        return _decode(text, name, most) if found is None else found
     finally:
         if was_collecting:
             gc.enable()
 
 
-def own(data: bytes) -> object:
-    """A document of our own, which needs no strict reader."""
+def parse_trusted(data: bytes) -> object:
+    """The document in ``data``, which this package wrote: it is read without the checks of ``documents``."""
     if _json is None:
         import json
 
         return json.loads(data)
-    document, _ = _json.make_scanner(_OwnContext(_refuse, has_large=False))(data.decode(), 0)  # type: ignore[arg-type]
+    scan = _json.make_scanner(_TrustedContext(_refuse, has_large=False))  # type: ignore[arg-type]
+    document, _ = scan(data.decode(), 0)
     return document
 
 
 def encoded(document: object) -> bytes:
-    """JSON on one line, of dicts, lists, strings, integers, bools and None. UnicodeEncodeError."""
+    """``document`` as JSON on one line. It may hold dicts, lists, strings, integers, bools and None.
+
+    Raises UnicodeEncodeError for a string that is not UTF-8, and TypeError for another type.
+    """
     if _json is None:
         import json
 
         return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    # No markers for cycles, no indent, and false: to sort, to skip names that are no text, to allow NaN.
+    # Positional: markers (no check for cycles), default, encoder, indent, separators, sort_keys, skipkeys, allow_nan.
     encoder = _json.make_encoder(None, _refuse, _json.encode_basestring, None, ":", ",", *(False, False, False))
     return "".join(encoder(document, 0)).encode()
 
@@ -78,15 +90,15 @@ def _refuse(value: object) -> NoReturn:
 
 
 def in_order(found: Iterable[tuple[Path, str]]) -> list[tuple[str, str]]:
-    """Places and messages as they are told: sorted, none twice, each place as a JSON pointer (RFC 6901).
+    """Pairs of path and message, sorted and unique, each path as a JSON pointer (RFC 6901).
 
-    Of more than MAX_TOLD only so many are looked for; the last message then says so.
+    At most MAX_VIOLATIONS are taken from ``found``. If there are more, an added last pair says so.
     """
-    some = list(islice(found, MAX_TOLD + 1))
-    told = [(_pointer(path), message) for path, message in sorted(set(some[:MAX_TOLD]))]
-    if len(some) > MAX_TOLD:
-        told.append(("", f"is wrong in more places than the {MAX_TOLD} found first"))
-    return told
+    some = list(islice(found, MAX_VIOLATIONS + 1))
+    violations = [(_pointer(path), message) for path, message in sorted(set(some[:MAX_VIOLATIONS]))]
+    if len(some) > MAX_VIOLATIONS:
+        violations.append(("", f"is wrong in more places than the {MAX_VIOLATIONS} found first"))
+    return violations
 
 
 def _pointer(path: Path) -> str:
@@ -94,7 +106,7 @@ def _pointer(path: Path) -> str:
 
 
 def shortened(text: str) -> str:
-    """Text of a document as a message can repeat it: short, and without characters that act on a terminal."""
+    """``text`` for use in a message: at most MAX_SHOWN characters, and none that acts on a terminal."""
     cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     return one_line(cut)
 
@@ -116,16 +128,16 @@ def _text(data: bytes, name: str) -> str:
     raise DataError(name, [("", problem)])
 
 
-# Reading what nothing can be said against
+# The fast reader: documents without any fault
 
 
 class _Context:
-    """What make_scanner asks for, as json.JSONDecoder has it; ``doubt`` is called with what is not beyond doubt."""
+    """The attributes that make_scanner reads, as json.JSONDecoder has them. A possible fault calls ``doubt``."""
 
     def __init__(self, doubt: Callable[[object], None], *, has_large: bool) -> None:
         self.strict = True
         self.object_hook = None
-        self.array_hook = None  # Python 3.15 asks for it
+        self.array_hook = None  # read by Python 3.15
         self.parse_int = self._parse_int if has_large else int
         self.parse_constant = doubt
         self._doubt = doubt
@@ -149,8 +161,8 @@ class _Context:
         return number
 
 
-class _OwnContext(_Context):
-    """Nothing is there twice in what we wrote."""
+class _TrustedContext(_Context):
+    """For documents that this package wrote, which have no duplicate members."""
 
     object_pairs_hook = None  # type: ignore[assignment]
 
@@ -158,11 +170,11 @@ class _OwnContext(_Context):
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 
-def _undoubted(data: bytes, text: str, most: int) -> list[object] | None:
-    """The documents in ``text``, where there is nothing to say against any of them. None says nothing."""
+def _scan(data: bytes, text: str, most: int) -> list[object] | None:
+    """The documents in ``text`` if they certainly have no fault. None means not sure."""
     if _json is None or b"\\ud" in data or b"\\uD" in data or _is_deep(text):
         return None
-    # Fewer digits always fit into 64 bits, and to look for so many once takes less than a call for each number.
+    # Fewer digits always fit into 64 bits. One search for a long run of digits takes less than a call for each number.
     zeros = data.translate(_ZEROS)
     has_large = b"0" * 20 in zeros or b"-" + b"0" * 19 in zeros
     doubts: list[object] = []
@@ -174,17 +186,17 @@ def _undoubted(data: bytes, text: str, most: int) -> list[object] | None:
             document, end = scan(text, len(text) - len(text[end:].lstrip(BLANKS)))
             found.append(document)
     except (StopIteration, ValueError, RecursionError, SystemError, AttributeError):
-        # SystemError: before Python 3.13 it cannot find json's own error where json has not been imported.
-        # AttributeError: a later Python asks the context for more.
+        # SystemError: before Python 3.13 the scanner cannot raise json's own error while json is not imported.
+        # AttributeError: a later Python reads more attributes of the context.
         return None
     return None if doubts or end < len(text) else found
 
 
-# Reading to tell what is wrong
+# The slow reader: the place and the message of every fault
 
 
-def _judged(text: str, name: str, most: int) -> list[object]:
-    """As ``documents`` promises."""
+def _decode(text: str, name: str, most: int) -> list[object]:
+    """The documents in ``text``. Raises DataError for ``name``, with every fault or the first syntax error."""
     import json
 
     doubts = _Doubts()
@@ -215,7 +227,7 @@ def _judged(text: str, name: str, most: int) -> list[object]:
 
 
 class _Fault:
-    """Stands in a decoded document for a value that is refused, until the walk has found out where that is."""
+    """Stands in a decoded document for a refused value, until ``_faults`` has found its path."""
 
     __slots__ = ("message",)
 
@@ -224,7 +236,10 @@ class _Fault:
 
 
 class _Doubts:
-    """The decoder's callbacks: they cannot know the place, so they leave a fault there and note that there is one."""
+    """The callbacks of the decoder. They do not know the path of a value, so they leave a _Fault in its place.
+
+    ``any`` is true once there is one.
+    """
 
     __slots__ = ("any",)
 
@@ -279,11 +294,11 @@ def _faults(value: object, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether there is certainly no fault in it, told without the place: of most values of a document."""
+    """Whether a value certainly has no fault inside. Most values are plain, so their paths are never built."""
     return value.isascii() if isinstance(value, str) else not value or isinstance(value, (int, float))
 
 
-# Depth, known before decoding, since every Python has a limit of its own
+# Depth, measured before decoding, since each version of Python has another limit
 
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one in, one out
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
@@ -299,7 +314,7 @@ def _is_deep(text: str) -> bool:
 
 
 def _first_too_deep(text: str) -> int:
-    """The place of the first bracket that nests too deep, -1 where there is none: brackets that are left open."""
+    """The index of the first bracket deeper than MAX_DEPTH, -1 if there is none."""
     depth, in_string = 0, False
     for place, character in enumerate(_without_escapes(text)):
         if character == '"':
@@ -312,7 +327,7 @@ def _first_too_deep(text: str) -> int:
 
 
 def _without_escapes(text: str) -> str:
-    """Text of the same length in which each quote begins or ends a string."""
+    """``text`` at the same length, with escapes replaced so that each quote begins or ends a string."""
     if "\\" not in text:
         return text
     return text.replace("\\\\", "__").replace('\\"', "__")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel is asked: system calls, procfs, and what its errors mean. The only unsafe place.
+"""System calls, procfs, capabilities, and the meaning of errnos: the only code that can break memory safety.
 
-Loaded by every start of a container: nothing beyond os, errno and the C modules behind ctypes and prctl.
+Loaded by every start of a container: it imports only os, sys, errno and the C modules behind ctypes and prctl.
 """

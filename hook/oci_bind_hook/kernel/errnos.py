@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel means by an errno, and what helps: by call, in one table that can be read.
+"""What an errno means and what helps, by system call.
 
-The same number means a full disk to mkdirat(2) and too many mounts to move_mount(2). Calls are named as in our errors;
-"" stands for every call that has no row of its own.
+The same errno differs by call: ENOSPC is a full disk for mkdirat(2) and too many mounts for move_mount(2). Calls are
+named as in the error messages; "" stands for every call without a row of its own.
+
+Loaded by every start of a container: it imports only errno and os. The table is built from literals alone, which
+Python loads without running code.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 from ..errors import KernelError, MissingError
 from . import rights
 
-# What a call needs, where the kernel says that it is forbidden: told if it is really lacking, else the table is asked.
+# The capabilities that a refused call needs. If the process lacks one, the hint names it; else HINTS applies.
 NEEDS = {
     ("openat", errno.EACCES): ("CAP_DAC_OVERRIDE",),
     ("readlinkat", errno.EACCES): ("CAP_DAC_OVERRIDE",),
@@ -114,7 +117,10 @@ HINTS = {
 
 
 def hint(call: str, reason: OSError) -> str:
-    """What helps where the kernel refused ``call``; "" where nothing is known to, or the refusal is our own."""
+    """What a user can do when the kernel refused ``call``.
+
+    "" if nothing is known, or if this package raised the error: then its text is not that of its errno.
+    """
     number = reason.errno or 0
     if reason.strerror != os.strerror(number):
         return ""
@@ -124,23 +130,23 @@ def hint(call: str, reason: OSError) -> str:
 
 
 def because(call: str, reason: OSError) -> str:
-    """Why ``call`` is forbidden, to end a sentence with: by the capabilities that are lacking, if any are."""
+    """Why ``call`` is forbidden, as the end of a sentence: "without CAP_...", or "because ..."."""
     missing = rights.lacking(*NEEDS.get((call, reason.errno or 0), ()))
     return f"without {missing}" if missing else f"because {hint(call, reason)}"
 
 
 def unopened(subject: str, reason: OSError, *, where: str = "") -> MissingError:
-    """The error that tells that ``subject`` cannot be opened, and why."""
+    """The error that says that ``subject`` cannot be opened, why, and what helps."""
     problem = f"{subject} cannot be opened: {reason.strerror}"
     return MissingError(problem, where=where, hint=hint("openat", reason))
 
 
-def told(call: str, reason: OSError) -> str:
-    """Why the kernel refused ``call`` and what helps, for a sentence that goes on."""
+def message(call: str, reason: OSError) -> str:
+    """Why the kernel refused ``call`` and what helps, without the name of the call."""
     advice = hint(call, reason)
     return f"{reason.strerror}, {advice}" if advice else str(reason.strerror or reason)
 
 
 def refused(call: str, subject: str, reason: OSError, *, where: str = "") -> KernelError:
-    """The error that tells that the kernel refused ``call`` on ``subject``, with what helps."""
+    """The error that says that the kernel refused ``call`` on ``subject``, why, and what helps."""
     return KernelError(call, subject, reason, where=where, hint=hint(call, reason))

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls as functions, under the kernel's own names.
+"""System calls as functions, under the kernel's own names. No other module calls the C library.
 
-Every function raises OSError with the errno of the call and does nothing else: no policy, no knowledge of
-containers. Only ``statx`` makes up for kernels that tell less. File descriptors that come out are close-on-exec. Only
-this module calls the C library.
+Each function makes its call, raises OSError with the call's errno, and returns fds that are close-on-exec. Policy and
+containers are unknown here. Only ``statx`` has a fallback, for kernels that report less.
+
+Loaded by every start of a container: it imports only os, sys, errno and _ctypes. The module ctypes would add 0.2 units
+(one unit is the bare start of Python).
 """
 
 from __future__ import annotations
 
-# The C module behind ctypes, which takes about 0.2 units to import, a unit being the start of Python; this takes 0.05.
+# The C module behind ctypes: 0.05 units to import instead of 0.2.
 import _ctypes
 import errno
 import os
@@ -62,8 +64,7 @@ MS_SHARED = 1 << 20
 MS_SLAVE = 1 << 19
 MS_STRICTATIME = 1 << 24
 MS_UNBINDABLE = 1 << 17
-# ioctl_ns(2): _IO(0xb7, 4), and some machines number the direction "none" of an ioctl 1 instead of 0.
-# The numbers of ioctl(2) say "none" and "read" in other bits on some machines.
+# ioctl_nsfs(2): _IO(0xb7, 4) and _IOR(0xb7, 5, __u64). Some architectures encode "none" and "read" in other bits.
 _OLD_IOCTL = os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
 NS_GET_OWNER_UID = 0x2000B704 if _OLD_IOCTL else 0xB704
 NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
@@ -84,14 +85,14 @@ STATX_MNT_ID = 0x1000
 STATX_MNT_ID_UNIQUE = 0x4000
 SYSFS_MAGIC = 0x62656572
 
-# The generic numbers: the same on every architecture since Linux 5.0 but alpha, which adds 110.
+# Since Linux 5.0 new system calls have the same number on every architecture but alpha, which adds 110.
 NR_OPEN_TREE = 428
 NR_MOVE_MOUNT = 429
 NR_OPENAT2 = 437
 NR_MOUNT_SETATTR = 442
 NR_STATMOUNT = 457
 
-CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; not among Python's names
+CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; the module time has no name for it
 
 
 class _Function(_ctypes.CFuncPtr):
@@ -99,13 +100,13 @@ class _Function(_ctypes.CFuncPtr):
 
 
 class _Library:
-    """The one that Python itself is linked with."""
+    """The C library that Python itself is linked with."""
 
     _handle = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
 
 
 class _Pointer(Simple):
-    """void *. It takes numbers of any size, bytes, buffers and None: whatever fits into a register."""
+    """void *: an integer of any size, bytes, a buffer or None, whatever fits into a register."""
 
     _type_ = "P"
 
@@ -119,15 +120,15 @@ class _Long(Simple):
 
 
 class _Number(Simple):
-    """A 64-bit number without a sign."""
+    """An unsigned 64-bit number."""
 
     _type_ = "Q"
 
 
 class Function:
-    """The C function ``name`` with so many ``arguments``: numbers, bytes that end at their NUL, buffers, None.
+    """The C function ``name``, which takes that many ``arguments``: numbers, bytes up to their NUL, buffers, None.
 
-    ``is_long`` tells that it returns a long, and not an int. A call raises OSError with errno where that is below 0.
+    It returns int, or long if ``is_long``. A negative result raises OSError with errno, and with ``path`` as file name.
     """
 
     def __init__(self, name: str, arguments: int, *, is_long: bool = False) -> None:
@@ -144,7 +145,7 @@ class Function:
 
 
 def numbers(*values: int, size: int = 0) -> Any:
-    """A buffer of 64-bit numbers without a sign, at least ``size`` of them; bytes() of it is what is in it."""
+    """A buffer of unsigned 64-bit ``values``, with zeros up to ``size`` of them; bytes() copies its contents."""
     count = max(size, len(values))
     return (_Number * count)(*values)
 
@@ -159,7 +160,7 @@ _statx = Function("statx", 5)
 _fstatfs = Function("fstatfs", 2)
 _ioctl = Function("ioctl", 3)
 _poll = Function("poll", 3)
-# Where a register holds less than a limit, that of 64 bits has a name of its own.
+# On 32-bit machines plain prlimit(2) takes 32-bit limits. The struct below has 64-bit ones.
 _prlimit = Function("prlimit" if sys.maxsize > 2**32 else "prlimit64", 4)
 _setfsuid = Function("setfsuid", 1)
 _setfsgid = Function("setfsgid", 1)
@@ -168,16 +169,16 @@ _NOTHING = (0, 0, 0, 0, 0, 0)
 
 
 def _call(number: int, *arguments: object) -> int:
-    """A system call by its number, syscall(2)."""
+    """Makes the system call ``number``, by syscall(2)."""
     return _syscall(number, *arguments, *_NOTHING[len(arguments) :])
 
 
 class Stat:
-    """What statx(2) says of an open object.
+    """The attributes of an open file, from statx(2).
 
-    ``mode uid gid ino size`` as in stat(2); ``dev`` as os.makedev gives it; ``mnt_id`` is the mount it was reached
-    through, as /proc/self/mountinfo numbers it; ``mount_root`` tells whether it is the root of that mount; ``born`` is
-    the time of its birth in nanoseconds since the epoch, None where it is not kept.
+    ``mode uid gid ino size`` are as in stat(2), and ``dev`` is as os.makedev returns it. ``mnt_id`` is the id of the
+    mount the file was reached through, as in /proc/self/mountinfo; ``mount_root`` is true if the file is the root of
+    that mount. ``born`` is the birth time in nanoseconds since the epoch, None if the file system keeps none.
     """
 
     __slots__ = ("born", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
@@ -193,20 +194,21 @@ class Stat:
     born: int | None
 
 
-# One for all calls, since there is one thread: to make it takes as long as to ask the kernel.
+# One buffer for all calls, since there is one thread: to allocate it takes as long as the system call.
 _STATX = numbers(size=32)
 
 
 def _ask(fd: int, mask: int) -> memoryview:
-    """struct statx of the object that ``fd`` holds."""
+    """struct statx of the file that ``fd`` holds."""
     _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, _STATX)
     return memoryview(bytes(_STATX))
 
 
 def statx(fd: int) -> Stat:
-    """What is known of the object that ``fd`` holds, by statx(2).
+    """The attributes of the file that ``fd`` holds, by statx(2).
 
-    Where that does not tell of mounts (before Linux 5.8) procfs does. Before Linux 4.11 no time of birth is known.
+    Before Linux 5.8 statx(2) does not report mounts: they come from procfs. Before Linux 4.11, or if a seccomp filter
+    hides statx(2), fstat(2) stands in and ``born`` is None.
     """
     stat = Stat()
     try:
@@ -246,12 +248,12 @@ def _read_proc(name: str) -> str:
 
 
 def _mount_id(fd: int) -> int:
-    """The mount that ``fd`` was reached through, proc_pid_fdinfo(5)."""
+    """The id of the mount that ``fd`` was reached through, proc_pid_fdinfo(5)."""
     return next(int(line[7:]) for line in _read_proc(f"fdinfo/{fd}").splitlines() if line.startswith("mnt_id:"))
 
 
 def _is_mount_root(fd: int, mnt_id: int) -> bool:
-    """What is above the root of a mount is another mount, or, for a process's own root, the root itself."""
+    """Whether ``fd`` is the root of its mount: ``..`` is on another mount, or ``fd`` itself in the process's root."""
     try:
         above = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=fd)
     except (NotADirectoryError, PermissionError):
@@ -263,14 +265,14 @@ def _is_mount_root(fd: int, mnt_id: int) -> bool:
 
 
 def _mount_point(mnt_id: int) -> str | None:
-    # A name may hold whatever else ends a line for str.splitlines.
+    # Not str.splitlines: a file name may contain other characters that end a line for it.
     lines = (line.split(" ", 5) for line in _read_proc("mountinfo").split("\n") if line)
     points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
     return next(points, None)
 
 
 def unescape(field: str) -> str:
-    r"""A field of mountinfo as it was: the kernel writes space, tab, newline, backslash and # as \ooo."""
+    r"""A field of mountinfo, unescaped: the kernel writes space, tab, newline, backslash and # as \ooo."""
     if "\\" not in field:
         return field
     head, *tails = field.split("\\")
@@ -278,7 +280,7 @@ def unescape(field: str) -> str:
 
 
 def unique_mount_id(fd: int) -> int | None:
-    """The id of the mount ``fd`` was reached through that is never used again; None before Linux 6.8."""
+    """The unique id, never reused, of the mount that ``fd`` was reached through; None before Linux 6.8."""
     try:
         raw = _ask(fd, STATX_MNT_ID_UNIQUE)
     except OSError as reason:
@@ -292,11 +294,11 @@ _STATMOUNT = numbers(size=128)
 
 
 def has_mount(unique: int, namespace: int = 0) -> bool:
-    """Whether a mount, by its id that is never used again, is in this mount namespace, by statmount(2). Linux 6.8.
+    """Whether the mount with the unique id ``unique`` exists in this mount namespace, by statmount(2). Linux 6.8.
 
-    Or in another one, by the id that ``mount_namespace_id`` gives.
+    ``namespace``, an id from ``mount_namespace_id``, names another mount namespace to look in. Linux 6.11.
     """
-    # struct mnt_id_req: its size, the mount's id, what to tell, and since Linux 6.11 the namespace's id.
+    # struct mnt_id_req: its size, the mount's id, what to report, and since Linux 6.11 the namespace's id.
     size = 32 if namespace else 24
     request = numbers(size, unique, STATMOUNT_MNT_BASIC, namespace)
     try:
@@ -306,12 +308,12 @@ def has_mount(unique: int, namespace: int = 0) -> bool:
     return True
 
 
-# The first member of struct statfs is a long, but an int on s390; where the lower half is first, it is enough.
+# The first member of struct statfs is a long, on s390 an int. On little-endian machines its lower half comes first.
 _IS_INT = sys.byteorder == "little" or os.uname().machine.startswith("s390")
 
 
 def fstatfs_type(fd: int) -> int:
-    """The magic number of the file system that ``fd`` is on, by fstatfs(2)."""
+    """The magic number of the file system that ``fd`` is on (PROC_SUPER_MAGIC, ...), by fstatfs(2)."""
     buffer = numbers(size=32)
     _fstatfs(fd, buffer)
     raw = memoryview(bytes(buffer))
@@ -319,11 +321,11 @@ def fstatfs_type(fd: int) -> int:
 
 
 def is_absent(reason: OSError) -> bool:
-    """Whether an error can mean that the kernel has no such system call, or that a seccomp filter hides it."""
+    """Whether an error may mean that the kernel lacks the system call, or that a seccomp filter hides it."""
     return reason.errno in (errno.ENOSYS, errno.EPERM)
 
 
-# Each system call with what every kernel that knows it refuses as invalid.
+# Each system call with arguments that every kernel refuses as invalid, so that a probe changes nothing.
 _MOUNT_API: dict[str, tuple[Any, ...]] = {
     "open_tree": (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
     "mount_setattr": (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
@@ -332,10 +334,7 @@ _MOUNT_API: dict[str, tuple[Any, ...]] = {
 
 
 def has_mount_api() -> bool:
-    """Whether open_tree(2), move_mount(2) and mount_setattr(2) are there to be called: all of them since Linux 5.12.
-
-    The answer is kept.
-    """
+    """Whether open_tree(2), move_mount(2) and mount_setattr(2) can be called: all three since Linux 5.12. Cached."""
     if not _mount_api:
         _mount_api.append(all(_knows(*probe) for probe in _MOUNT_API.values()))
     return _mount_api[0]
@@ -345,17 +344,18 @@ _mount_api: list[bool] = []
 
 
 def _knows(number: int, *arguments: Any) -> bool:
-    """Whether a system call is there, tried with arguments that are invalid."""
+    """Whether a system call exists and no filter hides it, tried with invalid ``arguments``."""
     try:
         _call(number, *arguments)
     except OSError as reason:
-        # Of ours only move_mount looks at our rights before it looks at its arguments: there EPERM says nothing.
+        # move_mount(2) checks capabilities before its arguments, so its EPERM is no sign of a filter. The other calls
+        # check their arguments first.
         return reason.errno != errno.ENOSYS and (number == NR_MOVE_MOUNT or not is_absent(reason))
     return True
 
 
 def features() -> dict[str, bool]:
-    """What this kernel has, and no filter hides, of all that makes a difference to us. Nothing is changed."""
+    """The kernel features that the hook uses, by name: true if present and not hidden by a filter. Changes nothing."""
     found = {name: _knows(*probe) for name, probe in _MOUNT_API.items()}
     found["idmapped mounts"] = found["mount_setattr"]  # the same version brought both
     found["openat2"] = _knows(NR_OPENAT2, -1, b"", None, 0)
@@ -374,7 +374,10 @@ def features() -> dict[str, bool]:
 
 
 def open_tree(fd: int, *, clone: bool, recursive: bool = False) -> int:
-    """A new fd of the mount at ``fd``, by open_tree(2); with ``clone`` of a detached copy of it. Linux 5.2."""
+    """A new fd of the mount at ``fd``, or of a detached copy with ``clone``, by open_tree(2). Linux 5.2.
+
+    ``recursive`` copies the mounts below it too.
+    """
     flags = AT_EMPTY_PATH | OPEN_TREE_CLOEXEC
     flags |= OPEN_TREE_CLONE if clone else 0
     flags |= AT_RECURSIVE if recursive else 0
@@ -386,46 +389,46 @@ def mount_setattr(
 ) -> None:
     """Changes attributes and propagation of the mount at ``fd``, by mount_setattr(2). Linux 5.12.
 
-    ``attr_set`` and ``attr_clr`` are MOUNT_ATTR_* bits, ``propagation`` one of MS_PRIVATE, MS_SLAVE, MS_SHARED,
-    MS_UNBINDABLE or 0 to leave it, ``userns_fd`` the user namespace for MOUNT_ATTR_IDMAP.
+    ``attr_set`` and ``attr_clr`` are MOUNT_ATTR_* bits. ``propagation`` is MS_PRIVATE, MS_SLAVE, MS_SHARED or
+    MS_UNBINDABLE, or 0 to keep it. ``userns_fd`` is the user namespace for MOUNT_ATTR_IDMAP.
     """
     attr = numbers(attr_set, attr_clr, propagation, userns_fd)
     _call(NR_MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), attr, 32)
 
 
 def move_mount(tree_fd: int, target_fd: int) -> None:
-    """Attaches the detached tree ``tree_fd`` on top of the object ``target_fd``, by move_mount(2). Linux 5.2."""
+    """Attaches the detached tree ``tree_fd`` on the file or folder ``target_fd``, by move_mount(2). Linux 5.2."""
     _call(NR_MOVE_MOUNT, tree_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
 def openat2(fd: int, path: str, *, flags: int, resolve: int) -> int:
-    """Opens ``path`` below ``fd`` with the limits ``resolve`` (RESOLVE_*), by openat2(2). Linux 5.6."""
+    """Opens ``path`` below ``fd`` under the restrictions ``resolve`` (RESOLVE_*), by openat2(2). Linux 5.6."""
     return _call(NR_OPENAT2, fd, os.fsencode(path), numbers(flags | os.O_CLOEXEC, 0, resolve), 24)
 
 
 def mount(source: str | None, target: str, flags: int, *, kind: str | None = None) -> None:
-    """mount(2). ``flags`` are MS_*; ``kind`` is the type of a new file system, which has no source and no options."""
+    """Calls mount(2) with MS_* ``flags`` and without data. ``kind`` is the type of a new file system."""
     path = None if source is None else os.fsencode(source)
     kind_of_fs = None if kind is None else os.fsencode(kind)
     _mount(path, os.fsencode(target), kind_of_fs, flags, None, path=target)
 
 
 def umount2(path: str, flags: int) -> None:
-    """umount2(2). ``flags`` are MNT_*."""
+    """Calls umount2(2) with MNT_* ``flags``."""
     _umount2(os.fsencode(path), flags, path=path)
 
 
 def wait_readable(fd: int, seconds: float) -> bool:
-    """Whether ``fd`` can be read, or has ended, within so many seconds, by poll(2)."""
-    # struct pollfd: an int, and two shorts, the second of which is for the answer.
+    """Whether ``fd`` becomes readable within ``seconds``, by poll(2). A pidfd does when its process has ended."""
+    # struct pollfd: the fd as int, and as shorts the events to wait for and those that came.
     members = fd.to_bytes(4, sys.byteorder) + POLLIN.to_bytes(2, sys.byteorder) + bytes(2)
     return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
 
 
 def flock(fd: int, operation: int) -> None:
-    """flock(2). ``operation`` is LOCK_SH or LOCK_EX, with LOCK_NB not to wait.
+    """Calls flock(2) with LOCK_SH or LOCK_EX, and LOCK_NB for BlockingIOError instead of waiting.
 
-    Called again where a signal comes in between, as Python's own is, which would have to be imported.
+    Calls again after a signal, as fcntl.flock does, whose module would be one more to import.
     """
     while True:
         try:
@@ -436,8 +439,8 @@ def flock(fd: int, operation: int) -> None:
 
 
 def raise_open_files() -> int:
-    """Raises the soft limit of open files to the hard one, prlimit(2), and returns it."""
-    limits = numbers(size=2)  # the soft one and the hard one
+    """Raises the soft limit of open files, RLIMIT_NOFILE, to the hard one by prlimit(2), and returns it."""
+    limits = numbers(size=2)  # struct rlimit: soft, hard
     _prlimit(0, RLIMIT_NOFILE, None, limits)
     hard = int(limits[1])
     _prlimit(0, RLIMIT_NOFILE, numbers(hard, hard), None)
@@ -445,7 +448,12 @@ def raise_open_files() -> int:
 
 
 def seal_imports() -> None:
-    """From now on nothing can be imported that has not been imported already, whatever stands in the file system."""
+    """Makes every later import of a module that is not loaded yet fail, whatever the file system holds."""
+    # After setns(2) every path is looked up in the image. An attacker plants /usr/lib/python3.11/json/__init__.py there
+    # and waits for the next import, perhaps a lazy one in an error path: it runs that file as root of the host. Without
+    # finders and hooks an import raises ModuleNotFoundError instead, so whatever a run may still need must be imported
+    # before. To clear sys.path alone is not enough: submodules of a loaded package (encodings, our own) are found by
+    # the package's __path__.
     sys.path.clear()
     sys.meta_path.clear()
     sys.path_hooks.clear()
@@ -455,33 +463,35 @@ def seal_imports() -> None:
 def enter_mount_namespace(pidfd: int) -> None:
     """Moves this process into the mount namespace of the process ``pidfd``, by setns(2). Linux 5.8.
 
-    Imports are sealed first: afterwards Python would look for its own modules below the ``/`` of that namespace, and
-    run what it finds there with all rights of the host's root.
+    Nothing can be imported afterwards, even if the call fails.
     """
-    seal_imports()
+    seal_imports()  # before the call, so that no import can come in between
     _setns(pidfd, CLONE_NEWNS)
 
 
 def set_fs_ids(uid: int, gid: int) -> None:
-    """Whom the file system takes us for from now on, by setfsgid(2) and setfsuid(2), which never tell if they fail."""
+    """Sets the user and group that file systems see, by setfsgid(2) and setfsuid(2), which report no error."""
     _setfsgid(gid)
     _setfsuid(uid)
 
 
 def unshare_user() -> None:
-    """Moves this process into a user namespace of its own, by unshare(2)."""
+    """Moves this process into a new user namespace, by unshare(2)."""
     _unshare(CLONE_NEWUSER)
 
 
 def owner_of_user_namespace(fd: int) -> int:
-    """The uid, as this process sees it, of who made the user namespace ``fd``, by ioctl_ns(2). OSError for no such."""
+    """The uid, as this process sees it, that owns the user namespace ``fd``, by ioctl_nsfs(2).
+
+    Raises OSError if ``fd`` is no user namespace.
+    """
     buffer = numbers(size=1)
     _ioctl(fd, NS_GET_OWNER_UID, buffer)
     return memoryview(bytes(buffer)).cast("I")[0]
 
 
 def mount_namespace_id(fd: int) -> int | None:
-    """The id, never used again, of the mount namespace ``fd``, by ioctl_nsfs(2); None before Linux 6.11."""
+    """The id, never reused, of the mount namespace ``fd``, by ioctl_nsfs(2); None before Linux 6.11."""
     buffer = numbers(size=1)
     try:
         _ioctl(fd, NS_GET_MNTNS_ID, buffer)

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What procfs tells: this process's mounts and namespaces, and whether another process still lives.
+"""procfs: the mounts and namespaces of this process, and whether another process is alive.
 
-Held by fd from the start, because ``/proc`` may be anything once another mount namespace has been entered. Pid
-numbers are those of the procfs instance, which need not be those of this process (createContainer runs in the
-container's pid namespace, below the host's ``/proc``).
+``/proc/self`` is held by fd from the start, because ``/proc`` may be anything after setns(2). Pids are those of this
+procfs instance. They may differ from what this process sees of itself: a createContainer hook runs in the container's
+pid namespace while ``/proc`` is still the host's.
+
+Loaded by every start of a container: it imports only os. Lines are split by hand, since re takes half as long to
+import as Python takes to start.
 """
 
 from __future__ import annotations
@@ -17,14 +20,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..record.state_file import NamespaceKind
+
 
 class MountInfo:
-    """One line of mountinfo, proc_pid_mountinfo(5).
+    """One mount: a line of mountinfo, proc_pid_mountinfo(5).
 
-    ``id`` and ``parent`` are mount ids, ``dev`` is the file system's device as os.makedev gives it, ``root`` the part
-    of the file system that is mounted, ``mount_point`` where, below this process's ``/``. ``options`` are the mount's
-    own. ``shared`` is the number of its peer group, or None; ``is_propagated`` tells that it takes part in any
-    propagation. ``type`` and ``source`` name the file system.
+    ``id`` and ``parent`` are mount ids and ``dev`` is the device as os.makedev returns it. ``root`` is the path inside
+    the file system that is mounted, ``mount_point`` the path below the reader's ``/`` where it is. ``options`` are the
+    per-mount options. ``shared`` is the peer group, or None; ``is_propagated`` is true for a shared or slave mount.
+    ``type`` and ``source`` are those of the file system.
     """
 
     __slots__ = ("dev", "id", "is_propagated", "mount_point", "options", "parent", "root", "shared", "source", "type")
@@ -47,9 +52,9 @@ class MountInfo:
 
 
 class MountTable:
-    """All mounts of a namespace at one moment, in the order of mountinfo. A line is parsed when it is asked for.
+    """The mounts of a namespace at one moment, in the order of mountinfo.
 
-    That takes a tenth of the time where there are thousands, and nearly none of them is ours.
+    A line is parsed when it is first needed: of the thousands that a host may have, few ever are.
     """
 
     def __init__(self, text: str) -> None:
@@ -71,7 +76,7 @@ class MountTable:
         return self._infos[number]
 
     def get(self, mnt_id: int | None) -> MountInfo | None:
-        """The mount of that id, None where there is none."""
+        """The mount with the id ``mnt_id``, None if there is none."""
         return self._info(mnt_id) if mnt_id in self._lines else None
 
     def ids(self) -> set[int]:
@@ -83,10 +88,10 @@ class MountTable:
         return [self._info(number) for number in self._children.get(parent, ())]
 
     def below(self, top: int) -> list[MountInfo]:
-        """The mounts on and below the mount ``top``, each after the one it stands on."""
+        """The mounts on and below the mount with the id ``top``, each after its parent."""
         found: list[int] = []
         pending = [top]
-        # The root of all mounts may be its own parent.
+        # The root mount may be its own parent.
         seen = {top}
         while pending:
             children = [number for number in self._children.get(pending.pop(), ()) if number not in seen]
@@ -96,12 +101,12 @@ class MountTable:
         return [self._info(number) for number in found]
 
     def has_below(self, path: str) -> bool:
-        """Whether anything is mounted below ``path``, as in a container's namespace by the time of createContainer."""
+        """Whether anything is mounted below ``path``; in a container's namespace the runtime has by createContainer."""
         return any(info.mount_point.startswith(path + "/") for info in self)
 
 
 class Proc:
-    """procfs, seen from this process. UnavailableError where ``/proc`` is not procfs."""
+    """procfs, held by an fd of ``/proc/self``. Raises UnavailableError if ``/proc`` is not procfs."""
 
     def __init__(self) -> None:
         try:
@@ -112,7 +117,10 @@ class Proc:
             raise UnavailableError("/proc is not procfs", hint="mount procfs")
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
-        """An fd of a file below /proc/self; mountinfo goes on telling of the namespace it was opened in."""
+        """An fd of the file ``name`` below /proc/self. Raises OSError.
+
+        An open mountinfo keeps showing the namespace in which it was opened, also after setns(2).
+        """
         return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.fd)
 
     def _read(self, name: str) -> str:
@@ -123,22 +131,22 @@ class Proc:
             os.close(fd)
 
     def mounts(self) -> MountTable:
-        """The mounts that this process sees now."""
+        """The mounts that this process sees now. Raises OSError."""
         return MountTable(self._read("mountinfo"))
 
     def mounts_of(self, pid: int) -> MountTable:
-        """The mounts that another process sees; none where it is gone or we may not look."""
+        """The mounts that the process ``pid`` sees; none if it has ended or may not be inspected."""
         try:
             return MountTable(self._read(f"../{pid}/mountinfo"))
         except OSError:
             return MountTable("")
 
     def mount_namespace(self) -> int:
-        """The inode number of this process's mount namespace, namespaces(7)."""
+        """The inode number of this process's mount namespace, namespaces(7). It is reused."""
         return os.stat("ns/mnt", dir_fd=self.fd).st_ino
 
     def pids(self) -> list[int]:
-        """This process's pid in each pid namespace, from that of procfs down to its own (NSpid)."""
+        """The pid of this process in each pid namespace, from procfs's down to its own (NSpid, proc_pid_status(5))."""
         return [int(number) for number in self._status("NSpid").split()]
 
     def parent(self) -> int:
@@ -153,11 +161,11 @@ class Proc:
         return "0"
 
     def in_user_namespace(self) -> bool:
-        """Whether user ids are not the machine's own, user_namespaces(7)."""
+        """Whether this process is in a user namespace other than the initial one, user_namespaces(7)."""
         return self._read("uid_map").split() != ["0", "0", "4294967295"]
 
     def is_ours(self) -> bool:
-        """Whether our own user made the user namespace that we are in, as a rootless runtime does. OSError."""
+        """Whether this process's user owns its user namespace, as under a rootless runtime. Raises OSError."""
         fd = self.open("ns/user")
         try:
             return linux.owner_of_user_namespace(fd) == os.geteuid()
@@ -165,60 +173,61 @@ class Proc:
             os.close(fd)
 
     def uid_outside(self, uid: int) -> int:
-        """A user id of ours as the user namespace around ours has it; on the machine itself that changes nothing."""
+        """The user id ``uid`` of this user namespace, as the parent namespace numbers it."""
         return outside(uid, self._read("uid_map"))
 
     def owner_outside(self, stat: linux.Stat) -> tuple[int, int]:
-        """The user and group of an object as the user namespace around ours has them."""
+        """The user and group id of a file, as the parent user namespace numbers them."""
         return self.uid_outside(stat.uid), outside(stat.gid, self._read("gid_map"))
 
     def pid_of(self, pidfd: int) -> int:
-        """The pid of a process held by pidfd, as this procfs numbers it; -1 when it is gone, pidfd_open(2)."""
+        """The pid of the process ``pidfd`` in this procfs's pid namespace; -1 if it has ended, pidfd_open(2)."""
         for line in self._read(f"fdinfo/{pidfd}").splitlines():
             if line.startswith("Pid:"):
                 return int(line[4:])
         return -1
 
     def start_time(self, pid: int) -> int | None:
-        """When process ``pid`` started, in clock ticks since boot; None when it is gone or a zombie."""
+        """The start time of the process ``pid`` in clock ticks since boot; None if it has ended or is a zombie."""
         try:
             stat = self._read(f"../{pid}/stat")
         except (FileNotFoundError, ProcessLookupError):
             return None
         fields = stat[stat.rindex(")") + 2 :].split()
-        # Where the first thread has ended before others, the process looks like a zombie, and lives.
+        # A process whose first thread has ended looks like a zombie while others live: fields[17] is num_threads.
         has_ended = fields[0] in "ZX" and int(fields[17]) < 2
         return None if has_ended else int(fields[19])
 
     def first_start(self) -> int | None:
-        """When process 1 started, by which the pid namespace of procfs is known; None where it is hidden, proc(5)."""
+        """The start time of process 1, which identifies procfs's pid namespace; None under hidepid, proc(5)."""
         try:
             return self.start_time(1)
         except PermissionError:
             return None
 
     def has_ended(self, pid: int, start: int, seconds: float) -> bool:
-        """Whether the process ``pid`` that started at ``start`` is gone, now or within so many ``seconds``."""
+        """Whether the process ``pid`` with the start time ``start`` has ended, or ends within ``seconds``."""
         if self.start_time(pid) != start:
             return True
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
             return True
+        # The pid may have been reused before it was opened.
         if self.start_time(pid) == start:
             linux.wait_readable(pidfd, seconds)
         os.close(pidfd)
         return self.start_time(pid) != start
 
     def mount_namespace_of(self, pid: int) -> int | None:
-        """The inode number of the mount namespace of a process; None where it is gone or we may not look."""
+        """The inode number of a process's mount namespace; None if it has ended or may not be inspected."""
         try:
             return os.stat(f"../{pid}/ns/mnt", dir_fd=self.fd).st_ino
         except OSError:
             return None
 
     def mount_namespace_id_of(self, pid: int) -> int | None:
-        """The id, never used again, of the mount namespace of a process; None where nothing tells it."""
+        """The unique id of a process's mount namespace; None before Linux 6.11, or if it may not be inspected."""
         try:
             fd = os.open(f"../{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
@@ -229,18 +238,18 @@ class Proc:
             os.close(fd)
 
     def user_of_namespace(self, inode: int) -> int | None:
-        """A process in the mount namespace ``inode``, None where there is none. It looks at every process."""
+        """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
         return next((pid for pid in self._all() if self.mount_namespace_of(pid) == inode), None)
 
     def may_see_all(self) -> bool:
-        """Whether we may look at every process that is there."""
+        """Whether this process may inspect every process in procfs."""
         for pid in self._all():
             try:
                 os.stat(f"../{pid}/ns/mnt", dir_fd=self.fd)
             except PermissionError:
                 return False
             except OSError:
-                pass  # it has ended meanwhile
+                pass  # it has ended since
         return True
 
     def _all(self) -> list[int]:
@@ -252,7 +261,8 @@ class Proc:
             os.close(folder)
 
     def mount(self, source: int | None, target: int, flags: int, *, kind: str | None = None) -> None:
-        """mount(2) on the object ``target``, both held by fd, so that no path is looked up. OSError."""
+        """Calls mount(2) on ``target``. Source and target are fds, so that no path is looked up. Raises OSError."""
+        # Relative to the held /proc/self: an absolute path would be looked up in the namespace that was entered.
         os.fchdir(self.fd)
         try:
             linux.mount(None if source is None else f"fd/{source}", f"fd/{target}", flags, kind=kind)
@@ -260,9 +270,10 @@ class Proc:
             os.chdir("/")
 
     def umount(self, fd: int) -> None:
-        """umount2(2): detaches the mount whose root is held by ``fd``, be it a file or a folder. OSError.
+        """Detaches the mount whose root ``fd`` holds, a file or a folder, by umount2(2). Raises OSError.
 
-        Not as the current folder: to enter one takes a right that root of a user namespace need not have.
+        By way of /proc/self/fd, not fchdir(2) and ".": to enter a folder takes a permission on it that root in a user
+        namespace may lack.
         """
         os.fchdir(self.fd)
         try:
@@ -272,7 +283,7 @@ class Proc:
 
 
 def read_text(fd: int) -> str:
-    """All that is left to read of ``fd``, as file names are decoded."""
+    """The rest of what ``fd`` holds, decoded like a file name. Raises OSError."""
     chunks = []
     while chunk := os.read(fd, 1 << 16):
         chunks.append(chunk)
@@ -280,7 +291,7 @@ def read_text(fd: int) -> str:
 
 
 def outside(number: int, id_map: str) -> int:
-    """An id by the text of a uid_map or gid_map, user_namespaces(7); one that is not mapped is left as it is."""
+    """The id ``number`` mapped by the text of a uid_map or gid_map, user_namespaces(7); unchanged if not mapped."""
     for line in id_map.splitlines():
         inside, host, size = map(int, line.split())
         if inside <= number < inside + size:
@@ -298,13 +309,13 @@ def boot_id() -> str:
 
 
 class Namespace:
-    """The mount namespace in which the binds are attached.
+    """The mount namespace in which the binds are attached, first the one that the hook was started in.
 
-    ``kind`` is "container" where the runtime made it for the container, else "runtime". ``entered`` tells that it
-    is not the one we were started in. ``assumed`` is a dry-run's: what the runtime would have mounted is taken as done.
+    ``kind`` is "container" for one that the runtime made for the container, else "runtime". ``entered`` is true once
+    this process has moved to another one. ``assumed`` is true in a dry-run, which takes the runtime's mounts as made.
     """
 
-    def __init__(self, proc: Proc, kind: str, *, assumed: bool = False) -> None:
+    def __init__(self, proc: Proc, kind: NamespaceKind, *, assumed: bool = False) -> None:
         self.proc = proc
         self.kind = kind
         self.assumed = assumed
@@ -314,20 +325,20 @@ class Namespace:
         self._tables: dict[str, MountTable] = {}
 
     def enter(self, pidfd: int) -> None:
-        """Enters the mount namespace of the process ``pidfd``; nothing can be imported afterwards. OSError."""
+        """Enters the mount namespace of the process ``pidfd``. Nothing can be imported afterwards. Raises OSError."""
         linux.enter_mount_namespace(pidfd)
         inode = self.proc.mount_namespace()
         self.entered = inode != self.inode
         self.inode = inode
 
     def started_in(self) -> MountTable:
-        """The mounts of the namespace that we were started in, whatever we have entered since."""
+        """The mounts of the namespace that the hook was started in, whichever has been entered since."""
         if "before" not in self._tables:
             self._tables["before"] = MountTable(read_text(self._before))
         return self._tables["before"]
 
     def here(self) -> MountTable:
-        """The mounts of the namespace we are in, as they were before our first change."""
+        """The mounts of the current namespace, as they were before the hook's first change."""
         if not self.entered:
             return self.started_in()
         if "here" not in self._tables:
@@ -335,17 +346,21 @@ class Namespace:
         return self._tables["here"]
 
     def mount_of(self, stat: linux.Stat) -> MountInfo | None:
-        """The mount through which an object was reached, if this namespace has it."""
+        """The mount through which a file was reached, None if it is not in the current namespace."""
         return self.here().get(stat.mnt_id)
 
     def is_locked_by_host(self, stat: linux.Stat) -> bool:
-        """Whether a mount was read-only already before the runtime bound it on itself: somebody else wants it so."""
+        """Whether the mount below the file's own is read-only or unknown.
+
+        A runtime makes a rootfs read-only by a bind on itself. A mount below that was read-only before belongs to the
+        host, which wants it so.
+        """
         info = self.mount_of(stat)
         below = self.here().get(info.parent) if info is not None else None
         return below is None or "ro" in below.options
 
     def is_own_tmpfs(self, stat: linux.Stat, rootfs: str) -> bool:
-        """Whether an object is on a tmpfs that nobody but this container has: one that the runtime made for it."""
+        """Whether a file is on a tmpfs that the runtime made for this container alone, and that dies with it."""
         info = self.mount_of(stat)
         if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":
             return False

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this process may do, and who may look into it: capabilities, prctl(2).
+"""The rights of this process: capabilities(7), and the process attributes of prctl(2).
 
-A run gives up every right that it does not need before it meets anything that a stranger wrote.
+A run gives up every capability that it does not need before it looks at anything in the rootfs.
+
+Loaded by every start of a container: it imports only _prctl. The module prctl around it would add 0.1 units.
 """
 
 from __future__ import annotations
 
-# The C module behind prctl, which makes functions and objects for all there is when it is imported: 0.1 units.
+# The C module behind prctl, which creates functions and objects for every option at import.
 import _prctl
 
 TYPE_CHECKING = False
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 
-# All that a run still needs once it has read what it is told to do, capabilities(7).
+# What a run still needs after it has read its input, and for what.
 CAPABILITIES = {
     "CAP_SYS_ADMIN": "setns(2), and every call that makes, changes or removes a mount",
     "CAP_SYS_CHROOT": "setns(2) into a mount namespace changes the root",
@@ -25,49 +27,49 @@ CAPABILITIES = {
     "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
     "CAP_SETGID": "setfsgid(2), for the same",
 }
-# Those of them that nothing needs once a mount namespace has been entered.
+# Those that nothing needs once the container's mount namespace has been entered.
 TO_ENTER = ("CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
 
 
 def lacking(*names: str) -> str:
-    """Those capabilities among ``names`` that this process lacks, for a message; "" where it lacks none."""
+    """The capabilities among ``names`` that this process lacks, joined for a message; "" if it lacks none."""
     return " and ".join(name for name in names if not has_capability(name))
 
 
 def has_capability(name: str) -> bool:
-    """Whether this process has a capability that counts now, by its name in capabilities(7)."""
+    """Whether the capability ``name``, as capabilities(7) writes it, is in this process's effective set."""
     bit = getattr(_prctl, name)
     return bool(_prctl.get_caps([bit], [], [])[_prctl.CAP_EFFECTIVE][bit])
 
 
 def die_with_parent() -> None:
-    """This process is killed when the one that forked it ends, by prctl(2)."""
+    """Has the kernel kill this process when its parent ends, PR_SET_PDEATHSIG of prctl(2)."""
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, SIGKILL)
 
 
 def hide() -> None:
-    """Makes this process, and what it forks, not dumpable, prctl(2).
+    """Makes this process and its children not dumpable, PR_SET_DUMPABLE of prctl(2).
 
-    Who has no CAP_SYS_PTRACE cannot look into it then, whoever they are, and nothing of it is in a core file.
+    Without CAP_SYS_PTRACE no process can then read its /proc/PID/fd, root or memory, and it leaves no core file.
     """
     _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
 
 
 def harden(name: str) -> None:
-    """Names this process, forbids it new privileges, and gives up all capabilities that no run needs any more.
+    """Names this process, forbids it new privileges, and drops all capabilities but CAPABILITIES, for good.
 
-    prctl(2), capset(2).
+    PR_SET_NAME and PR_SET_NO_NEW_PRIVS of prctl(2), capset(2). Raises OSError.
     """
     _prctl.prctl(_prctl.PR_SET_NAME, name)
     _prctl.prctl(_prctl.PR_SET_NO_NEW_PRIVS, 1)
     every = range(_prctl.CAP_LAST_CAP + 1)
     kept = {getattr(_prctl, each) for each in CAPABILITIES}
     dropped = [each for each in every if each not in kept]
-    # Effective, permitted and inheritable: first those to gain, then those to lose.
+    # Three sets to gain, then three to lose: effective, permitted and inheritable.
     _prctl.set_caps([], [], [], dropped, dropped, list(every))
 
 
 def give_up(names: Iterable[str]) -> None:
-    """Gives up capabilities for good, capset(2)."""
+    """Drops the capabilities ``names`` for good, capset(2). Raises OSError."""
     dropped = [getattr(_prctl, name) for name in names]
     _prctl.set_caps([], [], [], dropped, dropped, [])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..documents.bundle import Bundle
     from ..documents.oci import State
     from ..kernel.proc import Namespace, Proc
-    from ..record.state_file import InitRecord
+    from ..record.state_file import InitRecord, NamespaceKind
     from ..rootfs.mount_points import OwnerOf
 
 
@@ -109,7 +109,7 @@ class Place:
             return any(info.mount_point == bundle.rootfs for info in table)
         return table.has_below(bundle.rootfs)
 
-    def kind(self, bundle: Bundle, *, is_another: bool) -> str:
+    def kind(self, bundle: Bundle, *, is_another: bool) -> NamespaceKind:
         """Whose mount namespace is mounted in: "container", or "runtime" for one that existed before the container.
 
         ``is_another``: it is not the one that the hook was started in.

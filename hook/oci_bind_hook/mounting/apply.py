@@ -10,7 +10,7 @@ from ..errors import At, HookError, LeftoverError
 from ..kernel.errnos import refused
 from ..kernel.proc import Proc
 from ..rootfs.mount_points import Rootfs
-from .mounted import find, settle
+from .mounted import find, restore_propagation
 from .prepare import check_open_files
 from .undo import difference, identity_of, propagation_of, undo
 
@@ -119,7 +119,7 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
     if record["phase"] != "done":
         for mount in record["mounts"]:
-            settle(mount["attached"], propagation_of(mount), proc)
+            restore_propagation(mount["attached"], propagation_of(mount), proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:

@@ -132,7 +132,7 @@ class Tree:
                 hidden.remove(own)
         return None
 
-    def is_surely_gone(self) -> bool:
+    def is_gone(self) -> bool:
         """Whether the kernel says so by the id that is never used again. False where only the mount table can tell."""
         unique = self.attached[0]["unique"]
         try:
@@ -186,7 +186,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             except OSError as reason:
                 tree.problem = reason
             else:
-                if not tree.is_surely_gone():
+                if not tree.is_gone():
                     again.append(tree)
             finally:
                 os.close(fd)
@@ -197,7 +197,7 @@ def _ids(tree: Tree) -> set[int | None]:
     return {known["id"] for known in tree.attached}
 
 
-def settle(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
+def restore_propagation(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
     """Sets the propagation of a tree again, for a run that was killed just before it did so. OSError."""
     info = find(attached[0], proc.mounts())
     fd = open_root(info, attached[0]["unique"]) if info is not None else None

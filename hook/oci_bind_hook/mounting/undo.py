@@ -13,7 +13,7 @@ import stat as modes
 
 from ..errors import LeftoverError
 from ..kernel import linux
-from ..kernel.errnos import told
+from ..kernel.errnos import message
 from ..kernel.proc import Proc
 from ..rootfs.mount_points import Rootfs
 from .mounted import Tree, detach
@@ -87,7 +87,7 @@ def undo(
                 record["made"].remove(made)
                 remarks.append(Remark(made["path"], "it is not empty"))
                 continue
-            problems.append(f"{made['path']}: {told('unlinkat', refusal)}")
+            problems.append(f"{made['path']}: {message('unlinkat', refusal)}")
             resisting.append(made["path"])
             continue
         record["made"].remove(made)
@@ -106,7 +106,9 @@ def _receives(mount: MountRecord) -> bool:
 
 
 def _told(path: str, problem: Exception) -> str:
-    return f"the bind on {path}: {told('umount2', problem)}" if isinstance(problem, OSError) else f"{path}: {problem}"
+    if isinstance(problem, OSError):
+        return f"the bind on {path}: {message('umount2', problem)}"
+    return f"{path}: {problem}"
 
 
 def _unmake(

@@ -11,11 +11,11 @@ import errno
 import os
 import stat as modes
 
-from ..documents.strictjson import MAX_BYTES, encoded, own
+from ..documents.strictjson import MAX_BYTES, encoded, parse_trusted
 from ..errors import DataError, RecordError
 from ..kernel import linux
 from ..kernel.errnos import hint
-from .state_file import heir, is_surely_elsewhere, object_of, parse_record
+from .state_file import heir, names_other_rootfs, object_of, parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class StateFolder:
         try:
             # It is read again once the rootfs is locked, and has mostly not changed: then it need not be judged again.
             is_judged = data == self._judged.get(container)
-            record = cast("Record", own(data)) if is_judged else parse_record(data, path)
+            record = cast("Record", parse_trusted(data)) if is_judged else parse_record(data, path)
             self._judged[container] = data
         except DataError as problem:
             raise RecordError(str(problem), hint=f"it is no record of this version; {MOVE_AWAY}") from problem
@@ -302,7 +302,7 @@ class StateFolder:
             try:
                 data = self._read(container)
                 # Who shares the rootfs waits for us, and nearly all others have one of their own.
-                if data is None or is_surely_elsewhere(data, wanted):
+                if data is None or names_other_rootfs(data, wanted):
                     continue
                 other = self._understand(container, data)
             except RecordError as problem:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
     from ..kernel.proc import Proc
 
+    # The words of the record, schemas/state-file.json.
+    Phase = Literal["intent", "made", "done"]
+    NamespaceKind = Literal["container", "runtime"]
+    MadeKind = Literal["directory", "file"]
+    Filesystem = Literal["rootfs", "tmpfs"]
+
     class ObjectRecord(TypedDict):
         """A file or folder, by device (os.makedev) and inode number."""
 
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
     class NamespaceRecord(TypedDict):
         """The mount namespace that was mounted in: one that the runtime made, or its own."""
 
-        kind: str
+        kind: NamespaceKind
         inode: int
 
     class InitRecord(TypedDict):
@@ -87,8 +93,8 @@ if TYPE_CHECKING:
         """One file or folder that was made to be mounted on; ``identity`` None until it is known that it was."""
 
         path: str
-        kind: str
-        filesystem: str
+        kind: MadeKind
+        filesystem: Filesystem
         identity: Identity | None
 
     class Record(TypedDict):
@@ -96,7 +102,7 @@ if TYPE_CHECKING:
 
         version: Literal[1]
         id: str
-        phase: str
+        phase: Phase
         created: int
         boot: str
         stage: str
@@ -149,7 +155,7 @@ def object_of(known: os.stat_result | ObjectRecord) -> tuple[int, int]:
     return (known.st_dev, known.st_ino) if isinstance(known, os.stat_result) else (known["dev"], known["ino"])
 
 
-def is_surely_elsewhere(data: bytes, rootfs: tuple[int, int]) -> bool:
+def names_other_rootfs(data: bytes, rootfs: tuple[int, int]) -> bool:
     """Whether a record of this version, whole and as we write it, names another rootfs, without a look at the rest.
 
     Text cannot be taken for it: in JSON its quotes are escaped. False says nothing.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rootfs, which strangers wrote: where a path leads in it, what may be covered, and mount points made in it.
+"""The container's rootfs, which is not trusted: resolving paths in it, what may be covered, making mount points.
 
-Loaded by every start of a container: nothing beyond os, errno and stat.
+Loaded by every start of a container: it imports only os, errno and stat. Most of it runs after setns(2), when nothing
+can be imported any more.
 """

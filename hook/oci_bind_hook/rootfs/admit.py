@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be covered by a mount, and by what kind of source: policy, beside the walk that knows none."""
+"""Policy: on which destinations a bind may be mounted, and by which kind of source. The walk knows none of it.
+
+Loaded by every start of a container: it imports only os, and runs after setns(2), when nothing can be imported.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .mount_points import Rootfs
 
-# The only files of procfs that runc lets a mount hide (libcontainer, checkProcMount).
+# The only files of procfs on which runc allows a mount (libcontainer, checkProcMount).
 PROC_FILES = frozenset(
     f"/proc/{name}"
     for name in (
@@ -32,10 +35,10 @@ PROC_FILES = frozenset(
 
 
 def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
-    """Refuses a target on which nothing may be mounted, or not a source of this kind.
+    """Checks that a source may be mounted on ``target``; ``directory`` is true if the source is a folder.
 
-    EscapeError for the root, procfs and sysfs; RequestError for a wrong kind and for mount points missing inside
-    another mount.
+    Raises EscapeError for the root, procfs and sysfs, and RequestError if source and target differ in kind, or if the
+    mount point would have to be made inside another mount.
     """
     path = target.path
     if len(os.fsencode(rootfs.path + path)) >= PATH_MAX:
@@ -54,7 +57,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     if path == "/sys" or path.startswith("/sys/") or kind == "sysfs":
         raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
     if path == "/proc" or path.startswith("/proc/") or kind == "proc":
-        # Of a /proc that the runtime will mount, a dry-run cannot see the files.
+        # A dry-run cannot see the files of a /proc that the runtime will mount later.
         is_unseen = target.anchor.cover is not None and target.anchor.cover.held is None
         if path not in PROC_FILES or (target.missing and not is_unseen):
             raise EscapeError(
@@ -69,11 +72,11 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
         raise RequestError(f"the source is {ours}, but {path} is {theirs}")
     if rootfs.is_to_be_made(target):
-        rootfs.ground_of(target)
+        rootfs.filesystem_of(target)
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:
-    """The type of the file system that ``target`` is or will be on, as far as it matters here."""
+    """The type of the file system that ``target`` is or will be on: "sysfs", "proc", a cover's, or None for others."""
     anchor = target.anchor
     if anchor.stat is None or anchor.fd is None:
         return anchor.cover.type if anchor.cover is not None else None

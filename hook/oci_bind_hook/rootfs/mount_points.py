@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mount points in a container's rootfs: what is missing is made, and what was made is found again and removed.
+"""Mount points in a container's rootfs: making missing ones, and finding and removing those that were made.
 
-All by fds of folders that a walk has come to, never by a path that is looked up again.
+Each is made or removed by its name in a folder that a walk holds by fd, never by a path that would be looked up again.
+
+Loaded by every start of a container: it imports only os, errno and stat, and runs after setns(2), when nothing can be
+imported.
 """
 
 from __future__ import annotations
@@ -19,18 +22,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from ..record.state_file import Filesystem
+
     OwnerOf = Callable[[linux.Stat], tuple[int, int]]
 
 
 class MountPoint:
-    """A file or folder to be made: ``path`` in the rootfs, whether it was ``made``, and what it then became.
+    """A file or folder to be made at ``path`` in the rootfs. Once it is ``made``, ``stat`` describes it.
 
-    ``filesystem`` is "rootfs" or "tmpfs", a mount of the container's own that dies with it.
+    ``filesystem`` is "rootfs", or "tmpfs" for one of the container's own that dies with it.
     """
 
     __slots__ = ("directory", "filesystem", "made", "path", "stat")
 
-    def __init__(self, path: str, filesystem: str, *, directory: bool) -> None:
+    def __init__(self, path: str, filesystem: Filesystem, *, directory: bool) -> None:
         self.path = path
         self.filesystem = filesystem
         self.directory = directory
@@ -39,12 +44,11 @@ class MountPoint:
 
 
 class Rootfs(Root):
-    """The root of a container's file system, held by fd.
+    """The root of a container's file system, held by fd; ``path`` is its absolute path on the host.
 
-    ``path`` is where the host finds it, absolute. MissingError where there is no folder, EscapeError where it is the
-    host's own ``/``. ``unlock`` allows to make mount points below a root that is already mounted read-only;
-    ``own_tmpfs`` tells of the mount of an object whether it is a tmpfs of the container's own: there they may be made
-    as well. ``owner_of`` tells user and group of an object, where that is not what statx(2) says.
+    ``unlock`` allows making mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
+    is on a tmpfs of the container's own, where mount points may be made too. ``owner_of`` returns user and group of a
+    file if statx(2) does not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the host's ``/``.
     """
 
     def __init__(
@@ -72,20 +76,20 @@ class Rootfs(Root):
 
     @property
     def is_overlay(self) -> bool:
-        """Whether device and inode numbers may change from one look to the next, as overlayfs's do."""
+        """Whether the rootfs is on overlayfs, where device and inode numbers of a file may change."""
         return linux.fstatfs_type(self.fd) == linux.OVERLAYFS_SUPER_MAGIC
 
     def lay(self, fd: int) -> None:
-        """From now on the root is ``fd``, of another mount of the same folder, perhaps a read-only one.
+        """Makes ``fd`` the root: the same folder in another mount, which may be read-only.
 
-        What has to be made below is made in the mount that was the root before.
+        Mount points are made through the mount that was the root before.
         """
         self._writable = self.fd if self._writable is None else self._writable
         self.unlock = True
         self.fd, self.stat = fd, linux.statx(fd)
 
     def lift(self) -> None:
-        """Finds the root again after a mount that was laid over it has gone. It stays what it is if it has moved."""
+        """Opens the root again after a mount over it has gone; keeps the old fd if ``path`` is another folder now."""
         try:
             fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
@@ -96,19 +100,22 @@ class Rootfs(Root):
             os.close(fd)
 
     def close(self) -> None:
-        """Lets go of the root, of one that was only looked into."""
+        """Closes the root."""
         os.close(self.fd)
 
     def is_to_be_made(self, target: Target) -> bool:
-        """Whether names of ``target`` are missing and can be made. On procfs nobody can make any."""
+        """Whether names of ``target`` are missing and can be made. Nothing can be made on procfs."""
         return bool(target.missing) and not target.path.startswith("/proc/")
 
     def has_reserved(self, target: Target) -> bool:
-        """Whether what is missing at ``target`` will be made for a bind that was planned before."""
+        """Whether the missing ``target`` is already planned to be made, for an earlier bind."""
         return self.key(target.steps) in self._reserved
 
-    def ground_of(self, target: Target) -> str:
-        """On which file system the missing names of ``target`` will be made: "rootfs" or "tmpfs"."""
+    def filesystem_of(self, target: Target) -> Filesystem:
+        """The file system on which the missing names of ``target`` will be made: "rootfs" or "tmpfs".
+
+        Raises RequestError if that is inside any other mount: a volume, where they would stay on the host.
+        """
         anchor = target.anchor
         if self.is_on_root(anchor):
             return "rootfs"
@@ -122,10 +129,13 @@ class Rootfs(Root):
         )
 
     def reserve(self, target: Target, cover: Cover, *, directory: bool) -> list[MountPoint]:
-        """Plans ``cover`` to be mounted on ``target``. Returns what must be made for it and nobody has reserved yet."""
+        """Plans to mount ``cover`` on ``target``. Returns the mount points to make that no earlier bind has planned.
+
+        Raises RequestError if one would have to be made inside another mount.
+        """
         points = []
         if self.is_to_be_made(target):
-            filesystem = self.ground_of(target)
+            filesystem = self.filesystem_of(target)
             first = len(target.steps) - len(target.missing)
             for i in range(first, len(target.steps)):
                 steps = target.steps[: i + 1]
@@ -139,10 +149,10 @@ class Rootfs(Root):
         return points
 
     def make(self, target: Target) -> int:
-        """Makes what is missing of ``target``, as it was reserved, and returns the fd of the object itself.
+        """Makes the missing names of ``target``, as they were reserved, and returns an fd of the mount point.
 
-        Folders get mode 0755, files 0644 and no content, as runc's do. The Stat of each is kept with its MountPoint.
-        KernelError where the kernel refuses; what was made before that stays, and its MountPoint tells.
+        Folders get mode 0755, empty files 0644, as in runc. Each MountPoint gets its Stat. Raises KernelError, and
+        EscapeError for a name replaced by something of another kind; what was made before stays and is marked ``made``.
         """
         fd = target.anchor.fd
         first = len(target.steps) - len(target.missing)
@@ -181,10 +191,17 @@ class Rootfs(Root):
         return fd
 
     def _unlocked(self, folder: int, names: Sequence[str]) -> int:
-        """The same ``folder`` through the mount below, or a detached copy of the rootfs's own that is not read-only.
+        """An fd of ``folder``, at ``names`` below the root, through a writable mount of the same file system.
 
-        crun before 1.26 makes the root read-only before createContainer. For the container it stays so.
+        Raises OSError: EROFS if there is no such mount, or if another folder is at ``names`` now.
         """
+        # crun before 1.26 makes the root read-only before createContainer hooks run. Remounting it writable, even for a
+        # moment, would change what the container gets, and a SIGKILL in between would leave its root writable. Instead
+        # RDONLY is cleared on a copy of the mount that only this process can reach: open_tree(CLONE) attaches it
+        # nowhere, no path leads to it, and it is gone with its last fd. A read-only superblock still answers EROFS. The
+        # names are walked again in the copy, without links. If a folder was renamed since, an attacker may have put
+        # another one in its place: so the walk must end at the very folder (dev, ino) that the caller holds. Only the
+        # rootfs's own mount is copied. A read-only volume in it is meant to be read-only, and is never written to.
         if self._writable is None:
             if not linux.has_mount_api():
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -201,10 +218,9 @@ class Rootfs(Root):
         return fd
 
     def find(self, path: str, *, across: bool) -> Found | None:
-        """What stands at ``path``, a path without links, and the folder it stands in; None where nothing does.
+        """The file at ``path`` and its folder, None if there is none. No link is followed. The caller closes it.
 
-        No link is followed, and other mounts are entered only if ``across`` allows it: else OSError(EBUSY). The
-        caller closes what was found.
+        Raises OSError, with EBUSY if the path leads into another mount and ``across`` is false.
         """
         names = path.split("/")[1:]
         folder = os.dup(self.fd)
@@ -224,7 +240,7 @@ class Rootfs(Root):
         return Found(folder, fd, names)
 
     def remove(self, found: Found) -> None:
-        """Removes the empty file or folder that was found. OSError as of unlink(2) and rmdir(2)."""
+        """Removes the file or empty folder ``found``, by unlink(2) or rmdir(2). Raises OSError."""
         remove = os.rmdir if modes.S_ISDIR(found.stat.mode) else os.unlink
         try:
             remove(found.names[-1], dir_fd=found.folder)
@@ -239,7 +255,7 @@ class Rootfs(Root):
 
 
 class Found:
-    """An object in the rootfs, ``fd`` with its ``stat``, and the ``folder`` it stands in."""
+    """A file in the rootfs: ``fd`` and ``stat``, the fd of its ``folder``, and its path from the root as ``names``."""
 
     __slots__ = ("fd", "folder", "names", "stat")
 
@@ -250,6 +266,7 @@ class Found:
         self.stat = linux.statx(fd)
 
     def close(self) -> None:
+        """Closes both fds."""
         os.close(self.fd)
         os.close(self.folder)
 
@@ -260,7 +277,8 @@ def _create(parent: int, name: str, *, directory: bool) -> None:
     except OSError as reason:
         if reason.errno != errno.EOVERFLOW:
             raise
-        # The file system belongs to the container's user namespace, and has no number for whom we are.
+        # The file system belongs to the container's user namespace, which has no id for this process's user: it is made
+        # as the owner of the folder.
         owner = os.fstat(parent)
         linux.set_fs_ids(owner.st_uid, owner.st_gid)
         try:

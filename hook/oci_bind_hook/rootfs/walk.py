@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rootfs as a handle: where a destination leads inside it, and the mount points made in it.
+"""Resolving a path below a root that is held by fd, as a process in the container would.
 
-Everything below the rootfs was written by strangers and may be renamed while we look. So a walk opens one component
-at a time from a held fd, never follows a link in the kernel, and answers with an fd, not with a path to look up
-again. What is mounted there, and why, is no business of this module.
+Everything below the root is untrusted and may be renamed during the walk. So the walk opens one component at a time
+from a held fd, never lets the kernel follow a link, and returns an fd, not a path that would be looked up again. What
+may be mounted there is unknown here.
+
+Loaded by every start of a container: it imports only os, errno and stat, and runs after setns(2), when nothing can be
+imported.
 """
 
 from __future__ import annotations
@@ -25,15 +28,15 @@ if TYPE_CHECKING:
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 NAME_MAX = 255
 PATH_MAX = 4096
-DEPTH_MAX = 2048  # names that fit into the longest path the kernel takes, PATH_MAX
+DEPTH_MAX = 2048  # the most names that fit into PATH_MAX bytes
 HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Cover:
-    """A mount that is planned, or known to be the runtime's: what a walk finds at its mount point.
+    """A mount that does not exist yet: planned by the hook, or expected from the runtime.
 
-    ``held`` is the root of what will be mounted, fd and Stat. Where only the ``type`` of the file system is known it
-    is None, and nothing is known of what is inside.
+    ``held`` is the fd and Stat of its root, which a walk continues in. It is None if only the ``type`` of the file
+    system is known: then every name below counts as missing.
     """
 
     __slots__ = ("held", "type")
@@ -44,10 +47,11 @@ class Cover:
 
 
 class Step:
-    """One name of a walk and what stands there: an object held by ``fd``, the unseen root of a cover, or nothing.
+    """One component of a walk: its ``name``, and the file (of any type) there, held by ``fd`` with its ``stat``.
 
-    ``cover`` is the cover it lies in, or is the root of. ``on_rootfs`` tells that the name itself, be it a mount
-    point or not, belongs to the rootfs's own mount.
+    ``exists`` is false for a missing name. ``fd`` is None then, and for the root of a cover without ``held``. ``cover``
+    is the cover that the file lies in or is the root of. ``on_rootfs`` is true if the name, mounted on or not, is in
+    the rootfs's own mount.
     """
 
     __slots__ = ("cover", "exists", "fd", "name", "on_rootfs", "stat")
@@ -62,10 +66,11 @@ class Step:
 
     @property
     def folder(self) -> bool:
-        """Whether names can stand below it: what is missing can be made a folder, and an unseen root is one."""
+        """Whether it can have names below: a folder, a missing name (it can be made one), the root of a cover."""
         return self.stat is None or modes.S_ISDIR(self.stat.mode)
 
     def close(self) -> None:
+        """Closes ``fd``, except for the root of a cover, which its source owns."""
         is_cover = self.cover is not None and self.cover.held == (self.fd, self.stat)
         if self.fd is not None and not is_cover:
             os.close(self.fd)
@@ -73,10 +78,11 @@ class Step:
 
 
 class Target:
-    """Where a destination leads: the ``steps`` from the root to the object, the last of them perhaps missing.
+    """The result of a walk: the ``steps`` from the root, of which the last ones, ``missing``, may not exist.
 
-    ``links`` are the links that were followed, pairs of where and to what. ``as_folder`` tells that the destination
-    can only mean a folder (``/a/``). Of the steps only ``anchor``, the last that exists, is still held by fd.
+    ``path`` is the path without links, and ``links`` are pairs (path, text) of those that were followed. ``as_folder``
+    is true if the destination can only be a folder (``/a/``). ``uses`` are the paths of the steps on the rootfs's own
+    mount. Only ``anchor``, the last step that exists, is still held by fd.
     """
 
     __slots__ = ("anchor", "as_folder", "links", "missing", "path", "steps", "uses")
@@ -96,25 +102,25 @@ class Target:
         return self.steps[-1]
 
     def close(self) -> None:
-        """Lets go of the anchor, where only the path matters. The root and the covers stay held."""
+        """Closes the anchor, if only the path matters. The root and the covers stay open."""
         if self.anchor is not self.steps[0]:
             self.anchor.close()
 
 
 def is_utf8(path: str) -> bool:
-    """Whether a path of this file system can stand in a JSON document."""
+    """Whether a path, decoded like a file name, is UTF-8: only then can a JSON document hold it."""
     return path.isascii() or not any("\udc80" <= c <= "\udcff" for c in path)
 
 
 def path_of(steps: Sequence[Step]) -> str:
-    """The path, absolute and without links, that a walk has come to."""
+    """The path of the last of ``steps``, absolute and without links."""
     return "/" + "/".join(step.name for step in steps[1:])
 
 
 class Root:
-    """A folder that is ``/`` for whoever is meant by a path: a walk never leaves it. Held by ``fd``, with its ``stat``.
+    """A folder, held by ``fd`` with its ``stat``, that a walk takes as ``/`` and never leaves.
 
-    Policy is elsewhere: what may be mounted on, made or bound is not known here.
+    The caller opens it once. What its path names later does not matter.
     """
 
     def __init__(self, fd: int) -> None:
@@ -123,10 +129,11 @@ class Root:
         self._covers: dict[Hashable, Cover] = {}
 
     def resolve(self, destination: str) -> Target:
-        """Where ``destination`` leads for a process in the container, path_resolution(7) with this root as ``/``.
+        """Resolves ``destination`` as path_resolution(7) does, with this root as ``/``.
 
-        Links and ``..`` never leave the root. Nothing is cleaned beforehand: ``link/..`` is the parent of what the
-        link points to. RequestError for a file used as a folder or too many links, EscapeError for a magic link.
+        The path is not cleaned first: ``link/..`` is the parent of the link's target. A missing tail is returned as
+        missing steps. Raises RequestError for a file used as a folder and for more than MAX_LINKS links, EscapeError
+        for a magic link, and KernelError.
         """
         steps = [Step("", (self.fd, self.stat), None, exists=True)]
         links: list[tuple[str, str]] = []
@@ -139,6 +146,12 @@ class Root:
                 if not top.folder:
                     raise RequestError(f"{path_of(steps)} is not a folder", hint="the destination leads through it")
                 as_folder = name in ("", ".", "..")
+                # ".." goes back to the fd that the walk came from. The kernel is never asked: if an attacker renames
+                # the current folder to a place outside the root during the walk (a container can, in a shared volume),
+                # its ".." is a folder of the host, and the next ".." the one above. All fds on the stack were entered
+                # from the root, and below steps[0] there is none, so no number of ".." leaves it. openat2(2) is no
+                # replacement: it guards ".." by a check that fails with EAGAIN while anything on the machine is
+                # renamed, and it knows neither missing names nor the roots of planned mounts.
                 if name == ".." and len(steps) > 1:
                     steps.pop().close()
                 if as_folder:
@@ -152,6 +165,7 @@ class Root:
                 links.append((path_of([*steps, step]), text))
                 if len(links) > MAX_LINKS:
                     raise RequestError(f"{destination} leads through more than {MAX_LINKS} links", hint="a loop?")
+                # An absolute link starts again at this root, not at the process's "/".
                 while text.startswith("/") and len(steps) > 1:
                     steps.pop().close()
                 pending.extend(text.split("/")[::-1])
@@ -166,7 +180,7 @@ class Root:
         return target
 
     def _step(self, steps: list[Step], name: str) -> tuple[Step, str | None]:
-        """The step to ``name``, and its text where it is a link."""
+        """The step from the last of ``steps`` to ``name``, and the link's text if it is one."""
         top = steps[-1]
         step = Step(name, None, top.cover, exists=False)
         if len(os.fsencode(name)) > NAME_MAX:
@@ -193,7 +207,7 @@ class Root:
         return step, None
 
     def is_on_root(self, step: Step) -> bool:
-        """Whether what stands or will stand below ``step`` belongs to the rootfs's own mount."""
+        """Whether names below ``step``, existing or to be made, are in the rootfs's own mount."""
         if step.cover is not None:
             return False
         return step.on_rootfs if step.stat is None else step.stat.mnt_id == self.stat.mnt_id
@@ -206,8 +220,9 @@ class Root:
                 flags = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
                 os.close(linux.openat2(top.fd, link.name, flags=os.O_PATH, resolve=flags))
             except OSError as reason:
-                # Only a magic link loops here: procfs has no ordinary link that leads to itself. Before Linux 5.6
-                # nobody tells, but they all are in folders, and nearly all others are directly in the root of procfs.
+                # ELOOP means a magic link: procfs has no ordinary link that loops. Before Linux 5.6 there is no
+                # openat2(2): then every link below the root of procfs counts as magic, since ordinary ones are
+                # nearly all in its root.
                 is_absent = linux.is_absent(reason) and (top.stat is None or top.stat.ino != linux.PROC_ROOT_INO)
                 if reason.errno == errno.ELOOP or is_absent:
                     raise EscapeError(f"{path} is a magic link of procfs and leads anywhere") from reason
@@ -217,10 +232,14 @@ class Root:
             raise refused("readlinkat", path, reason) from reason
 
     def key(self, steps: Sequence[Step]) -> Hashable:
-        """What tells one name in the tree of mounts from all others, be there an object or not.
-
-        Not the object of that name: a file may have several, and only one of them is mounted on.
-        """
+        """The identity of the place that ``steps`` lead to, whether a file is there or not: equal for equal places."""
+        # A walk recognises a planned mount by its parent folder and its name there, not by the file of that name: a
+        # file can have several names (hard links), a mount covers only one of them, and a missing mount point has no
+        # file yet. Nor by its path: a container can rename the parent between two walks, and the mount goes where the
+        # parent went. The mount id is part of the parent, since one folder bound at two places is two parents: what is
+        # mounted below one of them does not show below the other. So is the cover: a dry-run does not clone, and two
+        # binds of one source then lead to the same file in the same mount. Below a missing name the key is the last
+        # folder that exists and every name from there, so that binds which need the same missing folder share it.
         names = [steps[-1].name]
         for step in steps[-2::-1]:
             if step.stat is not None:
@@ -231,5 +250,5 @@ class Root:
         return tuple(names)
 
     def cover(self, target: Target, cover: Cover) -> None:
-        """Every later walk that comes to ``target`` finds the root of ``cover`` there."""
+        """Places ``cover`` on ``target``: every later walk that comes there continues in the cover."""
         self._covers[self.key(target.steps)] = cover

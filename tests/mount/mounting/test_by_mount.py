@@ -36,6 +36,7 @@ from oci_bind_hook.rootfs.mount_points import Rootfs
 
 if TYPE_CHECKING:
     from oci_bind_hook.mounting.plan import Plan
+    from oci_bind_hook.record.state_file import NamespaceKind
 
 OLDER = pytest.mark.usefixtures("older_kernel")
 
@@ -81,7 +82,7 @@ def is_classic(plan: Plan) -> bool:
     ],
 )
 def test_whatever_is_lacking_the_mounts_are_the_same(
-    bench: Bench, volume: str, lacking: str, error: str, kind: str
+    bench: Bench, volume: str, lacking: str, error: str, kind: NamespaceKind
 ) -> None:
     bench.kind = kind
     before = (support.tree(bench.rootfs), support.mounts())

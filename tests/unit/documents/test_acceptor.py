@@ -20,7 +20,7 @@ VALID: dict[str, Any] = schema_tables.VALID | config_tables.ROOMS | {"config": c
 ALSO_VALID = schema_tables.ALSO_VALID + config_tables.ALSO_VALID
 REFUSED = {**schema_tables.REFUSED, **config_tables.REFUSED}
 ROWS = [(name, value, places.split() or [""]) for name, groups in REFUSED.items() for value, places in groups]
-LANE = acceptor.Lane(acceptor.schema)
+LANE = acceptor.Acceptor(acceptor.schema)
 
 
 def takes(document: object, name: str) -> bool:
@@ -208,7 +208,7 @@ def test_what_the_lane_takes_by_any_schema_is_valid(one: Any, two: Any, top: Any
     assume("$ref" not in json.dumps(two))
     assume("#/$defs/one" not in json.dumps(one))
     schema = {**top, "$defs": {"one": one, "two": two}}
-    if acceptor.Lane(lambda _: schema).accepts(document, "urn:x"):
+    if acceptor.Acceptor(lambda _: schema).accepts(document, "urn:x"):
         assert list(judge.STRICT(schema).iter_errors(document)) == []
 
 
@@ -279,7 +279,7 @@ DOCUMENT_FOR_EACH: list[Any] = [
 @pytest.mark.parametrize(("keyword", "value"), ALONE, ids=repr)
 def test_what_the_lane_takes_by_one_keyword_is_valid(keyword: str, value: Any) -> None:
     schema = {keyword: value}
-    only = acceptor.Lane(lambda _: schema)
+    only = acceptor.Acceptor(lambda _: schema)
     taken = [document for document in DOCUMENT_FOR_EACH if only.accepts(document, "urn:x")]
     assert [document for document in taken if list(judge.STRICT(schema).iter_errors(document))] == []
 

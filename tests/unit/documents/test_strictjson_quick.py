@@ -39,9 +39,9 @@ def agree(data: bytes, most: int = 2) -> bool:
         text = strictjson._text(data, "x").rstrip(strictjson.BLANKS)
     except DataError:
         return False
-    quick = strictjson._undoubted(data, text, most)
+    quick = strictjson._scan(data, text, most)
     if quick is not None:
-        assert repr(quick) == repr(strictjson._judged(text, "x", most))  # 1, 1.0 and true are equal, but not the same
+        assert repr(quick) == repr(strictjson._decode(text, "x", most))  # 1, 1.0 and true are equal, but not the same
     return quick is not None
 
 
@@ -86,7 +86,7 @@ def test_they_agree_where_json_is_not_loaded() -> None:
             text = data.decode().rstrip(strictjson.BLANKS)
             for name in [name for name in sys.modules if name.startswith("json")]:
                 del sys.modules[name]  # since Python 3.13 _json loads it where it refuses
-            told.append(strictjson._undoubted(data, text, 2) is not None)
+            told.append(strictjson._scan(data, text, 2) is not None)
         print(told)
     """
     texts = [data for data in TELLING if data.strip() and data.isascii()]

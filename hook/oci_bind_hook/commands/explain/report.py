@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...errors import Step
+    from ...record.state_file import NamespaceKind
 
 _LABEL = 11  # as wide as the longest label, and a space
 _RESET = "\x1b[0m"
@@ -43,7 +44,7 @@ class Report:
         self.stage: str | None = None
         self.bundle: str | None = None
         self.rootfs: str | None = None
-        self.namespace: str | None = None
+        self.namespace: NamespaceKind | None = None
         self.registered: list[str] | None = None
         self.options: str | None = None
         self.running: dict[str, object] | None = None

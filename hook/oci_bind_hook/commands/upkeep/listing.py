@@ -262,11 +262,10 @@ def as_list(folder: str, entries: Sequence[Entry]) -> str:
         return one_line(f"nothing is recorded in {folder}") + "\n"
     rows = [("ID", "STATUS", "PHASE", "MOUNTED", "STANDING", "ROOTFS")]
     for entry in entries:
+        details: tuple[str, str, str, str] = ("-", "-", "-", "-")
         if record := entry.record:
             mounted, standing = _count(entry.mounts, "mounted"), _count(entry.made, "there", "covered")
             details = (record["phase"], mounted, standing, record["rootfs"]["path"])
-        else:
-            details = ("-", "-", "-", "-")
         rows.append((entry.id, entry.status, *details))
     lines = columns(rows)
     for entry in entries:
