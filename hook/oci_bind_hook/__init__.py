@@ -8,6 +8,14 @@ __version__ = "0.1.0"
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
+def prepare_process() -> None:
+    """Makes the process that a runtime started a clean one, before anything else is imported. OSError."""
+    # Python 3.14 asks for the home folder when it imports ctypes; without HOME that would ask all sources of users.
+    os.environ.setdefault("HOME", "/")
+    close_inherited()
+    open_stdio()
+
+
 def open_stdio() -> None:
     """Makes sure that 0, 1 and 2 are open: nothing of ours may get a number that others write to. OSError."""
     while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:

@@ -78,5 +78,14 @@ def _main(argv: list[str], log: Log) -> int:
 
 
 def console() -> NoReturn:
-    """The entry point of the installed command."""
-    os._exit(main(sys.argv[1:]))
+    """The entry point of the launcher and of the installed command: runs ``main`` and ends the process.
+
+    Without finalising the interpreter: that takes time, and after setns nothing can be imported for it.
+    """
+    code = main(sys.argv[1:])
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except OSError:
+        code = code or os.EX_IOERR
+    os._exit(code)

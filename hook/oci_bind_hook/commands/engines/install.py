@@ -49,40 +49,32 @@ SHEBANG_BYTES = 127
 DEPENDENCIES = ("jsonschema", "python-prctl")
 
 MARK = "# Written by `oci-bind-hook install`, which also replaces it."
+# Short, since Python compiles it at each start: what can stand in a module does.
 LAUNCHER = """\
 #!{interpreter} -IS
 {mark}
 import gc
-import os
 import sys
 
 # Nothing lives long enough to be collected, and to look for it takes a sixth of Python's start.
 gc.disable()
 sys.dont_write_bytecode = True
 sys.path += {folders}
-# Python 3.14 asks for the home folder when it imports ctypes; without HOME that would ask all sources of users.
-os.environ.setdefault("HOME", "/")
 try:
-    from oci_bind_hook import close_inherited, open_stdio
+    from oci_bind_hook import prepare_process
 
     # Before the other imports: libffi keeps a file of its own open, which must neither be closed nor be stdin.
-    close_inherited()
-    open_stdio()
-    from oci_bind_hook.cli import main
+    prepare_process()
+    from oci_bind_hook.cli import console
 except BaseException as error:
+    import os
+
     reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())
     try:
         os.write(2, f"oci-bind-hook: the installation is broken: {{reason}}\\n".encode(errors="backslashreplace"))
     finally:
         os._exit(os.EX_SOFTWARE)
-code = main(sys.argv[1:])
-try:
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.flush()
-except OSError:
-    code = code or os.EX_IOERR
-# No finalisation of the interpreter: it costs time, and nothing can be imported any more from here on.
-os._exit(code)
+console()
 """
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 import oci_bind_hook
 from helpers import support
 from oci_bind_hook import cli
+from oci_bind_hook import cli as real_cli
 from oci_bind_hook.commands.engines import install
 from oci_bind_hook.errors import KernelError, MissingError, UnavailableError, UsageError
 
@@ -41,10 +43,15 @@ def run(launcher: str | Path, *arguments: str, closed: Sequence[int] = ()) -> su
 
 
 def launcher_for(folder: Path, cli: str | None) -> Path:
-    """A launcher for a copy of the package whose ``cli`` module is this source text, or is missing."""
+    """A launcher for a copy of the package whose ``cli`` module is this source text, or is missing.
+
+    What calls the ``main`` of such a text is the real thing.
+    """
     package = folder / "site" / "oci_bind_hook"
     shutil.copytree(PACKAGE, package, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "cli.py").unlink(missing_ok=True)
+    if cli is not None and "def main(argv)" in cli:
+        cli = f"from __future__ import annotations\nimport os, sys\n{cli}\n{inspect.getsource(real_cli.console)}"
     if cli is not None:
         (package / "cli.py").write_text(cli)
     folders = [str(package.parent) if one == os.path.dirname(PACKAGE) else one for one in install.import_folders()]
@@ -445,7 +452,7 @@ BROKEN = {
     "a missing module": (None, "ModuleNotFoundError: No module named 'oci_bind_hook.cli'"),
     "a syntax error": ("def main(:\n", "SyntaxError: invalid syntax (cli.py, line 1)"),
     "a missing dependency": ("import jsonschema.no_such_module\n", "ModuleNotFoundError: No module named 'jsonschema."),
-    "a missing name": ("mein = 1\n", "ImportError: cannot import name 'main' from 'oci_bind_hook.cli'"),
+    "a missing name": ("mein = 1\n", "ImportError: cannot import name 'console' from 'oci_bind_hook.cli'"),
     "several lines": ("raise OSError('one\\ntwo\\udcff')\n", "OSError: one two\\udcff"),
     "an exit": ("raise SystemExit(0)\n", "SystemExit: 0"),
 }
