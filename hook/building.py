@@ -46,7 +46,7 @@ class WholeSource(sdist):  # type: ignore[misc]
 
     def make_distribution(self) -> None:
         found = {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run"}
-        for top in ("hook", "schemas", "tests", "examples"):
+        for top in ("hook", "schemas", "tests", "examples", "docs"):
             # The link to the schemas becomes a folder.
             for folder, folders, files in os.walk(top, followlinks=True):
                 folders[:] = [name for name in folders if name != "__pycache__" and not name.endswith(".egg-info")]

@@ -172,8 +172,14 @@ def test_fish_knows_each_option_and_command() -> None:
     assert (words["stages"], words["commands"]) == (set(STAGES), COMMANDS)
 
 
+DOCUMENTS = (
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("docs/ARCHITECTURE.md", "examples/README.md", "schemas/README.md"),
+)
+
+
 def test_every_link_of_the_documents_leads_to_something() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md", "schemas/README.md"):
+    for document in DOCUMENTS:
         text = (PROJECT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)[)#]", text):
             assert os.path.exists((PROJECT / document).parent / target), f"{document}: {target}"
