@@ -33,7 +33,7 @@ BOTH = (
 )
 OURS = {
     "prestart": f"{BOTH} lifecycle.set_up lifecycle.stage"
-    " mounting.apply mounting.by_mount_api mounting.plan mounting.prepare mounting.source"
+    " mounting.apply mounting.by_mount_api mounting.plan mounting.sources"
     " requests requests.collect requests.mount_field requests.request rootfs.admit",
     "poststop": f"{BOTH} lifecycle.tear_down",
 }

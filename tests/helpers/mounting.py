@@ -16,7 +16,7 @@ from helpers import support
 from oci_bind_hook.kernel.proc import MountInfo, MountTable, Namespace, Proc, boot_id
 from oci_bind_hook.mounting import apply, undo
 from oci_bind_hook.mounting.plan import Planner
-from oci_bind_hook.mounting.prepare import Staged, clone_sources, open_sources
+from oci_bind_hook.mounting.sources import Staged, clone_sources, open_sources
 from oci_bind_hook.record.state_file import now, parse_record
 from oci_bind_hook.requests.request import DEFAULT_PROPAGATION, Request
 from oci_bind_hook.rootfs.mount_points import Rootfs

@@ -180,6 +180,10 @@ class Proc:
         """The user and group id of a file, as the parent user namespace numbers them."""
         return self.uid_outside(stat.uid), outside(stat.gid, self._read("gid_map"))
 
+    def path_of(self, fd: int) -> str:
+        """The current path of the file ``fd``, without links, proc_pid_fd(5). Raises OSError."""
+        return os.readlink(f"fd/{fd}", dir_fd=self.fd)
+
     def pid_of(self, pidfd: int) -> int:
         """The pid of the process ``pidfd`` in this procfs's pid namespace; -1 if it has ended, pidfd_open(2)."""
         for line in self._read(f"fdinfo/{pidfd}").splitlines():

@@ -17,7 +17,7 @@ from ..log import NAME
 from ..mounting.apply import attach, reconcile
 from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner
-from ..mounting.prepare import Staged, clone_sources, expand, open_sources
+from ..mounting.sources import Staged, clone_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_same_bundle, now
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..documents.oci import State
     from ..log import Log
     from ..mounting.plan import Plan
-    from ..mounting.source import Source
+    from ..mounting.sources import Source
     from ..options import Options
     from ..record.folder import Records
     from ..record.state_file import Record

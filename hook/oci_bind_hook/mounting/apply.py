@@ -11,7 +11,7 @@ from ..kernel.errnos import refused
 from ..kernel.proc import Proc
 from ..rootfs.mount_points import Rootfs
 from .mounted import find, restore_propagation
-from .prepare import check_open_files
+from .sources import check_open_files
 from .undo import difference, identity_of, propagation_of, undo
 
 TYPE_CHECKING = False

@@ -18,13 +18,11 @@ from ..kernel import linux
 from ..kernel.errnos import hint, refused
 from ..kernel.proc import MountInfo, MountTable, Proc
 from .mounted import TRIES, describe, identity, open_root, propagate, unmount
-from .source import Source, real_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..kernel.proc import Namespace
     from ..record.state_file import AttachedRecord
-    from ..requests.request import Request
+    from .sources import Source
 
 _FLAGS = {
     "ro": linux.MS_RDONLY,
@@ -85,142 +83,138 @@ class Staging:
             os.close(self._fd)
 
 
-class ClassicSource(Source):
-    """A source that is bound by mount(2)."""
+CALL = "mount(MS_MOVE)"  # attaches
+IS_DETACHED = False  # cloned in the container's namespace: mount(2) binds nothing of another one
 
-    is_detached = False
-    call = "mount(MS_MOVE)"
-    staging: Staging  # set before ``clone``
 
-    def check(self) -> None:
-        """Checks that mount(2) can do what is asked for. Raises UnavailableError."""
-        request = self.request
-        if request.idmap is not None:
-            raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
-        if request.deep and len(self.visible) < len(self.submounts):
+def check(source: Source) -> None:
+    """Checks that mount(2) can do what is asked for. Raises UnavailableError."""
+    request = source.request
+    if request.idmap is not None:
+        raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
+    if request.deep and len(source.visible) < len(source.submounts):
+        raise UnavailableError(
+            f"a mount below {source.path} is hidden by another one, and this kernel cannot change it there",
+            where=request.at("options"),
+        )
+
+
+def clone(source: Source) -> None:
+    """Binds the source in the staging folder, with all attributes set. Raises KernelError, or why it cannot be bound."""
+    try:
+        _clone(source)
+    except OSError as reason:
+        raise refused("mount", source.path, reason, where=source.request.at("source")) from reason
+
+
+def _clone(source: Source) -> None:
+    proc, request = source.namespace.proc, source.request
+    target = source.staging.place(directory=source.is_folder)
+    try:
+        found = _open_here(source)
+        # mount(2) returns no id: the new mount is the one on the staging file that was not in the table before.
+        before = proc.mounts().ids()
+        _bind(source, found, target)
+        table = proc.mounts()
+        top = _new_mount(table, before, linux.statx(target).mnt_id)
+    finally:
+        os.close(target)
+    os.close(found)
+    below = table.below(top.id)
+    _check_below(source, below, top)
+    source.fd = _open_root(top, proc)
+    source.attached = [identity(source.fd, top.root, top), *map(_numbered, below)]
+    source.infos = {info.id: info for info in (top, *below)}
+    _set_attributes(source, source.fd, top, {**request.deep, **request.top})
+    for info in below if request.deep else ():
+        fd = _open_root(info, proc)
+        try:
+            _set_attributes(source, fd, info, request.deep)
+        finally:
+            os.close(fd)
+    propagate(source.fd, request.propagation, proc)
+    _check_attributes(source, [top, *below])
+
+
+def _open_here(source: Source) -> int:
+    """An fd of the same source through a mount of the current namespace. Raises MissingError, OSError."""
+    if not source.namespace.entered:
+        return source.fd
+    path = source.namespace.proc.path_of(source.fd)
+    os.close(source.fd)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as reason:
+        problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
+        raise MissingError(problem, where=source.request.at("source"), hint=hint("openat", reason)) from reason
+    # The path is only a hint: another mount of that namespace may hide the source.
+    here = linux.statx(fd)
+    if (here.dev, here.ino) != (source.stat.dev, source.stat.ino):
+        os.close(fd)
+        problem = f"the container's namespace has something else at {path}"
+        raise MissingError(problem, where=source.request.at("source"))
+    return fd
+
+
+def _bind(source: Source, found: int, target: int) -> None:
+    recursive = linux.MS_REC if source.request.recursive else 0
+    try:
+        source.namespace.proc.mount(found, target, linux.MS_BIND | recursive)
+    except OSError as reason:
+        raise refused("mount(MS_BIND)", source.path, reason, where=source.request.at("source")) from reason
+
+
+def _check_below(source: Source, below: list[MountInfo], top: MountInfo) -> None:
+    """Refuses mounts below the source that only the container has, such as a /proc that is not masked yet.
+
+    Raises UnavailableError.
+    """
+    if not source.namespace.entered:
+        return
+    expected = {path for path, _ in source.submounts}
+    for info in below:
+        if info.mount_point[len(top.mount_point) + 1 :] not in expected:
             raise UnavailableError(
-                f"a mount below {self.path} is hidden by another one, and this kernel cannot change it there",
-                where=request.at("options"),
+                f"mounts of the container's own are below {source.path}, and this kernel would bind them too",
+                where=source.request.at("source"),
+                hint="bind-recursive=disabled binds none of them",
             )
 
-    def clone(self) -> None:
-        try:
-            self._clone()
-        except OSError as reason:
-            raise refused("mount", self.path, reason, where=self.request.at("source")) from reason
 
-    def _clone(self) -> None:
-        proc, request = self.namespace.proc, self.request
-        target = self.staging.place(directory=self.is_folder)
-        try:
-            source = self._open_here()
-            # mount(2) returns no id: the new mount is the one on the staging file that was not in the table before.
-            before = proc.mounts().ids()
-            self._bind(source, target)
-            table = proc.mounts()
-            top = _new_mount(table, before, linux.statx(target).mnt_id)
-        finally:
-            os.close(target)
-        os.close(source)
-        below = table.below(top.id)
-        self._check_below(below, top)
-        self.fd = _open_root(top, proc)
-        self.attached = [identity(self.fd, top.root, top), *map(_numbered, below)]
-        self.infos = {info.id: info for info in (top, *below)}
-        self._set_attributes(self.fd, top, {**request.deep, **request.top})
-        for info in below if request.deep else ():
-            fd = _open_root(info, proc)
-            try:
-                self._set_attributes(fd, info, request.deep)
-            finally:
-                os.close(fd)
-        propagate(self.fd, request.propagation, proc)
-        self._check_attributes([top, *below])
-
-    def _open_here(self) -> int:
-        """An fd of the same source through a mount of the current namespace. Raises MissingError, OSError."""
-        if not self.namespace.entered:
-            return self.fd
-        path = real_path(self.fd, self.namespace.proc)
-        os.close(self.fd)
-        try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError as reason:
-            problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
-            raise MissingError(problem, where=self.request.at("source"), hint=hint("openat", reason)) from reason
-        # The path is only a hint: another mount of that namespace may hide the source.
-        here = linux.statx(fd)
-        if (here.dev, here.ino) != (self.stat.dev, self.stat.ino):
-            os.close(fd)
-            problem = f"the container's namespace has something else at {path}"
-            raise MissingError(problem, where=self.request.at("source"))
-        return fd
-
-    def _bind(self, source: int, target: int) -> None:
-        recursive = linux.MS_REC if self.request.recursive else 0
-        try:
-            self.namespace.proc.mount(source, target, linux.MS_BIND | recursive)
-        except OSError as reason:
-            raise refused("mount(MS_BIND)", self.path, reason, where=self.request.at("source")) from reason
-
-    def _check_below(self, below: list[MountInfo], top: MountInfo) -> None:
-        """Refuses mounts below the source that only the container has, such as a /proc that is not masked yet.
-
-        Raises UnavailableError.
-        """
-        if not self.namespace.entered:
-            return
-        expected = {path for path, _ in self.submounts}
-        for info in below:
-            if info.mount_point[len(top.mount_point) + 1 :] not in expected:
-                raise UnavailableError(
-                    f"mounts of the container's own are below {self.path}, and this kernel would bind them too",
-                    where=self.request.at("source"),
-                    hint="bind-recursive=disabled binds none of them",
-                )
-
-    def _set_attributes(self, fd: int, info: MountInfo, wanted: dict[str, bool | str]) -> None:
-        """Sets the attributes ``wanted`` on a mount. Raises KernelError."""
-        if not wanted:
-            return
-        # mount(2) sets all attributes at once, so those to keep are given again.
-        flags = linux.MS_REMOUNT | linux.MS_BIND
-        for attribute, value in {**_attributes(info), **wanted}.items():
-            if attribute == "atime":
-                flags |= _ATIMES[str(value)]
-            elif value:
-                flags |= _FLAGS[attribute]
-        try:
-            self.namespace.proc.mount(None, fd, flags)
-        except OSError as reason:
-            raise refused("mount(MS_REMOUNT)", self.path, reason, where=self.request.at("options")) from reason
-
-    def _check_attributes(self, mounts: list[MountInfo]) -> None:
-        """Checks that the mounts have the attributes that were asked for. Raises OSError."""
-        request, table = self.request, self.namespace.proc.mounts()
-        for number, each in enumerate(mounts):
-            now = table.get(each.id)
-            wanted = request.deep if number else {**request.deep, **request.top}
-            for attribute, value in wanted.items():
-                if now is None or _attributes(now)[attribute] != value:
-                    raise OSError(errno.EIO, f"it did not become what {attribute} asks for")
-
-    def attach(self, target: int) -> None:
-        proc = self.namespace.proc
-        proc.mount(self.fd, target, linux.MS_MOVE)
-        # The kernel makes a tree shared when it is moved below a shared mount, whatever it was before.
-        propagate(self.fd, self.request.propagation, proc)
+def _set_attributes(source: Source, fd: int, info: MountInfo, wanted: dict[str, bool | str]) -> None:
+    """Sets the attributes ``wanted`` on a mount. Raises KernelError."""
+    if not wanted:
+        return
+    # mount(2) sets all attributes at once, so those to keep are given again.
+    flags = linux.MS_REMOUNT | linux.MS_BIND
+    for attribute, value in {**_attributes(info), **wanted}.items():
+        if attribute == "atime":
+            flags |= _ATIMES[str(value)]
+        elif value:
+            flags |= _FLAGS[attribute]
+    try:
+        source.namespace.proc.mount(None, fd, flags)
+    except OSError as reason:
+        raise refused("mount(MS_REMOUNT)", source.path, reason, where=source.request.at("options")) from reason
 
 
-def open_classic(request: Request, bundle: str, namespace: Namespace) -> ClassicSource:
-    """The source of a request, with its ``error`` set if mount(2) cannot do what is asked for."""
-    source = ClassicSource(request, bundle, namespace)
-    if source.error is None:
-        try:
-            source.check()
-        except UnavailableError as problem:
-            source.error = problem
-    return source
+def _check_attributes(source: Source, mounts: list[MountInfo]) -> None:
+    """Checks that the mounts have the attributes that were asked for. Raises OSError."""
+    request, table = source.request, source.namespace.proc.mounts()
+    for number, each in enumerate(mounts):
+        now = table.get(each.id)
+        wanted = request.deep if number else {**request.deep, **request.top}
+        for attribute, value in wanted.items():
+            if now is None or _attributes(now)[attribute] != value:
+                raise OSError(errno.EIO, f"it did not become what {attribute} asks for")
+
+
+def attach(source: Source, target: int) -> None:
+    """Moves the bind from the staging folder to the file or folder ``target``. Raises OSError."""
+    proc = source.namespace.proc
+    proc.mount(source.fd, target, linux.MS_MOVE)
+    # The kernel makes a tree shared when it is moved below a shared mount, whatever it was before.
+    propagate(source.fd, source.request.propagation, proc)
 
 
 def _open_root(known: MountInfo, proc: Proc) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..record.state_file import MountRecord
     from ..requests.request import Request
-    from .source import Source
+    from .sources import Source
 
     Action = Literal["mount", "present", "skipped"]
 

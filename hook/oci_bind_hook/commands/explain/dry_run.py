@@ -18,7 +18,7 @@ from ...lifecycle.stage import Place
 from ...lifecycle.tear_down import is_here, why_untouched
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
-from ...mounting.prepare import expand, open_sources
+from ...mounting.sources import expand, open_sources
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.state_file import heir, is_live

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat as modes
 
-from ...mounting.source import real_path
+from ...mounting.by_mount_api import STATVFS
 from . import recognise
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...mounting.plan import Bind, Plan
-    from ...mounting.source import Source
+    from ...mounting.sources import Source
     from ...record.state_file import MountRecord
     from ...requests.request import IdMap, Request
 
@@ -29,14 +29,15 @@ _KINDS = {
     modes.S_IFIFO: "fifo",
     modes.S_IFSOCK: "socket",
 }
+_STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
 _MOST_NAMES = 3
 
 
 def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
     """The binds of a plan. ``writable_root``: the container may write to its rootfs."""
-    paths = {bind: real_path(bind.source.fd, plan.namespace.proc) for bind in plan.binds if not bind.source.error}
-    attributes = {bind: bind.source.attributes() for bind in plan.binds}
+    paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if not bind.source.error}
+    attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
     for bind, path in paths.items():
         if bind.action != "skipped" and not bind.request.is_root and "ro" not in attributes[bind]:
@@ -74,6 +75,16 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
         "action": bind.action,
         "by": bind.by,
     }
+
+
+def attributes_of(source: Source) -> list[str]:
+    """The attributes that a mount of the source will have, its own included, in a fixed order. Raises OSError."""
+    flags = os.fstatvfs(source.fd).f_flag if source.error is None else 0
+    wanted = {**source.request.deep, **source.request.top}
+    words = [word for word, bit in STATVFS.items() if wanted.get(word, bool(flags & bit))]
+    kept = next((word for word, bit in _STATVFS_ATIMES.items() if flags & bit), "")
+    atime = str(wanted.get("atime", kept))
+    return [*words, atime] if atime else words
 
 
 def _kept(request: Request, attributes: list[str]) -> list[str]:

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is bound: the sources of all binds, each held by fd from the moment it is found.
+
+How a source becomes a mount of the container depends on the kernel: by_mount_api, or by_mount for older ones.
+
+Loaded by every start of a container: it imports only os, errno and stat. glob and by_mount are loaded where they are
+needed, before setns(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+
+from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
+from ..kernel import linux
+from ..kernel.errnos import refused, unopened
+from . import by_mount_api
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    from ..kernel.proc import MountInfo, Namespace, Proc
+    from ..record.state_file import AttachedRecord
+    from ..requests.request import Request
+    from .by_mount import Staging
+
+    class Way(Protocol):
+        """How a kernel makes a mount of a source: the modules by_mount_api and by_mount."""
+
+        CALL: str
+        IS_DETACHED: bool
+
+        def check(self, source: Source) -> None: ...
+
+        def clone(self, source: Source) -> None: ...
+
+        def attach(self, source: Source, target: int) -> None: ...
+
+
+FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
+FDS_BESIDES = 64
+
+
+class Source:
+    """The source of a bind, held by ``fd``. If it cannot be opened, ``error`` says why; ``is_missing`` if it is absent.
+
+    ``info`` is the mount it is on, ``root`` its path inside that file system, as mountinfo will show it for a bind.
+    ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no other one
+    hides. ``attached`` identifies the mounts that the bind will consist of, the top first.
+
+    ``way`` makes it a mount of the container: by_mount_api or by_mount.
+    """
+
+    __slots__ = (
+        *("_way", "attached", "error", "fd", "info", "infos", "is_missing", "namespace", "path", "request", "root"),
+        *("staging", "stat", "submounts", "visible"),
+    )
+
+    staging: Staging  # where by_mount clones; set once there is one
+
+    def __init__(self, request: Request, bundle: str, namespace: Namespace, way: Way) -> None:
+        self._way = way
+        self.request = request
+        self.path = os.path.join(bundle, request.source)
+        self.fd = -1
+        self.error: HookError | None = None
+        self.attached: list[AttachedRecord] = []
+        self.infos: dict[int | None, MountInfo | None] = {}
+        self.submounts: list[tuple[str, MountInfo]] = []
+        self.visible: list[tuple[str, MountInfo]] = []
+        self.info: MountInfo | None = None
+        self.is_missing = False
+        try:
+            self.fd = self._open(namespace.proc)
+            self.stat = linux.statx(self.fd)
+        except EscapeError as refusal:
+            self.error = refusal
+            return
+        except OSError as reason:
+            self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
+            self.error = unopened(f"the source {self.path}", reason, where=request.at("source"))
+            self.error.__cause__ = reason
+            return
+        self.namespace = namespace
+        self._locate()
+        try:
+            way.check(self)
+        except UnavailableError as problem:
+            self.error = problem
+
+    def _open(self, proc: Proc) -> int:
+        # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
+        # config.json and the command line are trusted. An annotation is not, so its source must be below an allowed
+        # folder.
+        if self.request.allowed_sources is None:
+            return os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+        from .allowed import open_allowed
+
+        return open_allowed(self.request, self.request.allowed_sources, proc.path_of)
+
+    @property
+    def is_folder(self) -> bool:
+        return modes.S_ISDIR(self.stat.mode)
+
+    def _locate(self) -> None:
+        table = self.namespace.started_in()
+        self.info = table.get(self.stat.mnt_id)
+        self.root = "/"
+        if self.info is None:
+            return
+        # A bind of /mnt/a/b from a file system mounted on /mnt will have the root /a/b in mountinfo.
+        path = self.namespace.proc.path_of(self.fd)
+        inside = path[len(self.info.mount_point.rstrip("/")) :]
+        self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
+        if self.request.recursive:
+            prefix = path.rstrip("/") + "/"
+            below = [info for info in table.below(self.info.id) if info.mount_point.startswith(prefix)]
+            self.submounts = [(info.mount_point[len(prefix) :], info) for info in below]
+            self.visible = [(path, info) for path, info in self.submounts if self._shows(path, info)]
+
+    def _shows(self, path: str, info: MountInfo) -> bool:
+        """Whether a mount below the source can be reached, so that no other mount hides it."""
+        try:
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return False
+        try:
+            return linux.statx(fd).mnt_id == info.id
+        finally:
+            os.close(fd)
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it is cloned in the namespace of the source, before setns, or else in the container's."""
+        return self._way.IS_DETACHED
+
+    @property
+    def call(self) -> str:
+        """The system call that attaches, for a message."""
+        return self._way.CALL
+
+    def clone(self) -> None:
+        """Turns ``fd`` into the mount to attach, complete, where no process sees it. Raises HookError."""
+        self._way.clone(self)
+
+    def attach(self, target: int) -> None:
+        """Attaches the mount on the file or folder ``target``. Raises OSError.
+
+        A mount that was attached before the error is found by its recorded id.
+        """
+        self._way.attach(self, target)
+
+    def shares(self, mnt_id: int) -> bool:
+        """Whether a later mount inside the bind, in the mount with the id ``mnt_id``, would propagate to the source."""
+        word = self.request.propagation
+        if word in ("rprivate", "rslave", "runbindable"):
+            return False
+        # Without "r" only the top mount gets the propagation. The mounts below keep that of the source, where a shared
+        # mount is a peer of its clone.
+        top = self.attached[0]["id"] if self.attached else None
+        is_top = mnt_id == (self.stat.mnt_id if top is None else top)
+        if is_top and word not in ("shared", "rshared"):
+            return False
+        info = self.info if is_top else self.infos.get(mnt_id)
+        if info is None:
+            info = next((below for _, below in self.submounts if below.id == mnt_id), None)
+        return info is None or info.shared is not None
+
+
+def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
+    """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
+
+    A match goes below the destination under its own name. MissingError if nothing matches, RequestError for a match
+    that is not UTF-8, EscapeError for a pattern outside the allowed folders.
+    """
+    expanded: list[Request] = []
+    for request in requests:
+        if not request.is_glob:
+            expanded.append(request)
+            continue
+        import glob
+
+        if request.allowed_sources is not None:
+            from .allowed import check_pattern
+
+            check_pattern(request, request.allowed_sources)
+        matches = sorted(glob.glob(os.path.join(bundle, request.source)))
+        if not matches and not request.optional:
+            where = request.at("source")
+            raise MissingError(f"nothing matches {request.source}", where=where, hint="optional allows that")
+        expanded += [request.match(path) for path in matches]
+    return expanded
+
+
+def check_open_files(binds: int, mount_points: int = 0) -> None:
+    """Raises the soft limit of open files to the hard one. UnavailableError if the binds need more than that."""
+    limit = linux.raise_open_files()
+    if binds * FDS_PER_BIND + mount_points + FDS_BESIDES > limit:
+        points = f" with {mount_points} mount points to make" if mount_points else ""
+        raise UnavailableError(
+            f"{binds} binds{points} need more than the {limit} open files that are allowed",
+            hint="raise the hard limit RLIMIT_NOFILE of the runtime",
+        )
+
+
+def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
+    """The sources of all binds among ``requests``, held by fd. UnavailableError if there are not enough fds.
+
+    A source that is missing or refused raises nothing here: it carries the error, since a condition may leave its
+    bind out.
+    """
+    binds = [request for request in requests if request.is_bind]
+    check_open_files(len(binds))
+    if not binds:
+        return []
+    way: Way = by_mount_api
+    if not linux.has_mount_api():
+        from . import by_mount
+
+        way = by_mount
+    return [Source(request, bundle, namespace, way) for request in binds]
+
+
+def clone_sources(sources: Iterable[Source]) -> None:
+    """Clones the sources by the mount API, before setns: open_tree(2) refuses mounts of another namespace."""
+    for source in sources:
+        if source.is_detached:
+            _clone(source)
+
+
+class Staged:
+    """A context manager: within it the sources that mount(2) binds are cloned, in the container's namespace.
+
+    ``make`` returns the path of the staging folder, ``remove`` removes it. HookError. With the mount API there is
+    nothing to do.
+    """
+
+    def __init__(
+        self, sources: Iterable[Source], make: Callable[[], str], remove: Callable[[], None], proc: Proc
+    ) -> None:
+        self._sources = [source for source in sources if not source.is_detached and source.error is None]
+        self._make = make
+        self._remove = remove
+        self._proc = proc
+        self._staging: Staging | None = None
+
+    def __enter__(self) -> Staged:
+        if not self._sources:
+            return self
+        # open_sources has loaded the module: after setns nothing can be imported.
+        from .by_mount import Staging
+
+        try:
+            with At("clone"):
+                self._staging = Staging(self._make(), self._proc)
+                for source in self._sources:
+                    source.staging = self._staging
+                    _clone(source)
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Removes the folder with whatever was not moved out of it. May be called again. HookError."""
+        if not self._sources:
+            return
+        staging, self._staging = self._staging, None
+        if staging is not None:
+            try:
+                staging.close()
+            except OSError as reason:
+                raise refused("umount2", "the staging folder", reason) from reason
+        self._remove()
+        self._sources = []
+
+
+def _clone(source: Source) -> None:
+    """Clones one source. A failure to clone one of config.json counts only if the hook has to mount it."""
+    if source.error is None:
+        try:
+            source.clone()
+        except (KernelError, MissingError, UnavailableError) as problem:
+            if not source.request.is_from_mounts:
+                raise
+            source.error = problem
