@@ -100,7 +100,7 @@ def check(source: Source) -> None:
 
 
 def clone(source: Source) -> None:
-    """Binds the source in the staging folder, with all attributes set. Raises KernelError, or why it cannot be bound."""
+    """Binds the source in the staging folder, with all attributes set. Raises KernelError, UnavailableError."""
     try:
         _clone(source)
     except OSError as reason:
