@@ -10,7 +10,7 @@ Loaded by every start of a container: it imports only os and time. logging takes
 
 from __future__ import annotations
 
-import os
+import posix
 import time
 
 NAME = "oci-bind-hook"
@@ -55,8 +55,8 @@ class Log:
         self._json = as_json
         self._path = path
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
-            self._fd = os.open(path, flags, 0o600)
+            flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NONBLOCK | posix.O_CLOEXEC
+            self._fd = posix.open(path, flags, 0o600)
         except OSError as reason:
             self._give_up(reason)
 
@@ -74,7 +74,7 @@ class Log:
         self._prepared = True
         if self._json:
             import json  # noqa: F401
-        if os.path.exists(SYSLOG_SOCKET):
+        if posix.access(SYSLOG_SOCKET, posix.F_OK):
             # Not socket, which imports a dozen modules, and not syslog(3), which opens files when it is called.
             import _socket
 
@@ -89,7 +89,7 @@ class Log:
     def _to_syslog(self, priority: int, message: str) -> None:
         if self._syslog is not None:
             try:
-                os.write(self._syslog, f"<{priority}>{NAME}[{os.getpid()}]: {one_line(message)}".encode())
+                posix.write(self._syslog, f"<{priority}>{NAME}[{posix.getpid()}]: {one_line(message)}".encode())
             except OSError:
                 pass  # the daemon has ended, or its queue is full
 
@@ -153,9 +153,9 @@ class Log:
         else:
             line = " ".join(f"{key}={_quoted(str(value))}" for key, value in fields.items())
         try:
-            os.write(self._fd, line.encode(errors="backslashreplace") + b"\n")
+            posix.write(self._fd, line.encode(errors="backslashreplace") + b"\n")
         except OSError as reason:
-            os.close(self._fd)
+            posix.close(self._fd)
             self._give_up(reason)
 
 
@@ -167,6 +167,6 @@ def _quoted(value: str) -> str:
 
 def _print(line: str) -> None:
     try:
-        os.write(2, line.encode(errors="backslashreplace") + b"\n")
+        posix.write(2, line.encode(errors="backslashreplace") + b"\n")
     except OSError:
         pass  # stderr is closed, or a pipe without a reader

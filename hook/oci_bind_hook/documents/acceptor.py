@@ -10,7 +10,7 @@ of a normal run has one.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from .. import FOLDER
 from .strictjson import parse_trusted
@@ -37,16 +37,16 @@ SCHEMAS = (
 def schema(name: str) -> dict[str, Any]:
     """The bundled schema ``name``, given with or without ``ADDRESS`` before it, as a dict. Raises OSError."""
     file = f"{name.removeprefix(ADDRESS)}.json"
-    path = os.path.join(FOLDER, "schemas", file)
+    path = f"{FOLDER}/schemas/{file}"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except NotADirectoryError:  # the package is in a zip archive
         data = __loader__.get_data(path)
     else:
         try:
-            data = os.read(fd, 1 << 20)
+            data = posix.read(fd, 1 << 20)
         finally:
-            os.close(fd)
+            posix.close(fd)
     document = parse_trusted(data)
     assert isinstance(document, dict)
     return document

@@ -8,11 +8,12 @@ Loaded by every start of a container: it imports only os and time. json and path
 
 from __future__ import annotations
 
-import os
+import posix
+import stat as modes
 import time
 
 from ..errors import DataError, MissingError, UsageError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.errnos import unopened
 from . import oci
 from .strictjson import MAX_BYTES, documents
@@ -36,7 +37,7 @@ class Bundle:
     def __init__(self, path: str, document: object | None = None, *, whole: bool = False) -> None:
         self.path = path
         try:
-            self.stat = os.stat(path)
+            self.stat = posix.stat(path)
         except OSError as reason:
             raise unopened(f"the bundle {path}", reason) from reason
         if document is None:
@@ -47,10 +48,10 @@ class Bundle:
             self.config = oci.config(document)
         except DataError as problem:
             raise (DataError("config.json", self.violations) if whole else problem) from None
-        rootfs = os.path.join(path, self.config.root_path)
+        rootfs = files.below(path, self.config.root_path)
         try:
-            # Strict: otherwise "absent/.." is the bundle for Python and runc, and ENOENT for the kernel and crun.
-            self.rootfs = os.path.realpath(rootfs, strict=True)
+            # As the kernel and crun resolve it: for runc, and for os.path.realpath, "absent/.." is the bundle.
+            self.rootfs = _real_path(rootfs)
         except OSError as reason:
             raise unopened(f"the rootfs {rootfs}", reason) from reason
         try:
@@ -59,29 +60,38 @@ class Bundle:
             raise MissingError(f"the rootfs {self.rootfs!a} is not UTF-8, and no state file can name it") from None
         self.has_namespace = "mount" in self.config.namespaces
 
-    def stat_rootfs(self) -> os.stat_result:
+    def stat_rootfs(self) -> posix.stat_result:
         """The rootfs as it is now. Raises MissingError."""
         try:
-            return os.stat(self.rootfs)
+            return posix.stat(self.rootfs)
         except OSError as reason:
             raise unopened(f"the rootfs {self.rootfs}", reason) from reason
+
+
+def _real_path(path: str) -> str:
+    """The absolute path, without links, of an existing file or folder, proc_pid_fd(5). Raises OSError."""
+    fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
+    try:
+        return posix.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        posix.close(fd)
 
 
 def read_regular(path: str) -> bytes:
     """The content of a regular file, cut at MAX_BYTES + 1. Raises MissingError."""
     try:
         # O_NONBLOCK: a FIFO in the place of config.json must not block the hook.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError as reason:
         raise unopened(path, reason) from reason
     try:
-        if not os.path.isfile(fd):
+        if not modes.S_ISREG(posix.fstat(fd).st_mode):
             raise MissingError(f"{path} is not a regular file")
         return read_all(fd)
     except OSError as reason:
         raise MissingError(f"{path} cannot be read: {reason.strerror}") from reason
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
@@ -93,7 +103,7 @@ def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
     left = MAX_BYTES + 1
     while left:
         wait()
-        chunk = os.read(fd, min(left, 1 << 16))
+        chunk = posix.read(fd, min(left, 1 << 16))
         if not chunk:
             break
         chunks.append(chunk)
@@ -125,6 +135,6 @@ def read_state(data: bytes) -> tuple[oci.State, object | None]:
 
 def read_given() -> bytes:
     """The content of stdin. Raises UsageError, also if stdin is a terminal."""
-    if os.isatty(0):
+    if posix.isatty(0):
         raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
     return read_stdin()

@@ -10,7 +10,7 @@ Loaded by every start of a container: it imports only errno and os. A failure af
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from ..errors import KernelError, MissingError
 from . import rights
@@ -121,7 +121,7 @@ def hint(call: str, reason: OSError) -> str:
     "" if nothing is known, or if this package raised the error: then its text is not that of its errno.
     """
     number = reason.errno or 0
-    if reason.strerror != os.strerror(number):
+    if reason.strerror != posix.strerror(number):
         return ""
     if missing := rights.lacking(*NEEDS.get((call, number), ())):
         return f"it needs {missing}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 # The C module behind ctypes: 0.05 units to import instead of 0.2.
 import _ctypes
 import errno
-import os
+import posix
 import sys
 
 TYPE_CHECKING = False
@@ -65,18 +65,18 @@ MS_SLAVE = 1 << 19
 MS_STRICTATIME = 1 << 24
 MS_UNBINDABLE = 1 << 17
 # ioctl_nsfs(2): _IO(0xb7, 4) and _IOR(0xb7, 5, __u64). Some architectures encode "none" and "read" in other bits.
-_OLD_IOCTL = os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
+_OLD_IOCTL = posix.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
 NS_GET_OWNER_UID = 0x2000B704 if _OLD_IOCTL else 0xB704
 NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
 OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+OPEN_TREE_CLOEXEC = posix.O_CLOEXEC
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 POLLIN = 1
 PROC_ROOT_INO = 1
 PROC_SUPER_MAGIC = 0x9FA0
 RESOLVE_IN_ROOT = 0x10
 RESOLVE_NO_MAGICLINKS = 0x2
-RLIMIT_NOFILE = {"alpha": 6, "mips": 5, "mips64": 5, "sparc": 6, "sparc64": 6}.get(os.uname().machine, 7)
+RLIMIT_NOFILE = {"alpha": 6, "mips": 5, "mips64": 5, "sparc": 6, "sparc64": 6}.get(posix.uname().machine, 7)
 STATMOUNT_MNT_BASIC = 0x2
 STATX_ATTR_MOUNT_ROOT = 0x2000
 STATX_BASIC_STATS = 0x7FF
@@ -140,7 +140,7 @@ class Function:
         result: int = self._call(*arguments)
         if result < 0:
             number = _ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
+            raise OSError(number, posix.strerror(number), path)
         return result
 
 
@@ -173,121 +173,14 @@ def _call(number: int, *arguments: object) -> int:
     return _syscall(number, *arguments, *_NOTHING[len(arguments) :])
 
 
-class Stat:
-    """The attributes of an open file, from statx(2).
-
-    ``mode uid gid ino size`` are as in stat(2), and ``dev`` is as os.makedev returns it. ``mnt_id`` is the id of the
-    mount the file was reached through, as in /proc/self/mountinfo; ``mount_root`` is true if the file is the root of
-    that mount. ``born`` is the birth time in nanoseconds since the epoch, None if the file system keeps none.
-    """
-
-    __slots__ = ("born", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
-
-    mode: int
-    uid: int
-    gid: int
-    ino: int
-    dev: int
-    size: int
-    mnt_id: int
-    mount_root: bool
-    born: int | None
-
-
 # One buffer for all calls, since there is one thread: to allocate it takes as long as the system call.
 _STATX = numbers(size=32)
 
 
-def _ask(fd: int, mask: int) -> memoryview:
+def raw_statx(fd: int, mask: int) -> memoryview:
     """struct statx of the file that ``fd`` holds."""
     _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, _STATX)
     return memoryview(bytes(_STATX))
-
-
-def statx(fd: int) -> Stat:
-    """The attributes of the file that ``fd`` holds, by statx(2).
-
-    Before Linux 5.8 statx(2) does not report mounts: they come from procfs. Before Linux 4.11, or if a seccomp filter
-    hides statx(2), fstat(2) stands in and ``born`` is None.
-    """
-    stat = Stat()
-    try:
-        raw = _ask(fd, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
-    except OSError as reason:
-        if not is_absent(reason):
-            raise
-        known = os.fstat(fd)
-        stat.mode, stat.uid, stat.gid = known.st_mode, known.st_uid, known.st_gid
-        stat.ino, stat.dev, stat.size, stat.born = known.st_ino, known.st_dev, known.st_size, None
-    else:
-        words, longs = raw.cast("I"), raw.cast("Q")
-        stat.mode, stat.uid, stat.gid = raw.cast("H")[14], words[5], words[6]
-        stat.ino, stat.size = longs[4], longs[5]
-        stat.dev = os.makedev(words[34], words[35])
-        stat.born = raw.cast("q")[10] * 10**9 + words[22] if words[0] & STATX_BTIME else None
-        if words[0] & STATX_MNT_ID and longs[7] & STATX_ATTR_MOUNT_ROOT:
-            stat.mnt_id = longs[18]
-            stat.mount_root = bool(longs[1] & STATX_ATTR_MOUNT_ROOT)
-            return stat
-    stat.mnt_id = _mount_id(fd)
-    stat.mount_root = _is_mount_root(fd, stat.mnt_id)
-    return stat
-
-
-def _read_proc(name: str) -> str:
-    fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if fstatfs_type(fd) != PROC_SUPER_MAGIC:
-            raise OSError(errno.ENOSYS, "neither statx(2) nor procfs tells of mounts")
-        chunks = []
-        while chunk := os.read(fd, 1 << 16):
-            chunks.append(chunk)
-    finally:
-        os.close(fd)
-    return os.fsdecode(b"".join(chunks))
-
-
-def _mount_id(fd: int) -> int:
-    """The id of the mount that ``fd`` was reached through, proc_pid_fdinfo(5)."""
-    return next(int(line[7:]) for line in _read_proc(f"fdinfo/{fd}").splitlines() if line.startswith("mnt_id:"))
-
-
-def _is_mount_root(fd: int, mnt_id: int) -> bool:
-    """Whether ``fd`` is the root of its mount: ``..`` is on another mount, or ``fd`` itself in the process's root."""
-    try:
-        above = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=fd)
-    except (NotADirectoryError, PermissionError):
-        return os.readlink(f"/proc/self/fd/{fd}") == _mount_point(mnt_id)
-    try:
-        return _mount_id(above) != mnt_id or os.path.samestat(os.fstat(above), os.fstat(fd))
-    finally:
-        os.close(above)
-
-
-def _mount_point(mnt_id: int) -> str | None:
-    # Not str.splitlines: a file name may contain other characters that end a line for it.
-    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").split("\n") if line)
-    points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
-    return next(points, None)
-
-
-def unescape(field: str) -> str:
-    r"""A field of mountinfo, unescaped: the kernel writes space, tab, newline, backslash and # as \ooo."""
-    if "\\" not in field:
-        return field
-    head, *tails = field.split("\\")
-    return head + "".join(chr(int(tail[:3], 8)) + tail[3:] for tail in tails)
-
-
-def unique_mount_id(fd: int) -> int | None:
-    """The unique id, never reused, of the mount that ``fd`` was reached through; None before Linux 6.8."""
-    try:
-        raw = _ask(fd, STATX_MNT_ID_UNIQUE)
-    except OSError as reason:
-        if not is_absent(reason):
-            raise
-        return None
-    return raw.cast("Q")[18] if raw.cast("I")[0] & STATX_MNT_ID_UNIQUE else None
 
 
 _STATMOUNT = numbers(size=128)
@@ -309,7 +202,7 @@ def has_mount(unique: int, namespace: int = 0) -> bool:
 
 
 # The first member of struct statfs is a long, on s390 an int. On little-endian machines its lower half comes first.
-_IS_INT = sys.byteorder == "little" or os.uname().machine.startswith("s390")
+_IS_INT = sys.byteorder == "little" or posix.uname().machine.startswith("s390")
 
 
 def fstatfs_type(fd: int) -> int:
@@ -318,6 +211,20 @@ def fstatfs_type(fd: int) -> int:
     _fstatfs(fd, buffer)
     raw = memoryview(bytes(buffer))
     return raw.cast("I")[0] if _IS_INT else raw.cast("L")[0]
+
+
+def encode_path(path: str) -> bytes:
+    """A path as the kernel takes it: the bytes that decode_path made it of."""
+    return path.encode(_ENCODING, _ERRORS)
+
+
+def decode_path(path: bytes) -> str:
+    """A path of the kernel as Python's own functions give it: bytes that are no text become surrogates, PEP 383."""
+    return path.decode(_ENCODING, _ERRORS)
+
+
+# Asked once: after setns no codec could be loaded.
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 def is_absent(reason: OSError) -> bool:
@@ -361,12 +268,12 @@ def features() -> dict[str, bool]:
     found["openat2"] = _knows(NR_OPENAT2, -1, b"", None, 0)
     for name, mask in (("statx mnt_id", STATX_MNT_ID), ("statx mnt_id_unique", STATX_MNT_ID_UNIQUE)):
         try:
-            found[name] = bool(_ask(0, mask).cast("I")[0] & mask)
+            found[name] = bool(raw_statx(0, mask).cast("I")[0] & mask)
         except OSError:
             found[name] = False
     found["statmount"] = _knows(NR_STATMOUNT, None, None, 0, 0xFFFFFFFF)
     try:
-        os.close(os.pidfd_open(os.getpid()))
+        posix.close(posix.pidfd_open(posix.getpid()))
         found["pidfd"] = True
     except OSError:
         found["pidfd"] = False
@@ -403,19 +310,19 @@ def move_mount(tree_fd: int, target_fd: int) -> None:
 
 def openat2(fd: int, path: str, *, flags: int, resolve: int) -> int:
     """Opens ``path`` below ``fd`` under the restrictions ``resolve`` (RESOLVE_*), by openat2(2). Linux 5.6."""
-    return _call(NR_OPENAT2, fd, os.fsencode(path), numbers(flags | os.O_CLOEXEC, 0, resolve), 24)
+    return _call(NR_OPENAT2, fd, encode_path(path), numbers(flags | posix.O_CLOEXEC, 0, resolve), 24)
 
 
 def mount(source: str | None, target: str, flags: int, *, kind: str | None = None) -> None:
     """Calls mount(2) with MS_* ``flags`` and without data. ``kind`` is the type of a new file system."""
-    path = None if source is None else os.fsencode(source)
-    kind_of_fs = None if kind is None else os.fsencode(kind)
-    _mount(path, os.fsencode(target), kind_of_fs, flags, None, path=target)
+    path = None if source is None else encode_path(source)
+    kind_of_fs = None if kind is None else encode_path(kind)
+    _mount(path, encode_path(target), kind_of_fs, flags, None, path=target)
 
 
 def umount2(path: str, flags: int) -> None:
     """Calls umount2(2) with MNT_* ``flags``."""
-    _umount2(os.fsencode(path), flags, path=path)
+    _umount2(encode_path(path), flags, path=path)
 
 
 def wait_readable(fd: int, seconds: float) -> bool:

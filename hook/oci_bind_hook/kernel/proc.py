@@ -11,10 +11,10 @@ import as Python takes to start.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from ..errors import UnavailableError
-from . import linux
+from . import files, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ class MountInfo:
         self.id = int(fields[0])
         self.parent = int(fields[1])
         major, minor = fields[2].split(":")
-        self.dev = os.makedev(int(major), int(minor))
-        self.root = linux.unescape(fields[3])
-        self.mount_point = linux.unescape(fields[4])
+        self.dev = posix.makedev(int(major), int(minor))
+        self.root = files.unescape(fields[3])
+        self.mount_point = files.unescape(fields[4])
         self.options = fields[5].split(",")
         groups = [int(tag[7:]) for tag in fields[6:dash] if tag.startswith("shared:")]
         self.shared = groups[0] if groups else None
         self.is_propagated = any(tag.startswith(("shared:", "master:")) for tag in fields[6:dash])
-        self.type = linux.unescape(fields[dash + 1])
-        self.source = linux.unescape(fields[dash + 2])
+        self.type = files.unescape(fields[dash + 1])
+        self.source = files.unescape(fields[dash + 2])
 
 
 class MountTable:
@@ -110,25 +110,25 @@ class Proc:
 
     def __init__(self) -> None:
         try:
-            self.fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.fd = posix.open("/proc/self", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError as reason:
             raise UnavailableError(f"/proc/self cannot be opened: {reason.strerror}", hint="mount procfs") from reason
         if linux.fstatfs_type(self.fd) != linux.PROC_SUPER_MAGIC:
             raise UnavailableError("/proc is not procfs", hint="mount procfs")
 
-    def open(self, name: str, flags: int = os.O_RDONLY) -> int:
+    def open(self, name: str, flags: int = posix.O_RDONLY) -> int:
         """An fd of the file ``name`` below /proc/self. Raises OSError.
 
         An open mountinfo keeps showing the namespace in which it was opened, also after setns(2).
         """
-        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.fd)
+        return posix.open(name, flags | posix.O_CLOEXEC, dir_fd=self.fd)
 
     def _read(self, name: str) -> str:
         fd = self.open(name)
         try:
             return read_text(fd)
         finally:
-            os.close(fd)
+            posix.close(fd)
 
     def mounts(self) -> MountTable:
         """The mounts that this process sees now. Raises OSError."""
@@ -143,7 +143,7 @@ class Proc:
 
     def mount_namespace(self) -> int:
         """The inode number of this process's mount namespace, namespaces(7). It is reused."""
-        return os.stat("ns/mnt", dir_fd=self.fd).st_ino
+        return posix.stat("ns/mnt", dir_fd=self.fd).st_ino
 
     def pids(self) -> list[int]:
         """The pid of this process in each pid namespace, from procfs's down to its own (NSpid, proc_pid_status(5))."""
@@ -168,21 +168,21 @@ class Proc:
         """Whether this process's user owns its user namespace, as under a rootless runtime. Raises OSError."""
         fd = self.open("ns/user")
         try:
-            return linux.owner_of_user_namespace(fd) == os.geteuid()
+            return linux.owner_of_user_namespace(fd) == posix.geteuid()
         finally:
-            os.close(fd)
+            posix.close(fd)
 
     def uid_outside(self, uid: int) -> int:
         """The user id ``uid`` of this user namespace, as the parent namespace numbers it."""
         return outside(uid, self._read("uid_map"))
 
-    def owner_outside(self, stat: linux.Stat) -> tuple[int, int]:
+    def owner_outside(self, stat: files.Stat) -> tuple[int, int]:
         """The user and group id of a file, as the parent user namespace numbers them."""
         return self.uid_outside(stat.uid), outside(stat.gid, self._read("gid_map"))
 
     def path_of(self, fd: int) -> str:
         """The current path of the file ``fd``, without links, proc_pid_fd(5). Raises OSError."""
-        return os.readlink(f"fd/{fd}", dir_fd=self.fd)
+        return posix.readlink(f"fd/{fd}", dir_fd=self.fd)
 
     def pid_of(self, pidfd: int) -> int:
         """The pid of the process ``pidfd`` in this procfs's pid namespace; -1 if it has ended, pidfd_open(2)."""
@@ -214,32 +214,32 @@ class Proc:
         if self.start_time(pid) != start:
             return True
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = posix.pidfd_open(pid)
         except OSError:
             return True
         # The pid may have been reused before it was opened.
         if self.start_time(pid) == start:
             linux.wait_readable(pidfd, seconds)
-        os.close(pidfd)
+        posix.close(pidfd)
         return self.start_time(pid) != start
 
     def mount_namespace_of(self, pid: int) -> int | None:
         """The inode number of a process's mount namespace; None if it has ended or may not be inspected."""
         try:
-            return os.stat(f"../{pid}/ns/mnt", dir_fd=self.fd).st_ino
+            return posix.stat(f"../{pid}/ns/mnt", dir_fd=self.fd).st_ino
         except OSError:
             return None
 
     def mount_namespace_id_of(self, pid: int) -> int | None:
         """The unique id of a process's mount namespace; None before Linux 6.11, or if it may not be inspected."""
         try:
-            fd = os.open(f"../{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = posix.open(f"../{pid}/ns/mnt", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
             return None
         try:
             return linux.mount_namespace_id(fd)
         finally:
-            os.close(fd)
+            posix.close(fd)
 
     def user_of_namespace(self, inode: int) -> int | None:
         """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
@@ -249,7 +249,7 @@ class Proc:
         """Whether this process may inspect every process in procfs."""
         for pid in self._all():
             try:
-                os.stat(f"../{pid}/ns/mnt", dir_fd=self.fd)
+                posix.stat(f"../{pid}/ns/mnt", dir_fd=self.fd)
             except PermissionError:
                 return False
             except OSError:
@@ -258,20 +258,20 @@ class Proc:
 
     def _all(self) -> list[int]:
         """The pids of all processes."""
-        folder = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        folder = posix.open("..", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=self.fd)
         try:
-            return [int(name) for name in os.listdir(folder) if name.isdigit()]
+            return [int(name) for name in posix.listdir(folder) if name.isdigit()]
         finally:
-            os.close(folder)
+            posix.close(folder)
 
     def mount(self, source: int | None, target: int, flags: int, *, kind: str | None = None) -> None:
         """Calls mount(2) on ``target``. Source and target are fds, so that no path is looked up. Raises OSError."""
         # Relative to the held /proc/self: an absolute path would be looked up in the namespace that was entered.
-        os.fchdir(self.fd)
+        posix.fchdir(self.fd)
         try:
             linux.mount(None if source is None else f"fd/{source}", f"fd/{target}", flags, kind=kind)
         finally:
-            os.chdir("/")
+            posix.chdir("/")
 
     def umount(self, fd: int) -> None:
         """Detaches the mount whose root ``fd`` holds, a file or a folder, by umount2(2). Raises OSError.
@@ -279,19 +279,19 @@ class Proc:
         By way of /proc/self/fd, not fchdir(2) and ".": to enter a folder takes a permission on it that root in a user
         namespace may lack.
         """
-        os.fchdir(self.fd)
+        posix.fchdir(self.fd)
         try:
             linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
         finally:
-            os.chdir("/")
+            posix.chdir("/")
 
 
 def read_text(fd: int) -> str:
     """The rest of what ``fd`` holds, decoded like a file name. Raises OSError."""
     chunks = []
-    while chunk := os.read(fd, 1 << 16):
+    while chunk := posix.read(fd, 1 << 16):
         chunks.append(chunk)
-    return os.fsdecode(b"".join(chunks))
+    return linux.decode_path(b"".join(chunks))
 
 
 def outside(number: int, id_map: str) -> int:
@@ -305,11 +305,11 @@ def outside(number: int, id_map: str) -> int:
 
 def boot_id() -> str:
     """The random id of this boot of the kernel, random(4)."""
-    fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+    fd = posix.open("/proc/sys/kernel/random/boot_id", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         return read_text(fd).strip()
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 class Namespace:
@@ -350,11 +350,11 @@ class Namespace:
             self._tables["here"] = self.proc.mounts()
         return self._tables["here"]
 
-    def mount_of(self, stat: linux.Stat) -> MountInfo | None:
+    def mount_of(self, stat: files.Stat) -> MountInfo | None:
         """The mount through which a file was reached, None if it is not in the current namespace."""
         return self.here().get(stat.mnt_id)
 
-    def is_locked_by_host(self, stat: linux.Stat) -> bool:
+    def is_locked_by_host(self, stat: files.Stat) -> bool:
         """Whether the mount below the file's own is read-only or unknown.
 
         A runtime makes a rootfs read-only by a bind on itself. A mount below that was read-only before belongs to the
@@ -364,7 +364,7 @@ class Namespace:
         below = self.here().get(info.parent) if info is not None else None
         return below is None or "ro" in below.options
 
-    def is_own_tmpfs(self, stat: linux.Stat, rootfs: str) -> bool:
+    def is_own_tmpfs(self, stat: files.Stat, rootfs: str) -> bool:
         """Whether a file is on a tmpfs that the runtime made for this container alone, and that dies with it."""
         info = self.mount_of(stat)
         if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":

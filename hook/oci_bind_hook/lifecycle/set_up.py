@@ -7,11 +7,11 @@ destination is resolved before anything is changed, and every change is recorded
 
 from __future__ import annotations
 
-import os
+import posix
 
 from ..documents.bundle import Bundle
 from ..errors import At, DataError, RecordError, UnavailableError
-from ..kernel import rights
+from ..kernel import files, rights
 from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
 from ..mounting.apply import attach, reconcile
@@ -141,24 +141,24 @@ def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) 
     return Staged(sources, make, lambda: clear_staging(folder, container, proc), proc)
 
 
-def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Namespace, log: Log) -> Rootfs:
+def _enter(bundle: Bundle, known: posix.stat_result, place: Place, namespace: Namespace, log: Log) -> Rootfs:
     """Enters the container's mount namespace, if it is another one, and returns the rootfs as seen from there.
 
     From here on nothing is imported, and nothing is read but through fds that are open already: ``/`` may be the
     image's now. UnavailableError if ``/`` or the rootfs is not the object that it was before (``known``): then the
     container has its own root already, or the pid is another process's.
     """
-    before = [os.stat("/"), known]
+    before = [posix.stat("/"), known]
     log.prepare()
     rights.harden(NAME)
     place.enter(namespace)
     rights.give_up(rights.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
-        after = [os.stat("/"), os.stat(bundle.rootfs)]
+        after = [posix.stat("/"), posix.stat(bundle.rootfs)]
     except OSError:
         after = []
-    if not after or not all(map(os.path.samestat, before, after)):
+    if not after or not all(map(files.is_same_file, before, after)):
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
             hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
@@ -169,7 +169,7 @@ def _enter(bundle: Bundle, known: os.stat_result, place: Place, namespace: Names
         own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
         owner_of=place.owner_of(bundle),
     )
-    if not os.path.samestat(known, os.fstat(rootfs.fd)):
+    if not files.is_same_file(known, posix.fstat(rootfs.fd)):
         raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly
@@ -244,7 +244,7 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
         raise
 
 
-def _new_record(state: State, bundle: Bundle, place: Place, rootfs: os.stat_result) -> Record:
+def _new_record(state: State, bundle: Bundle, place: Place, rootfs: posix.stat_result) -> Record:
     return {
         "version": 1,
         "id": state.id,

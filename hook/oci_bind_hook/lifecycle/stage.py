@@ -8,7 +8,7 @@ command line decides; without one the stage is inferred from what holds under ev
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from ..errors import UnavailableError
 from ..kernel.errnos import because, refused
@@ -35,7 +35,7 @@ class Place:
         self.stage = stage or ""
         self._is_named = stage is not None
         pids = proc.pids()
-        self.is_inside = len(pids) > 1 or pids != [os.getpid()]
+        self.is_inside = len(pids) > 1 or pids != [posix.getpid()]
         self.pidfd: int | None = None
         self.init: InitRecord | None = None
         self._pid = state.pid if state.pid is not None and state.pid > 1 else None
@@ -68,7 +68,7 @@ class Place:
 
     def _open(self, pid: int) -> None:
         try:
-            self.pidfd = os.pidfd_open(pid)
+            self.pidfd = posix.pidfd_open(pid)
         except OSError as reason:
             raise UnavailableError(f"the container's process {pid} cannot be opened: {reason.strerror}") from reason
         number = self.proc.pid_of(self.pidfd)

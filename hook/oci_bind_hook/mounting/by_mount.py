@@ -11,10 +11,10 @@ Loaded only on such kernels, before setns(2): it imports only os and errno, and 
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from ..errors import MissingError, UnavailableError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.errnos import hint, refused
 from ..kernel.proc import MountInfo, MountTable, Proc
 from .mounted import TRIES, describe, identity, open_root, propagate, unmount
@@ -50,13 +50,13 @@ class Staging:
         self._proc = proc
         self._count = 0
         try:
-            below = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            below = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
             try:
                 before = proc.mounts().ids()
                 proc.mount(None, below, linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, kind="tmpfs")
-                top = _new_mount(proc.mounts(), before, linux.statx(below).mnt_id)
+                top = _new_mount(proc.mounts(), before, files.statx(below).mnt_id)
             finally:
-                os.close(below)
+                posix.close(below)
             self._fd = _open_root(top, proc)
             propagate(self._fd, "unbindable", proc)
         except OSError as reason:
@@ -67,10 +67,10 @@ class Staging:
         self._count += 1
         name = str(self._count)
         if directory:
-            os.mkdir(name, 0o700, dir_fd=self._fd)
+            posix.mkdir(name, 0o700, dir_fd=self._fd)
         else:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._fd))
-        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+            posix.close(posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600, dir_fd=self._fd))
+        return posix.open(name, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
 
     def close(self) -> None:
         """Unmounts the tmpfs, and all mounts that were not moved out of it. Raises OSError."""
@@ -80,7 +80,7 @@ class Staging:
             # All binds may be attached by now: one refusal is no reason to roll them back, so try once more.
             unmount(self._fd, self._proc)
         finally:
-            os.close(self._fd)
+            posix.close(self._fd)
 
 
 CALL = "mount(MS_MOVE)"  # attaches
@@ -116,10 +116,10 @@ def _clone(source: Source) -> None:
         before = proc.mounts().ids()
         _bind(source, found, target)
         table = proc.mounts()
-        top = _new_mount(table, before, linux.statx(target).mnt_id)
+        top = _new_mount(table, before, files.statx(target).mnt_id)
     finally:
-        os.close(target)
-    os.close(found)
+        posix.close(target)
+    posix.close(found)
     below = table.below(top.id)
     _check_below(source, below, top)
     source.fd = _open_root(top, proc)
@@ -131,7 +131,7 @@ def _clone(source: Source) -> None:
         try:
             _set_attributes(source, fd, info, request.deep)
         finally:
-            os.close(fd)
+            posix.close(fd)
     propagate(source.fd, request.propagation, proc)
     _check_attributes(source, [top, *below])
 
@@ -141,16 +141,16 @@ def _open_here(source: Source) -> int:
     if not source.namespace.entered:
         return source.fd
     path = source.namespace.proc.path_of(source.fd)
-    os.close(source.fd)
+    posix.close(source.fd)
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
     except OSError as reason:
         problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
         raise MissingError(problem, where=source.request.at("source"), hint=hint("openat", reason)) from reason
     # The path is only a hint: another mount of that namespace may hide the source.
-    here = linux.statx(fd)
+    here = files.statx(fd)
     if (here.dev, here.ino) != (source.stat.dev, source.stat.ino):
-        os.close(fd)
+        posix.close(fd)
         problem = f"the container's namespace has something else at {path}"
         raise MissingError(problem, where=source.request.at("source"))
     return fd

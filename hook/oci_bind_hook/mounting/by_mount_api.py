@@ -8,7 +8,7 @@ imported; ``clone`` runs before.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from ..errors import UnavailableError
 from ..kernel import linux
@@ -67,7 +67,7 @@ def clone(source: Source) -> None:
             advice = "rootless, register for createContainer"
             raise UnavailableError(problem, where=request.at("source"), hint=advice) from reason
         raise refused("open_tree", source.path, reason, where=request.at("source")) from reason
-    os.close(source.fd)
+    posix.close(source.fd)
     source.fd = tree
     try:
         _set_attributes(source)
@@ -116,7 +116,7 @@ def _set_attributes(source: Source) -> None:
                 )
     finally:
         if userns:
-            os.close(userns)
+            posix.close(userns)
 
 
 def _identify(source: Source) -> None:
@@ -124,10 +124,10 @@ def _identify(source: Source) -> None:
     source.attached = [identity(source.fd, source.root, source.info)]
     source.infos = {source.attached[0]["id"]: source.info}
     for path, info in source.visible:
-        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source.fd)
+        fd = posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=source.fd)
         source.attached.append(identity(fd, info.root, info))
         source.infos[source.attached[-1]["id"]] = info
-        os.close(fd)
+        posix.close(fd)
     # A mount that another one hides cannot be opened, but is attached with the tree.
     hidden = [info for path, info in source.submounts if (path, info) not in source.visible]
     source.attached += [describe(info.root, info) for info in hidden]
@@ -141,7 +141,7 @@ def attach(source: Source, target: int) -> None:
     # shared mount, whatever it was before. The plan has checked that this mount is not shared with the host.
     word = source.request.propagation
     linux.mount_setattr(source.fd, recursive=word.startswith("r"), propagation=propagation_flag(word))
-    flags = os.fstatvfs(source.fd).f_flag
+    flags = posix.fstatvfs(source.fd).f_flag
     for attribute, value in {**source.request.deep, **source.request.top}.items():
         if value is True and not flags & STATVFS[attribute]:
             raise OSError(errno.EIO, f'the mount did not become "{attribute}"')

@@ -10,7 +10,7 @@ Loaded only for a bind with an id map, before setns(2): it imports only os.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from ..errors import KernelError, RequestError, UnavailableError
 from ..kernel import linux, rights
@@ -39,15 +39,15 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         return _joined(idmap.namespace, where)
     assert idmap.uids is not None
     assert idmap.gids is not None
-    ready, tell_ready = os.pipe()
-    go_on, tell_go_on = os.pipe()
-    child = os.fork()
+    ready, tell_ready = posix.pipe()
+    go_on, tell_go_on = posix.pipe()
+    child = posix.fork()
     if child == 0:
-        os.close(ready)
-        os.close(tell_go_on)
+        posix.close(ready)
+        posix.close(tell_go_on)
         _live(tell_ready, go_on)
-    os.close(tell_ready)
-    os.close(go_on)
+    posix.close(tell_ready)
+    posix.close(go_on)
     try:
         held = _hold(child, ready, proc)
         try:
@@ -56,27 +56,27 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
             return held.pop("ns/user")
         finally:
             for fd in held.values():
-                os.close(fd)
+                posix.close(fd)
     except OSError as reason:
         subject = "a user namespace for an id map"
         raise refused("unshare", subject, reason, where=where) from reason
     finally:
         # The child reads the end of the pipe and ends, as it does if this process is killed.
-        os.close(tell_go_on)
-        os.close(ready)
-        os.waitpid(child, 0)
+        posix.close(tell_go_on)
+        posix.close(ready)
+        posix.waitpid(child, 0)
 
 
 def _joined(path: str, where: str) -> int:
     """An fd of the user namespace at ``path``, which the container joins. Raises MissingError, RequestError."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError as reason:
         raise unopened(f"the user namespace {path} of the container", reason, where=where) from reason
     try:
         linux.owner_of_user_namespace(fd)
     except OSError as reason:
-        os.close(fd)
+        posix.close(fd)
         raise RequestError(f"{path} is no user namespace to take ids from", where=where) from reason
     return fd
 
@@ -88,17 +88,17 @@ def _live(tell_ready: int, go_on: int) -> None:
         # A process of the same uid, such as another container's root, has all capabilities in this namespace. But it
         # cannot open it in procfs, since this process, like its parent, is not dumpable.
         linux.unshare_user()
-        os.write(tell_ready, b"\0")
+        posix.write(tell_ready, b"\0")
     except OSError as reason:
-        os.write(tell_ready, bytes([reason.errno or 255]))
+        posix.write(tell_ready, bytes([reason.errno or 255]))
     finally:
-        os.read(go_on, 1)
-        os._exit(0)
+        posix.read(go_on, 1)
+        posix._exit(0)
 
 
 def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
     try:
-        os.write(fd, "".join(f"{inside} {host} {size}\n" for inside, host, size in mappings).encode())
+        posix.write(fd, "".join(f"{inside} {host} {size}\n" for inside, host, size in mappings).encode())
     except OSError as reason:
         advice = hint("write(id map)", reason)
         subject = f"{name} of a user namespace for an id map"
@@ -107,21 +107,21 @@ def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
 
 def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
     """Fds of the child's gid_map, uid_map and user namespace by name, once it has created one. Raises OSError."""
-    answer = os.read(ready, 1)
+    answer = posix.read(ready, 1)
     if answer != b"\0":
         number = answer[0] if answer else 5
-        raise OSError(number, os.strerror(number))
-    pidfd = os.pidfd_open(child)
+        raise OSError(number, posix.strerror(number))
+    pidfd = posix.pidfd_open(child)
     try:
         number = proc.pid_of(pidfd)
         held = {
-            "gid_map": proc.open(f"../{number}/gid_map", os.O_WRONLY),
-            "uid_map": proc.open(f"../{number}/uid_map", os.O_WRONLY),
+            "gid_map": proc.open(f"../{number}/gid_map", posix.O_WRONLY),
+            "uid_map": proc.open(f"../{number}/uid_map", posix.O_WRONLY),
             "ns/user": proc.open(f"../{number}/ns/user"),
         }
         # If the child has ended, its pid may have been reused, and the files may be another process's.
         if proc.pid_of(pidfd) != number:
-            raise ProcessLookupError(3, os.strerror(3))
+            raise ProcessLookupError(3, posix.strerror(3))
     finally:
-        os.close(pidfd)
+        posix.close(pidfd)
     return held

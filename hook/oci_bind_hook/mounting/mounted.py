@@ -8,10 +8,10 @@ Loaded by every start of a container: it imports only os, and runs after setns(2
 
 from __future__ import annotations
 
-import os
+import posix
 
 from ..errors import LeftoverError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.errnos import refused
 from ..kernel.proc import MountInfo, MountTable, Proc
 
@@ -47,7 +47,7 @@ def propagate(fd: int, word: str, proc: Proc) -> None:
 
 def identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
     """The record of the mount with the root ``fd``, by which it is found again. Raises OSError."""
-    return {**describe(root, info), "id": linux.statx(fd).mnt_id, "unique": linux.unique_mount_id(fd)}
+    return {**describe(root, info), "id": files.statx(fd).mnt_id, "unique": files.unique_mount_id(fd)}
 
 
 def describe(root: str, info: MountInfo | None) -> AttachedRecord:
@@ -96,16 +96,16 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
     Raises OSError.
     """
     try:
-        fd = os.open(info.mount_point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = posix.open(info.mount_point, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
     except OSError:
         return None
     try:
-        if linux.statx(fd).mnt_id == info.id and unique in (None, linux.unique_mount_id(fd)):
+        if files.statx(fd).mnt_id == info.id and unique in (None, files.unique_mount_id(fd)):
             return fd
     except BaseException:
-        os.close(fd)
+        posix.close(fd)
         raise
-    os.close(fd)
+    posix.close(fd)
     return None
 
 
@@ -201,7 +201,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
                 if not tree.is_gone():
                     again.append(tree)
             finally:
-                os.close(fd)
+                posix.close(fd)
     return again
 
 
@@ -217,7 +217,7 @@ def restore_propagation(attached: Sequence[AttachedRecord], propagation: str, pr
         try:
             propagate(fd, propagation, proc)
         finally:
-            os.close(fd)
+            posix.close(fd)
 
 
 def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
@@ -239,15 +239,15 @@ def _clear(path: str, proc: Proc) -> None:
     """Unmounts everything on the folder ``path``, if it exists, where no other user can mount. Raises OSError."""
     while True:
         try:
-            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
-            if not linux.statx(fd).mount_root:
+            if not files.statx(fd).mount_root:
                 return
             unmount(fd, proc)
         finally:
-            os.close(fd)
+            posix.close(fd)
 
 
 def unmount(fd: int, proc: Proc) -> None:

@@ -6,9 +6,8 @@ A dry-run describes the plan, a real run carries it out. There is no second way 
 
 from __future__ import annotations
 
-import os
-
 from ..errors import EscapeError, HookError, RequestError
+from ..kernel import files
 from ..kernel.proc import Namespace
 from ..rootfs.admit import admit
 from ..rootfs.mount_points import MountPoint, Rootfs
@@ -291,7 +290,7 @@ class Planner:
 
 def _lexical(destination: str) -> str:
     """A destination cleaned of ``..``, ``.`` and double slashes, as runtimes do that clean paths lexically."""
-    return os.path.normpath("/" + destination.lstrip("/"))
+    return files.clean_path("/" + destination.lstrip("/"))
 
 
 def _upwards(path: str) -> Iterator[str]:

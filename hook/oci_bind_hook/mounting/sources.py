@@ -10,11 +10,11 @@ needed, before setns(2).
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import stat as modes
 
 from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
 from . import by_mount_api
 
@@ -65,7 +65,7 @@ class Source:
     def __init__(self, request: Request, bundle: str, namespace: Namespace, way: Way) -> None:
         self._way = way
         self.request = request
-        self.path = os.path.join(bundle, request.source)
+        self.path = files.below(bundle, request.source)
         self.fd = -1
         self.error: HookError | None = None
         self.attached: list[AttachedRecord] = []
@@ -76,7 +76,7 @@ class Source:
         self.is_missing = False
         try:
             self.fd = self._open(namespace.proc)
-            self.stat = linux.statx(self.fd)
+            self.stat = files.statx(self.fd)
         except EscapeError as refusal:
             self.error = refusal
             return
@@ -97,7 +97,7 @@ class Source:
         # config.json and the command line are trusted. An annotation is not, so its source must be below an allowed
         # folder.
         if self.request.allowed_sources is None:
-            return os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+            return posix.open(self.path, posix.O_PATH | posix.O_CLOEXEC)
         from .allowed import open_allowed
 
         return open_allowed(self.request, self.request.allowed_sources, proc.path_of)
@@ -125,13 +125,13 @@ class Source:
     def _shows(self, path: str, info: MountInfo) -> bool:
         """Whether a mount below the source can be reached, so that no other mount hides it."""
         try:
-            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
             return False
         try:
-            return linux.statx(fd).mnt_id == info.id
+            return files.statx(fd).mnt_id == info.id
         finally:
-            os.close(fd)
+            posix.close(fd)
 
     @property
     def is_detached(self) -> bool:
@@ -188,7 +188,7 @@ def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
             from .allowed import check_pattern
 
             check_pattern(request, request.allowed_sources)
-        matches = sorted(glob.glob(os.path.join(bundle, request.source)))
+        matches = sorted(glob.glob(files.below(bundle, request.source)))
         if not matches and not request.optional:
             where = request.at("source")
             raise MissingError(f"nothing matches {request.source}", where=where, hint="optional allows that")

@@ -8,11 +8,11 @@ records are kept.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import stat as modes
 
 from ..errors import LeftoverError
-from ..kernel import linux
+from ..kernel import files
 from ..kernel.errnos import message
 from ..kernel.proc import Proc
 from ..rootfs.mount_points import Rootfs
@@ -137,7 +137,7 @@ def _unmake(
     return ""
 
 
-def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootfs) -> str:
+def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootfs) -> str:
     """How the object at the path differs from the one that was made, "" if it is the same."""
     directory = made["kind"] == "directory"
     if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):
@@ -146,7 +146,7 @@ def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootf
         return "it is not empty"
     known = made["identity"]
     if known is None:
-        if stat.uid != os.geteuid() or stat.born is None or stat.born < record["created"]:
+        if stat.uid != posix.geteuid() or stat.born is None or stat.born < record["created"]:
             return "it was there before"
         return ""
     if rootfs.owner_of(stat) != (known["uid"], known["gid"]):
@@ -159,7 +159,7 @@ def difference(record: Record, made: MadeRecord, stat: linux.Stat, rootfs: Rootf
     return "it was made by somebody else" if is_other else ""
 
 
-def identity_of(stat: linux.Stat | None, rootfs: Rootfs) -> Identity | None:
+def identity_of(stat: files.Stat | None, rootfs: Rootfs) -> Identity | None:
     """What identifies an object that was made. On overlayfs not device and inode: they change with every mount."""
     if stat is None:
         return None

@@ -11,7 +11,7 @@ when nothing can be imported and its path would lead into the container.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import stat as modes
 
 from ..documents.strictjson import MAX_BYTES, encoded, parse_trusted
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
         def lock_id(self, container: str, *, wait: bool = True) -> HeldLock: ...
 
-        def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> HeldLock: ...
+        def lock_rootfs(self, stat: posix.stat_result | ObjectRecord) -> HeldLock: ...
 
         def load(self, container: str) -> Record | None: ...
 
@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 
         def remove_staging(self, container: str) -> None: ...
 
-        def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]: ...
+        def on_rootfs(
+            self, rootfs: posix.stat_result | ObjectRecord, besides: str
+        ) -> tuple[list[Record], list[str]]: ...
 
         def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool: ...
 
@@ -88,28 +90,28 @@ class Lock:
     def __init__(self, folder: int, name: str, *, wait: bool) -> None:
         self._folder = folder
         self._name = name
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
         while True:
-            self._fd = os.open(name, flags, 0o600, dir_fd=folder)
+            self._fd = posix.open(name, flags, 0o600, dir_fd=folder)
             try:
                 linux.flock(self._fd, linux.LOCK_EX if wait else linux.LOCK_EX | linux.LOCK_NB)
             except BaseException:
-                os.close(self._fd)
+                posix.close(self._fd)
                 raise
-            if os.fstat(self._fd).st_nlink:
+            if posix.fstat(self._fd).st_nlink:
                 return
             # The previous holder has removed it: the next process would lock another file.
-            os.close(self._fd)
+            posix.close(self._fd)
 
     def __enter__(self) -> Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            os.unlink(self._name, dir_fd=self._folder)
+            posix.unlink(self._name, dir_fd=self._folder)
         except OSError:
             pass  # an empty file is left, which is no reason to fail a finished run
-        os.close(self._fd)
+        posix.close(self._fd)
 
 
 _LOCKS = (".lock", ".rootfs")
@@ -134,31 +136,27 @@ class StateFolder:
         """
         try:
             if create:
-                before = os.umask(0o077)
-                try:
-                    os.makedirs(path, exist_ok=True)
-                finally:
-                    os.umask(before)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                _make_folders(path)
+            fd = posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
         except OSError as reason:
             if reason.errno == errno.ENOENT and not create:
                 return None
             raise _refused(f"the state folder {path} cannot be opened", reason) from reason
         # Whoever can write the folder above can put another state folder in the place of this one, unless the sticky
         # bit keeps them from renaming what is not theirs.
-        above, stat = os.stat("..", dir_fd=fd), os.fstat(fd)
+        above, stat = posix.stat("..", dir_fd=fd), posix.fstat(fd)
         is_sticky = above.st_mode & modes.S_ISVTX
-        if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
-            os.close(fd)
+        if above.st_uid not in (0, posix.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
+            posix.close(fd)
             raise RecordError(
-                f"others than uid {os.geteuid()} can rename the state folder {path}",
+                f"others than uid {posix.geteuid()} can rename the state folder {path}",
                 hint="give --root a folder below one that is root's or yours alone",
             )
-        if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
-            os.close(fd)
+        if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
+            posix.close(fd)
             raise RecordError(
                 f"the state folder {path} is owned by uid {stat.st_uid} with mode {stat.st_mode & 0o7777:04o}",
-                hint=f"it must belong to uid {os.geteuid()} alone: mode 0700",
+                hint=f"it must belong to uid {posix.geteuid()} alone: mode 0700",
             )
         return cls(path, fd)
 
@@ -173,7 +171,7 @@ class StateFolder:
         """
         return self._lock(container + _LOCKS[0], wait=wait)
 
-    def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> Lock:
+    def lock_rootfs(self, stat: posix.stat_result | ObjectRecord) -> Lock:
         """Locks a rootfs: one run at a time resolves, makes or removes mount points in it, or writes a record on it."""
         dev, ino = object_of(stat)
         return self._lock(f"{dev}:{ino}{_LOCKS[1]}")
@@ -187,7 +185,7 @@ class StateFolder:
     def is_locked(self, container: str) -> bool:
         """Whether another run holds the lock of a container now. Writes nothing."""
         try:
-            fd = os.open(container + _LOCKS[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+            fd = posix.open(container + _LOCKS[0], posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
         except OSError:
             return False
         try:
@@ -195,7 +193,7 @@ class StateFolder:
         except OSError:
             return True
         finally:
-            os.close(fd)
+            posix.close(fd)
         return False
 
     def load(self, container: str) -> Record | None:
@@ -211,8 +209,8 @@ class StateFolder:
         path = self._path(container)
         try:
             # O_NONBLOCK: a FIFO under that name must not block the hook.
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(container + _SUFFIX, flags, dir_fd=self._fd)
+            flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+            fd = posix.open(container + _SUFFIX, flags, dir_fd=self._fd)
         except FileNotFoundError:
             return None
         except OSError as reason:
@@ -223,7 +221,7 @@ class StateFolder:
         except OSError as reason:
             raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
         finally:
-            os.close(fd)
+            posix.close(fd)
 
     def _understand(self, container: str, data: bytes) -> Record:
         path = self._path(container)
@@ -252,25 +250,25 @@ class StateFolder:
         except UnicodeEncodeError as reason:
             text = reason.object[max(0, reason.start - 40) : reason.end]
             raise RecordError(f"a state file cannot hold {text!a}, which is not UTF-8") from reason
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
         try:
             try:
-                fd = os.open(beside, flags, 0o600, dir_fd=self._fd)
+                fd = posix.open(beside, flags, 0o600, dir_fd=self._fd)
             except FileExistsError:
                 # A killed run left it: this one holds the lock, so no other is writing.
-                os.unlink(beside, dir_fd=self._fd)
-                fd = os.open(beside, flags, 0o600, dir_fd=self._fd)
+                posix.unlink(beside, dir_fd=self._fd)
+                fd = posix.open(beside, flags, 0o600, dir_fd=self._fd)
             try:
                 written = 0
                 while written < len(data):
-                    written += os.write(fd, data[written:])
-                os.fsync(fd)
+                    written += posix.write(fd, data[written:])
+                posix.fsync(fd)
             finally:
-                os.close(fd)
-            os.rename(beside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+                posix.close(fd)
+            posix.rename(beside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except OSError as reason:
             try:
-                os.unlink(beside, dir_fd=self._fd)
+                posix.unlink(beside, dir_fd=self._fd)
             except OSError:
                 pass  # it was never made, or the next writer removes it
             raise _refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
@@ -279,7 +277,7 @@ class StateFolder:
         """Removes the record of a container, if there is one."""
         for suffix in (_SUFFIX, _NEW):
             try:
-                os.unlink(container + suffix, dir_fd=self._fd)
+                posix.unlink(container + suffix, dir_fd=self._fd)
             except FileNotFoundError:
                 pass
             except OSError as reason:
@@ -293,7 +291,7 @@ class StateFolder:
     def make_staging(self, container: str) -> None:
         """Makes that folder, with mode 0700."""
         try:
-            os.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
+            posix.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
             path = self.staging(container)
             raise _refused(f"the folder {path} cannot be made", reason) from reason
@@ -301,14 +299,14 @@ class StateFolder:
     def remove_staging(self, container: str) -> None:
         """Removes that folder, if there is one. The caller has unmounted everything on it."""
         try:
-            os.rmdir(container + _STAGING, dir_fd=self._fd)
+            posix.rmdir(container + _STAGING, dir_fd=self._fd)
         except FileNotFoundError:
             pass
         except OSError as reason:
             path = self.staging(container)
             raise _refused(f"the folder {path} cannot be removed", reason) from reason
 
-    def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
+    def on_rootfs(self, rootfs: posix.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
         """The records on ``rootfs`` of all containers but ``besides``, and a remark on each one that cannot be read.
 
         The caller holds the rootfs's lock. An unreadable record is left out: one bad file must not keep all containers
@@ -334,32 +332,32 @@ class StateFolder:
 
     def sweep(self) -> None:
         """Removes the lock files that killed runs have left."""
-        for name in os.listdir(self._fd):
+        for name in posix.listdir(self._fd):
             if name.endswith(_LOCKS):
                 try:
-                    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+                    fd = posix.open(name, posix.O_RDWR | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
                 except OSError:
                     continue
                 try:
                     linux.flock(fd, linux.LOCK_EX | linux.LOCK_NB)
-                    if os.fstat(fd).st_nlink:
-                        os.unlink(name, dir_fd=self._fd)
+                    if posix.fstat(fd).st_nlink:
+                        posix.unlink(name, dir_fd=self._fd)
                 except OSError:
                     pass
                 finally:
-                    os.close(fd)
+                    posix.close(fd)
 
     def names(self) -> dict[str, list[str]]:
         """The names of the files here by container, sorted: its state file, and what a killed run has left."""
         found: dict[str, list[str]] = {}
-        for name in sorted(os.listdir(self._fd)):
+        for name in sorted(posix.listdir(self._fd)):
             container, dot, kind = name.rpartition(".")
             if dot + kind in (_SUFFIX, _NEW, _STAGING):
                 found.setdefault(container, []).append(name)
         return found
 
     def _containers(self) -> Iterator[str]:
-        for name in sorted(os.listdir(self._fd)):
+        for name in sorted(posix.listdir(self._fd)):
             if name.endswith(_SUFFIX):
                 yield name[: -len(_SUFFIX)]
 
@@ -379,16 +377,32 @@ class StateFolder:
         return other is not None
 
 
+def _make_folders(path: str) -> None:
+    """Makes a folder, and those above it that are missing, with mode 0700. Raises OSError."""
+    try:
+        if modes.S_ISDIR(posix.stat(path).st_mode):
+            return
+    except OSError:
+        pass  # makedirs says why
+    import os
+
+    before = posix.umask(0o077)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        posix.umask(before)
+
+
 def _read_own(fd: int, path: str) -> bytes:
     """The content of a state file. Raises OSError, and RecordError if it is not a regular file of this user alone."""
-    stat = os.fstat(fd)
+    stat = posix.fstat(fd)
     # st_nlink may be 0: another run has replaced or removed the file since it was opened, and it is still whole.
-    if not modes.S_ISREG(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
+    if not modes.S_ISREG(stat.st_mode) or stat.st_uid != posix.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
         raise RecordError(f"{path} is not a state file of ours", hint=f"regular, own, mode 0600, one link; {MOVE_AWAY}")
     if stat.st_size > MAX_BYTES:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG))
     chunks = []
-    while chunk := os.read(fd, 1 << 16):
+    while chunk := posix.read(fd, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -9,7 +9,7 @@ start, so all of it stands under TYPE_CHECKING.
 
 from __future__ import annotations
 
-import os
+import posix
 import time
 
 from ..documents import oci
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Filesystem = Literal["rootfs", "tmpfs"]
 
     class ObjectRecord(TypedDict):
-        """A file or folder, by device number (os.makedev) and inode number."""
+        """A file or folder, by device number (posix.makedev) and inode number."""
 
         dev: int
         ino: int
@@ -142,7 +142,7 @@ def is_same_bundle(record: Record, path: str) -> bool:
     if known["path"] == path:
         return True
     try:
-        stat = os.stat(path)
+        stat = posix.stat(path)
     except OSError:
         return False
     return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
@@ -153,9 +153,9 @@ def heir(path: str, neighbours: Iterable[Record]) -> Record | None:
     return next((other for other in neighbours if path in other["uses"]), None)
 
 
-def object_of(known: os.stat_result | ObjectRecord) -> tuple[int, int]:
+def object_of(known: posix.stat_result | ObjectRecord) -> tuple[int, int]:
     """The device and inode number of a file or folder, from its stat or from its record."""
-    return (known.st_dev, known.st_ino) if isinstance(known, os.stat_result) else (known["dev"], known["ino"])
+    return (known.st_dev, known.st_ino) if isinstance(known, posix.stat_result) else (known["dev"], known["ino"])
 
 
 def names_other_rootfs(data: bytes, rootfs: tuple[int, int]) -> bool:

@@ -7,7 +7,7 @@ from ..errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
+    import posix
 
     from .folder import HeldLock
     from .state_file import MadeRecord, ObjectRecord, Record
@@ -25,7 +25,7 @@ class Unrecorded:
     def lock_id(self, container: str, *, wait: bool = True) -> HeldLock:
         return Unlocked()
 
-    def lock_rootfs(self, stat: os.stat_result | ObjectRecord) -> HeldLock:
+    def lock_rootfs(self, stat: posix.stat_result | ObjectRecord) -> HeldLock:
         return Unlocked()
 
     def load(self, container: str) -> Record | None:
@@ -46,7 +46,7 @@ class Unrecorded:
     def remove_staging(self, container: str) -> None:
         pass
 
-    def on_rootfs(self, rootfs: os.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
+    def on_rootfs(self, rootfs: posix.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
         return [], []
 
     def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool:

@@ -6,8 +6,6 @@ Loaded by every start of a container: it imports only os, and runs after setns(2
 
 from __future__ import annotations
 
-import os
-
 from ..errors import EscapeError, RequestError
 from ..kernel import linux
 from .walk import PATH_MAX, Target, is_utf8
@@ -41,7 +39,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     mount point would have to be made inside another mount.
     """
     path = target.path
-    if len(os.fsencode(rootfs.path + path)) >= PATH_MAX:
+    if len(linux.encode_path(rootfs.path + path)) >= PATH_MAX:
         raise RequestError(f"the destination is longer than {PATH_MAX} bytes with the rootfs before it")
     if not is_utf8(path):
         raise RequestError(f"{path!a} is not UTF-8, and the state file can hold nothing else")

@@ -10,11 +10,11 @@ imported.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import stat as modes
 
 from ..errors import EscapeError, RequestError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
 from .walk import HOLD, Cover, Root, Step, Target, path_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..record.state_file import Filesystem
 
-    OwnerOf = Callable[[linux.Stat], tuple[int, int]]
+    OwnerOf = Callable[[files.Stat], tuple[int, int]]
 
 
 class MountPoint:
@@ -40,7 +40,7 @@ class MountPoint:
         self.filesystem = filesystem
         self.directory = directory
         self.made = False
-        self.stat: linux.Stat | None = None
+        self.stat: files.Stat | None = None
 
 
 class Rootfs(Root):
@@ -56,7 +56,7 @@ class Rootfs(Root):
         path: str,
         *,
         unlock: bool = False,
-        own_tmpfs: Callable[[linux.Stat], bool] = lambda _: False,
+        own_tmpfs: Callable[[files.Stat], bool] = lambda _: False,
         owner_of: OwnerOf | None = None,
     ) -> None:
         self.path = path
@@ -64,11 +64,11 @@ class Rootfs(Root):
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
         try:
-            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError as reason:
             raise unopened(f"the rootfs {path}", reason) from reason
         super().__init__(fd)
-        if os.path.samestat(os.fstat(self.fd), os.stat("/")):
+        if files.is_same_file(posix.fstat(self.fd), posix.stat("/")):
             raise EscapeError(f"the rootfs {path} is the host's own /")
         self._reserved: dict[Hashable, MountPoint] = {}
         self._made: dict[Hashable, int] = {}
@@ -86,22 +86,22 @@ class Rootfs(Root):
         """
         self._writable = self.fd if self._writable is None else self._writable
         self.unlock = True
-        self.fd, self.stat = fd, linux.statx(fd)
+        self.fd, self.stat = fd, files.statx(fd)
 
     def lift(self) -> None:
         """Opens the root again after a mount over it has gone; keeps the old fd if ``path`` is another folder now."""
         try:
-            fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = posix.open(self.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError:
             return
-        if os.path.samestat(os.fstat(fd), os.fstat(self.fd)):
-            self.fd, self.stat = fd, linux.statx(fd)
+        if files.is_same_file(posix.fstat(fd), posix.fstat(self.fd)):
+            self.fd, self.stat = fd, files.statx(fd)
         else:
-            os.close(fd)
+            posix.close(fd)
 
     def close(self) -> None:
         """Closes the root."""
-        os.close(self.fd)
+        posix.close(self.fd)
 
     def is_to_be_made(self, target: Target) -> bool:
         """Whether names of ``target`` are missing and can be made. Nothing can be made on procfs."""
@@ -179,16 +179,16 @@ class Rootfs(Root):
                 try:
                     _create(unlocked, name, directory=point.directory)
                 finally:
-                    os.close(unlocked)
+                    posix.close(unlocked)
             point.made = True
             # mkdirat(2) returns no fd. What is opened may be a replacement, and is used only if it is of the same kind:
             # then it is as good a mount point, inside the rootfs, and its identity is what gets recorded.
-            fd = os.open(name, HOLD, dir_fd=parent)
-            point.stat = linux.statx(fd)
+            fd = posix.open(name, HOLD, dir_fd=parent)
+            point.stat = files.statx(fd)
         except OSError as reason:
             raise refused(call, point.path, reason) from reason
         if modes.S_ISLNK(point.stat.mode) or modes.S_ISDIR(point.stat.mode) != point.directory:
-            os.close(fd)
+            posix.close(fd)
             raise EscapeError(f"{point.path} was replaced at the moment it was made")
         return fd
 
@@ -206,17 +206,17 @@ class Rootfs(Root):
         # rootfs's own mount is copied. A read-only volume in it is meant to be read-only, and is never written to.
         if self._writable is None:
             if not linux.has_mount_api():
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+                raise OSError(errno.EROFS, posix.strerror(errno.EROFS))
             self._writable = linux.open_tree(self.fd, clone=True)
             linux.mount_setattr(self._writable, recursive=False, attr_clr=linux.MOUNT_ATTR_RDONLY)
-        fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._writable)
+        fd = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=self._writable)
         for name in names:
-            below = os.open(name, HOLD | os.O_DIRECTORY, dir_fd=fd)
-            os.close(fd)
+            below = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=fd)
+            posix.close(fd)
             fd = below
-        if not os.path.samestat(os.fstat(fd), os.fstat(folder)):
-            os.close(fd)
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if not files.is_same_file(posix.fstat(fd), posix.fstat(folder)):
+            posix.close(fd)
+            raise OSError(errno.EROFS, posix.strerror(errno.EROFS))
         return fd
 
     def find(self, path: str, *, across: bool) -> Found | None:
@@ -225,17 +225,17 @@ class Rootfs(Root):
         Raises OSError, with EBUSY if the path leads into another mount and ``across`` is false.
         """
         names = path.split("/")[1:]
-        folder = os.dup(self.fd)
+        folder = posix.dup(self.fd)
         try:
             for name in names[:-1]:
-                below = os.open(name, HOLD | os.O_DIRECTORY, dir_fd=folder)
-                os.close(folder)
+                below = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=folder)
+                posix.close(folder)
                 folder = below
-                if not across and linux.statx(folder).mnt_id != self.stat.mnt_id:
+                if not across and files.statx(folder).mnt_id != self.stat.mnt_id:
                     raise OSError(errno.EBUSY, "something else is mounted above it")
-            fd = os.open(names[-1], HOLD, dir_fd=folder)
+            fd = posix.open(names[-1], HOLD, dir_fd=folder)
         except OSError as reason:
-            os.close(folder)
+            posix.close(folder)
             if reason.errno in (errno.ENOENT, errno.ENOTDIR):
                 return None
             raise
@@ -243,7 +243,7 @@ class Rootfs(Root):
 
     def remove(self, found: Found) -> None:
         """Removes the file or empty folder ``found``, by unlink(2) or rmdir(2). Raises OSError."""
-        remove = os.rmdir if modes.S_ISDIR(found.stat.mode) else os.unlink
+        remove = posix.rmdir if modes.S_ISDIR(found.stat.mode) else posix.unlink
         try:
             remove(found.names[-1], dir_fd=found.folder)
         except OSError as reason:
@@ -253,7 +253,7 @@ class Rootfs(Root):
             try:
                 remove(found.names[-1], dir_fd=unlocked)
             finally:
-                os.close(unlocked)
+                posix.close(unlocked)
 
 
 class Found:
@@ -265,12 +265,12 @@ class Found:
         self.folder = folder
         self.fd = fd
         self.names = names
-        self.stat = linux.statx(fd)
+        self.stat = files.statx(fd)
 
     def close(self) -> None:
         """Closes both fds."""
-        os.close(self.fd)
-        os.close(self.folder)
+        posix.close(self.fd)
+        posix.close(self.folder)
 
 
 def _create(parent: int, name: str, *, directory: bool) -> None:
@@ -281,17 +281,17 @@ def _create(parent: int, name: str, *, directory: bool) -> None:
             raise
         # The file system belongs to the container's user namespace, which has no id for this process's user: it is made
         # as the owner of the folder.
-        owner = os.fstat(parent)
+        owner = posix.fstat(parent)
         linux.set_fs_ids(owner.st_uid, owner.st_gid)
         try:
             _create_as_we_are(parent, name, directory=directory)
         finally:
-            linux.set_fs_ids(os.geteuid(), os.getegid())
+            linux.set_fs_ids(posix.geteuid(), posix.getegid())
 
 
 def _create_as_we_are(parent: int, name: str, *, directory: bool) -> None:
     if directory:
-        os.mkdir(name, 0o755, dir_fd=parent)
+        posix.mkdir(name, 0o755, dir_fd=parent)
     else:
-        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(name, flags, 0o644, dir_fd=parent))
+        flags = posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+        posix.close(posix.open(name, flags, 0o644, dir_fd=parent))

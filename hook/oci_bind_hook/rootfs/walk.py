@@ -12,24 +12,24 @@ imported.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import stat as modes
 
 from ..errors import EscapeError, RequestError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.errnos import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    OwnerOf = Callable[[linux.Stat], tuple[int, int]]
+    OwnerOf = Callable[[files.Stat], tuple[int, int]]
 
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 NAME_MAX = 255
 PATH_MAX = 4096
 DEPTH_MAX = 2048  # the most names that fit into PATH_MAX bytes
-HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+HOLD = posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
 class Cover:
@@ -43,7 +43,7 @@ class Cover:
 
     def __init__(self, kind: str, fd: int | None = None) -> None:
         self.type = kind
-        self.held = None if fd is None else (fd, linux.statx(fd))
+        self.held = None if fd is None else (fd, files.statx(fd))
 
 
 class Step:
@@ -56,7 +56,7 @@ class Step:
 
     __slots__ = ("cover", "exists", "fd", "name", "on_rootfs", "stat")
 
-    def __init__(self, name: str, held: tuple[int, linux.Stat] | None, cover: Cover | None, *, exists: bool) -> None:
+    def __init__(self, name: str, held: tuple[int, files.Stat] | None, cover: Cover | None, *, exists: bool) -> None:
         self.name = name
         self.fd = held[0] if held else None
         self.stat = held[1] if held else None
@@ -73,7 +73,7 @@ class Step:
         """Closes ``fd``, except for the root of a cover, which its source owns."""
         is_cover = self.cover is not None and self.cover.held == (self.fd, self.stat)
         if self.fd is not None and not is_cover:
-            os.close(self.fd)
+            posix.close(self.fd)
             self.fd = None
 
 
@@ -125,7 +125,7 @@ class Root:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.stat = linux.statx(fd)
+        self.stat = files.statx(fd)
         self._covers: dict[Hashable, Cover] = {}
 
     def resolve(self, destination: str) -> Target:
@@ -184,12 +184,12 @@ class Root:
         top = steps[-1]
         step = Step(name, None, top.cover, exists=False)
         # Checked here, since the kernel is not asked for names below a missing one.
-        if len(os.fsencode(name)) > NAME_MAX:
+        if len(linux.encode_path(name)) > NAME_MAX:
             raise RequestError(f"a name in {path_of([*steps, step])[:NAME_MAX]}... is longer than {NAME_MAX} bytes")
         if top.fd is not None:
             try:
-                fd = os.open(name, HOLD, dir_fd=top.fd)
-                step = Step(name, (fd, linux.statx(fd)), top.cover, exists=True)
+                fd = posix.open(name, HOLD, dir_fd=top.fd)
+                step = Step(name, (fd, files.statx(fd)), top.cover, exists=True)
             except FileNotFoundError:
                 pass
             except OSError as reason:
@@ -219,7 +219,7 @@ class Root:
         if linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC:
             try:
                 flags = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
-                os.close(linux.openat2(top.fd, link.name, flags=os.O_PATH, resolve=flags))
+                posix.close(linux.openat2(top.fd, link.name, flags=posix.O_PATH, resolve=flags))
             except OSError as reason:
                 # ELOOP means a magic link: procfs has no ordinary link that loops. Before Linux 5.6 there is no
                 # openat2(2): then every link below the root of procfs counts as magic, since ordinary ones are
@@ -228,7 +228,7 @@ class Root:
                 if reason.errno == errno.ELOOP or is_absent:
                     raise EscapeError(f"{path} is a magic link of procfs and leads anywhere") from reason
         try:
-            return os.readlink("", dir_fd=link.fd)
+            return posix.readlink("", dir_fd=link.fd)
         except OSError as reason:
             raise refused("readlinkat", path, reason) from reason
 

@@ -30,7 +30,7 @@ from helpers.mounting import (
     tmpfs,
 )
 from oci_bind_hook.errors import EscapeError, KernelError, UnavailableError
-from oci_bind_hook.kernel import linux
+from oci_bind_hook.kernel import files
 from oci_bind_hook.requests.request import IdMap, Request
 from oci_bind_hook.rootfs.mount_points import Rootfs
 
@@ -197,13 +197,13 @@ def test_without_statx_the_same_is_known(bench: Bench, kind: str) -> None:
     if kind == "file mount":
         bind(bench.file, path)
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)
-    names = [name for name in linux.Stat.__slots__ if name != "born"]
-    expected = [getattr(linux.statx(fd), name) for name in names]
-    assert linux.statx(fd).mount_root == (kind in ("mount", "file mount", "root"))
+    names = [name for name in files.Stat.__slots__ if name != "born"]
+    expected = [getattr(files.statx(fd), name) for name in names]
+    assert files.statx(fd).mount_root == (kind in ("mount", "file mount", "root"))
     kernels.refuse("statx")
-    assert [getattr(linux.statx(fd), name) for name in names] == expected
-    assert linux.statx(fd).born is None
-    assert linux.unique_mount_id(fd) is None
+    assert [getattr(files.statx(fd), name) for name in names] == expected
+    assert files.statx(fd).born is None
+    assert files.unique_mount_id(fd) is None
 
 
 @pytest.mark.parametrize("link", ["root", "cwd", "exe", "fd/0", "ns/mnt", "task/../root"])

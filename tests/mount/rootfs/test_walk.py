@@ -18,7 +18,7 @@ from helpers import kernels
 from helpers.hostile_rootfs import LONG
 from helpers.mounting import Bench, fds, plant
 from oci_bind_hook.errors import EscapeError, HookError, KernelError, MissingError, RequestError
-from oci_bind_hook.kernel import linux
+from oci_bind_hook.kernel import files, linux
 from oci_bind_hook.rootfs.mount_points import Rootfs
 from oci_bind_hook.rootfs.walk import DEPTH_MAX, Target
 
@@ -108,7 +108,7 @@ def kernel(rootfs: Rootfs, destination: str) -> int:
 
 
 def same(one: int, two: int) -> bool:
-    first, second = linux.statx(one), linux.statx(two)
+    first, second = files.statx(one), files.statx(two)
     return (first.mnt_id, first.dev, first.ino) == (second.mnt_id, second.dev, second.ino)
 
 

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from oci_bind_hook.kernel import linux
+from oci_bind_hook.kernel import files
 from oci_bind_hook.kernel.proc import MountInfo, MountTable, Proc, boot_id, outside, read_text
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
@@ -57,7 +57,7 @@ def test_ids_as_the_user_namespace_around_has_them(id_map: str, inside: int, aro
 
 def test_on_the_machine_itself_nobody_is_called_otherwise() -> None:
     proc = Proc()
-    stat = linux.statx(proc.fd)
+    stat = files.statx(proc.fd)
     assert proc.uid_outside(os.geteuid()) == os.geteuid()
     assert proc.owner_outside(stat) == (stat.uid, stat.gid)
 
@@ -79,7 +79,7 @@ def test_only_the_mounts_own_attribute_makes_it_read_only() -> None:
     ],
 )
 def test_unescape(field: str, text: str) -> None:
-    assert linux.unescape(field) == text
+    assert files.unescape(field) == text
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_mounts_below_another(top: int, below: set[int]) -> None:
 
 def test_our_own_mounts_are_those_that_statx_tells_of() -> None:
     root = os.open("/", os.O_PATH)
-    stat = linux.statx(root)
+    stat = files.statx(root)
     os.close(root)
     [info] = [info for info in Proc().mounts() if info.id == stat.mnt_id]
     assert (info.mount_point, info.dev) == ("/", stat.dev)

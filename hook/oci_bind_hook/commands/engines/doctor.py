@@ -14,7 +14,7 @@ import sys
 
 from ... import FOLDER, __version__
 from ...errors import HookError
-from ...kernel import linux, rights
+from ...kernel import files, linux, rights
 from ...kernel.proc import Proc
 from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
@@ -146,7 +146,7 @@ def _existing(path: str) -> str:
 def _file_system(proc: Proc, path: str) -> str:
     fd = os.open(_existing(path), os.O_PATH | os.O_CLOEXEC)
     try:
-        mount = proc.mounts().get(linux.statx(fd).mnt_id)
+        mount = proc.mounts().get(files.statx(fd).mnt_id)
     finally:
         os.close(fd)
     return mount.type if mount else "an unknown file system"

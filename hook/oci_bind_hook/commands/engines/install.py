@@ -233,7 +233,7 @@ def import_folders() -> list[str]:
 
     Raises UnavailableError for a dependency that is not installed.
     """
-    folders = [os.path.dirname(FOLDER)]
+    folders = [os.path.dirname(os.path.abspath(FOLDER))]
     for name in DEPENDENCIES:
         found = list(_distribution_folders(name, set()))
         if not found:

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which file and which mount an fd holds: statx(2), and procfs where the kernel is older than what it is asked.
+
+Loaded by every start of a container: it imports only errno and posix, and also runs after setns(2), when nothing can be
+imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from . import linux
+
+
+class Stat:
+    """The attributes of an open file, from statx(2).
+
+    ``mode uid gid ino size`` are as in stat(2), and ``dev`` is as posix.makedev returns it. ``mnt_id`` is the id of the
+    mount the file was reached through, as in /proc/self/mountinfo; ``mount_root`` is true if the file is the root of
+    that mount. ``born`` is the birth time in nanoseconds since the epoch, None if the file system keeps none.
+    """
+
+    __slots__ = ("born", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
+
+    mode: int
+    uid: int
+    gid: int
+    ino: int
+    dev: int
+    size: int
+    mnt_id: int
+    mount_root: bool
+    born: int | None
+
+
+def statx(fd: int) -> Stat:
+    """The attributes of the file that ``fd`` holds, by statx(2).
+
+    Before Linux 5.8 statx(2) does not report mounts: they come from procfs. Before Linux 4.11, or if a seccomp filter
+    hides statx(2), fstat(2) stands in and ``born`` is None.
+    """
+    stat = Stat()
+    try:
+        raw = linux.raw_statx(fd, linux.STATX_BASIC_STATS | linux.STATX_BTIME | linux.STATX_MNT_ID)
+    except OSError as reason:
+        if not linux.is_absent(reason):
+            raise
+        known = posix.fstat(fd)
+        stat.mode, stat.uid, stat.gid = known.st_mode, known.st_uid, known.st_gid
+        stat.ino, stat.dev, stat.size, stat.born = known.st_ino, known.st_dev, known.st_size, None
+    else:
+        words, longs = raw.cast("I"), raw.cast("Q")
+        stat.mode, stat.uid, stat.gid = raw.cast("H")[14], words[5], words[6]
+        stat.ino, stat.size = longs[4], longs[5]
+        stat.dev = posix.makedev(words[34], words[35])
+        stat.born = raw.cast("q")[10] * 10**9 + words[22] if words[0] & linux.STATX_BTIME else None
+        if words[0] & linux.STATX_MNT_ID and longs[7] & linux.STATX_ATTR_MOUNT_ROOT:
+            stat.mnt_id = longs[18]
+            stat.mount_root = bool(longs[1] & linux.STATX_ATTR_MOUNT_ROOT)
+            return stat
+    stat.mnt_id = _mount_id(fd)
+    stat.mount_root = _is_mount_root(fd, stat.mnt_id)
+    return stat
+
+
+def _read_proc(name: str) -> str:
+    fd = posix.open(f"/proc/self/{name}", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        if linux.fstatfs_type(fd) != linux.PROC_SUPER_MAGIC:
+            raise OSError(errno.ENOSYS, "neither statx(2) nor procfs tells of mounts")
+        chunks = []
+        while chunk := posix.read(fd, 1 << 16):
+            chunks.append(chunk)
+    finally:
+        posix.close(fd)
+    return linux.decode_path(b"".join(chunks))
+
+
+def _mount_id(fd: int) -> int:
+    """The id of the mount that ``fd`` was reached through, proc_pid_fdinfo(5)."""
+    return next(int(line[7:]) for line in _read_proc(f"fdinfo/{fd}").splitlines() if line.startswith("mnt_id:"))
+
+
+def _is_mount_root(fd: int, mnt_id: int) -> bool:
+    """Whether ``fd`` is the root of its mount: ``..`` is on another mount, or ``fd`` itself in the process's root."""
+    try:
+        above = posix.open("..", posix.O_PATH | posix.O_CLOEXEC, dir_fd=fd)
+    except (NotADirectoryError, PermissionError):
+        return posix.readlink(f"/proc/self/fd/{fd}") == _mount_point(mnt_id)
+    try:
+        return _mount_id(above) != mnt_id or is_same_file(posix.fstat(above), posix.fstat(fd))
+    finally:
+        posix.close(above)
+
+
+def _mount_point(mnt_id: int) -> str | None:
+    # Not str.splitlines: a file name may contain other characters that end a line for it.
+    lines = (line.split(" ", 5) for line in _read_proc("mountinfo").split("\n") if line)
+    points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
+    return next(points, None)
+
+
+def unescape(field: str) -> str:
+    r"""A field of mountinfo, unescaped: the kernel writes space, tab, newline, backslash and # as \ooo."""
+    if "\\" not in field:
+        return field
+    head, *tails = field.split("\\")
+    return head + "".join(chr(int(tail[:3], 8)) + tail[3:] for tail in tails)
+
+
+def unique_mount_id(fd: int) -> int | None:
+    """The unique id, never reused, of the mount that ``fd`` was reached through; None before Linux 6.8."""
+    try:
+        raw = linux.raw_statx(fd, linux.STATX_MNT_ID_UNIQUE)
+    except OSError as reason:
+        if not linux.is_absent(reason):
+            raise
+        return None
+    return raw.cast("Q")[18] if raw.cast("I")[0] & linux.STATX_MNT_ID_UNIQUE else None
+
+
+def is_same_file(one: posix.stat_result, other: posix.stat_result) -> bool:
+    """Whether two results of stat(2) are of the same file or folder."""
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def clean_path(path: str) -> str:
+    """An absolute path without ``.``, ``..`` and double slashes. Lexical: links are not looked at."""
+    names: list[str] = []
+    for name in path.split("/"):
+        if name == "..":
+            del names[-1:]
+        elif name not in ("", "."):
+            names.append(name)
+    return "/" + "/".join(names)
+
+
+def below(folder: str, path: str) -> str:
+    """``path`` as seen from ``folder``: unchanged if it is absolute."""
+    return path if path.startswith("/") else f"{folder}/{path}"
