@@ -88,7 +88,7 @@ class Planner:
         self.plan = Plan(rootfs, namespace)
         self.rootfs = rootfs
         self.namespace = namespace
-        self.recorded = [mount["requested"] for mount in recorded]
+        self.recorded = recorded
         self._hiders = [(mount["resolved"], [mount["resolved"]]) for mount in recorded]
         self.allow_shared = allow_shared
         self._by_cover: dict[Cover, Bind] = {}
@@ -151,7 +151,7 @@ class Planner:
         self.plan.uses.update(filter(is_utf8, target.uses))
         if self._is_present(bind, target) or self._is_hidden(bind, target):
             bind.action = "present"
-            bind.by = "hook" if request.as_mount() in self.recorded else "runtime"
+            bind.by = "hook" if request.find_in(self.recorded) else "runtime"
             if self.namespace.assumed:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
             target.close()
@@ -173,7 +173,7 @@ class Planner:
     def _resolve_root(self, bind: Bind) -> None:
         """Lays the read-only root over the rootfs: from now on all destinations are resolved there."""
         target = bind.target = self.rootfs.resolve("/")
-        if bind.request.as_mount() in self.recorded:
+        if bind.request.find_in(self.recorded):
             bind.action = "present"
             self.rootfs.unlock = not self.namespace.is_locked_by_host(self.rootfs.stat)
             return
@@ -196,7 +196,7 @@ class Planner:
 
     def _is_present(self, bind: Bind, target: Target) -> bool:
         request, source, stat = bind.request, bind.source, target.last.stat
-        if request.as_mount() in self.recorded:
+        if request.find_in(self.recorded):
             return True
         if not request.is_from_mounts:
             return False
