@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What --help prints, made of the tables: no word about an option or a command stands here."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from ..options import STAGES
+from .reference import EXIT_CODES, HOOK, INSTALL, fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from .command_line import Command
+
+WIDTH = 80
+COLUMN = 24
+
+_ABOUT = """\
+An OCI runtime hook: makes the bind mounts of config.json and of --mount in the container's rootfs, and takes them down
+again at poststop."""
+
+
+def usages(commands: Iterable[Command]) -> list[str]:
+    """How the hook and each command are written."""
+    return [
+        "oci-bind-hook [STAGE] [OPTION]... < state.json",
+        "oci-bind-hook [STAGE] --dry-run [--bundle DIR] [OPTION]...",
+        *(f"oci-bind-hook {command.name} {command.usage}" for command in commands),
+    ]
+
+
+def summary(commands: Sequence[Command]) -> str:
+    """All of it, in lines of at most 80 characters."""
+    first, *others = usages(commands)
+    codes = ", ".join(f"{code} {text}" for code, text, _ in EXIT_CODES)
+    stages = f"{', '.join(STAGES[:-1])} or {STAGES[-1]}"
+    parts = (
+        [f"usage: {first}", *(f"       {usage}" for usage in others)],
+        _folded(_ABOUT),
+        _folded(f"STAGE is {stages}. Left out, it follows from the state."),
+        _table((option.form, option.text) for option in HOOK),
+        _folded(f"FIELD of --mount is one of {fields()}, or an option of mount(8) such as nosuid, rro, rslave."),
+        _table((command.name, command.text) for command in commands),
+        ["WHERE AND WHEN of install is", *_table((option.form, option.text) for option in INSTALL)],
+        _folded(f"exit codes: {codes}"),
+    )
+    return "\n\n".join("\n".join(lines) for lines in parts).replace("`", "") + "\n"
+
+
+def _folded(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="", subsequent_indent=indent, break_long_words=False)
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return [line for name, text in rows for line in _row(name, text)]
+
+
+def _row(name: str, text: str) -> Iterator[str]:
+    ...
