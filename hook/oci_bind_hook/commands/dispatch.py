@@ -12,7 +12,7 @@ from ..log import one_line
 from ..options import Options, parse, unknown
 from ..requests.mount_field import parse_mount
 from .command_line import Command, Given
-from .reference import options
+from .reference import Option, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ COMMANDS = (
         "list",
         _list,
         "[--root DIR] [--format text|json]",
-        "what is recorded of all containers, whether it is still so, and what to do",
+        "show what is recorded of all containers, whether it is still so, and what to do",
         options("--root --format --debug"),
         hint="show ID shows one container",
     ),
@@ -226,7 +226,7 @@ COMMANDS = (
         "show",
         _show,
         "ID [--root DIR] [--format text|json]",
-        "the same of one container, with each bind and each mount point that was made",
+        "show the same of one container, with each bind and each mount point that was made",
         options("--root --format --debug"),
         takes=("ID",),
     ),
@@ -235,14 +235,17 @@ COMMANDS = (
         _gc,
         "[ID]... [--dry-run] [--root DIR] [--keep-mountpoints]",
         "undo what dead containers and killed runs left; what lives is left alone",
-        options("--root --format --debug --dry-run --keep-mountpoints --log --log-format"),
+        (
+            *options("--root --format --debug --keep-mountpoints --log --log-format"),
+            Option("--dry-run", "", "show what would be undone, and change nothing"),
+        ),
         takes=("ID",),
     ),
     Command(
         "validate",
         _validate,
         "[--format text|json] BUNDLE|FILE|-...",
-        "each place where a config.json, all of it, or a state breaks the schemas; nothing where all is well",
+        "print each place where a config.json or a state breaks the schemas, used by the hook or not",
         options("--format"),
         takes=("BUNDLE", "FILE", "-"),
         hint="a file of that name comes after --",
@@ -261,7 +264,7 @@ COMMANDS = (
         "install --check",
         _check,
         "[--hooks-dir DIR]... [BUNDLE]",
-        "which hooks such folders hold, what is wrong with them, and which a bundle gets",
+        "show the hooks in hooks.d folders, what is wrong with them, and which a bundle gets",
         options("--check --hooks-dir --format"),
         takes=("BUNDLE",),
     ),
@@ -276,7 +279,7 @@ COMMANDS = (
         "doctor",
         _doctor,
         "[--format text|json]",
-        "what this machine has of what the hook needs, and what it lacks",
+        "show what this machine has of what the hook uses, and what it lacks",
         options("--format"),
     ),
 )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What options, fields of ``--mount`` and exit codes mean: one table each, for --help, the man page and completions.
 
-No start of a container loads it. What the program works by are ``options.parse``, ``mount_field.FIELDS`` and the classes
-of ``errors``; tests hold each of them and its table here together. Texts are Markdown, of which only `code` is used.
+No start of a container loads it. The program works by ``options.parse``, ``mount_field.FIELDS`` and the classes of
+``errors``: each has its table here, and a test that holds the two together. hook/generate.py writes the tables into the
+man page and the completions. Texts are Markdown, of which only `code` is used.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ HOOK = (
         "--mount",
         "SPEC",
         "one more bind: `type=bind,src=/on/host,dst=/in/container[,FIELD]...`; may be repeated",
-        ", see MOUNTS",
+        ". See MOUNTS",
     ),
     Option("--allow-annotations", "", "take binds from annotations of config.json as well"),
     Option("--allow-source", "DIR", "the sources that annotations may name are below DIR; may be repeated"),
@@ -42,12 +43,16 @@ HOOK = (
         "where the state files are: `/run/oci-bind-hook` by default, rootless `$XDG_RUNTIME_DIR/oci-bind-hook` or "
         "`/run/user/UID/oci-bind-hook`",
     ),
-    Option("--dry-run", "", "explain what would be done, and change nothing"),
+    Option(
+        "--dry-run",
+        "",
+        "explain what would be done, and change nothing; without `--mount` by the options that config.json registers",
+    ),
     Option(
         "--bundle",
         "DIR",
-        "with `--dry-run`: explain this bundle, without a state on stdin, and without `--mount` by the options that "
-        "its config.json registers; of a container that runs, also what is there",
+        "explain this bundle, with `--dry-run` and without a state on stdin; of a container that runs, also what is "
+        "there",
         ". Neither root nor a runtime is needed",
     ),
     Option(
@@ -80,7 +85,8 @@ HOOK = (
     Option(
         "--version",
         "",
-        "print the version, the commit it was built from if that is known, Python and what the kernel has",
+        "print the version",
+        ", the commit it was built from if that is known, Python and what the kernel has",
     ),
     Option("--help", "", "print a summary of the manual page"),
 )
