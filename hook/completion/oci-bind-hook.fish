@@ -17,7 +17,7 @@ complete -c oci-bind-hook -n '__fish_seen_subcommand_from validate' -F
 complete -c oci-bind-hook -n __fish_use_subcommand -a list -d 'show what is recorded of all containers'
 complete -c oci-bind-hook -n __fish_use_subcommand -a show -d 'show the same of one container'
 complete -c oci-bind-hook -n __fish_use_subcommand -a gc -d 'undo what dead containers and killed runs left'
-complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print each place where a config.json'
+complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print each place where a config.json or a state breaks the schemas'
 complete -c oci-bind-hook -n __fish_use_subcommand -a install -d 'register the hook with podman and CRI-O'
 complete -c oci-bind-hook -n __fish_use_subcommand -a uninstall -d 'remove what install wrote'
 complete -c oci-bind-hook -n __fish_use_subcommand -a doctor -d 'show what this machine has of what the hook uses'

@@ -164,7 +164,7 @@ class Planner:
         if source.error:
             raise source.error
         admit(self.rootfs, target, directory=source.is_folder)
-        self._check_double(bind, target)
+        self._check_double(target)
         self._check_leak(bind, target)
         cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
@@ -241,7 +241,7 @@ class Planner:
                 target.close()
         return self._paths[request]
 
-    def _check_double(self, bind: Bind, target: Target) -> None:
+    def _check_double(self, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, where the first would never be seen."""
         cover = target.last.cover
         is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)

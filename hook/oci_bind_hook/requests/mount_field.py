@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..errors import RequestError, UsageError
-from .request import PROPAGATIONS, WORDS, IdMap, Request, UnknownOptionError, nearest
+from .request import PROPAGATIONS, WORDS, IdMap, Request, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,9 +124,10 @@ def _request(
         request = Request(
             origin, place, source, destination, options, origin_kind=origin_kind, idmap=idmap, is_strict=True
         )
-    except UnknownOptionError as problem:
-        known = "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
-        problem.hint = nearest(problem.word, (*FIELDS, *WORDS)) or known
+    except RequestError as problem:
+        if problem.unknown:
+            known = "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
+            problem.hint = nearest(problem.unknown, (*FIELDS, *WORDS)) or known
         raise
     request.optional = members.get("optional") is True
     request.is_glob = members.get("type") == "glob" or members.get("glob") is True

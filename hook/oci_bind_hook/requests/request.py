@@ -74,14 +74,6 @@ _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
 
 
-class UnknownOptionError(RequestError):
-    """The ``word`` is no option of runtime-spec; whoever knows what else it might have been says so."""
-
-    def __init__(self, word: str, place: str) -> None:
-        super().__init__(f'"{word}" is not known', where=place)
-        self.word = word
-
-
 class IdMap:
     """How owners of a source are shown: runs of (id in the source, id on the host, how many), for users and groups.
 
@@ -226,7 +218,9 @@ class Request:
         elif key in _WITHOUT_EFFECT:
             return
         elif self._is_strict:
-            raise UnknownOptionError(key, self.place)
+            unknown = RequestError(f'"{key}" is not known', where=self.place)
+            unknown.unknown = key
+            raise unknown
         else:
             problem = "is not known; the runtime decides about it"
         if self._is_strict:

@@ -113,7 +113,7 @@ def _fill_with_plan(
     sources = open_sources(requests, bundle.path, namespace)
     rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
     recorded = _recorded(options, report, place, proc)
-    for foreseen in problems_of_stage(config, report.stage, report.namespace, proc):
+    for foreseen in problems_of_stage(config, report.stage, report.namespace):
         report.add(foreseen)
     planned = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
     report.mounts = describe(planned, writable_root=not config.root_readonly)

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from ...mounting.plan import Plan
 
 
-def problems_of_stage(
-    config: Config, stage: str | None, namespace: str | None, proc: Proc
-) -> Iterator[UnavailableError]:
+def problems_of_stage(config: Config, stage: str | None, namespace: str | None) -> Iterator[UnavailableError]:
     """That a runtime started by this ordinary user, who maps themself in, has no right to enter its container."""
     uid = os.geteuid()
     is_rootless = uid != 0 and any(host == uid for _, host, _ in config.uid_mappings or ())
