@@ -19,6 +19,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MAN = os.path.join(HERE, "man")
 SCHEMAS = os.path.join(HERE, "oci_bind_hook/schemas")
 MEMBERS = re.compile(r"<!-- members of schemas/(.+)\.json -->")
+# Between the two stands what hook/generate.py writes.
+GENERATED = re.compile(r"<!-- (generated: [a-z ]+|end) -->")
 FONTS = {"**": r"\fB", "*": r"\fI", "`": r"\fB"}
 
 
@@ -37,7 +39,7 @@ def roff(markdown: str) -> str:
     for block in re.split(r"\n{2,}", markdown.strip("\n")):
         if comment := MEMBERS.fullmatch(block):
             lines += _table(list(members(comment[1])))
-        else:
+        elif not GENERATED.fullmatch(block):
             lines += _block(block)
     return "\n".join(lines) + "\n"
 

@@ -88,9 +88,9 @@ def seeds(name: str) -> Iterator[tuple[str, bytes]]:
 def words() -> set[str]:
     """What has a meaning somewhere: the names and words in the schemas, and those of --mount."""
     from oci_bind_hook.documents import acceptor
-    from oci_bind_hook.requests import mount_field
+    from oci_bind_hook.requests import mount_field, request
 
-    found = set(mount_field._KNOWN)
+    found = {*mount_field.FIELDS, *request.WORDS}
     pending: list[object] = [acceptor.schema(name) for name in acceptor.SCHEMAS]
     while pending:
         each = pending.pop()

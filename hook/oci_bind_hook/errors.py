@@ -131,6 +131,7 @@ class EscapeError(HookError):
 
 
 class RequestError(HookError):
-    """A bind request makes no sense."""
+    """A bind request makes no sense. ``unknown`` is the word in it that is not known, where that is the problem."""
 
     exit_code = os.EX_CONFIG
+    unknown = ""

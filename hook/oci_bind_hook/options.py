@@ -9,10 +9,15 @@ from .errors import UnavailableError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal
+
     from .documents.oci import State
     from .kernel.proc import Proc
 
-STAGES = ("prestart", "createRuntime", "createContainer", "poststop")
+    Stage = Literal["prestart", "createRuntime", "createContainer", "poststop"]
+
+STAGES: tuple[Stage, ...] = ("prestart", "createRuntime", "createContainer", "poststop")
 DEFAULT_ROOT = "/run/oci-bind-hook"
 
 
@@ -20,7 +25,7 @@ class Options:
     """The command line, understood."""
 
     def __init__(self) -> None:
-        self.stage: str | None = None
+        self.stage: Stage | None = None
         self.mounts: list[str] = []
         self.root: str | None = None
         self.dry_run = False
@@ -50,7 +55,7 @@ def remarks(options: Options) -> list[str]:
     return found
 
 
-def is_teardown(stage: str | None, state: State) -> bool:
+def is_teardown(stage: Stage | None, state: State) -> bool:
     """Whether this is poststop. UnavailableError for a container that is past, or not yet at, the stage."""
     if state.status == "stopped" and stage in (None, "poststop"):
         return True
@@ -107,19 +112,18 @@ class Arguments:
         rest, self._words = self._words[::-1], []
         return rest
 
-    def option(self) -> str:
-        """The next word; ``--option=value`` is taken apart."""
+    def option(self, flags: Sequence[str]) -> str:
+        """The next word; ``--option=value`` is taken apart. UsageError for one of ``flags`` with a value."""
         word = self.next()
         if word.startswith("--") and "=" in word:
             word, _, value = word.partition("=")
-            if word in FLAGS or word in FLAGS_OF_COMMANDS:
+            if word in flags:
                 raise UsageError("it takes no value", where=word)
             self._words.append(value)
         return word
 
 
 FLAGS = ("--dry-run", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
-FLAGS_OF_COMMANDS = ("--always", "--check", "--has-bind-mounts")
 _OPTIONS = (
     *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
     *FLAGS,
@@ -132,7 +136,7 @@ def parse(words: list[str]) -> tuple[Options, bool]:
     debug = False
     arguments = Arguments(words)
     while arguments:
-        word = arguments.option()
+        word = arguments.option(FLAGS)
         if word in STAGES:
             if options.stage is not None:
                 raise UsageError(f'"{word}" is a second stage', where=options.stage)
@@ -175,14 +179,14 @@ def parse(words: list[str]) -> tuple[Options, bool]:
 
 
 def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
-    """That ``word`` is nothing we know, and what it may have been meant to be."""
+    """The error for a ``word`` that is nothing we know, with what it may have been meant to be."""
     from .requests.request import nearest
 
     if "/" in word and os.path.isdir(word):
         near = "a bundle comes after --bundle;"
     else:
         near = nearest(word, (*STAGES, *_OPTIONS, *commands))
-    return UsageError("this is no stage and no option", where=word, hint=f"{near} see --help".lstrip())
+    return UsageError("unknown command or option", where=word, hint=f"{near} see --help".lstrip())
 
 
 def _absolute(option: str, path: str) -> str:

@@ -11,21 +11,25 @@ from pathlib import Path
 import pytest
 
 from helpers import mounting
-from oci_bind_hook import options
-from oci_bind_hook.commands import dispatch
+from oci_bind_hook.commands.dispatch import COMMANDS
+from oci_bind_hook.commands.reference import HOOK, INSTALL
+from oci_bind_hook.options import STAGES
 
 COMPLETION = Path(__file__).resolve().parents[2] / "hook/completion"
 
 # What fish offers for a line: stages and commands, and what each command knows; --help and --version everywhere.
 EVERYWHERE = {"--help", "--version"}
 LINES = {
-    "": {*options.STAGES, *dispatch._COMMANDS, *dispatch._OF_RECORDS},
-    "createRuntime --": set(options._OPTIONS),
-    **{f"{name} --": {*words, *EVERYWHERE} for name, words in dispatch._OF_RECORDS.items()},
-    "uninstall --": {"--prefix", "--hooks-dir", *EVERYWHERE},
+    "": {*STAGES, *(command.name.split()[0] for command in COMMANDS)},
+    "createRuntime --": {option.name for option in HOOK},
+    **{
+        f"{command.name} --": {*(option.name for option in command.options), *EVERYWHERE}
+        for command in COMMANDS
+        if not command.name.startswith("install")
+    },
+    "install --": {"--format", *(option.name for option in INSTALL), *EVERYWHERE},
     "show c": {"c1", "c2"},
-    "doctor --": {"--format", *EVERYWHERE},
-    "install --stages ": set(options.STAGES),
+    "install --stages ": set(STAGES),
     "--log-format ": {"text", "json"},
 }
 

@@ -160,7 +160,8 @@ def request(source: str, destination: str, *options: str, config: bool = False) 
     """One bind, of config.json or of the command line."""
     place = "config.json: /mounts/0" if config else "--mount 1"
     origin = "config.json#/mounts/0" if config else "--mount 1"
-    return Request(origin, place, source, destination, ("bind", DEFAULT_PROPAGATION, *options))
+    options = ("bind", DEFAULT_PROPAGATION, *options)
+    return Request(origin, place, source, destination, options, origin_kind="mounts" if config else "argument")
 
 
 class Bench:

@@ -382,7 +382,7 @@ def _gc(scene: Scene) -> None:
 
 # What happens between a run that was stopped and poststop.
 RECOVERIES: dict[str, Callable[[Scene], None]] = {
-    "poststop": lambda scene: None,
+    "poststop": lambda _: None,
     "the same again": _once_more,
     "the next of this id": _next,
     "a neighbour comes": _neighbour,

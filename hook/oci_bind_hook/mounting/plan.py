@@ -90,7 +90,7 @@ class Planner:
         self.plan = Plan(rootfs, namespace)
         self.rootfs = rootfs
         self.namespace = namespace
-        self.recorded = [mount["requested"] for mount in recorded]
+        self.recorded = recorded
         self._hiders = [(mount["resolved"], [mount["resolved"]]) for mount in recorded]
         self.allow_shared = allow_shared
         self._by_cover: dict[Cover, Bind] = {}
@@ -156,7 +156,7 @@ class Planner:
         self.plan.uses.update(filter(is_utf8, target.uses))
         if self._is_present(bind, target) or self._is_hidden(bind, target):
             bind.action = "present"
-            bind.by = "hook" if request.as_mount() in self.recorded else "runtime"
+            bind.by = "hook" if request.find_in(self.recorded) else "runtime"
             if self.namespace.assumed:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
             target.close()
@@ -169,7 +169,7 @@ class Planner:
         if source.error:
             raise source.error
         admit(self.rootfs, target, directory=source.is_folder)
-        self._check_double(bind, target)
+        self._check_double(target)
         self._check_leak(bind, target)
         cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
@@ -178,7 +178,7 @@ class Planner:
     def _resolve_root(self, bind: Bind) -> None:
         """Lays the read-only root over the rootfs: later destinations are resolved in that mount."""
         target = bind.target = self.rootfs.resolve("/")
-        if bind.request.as_mount() in self.recorded:
+        if bind.request.find_in(self.recorded):
             bind.action = "present"
             self.rootfs.unlock = not self.namespace.is_locked_by_host(self.rootfs.stat)
             return
@@ -201,7 +201,7 @@ class Planner:
 
     def _is_present(self, bind: Bind, target: Target) -> bool:
         request, source, stat = bind.request, bind.source, target.last.stat
-        if request.as_mount() in self.recorded:
+        if request.find_in(self.recorded):
             return True
         if not request.is_from_mounts:
             return False
@@ -246,7 +246,7 @@ class Planner:
                 target.close()
         return self._paths[request]
 
-    def _check_double(self, bind: Bind, target: Target) -> None:
+    def _check_double(self, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError."""
         cover = target.last.cover
         is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)

@@ -66,9 +66,7 @@ def requests(
 
 def read_only_root(rootfs: str) -> Request:
     """The bind of the rootfs on itself that makes ``root.readonly`` true where no runtime does so."""
-    request = Request("config.json#/root", "config.json: /root", rootfs, "/", ("rbind", "ro"))
-    request.is_root = True
-    return request
+    return Request("config.json#/root", "config.json: /root", rootfs, "/", ("rbind", "ro"), origin_kind="root")
 
 
 def _from_argument(text: str, number: int, config: Config) -> Request:
@@ -80,7 +78,7 @@ def _from_mount(mount: Mount, config: Config) -> Request:
     origin, place = f"config.json#/mounts/{mount.index}", f"config.json: /mounts/{mount.index}"
     is_bind = mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options)
     if not is_bind or "remount" in mount.options:
-        request = Request(origin, place, mount.source or "", mount.destination, ())
+        request = Request(origin, place, mount.source or "", mount.destination, (), origin_kind="mounts")
         request.type = "remount" if is_bind else mount.type or "none"
         return request
     if not mount.source:
@@ -88,7 +86,7 @@ def _from_mount(mount: Mount, config: Config) -> Request:
     idmap = None
     if mount.uid_mappings:
         idmap = IdMap(mount.uid_mappings, mount.gid_mappings, recursive=False)
-    request = Request(origin, place, mount.source, mount.destination, mount.options, idmap=idmap)
+    request = Request(origin, place, mount.source, mount.destination, mount.options, origin_kind="mounts", idmap=idmap)
     if {"bind", "rbind"}.isdisjoint(mount.options):
         request.warnings.append('type is "bind" but no option says bind or rbind: runtimes refuse that')
     if not mount.destination.startswith("/"):
@@ -104,7 +102,7 @@ def _from_annotation(key: str, config: Config, allowed_sources: Sequence[str]) -
         raise RequestError(
             f'"{name}" is no name for a bind', where=place, hint=f"1 to {_LONGEST_NAME} letters, digits, _ and -"
         )
-    request = parse_mount(config.annotations[key], f"config.json#/annotations/{pointer}", place)
+    request = parse_mount(config.annotations[key], f"config.json#/annotations/{pointer}", place, "annotation")
     for word in request.options:
         if word not in _TIGHTENING:
             raise EscapeError(f'"{word}" is more than an annotation may ask for', where=place)

@@ -4,38 +4,36 @@
 from __future__ import annotations
 
 from ..errors import RequestError, UsageError
-from .request import DEFAULT_PROPAGATION, PROPAGATIONS, WORDS, IdMap, Request, nearest
+from .request import PROPAGATIONS, WORDS, IdMap, Request, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..documents.oci import IdMappings
+    from .request import OriginKind
 
-# Key -> the member it fills.
-_MEMBERS = {
-    "src": "source",
-    "source": "source",
-    "dst": "destination",
-    "destination": "destination",
-    "target": "destination",
-    "type": "type",
-    "bind-propagation": "bind-propagation",
-    "bind-recursive": "bind-recursive",
-    "when-exists": "when-exists",
-    "idmap": "idmap",
-    "ridmap": "idmap",
-    "ro": "ro",
-    "readonly": "ro",
-    "bind-nonrecursive": "bind-recursive",
-    "optional": "optional",
-    "glob": "glob",
+FLAG, PATH, ID_MAP = "flag", "path", "id map"
+
+# Field -> what it fills, its kind (or the words that it may be), and whether another value makes another bind, which
+# is then not taken for one that is recorded. Every other field is an option of runtime-spec, request.WORDS, and makes
+# another bind. What fields mean stands in commands/reference.py, off the way of a container's start.
+FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
+    "src": ("source", PATH, True),
+    "source": ("source", PATH, True),
+    "dst": ("destination", PATH, True),
+    "destination": ("destination", PATH, True),
+    "target": ("destination", PATH, True),
+    "type": ("type", ("bind", "glob"), False),
+    "bind-propagation": ("bind-propagation", PROPAGATIONS, True),
+    "bind-recursive": ("bind-recursive", ("enabled", "disabled", "writable", "readonly"), True),
+    "when-exists": ("when-exists", PATH, False),
+    "idmap": ("idmap", ID_MAP, True),
+    "ridmap": ("idmap", ID_MAP, True),
+    "ro": ("ro", FLAG, True),
+    "readonly": ("ro", FLAG, True),
+    "bind-nonrecursive": ("bind-recursive", FLAG, True),
+    "optional": ("optional", FLAG, False),
+    "glob": ("glob", FLAG, False),
 }
-_FLAGS = frozenset(("ro", "readonly", "bind-nonrecursive", "optional", "glob"))
-_OPTIONAL_VALUE = frozenset(("idmap", "ridmap"))
-_KNOWN = (*_MEMBERS, *WORDS)
-_TYPES = ("bind", "glob")
-_RECURSIVE = ("enabled", "disabled", "writable", "readonly")
 
 # As strconv.ParseBool takes them.
 _BOOLEANS = {
@@ -45,7 +43,7 @@ _BOOLEANS = {
 _LARGEST_ID = 2**32 - 1
 
 
-def parse_mount(text: str, origin: str, place: str) -> Request:
+def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "argument") -> Request:
     """The request in ``type=bind,src=/a,dst=/b[,ro]...``; ``origin`` and ``place`` say where it stands.
 
     Binds are recursive unless said otherwise, as in docker and podman. UsageError where it is malformed, RequestError
@@ -61,43 +59,54 @@ def parse_mount(text: str, origin: str, place: str) -> Request:
         key, equals, value = field.partition("=")
         if not key:
             raise UsageError(f'the field "{field}" has no name', where=place, hint="type=bind,src=/a,dst=/b")
-        name = _MEMBERS.get(key)
-        if name is None:
+        if key not in FIELDS:
             if equals and key in WORDS:
                 raise UsageError(f'"{key}" takes no value', where=place)
             words.append(field)
             continue
+        name = FIELDS[key][0]
         if name in members:
             raise UsageError(f'the {name} is given twice, the second time as "{key}"', where=place)
         members[name] = _value(key, equals, value, place)
-    return _request(members, words, origin, place)
+    request = _request(members, words, origin, place, origin_kind)
+    # Only now: what is missing may be there under a misspelt name.
+    for name in ("source", "destination"):
+        if name not in members:
+            raise UsageError(f"no {name} is given", where=place, hint="type=bind,src=/on/host,dst=/in/container")
+    for name, word in members.items():
+        if FIELDS[name][1] == PATH and not str(word).startswith("/"):
+            raise RequestError(f'the {name} "{word}" is not an absolute path', where=place)
+    return request
 
 
 def _value(key: str, equals: str, value: str, place: str) -> str | bool:
-    if key in _FLAGS:
-        if not equals:
-            flag = True
-        elif value in _BOOLEANS:
-            flag = _BOOLEANS[value]
-        else:
+    """The value of a field as its kind has it: a flag is true or false, all else text."""
+    kind = FIELDS[key][1]
+    if kind == FLAG:
+        if equals and value not in _BOOLEANS:
             raise UsageError(f'"{key}" is true or false, not "{value}"', where=place)
+        flag = _BOOLEANS[value] if equals else True
         if key == "bind-nonrecursive":
             return "disabled" if flag else "enabled"
         return flag
-    if key in _OPTIONAL_VALUE and not equals:
+    if kind == ID_MAP and not equals:
         return key
     if not value:
         raise UsageError(f'"{key}" needs a value', where=place, hint=f"{key}=...")
     if "\0" in value:
         raise RequestError(f'"{key}" holds a NUL', where=place)
-    return f"{key}={value}" if key in _OPTIONAL_VALUE else value
+    if isinstance(kind, tuple) and value not in kind:
+        hint = nearest(value, kind) or "one of " + ", ".join(kind)
+        raise RequestError(f'{key} "{value}" is not known', where=place, hint=hint)
+    return f"{key}={value}" if kind == ID_MAP else value
 
 
-def _request(members: dict[str, str | bool], words: list[str], origin: str, place: str) -> Request:
-    """The request that ``members`` and option ``words`` make together."""
-    kind = _one_of(members, "type", "bind", _TYPES, place)
+def _request(
+    members: dict[str, str | bool], words: list[str], origin: str, place: str, origin_kind: OriginKind
+) -> Request:
+    """The request that ``members`` and option ``words`` make together; a path that is missing is empty."""
     options = []
-    recursive = _one_of(members, "bind-recursive", "", ("", *_RECURSIVE), place)
+    recursive = members.get("bind-recursive")
     if recursive == "readonly" and members.get("ro") is not True:
         raise RequestError("bind-recursive=readonly needs ro as well", where=place)
     if recursive:
@@ -107,35 +116,23 @@ def _request(members: dict[str, str | bool], words: list[str], origin: str, plac
     if members.get("ro") is True:
         options.append("rro" if recursive == "readonly" else "ro")
     if "bind-propagation" in members:
-        options.append(_one_of(members, "bind-propagation", DEFAULT_PROPAGATION, PROPAGATIONS, place))
+        options.append(str(members["bind-propagation"]))
     idmap = _parse_idmap(str(members["idmap"]), place) if "idmap" in members else None
     source, destination = str(members.get("source", "")), str(members.get("destination", ""))
+    options += words
     try:
-        request = Request(origin, place, source, destination, [*options, *words], idmap=idmap, is_strict=True)
+        request = Request(
+            origin, place, source, destination, options, origin_kind=origin_kind, idmap=idmap, is_strict=True
+        )
     except RequestError as problem:
-        word = problem.problem.split('"')[1]
-        if problem.problem.endswith("is not known"):
-            problem.hint = nearest(word, _KNOWN) or "one of " + ", ".join(_MEMBERS) + ", or an option of runtime-spec"
+        if problem.unknown:
+            known = "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
+            problem.hint = nearest(problem.unknown, (*FIELDS, *WORDS)) or known
         raise
-    # Only now: what is missing may be there under a misspelt name.
-    for name in ("source", "destination"):
-        if name not in members:
-            raise UsageError(f"no {name} is given", where=place, hint="type=bind,src=/on/host,dst=/in/container")
-    for name in ("source", "destination", "when-exists"):
-        if not str(members.get(name, "/")).startswith("/"):
-            raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place)
     request.optional = members.get("optional") is True
-    request.is_glob = kind == "glob" or members.get("glob") is True
+    request.is_glob = members.get("type") == "glob" or members.get("glob") is True
     request.when_exists = str(members["when-exists"]) if "when-exists" in members else None
     return request
-
-
-def _one_of(members: dict[str, str | bool], name: str, default: str, known: Sequence[str], place: str) -> str:
-    word = str(members.get(name, default))
-    if word not in known:
-        hint = nearest(word, known) or "one of " + ", ".join(filter(None, known))
-        raise RequestError(f'{name} "{word}" is not known', where=place, hint=hint)
-    return word
 
 
 def _parse_idmap(text: str, place: str) -> IdMap:

@@ -11,11 +11,26 @@ from ..errors import RequestError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Literal
 
     from ..documents.oci import IdMappings
+    from ..record.state_file import MountRecord
 
-PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
-DEFAULT_PROPAGATION = "rprivate"
+    Propagation = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
+    # Who asks: an entry of config.json's mounts, its root.readonly, a --mount argument or an annotation.
+    OriginKind = Literal["mounts", "root", "argument", "annotation"]
+
+PROPAGATIONS: tuple[Propagation, ...] = (
+    "private",
+    "rprivate",
+    "slave",
+    "rslave",
+    "shared",
+    "rshared",
+    "unbindable",
+    "runbindable",
+)
+DEFAULT_PROPAGATION: Propagation = "rprivate"
 
 # Option -> (attribute, value). An attribute that no option mentions is kept as the source has it. The atime words are
 # one attribute of three values; what clears one of them means the kernel's default, relatime.
@@ -78,10 +93,10 @@ class IdMap:
 class Request:
     """One mount that is asked for.
 
-    ``origin`` tells by whom (``config.json#/mounts/3``, ``--mount 1``). ``type`` is "bind", or the file system type of
-    a mount that only the runtime makes. ``is_root`` tells that it binds the rootfs on itself. ``top`` are the
-    attributes of the mount itself, ``deep`` those of all mounts below it too. ``options`` is the same in OCI words, in
-    a fixed order, so that equal requests compare equal.
+    ``origin`` tells by whom (``config.json#/mounts/3``, ``--mount 1``), ``place`` the same in an error. ``type`` is
+    "bind", or the file system type of a mount that only the runtime makes. ``top`` are the attributes of the mount
+    itself, ``deep`` those of all mounts below it too. ``options`` is the same in OCI words, in a fixed order, so that
+    equal requests compare equal.
     With ``is_strict`` RequestError is raised for a word that is unknown, without effect or against an earlier one;
     else the last word wins, as in runc, and there is a warning.
     """
@@ -94,24 +109,24 @@ class Request:
         destination: str,
         options: Iterable[str],
         *,
+        origin_kind: OriginKind = "argument",
         idmap: IdMap | None = None,
         is_strict: bool = False,
     ) -> None:
         self.origin = origin
         self.place = place
-        self.is_from_mounts = place.startswith("config.json: /mounts/")
+        self.origin_kind = origin_kind
         self.source = source
         self.destination = destination
         self.type = "bind"
         self.recursive = False
         self.top: dict[str, bool | str] = {}
         self.deep: dict[str, bool | str] = {}
-        self.propagation = DEFAULT_PROPAGATION
+        self.propagation: Propagation = DEFAULT_PROPAGATION
         self.idmap = idmap
         self.optional = False
         self.when_exists: str | None = None
         self.is_glob = False
-        self.is_root = False
         self.allowed_sources: Sequence[str] | None = None
         self.warnings: list[str] = []
         self._is_strict = is_strict
@@ -123,6 +138,15 @@ class Request:
     @property
     def is_bind(self) -> bool:
         return self.type == "bind"
+
+    @property
+    def is_from_mounts(self) -> bool:
+        return self.origin_kind == "mounts"
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it binds the rootfs on itself."""
+        return self.origin_kind == "root"
 
     def match(self, source: str) -> Request:
         """The request for one match of its pattern, mounted below its destination. RequestError if it is not UTF-8."""
@@ -137,6 +161,17 @@ class Request:
         one.source = source
         one.destination = f"{self.destination.rstrip('/')}/{source.rstrip('/').rpartition('/')[2]}"
         return one
+
+    def find_in(self, recorded: Sequence[MountRecord]) -> MountRecord | None:
+        """What is recorded of this very bind; None where only others are.
+
+        Set-up and dry-run know a bind by what was asked for: source, destination, options, propagation and id map, that
+        is ``as_mount()``. Whether it may be missing, and when it is wanted, make no other bind of it.
+        """
+        if not recorded:  # as it is at the start of nearly every container
+            return None
+        requested = self.as_mount()
+        return next((mount for mount in recorded if mount["requested"] == requested), None)
 
     def at(self, member: str) -> str:
         """The place of one member of the request, for an error."""
@@ -183,7 +218,9 @@ class Request:
         elif key in _WITHOUT_EFFECT:
             return
         elif self._is_strict:
-            raise RequestError(f'"{key}" is not known', where=self.place, hint=nearest(key, WORDS))
+            unknown = RequestError(f'"{key}" is not known', where=self.place)
+            unknown.unknown = key
+            raise unknown
         else:
             problem = "is not known; the runtime decides about it"
         if self._is_strict:

@@ -153,8 +153,8 @@ def test_on_overlayfs_numbers_are_not_trusted(bench: Bench) -> None:
 # -- made, but not yet known to be -------------------------------------------------------------------------------------
 
 UNKNOWN: dict[str, tuple[Callable[[str], object], int, str]] = {
-    "ours": (lambda path: None, 0, ""),
-    "older": (lambda path: None, 1, "it was there before"),
+    "ours": (lambda _: None, 0, ""),
+    "older": (lambda _: None, 1, "it was there before"),
     "of-another": (lambda path: os.chown(path, 1000, 0), 0, "it was there before"),
     "not-empty": (write, 0, "it is not empty"),
 }

@@ -153,7 +153,10 @@ def test_as_json(bundle: Path, capfd: Captured) -> None:
     ("words", "line"),
     [
         ([], "nothing to validate (name bundles or files, or - for stdin)"),
-        (["--frmat=json"], "--frmat: validate does not know it (a file of that name comes after --)"),
+        (
+            ["--frmat=json"],
+            '--frmat: unknown argument of validate (did you mean "--format"? a file of that name comes after --)',
+        ),
         (["--format"], "--format: a value is missing"),
         (["-", "x", "-"], "-: stdin can be read once only"),
         (["--format=yaml", "x"], '--format: "yaml" is neither text nor json'),

@@ -402,7 +402,7 @@ class TestDocuments:
         ]
 
     def test_nothing_outside_is_fetched(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def elsewhere(name: str) -> dict[str, Any]:
+        def elsewhere(_: str) -> dict[str, Any]:
             return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "http://localhost/schema.json"}
 
         monkeypatch.setattr(judge, "schema", elsewhere)

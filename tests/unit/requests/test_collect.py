@@ -99,3 +99,21 @@ def test_order_origins_and_places() -> None:
         ("--mount 1", "--mount 1", "/x/y", False),
         ("--mount 2", "--mount 2", "/z", False),
     ]
+    assert [each.origin_kind for each in found] == ["mounts", "mounts", "argument", "argument"]
+
+
+def test_what_an_annotation_asks_for_comes_last() -> None:
+    key = f"{collect.ANNOTATION}models"
+    found = collect.requests(config(annotations={key: "src=/a/b,dst=/x"}), ["src=/c,dst=/y"], ["/a"])
+    place = f"config.json: /annotations/{key}"
+    assert [(each.origin, each.place, each.origin_kind) for each in found] == [
+        ("--mount 1", "--mount 1", "argument"),
+        (f"config.json#/annotations/{key}", place, "annotation"),
+    ]
+    assert (found[1].at("source"), found[1].is_from_mounts, found[1].is_root) == (place, False, False)
+
+
+def test_the_read_only_root_is_a_bind_of_its_own_kind() -> None:
+    request = collect.read_only_root("/bundle/rootfs")
+    assert (request.origin, request.origin_kind) == ("config.json#/root", "root")
+    assert (request.is_root, request.is_from_mounts, request.is_bind) == (True, False, True)

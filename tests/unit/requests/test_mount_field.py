@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,8 @@ from hypothesis import strategies as some
 
 from oci_bind_hook.errors import HookError, UsageError
 from oci_bind_hook.requests import mount_field
-from oci_bind_hook.requests.request import Request
+from oci_bind_hook.requests.request import DEFAULT_PROPAGATION, Request
+from oci_bind_hook.requests.request import WORDS as ALL_WORDS
 
 TRUE = ("1", "t", "T", "true", "TRUE", "True")
 FALSE = ("0", "f", "F", "false", "FALSE", "False")
@@ -334,6 +336,47 @@ def test_senseless_argument(text: str, message: str) -> None:
     with pytest.raises(HookError) as raised:
         parse_mount(text, 2)
     assert (str(raised.value), raised.value.exit_code) == (f"--mount 2: {message}", os.EX_CONFIG)
+
+
+# Each field with two values. "{}" stands for what is needed besides, "src=/a,dst=/b", where it is not the field itself.
+VALUES = {
+    "src": ("src=/a,dst=/b", "src=/c,dst=/b"),
+    "source": ("source=/a,dst=/b", "source=/c,dst=/b"),
+    "dst": ("src=/a,dst=/b", "src=/a,dst=/c"),
+    "destination": ("src=/a,destination=/b", "src=/a,destination=/c"),
+    "target": ("src=/a,target=/b", "src=/a,target=/c"),
+    "type": ("{},type=bind", "{},type=glob"),
+    "bind-propagation": ("{},bind-propagation=rslave", "{},bind-propagation=shared"),
+    "bind-recursive": ("{},bind-recursive=enabled", "{},bind-recursive=disabled"),
+    "when-exists": ("{},when-exists=/x", "{},when-exists=/y"),
+    "idmap": ("{},idmap=uids=0-1-1;gids=0-1-1", "{},idmap=uids=0-2-1;gids=0-1-1"),
+    "ridmap": ("{},ridmap=uids=0-1-1;gids=0-1-1", "{},ridmap=uids=0-1-1;gids=0-2-1"),
+    "ro": ("{},ro", "{},ro=false"),
+    "readonly": ("{},readonly=true", "{},readonly=0"),
+    "bind-nonrecursive": ("{},bind-nonrecursive", "{},bind-nonrecursive=0"),
+    "optional": ("{},optional", "{},optional=0"),
+    "glob": ("{},glob", "{},glob=0"),
+}
+
+
+def is_recorded(text: str, recorded: str) -> bool:
+    """Whether one bind is taken for the other, when that is in a state file."""
+    mount: Any = {"requested": parse_mount(recorded.format("src=/a,dst=/b"), 1).as_mount()}
+    return parse_mount(text.format("src=/a,dst=/b"), 2).find_in([mount]) is mount
+
+
+@pytest.mark.parametrize("field", mount_field.FIELDS)
+def test_another_value_makes_another_bind_where_the_table_says_so(field: str) -> None:
+    one, other = VALUES[field]
+    assert is_recorded(one, one)
+    assert is_recorded(other, other)
+    assert is_recorded(other, one) is not mount_field.FIELDS[field][2]
+
+
+@pytest.mark.parametrize("word", ALL_WORDS)
+def test_another_option_makes_another_bind(word: str) -> None:
+    says_what_holds_anyway = word in ("rbind", DEFAULT_PROPAGATION)
+    assert is_recorded(f"{{}},{word}", "{}") is says_what_holds_anyway
 
 
 # As Go's encoding/csv reads a line (RFC 4180, blanks are part of a field, no quote inside a field without quotes).

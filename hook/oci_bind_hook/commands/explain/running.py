@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ...kernel.proc import Proc
     from ...mounting.plan import Bind
-    from ...record.state_file import Record
+    from ...record.state_file import MountRecord, Record
 
 
 class Running:
@@ -24,8 +24,8 @@ class Running:
         table = proc.mounts() if self._pid is None else proc.mounts_of(self._pid)
         self._table = table
         self._points = {info.mount_point for info in table}
-        self._mounts = {_key(mount["requested"]): mount for mount in (record["mounts"] if record is not None else ())}
-        self._asked: set[object] = set()
+        self._recorded = record["mounts"] if record is not None else []
+        self._asked: list[MountRecord] = []
 
     def facts(self) -> dict[str, object]:
         """The member ``running`` of schemas/plan.json."""
@@ -33,24 +33,19 @@ class Running:
 
     def has(self, bind: Bind, rootfs: str) -> bool | None:
         """Whether a bind is mounted now. None if this user may not look, or if its destination is not resolved."""
-        key = _key(bind.request.as_mount())
-        self._asked.add(key)
+        mount = bind.request.find_in(self._recorded)
+        if mount is not None:
+            self._asked.append(mount)
         if not self._points or bind.target is None:
             return None
-        if key in self._mounts:
-            return is_in(self._mounts[key]["attached"][0], self._table)
+        if mount is not None:
+            return is_in(mount["attached"][0], self._table)
         return not self._points.isdisjoint((bind.target.path, rootfs + bind.target.path))
 
     def others(self) -> Iterator[str]:
         """The recorded binds that no call of ``has`` asked for, one line each."""
-        for key, mount in self._mounts.items():
-            if key not in self._asked:
+        for mount in self._recorded:
+            if mount not in self._asked:
                 what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['origin']}"
                 there = "is mounted" if is_in(mount["attached"][0], self._table) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"
-
-
-def _key(requested: dict[str, object]) -> object:
-    options = requested["options"]
-    assert isinstance(options, list)
-    return (requested["source"], requested["destination"], *options)

@@ -80,9 +80,8 @@ def test_a_runtime_tells_its_version_in_one_line(programs: Path) -> None:
     assert "runtime" not in [each.name for each in doctor.examine()]
 
 
-def test_a_program_in_the_folder_we_are_in_is_never_started(
-    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("programs")
+def test_a_program_in_the_folder_we_are_in_is_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "relative").mkdir()
     for folder in (tmp_path, tmp_path / "relative"):

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command takes, and its words, understood: the one parser of all that is no hook.
+
+Not argparse: it words errors its own way, takes no value that begins with a dash, as a regular expression may, and
+treats ``--`` differently from one Python to the next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import UsageError
+from ..options import Arguments, is_json
+from ..requests.request import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..log import Log
+    from .reference import Option
+
+
+class Command(NamedTuple):
+    """One command: its name, what runs it, how it is written, what it does, and the options that it has.
+
+    ``run`` returns the exit code and may raise HookError. ``takes`` are the kinds of its other words, "-" among them
+    where it reads stdin; they stand anywhere, or only behind ``--``. ``hint`` is for a word that is none of all these.
+    """
+
+    name: str
+    run: Callable[[Given, Log], int]
+    usage: str
+    text: str
+    options: tuple[Option, ...]
+    takes: tuple[str, ...] = ()
+    only_behind: bool = False
+    hint: str = "see --help"
+
+
+class Given:
+    """The words behind a command, understood. UsageError names the one that is not.
+
+    ``values`` has a list for each option that is given: its values, or "" each time for a flag. ``others`` are the
+    words that are no options, those behind ``--`` among them. ``passed`` is each option once more, as one word, but
+    ``--format``: what the hook itself knows can be left to its parser.
+    """
+
+    def __init__(self, command: Command, words: list[str]) -> None:
+        self.values: dict[str, list[str]] = {}
+        self.others: list[str] = []
+        self.passed: list[str] = []
+        self.as_json = False
+        options = {option.name: option for option in command.options}
+        flags = [name for name, option in options.items() if not option.value]
+        arguments = Arguments(words)
+        while arguments:
+            word = arguments.option(flags)
+            if word in options:
+                value = "" if word in flags else arguments.value(word)
+                self.values.setdefault(word, []).append(value)
+                if word == "--format":
+                    self.as_json = is_json(word, value)
+                else:
+                    self.passed.append(word if word in flags else f"{word}={value}")
+            elif word == "--" and command.takes:
+                self.others += arguments.rest()
+            elif command.takes and not command.only_behind and (word in command.takes or not word.startswith("-")):
+                self.others.append(word)
+            else:
+                hint = f"{nearest(word, tuple(options))} {command.hint}".strip()
+                raise UsageError(f"unknown argument of {command.name}", where=word, hint=hint)
+
+    def last(self, option: str) -> str | None:
+        """The value of an option that counts, the last; None where it is not given."""
+        return self.values[option][-1] if option in self.values else None
+
+    def all(self, option: str) -> list[str]:
+        """All values of an option that may be repeated."""
+        return self.values.get(option, [])

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What options, fields of ``--mount`` and exit codes mean: one table each, for --help, the man page and completions.
+
+No start of a container loads it. The program works by ``options.parse``, ``mount_field.FIELDS`` and the classes of
+``errors``: each has its table here, and a test that holds the two together. hook/generate.py writes the tables into the
+man page and the completions. Texts are Markdown, of which only `code` is used.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..requests.mount_field import FIELDS as KINDS
+from ..requests.mount_field import FLAG, ID_MAP, PATH
+
+
+class Option(NamedTuple):
+    """An option, and what stands behind it: "" for a flag. ``more`` is said in the man page only, after ``text``."""
+
+    name: str
+    value: str
+    text: str
+    more: str = ""
+
+    @property
+    def form(self) -> str:
+        """The option as it is written."""
+        return f"{self.name} {self.value}".strip()
+
+
+HOOK = (
+    Option(
+        "--mount",
+        "SPEC",
+        "one more bind: `type=bind,src=/on/host,dst=/in/container[,FIELD]...`; may be repeated",
+        ". See MOUNTS",
+    ),
+    Option("--allow-annotations", "", "take binds from annotations of config.json as well"),
+    Option("--allow-source", "DIR", "the sources that annotations may name are below DIR; may be repeated"),
+    Option(
+        "--root",
+        "DIR",
+        "where the state files are: `/run/oci-bind-hook` by default, rootless `$XDG_RUNTIME_DIR/oci-bind-hook` or "
+        "`/run/user/UID/oci-bind-hook`",
+    ),
+    Option(
+        "--dry-run",
+        "",
+        "explain what would be done, and change nothing; without `--mount` by the options that config.json registers",
+    ),
+    Option(
+        "--bundle",
+        "DIR",
+        "explain this bundle, with `--dry-run` and without a state on stdin; of a container that runs, also what is "
+        "there",
+        ". Neither root nor a runtime is needed",
+    ),
+    Option(
+        "--format",
+        "text|json",
+        "what is printed: for a person, or for a program",
+        " by one of the bundled schemas (`plan`, `validation`, `records`, `gc`, `hooks-check`, `doctor`)",
+    ),
+    Option("--strict", "", "refuse what breaks the schema anywhere in config.json, not only where the hook uses it"),
+    Option(
+        "--allow-shared",
+        "",
+        "allow destinations below a mount that is shared with the host",
+        ": the bind is seen there, too, and outlives the container",
+    ),
+    Option(
+        "--keep-mountpoints",
+        "",
+        "never remove mount points of an earlier call",
+        ": for a rootfs that containers without this hook use as well",
+    ),
+    Option(
+        "--log",
+        "FILE",
+        "append a log to FILE",
+        ": each step with id, stage and the milliseconds since the start. A log that cannot be written is a warning",
+    ),
+    Option("--log-format", "text|json", "the log in lines of text, or of JSON as runc's are"),
+    Option("--debug", "", "report each step on stderr as well"),
+    Option(
+        "--version",
+        "",
+        "print the version",
+        ", the commit it was built from if that is known, Python and what the kernel has",
+    ),
+    Option("--help", "", "print a summary of the manual page"),
+)
+
+INSTALL = (
+    Option("--prefix", "DIR", "below which the launcher and the hooks.d file are: `/usr/local` by default"),
+    Option(
+        "--hooks-dir",
+        "DIR",
+        "the folder for the hooks.d file, if not below the prefix; with `--check` a folder to read, may be repeated",
+    ),
+    Option("--stages", "STAGE,...", "when the hook is called: `createRuntime,poststop` by default"),
+    Option(
+        "--annotation",
+        "KEY=VALUE",
+        "for containers with just this annotation; may be repeated, and all must be there",
+    ),
+    Option(
+        "--command",
+        "REGEX",
+        "for containers whose command matches, a regular expression of Go; may be repeated, and one must match",
+    ),
+    Option("--has-bind-mounts", "", "for containers with bind mounts"),
+    Option("--always", "", "for all containers: the default without the three above"),
+    Option("--check", "", "explain hooks.d folders, and change nothing"),
+)
+
+_BY_NAME = {option.name: option for option in (*HOOK, *INSTALL)}
+
+
+def options(names: str) -> tuple[Option, ...]:
+    """The options of these names, between blanks."""
+    return tuple(_BY_NAME[name] for name in names.split())
+
+
+# Fields of --mount, and options of mounts: names that mean the same, or go together, and what they mean. Of the options
+# those with an "r" before them, as in rro, are not in it.
+FIELDS = (
+    ("type", "`bind`, the default, or `glob`: every match of the pattern `src`, below the folder `dst`"),
+    ("src source", "what is bound, an absolute path on the host"),
+    ("dst destination target", "where, an absolute path in the container"),
+    ("ro readonly rw", "read-only, or not"),
+    ("nosuid suid nodev dev noexec exec nosymfollow symfollow", "as mount(8) has them"),
+    (
+        "noatime atime relatime norelatime strictatime nostrictatime nodiratime diratime",
+        "as mount(8) has them. Each word of this row and of the two above, but `readonly`, also comes with an r before "
+        "it, as in `rro`: for the mounts below as well",
+    ),
+    ("bind rbind", "without the mounts below the source, or with them, which is the default"),
+    ("bind-recursive", "`enabled` (the default), `disabled`, `writable`, `readonly` (needs `ro`)"),
+    ("bind-nonrecursive", "the same as `bind-recursive=disabled`"),
+    ("bind-propagation", "`rprivate` (the default), or one of the eight words below"),
+    (
+        "private rprivate slave rslave shared rshared unbindable runbindable",
+        "the propagation, as a word of its own",
+    ),
+    (
+        "idmap ridmap",
+        "owners mapped, `idmap=uids=0-1000-1;gids=0-1000-1`: the id in the source, the id on the host, and how many, "
+        "further runs after `#`; without a value as in the container's user namespace",
+    ),
+    ("optional", "a source that is not there, or a pattern that matches nothing, is no error"),
+    ("when-exists", "only if this path exists in the container"),
+    ("glob", "the same as `type=glob`"),
+)
+
+# What a process ends with, in a few words and in a sentence. Each error brings its code, and cli.py has 0 and 130. The
+# hook itself never ends with 1, 126, 127 and 137: they are what is reported where it was not started, or was killed.
+EXIT_CODES = (
+    (0, "done", "done, or nothing to do"),
+    (1, "not started", "crun could not start the launcher, or the Python in its first line"),
+    (64, "usage", "the command line cannot be understood, or nobody closes stdin"),
+    (
+        65,
+        "invalid state or config.json",
+        "the state or config.json is not strict JSON, or breaks its schema; `install --check` found what does not work",
+    ),
+    (66, "something is not there", "the bundle, config.json, the rootfs or a source is not there"),
+    (69, "not possible here", "not possible at this stage, with this runtime or kernel"),
+    (70, "a bug", "a bug, or a broken installation"),
+    (71, "refused by the kernel", "the kernel refused, or something could not be undone"),
+    (74, "state file", "the state file cannot be used, or the id belongs to another live container"),
+    (
+        77,
+        "would leave the rootfs or leak",
+        "it would leave the rootfs, hide `/`, `/proc` or `/sys`, or leak to the host",
+    ),
+    (78, "a request that makes no sense", "a bind that makes no sense"),
+    (126, "not executable", "a shell could not start the launcher, or its Python: it is not executable"),
+    (127, "not found", "a shell could not start the launcher, or its Python: it is not there"),
+    (130, "interrupted", "interrupted at the terminal (SIGINT)"),
+    (137, "killed", "killed (SIGKILL): by a `timeout` of hooks.d or config.json, or for lack of memory"),
+)
+
+
+def fields() -> str:
+    """The fields of ``--mount`` that are no options of mount(8), as they are written, each by its first name."""
+    values = {FLAG: "", PATH: "=PATH", ID_MAP: "[=MAP]"}
+    names = [row.split()[0] for row, _ in FIELDS if row not in ("type", "src source", "dst destination target")]
+    forms = {name: KINDS[name][1] for name in names if name in KINDS}
+    return ", ".join(name + ("=WORD" if isinstance(kind, tuple) else values[kind]) for name, kind in forms.items())

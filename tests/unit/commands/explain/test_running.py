@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which binds of a running container its record is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from oci_bind_hook.commands.explain.running import Running
+from oci_bind_hook.kernel.proc import Proc
+from oci_bind_hook.mounting.plan import Bind
+from oci_bind_hook.requests.mount_field import parse_mount
+
+if TYPE_CHECKING:
+    from oci_bind_hook.record.state_file import Record
+
+IDMAP = "idmap=uids=0-1000-1;gids=0-1000-1"
+
+
+def recorded(*texts: str) -> Record:
+    """A record of binds that are gone."""
+    gone = {"id": None, "unique": None, "root": "/", "source": "/dev/none", "type": "none"}
+    mounts = [
+        {
+            "origin": f"--mount {number}",
+            "requested": parse_mount(text, "o", "p").as_mount(),
+            "resolved": "/b",
+            "source": {"dev": 0, "ino": 0},
+            "attached": [gone],
+        }
+        for number, text in enumerate(texts, 1)
+    ]
+    return cast("Record", {"init": None, "mounts": mounts})
+
+
+ASKED = {
+    "the same": (IDMAP, True),
+    "the same, if it is there": (f"{IDMAP},optional,when-exists=/x", True),
+    "another id map": ("idmap=uids=0-2000-1;gids=0-1000-1", False),
+    "the id map of the container": ("idmap", False),
+    "no id map": ("ro=false", False),
+    "read-only": (f"{IDMAP},ro", False),
+}
+
+
+@pytest.mark.parametrize(("words", "is_known"), ASKED.values(), ids=ASKED)
+def test_a_bind_is_recognised_by_all_that_makes_it_this_one(words: str, is_known: bool) -> None:
+    running = Running("c1", recorded(f"src=/a,dst=/b,{IDMAP}"), None, Proc())
+    source: Any = None
+    running.has(Bind(parse_mount(f"src=/a,dst=/b,{words}", "--mount 1", "--mount 1"), source), "/rootfs")
+    others = list(running.others())
+    told = "/a on /b, asked for by --mount 1, is recorded in the container that runs, and is not in this plan"
+    assert others == ([] if is_known else [told])
