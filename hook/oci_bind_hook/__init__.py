@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An OCI runtime hook that makes bind mounts in a container's rootfs and removes them again.
 
-Loaded by every start of a container: this module imports only os.
+Loaded by every start of a container: this module imports only posix.
 """
 
 import posix

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from . import open_stdio
@@ -34,16 +34,16 @@ def main(argv: list[str]) -> int:
     except ImportError as problem:
         log.failure(f"the installation is broken: {problem} (install the package and the hook again)")
         log.traceback(problem)
-        return os.EX_SOFTWARE
+        return posix.EX_SOFTWARE
     except OSError as reason:
         subject = f" {reason.filename}" if reason.filename is not None else ""
         log.failure(f"the kernel refused a call{subject}: {message('', reason)} (--debug shows which)")
         log.traceback(reason)
-        return os.EX_OSERR
+        return posix.EX_OSERR
     except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line
         log.failure(f"a bug: {type(bug).__name__}: {bug} (--debug shows where; please report it)")
         log.traceback(bug)
-        return os.EX_SOFTWARE
+        return posix.EX_SOFTWARE
 
 
 def _main(argv: list[str], log: Log) -> int:
@@ -59,7 +59,7 @@ def _main(argv: list[str], log: Log) -> int:
         return dry_run(options)
     if options.log is not None:
         log.open(options.log, as_json=options.log_as_json)
-    os.umask(0o022)
+    posix.umask(0o022)
     log.stage = options.stage or ""
     state, document = read_state(read_given())
     log.container = state.id
@@ -74,7 +74,7 @@ def _main(argv: list[str], log: Log) -> int:
 
         set_up(options, state, document, log)
     log.step("done")
-    return os.EX_OK
+    return posix.EX_OK
 
 
 def console() -> NoReturn:
@@ -87,5 +87,5 @@ def console() -> NoReturn:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
     except OSError:
-        code = code or os.EX_IOERR
-    os._exit(code)
+        code = code or posix.EX_IOERR
+    posix._exit(code)

@@ -4,12 +4,12 @@
 An error takes facts and builds the message from them, so that the same failure always has the same words. ``str()``
 returns one line: the place, the problem, and a hint.
 
-Loaded by every start of a container: it imports only os.
+Loaded by every start of a container: it imports only posix.
 """
 
 from __future__ import annotations
 
-import os
+import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class HookError(Exception):
     says what to do, ``step`` at which of STEPS a set-up meets it, None outside of one.
     """
 
-    exit_code = os.EX_SOFTWARE
+    exit_code = posix.EX_SOFTWARE
 
     def __init__(self, problem: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(problem)
@@ -64,7 +64,7 @@ class At:
 class UsageError(HookError):
     """The command line is wrong, or stdin is not what it must be."""
 
-    exit_code = os.EX_USAGE
+    exit_code = posix.EX_USAGE
 
 
 class DataError(HookError):
@@ -74,7 +74,7 @@ class DataError(HookError):
     (RFC 6901, "" for the whole document) and message; there is at least one, and the first is shown.
     """
 
-    exit_code = os.EX_DATAERR
+    exit_code = posix.EX_DATAERR
 
     def __init__(self, document: str, violations: Sequence[tuple[str, str]]) -> None:
         pointer, message = violations[0]
@@ -91,19 +91,19 @@ class DataError(HookError):
 class MissingError(HookError):
     """A bundle, config.json, rootfs or source does not exist, or is not what it must be."""
 
-    exit_code = os.EX_NOINPUT
+    exit_code = posix.EX_NOINPUT
 
 
 class UnavailableError(HookError):
     """The kernel, the runtime or the stage cannot do what is asked for."""
 
-    exit_code = os.EX_UNAVAILABLE
+    exit_code = posix.EX_UNAVAILABLE
 
 
 class KernelError(HookError):
     """The kernel refused the system call ``call`` on ``subject``; ``reason`` is its OSError."""
 
-    exit_code = os.EX_OSERR
+    exit_code = posix.EX_OSERR
 
     def __init__(self, call: str, subject: str, reason: OSError, *, where: str = "", hint: str = "") -> None:
         super().__init__(f"{call} {subject}: {reason.strerror or reason}", where=where, hint=hint)
@@ -115,23 +115,23 @@ class KernelError(HookError):
 class LeftoverError(HookError):
     """Something could not be undone; it stays recorded in the state file."""
 
-    exit_code = os.EX_OSERR
+    exit_code = posix.EX_OSERR
 
 
 class RecordError(HookError):
     """The state file cannot be locked, read or written, or belongs to another live container."""
 
-    exit_code = os.EX_IOERR
+    exit_code = posix.EX_IOERR
 
 
 class EscapeError(HookError):
     """The bind would leave the rootfs, hide what must not be hidden, or propagate to the host."""
 
-    exit_code = os.EX_NOPERM
+    exit_code = posix.EX_NOPERM
 
 
 class RequestError(HookError):
     """A bind request makes no sense. ``unknown`` is the word in it that is not known, where that is the problem."""
 
-    exit_code = os.EX_CONFIG
+    exit_code = posix.EX_CONFIG
     unknown = ""

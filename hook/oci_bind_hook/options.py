@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from .errors import UnavailableError, UsageError
+from .kernel import files, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ def state_folder(options: Options, proc: Proc) -> str:
     """
     if options.root is not None:
         return options.root
-    uid = proc.uid_outside(os.geteuid())
+    uid = proc.uid_outside(posix.geteuid())
     if uid == 0:
         return DEFAULT_ROOT
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    runtime = linux.decode_path(posix.environ.get(b"XDG_RUNTIME_DIR", b""))
     return f"{runtime if runtime.startswith('/') else f'/run/user/{uid}'}/oci-bind-hook"
 
 
@@ -146,7 +147,7 @@ def parse(words: list[str]) -> tuple[Options, bool]:
         elif word == "--root":
             options.root = _absolute(word, arguments.value(word))
         elif word == "--bundle":
-            options.bundle = os.path.abspath(arguments.value(word))
+            options.bundle = _absolute_to_here(arguments.value(word))
         elif word == "--format":
             options.as_json = is_json(word, arguments.value(word))
         elif word == "--log":
@@ -182,18 +183,23 @@ def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
     """The error for a ``word`` that is nothing we know, with what it may have been meant to be."""
     from .requests.request import nearest
 
-    if "/" in word and os.path.isdir(word):
+    if "/" in word and posix.access(f"{word}/.", posix.F_OK):
         near = "a bundle comes after --bundle;"
     else:
         near = nearest(word, (*STAGES, *_OPTIONS, *commands))
     return UsageError("unknown command or option", where=word, hint=f"{near} see --help".lstrip())
 
 
+def _absolute_to_here(path: str) -> str:
+    """The absolute form of a path, without links followed."""
+    return files.clean_path(files.below(posix.getcwd(), path))
+
+
 def _absolute(option: str, path: str) -> str:
     """Runtimes start hooks in various folders, so that a relative path would mean various files."""
     if not path.startswith("/"):
         raise UsageError(f'"{path}" is not an absolute path', where=option)
-    return os.path.normpath(path)
+    return files.clean_path(path)
 
 
 def is_json(option: str, word: str) -> bool:

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 # What may be loaded besides what a bare `python3 -I -S` loads, which is not the same in every version.
 PYTHON = {
-    *("_abc", "abc"),
-    *("__future__", "_collections_abc", "_stat", "genericpath", "os", "posixpath", "stat"),
+    *("__future__", "_stat", "stat"),
     *("_ctypes", "_json", "_prctl", "errno", "gc", "itertools"),
 }
 BOTH = (
     "cli errors log options"
     " documents documents.acceptor documents.bundle documents.oci documents.strictjson"
-    " kernel kernel.errnos kernel.linux kernel.proc kernel.rights"
+    " kernel kernel.errnos kernel.files kernel.linux kernel.proc kernel.rights"
     " lifecycle"
     " mounting mounting.mounted mounting.undo"
     " record record.folder record.state_file"

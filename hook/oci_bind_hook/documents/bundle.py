@@ -3,7 +3,7 @@
 
 Each file is opened and read once, so that a file replaced later changes nothing.
 
-Loaded by every start of a container: it imports only os and time. json and pathlib take longer than the work here.
+Loaded by every start of a container: it imports only posix and time. json and pathlib take longer than the work here.
 """
 
 from __future__ import annotations

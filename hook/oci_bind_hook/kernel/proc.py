@@ -5,7 +5,7 @@
 procfs instance. They may differ from what this process sees of itself: a createContainer hook runs in the container's
 pid namespace while ``/proc`` is still the host's.
 
-Loaded by every start of a container: it imports only os. Lines are split by hand, since re takes half as long to
+Loaded by every start of a container: it imports only posix. Lines are split by hand, since re takes half as long to
 import as Python takes to start.
 """
 

@@ -5,7 +5,7 @@ Instead of a detached tree there is a mount in a private staging folder. It gets
 the container, and is moved to its mount point complete. mount(2) binds only sources of its own mount namespace, so all
 of this happens after setns(2).
 
-Loaded only on such kernels, before setns(2): it imports only os and errno, and nothing later.
+Loaded only on such kernels, before setns(2): it imports only posix and errno, and nothing later.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Binds by the mount API of Linux 5.12: a detached tree, complete before it is attached.
 
-Loaded by every start of a container: it imports only os and errno. ``attach`` runs after setns(2), when nothing can be
+Loaded by every start of a container: only posix and errno. ``attach`` runs after setns(2), when nothing can be
 imported; ``clone`` runs before.
 """
 

@@ -5,7 +5,7 @@ The kernel takes an id map only from a user namespace, and only a process can cr
 it, waits until the map is written and the namespace is held by fd, and ends. It inherits all fds, those of locks too,
 but ends at once if its parent does.
 
-Loaded only for a bind with an id map, before setns(2): it imports only os.
+Loaded only for a bind with an id map, before setns(2): it imports only posix.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 A path is only a hint to where a mount is now: whatever is opened by it is compared by mount id.
 
-Loaded by every start of a container: it imports only os, and runs after setns(2), when nothing can be imported.
+Loaded by every start of a container: it imports only posix, and runs after setns(2), when nothing can be imported.
 """
 
 from __future__ import annotations

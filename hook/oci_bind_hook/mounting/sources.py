@@ -3,7 +3,7 @@
 
 How a source becomes a mount of the container depends on the kernel: by_mount_api, or by_mount for older ones.
 
-Loaded by every start of a container: it imports only os, errno and stat. glob and by_mount are loaded where they are
+Loaded by every start of a container: it imports only posix, errno and stat. glob and by_mount are loaded where they are
 needed, before setns(2).
 """
 

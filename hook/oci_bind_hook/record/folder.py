@@ -4,7 +4,7 @@
 ``<folder>/<id>.json`` holds a record, as schemas/state-file.json describes it. ``<id>.lock`` and ``<dev>:<ino>.rootfs``
 are lock files, which exist only while they are held.
 
-Loaded by every start of a container: it imports only os, errno and stat. It is used after setns(2) by the folder's fd,
+Loaded by every start of a container: only posix, errno and stat. It is used after setns(2) by the folder's fd,
 when nothing can be imported and its path would lead into the container.
 """
 

@@ -3,7 +3,7 @@
 
 Where state files are, and how they are locked and written, is unknown here.
 
-Loaded by every start of a container: it imports only os and time. typing takes nearly as long to import as Python to
+Loaded by every start of a container: it imports only posix and time. typing takes nearly as long to import as Python to
 start, so all of it stands under TYPE_CHECKING.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy: on which destinations a bind may be mounted, and by which kind of source. The walk knows none of it.
 
-Loaded by every start of a container: it imports only os, and runs after setns(2), when nothing can be imported.
+Loaded by every start of a container: it imports only posix, and runs after setns(2), when nothing can be imported.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 Each is made or removed by its name in a folder that a walk holds by fd, never by a path that would be looked up again.
 
-Loaded by every start of a container: it imports only os, errno and stat, and runs after setns(2), when nothing can be
+Loaded by every start of a container: only posix, errno and stat; it runs after setns(2), when nothing can be
 imported.
 """
 

@@ -5,7 +5,7 @@ Everything below the root is untrusted and may be renamed during the walk. So th
 from a held fd, never lets the kernel follow a link, and returns an fd, not a path that would be looked up again. What
 may be mounted there is unknown here.
 
-Loaded by every start of a container: it imports only os, errno and stat, and runs after setns(2), when nothing can be
+Loaded by every start of a container: only posix, errno and stat; it runs after setns(2), when nothing can be
 imported.
 """
 
