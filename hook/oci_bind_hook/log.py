@@ -5,7 +5,7 @@ A log has one record per line, as text or JSON, with the fields of runc's and cr
 id, stage and ``ms``, the milliseconds since the hook was started. Failures go to syslog too, because crun discards what
 hooks print.
 
-Loaded by every start of a container: it imports only posix and time. logging takes longer to import than Python to start.
+Loaded by every start of a container: only posix and time. logging takes longer to import than Python to start.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 jsonschema takes longer to import than all the rest of a run, so each document is shown to this acceptor first. It reads
 the same schema files and compiles them to closures over a closed list of keywords.
 
-Loaded by every start of a container: it imports only posix. A pattern without a function below needs re, and no document
+Loaded by every start of a container: only posix. A pattern without a function below needs re, and no document
 of a normal run has one.
 """
 

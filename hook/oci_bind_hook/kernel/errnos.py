@@ -4,7 +4,7 @@
 The same errno differs by call: ENOSPC is a full disk for mkdirat(2) and too many mounts for move_mount(2). Calls are
 named as in the error messages; "" stands for every call without a row of its own.
 
-Loaded by every start of a container: it imports only errno and posix. A failure after setns(2) must find all of it loaded.
+Loaded by every start of a container: only errno and posix. A failure after setns(2) must find all of it loaded.
 """
 
 from __future__ import annotations

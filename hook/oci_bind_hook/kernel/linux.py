@@ -4,7 +4,7 @@
 Each function makes its call, raises OSError with the call's errno, and returns fds that are close-on-exec. Policy and
 containers are unknown here. Only ``statx`` has a fallback, for kernels that report less.
 
-Loaded by every start of a container: it imports only posix, sys, errno and _ctypes. The module ctypes would add 0.2 units
+Loaded by every start of a container: only posix, sys, errno and _ctypes. The module ctypes would add 0.2 units
 (one unit is the bare start of Python).
 """
 
