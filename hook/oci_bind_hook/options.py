@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line, understood, and what follows from it alone."""
+"""The hook's command line: its options, and what follows from them alone.
+
+Loaded by every start of a container: only posix, and no argparse, which takes longer to import than Python to start.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ DEFAULT_ROOT = "/run/oci-bind-hook"
 
 
 class Options:
-    """The command line, understood."""
+    """The options of one call, as ``parse`` reads them."""
 
     def __init__(self) -> None:
         self.stage: Stage | None = None
@@ -42,12 +45,12 @@ class Options:
 
     @property
     def annotation_sources(self) -> list[str]:
-        """Below which folders annotations may name sources; without one they do not count."""
+        """The folders below which annotations may name sources. Empty: annotations do not count."""
         return self.allowed_sources if self.allow_annotations else []
 
 
 def remarks(options: Options) -> list[str]:
-    """What is asked for by halves, and so has no effect."""
+    """Warnings about options that need another one to have an effect."""
     found = []
     if options.allow_annotations and not options.allowed_sources:
         found.append("--allow-annotations without --allow-source allows no annotation")
@@ -57,7 +60,7 @@ def remarks(options: Options) -> list[str]:
 
 
 def is_teardown(stage: Stage | None, state: State) -> bool:
-    """Whether this is poststop. UnavailableError for a container that is past, or not yet at, the stage."""
+    """Whether this is poststop. Raises UnavailableError if the container's status does not fit the stage."""
     if state.status == "stopped" and stage in (None, "poststop"):
         return True
     if stage == "poststop":
@@ -74,10 +77,10 @@ def is_teardown(stage: Stage | None, state: State) -> bool:
 
 
 def state_folder(options: Options, proc: Proc) -> str:
-    """Where the state files are: as asked, else below /run, or for an ordinary user below their runtime folder.
+    """The state folder: --root, else /run/oci-bind-hook, or for an ordinary user a folder below their runtime folder.
 
-    An ordinary user is root in the user namespace of their container. Told by who that is outside of it, so that
-    poststop, which is called there, looks into the same folder.
+    An ordinary user is root inside the user namespace of their container. The uid outside decides, so that poststop,
+    which runs there, finds the same folder.
     """
     if options.root is not None:
         return options.root
@@ -92,7 +95,7 @@ def state_folder(options: Options, proc: Proc) -> str:
 
 
 class Arguments:
-    """The words of the command line, taken one after the other."""
+    """The arguments of a command line, taken one by one."""
 
     def __init__(self, words: list[str]) -> None:
         self._words = words[::-1]
@@ -104,7 +107,7 @@ class Arguments:
         return self._words.pop()
 
     def value(self, option: str) -> str:
-        """The value of ``option``: the next word. UsageError where there is none."""
+        """The value of ``option``: the next argument. Raises UsageError if there is none."""
         if not self._words:
             raise UsageError("a value is missing", where=option)
         return self._words.pop()
@@ -114,7 +117,7 @@ class Arguments:
         return rest
 
     def option(self, flags: Sequence[str]) -> str:
-        """The next word; ``--option=value`` is taken apart. UsageError for one of ``flags`` with a value."""
+        """The next argument; of ``--option=value`` the option. Raises UsageError for one of ``flags`` with a value."""
         word = self.next()
         if word.startswith("--") and "=" in word:
             word, _, value = word.partition("=")
@@ -132,7 +135,7 @@ _OPTIONS = (
 
 
 def parse(words: list[str]) -> tuple[Options, bool]:
-    """The options in ``words``, and whether ``--debug`` is among them. UsageError naming the word."""
+    """The options in ``words``, and whether ``--debug`` is among them. Raises UsageError, which names the argument."""
     options = Options()
     debug = False
     arguments = Arguments(words)
@@ -180,7 +183,7 @@ def parse(words: list[str]) -> tuple[Options, bool]:
 
 
 def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
-    """The error for a ``word`` that is nothing we know, with what it may have been meant to be."""
+    """The error for an unknown ``word``, with the nearest known one."""
     from .requests.request import nearest
 
     if "/" in word and posix.access(f"{word}/.", posix.F_OK):
@@ -196,14 +199,14 @@ def _absolute_to_here(path: str) -> str:
 
 
 def _absolute(option: str, path: str) -> str:
-    """Runtimes start hooks in various folders, so that a relative path would mean various files."""
+    """The path, if it is absolute. A relative one is ambiguous: runtimes start hooks in different folders. UsageError."""
     if not path.startswith("/"):
         raise UsageError(f'"{path}" is not an absolute path', where=option)
     return files.clean_path(path)
 
 
 def is_json(option: str, word: str) -> bool:
-    """The value of ``--format``. UsageError."""
+    """Whether the value of ``--format`` is json. Raises UsageError if it is neither text nor json."""
     if word not in ("text", "json"):
         raise UsageError(f'"{word}" is neither text nor json', where=option)
     return word == "json"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command takes, and its words, understood: the one parser of all that is no hook.
+"""The one parser of all commands: what each command takes, and its arguments read.
 
 Not argparse: it words errors its own way, takes no value that begins with a dash, as a regular expression may, and
 treats ``--`` differently from one Python to the next.
@@ -38,7 +38,7 @@ class Command(NamedTuple):
 
 
 class Given:
-    """The words behind a command, understood. UsageError names the one that is not.
+    """The arguments of a command. Raises UsageError, which names the argument that is wrong.
 
     ``values`` has a list for each option that is given: its values, or "" each time for a flag. ``others`` are the
     words that are no options, those behind ``--`` among them. ``passed`` is each option once more, as one word, but
@@ -71,7 +71,7 @@ class Given:
                 raise UsageError(f"unknown argument of {command.name}", where=word, hint=hint)
 
     def last(self, option: str) -> str | None:
-        """The value of an option that counts, the last; None where it is not given."""
+        """The last value of an option, which counts. None if it is not given."""
         return self.values[option][-1] if option in self.values else None
 
     def all(self, option: str) -> list[str]:

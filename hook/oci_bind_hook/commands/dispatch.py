@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person calls: all that is no hook. None of it is loaded where a container waits."""
+"""The commands by name. No start of a container loads any of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(argv: list[str], log: Log) -> int:
-    """One of the commands, and its exit code. HookError."""
+    """Runs a command and returns its exit code. Raises HookError."""
     if "--help" in argv or "-h" in argv:
         from .help import summary
 
@@ -41,7 +41,7 @@ def run(argv: list[str], log: Log) -> int:
 
 
 def dry_run(options: Options) -> int:
-    """Tells what the hook would do, and returns the exit code it would have. HookError."""
+    """Prints what the hook would do, and returns the exit code that it would have. Raises HookError."""
     from .explain import dry_run
     from .explain.report import as_json, as_text
 
@@ -56,12 +56,12 @@ def dry_run(options: Options) -> int:
 
 
 def _is_colourful() -> bool:
-    """Whether a terminal may be sent colours: https://no-color.org, and one that can do nothing says so."""
+    """Whether to use colours on a terminal: not with NO_COLOR (https://no-color.org), nor if TERM is dumb."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _print(text: str) -> None:
-    """Writes to stdout, whatever the locale can say. KernelError where nobody reads it."""
+    """Writes to stdout, independent of the locale. Raises KernelError if it is closed."""
     rest = text.encode(errors="backslashreplace")
     try:
         while rest:
@@ -110,7 +110,7 @@ def _gc(given: Given, log: Log) -> int:
 
 
 def _worst(problems: list[HookError]) -> int:
-    """The exit code for several problems: a state file that cannot be used before anything else."""
+    """The exit code for several problems: that of an unusable state file first."""
     codes = [problem.exit_code for problem in problems]
     return os.EX_IOERR if os.EX_IOERR in codes else next(iter(codes), os.EX_OK)
 
@@ -130,7 +130,7 @@ def _validate(given: Given, _: Log) -> int:
 
 
 def _stdin() -> bytes:
-    """What validate is given on stdin. MissingError."""
+    """The document on stdin, for validate. Raises MissingError."""
     try:
         return read_all(0)
     except OSError as reason:
@@ -156,13 +156,13 @@ def _install(given: Given, _: Log) -> int:
 
 
 def _where(given: Given) -> tuple[str, str | None]:
-    """Below which prefix it is installed, and the folder of the hooks.d file if that is another one."""
+    """The prefix of the installation, and the folder of the hooks.d file if it is elsewhere."""
     prefix = given.last("--prefix")
     return "/usr/local" if prefix is None else prefix, given.last("--hooks-dir")
 
 
 def _check_registered(words: list[str]) -> None:
-    """Refuses what cannot be registered for every stage of every container. UsageError, RequestError."""
+    """Refuses arguments that make no sense for every container. Raises UsageError, RequestError."""
     options, _ = parse(words)
     if options.stage is not None:
         raise UsageError("the same words are given to the hook at each of its stages", where=options.stage)
@@ -208,7 +208,7 @@ def _doctor(given: Given, _: Log) -> int:
 
 
 def _warn(remarks: list[str]) -> None:
-    """On stderr, so that stdout has only paths."""
+    """Prints warnings on stderr, so that stdout holds only paths."""
     for remark in remarks:
         os.write(2, f"oci-bind-hook: warning: {one_line(remark)}\n".encode(errors="backslashreplace"))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What --help prints, made of the tables: no word about an option or a command stands here."""
+"""Builds the text of --help from the tables. It has no text of its own about an option or a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ABOUT = (
 
 
 def usages(commands: Iterable[Command]) -> list[str]:
-    """How the hook and each command are written."""
+    """The usage lines of the hook and of each command."""
     return [
         "oci-bind-hook [STAGE] [OPTION]... < state.json",
         "oci-bind-hook [STAGE] --dry-run [--bundle DIR] [OPTION]...",
@@ -33,7 +33,7 @@ def usages(commands: Iterable[Command]) -> list[str]:
 
 
 def summary(commands: Iterable[Command]) -> str:
-    """All of it, in lines that fit a terminal."""
+    """The whole text, in lines that fit a terminal."""
     commands = list(commands)
     first, *others = usages(commands)
     stages = f"{', '.join(STAGES[:-1])} or {STAGES[-1]}"
@@ -52,7 +52,7 @@ def summary(commands: Iterable[Command]) -> str:
 
 
 def _folded(text: str, before: str = "") -> list[str]:
-    """A text in lines, behind what stands ``before`` it; then the further lines are in its column."""
+    """A text in lines behind ``before``, with the further lines indented to its column."""
     text, indent = text.replace("`", ""), " " * min(len(before), COLUMN)
     return textwrap.wrap(text, WIDTH, initial_indent=before, subsequent_indent=indent, break_on_hyphens=False)
 

@@ -15,7 +15,7 @@ from ..requests.mount_field import FLAG, ID_MAP, PATH
 
 
 class Option(NamedTuple):
-    """An option, and what stands behind it: "" for a flag. ``more`` is said in the man page only, after ``text``."""
+    """An option and its value's name, "" for a flag. ``text`` is its help; the man page appends ``more``."""
 
     name: str
     value: str
@@ -24,7 +24,7 @@ class Option(NamedTuple):
 
     @property
     def form(self) -> str:
-        """The option as it is written."""
+        """The option with its value, as in a usage line."""
         return f"{self.name} {self.value}".strip()
 
 
@@ -118,7 +118,7 @@ _BY_NAME = {option.name: option for option in (*HOOK, *INSTALL)}
 
 
 def options(names: str) -> tuple[Option, ...]:
-    """The options of these names, between blanks."""
+    """The options with these names, which are separated by blanks."""
     return tuple(_BY_NAME[name] for name in names.split())
 
 
@@ -183,7 +183,7 @@ EXIT_CODES = (
 
 
 def fields() -> str:
-    """The fields of ``--mount`` that are no options of mount(8), as they are written, each by its first name."""
+    """The fields of ``--mount`` beyond mount(8)'s options, each by its first name, for --help."""
     values = {FLAG: "", PATH: "=PATH", ID_MAP: "[=MAP]"}
     names = [row.split()[0] for row, _ in FIELDS if row not in ("type", "src source", "dst destination target")]
     forms = {name: KINDS[name][1] for name in names if name in KINDS}

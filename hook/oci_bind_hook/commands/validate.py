@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents judged by the bundled schemas, without any container: the whole of config.json, or a state."""
+"""Judges documents by the bundled schemas, without a container: a whole config.json, or a state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Verdict:
-    """What is wrong with one document: ``violations`` as in DataError, or the ``problem`` that kept it from us."""
+    """The verdict on one document: its ``violations`` as in DataError, or the ``problem`` that kept it unread."""
 
     def __init__(self, name: str, violations: Iterable[tuple[str, str]] = (), problem: HookError | None = None) -> None:
         self.name = name
@@ -26,14 +26,14 @@ class Verdict:
         self.problem = problem
 
     def lines(self) -> Iterator[str]:
-        """For a person: each place on a line of its own, nothing for a valid document."""
+        """The verdict as text, one line for each place. Empty for a valid document."""
         if self.problem is not None:
             yield one_line(str(self.problem))
         for pointer, message in self.violations:
             yield one_line(": ".join(filter(None, (self.name, pointer, message))))
 
     def document(self) -> dict[str, object]:
-        """The same as schemas/validation.json has it."""
+        """The verdict in the form of schemas/validation.json."""
         found: dict[str, object] = {
             "name": self.name.encode(errors="backslashreplace").decode(),
             "valid": not self.violations and self.problem is None,
@@ -75,7 +75,7 @@ def _violations(documents: list[object]) -> Iterator[tuple[str, str]]:
 
 
 def as_text(verdicts: Iterable[Verdict]) -> str:
-    """All that is wrong, for a person; nothing where nothing is."""
+    """All violations as text. Empty if there are none."""
     return "".join(f"{line}\n" for verdict in verdicts for line in verdict.lines())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked for: config.json, ``--mount`` arguments and annotations as an ordered list of requests.
+"""Collects the requests of config.json, ``--mount`` arguments and annotations, in the order of mounting.
 
 Pure: the file system is never looked at.
 """
@@ -65,7 +65,7 @@ def requests(
 
 
 def read_only_root(rootfs: str) -> Request:
-    """The bind of the rootfs on itself that makes ``root.readonly`` true where no runtime does so."""
+    """The bind of the rootfs on itself that makes ``root.readonly`` hold where no runtime does."""
     return Request("config.json#/root", "config.json: /root", rootfs, "/", ("rbind", "ro"), origin_kind="root")
 
 
@@ -111,7 +111,7 @@ def _from_annotation(key: str, config: Config, allowed_sources: Sequence[str]) -
 
 
 def _completed(request: Request, config: Config) -> Request:
-    """An id map that says no ids means those of the container's user namespace. RequestError if it has none."""
+    """Fills in an id map without ids from the container's user namespace. Raises RequestError if there is none."""
     idmap = request.idmap
     if idmap is not None and idmap.uids is None:
         joined = config.namespaces.get("user")
@@ -131,7 +131,7 @@ def _completed(request: Request, config: Config) -> Request:
 
 
 def _check_runs(mappings: IdMappings, where: str) -> None:
-    """What the kernel takes for a map of ids, user_namespaces(7). RequestError."""
+    """Checks what the kernel requires of an id map, user_namespaces(7). Raises RequestError."""
     if len(mappings) > _MOST_RUNS:
         raise RequestError(
             f"{len(mappings)} runs of ids are more than the {_MOST_RUNS} that a map may have", where=where

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of a bind, as ``--mount`` and annotations give it: the CSV of docker, podman and Sarus."""
+"""Parses the text of a bind, as ``--mount`` and annotations have it: the CSV syntax of docker, podman and Sarus."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
 
 
 def _value(key: str, equals: str, value: str, place: str) -> str | bool:
-    """The value of a field as its kind has it: a flag is true or false, all else text."""
+    """The value of a field: a bool for a flag, text for any other kind."""
     kind = FIELDS[key][1]
     if kind == FLAG:
         if equals and value not in _BOOLEANS:
@@ -104,7 +104,7 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
 def _request(
     members: dict[str, str | bool], words: list[str], origin: str, place: str, origin_kind: OriginKind
 ) -> Request:
-    """The request that ``members`` and option ``words`` make together; a path that is missing is empty."""
+    """The request made of ``members`` and option ``words``. A missing path is empty."""
     options = []
     recursive = members.get("bind-recursive")
     if recursive == "readonly" and members.get("ro") is not True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One mount that is asked for, and the table of all that can be said about it.
+"""One requested mount, and the table of mount options.
 
 The option table is that of runtime-spec config.md, "Linux mount options". The kernel's numbers are not known here.
 """
@@ -75,10 +75,10 @@ WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGAT
 
 
 class IdMap:
-    """How owners of a source are shown: runs of (id in the source, id on the host, how many), for users and groups.
+    """An id map: runs of (id in the source, id on the host, how many), for users and for groups.
 
-    ``recursive`` maps the mounts below too. None of both means those of the container's user namespace, or of the one
-    at the path ``namespace``.
+    ``recursive``: it also applies to the mounts below. Both None: the maps are those of the container's user namespace,
+    or of the user namespace at the path ``namespace``.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class IdMap:
 
 
 class Request:
-    """One mount that is asked for.
+    """One requested mount.
 
-    ``origin`` tells by whom (``config.json#/mounts/3``, ``--mount 1``), ``place`` the same in an error. ``type`` is
-    "bind", or the file system type of a mount that only the runtime makes. ``top`` are the attributes of the mount
-    itself, ``deep`` those of all mounts below it too. ``options`` is the same in OCI words, in a fixed order, so that
-    equal requests compare equal.
-    With ``is_strict`` RequestError is raised for a word that is unknown, without effect or against an earlier one;
-    else the last word wins, as in runc, and there is a warning.
+    ``origin`` is where the request comes from (``config.json#/mounts/3``, ``--mount 1``), ``place`` its form in an
+    error. ``type`` is "bind", or the file system type of a mount that only the runtime makes. ``top`` are the attributes
+    of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
+    order, so that equal requests compare equal.
+    With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Otherwise
+    the last word wins, as in runc, and there is a warning.
     """
 
     def __init__(
@@ -145,11 +145,11 @@ class Request:
 
     @property
     def is_root(self) -> bool:
-        """Whether it binds the rootfs on itself."""
+        """Whether this is the bind of the rootfs on itself."""
         return self.origin_kind == "root"
 
     def match(self, source: str) -> Request:
-        """The request for one match of its pattern, mounted below its destination. RequestError if it is not UTF-8."""
+        """The request for one match of the pattern, below the destination. Raises RequestError if it is not UTF-8."""
         try:
             source.encode()
         except UnicodeEncodeError:
@@ -163,10 +163,10 @@ class Request:
         return one
 
     def find_in(self, recorded: Sequence[MountRecord]) -> MountRecord | None:
-        """What is recorded of this very bind; None where only others are.
+        """The record of this bind among ``recorded``, None if there is none.
 
-        Set-up and dry-run know a bind by what was asked for: source, destination, options, propagation and id map, that
-        is ``as_mount()``. Whether it may be missing, and when it is wanted, make no other bind of it.
+        A bind is identified by its source, destination, options, propagation and id map, that is by ``as_mount()``.
+        Conditions, such as ``optional``, do not make it another bind.
         """
         if not recorded:  # as it is at the start of nearly every container
             return None
@@ -174,7 +174,7 @@ class Request:
         return next((mount for mount in recorded if mount["requested"] == requested), None)
 
     def at(self, member: str) -> str:
-        """The place of one member of the request, for an error."""
+        """The place of a member of the request, for an error message."""
         return f"{self.place}/{member}" if self.is_from_mounts else self.place
 
     def _take(self, option: str) -> None:
@@ -259,7 +259,7 @@ def _word(attribute: str, value: object) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint for somebody who wrote a ``word`` that is not among those ``known``; "" if it is like none of them."""
+    """A hint with the word among ``known`` that is most like ``word``, "" if none is."""
     import difflib
 
     near = difflib.get_close_matches(word, known, 1)

@@ -31,7 +31,7 @@ SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
 
 
 class Problem:
-    """What is wrong at ``pointer`` of the file or folder ``path``, and which of EFFECTS that has."""
+    """A problem at ``pointer`` of the file or folder ``path``, and which of EFFECTS it has."""
 
     def __init__(self, path: str, pointer: str, message: str, effect: str) -> None:
         self.path = path
@@ -46,7 +46,7 @@ class Problem:
 
 
 class Check:
-    """What was found in some hooks.d folders; ``bundle`` is that whose container is asked about, if any."""
+    """The findings in hooks.d folders, and for the container of ``bundle``, if one is given."""
 
     def __init__(self, paths: Iterable[str], bundle: str | None = None) -> None:
         self.bundle = bundle
@@ -58,11 +58,11 @@ class Check:
 
     @property
     def is_broken(self) -> bool:
-        """Whether anything is more than a warning."""
+        """Whether any problem is more than a warning."""
         return any(problem.effect != WARNS for problem in self.problems)
 
     def verdict(self, one: Registration) -> tuple[bool | None, str]:
-        """Whether an engine calls this hook for the bundle, and why or why not; None for what is not known."""
+        """Whether an engine calls this hook for the bundle, and why or why not. None: not known."""
         if one.refusal is not None:
             return False, f"it is not read: {one.refusal.message}"
         if one.replaced_by:
@@ -75,7 +75,7 @@ class Check:
 
 
 def read_container(bundle: str) -> Container:
-    """The container of a bundle's folder or config.json, as engines see it. MissingError, DataError."""
+    """The container of a bundle's folder or config.json, as engines see it. Raises MissingError, DataError."""
     path = os.path.join(bundle, "config.json") if os.path.isdir(bundle) else bundle
     return hooks_d.Container(documents(read_regular(path), path)[0])
 
@@ -128,7 +128,7 @@ def _of_path(one: Registration) -> Iterator[Problem]:
 
 
 def _interpreter(path: str) -> str:
-    """The program that the kernel starts to run a script; empty for what is no script."""
+    """The interpreter of a script, from its #! line. Empty if the file is no script."""
     try:
         with open(path, "rb") as file:
             line = file.readline(256)
@@ -139,7 +139,7 @@ def _interpreter(path: str) -> str:
 
 
 def _of_members(one: Registration) -> Iterator[Problem]:
-    """What version 1.0.0 can say, and should."""
+    """Problems with a file of version 1.0.0."""
     if not one.env:
         yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
     if one.timeout is None:
@@ -170,7 +170,7 @@ def is_anchored(pattern: str) -> bool:
 
 
 def as_json(check: Check) -> str:
-    """All of it as one JSON document, schemas/hooks-check.json."""
+    """The findings as one JSON document, schemas/hooks-check.json."""
     document = {
         "bundle": None if check.bundle is None else _plain(check.bundle),
         "problems": [
@@ -208,7 +208,7 @@ def _plain(text: str) -> str:
 
 
 def as_text(check: Check) -> str:
-    """All of it for a person, problems first."""
+    """The findings as text, problems first."""
     lines = [problem.line() for problem in check.problems]
     for folder in check.folders:
         if not folder.is_there:

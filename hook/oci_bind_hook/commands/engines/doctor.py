@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this machine has what the hook needs, one line for each thing, and what would not work without it.
+"""Checks what the hook needs of this machine, and says what does not work without it.
 
 The only room that starts other programs: it asks runtimes and engines for their versions. No container is near.
 """
@@ -50,7 +50,7 @@ NEEDED_FEATURES = ("pidfd",)
 
 
 class Finding:
-    """One thing that was looked for. ``without`` says what does not work where it is not ``is_there``."""
+    """One requirement. ``without`` says what does not work if it is missing."""
 
     def __init__(self, name: str, detail: str, *, is_there: bool, is_needed: bool = False, without: str = "") -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Finding:
 
     @property
     def is_problem(self) -> bool:
-        """Whether the hook cannot do without it."""
+        """Whether it is missing and the hook cannot work without it."""
         return self.is_needed and not self.is_there
 
     def line(self) -> str:
@@ -82,7 +82,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """All that this user can find out."""
+    """All findings, as far as this user may look."""
     return [*_software(), *_kernel(), *_capabilities(), *_state_folder(), *_hooks(), *_programs(), _syslog()]
 
 
@@ -153,7 +153,7 @@ def _file_system(proc: Proc, path: str) -> str:
 
 
 def state_files(options: Options) -> tuple[str, list[str]]:
-    """The state folder that the hook would use with ``options``, and the containers that have a file there."""
+    """The state folder that ``options`` select, and the containers that have a file in it."""
     path = state_folder(options, Proc())
     try:
         return path, sorted(name[:-5] for name in os.listdir(path) if name.endswith(".json"))
@@ -192,7 +192,7 @@ def _which(name: str) -> str:
 
 
 def _version(path: str) -> str:
-    """The first line of what a program says of its version; nothing where it does not."""
+    """The first line of a program's --version, empty if it prints none."""
     import subprocess
 
     try:
@@ -222,7 +222,7 @@ def as_json(findings: Iterable[Finding]) -> str:
 
 
 def version() -> str:
-    """This version, where it is from, and what it runs on."""
+    """This version, its commit, and the Python and kernel that it runs on."""
     there = [name for name, is_there in linux.features().items() if is_there]
     return (
         f"oci-bind-hook {__version__}\n"
@@ -233,7 +233,7 @@ def version() -> str:
 
 
 def commit() -> str:
-    """The commit that was built, or that pip fetched by version control (direct_url.json); empty if nobody knows."""
+    """The commit that was built, or that pip fetched by version control (direct_url.json). Empty: not known."""
     try:
         data: bytes = __loader__.get_data(os.path.join(FOLDER, "commit"))
         return data.decode().strip()

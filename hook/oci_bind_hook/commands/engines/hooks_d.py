@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hooks.d folders as engines read them, oci-hooks(5): which files count, and which containers their hooks are for.
+"""Reads hooks.d folders as engines do, oci-hooks(5): which files count, and for which containers.
 
 What podman and CRI-O do is told here, not what the manual asks for: both use the same code (containers/common,
 pkg/hooks), and a test compares this with podman itself.
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 
 class Container:
-    """What engines ask of a container, from its config.json: annotations, command, and binds that somebody wants."""
+    """What engines match of a container: its annotations, its command, and whether it has bind mounts."""
 
     def __init__(self, document: Any) -> None:
         config = document if isinstance(document, dict) else {}
@@ -206,14 +206,14 @@ class Registration:
         yield from self.commands
 
     def match(self, container: Container) -> tuple[bool | None, str]:
-        """Whether the hook is for this container, and why or why not; None where that cannot be said here."""
+        """Whether the hook is for this container, and why or why not. None: not known here."""
         if unknown := [each for each in self.patterns() if each.unknown]:
             return None, f'"{unknown[0].text}": {unknown[0].unknown}'
         return _match_any(self, container) if self.version == "0.1.0" else _match_all(self, container)
 
 
 class Pattern:
-    """A regular expression of a hooks.d file; ``invalid`` or ``unknown`` say why there is none."""
+    """A regular expression of a hooks.d file. ``invalid`` or ``unknown`` say why it cannot be used."""
 
     def __init__(self, text: str, pointer: str) -> None:
         self.text = text
@@ -295,7 +295,7 @@ def _match_command(one: Registration, container: Container) -> tuple[bool, str]:
 
 
 class Folder:
-    """One hooks.d folder. ``refusal`` is the reason for which engines start no container at all, or empty."""
+    """One hooks.d folder. ``refusal`` is why engines start no container at all because of it, or empty."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -119,7 +119,7 @@ def _annotations(words: Sequence[str]) -> dict[str, str]:
 
 
 def quoted(text: str) -> str:
-    """A regular expression of Go for just this text."""
+    """A regular expression of Go that matches exactly this text."""
     return re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", text)
 
 
@@ -185,7 +185,7 @@ def install(
 
 
 def _refuse_foreign(places: Places) -> None:
-    """UnavailableError for a file in our place that is not ours. A link is replaced: what it leads to stays."""
+    """Raises UnavailableError for a file at one of the paths that install did not write. A link is replaced."""
     ours = {places.launcher: is_launcher(places.launcher), places.registration: bool(_registered(places.registration))}
     for path, is_ours in ours.items():
         if os.path.isfile(path) and not os.path.islink(path) and not is_ours:
@@ -243,7 +243,7 @@ def import_folders() -> list[str]:
 
 
 def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
-    """Where ``name`` and what it requires are installed; what is not installed is a requirement of another Python."""
+    """The folders of ``name`` and of its requirements. One that is not installed is for another Python."""
     name = re.sub("[-_.]+", "-", name).lower()
     if name in seen:
         return
@@ -279,7 +279,7 @@ def _write(path: str, mode: int, text: str) -> None:
 
 
 def warnings(places: Places) -> list[str]:
-    """What will keep an installation from working for somebody, though it was written."""
+    """Warnings about an installation that was written but will not work for everyone."""
     found = []
     folder = os.path.dirname(places.registration)
     if folder != KNOWN_FOLDERS[0]:
@@ -307,7 +307,7 @@ def _closed(path: str) -> str:
 
 
 class Removed:
-    """What uninstall did: ``paths`` are gone, ``kept`` says of others why not, ``arguments`` is what the hook got."""
+    """What uninstall did: ``paths`` it removed, why others were ``kept``, and the hook's registered ``arguments``."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -350,7 +350,7 @@ def is_launcher(path: str) -> bool:
 
 
 def _registered(path: str) -> dict[str, Any] | None:
-    """The hook of a hooks.d file that ``install`` wrote, whoever has edited it since; None for any other file."""
+    """The hook of a hooks.d file that ``install`` wrote, even if edited since. None for any other file."""
     try:
         document = json.loads(_read(path))
         hook: dict[str, Any] = document["hook"]
@@ -373,7 +373,7 @@ def _users(launcher: str, folders: Sequence[str]) -> Iterator[str]:
 
 
 def _read(path: str) -> str:
-    """The text of a regular file, or nothing: what is something else is not ours."""
+    """The text of a regular file, empty for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, encoding="utf-8", errors="replace") as file:

@@ -47,11 +47,11 @@ class InvalidError(ValueError):
 
 
 class UnknownError(ValueError):
-    """Go may know what it means, and we do not."""
+    """The expression may be valid, but this module does not know it."""
 
 
 def compile(pattern: str) -> re.Pattern[str]:
-    """The expression, for ``search``. InvalidError, UnknownError."""
+    """The compiled expression, for ``search``. Raises InvalidError, UnknownError."""
     text = _Parser(pattern).translate()
     try:
         return re.compile(text)
@@ -208,7 +208,7 @@ class _Parser:
         return ranges if letter.islower() else _others(ranges)
 
     def _code(self) -> int:
-        """The code point that is meant by what follows a backslash."""
+        """The code point of an escape, behind its backslash."""
         if match := re.match(r"0[0-7]{0,2}|[1-7][0-7]{1,2}", self.rest):
             self._take(len(match[0]))
             return int(match[0], 8)
