@@ -199,7 +199,7 @@ def _absolute_to_here(path: str) -> str:
 
 
 def _absolute(option: str, path: str) -> str:
-    """The path, if it is absolute. A relative one is ambiguous: runtimes start hooks in different folders. UsageError."""
+    """The path, if it is absolute. A relative one is ambiguous: each runtime starts hooks elsewhere. UsageError."""
     if not path.startswith("/"):
         raise UsageError(f'"{path}" is not an absolute path', where=option)
     return files.clean_path(path)

@@ -94,10 +94,10 @@ class Request:
     """One requested mount.
 
     ``origin`` is where the request comes from (``config.json#/mounts/3``, ``--mount 1``), ``place`` its form in an
-    error. ``type`` is "bind", or the file system type of a mount that only the runtime makes. ``top`` are the attributes
+    error. ``type`` is "bind", or the file system type of one that only the runtime mounts. ``top`` are the attributes
     of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
     order, so that equal requests compare equal.
-    With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Otherwise
+    With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
 
