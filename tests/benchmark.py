@@ -32,8 +32,7 @@ UNIT = [sys.executable, "-I", "-S", "-c", "pass"]
 # What a set-up does before its own work begins, each step with all that stands above it. Nothing is undone at the end.
 STEPS = {
     "Python, up to its first line": "import posix as os",
-    "os": "import gc; gc.disable(); import os",
-    "C modules": "import _ctypes, _json, _prctl, errno, itertools",
+    "C modules": "import gc; gc.disable(); import _ctypes, _json, _prctl, errno, itertools",
     "modules of the hook": "from oci_bind_hook import cli; from oci_bind_hook.lifecycle import set_up",
 }
 

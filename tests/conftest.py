@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from helpers import kernels, support
+from helpers import kernels, properties, support
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 MARKED_FOLDERS = ("mount", "e2e")
@@ -30,6 +30,8 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+properties.load()
 
 
 def own_mount_namespace() -> None:
@@ -146,6 +148,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     folder = os.path.relpath(item.path, TESTS).split(os.sep)[0]
     if folder in MARKED_FOLDERS:
         item.add_marker(folder)
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker("property")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,6 +5,8 @@
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$project/.venv
 
+install=yes # or no: then what is missing is listed, and nothing is installed
+
 say() { printf '%s: %s\n' "$me" "$*"; }
 die() { say "failed: $*" >&2; exit 1; }
 
@@ -19,6 +21,10 @@ need_packages() {
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
+    if [ $install = no ]; then
+        printf 'missing package: %s\n' "${missing[@]}" >&2
+        die "nothing is installed with --no-install"
+    fi
     [ "$(id -u)" = 0 ] || die "only root can install: ${missing[*]}"
     say "installing by apt: ${missing[*]}"
     { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
@@ -29,6 +35,10 @@ need_packages() {
 # need_venv: makes .venv with the project, editable, and its [test] tools; again only if what it is made from changes.
 need_venv() {
     local key
+    if [ $install = no ]; then
+        need_modules
+        return
+    fi
     key=$(cd "$project" && { sha256sum pyproject.toml; python3 -V; pwd; })
     (
         flock 9
@@ -37,6 +47,23 @@ need_venv() {
         python3 -m venv --clear "$venv" && "$venv/bin/pip" install -qq --disable-pip-version-check -e "${project}[test]" &&
             printf '%s\n' "$key" >"$venv/made-from"
     ) 9>"$project/.venv.lock" || die "cannot make $venv"
+}
+
+# need_modules: the modules that the tests import, in .venv, or where there is none in the Python itself.
+need_modules() {
+    if [ ! -x "$venv/bin/python" ]; then
+        python3 -m venv --without-pip --system-site-packages "$venv" || die "cannot make $venv"
+    fi
+    "$venv/bin/python" - <<'PYTHON' || die "nothing is installed with --no-install"
+import importlib.util
+import sys
+
+names = "build coverage hypothesis jsonschema mypy prctl pytest ruff setuptools xdist yaml".split()
+missing = [name for name in names if importlib.util.find_spec(name) is None]
+for name in missing:
+    print(f"missing Python module: {name}", file=sys.stderr)
+sys.exit(bool(missing))
+PYTHON
 }
 
 # What python-prctl is built with, and what python3 needs for a venv.

@@ -175,6 +175,24 @@ def address(name: str, reference: str) -> str:
     return reference if reference.startswith(acceptor.ADDRESS) else f"{acceptor.ADDRESS}{name}{reference}"
 
 
+def _names(schema: object) -> Iterator[str]:
+    """Every name of a member that a schema or a part of it knows."""
+    if isinstance(schema, dict):
+        for keyword, value in schema.items():
+            yield from value if keyword in ("properties", "required", "dependentRequired") else ()
+            yield from _names(value)
+    elif isinstance(schema, list):
+        for each in schema:
+            yield from _names(each)
+
+
+def test_no_schema_knows_a_name_with_nul() -> None:
+    """The acceptor may count on that: for readers in C such a name is another one, up to its NUL."""
+    names = [name for schema in acceptor.SCHEMAS for name in _names(acceptor.schema(schema))]
+    assert len(names) > 500
+    assert [name for name in names if "\0" in name] == []
+
+
 def test_every_exception_is_in_the_list() -> None:
     with open(os.path.join(FOLDER, "schemas", "README.md"), encoding="utf-8") as file:
         rows = re.findall(r"^\| `([\w-]+\.json)(#[^`]*)` \| (.*) \|$", file.read(), re.MULTILINE)

@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypothesis import event, example, given, settings
+from hypothesis import event, example, given
 from hypothesis import strategies as some
 
 from helpers import mounting
 from helpers.mounting import Bench, plant, request
+from helpers.properties import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ def bench_on_tmpfs() -> Iterator[Bench]:
             mounting.umount(folder, mounting.MNT_DETACH)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(rootfs=TREES, sources=some.tuples(TREES, TREES), binds=BINDS)
 @example(rootfs={}, sources=({}, {}), binds=[(0, "a/a"), (2, "a")])
 @example(rootfs={}, sources=({"b": {}}, {}), binds=[(0, "a/a"), (1, "a/a/b"), (0, "a/a/b"), (2, "a/b")])

@@ -11,12 +11,13 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from helpers import kernels
 from helpers.hostile_rootfs import LONG
 from helpers.mounting import Bench, fds, plant
+from helpers.properties import examples
 from oci_bind_hook.errors import EscapeError, HookError, KernelError, MissingError, RequestError
 from oci_bind_hook.kernel import files, linux
 from oci_bind_hook.rootfs.mount_points import Rootfs
@@ -248,7 +249,7 @@ TREES = some.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(tree=TREES, destinations=some.lists(PATHS, min_size=1, max_size=8))
 @example(tree={"a": "b/../..", "b": {"c": "/a/d", "d": "../../d"}, "d": b""}, destinations=["/b/c", "a/b/d/", "b/d"])
 def test_in_any_tree_the_answer_is_the_kernels_and_inside(tree: Tree, destinations: list[str]) -> None:
@@ -273,7 +274,7 @@ def test_in_any_tree_an_older_kernel_gives_the_same_answers(calls: tuple[str, ..
             os._exit(0)
     kernels.refuse(*calls)
 
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @given(tree=TREES, destinations=some.lists(PATHS, min_size=1, max_size=8))
     @example(tree={"a": "b/../..", "b": {"c": "/a/d", "d": "../../d"}, "d": b""}, destinations=["/b/c", "b/d"])
     @example(tree={"a": "a", "b": "c", "c": "/b"}, destinations=["a", "b/..", "/c/"])

@@ -8,11 +8,12 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from helpers import config_tables, schema_tables
 from helpers.configs import CONFIGS, config
+from helpers.properties import examples
 from helpers.schema_tables import put
 from oci_bind_hook.documents import acceptor, judge, oci
 
@@ -58,7 +59,7 @@ class TestOwnSchemas:
 
 class TestPatterns:
     @pytest.mark.parametrize("pattern", acceptor._PATTERNS)
-    @settings(max_examples=300)
+    @examples(300)
     @given(text=st.text(st.sampled_from("/.a\0\n=-0fA_ é"), max_size=12) | st.text(max_size=210))
     def test_each_is_what_re_makes_of_it(self, pattern: str, text: str) -> None:
         assert acceptor._PATTERNS[pattern](text) == bool(re.search(pattern, text))
@@ -137,7 +138,7 @@ def mutated(draw: st.DrawFn, document: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", VALID)
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_what_the_lane_takes_of_a_changed_document_is_valid(name: str, data: st.DataObject) -> None:
     document = data.draw(mutated(VALID[name]))
@@ -146,7 +147,7 @@ def test_what_the_lane_takes_of_a_changed_document_is_valid(name: str, data: st.
 
 
 @pytest.mark.parametrize("schema", ["config-used", "config"])
-@settings(max_examples=250)
+@examples(250)
 @given(data=st.data())
 def test_what_the_lane_takes_of_an_engines_changed_config_is_valid(schema: str, data: st.DataObject) -> None:
     _, document = config(data.draw(st.sampled_from(CONFIGS)))
@@ -158,6 +159,9 @@ def test_what_the_lane_takes_of_an_engines_changed_config_is_valid(schema: str, 
 # Schemas made up, with documents that may fit them
 
 NAMES = st.sampled_from(["a", "A", "a\0", "b", "type", "é", "k", "K", "\u212a"])
+# Of a schema. None has a name with NUL, which test_schemas holds: of two names that are alike up to it, the judge
+# refuses the other, and the acceptor need not know that.
+PROPERTIES = NAMES.filter(lambda name: "\0" not in name)
 ITEMS: st.SearchStrategy[Any] = st.sampled_from([None, True, False, 0, 1, -1, 1.0, 2, "", "a", "b", "/a", "A", [], {}])
 DOCUMENTS = st.recursive(ITEMS, lambda each: st.lists(each, max_size=3) | st.dictionaries(NAMES, each, max_size=3))
 TYPES = ["object", "array", "string", "integer", "number", "boolean", "null"]
@@ -184,7 +188,7 @@ def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             "pattern": st.sampled_from(["^a$", "^/[^\\u0000]*$", "b"]),
             "required": names,
             "dependentRequired": st.dictionaries(NAMES, names, max_size=2),
-            "properties": st.dictionaries(NAMES, inner, max_size=3),
+            "properties": st.dictionaries(PROPERTIES, inner, max_size=3),
             "additionalProperties": st.booleans() | inner,
             "propertyNames": inner,
             "items": inner,
@@ -202,7 +206,7 @@ def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SCHEMAS = st.recursive(st.sampled_from(TYPES).map(lambda name: {"type": name}) | st.just({}), keywords, max_leaves=6)
 
 
-@settings(max_examples=1500)
+@examples(400)
 @given(one=SCHEMAS, two=SCHEMAS, top=SCHEMAS, document=DOCUMENTS)
 def test_what_the_lane_takes_by_any_schema_is_valid(one: Any, two: Any, top: Any, document: Any) -> None:
     assume("$ref" not in json.dumps(two))

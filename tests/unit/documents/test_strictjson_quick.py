@@ -11,11 +11,12 @@ import types
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fuzz
 from helpers.configs import CONFIGS, config
+from helpers.properties import examples
 from oci_bind_hook import FOLDER
 from oci_bind_hook.documents import strictjson
 from oci_bind_hook.errors import DataError
@@ -59,13 +60,13 @@ def test_both_agree_about_what_is_telling(data: bytes) -> None:
         assert not is_read
 
 
-@settings(max_examples=1000)
+@examples(1000)
 @given(data=st.lists(st.sampled_from(TELLING + PIECES), max_size=8).map(b"".join))
 def test_both_agree_about_anything_like_json(data: bytes) -> None:
     agree(data)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(data=st.data())
 def test_both_agree_about_a_damaged_document(data: st.DataObject) -> None:
     whole = data.draw(st.sampled_from(SEEDS))

@@ -150,10 +150,7 @@ def test_path_is_taken_as_it_is(text: str, source: str, destination: str) -> Non
 
 HINT = " (type=bind,src=/on/host,dst=/in/container)"
 FORM = " (type=bind,src=/a,dst=/b)"
-KEYS = (
-    "one of src, source, dst, destination, target, type, bind-propagation, bind-recursive, when-exists, idmap, ridmap, "
-    "ro, readonly, bind-nonrecursive, optional, glob, or an option of runtime-spec"
-)
+KEYS = f"one of {', '.join(mount_field.FIELDS)}, or an option of runtime-spec"
 RUN = " (the id in the source, the id on the host, and how many)"
 
 MALFORMED = {

@@ -51,7 +51,7 @@ def launcher_for(folder: Path, cli: str | None) -> Path:
     shutil.copytree(PACKAGE, package, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "cli.py").unlink(missing_ok=True)
     if cli is not None and "def main(argv)" in cli:
-        cli = f"from __future__ import annotations\nimport os, sys\n{cli}\n{inspect.getsource(real_cli.console)}"
+        cli = f"from __future__ import annotations\nimport posix, sys\n{cli}\n{inspect.getsource(real_cli.console)}"
     if cli is not None:
         (package / "cli.py").write_text(cli)
     folders = [str(package.parent) if one == os.path.dirname(PACKAGE) else one for one in install.import_folders()]
