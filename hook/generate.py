@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what follows from the tables of commands, options, fields and exit codes: python hook/generate.py
+"""Writes what follows from the tables of commands, options, fields and exit codes: .venv/bin/python hook/generate.py
 
 In the man page and the completions each piece stands between a line with "generated: " and its name and a line with
 "end". What stands around is written by hand. A test fails where a file is not as this would write it.

@@ -21,7 +21,7 @@ COMPLETION = Path(__file__).resolve().parents[2] / "hook/completion"
 def test_what_is_generated_is_up_to_date(name: str) -> None:
     path = os.path.join(generate.HERE, name)
     text = Path(path).read_text(encoding="utf-8")
-    assert generate.files()[path] == text, "run: python hook/generate.py"
+    assert generate.files()[path] == text, "run: .venv/bin/python hook/generate.py"
     assert sorted(re.findall(r"generated: ([a-z ]*[a-z])", text)) == sorted(generate.FILES[name])
 
 
