@@ -76,7 +76,9 @@ def not_executable(one: Stranger) -> str:
 
 
 def python_moved(one: Stranger) -> str:
-    one.launcher.write_text(one.launcher.read_text().replace(f"#!{sys.executable} ", "#!/opt/moved/bin/python3 "))
+    moved, count = re.subn(r"\A#!\S+ ", "#!/opt/moved/bin/python3 ", one.launcher.read_text())
+    assert count == 1
+    one.launcher.write_text(moved)
     assert "error executing hook" in one.start()
     return one.check()
 
