@@ -50,8 +50,7 @@ class Bundle:
             raise (DataError("config.json", self.violations) if whole else problem) from None
         rootfs = files.below(path, self.config.root_path)
         try:
-            # As the kernel and crun resolve it: for runc, and for os.path.realpath, "absent/.." is the bundle.
-            self.rootfs = _real_path(rootfs)
+            self.rootfs = files.real_path(rootfs)
         except OSError as reason:
             raise unopened(f"the rootfs {rootfs}", reason) from reason
         try:
@@ -66,15 +65,6 @@ class Bundle:
             return posix.stat(self.rootfs)
         except OSError as reason:
             raise unopened(f"the rootfs {self.rootfs}", reason) from reason
-
-
-def _real_path(path: str) -> str:
-    """The absolute path, without links, of an existing file or folder, proc_pid_fd(5). Raises OSError."""
-    fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
-    try:
-        return posix.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        posix.close(fd)
 
 
 def read_regular(path: str) -> bytes:

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which file and which mount an fd holds: statx(2), and procfs where the kernel is older than what it is asked.
 
-Loaded by every start of a container: it imports only errno and posix, and also runs after setns(2), when nothing can be
-imported.
+Loaded by every start of a container: it imports only errno, posix and stat, and also runs after setns(2), when nothing
+can be imported.
 """
 
 from __future__ import annotations
 
 import errno
 import posix
+import stat as modes
 
 from . import linux
+
+MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 
 
 class Stat:
@@ -134,6 +137,33 @@ def clean_path(path: str) -> str:
         elif name not in ("", "."):
             names.append(name)
     return "/" + "/".join(names)
+
+
+def real_path(path: str) -> str:
+    """The absolute ``path`` of an existing file or folder, without links, as path_resolution(7) has it. Raises OSError.
+
+    Each name is read where it stands. /proc/self/fd would tell the name of a file that was renamed since it was opened,
+    and the state file would name the wrong folder.
+    """
+    names = path.split("/")[::-1]
+    real, links = "", 0
+    while names:
+        name = names.pop()
+        if name in ("", "."):
+            continue
+        # Of "..", too: "absent/.." is nothing for the kernel and for crun. For runc it is the folder itself.
+        mode = posix.lstat(f"{real}/{name}").st_mode
+        if name == "..":
+            real = real.rpartition("/")[0]
+        elif not modes.S_ISLNK(mode):
+            real = f"{real}/{name}"
+        elif (links := links + 1) > MAX_LINKS:
+            raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), path)
+        else:
+            target = posix.readlink(f"{real}/{name}")
+            real = "" if target.startswith("/") else real
+            names += target.split("/")[::-1]
+    return real or "/"
 
 
 def below(folder: str, path: str) -> str:

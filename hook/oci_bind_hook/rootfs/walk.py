@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     OwnerOf = Callable[[files.Stat], tuple[int, int]]
 
-MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 NAME_MAX = 255
 PATH_MAX = 4096
 DEPTH_MAX = 2048  # the most names that fit into PATH_MAX bytes
@@ -132,8 +131,8 @@ class Root:
         """Resolves ``destination`` as path_resolution(7) does, with this root as ``/``.
 
         The path is not cleaned first: ``link/..`` is the parent of the link's target. A missing tail is returned as
-        missing steps. Raises RequestError for a file used as a folder and for more than MAX_LINKS links, EscapeError
-        for a magic link, and KernelError.
+        missing steps. Raises RequestError for a file used as a folder and for more than files.MAX_LINKS links,
+        EscapeError for a magic link, and KernelError.
         """
         steps = [Step("", (self.fd, self.stat), None, exists=True)]
         links: list[tuple[str, str]] = []
@@ -163,8 +162,8 @@ class Root:
                     steps.append(step)
                     continue
                 links.append((path_of([*steps, step]), text))
-                if len(links) > MAX_LINKS:
-                    raise RequestError(f"{destination} leads through more than {MAX_LINKS} links", hint="a loop?")
+                if len(links) > files.MAX_LINKS:
+                    raise RequestError(f"{destination} leads through more than {files.MAX_LINKS} links", hint="a loop?")
                 # An absolute link starts again at this root, not at the process's "/".
                 while text.startswith("/") and len(steps) > 1:
                     steps.pop().close()
