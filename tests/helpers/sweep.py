@@ -464,7 +464,10 @@ class Sweep:
 
     def refuse(self, begun: Begun, *faults: tuple[str, ...]) -> Done:
         """Runs what was ``begun``, with these faults, as ``Point.inject`` gives them."""
-        return self.scene.run(*begun, ("-o", "/dev/null", *(word for fault in faults for word in fault)))
+        words = [word for fault in faults for word in fault]
+        # Only these calls are written: to format all of them takes longer than the run.
+        calls = ",".join(word.split(":")[0].removeprefix("inject=") for word in words if word.startswith("inject="))
+        return self.scene.run(*begun, ("-o", "/dev/null", "-e", f"trace={calls}", *words))
 
     def report(self, name: str) -> None:
         print(f"{name}: {self.tried} points tried, leaks {len(self.leaks)}")
