@@ -195,7 +195,7 @@ def best_of(times: int, work: Callable[..., object], *arguments: object) -> floa
 
 
 def validation(bench: Bench) -> list[tuple[str, float, float]]:
-    """A small and a large config.json: milliseconds by the fast lane and by jsonschema, imports left out."""
+    """A small and a large config.json: milliseconds by the acceptor and by jsonschema, imports left out."""
     rows = []
     many = [{"destination": f"/d/{n}", "source": "/s", "type": "bind", "options": ["rbind", "ro"]} for n in range(1000)]
     for name, members in (("podman's config.json", {}), ("the same with 1000 mounts", {"mounts": many})):
@@ -293,7 +293,7 @@ def main(rounds: int) -> None:
         print(f"| {name} | {books.median(step) - before:.2f} |")
         before = books.median(step)
     print(f"to import jsonschema would take {books.median('jsonschema') - 1:.1f} units more")
-    print("\n| validation | fast lane | jsonschema |\n|---|---|---|")
+    print("\n| validation | acceptor | jsonschema |\n|---|---|---|")
     for name, quick, judged in compared:
         print(f"| {name} | {quick:.2f} ms | {judged:.1f} ms |")
 

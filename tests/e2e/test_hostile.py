@@ -323,7 +323,7 @@ def test_a_missing_dependency_is_a_broken_installation(world: World) -> None:
     launcher.write_text(text.replace("sys.path += [", f"sys.path += ['{copy}', "))
     launcher.chmod(0o755)
     world.launcher = str(launcher)
-    # Only what the fast lane is not sure of needs it.
+    # Only what the acceptor is not sure of needs it.
     done = call(world, "prestart", *mount(world, "/a"), stdin=state(world, pid=1.0))
     assert done.returncode == 70
     assert "the installation is broken: No module named 'nothing_of_this_name'" in done.stderr

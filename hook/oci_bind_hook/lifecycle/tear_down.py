@@ -2,6 +2,8 @@
 """The way back: finds a container's record, judges it and undoes it, for poststop, gc and the next start of that id.
 
 Nothing is read that the container could have changed, and nothing of a live container is undone.
+
+Loaded by every poststop, by a start only where something is to be undone.
 """
 
 from __future__ import annotations

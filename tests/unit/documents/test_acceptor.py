@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast lane against the judge: what the lane accepts, jsonschema accepts, and it takes what engines write."""
+"""The acceptor against the judge: what it accepts, jsonschema accepts, and it takes what engines write."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class TestOwnSchemas:
         assert judge.violations(put(VALID[name], place, value), name) == []
 
     @pytest.mark.parametrize(("name", "value", "places"), ROWS)
-    def test_the_lane_takes_nothing_that_is_refused(self, name: str, value: Any, places: list[str]) -> None:
+    def test_the_acceptor_takes_nothing_that_is_refused(self, name: str, value: Any, places: list[str]) -> None:
         assert [place for place in places if takes(put(VALID[name], place, value), name)] == []
 
     @pytest.mark.parametrize("name", CONFIGS)
     @pytest.mark.parametrize("schema", ["config-used", "config"])
-    def test_the_lane_takes_what_engines_write(self, name: str, schema: str) -> None:
+    def test_the_acceptor_takes_what_engines_write(self, name: str, schema: str) -> None:
         _, document = config(name)
         assert takes(document, schema)
         assert judge.violations(document, schema) == []
@@ -140,7 +140,7 @@ def mutated(draw: st.DrawFn, document: Any) -> Any:
 @pytest.mark.parametrize("name", VALID)
 @examples(60)
 @given(data=st.data())
-def test_what_the_lane_takes_of_a_changed_document_is_valid(name: str, data: st.DataObject) -> None:
+def test_what_the_acceptor_takes_of_a_changed_document_is_valid(name: str, data: st.DataObject) -> None:
     document = data.draw(mutated(VALID[name]))
     if takes(document, name):
         assert judge.violations(document, name) == []
@@ -149,7 +149,7 @@ def test_what_the_lane_takes_of_a_changed_document_is_valid(name: str, data: st.
 @pytest.mark.parametrize("schema", ["config-used", "config"])
 @examples(250)
 @given(data=st.data())
-def test_what_the_lane_takes_of_an_engines_changed_config_is_valid(schema: str, data: st.DataObject) -> None:
+def test_what_the_acceptor_takes_of_an_engines_changed_config_is_valid(schema: str, data: st.DataObject) -> None:
     _, document = config(data.draw(st.sampled_from(CONFIGS)))
     document = data.draw(mutated(document))
     if takes(document, schema):
@@ -168,7 +168,7 @@ TYPES = ["object", "array", "string", "integer", "number", "boolean", "null"]
 
 
 def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """A schema of some of the keywords that the lane knows, and of some that it does not."""
+    """A schema of some of the keywords that the acceptor knows, and of some that it does not."""
     sizes = st.integers(0, 2)
     names = st.lists(NAMES, max_size=2, unique=True)
     return st.fixed_dictionaries(
@@ -208,7 +208,7 @@ SCHEMAS = st.recursive(st.sampled_from(TYPES).map(lambda name: {"type": name}) |
 
 @examples(400)
 @given(one=SCHEMAS, two=SCHEMAS, top=SCHEMAS, document=DOCUMENTS)
-def test_what_the_lane_takes_by_any_schema_is_valid(one: Any, two: Any, top: Any, document: Any) -> None:
+def test_what_the_acceptor_takes_by_any_schema_is_valid(one: Any, two: Any, top: Any, document: Any) -> None:
     assume("$ref" not in json.dumps(two))
     assume("#/$defs/one" not in json.dumps(one))
     schema = {**top, "$defs": {"one": one, "two": two}}
@@ -281,14 +281,14 @@ DOCUMENT_FOR_EACH: list[Any] = [
 
 
 @pytest.mark.parametrize(("keyword", "value"), ALONE, ids=repr)
-def test_what_the_lane_takes_by_one_keyword_is_valid(keyword: str, value: Any) -> None:
+def test_what_the_acceptor_takes_by_one_keyword_is_valid(keyword: str, value: Any) -> None:
     schema = {keyword: value}
     only = acceptor.Acceptor(lambda _: schema)
     taken = [document for document in DOCUMENT_FOR_EACH if only.accepts(document, "urn:x")]
     assert [document for document in taken if list(judge.STRICT(schema).iter_errors(document))] == []
 
 
-def test_spec_asks_the_lane_first_and_then_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oci_asks_the_acceptor_first_and_then_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
     def violations(document: object, name: str) -> list[tuple[str, str]]:
