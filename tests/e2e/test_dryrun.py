@@ -57,6 +57,14 @@ def by_hand(world: World, *arguments: str) -> list[str]:
 
 MOUNT = "type=bind,src={source},dst="
 IDS_OF_PROC = "src=/proc,dst=/p,idmap=uids=0-1000-1;gids=0-1000-1"
+IDS = [{"containerID": 0, "hostID": 1000, "size": 1}]
+
+
+def proc_by_config(destination: str) -> dict[str, Any]:
+    """A bind of config.json whose ids the kernel will not map."""
+    return {**support.bind("/proc", destination), "uidMappings": IDS, "gidMappings": IDS}
+
+
 BAD: dict[str, tuple[list[dict[str, Any]], list[str], int]] = {
     "malformed": ([], ["src=/a"], 64),
     "unknown key": ([], [f"{MOUNT}/a,x=y"], 78),
@@ -87,6 +95,21 @@ BAD: dict[str, tuple[list[dict[str, Any]], list[str], int]] = {
     "a source missing, then ids of procfs": ([], ["src=/absent,dst=/b", IDS_OF_PROC], 69),
     "ids of procfs, then the root": ([], [IDS_OF_PROC, f"{MOUNT}/"], 69),
     "the root, then ids of procfs": ([], [f"{MOUNT}/", IDS_OF_PROC], 69),
+    "ids of procfs, of a bind that nothing asks for": ([], [f"{IDS_OF_PROC},when-exists=/absent"], 69),
+    "ids of procfs, and the root": ([], [IDS_OF_PROC.replace("/p,", "/,")], 69),
+    # A bind of config.json counts in its turn.
+    "a file on a folder, then ids of procfs by config.json": (
+        [support.bind("{file}", "/etc"), proc_by_config("/p")],
+        [],
+        78,
+    ),
+    "ids of procfs by config.json, then a file on a folder": (
+        [proc_by_config("/p"), support.bind("{file}", "/etc")],
+        [],
+        69,
+    ),
+    "ids of procfs by config.json, on the root": ([proc_by_config("/")], [], 69),
+    "ids of procfs by config.json, on a file": ([proc_by_config("/etc/passwd")], [], 69),
     "schema": ([{"destination": "/a", "type": 1}], [], 65),
     "two violations": ([{"destination": "", "type": 1}], [], 65),
     "id": ([], [f"{MOUNT}/a"], 65),

@@ -26,7 +26,7 @@ from ...requests import collect
 from ...rootfs.mount_points import Rootfs
 from . import recognise, registered
 from .facts import describe, undone
-from .foresee import problems_of_plan, problems_of_stage
+from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
 from .report import Report
 from .running import Running
 
@@ -114,10 +114,13 @@ def _fill_with_plan(
         recorded = _recorded(options, report, place, proc)
     with At("open"):
         sources = open_sources(requests, bundle.path, namespace)
+    for foreseen in [
+        *problems_of_sources(sources, config, report.stage, proc),
+        *problems_of_stage(config, report.stage, report.namespace),
+    ]:
+        report.add(foreseen)
     with At("enter"):
         rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
-    for foreseen in problems_of_stage(config, report.stage, report.namespace):
-        report.add(foreseen)
     planned = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
     report.mounts = describe(planned, writable_root=not config.root_readonly)
     if running := _running(options, bundle, state, proc):

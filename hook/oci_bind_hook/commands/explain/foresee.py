@@ -17,12 +17,13 @@ _NEVER_MAPPED = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc sysfs".spl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ...documents.oci import Config
     from ...errors import Step
     from ...kernel.proc import Proc
     from ...mounting.plan import Plan
+    from ...mounting.sources import Source
 
 
 def problems_of_stage(config: Config, stage: str | None, namespace: str | None) -> Iterator[UnavailableError]:
@@ -34,33 +35,55 @@ def problems_of_stage(config: Config, stage: str | None, namespace: str | None) 
         yield _at("enter", UnavailableError(problem, hint=ROOTLESS))
 
 
-def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) -> Iterator[UnavailableError]:
-    """Binds that need more rights, or another file system, than a real run will have."""
-    is_nested = stage == "createContainer" and "user" in config.namespaces
-    is_foreign = is_nested and bool(config.uid_mappings) and not _is_mapped(config, proc.uid_outside(os.geteuid()))
-    for bind in plan.binds:
-        if bind.action != "mount" or bind.problem is not None:
+def problems_of_sources(
+    sources: Iterable[Source], config: Config, stage: str | None, proc: Proc
+) -> Iterator[UnavailableError]:
+    """Sources whose ids the kernel will not map.
+
+    As in a real run, mounting.sources.clone_sources, one of config.json is no problem yet: it gets the error, which
+    counts if the hook has to mount it.
+    """
+    is_inside = _is_nested(config, stage) or proc.in_user_namespace()
+    for source in sources:
+        request, top = source.request, source.info
+        if request.idmap is None or source.error is not None:
             continue
-        request = bind.request
-        if request.idmap is not None and (is_nested or proc.in_user_namespace()):
+        if is_inside:
             problem = UnavailableError(
                 "ids cannot be mapped from inside a user namespace",
                 where=request.at("options"),
                 hint="register for createRuntime, with a runtime that root starts",
             )
+        elif top is not None and top.type in _NEVER_MAPPED:
+            text = f"the {top.type} file system of {source.path} cannot be id-mapped"
+            problem = UnavailableError(text, where=request.at("options"))
+        else:
+            continue
+        if request.is_from_mounts:
+            source.error = problem
+        else:
             yield _at("clone", problem)
-        top = bind.source.info
-        if request.idmap is not None and top is not None and top.type in _NEVER_MAPPED:
-            text = f"the {top.type} file system of {bind.source.path} cannot be id-mapped"
-            yield _at("clone", UnavailableError(text, where=request.at("options")))
-        if is_foreign and bind.create:
+
+
+def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) -> Iterator[UnavailableError]:
+    """Mount points that must be made where nothing can be recorded."""
+    is_nested = _is_nested(config, stage)
+    if not is_nested or not config.uid_mappings or _is_mapped(config, proc.uid_outside(os.geteuid())):
+        return
+    for bind in plan.to_mount:
+        if bind.create and bind.problem is None:
             problem = UnavailableError(
                 f"the mount point {bind.create[0].path} must be made, and nothing can be recorded in a user namespace"
                 " that another user made",
-                where=request.at("destination"),
+                where=bind.request.at("destination"),
                 hint="make it in the image, or register for createRuntime",
             )
             yield _at("make", problem)
+
+
+def _is_nested(config: Config, stage: str | None) -> bool:
+    """Whether the hook will run in the container's own user namespace."""
+    return stage == "createContainer" and "user" in config.namespaces
 
 
 def _at(step: Step, problem: UnavailableError) -> UnavailableError:
