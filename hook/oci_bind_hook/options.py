@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from .errors import UnavailableError, UsageError
+from .errors import MissingError, UnavailableError, UsageError
 from .kernel import files, linux
 
 TYPE_CHECKING = False
@@ -150,7 +150,7 @@ def parse(words: list[str]) -> tuple[Options, bool]:
         elif word == "--root":
             options.root = _absolute(word, arguments.value(word))
         elif word == "--bundle":
-            options.bundle = _absolute_to_here(arguments.value(word))
+            options.bundle = _absolute_to_here(word, arguments.value(word))
         elif word == "--format":
             options.as_json = is_json(word, arguments.value(word))
         elif word == "--log":
@@ -184,18 +184,26 @@ def parse(words: list[str]) -> tuple[Options, bool]:
 
 def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
     """The error for an unknown ``word``, with the nearest known one."""
+    import os
+
     from .requests.request import nearest
 
-    if "/" in word and posix.access(f"{word}/.", posix.F_OK):
+    if "/" in word and os.path.isdir(word):
         near = "a bundle comes after --bundle;"
     else:
         near = nearest(word, (*STAGES, *_OPTIONS, *commands))
     return UsageError("unknown command or option", where=word, hint=f"{near} see --help".lstrip())
 
 
-def _absolute_to_here(path: str) -> str:
-    """The absolute form of a path, without links followed."""
-    return files.clean_path(files.below(posix.getcwd(), path))
+def _absolute_to_here(option: str, path: str) -> str:
+    """The absolute form of a path, without links followed. MissingError if there is no folder for a relative one."""
+    if not path.startswith("/"):
+        try:
+            path = files.below(posix.getcwd(), path)
+        except OSError:
+            problem = f"{path} is relative to the current folder, which has been removed"
+            raise MissingError(problem, where=option) from None
+    return files.clean_path(path)
 
 
 def _absolute(option: str, path: str) -> str:

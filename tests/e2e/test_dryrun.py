@@ -146,6 +146,18 @@ def test_exit_code_is_that_of_the_real_run(world: World, case: str) -> None:
         assert world.snapshot() != before
 
 
+def test_only_a_relative_bundle_needs_the_folder_that_we_are_in(world: World) -> None:
+    bundle = support.bundle(world.path / "bundle", ["true"], mounts=[support.bind(world.source, "/data")])
+    (world.path / "gone").mkdir()
+    command = ["sh", "-c", 'cd "$1"; rmdir "$1"; shift; exec "$@"', "sh", str(world.path / "gone"), world.launcher]
+    done = call([*command, "--dry-run", "--bundle", bundle])
+    assert (done.returncode, f"{world.source} on /data" in done.stdout) == (0, True), done.stderr
+    (world.path / "gone").mkdir()
+    done = call([*command, "--dry-run", "--bundle", "bundle"])
+    told = "oci-bind-hook: --bundle: bundle is relative to the current folder, which has been removed\n"
+    assert (done.returncode, done.stdout, done.stderr) == (os.EX_NOINPUT, "", told)
+
+
 @pytest.mark.parametrize(
     ("words", "namespaces", "stage", "code"),
     [

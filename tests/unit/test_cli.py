@@ -144,6 +144,7 @@ WRONG = {
     "show, two words": (["show", "c1", "c2"], "show needs the id of one container (list shows all)"),
     "gc, another option": (["gc", "--strict"], "--strict: unknown argument of gc (see --help)"),
     "gc, relative --root": (["gc", "--root=x"], '--root: "x" is not an absolute path'),
+    "two words in one": (["install --check"], f'install --check: {NO_WORD} (did you mean "install"? see --help)'),
     "a command misspelt": (["unistall"], f'unistall: {NO_WORD} (did you mean "uninstall"? see --help)'),
     "uninstall, a word": (["uninstall", "x"], "x: unknown argument of uninstall (see --help)"),
     "uninstall, empty prefix": (["uninstall", "--prefix="], "--prefix: the prefix is empty"),

@@ -62,13 +62,14 @@ class Given:
                     self.as_json = is_json(word, value)
                 else:
                     self.passed.append(word if word in flags else f"{word}={value}")
-            elif word == "--" and command.takes:
+            elif word == "--":
                 self.others += arguments.rest()
+                if self.others and not command.takes:
+                    raise _unknown(command, self.others[0])
             elif command.takes and not command.only_behind and (word in command.takes or not word.startswith("-")):
                 self.others.append(word)
             else:
-                hint = f"{nearest(word, tuple(options))} {command.hint}".strip()
-                raise UsageError(f"unknown argument of {command.name}", where=word, hint=hint)
+                raise _unknown(command, word)
 
     def last(self, option: str) -> str | None:
         """The last value of an option, which counts. None if it is not given."""
@@ -77,3 +78,10 @@ class Given:
     def all(self, option: str) -> list[str]:
         """All values of an option that may be repeated."""
         return self.values.get(option, [])
+
+
+def _unknown(command: Command, word: str) -> UsageError:
+    known = tuple(option.name for option in command.options)
+    return UsageError(
+        f"unknown argument of {command.name}", where=word, hint=f"{nearest(word, known)} {command.hint}".strip()
+    )

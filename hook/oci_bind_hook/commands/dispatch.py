@@ -31,12 +31,13 @@ def run(argv: list[str], log: Log) -> int:
 
         _print(doctor.version())
         return os.EX_OK
-    commands = {command.name: command for command in COMMANDS}
-    name, *words = argv
-    if f"{name} --check" in commands and "--check" in words[: words.index("--") if "--" in words else None]:
-        name = f"{name} --check"
+    commands = {tuple(command.name.split()): command for command in COMMANDS}
+    first, *words = argv
+    name: tuple[str, ...] = (first, "--check")
+    if name not in commands or "--check" not in words[: words.index("--") if "--" in words else None]:
+        name = (first,)
     if name not in commands:
-        raise unknown(name, tuple(commands))
+        raise unknown(first, tuple(known for known, *_ in commands))
     return commands[name].run(Given(commands[name], words), log)
 
 

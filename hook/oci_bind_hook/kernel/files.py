@@ -168,4 +168,6 @@ def real_path(path: str) -> str:
 
 def below(folder: str, path: str) -> str:
     """``path`` as seen from ``folder``: unchanged if it is absolute."""
-    return path if path.startswith("/") else f"{folder}/{path}"
+    if path.startswith("/"):
+        return path
+    return f"{folder}{path}" if folder.endswith("/") else f"{folder}/{path}"

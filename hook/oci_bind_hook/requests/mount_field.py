@@ -68,14 +68,16 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
         if name in members:
             raise UsageError(f'the {name} is given twice, the second time as "{key}"', where=place)
         members[name] = _value(key, equals, value, place)
+    # Only now: text that is malformed anywhere is refused as such.
+    _check_words(members, place)
     request = _request(members, words, origin, place, origin_kind)
     # Only now: what is missing may be there under a misspelt name.
     for name in ("source", "destination"):
         if name not in members:
             raise UsageError(f"no {name} is given", where=place, hint="type=bind,src=/on/host,dst=/in/container")
-    for name, word in members.items():
-        if FIELDS[name][1] == PATH and not str(word).startswith("/"):
-            raise RequestError(f'the {name} "{word}" is not an absolute path', where=place)
+    for name, (_, kind, _) in FIELDS.items():
+        if kind == PATH and not str(members.get(name, "/")).startswith("/"):
+            raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place)
     return request
 
 
@@ -95,10 +97,16 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
         raise UsageError(f'"{key}" needs a value', where=place, hint=f"{key}=...")
     if "\0" in value:
         raise RequestError(f'"{key}" holds a NUL', where=place)
-    if isinstance(kind, tuple) and value not in kind:
-        hint = nearest(value, kind) or "one of " + ", ".join(kind)
-        raise RequestError(f'{key} "{value}" is not known', where=place, hint=hint)
     return f"{key}={value}" if kind == ID_MAP else value
+
+
+def _check_words(members: dict[str, str | bool], place: str) -> None:
+    """RequestError for a field whose value is none of the words that it may be."""
+    for name, (_, kind, _) in FIELDS.items():
+        word = str(members.get(name, ""))
+        if isinstance(kind, tuple) and word and word not in kind:
+            hint = nearest(word, kind) or "one of " + ", ".join(kind)
+            raise RequestError(f'{name} "{word}" is not known', where=place, hint=hint)
 
 
 def _request(

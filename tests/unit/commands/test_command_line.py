@@ -39,6 +39,7 @@ UNDERSTOOD: dict[str, tuple[Command, list[str], dict[str, list[str]], list[str]]
     "words behind --": (WITH_WORDS, ["a", "--", "--debug", "--", "-x"], {}, ["a", "--debug", "--", "-x"]),
     "only behind --": (BEHIND, ["--debug", "--", "--mount=x", "a"], {"--debug": [""]}, ["--mount=x", "a"]),
     "nothing behind --": (BEHIND, ["--"], {}, []),
+    "nothing behind -- where nothing can be": (PLAIN, ["--debug", "--"], {"--debug": [""]}, []),
 }
 
 
@@ -51,7 +52,7 @@ def test_words(command: Command, words: list[str], values: dict[str, list[str]],
 REFUSED = {
     "a word": (PLAIN, ["x"], "x: unknown argument of plain (see --help)"),
     "a dash": (PLAIN, ["-"], "-: unknown argument of plain (see --help)"),
-    "two dashes": (PLAIN, ["--"], "--: unknown argument of plain (see --help)"),
+    "a word behind --": (PLAIN, ["--", "x"], "x: unknown argument of plain (see --help)"),
     "another option": (WITH_WORDS, ["--rot=x"], '--rot: unknown argument of words (did you mean "--root"? see --help)'),
     "an abbreviation": (PLAIN, ["--debu"], '--debu: unknown argument of plain (did you mean "--debug"? see --help)'),
     "before --": (BEHIND, ["x", "--"], "x: unknown argument of behind (others come after --)"),

@@ -84,6 +84,12 @@ def test_what_the_kernel_does_not_find_is_refused_as_by_the_kernel(tree: str, pa
     assert refusal(files.real_path, f"{tree}/{path}") == refusal(os.stat, f"{tree}/{path}") == REFUSED[path]
 
 
+@pytest.mark.parametrize("folder", ["/", "/a", "/a/", "/a//"])
+@pytest.mark.parametrize("path", ["b", "/b", ".", "../c", "b/"])
+def test_below_a_folder_is_as_os_path_has_it(folder: str, path: str) -> None:
+    assert files.below(folder, path) == os.path.join(folder, path)
+
+
 def test_the_root_is_its_own_path_and_has_nothing_above_it() -> None:
     assert [files.real_path(path) for path in ("/", "//", "/..", "/../.", "/./..")] == ["/"] * 5
 

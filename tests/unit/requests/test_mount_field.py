@@ -232,6 +232,9 @@ MALFORMED = {
     "quote inside": ('src=/a"b,dst=/c', 'a quote stands inside the field src=/a"b (quote it whole: "a,b")'),
     "quote not closed": ('"src=/a,dst=/b', "a quote is not closed"),
     "text after a quote": ('"src=/a"x,dst=/b', "a comma is missing before x,dst=/b"),
+    # Malformed counts before not known, wherever it stands.
+    "type not known, source bare": ("type=1,ro,source,dst=/d", '"source" needs a value (source=...)'),
+    "type not known, a flag of no kind": ("type=1,src=/a,dst=/d,ro=x", '"ro" is true or false, not "x"'),
     "not UTF-8": ("src=/\udcff,dst=/b", "src=/\udcff,dst=/b is not UTF-8, and the state file can hold nothing else"),
 }
 
@@ -258,6 +261,7 @@ SENSELESS = {
     "near option with a value": ("src=/a,dst=/b,rnoexe=1", '"rnoexe" is not known (did you mean "rnoexec"?)'),
     "option of a file system": ("src=/a,dst=/b,size=10m", f'"size" is not known ({KEYS})'),
     "quote in a word": ('src=/a,dst=/b,"x""y"', f'"x"y" is not known ({KEYS})'),
+    "source and destination relative": ("dst=d,src=rel", 'the source "rel" is not an absolute path'),
     "other type": ("type=tmpfs,src=/a,dst=/b", 'type "tmpfs" is not known (one of bind, glob)'),
     "near type": ("type=blob,src=/a,dst=/b", 'type "blob" is not known (did you mean "glob"?)'),
     "rw and ro": ("src=/a,dst=/b,rw,ro", '"rw" says the opposite of "ro"'),

@@ -326,6 +326,21 @@ def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr().err.startswith("oci-bind-hook: nothing that install wrote is at ")
 
 
+@pytest.mark.parametrize("word", ["a/\0b", "\ud800/"])
+def test_a_registration_with_any_words_is_uninstalled(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], word: str
+) -> None:
+    paths = install.install(str(tmp_path))
+    with open(paths[1], encoding="utf-8") as file:
+        document = json.load(file)
+    document["hook"]["args"].append(word)
+    with open(paths[1], "w", encoding="utf-8") as file:
+        json.dump(document, file)
+    assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
+    assert capfd.readouterr().out == f"{paths[1]}\n{paths[0]}\n"
+    assert not any(map(os.path.exists, paths))
+
+
 def test_the_command_prints_paths_only_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--prefix", str(tmp_path), "--hooks-dir", str(tmp_path / "h"), "--annotation", "a=b", "--command=^x"]
     assert cli.main(["install", *words, "--has-bind-mounts", "--stages", "prestart,poststop", "--", "--strict"]) == 0
