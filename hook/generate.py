@@ -63,7 +63,7 @@ MAN = {
     "options of the hook": _options(reference.HOOK),
     "options of install": _options(reference.INSTALL),
     "fields": _table(
-        "field", ((" ".join(f"`{name}`" for name in row.split()), text) for row, text in reference.FIELDS)
+        "field", ((" ".join(f"`{name}`" for name in row.split()), text) for row, text in reference.FIELD_TEXTS)
     ),
     "exit codes": _table("exit code", ((str(code), text) for code, _, text in reference.EXIT_CODES)),
 }

@@ -229,7 +229,7 @@ class Bench:
     def carry_out(self, plan: Plan, record: Record, save: Callable[[], None]) -> None:
         """mounts.attach, and the end of what was made ready for it."""
         try:
-            apply.attach(plan, record, save, self.staged.end)
+            apply.carry_out(plan, record, save, self.staged.end)
         finally:
             self.staged.__exit__()
 

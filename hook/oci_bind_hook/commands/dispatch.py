@@ -195,7 +195,10 @@ def _uninstall(given: Given, _: Log) -> int:
     except UsageError:  # of a hooks.d file that somebody has edited
         folder, left = state_files(Options())
     if left:
-        removed.kept.append(f"{folder} still has state files, which nobody undoes any more: {len(left)}")
+        removed.kept.append(
+            f"{folder} still has state files, and poststop can no longer be called: {len(left)} (once their "
+            'containers have ended, "oci-bind-hook gc" undoes them)'
+        )
     _warn(removed.kept)
     return os.EX_OK
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..requests.mount_field import FIELDS as KINDS
+from ..requests import mount_field
 from ..requests.mount_field import FLAG, ID_MAP, PATH
 
 
@@ -124,7 +124,7 @@ def options(names: str) -> tuple[Option, ...]:
 
 # Fields of --mount, and options of mounts: names that mean the same, or go together, and what they mean. Of the options
 # those with an "r" before them, as in rro, are not in it.
-FIELDS = (
+FIELD_TEXTS = (
     ("type", "`bind`, the default, or `glob`: every match of the pattern `src`, below the folder `dst`"),
     ("src source", "what is bound, an absolute path on the host"),
     ("dst destination target", "where, an absolute path in the container"),
@@ -185,6 +185,6 @@ EXIT_CODES = (
 def fields() -> str:
     """The fields of ``--mount`` beyond mount(8)'s options, each by its first name, for --help."""
     values = {FLAG: "", PATH: "=PATH", ID_MAP: "[=MAP]"}
-    names = [row.split()[0] for row, _ in FIELDS if row not in ("type", "src source", "dst destination target")]
-    forms = {name: KINDS[name][1] for name in names if name in KINDS}
+    names = [row.split()[0] for row, _ in FIELD_TEXTS if row not in ("type", "src source", "dst destination target")]
+    forms = {name: mount_field.FIELDS[name][1] for name in names if name in mount_field.FIELDS}
     return ", ".join(name + ("=WORD" if isinstance(kind, tuple) else values[kind]) for name, kind in forms.items())

@@ -241,7 +241,7 @@ class Proc:
         finally:
             posix.close(fd)
 
-    def user_of_namespace(self, inode: int) -> int | None:
+    def process_in_namespace(self, inode: int) -> int | None:
         """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
         return next((pid for pid in self._all() if self.mount_namespace_of(pid) == inode), None)
 

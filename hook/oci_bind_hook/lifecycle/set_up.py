@@ -14,7 +14,7 @@ from ..errors import At, DataError, RecordError, UnavailableError
 from ..kernel import files, rights
 from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
-from ..mounting.apply import attach, reconcile
+from ..mounting.apply import carry_out, reconcile
 from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner
 from ..mounting.sources import Staged, clone_sources, expand, open_sources
@@ -84,15 +84,15 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
                 rootfs = _enter(bundle, known, place, namespace, log)
                 log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
                 _check_neighbours(requests, others, namespace)
-                _continue(record, rootfs, namespace)
+                _complete_or_check(record, rootfs, namespace)
                 staged = _staged(sources, folder, record, proc)
             with staged:
                 with At("resolve"):
                     planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
                     plan = planner.resolve(requests, sources)
                     log.step("destinations resolved")
-                    _judge(plan, log)
-                with At("make"):
+                    _raise_problem(plan, log)
+                with At("make"):  # and "attach", by its own step
                     _carry_out(plan, record, folder, others, staged, log)
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
@@ -177,7 +177,7 @@ def _enter(bundle: Bundle, known: posix.stat_result, place: Place, namespace: Na
     return rootfs
 
 
-def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
+def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
     """Completes a new record, or checks that the record of an earlier call is for the same namespace and rootfs.
 
     What an earlier call announced but was killed over is removed from the record. RecordError.
@@ -199,7 +199,7 @@ def _continue(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
     reconcile(record, namespace.proc, rootfs)
 
 
-def _judge(plan: Plan, log: Log) -> None:
+def _raise_problem(plan: Plan, log: Log) -> None:
     """Raises the first problem of a plan. Without problems, logs its warnings."""
     if problems := plan.problems:
         first = problems[0]
@@ -228,11 +228,11 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
         if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
             folder.save(record)
         return
-    if any(bind.create for bind in plan.to_mount) and (problem := folder.cannot_record()):
+    if any(bind.create for bind in plan.to_mount) and (problem := folder.why_unrecorded()):
         raise problem
     record["created"] = now()
     try:
-        attach(plan, record, save, staged.end)
+        carry_out(plan, record, save, staged.end)
     except BaseException:
         log.step("rolled back")
         if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
@@ -265,7 +265,7 @@ def _new_record(state: State, bundle: Bundle, place: Place, rootfs: posix.stat_r
 def _open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
     """The state folder, or in a container's user namespace its stand-in, where no record can be kept.
 
-    None needs to be: those mounts end with the container's namespace. Only mount points outlive it. RecordError.
+    No record is needed: those mounts end with the container's namespace. Only mount points outlive it. RecordError.
     """
     path = state_folder(options, place.proc)
     is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()

@@ -145,7 +145,7 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
     if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
         return False
     hint = "run poststop, or gc, in the namespace that prestart ran in"
-    user = proc.user_of_namespace(inode)
+    user = proc.process_in_namespace(inode)
     # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
     table = proc.mounts_of(user) if user is not None else None
     if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):

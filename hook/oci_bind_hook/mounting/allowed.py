@@ -4,7 +4,7 @@
 The author of an annotation must learn nothing about the host. So a source elsewhere is refused with the same message
 whether it exists or not: by its name, before it is looked up, and otherwise by where its links lead.
 
-Loaded only if annotations are allowed, before setns(2): it imports only posix, and glob for a pattern.
+Loaded only if annotations are allowed, before setns(2): it imports only os, and glob for a pattern.
 """
 
 from __future__ import annotations

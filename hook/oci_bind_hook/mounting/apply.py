@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .plan import Bind, Plan
 
 
-def attach(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
+def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
     """Carries out ``plan`` and keeps ``record`` true by calling ``save``.
 
     ``save`` is called before the first change, when the mount points are made, and when all is attached; ``clean_up``

@@ -185,7 +185,7 @@ class Planner:
         if bind.source.error:
             raise bind.source.error
         self._check_leak(bind, target)
-        self.rootfs.lay(bind.source.fd)
+        self.rootfs.push_root(bind.source.fd)
 
     def _why_skipped(self, bind: Bind) -> str:
         """Why a condition of the request leaves the bind out, "" if none does."""

@@ -72,7 +72,7 @@ def undo(
     remarks: list[Remark] = []
     resisting: list[str] = []
     if rootfs is not None and was_laid:
-        rootfs.lift()
+        rootfs.reopen_root()
     for made in [] if record["mounts"] else reversed(list(record["made"])):
         if any(path.startswith(made["path"] + "/") for path in resisting):
             continue

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
         def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool: ...
 
-        def cannot_record(self) -> UnavailableError | None:
+        def why_unrecorded(self) -> UnavailableError | None:
             """The error to raise for a mount point that would have to be recorded, None if it can be."""
 
 else:
@@ -160,7 +160,7 @@ class StateFolder:
             )
         return cls(path, fd)
 
-    def cannot_record(self) -> UnavailableError | None:
+    def why_unrecorded(self) -> UnavailableError | None:
         """None: a state folder can record everything."""
         return None
 
@@ -199,7 +199,7 @@ class StateFolder:
     def load(self, container: str) -> Record | None:
         """The record of a container, None if there is none."""
         data = self._read(container)
-        return None if data is None else self._understand(container, data)
+        return None if data is None else self._parse(container, data)
 
     def _path(self, container: str) -> str:
         return f"{self.path}/{container}{_SUFFIX}"
@@ -223,7 +223,7 @@ class StateFolder:
         finally:
             posix.close(fd)
 
-    def _understand(self, container: str, data: bytes) -> Record:
+    def _parse(self, container: str, data: bytes) -> Record:
         path = self._path(container)
         try:
             # A record is read again once the rootfs is locked. Mostly it has not changed, and is not judged twice.
@@ -322,7 +322,7 @@ class StateFolder:
                 # Nearly all containers have a rootfs of their own: their records need not be parsed.
                 if data is None or names_other_rootfs(data, wanted):
                     continue
-                other = self._understand(container, data)
+                other = self._parse(container, data)
             except RecordError as problem:
                 remarks.append(f"left out: {problem}")
                 continue

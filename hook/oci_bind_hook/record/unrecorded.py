@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for the state folder, for a process that may not write it. Loaded only then, and imports nothing."""
+"""A stand-in for the state folder, for a process that may not write it. Loaded only then, and imports only errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Unrecorded:
     def __init__(self, problem: UnavailableError) -> None:
         self._problem = problem
 
-    def cannot_record(self) -> UnavailableError | None:
+    def why_unrecorded(self) -> UnavailableError | None:
         return self._problem
 
     def lock_id(self, container: str, *, wait: bool = True) -> HeldLock:

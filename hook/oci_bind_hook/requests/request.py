@@ -63,7 +63,7 @@ _SUPERBLOCK = frozenset(
 _WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud"))
 
 # They are the engine's work: it must do it before a runtime, and so this hook, is called.
-_ENGINES = {
+_ENGINE_OPTIONS = {
     "z": "relabels the source for SELinux",
     "Z": "relabels the source for SELinux",
     "U": "changes the owner of the source",
@@ -211,8 +211,8 @@ class Request:
         key = option.partition("=")[0]
         if key == "remount":
             problem = "changes a mount that is there; a bind makes a new one"
-        elif key in _ENGINES:
-            problem = f"{_ENGINES[key]}; the engine must do that"
+        elif key in _ENGINE_OPTIONS:
+            problem = f"{_ENGINE_OPTIONS[key]}; the engine must do that"
         elif key in _SUPERBLOCK:
             problem = "belongs to a whole file system and does nothing to a bind"
         elif key in _WITHOUT_EFFECT:

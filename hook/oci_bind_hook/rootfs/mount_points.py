@@ -79,7 +79,7 @@ class Rootfs(Root):
         """Whether the rootfs is on overlayfs, where device and inode numbers of a file may change."""
         return linux.fstatfs_type(self.fd) == linux.OVERLAYFS_SUPER_MAGIC
 
-    def lay(self, fd: int) -> None:
+    def push_root(self, fd: int) -> None:
         """Makes ``fd`` the root: the same folder in another mount, which may be read-only.
 
         Mount points are made through the mount that was the root before.
@@ -88,7 +88,7 @@ class Rootfs(Root):
         self.unlock = True
         self.fd, self.stat = fd, files.statx(fd)
 
-    def lift(self) -> None:
+    def reopen_root(self) -> None:
         """Opens the root again after a mount over it has gone; keeps the old fd if ``path`` is another folder now."""
         try:
             fd = posix.open(self.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)

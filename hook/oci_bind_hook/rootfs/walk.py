@@ -21,9 +21,7 @@ from ..kernel.errnos import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-
-    OwnerOf = Callable[[files.Stat], tuple[int, int]]
+    from collections.abc import Hashable, Sequence
 
 NAME_MAX = 255
 PATH_MAX = 4096

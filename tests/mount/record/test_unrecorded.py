@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_where_nothing_can_be_written_nothing_is_recorded(path: str, record: Record) -> None:
     folder = Unrecorded(UnavailableError("nothing can be written", hint="write elsewhere"))
-    assert str(folder.cannot_record()) == "nothing can be written (write elsewhere)"
+    assert str(folder.why_unrecorded()) == "nothing can be written (write elsewhere)"
     with folder.lock_id("c1"), folder.lock_rootfs(record["rootfs"]):
         folder.save(record)
         assert folder.load("c1") is None

@@ -26,7 +26,7 @@ def test_each_option_belongs_to_the_hook_or_to_a_command() -> None:
 
 
 def test_each_field_has_a_text() -> None:
-    told = [name for row, _ in reference.FIELDS for name in row.split()]
+    told = [name for row, _ in reference.FIELD_TEXTS for name in row.split()]
     deep = {f"r{word}" for word in request._ATTRIBUTES}
     assert len(told) == len(set(told))
     assert set(told) == {*mount_field.FIELDS, *request.WORDS} - deep

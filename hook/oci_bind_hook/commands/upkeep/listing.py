@@ -124,7 +124,7 @@ class Registry:
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]
         if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace() and record["mounts"]:
-            user = self.proc.user_of_namespace(inode)
+            user = self.proc.process_in_namespace(inode)
             if user is not None and any(map(self._seen_by(user), record["mounts"])):
                 return "alive", f"its first process {init['pid']} has ended, but process {user} still sees its binds"
         return "dead", f"its first process {init['pid']} has ended"
@@ -175,7 +175,7 @@ class Registry:
             return lambda mount: find(mount["attached"][0], self._table) is not None
         init = record["init"]
         user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
-        user = user or self.proc.user_of_namespace(inode)
+        user = user or self.proc.process_in_namespace(inode)
         if user is not None:
             return self._seen_by(user)
         is_kept = any(info.type == "nsfs" and info.root == f"mnt:[{inode}]" for info in self._table)

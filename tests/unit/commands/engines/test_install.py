@@ -320,7 +320,10 @@ def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixt
     (tmp_path / "state").mkdir()
     (tmp_path / "state/c1.json").write_text("{}")
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
-    left = f"{tmp_path}/state still has state files, which nobody undoes any more: 1"
+    left = (
+        f"{tmp_path}/state still has state files, and poststop can no longer be called: 1 (once their containers have "
+        'ended, "oci-bind-hook gc" undoes them)'
+    )
     assert capfd.readouterr() == (f"{paths[1]}\n{paths[0]}\n", f"oci-bind-hook: warning: {left}\n")
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_NOINPUT
     assert capfd.readouterr().err.startswith("oci-bind-hook: nothing that install wrote is at ")
