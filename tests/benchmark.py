@@ -168,20 +168,18 @@ def containers(bench: Bench, books: Books, rounds: int) -> None:
             books.measure(row, command)
 
 
-def steps(bench: Bench, books: Books, rounds: int) -> None:
-    """How far a set-up is when its own work begins."""
+def steps(bench: Bench) -> dict[str, list[str]]:
+    """Python's arguments to go so far as a set-up has come when its own work begins, step by step."""
     with open(bench.launcher, encoding="utf-8") as file:
         text = file.read()
     program = [next(line for line in text.splitlines() if line.startswith("sys.path"))]
     program.insert(0, "import sys; sys.dont_write_bytecode = True")
-    commands = {}
+    found = {}
     for step, line in STEPS.items():
         program.append(line)
-        commands[step] = [*UNIT[:-1], "\n".join([*program, "os._exit(0)"])]
-    commands["jsonschema"] = [*UNIT[:-1], "\n".join([*program[:2], "import jsonschema"])]
-    for _ in range(rounds):
-        for step, command in commands.items():
-            books.measure(step, command)
+        found[step] = [*UNIT[1:-1], "\n".join([*program, "os._exit(0)"])]
+    found["to import jsonschema"] = [*UNIT[1:-1], "\n".join([*program[:2], "import jsonschema"])]
+    return found
 
 
 def best_of(times: int, work: Callable[..., object], *arguments: object) -> float:
@@ -219,7 +217,7 @@ def count_instructions(command: Sequence[str], stdin: str = "") -> int:
 
 
 def instructions(python: str) -> None:
-    """What the interpreter ``python`` executes for the unit, and to set up and tear down 10 binds: medians of five.
+    """What ``python`` executes for the unit, to set up and to tear down 10 binds, and for what: medians of five.
 
     valgrind 3.19 does not know open_tree(2), so the way of kernels before Linux 5.12 is counted, which is longer.
     """
@@ -229,13 +227,15 @@ def instructions(python: str) -> None:
         bench = Bench(path, 10)
         bench.write_config()
         up, down = bench.hook("prestart", *bench.mounts(10)), bench.hook("poststop")
+        rows = [
+            ("python3 -I -S -c pass", UNIT[1:], ""),
+            *((step, command, "") for step, command in steps(bench).items()),
+            ("set-up of 10 binds", ["-I", "-S", *up], bench.state("creating")),
+            ("tear-down of 10 binds", ["-I", "-S", *down], bench.state("stopped")),
+        ]
         # The first run compiles what this interpreter has not loaded yet.
         for number in range(6):
-            for row, command, stdin in (
-                ("python3 -I -S -c pass", ["-I", "-S", "-c", "pass"], ""),
-                ("set-up of 10 binds", ["-I", "-S", *up], bench.state("creating")),
-                ("tear-down of 10 binds", ["-I", "-S", *down], bench.state("stopped")),
-            ):
+            for row, command, stdin in rows:
                 count = count_instructions([python, *command], stdin)
                 counted.setdefault(row, [])
                 if number:
@@ -243,9 +243,16 @@ def instructions(python: str) -> None:
         subprocess.run(["umount", path], check=True)
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
     print(f"user instructions by callgrind, {version}, {platform.machine()}: medians of five\n")
+    million = {row: statistics.median(counts) / 1e6 for row, counts in counted.items()}
     print("| | million |\n|---|---|")
-    for row, counts in counted.items():
-        print(f"| {row} | {statistics.median(counts) / 1e6:.1f} |")
+    for row, value in million.items():
+        if row not in STEPS:
+            print(f"| {row} | {value:.1f} |")
+    before = 0.0
+    print("\n| what a set-up of 10 binds executes | million |\n|---|---|")
+    for step in (*STEPS, "set-up of 10 binds"):
+        print(f"| {step if step in STEPS else 'the work itself'} | {million[step] - before:.1f} |")
+        before = million[step]
 
 
 def main(rounds: int) -> None:
@@ -259,7 +266,6 @@ def main(rounds: int) -> None:
             run(UNIT)
         scale(bench, books, rounds)
         containers(bench, books, rounds)
-        steps(bench, books, rounds)
         bench.write_config()
         memory = peak_memory(*bench.hook("prestart", *bench.mounts(10)), stdin=bench.state("creating"))
         run(bench.hook("poststop"), bench.state("stopped"))
@@ -286,13 +292,6 @@ def main(rounds: int) -> None:
     for runtime in support.RUNTIMES:
         for row in (f"{runtime} run", f"{runtime} run with the hook"):
             print(f"| `{row}` | {books.median(row):.2f} | {books.median(row) * books.unit:.1f} |")
-    before = 0.0
-    print("\n| where a set-up of 10 binds spends its time | units |\n|---|---|")
-    for step in (*STEPS, "set up 10"):
-        name = "the work itself" if step == "set up 10" else step
-        print(f"| {name} | {books.median(step) - before:.2f} |")
-        before = books.median(step)
-    print(f"to import jsonschema would take {books.median('jsonschema') - 1:.1f} units more")
     print("\n| validation | acceptor | jsonschema |\n|---|---|---|")
     for name, quick, judged in compared:
         print(f"| {name} | {quick:.2f} ms | {judged:.1f} ms |")
