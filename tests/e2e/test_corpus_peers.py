@@ -14,7 +14,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,8 +62,7 @@ def test_E07_no_core_file_tells_of_the_hook(world: World) -> None:
         hook = os.posix_spawn(
             "/usr/bin/prlimit", command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, stdin.fileno(), 0)]
         )
-        while f"-> FLOCK  ADVISORY  WRITE {hook} " not in Path("/proc/locks").read_text(encoding="ascii"):
-            assert os.waitpid(hook, os.WNOHANG)[0] == 0
+        support.await_flock(hook)
         os.kill(hook, signal.SIGQUIT)
         status = os.waitpid(hook, 0)[1]
     assert os.WTERMSIG(status) == signal.SIGQUIT

@@ -11,7 +11,6 @@ import resource
 import statistics
 import struct
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,17 +77,6 @@ def finish(*processes: subprocess.Popen[str], code: int = 0) -> list[str]:
     said = [process.communicate(timeout=support.TIMEOUT)[1] for process in processes]
     assert [process.returncode for process in processes] == [code] * len(processes), said
     return said
-
-
-def await_waiter(pid: int) -> None:
-    """Waits until process ``pid`` waits for a lock, as /proc/locks tells."""
-    end = time.monotonic() + support.TIMEOUT
-    while time.monotonic() < end:
-        with open("/proc/locks", encoding="ascii") as locks:
-            if any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in locks):
-                return
-        os.sched_yield()
-    raise TimeoutError
 
 
 def resolved(paths: Sequence[str]) -> list[str]:
@@ -169,7 +157,7 @@ def test_of_two_containers_with_one_id_one_wins_and_the_others_say_so(world: Wor
         fcntl.flock(lock, fcntl.LOCK_EX)
         calls = {bundle: launch(world, "prestart", *mount(world, "/a/b"), stdin=text) for bundle, text in texts.items()}
         for process in calls.values():
-            await_waiter(process.pid)
+            support.await_flock(process.pid)
         os.unlink(lock.name)
     said = {bundle: process.communicate(timeout=support.TIMEOUT)[1] for bundle, process in calls.items()}
     assert sorted(process.returncode for process in calls.values()) == [0] + [74] * 7
@@ -218,8 +206,8 @@ def test_containers_on_different_rootfs_never_wait_for_each_other(world: World) 
         fcntl.flock(lock, fcntl.LOCK_EX)
         three.end()
         up, down = one.launch(*mount(world, "/a")), three.launch(status="stopped")
-        await_waiter(up.pid)
-        await_waiter(down.pid)
+        support.await_flock(up.pid)
+        support.await_flock(down.pid)
         two.set_up("/a")
         assert two.mounted() == ["/a"]
         two.end()

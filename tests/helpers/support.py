@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import stat
 import subprocess
@@ -268,6 +270,24 @@ def mounts(process: int | str = "self") -> list[str]:
     """The lines of a process's mount table."""
     with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as table:
         return [line for line in table.read().split("\n") if line]
+
+
+# flock(2) and LOCK_EX, as /proc/PID/syscall writes the call that a process sleeps in.
+_FLOCK = {"x86_64": r"73 0x[0-9a-f]+ 0x2 ", "aarch64": r"32 0x[0-9a-f]+ 0x2 "}
+
+
+def await_flock(pid: int) -> None:
+    """Waits until process ``pid`` waits for an exclusive lock that is held. Raises TimeoutError.
+
+    Not by /proc/locks: the kernel keeps all flock(2) of the machine out while it is read, and so the very call.
+    """
+    end = time.monotonic() + TIMEOUT
+    while time.monotonic() < end:
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+            if re.match(_FLOCK[platform.machine()], file.read()):
+                return
+        os.sched_yield()
+    raise TimeoutError
 
 
 def children(pid: int) -> list[int]:

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers import support
 from helpers.mounting import ended_well, fds, forked
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.record.folder import StateFolder
@@ -39,17 +39,6 @@ def test_who_holds_a_lock_is_alone(folder: StateFolder, path: str, tmp_path: Pat
     assert os.listdir(path) == []
 
 
-def await_waiter(pid: int) -> None:
-    """Waits until process ``pid`` waits for a lock, as /proc/locks tells."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        with open("/proc/locks", encoding="ascii") as locks:
-            if any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in locks):
-                return
-        os.sched_yield()
-    raise TimeoutError
-
-
 def hold(folder: StateFolder) -> tuple[int, int]:
     """A child that holds the lock of "c1" until it reads a byte; its pid, and where to write the byte."""
     told, tell = os.pipe()
@@ -76,7 +65,7 @@ def test_who_has_waited_for_a_lock_that_is_gone_takes_the_one_that_is_there(fold
             os.write(tell, str(os.stat(f"{path}/c1.lock").st_ino).encode())
 
     second = forked(wait)
-    await_waiter(second)
+    support.await_flock(second)
     os.write(go, b"!")
     assert ended_well(first)
     assert ended_well(second)
@@ -103,7 +92,7 @@ def test_who_does_not_want_to_wait_is_told(folder: StateFolder, path: str) -> No
 def test_what_a_killed_holder_has_left_is_taken_over(folder: StateFolder, path: str) -> None:
     first, _ = hold(folder)
     second = forked(lambda: folder.lock_id("c1").__exit__())
-    await_waiter(second)
+    support.await_flock(second)
     os.kill(first, signal.SIGKILL)
     assert not ended_well(first)
     assert ended_well(second)
