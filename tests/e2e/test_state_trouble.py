@@ -171,14 +171,19 @@ def test_what_cannot_be_understood_is_neither_used_nor_overwritten(world: World,
         assert done.stderr.endswith(MOVE_AWAY)
         assert str(path) in done.stderr
         assert look(world) == before
-    # Another container of the same rootfs neither trips over it nor touches it.
+    # Another container starts beside it, and its binds are undone. Its mount points may be used by this one: they stay.
     text = state(world, "c3")
-    assert call(world, "prestart", *mount(world, "/d"), stdin=text).returncode == 0
+    assert call(world, "prestart", *mount(world, "/data"), stdin=text).returncode == 0
     assert poststop(world, container="c3").returncode == 0
     assert look(world) == before
+    assert call(world, "prestart", *mount(world, "/d"), stdin=text).returncode == 0
+    fails(poststop(world, container="c3"), 71, str(path))
+    assert mounted(world) == ["/a/b"]
+    assert os.path.isdir(f"{world.rootfs}/d")
     path.write_text(good)
-    assert poststop(world).returncode == 0
+    assert poststop(world).returncode == poststop(world, container="c3").returncode == 0
     assert (mounted(world), os.listdir(world.state)) == ([], [])
+    assert not os.path.exists(f"{world.rootfs}/d")
 
 
 def test_the_id_of_a_live_container_is_refused_with_what_to_do(world: World) -> None:

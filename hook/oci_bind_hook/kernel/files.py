@@ -22,9 +22,10 @@ class Stat:
     ``mode uid gid ino size`` are as in stat(2), and ``dev`` is as posix.makedev returns it. ``mnt_id`` is the id of the
     mount the file was reached through, as in /proc/self/mountinfo; ``mount_root`` is true if the file is the root of
     that mount. ``born`` is the birth time in nanoseconds since the epoch, None if the file system keeps none.
+    ``changed`` is the time of the last change of its inode, st_ctime.
     """
 
-    __slots__ = ("born", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
+    __slots__ = ("born", "changed", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
 
     mode: int
     uid: int
@@ -35,6 +36,7 @@ class Stat:
     mnt_id: int
     mount_root: bool
     born: int | None
+    changed: int
 
 
 def statx(fd: int) -> Stat:
@@ -51,13 +53,16 @@ def statx(fd: int) -> Stat:
             raise
         known = posix.fstat(fd)
         stat.mode, stat.uid, stat.gid = known.st_mode, known.st_uid, known.st_gid
-        stat.ino, stat.dev, stat.size, stat.born = known.st_ino, known.st_dev, known.st_size, None
+        stat.ino, stat.dev, stat.size = known.st_ino, known.st_dev, known.st_size
+        stat.born, stat.changed = None, known.st_ctime_ns
     else:
         words, longs = raw.cast("I"), raw.cast("Q")
         stat.mode, stat.uid, stat.gid = raw.cast("H")[14], words[5], words[6]
         stat.ino, stat.size = longs[4], longs[5]
         stat.dev = posix.makedev(words[34], words[35])
-        stat.born = raw.cast("q")[10] * 10**9 + words[22] if words[0] & linux.STATX_BTIME else None
+        signed = raw.cast("q")
+        stat.born = signed[10] * 10**9 + words[22] if words[0] & linux.STATX_BTIME else None
+        stat.changed = signed[12] * 10**9 + words[26]
         if words[0] & linux.STATX_MNT_ID and longs[7] & linux.STATX_ATTR_MOUNT_ROOT:
             stat.mnt_id = longs[18]
             stat.mount_root = bool(longs[1] & linux.STATX_ATTR_MOUNT_ROOT)

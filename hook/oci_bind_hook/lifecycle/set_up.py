@@ -298,7 +298,9 @@ def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle
 
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
-        take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle))
+        take_down(
+            folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle), is_start=True
+        )
 
 
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:

@@ -8,6 +8,8 @@ Loaded by every poststop, by a start only where something is to be undone.
 
 from __future__ import annotations
 
+import posix
+
 from ..errors import EscapeError, HookError, LeftoverError, MissingError
 from ..kernel import rights
 from ..kernel.proc import Proc, boot_id
@@ -22,6 +24,7 @@ from ..rootfs.mount_points import Rootfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.oci import State
+    from ..kernel import files
     from ..log import Log
     from ..mounting.undo import Remark
     from ..options import Options
@@ -80,10 +83,12 @@ def take_down(
     *,
     keep_mountpoints: bool,
     owner_of: OwnerOf | None = None,
+    is_start: bool = False,
 ) -> list[Remark]:
     """Undoes the record ``known`` and removes its state file. The caller holds the lock of the id.
 
-    Returns what was left standing. HookError; the state file then holds what is left to undo.
+    Returns what was left standing. Raises HookError; the state file then holds what is left to undo. ``is_start``: the
+    next container of this id must start, so mount points that cannot be seen now are given up, with a warning.
 
     The rootfs stays locked meanwhile, because mount points are shared: what another record on the same rootfs uses is
     handed over to it, mounting.undo, and that record must be neither written nor undone at the same moment.
@@ -101,16 +106,24 @@ def take_down(
         for unreadable in unread:
             log.warning(unreadable)
         live = [other for other in others if is_live(other, proc, boot)]
-        rootfs = find_rootfs(record, owner_of)
+        # What cannot be read may be of a live container that uses the same mount points.
+        kept, rootfs = next(iter(unread), ""), None
+        try:
+            rootfs = find_rootfs(record, owner_of)
+        except LeftoverError as problem:
+            kept = str(problem)
+        if kept and is_start:
+            log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
         try:
             remarks = undo(
                 record,
                 proc,
                 rootfs,
-                keep=lambda made: keep_mountpoints or folder.hand_over(made, live),
+                keep=lambda made: keep_mountpoints or bool(kept) or folder.hand_over(made, live),
                 # Of two that end at once, the dead neighbour's record removes what it still has inside.
                 inherit=lambda made: folder.hand_over(made, others),
                 here=here,
+                kept="" if is_start else kept,
             )
         except HookError:
             folder.save(record)
@@ -157,14 +170,62 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
 
 
 def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
-    """The rootfs of a record, None if it is gone or another folder is at its path."""
+    """The rootfs of a record, None if it is gone for good. Raises LeftoverError if that cannot be known now.
+
+    Gone is what was removed or replaced: in a folder of the same file system the next name of its path is missing, or
+    another folder of the same file system is at its path. What does not answer is not gone, nor is a file system that
+    is not mounted at this moment.
+    """
     known = record["rootfs"]
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
-    except (MissingError, EscapeError):
+    except MissingError as problem:
+        if is_removed(record, problem.__cause__):
+            return None
+        raise LeftoverError(problem.problem, hint=problem.hint or _unseen(record)) from problem
+    except EscapeError:
         return None
-    stat = rootfs.stat
-    if rootfs.is_overlay if known["overlay"] else (stat.dev, stat.ino) == (known["dev"], known["ino"]):
+    is_another = _difference(record, rootfs.stat, is_overlay=rootfs.is_overlay)
+    if not is_another:
         return rootfs
     rootfs.close()
-    return None
+    if is_another == "folder":
+        return None
+    raise LeftoverError(f"another file system is at {known['path']} now", hint=_unseen(record))
+
+
+def _difference(record: Record, stat: files.Stat, *, is_overlay: bool) -> str:
+    """What is at the path of the rootfs instead of it: "", another "folder", or another "file system"."""
+    known = record["rootfs"]
+    if known["overlay"]:
+        return "" if is_overlay else "file system"
+    if stat.dev == known["dev"]:
+        return "" if stat.ino == known["ino"] else "folder"
+    # The kernel numbers devices anew at every start.
+    return "" if stat.ino == known["ino"] and record["boot"] != boot_id() else "file system"
+
+
+def is_removed(record: Record, reason: BaseException | None) -> bool:
+    """Whether the rootfs is gone for good, if ``reason`` is why its path cannot be opened."""
+    if not isinstance(reason, FileNotFoundError):
+        return False
+    # Else the path leads nowhere because a file system is not mounted at this moment, or not yet. An overlay has no
+    # device in common with the folders above it: until a restart, which ends all mounts, it is taken for gone, and
+    # later if the bundle's file system is there.
+    known = record["rootfs"]
+    if known["overlay"] and record["boot"] == boot_id():
+        return True
+    device = record["bundle"]["dev"] if known["overlay"] else known["dev"]
+    path = known["path"]
+    while path := path.rpartition("/")[0]:
+        try:
+            return posix.stat(path).st_dev == device
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return posix.stat("/").st_dev == device
+
+
+def _unseen(record: Record) -> str:
+    return f'mount it, then poststop or gc; if it was deleted, remove the state file of "{record["id"]}"'

@@ -46,12 +46,14 @@ def undo(
     inherit: Callable[[MadeRecord], bool] = lambda _: False,
     *,
     here: bool,
+    kept: str = "",
 ) -> list[Remark]:
     """Takes down what ``record`` says was done, last first, and removes each finished part from the record.
 
     ``here``: the mounts are in this mount namespace; otherwise they went with their own. ``rootfs`` is None if it is
-    gone. Returns what was left standing because it is no longer what was made. LeftoverError if anything resists; the
-    record then holds the rest.
+    gone. ``kept`` says why no mount point can be removed now, "" if nothing is against it. Returns what was left
+    standing because it is no longer what was made. Raises LeftoverError if anything resists; the record then holds the
+    rest.
 
     rmdir(2) and unlink(2) of a mount point succeed on the host while another mount namespace has a mount on it, and
     detach that mount there: the bind of another running container on the same rootfs would vanish. So each mount point
@@ -69,34 +71,58 @@ def undo(
         problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
     else:
         record["mounts"] = []
-    remarks: list[Remark] = []
-    resisting: list[str] = []
     if rootfs is not None and was_laid:
         rootfs.reopen_root()
-    for made in [] if record["mounts"] else reversed(list(record["made"])):
-        if any(path.startswith(made["path"] + "/") for path in resisting):
-            continue
-        try:
-            reason = _unmake(record, made, rootfs, keep, here=here)
-        except OSError as refusal:
-            is_in_use = refusal.errno in (errno.ENOTEMPTY, errno.EBUSY)
-            if is_in_use and made["identity"] is not None and inherit(made):
-                record["made"].remove(made)
-                continue
-            if refusal.errno == errno.ENOTEMPTY:
-                record["made"].remove(made)
-                remarks.append(Remark(made["path"], "it is not empty"))
-                continue
-            problems.append(f"{made['path']}: {message('unlinkat', refusal)}")
-            resisting.append(made["path"])
-            continue
-        record["made"].remove(made)
-        if reason:
-            remarks.append(Remark(made["path"], reason))
+    remarks: list[Remark] = []
+    if kept and record["made"]:
+        problems.append(f"{record['made'][-1]['path']}: {kept}")
+    elif not record["mounts"]:
+        remarks = _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         hint = "it stays in the state file, and poststop or gc tries again"
         raise LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
+    return remarks
+
+
+def _unmake_all(
+    record: Record,
+    rootfs: Rootfs | None,
+    keep: Callable[[MadeRecord], bool],
+    inherit: Callable[[MadeRecord], bool],
+    problems: list[str],
+    *,
+    here: bool,
+) -> list[Remark]:
+    """Removes mount points, the last one first. The record keeps those that resist, each with a line in ``problems``.
+
+    Returns what was left standing.
+    """
+    remarks: list[Remark] = []
+    resisting: list[MadeRecord] = []
+    try:
+        while record["made"]:
+            made = record["made"][-1]
+            if any(other["path"].startswith(made["path"] + "/") for other in resisting):
+                resisting.append(record["made"].pop())
+                continue
+            try:
+                reason = _unmake(record, made, rootfs, keep, here=here)
+            except OSError as refusal:
+                is_in_use = refusal.errno in (errno.ENOTEMPTY, errno.EBUSY)
+                if is_in_use and made["identity"] is not None and inherit(made):
+                    reason = ""
+                elif refusal.errno == errno.ENOTEMPTY:
+                    reason = "it is not empty"
+                else:
+                    problems.append(f"{made['path']}: {message('unlinkat', refusal)}")
+                    resisting.append(record["made"].pop())
+                    continue
+            record["made"].pop()
+            if reason:
+                remarks.append(Remark(made["path"], reason))
+    finally:
+        record["made"] += reversed(resisting)
     return remarks
 
 
@@ -146,7 +172,10 @@ def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootf
         return "it is not empty"
     known = made["identity"]
     if known is None:
-        if stat.uid != posix.geteuid() or stat.born is None or stat.born < record["created"]:
+        # Its name was missing when the record was written. Where no birth time is kept, the time of the last change
+        # bounds it from above.
+        born = stat.changed if stat.born is None else stat.born
+        if stat.uid != posix.geteuid() or born < record["created"]:
             return "it was there before"
         return ""
     if rootfs.owner_of(stat) != (known["uid"], known["gid"]):
@@ -154,7 +183,9 @@ def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootf
     if known["born"] is None and known["ino"] is None:
         return "this file system tells nothing by which it could be known again"
     is_other = known["born"] is not None and stat.born != known["born"]
-    if known["ino"] is not None and (stat.dev, stat.ino) != (known["dev"], known["ino"]):
+    # What was made on the rootfs itself has its device number, which another start of the machine may have changed.
+    dev = rootfs.stat.dev if known["dev"] == record["rootfs"]["dev"] else known["dev"]
+    if known["ino"] is not None and (stat.dev, stat.ino) != (dev, known["ino"]):
         is_other = True
     return "it was made by somebody else" if is_other else ""
 

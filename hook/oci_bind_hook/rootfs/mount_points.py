@@ -73,6 +73,7 @@ class Rootfs(Root):
         self._reserved: dict[Hashable, MountPoint] = {}
         self._made: dict[Hashable, int] = {}
         self._writable: int | None = None
+        self._way: list[tuple[str, int, int]] = []  # find: name, fd and mount id of each folder on the last way
 
     @property
     def is_overlay(self) -> bool:
@@ -86,6 +87,7 @@ class Rootfs(Root):
         """
         self._writable = self.fd if self._writable is None else self._writable
         self.unlock = True
+        self._forget_way(0)
         self.fd, self.stat = fd, files.statx(fd)
 
     def reopen_root(self) -> None:
@@ -95,12 +97,14 @@ class Rootfs(Root):
         except OSError:
             return
         if files.is_same_file(posix.fstat(fd), posix.fstat(self.fd)):
+            self._forget_way(0)
             self.fd, self.stat = fd, files.statx(fd)
         else:
             posix.close(fd)
 
     def close(self) -> None:
         """Closes the root."""
+        self._forget_way(0)
         posix.close(self.fd)
 
     def is_to_be_made(self, target: Target) -> bool:
@@ -220,26 +224,43 @@ class Rootfs(Root):
         return fd
 
     def find(self, path: str, *, across: bool) -> Found | None:
-        """The file at ``path`` and its folder, None if there is none. No link is followed. The caller closes it.
+        """The file at ``path``, None if there is none. No link is followed. The caller closes it.
 
-        Raises OSError, with EBUSY if the path leads into another mount and ``across`` is false.
+        Raises OSError, with EBUSY if the path leads into another mount and ``across`` is false. The folders on the way
+        stay open for the next path: what was made is found and removed in one pass, however deep it is.
         """
         names = path.split("/")[1:]
-        folder = posix.dup(self.fd)
         try:
-            for name in names[:-1]:
-                below = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=folder)
-                posix.close(folder)
-                folder = below
-                if not across and files.statx(folder).mnt_id != self.stat.mnt_id:
-                    raise OSError(errno.EBUSY, "something else is mounted above it")
+            folder = self._follow(names[:-1], across=across)
             fd = posix.open(names[-1], HOLD, dir_fd=folder)
         except OSError as reason:
-            posix.close(folder)
             if reason.errno in (errno.ENOENT, errno.ENOTDIR):
                 return None
             raise
         return Found(folder, fd, names)
+
+    def _follow(self, names: Sequence[str], *, across: bool) -> int:
+        """The fd of the folder at ``names`` below the root. Raises OSError."""
+        # A folder that was renamed since is as good: what is in it is compared with what was made.
+        same = 0
+        while same < len(self._way) and same < len(names) and self._way[same][0] == names[same]:
+            same += 1
+        if not across:
+            same = next((i for i in range(same) if self._way[i][2] != self.stat.mnt_id), same)
+        self._forget_way(same)
+        for name in names[same:]:
+            fd = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=self._way[-1][1] if self._way else self.fd)
+            mount = files.statx(fd).mnt_id
+            if not across and mount != self.stat.mnt_id:
+                posix.close(fd)  # it would keep that mount busy
+                raise OSError(errno.EBUSY, "something else is mounted above it")
+            self._way.append((name, fd, mount))
+        return self._way[-1][1] if self._way else self.fd
+
+    def _forget_way(self, length: int) -> None:
+        """Closes the folders on the way but for the first ``length``."""
+        while len(self._way) > length:
+            posix.close(self._way.pop()[1])
 
     def remove(self, found: Found) -> None:
         """Removes the file or empty folder ``found``, by unlink(2) or rmdir(2). Raises OSError."""
@@ -257,7 +278,10 @@ class Rootfs(Root):
 
 
 class Found:
-    """A file in the rootfs: ``fd`` and ``stat``, the fd of its ``folder``, and its path from the root as ``names``."""
+    """A file in the rootfs: its ``fd`` and ``stat``, and its path from the root as ``names``.
+
+    The fd of its ``folder`` is the root's, and holds until it looks for another path.
+    """
 
     __slots__ = ("fd", "folder", "names", "stat")
 
@@ -268,9 +292,8 @@ class Found:
         self.stat = files.statx(fd)
 
     def close(self) -> None:
-        """Closes both fds."""
+        """Closes the fd."""
         posix.close(self.fd)
-        posix.close(self.folder)
 
 
 def _create(parent: int, name: str, *, directory: bool) -> None:

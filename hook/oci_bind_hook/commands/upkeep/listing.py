@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 
-from ...errors import HookError, MissingError, RecordError
+from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import linux
 from ...kernel.proc import Proc, boot_id
 from ...lifecycle.tear_down import find_rootfs
@@ -142,12 +142,7 @@ class Registry:
                     "state": _MOUNTED[has(mount)],
                 }
             )
-        rootfs = find_rootfs(record, None)
-        try:
-            entry.made = [self._standing(record, made, rootfs) for made in record["made"]]
-        finally:
-            if rootfs is not None:
-                rootfs.close()
+        entry.made = self._standings(record)
         self._advise(entry, record)
 
     def _advise(self, entry: Entry, record: Record) -> None:
@@ -187,12 +182,22 @@ class Registry:
         may_look = next(iter(table), None) is not None
         return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
 
-    def _standing(self, record: Record, made: MadeRecord, rootfs: Rootfs | None) -> dict[str, object]:
-        """The state of a mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen"."""
+    def _standings(self, record: Record) -> list[dict[str, object]]:
+        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen"."""
         here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
-        state, reason = _state(record, made, rootfs, here=here)
-        where = {"path": made["path"], "kind": made["kind"], "filesystem": made["filesystem"]}
-        return {**where, "state": state, "reason": reason}
+        rootfs, unseen = None, ""
+        try:
+            rootfs = find_rootfs(record, None)
+        except LeftoverError as problem:
+            unseen = problem.problem
+        found: list[dict[str, object]] = []
+        for made in record["made"]:
+            state, reason = ("unseen", unseen) if unseen else _state(record, made, rootfs, here=here)
+            where = {"path": made["path"], "kind": made["kind"], "filesystem": made["filesystem"]}
+            found.append({**where, "state": state, "reason": reason})
+        if rootfs is not None:
+            rootfs.close()
+        return found
 
     def neighbours(self, record: Record) -> list[Record]:
         """The other live containers on the same rootfs."""

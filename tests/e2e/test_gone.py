@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot be looked at is not gone: its record stays, one line says why, and it is undone when it can be."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import kernels, mounting, support
+from helpers.world import World, call, fail, mount, mounted, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+NOT_NOW = ["EIO", "ENOMEM", "EMFILE", "ENFILE", "ESTALE", "EACCES", "ENOTCONN", "ELOOP"]
+BOOT = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def set_up(world: World) -> World:
+    """A container in this namespace with mount points made for it, whose binds and first process are gone."""
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)).returncode == 0
+    for path in ("/c", "/a/b"):
+        mounting.umount(f"{world.rootfs}{path}", mounting.MNT_DETACH)
+    change(world, init={"pid": 1, "start": 1, "first": None})
+    return world
+
+
+def change(world: World, **members: Any) -> None:
+    path = world.state / "c1.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **members}, separators=(",", ":")))
+
+
+def poststop(world: World, *before: str, container: str = "c1") -> CompletedProcess[str]:
+    return call(world, "poststop", stdin=state(world, container, "stopped"), before=before)
+
+
+def refuse(world: World, error: str, *, path: str | None = None) -> list[str]:
+    """The command in which the opening of one path is refused."""
+    inject = ["-e", "trace=openat,open", "-e", f"inject=openat:error={error}"]
+    return ["strace", "-qq", "-o", "/dev/null", "-P", path or world.rootfs, *inject]
+
+
+def kept(world: World, done: CompletedProcess[str], why: str) -> None:
+    """A tear-down that ended in one line and left the record as it was."""
+    assert (done.returncode, done.stderr.count("\n")) == (os.EX_OSERR, 1), done
+    assert why in done.stderr
+    assert "it stays in the state file, and poststop or gc tries again" in done.stderr
+    assert [made["path"] for made in json.loads((world.state / "c1.json").read_text())["made"]] == ["/a", "/a/b", "/c"]
+
+
+def undone(world: World, done: CompletedProcess[str]) -> None:
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (os.listdir(world.state), mounted(world)) == ([], [])
+    assert not {"a", "c"} & set(os.listdir(world.rootfs))
+
+
+@pytest.mark.parametrize("command", ["poststop", "gc"])
+@pytest.mark.parametrize("error", NOT_NOW)
+def test_a_rootfs_that_cannot_be_opened_is_not_gone(set_up: World, error: str, command: str) -> None:
+    strace = refuse(set_up, error)
+    why = os.strerror(getattr(errno, error))
+    if command == "poststop":
+        kept(set_up, poststop(set_up, *strace), why)
+    else:
+        done = call(set_up, "gc", "--format", "json", stdin="", before=tuple(strace))
+        [entry] = json.loads(done.stdout)["records"]
+        assert (done.returncode, entry["action"], entry["remove"]) == (os.EX_OSERR, "failed", [])
+        assert why in entry["problem"]["message"]
+    shown = call(set_up, "show", "c1", "--format", "json", stdin="", before=tuple(strace))
+    states = {(made["state"], why in made["reason"]) for made in json.loads(shown.stdout)["records"][0]["made"]}
+    assert states == {("unseen", True)}
+    undone(set_up, poststop(set_up))
+
+
+@pytest.mark.parametrize("error", NOT_NOW)
+def test_binds_are_undone_even_if_the_rootfs_cannot_be_opened(world: World, error: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/data"), stdin=state(world)).returncode == 0
+    done = poststop(world, *refuse(world, error))
+    assert (done.returncode, done.stderr, mounted(world), os.listdir(world.state)) == (0, "", [], [])
+
+
+def test_a_file_system_that_is_not_mounted_now_is_not_gone(world: World, tmp_path: Path) -> None:
+    """Neither where its folder is empty meanwhile, nor where another file system has its place."""
+    disk = tmp_path / "disk"
+    mounting.tmpfs(str(disk))
+    mounting.bind(str(disk), mounting.plant(tmp_path / "aside", {}))
+    rootfs = support.busybox_rootfs(disk / "rootfs")
+    support.bundle(world.path / "bundle", ["true"], rootfs=rootfs)
+    assert call(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)).returncode == 0
+    for path in ("/c", "/a/b"):
+        mounting.umount(f"{rootfs}{path}", mounting.MNT_DETACH)
+    mounting.umount(str(disk))
+    kept(world, poststop(world), "cannot be opened: No such file or directory")
+    mounting.plant(disk / "rootfs", {})
+    kept(world, poststop(world), f"another file system is at {rootfs} now")
+    mounting.bind(str(tmp_path / "aside"), str(disk))
+    assert poststop(world).returncode == 0
+    assert (os.listdir(world.state), {"a", "c"} & set(os.listdir(rootfs))) == ([], set())
+
+
+def overlay(world: World, tmp_path: Path) -> str:
+    """A rootfs on overlayfs; its place."""
+    for name in ("upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    merged = str(tmp_path / "merged")
+    mount_overlay(world, tmp_path)
+    return merged
+
+
+def mount_overlay(world: World, tmp_path: Path) -> None:
+    options = f"lowerdir={world.rootfs},upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    mounting.mount("overlay", f"{tmp_path}/merged", "overlay", data=options)
+
+
+@pytest.mark.parametrize("boot", [None, BOOT], ids=["this boot", "another boot"])
+def test_an_overlay_that_is_not_mounted_now_is_not_gone(world: World, tmp_path: Path, boot: str | None) -> None:
+    merged = overlay(world, tmp_path)
+    support.bundle(world.path / "bundle", ["true"], rootfs=merged)
+    assert call(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)).returncode == 0
+    for path in ("/c", "/a/b"):
+        mounting.umount(f"{merged}{path}", mounting.MNT_DETACH)
+    if boot:
+        change(world, boot=boot)
+    mounting.umount(merged)
+    kept(world, poststop(world), f"another file system is at {merged} now")
+    mount_overlay(world, tmp_path)
+    assert poststop(world).returncode == 0
+    assert (os.listdir(world.state), os.listdir(f"{tmp_path}/upper")) == ([], [])
+
+
+def test_a_device_that_another_boot_has_numbered_anew_is_the_same(set_up: World) -> None:
+    record = json.loads((set_up.state / "c1.json").read_text())
+    dev = record["rootfs"]["dev"] + 1
+    for made in record["made"]:
+        made["identity"]["dev"] = dev
+    change(set_up, rootfs={**record["rootfs"], "dev": dev}, made=record["made"])
+    kept(set_up, poststop(set_up), f"another file system is at {set_up.rootfs} now")
+    change(set_up, boot=BOOT)
+    undone(set_up, poststop(set_up))
+
+
+def remove(world: World) -> None:
+    shutil.rmtree(world.rootfs)
+
+
+def remove_with_the_bundle(world: World) -> None:
+    shutil.rmtree(world.path / "bundle")
+
+
+def replace(world: World) -> None:
+    os.rename(world.rootfs, f"{world.rootfs}.old")
+    os.mkdir(world.rootfs)
+
+
+@pytest.mark.parametrize("boot", [None, BOOT], ids=["this boot", "another boot"])
+@pytest.mark.parametrize("how", [remove, remove_with_the_bundle, replace])
+def test_what_was_removed_or_replaced_is_gone(set_up: World, how: Callable[[World], None], boot: str | None) -> None:
+    if boot:
+        change(set_up, boot=boot)
+    how(set_up)
+    done = poststop(set_up)
+    assert (done.returncode, done.stderr, os.listdir(set_up.state)) == (0, "", [])
+
+
+def test_the_next_container_of_the_id_starts_all_the_same(set_up: World) -> None:
+    """Its mount points may be others, or the same, which are there then and not made."""
+    done = call(set_up, "prestart", *mount(set_up, "/data"), stdin=state(set_up), before=tuple(refuse_once(set_up)))
+    assert (done.returncode, done.stderr, mounted(set_up)) == (0, "", ["/data"])
+    assert poststop(set_up).returncode == 0
+    assert os.path.isdir(f"{set_up.rootfs}/a/b")
+
+
+def refuse_once(world: World) -> list[str]:
+    """The rootfs is opened first to undo what an earlier container left, and then for the set-up."""
+    return [*refuse(world, "EIO")[:-1], "inject=openat:error=EIO:when=1"]
+
+
+def test_what_a_neighbour_that_cannot_be_read_may_use_is_kept(set_up: World) -> None:
+    """Its binds would vanish with the mount points, in whatever namespace they are."""
+    text = state(set_up, "c2")
+    assert call(set_up, "prestart", *mount(set_up, "/a/b"), stdin=text).returncode == 0
+    file = set_up.state / "c2.json"
+    good = file.read_text()
+    for bad in ("", good[:-20]):
+        file.write_text(bad)
+        kept(set_up, poststop(set_up), str(file))
+    kept(set_up, poststop(set_up, *refuse(set_up, "EIO", path=f"{set_up.state}/c2.json")), "c2.json")
+    assert mounted(set_up) == ["/a/b"]
+    file.write_text(good)
+    assert poststop(set_up).returncode == 0
+    assert mounted(set_up) == ["/a/b"], "handed over"
+    assert poststop(set_up, container="c2").returncode == 0
+    undone(set_up, poststop(set_up))
+
+
+def test_without_birth_times_a_killed_run_is_undone_too(world: World) -> None:
+    kernels.play("before 4.11")
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    killed = call(
+        world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world), before=fail("renameat", 2, "signal=KILL")
+    )
+    assert killed.returncode == -signal.SIGKILL, killed
+    assert {"a", "c"} <= set(os.listdir(world.rootfs))
+    assert poststop(world).returncode == 0
+    assert world.snapshot() == before
