@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import support
+from helpers import world as worlds
 from oci_bind_hook.commands.explain import dry_run
 from oci_bind_hook.commands.explain.report import as_json
 from oci_bind_hook.documents import oci
@@ -415,3 +416,34 @@ def test_bundle_and_state_of_a_container_that_runs(world: World, runtime: str) -
     told = json.loads(piped.stdout)
     assert piped.returncode == 69
     assert (told["running"], now(told)) == (report["running"], now(report))
+
+
+# What no state file can hold
+
+CONTROL = "/\x01" * 1900
+DEEP = "/x" * 600
+
+
+@pytest.mark.parametrize(
+    ("link", "binds", "code"),
+    [(CONTROL, 1, 78), (DEEP, 1, 0), (DEEP, 9, 0)],
+    ids=["control characters", "deep", "9 deep"],
+)
+def test_what_no_state_file_can_hold_is_refused_before_anything_is_made(
+    world: World, link: str, binds: int, code: int
+) -> None:
+    """Every name on the way is recorded with its path, and a file that is too large to be read undoes nothing."""
+    bundle = support.bundle(world.path / "bundle", ["true"])
+    os.symlink(link, f"{world.rootfs}/models")
+    words = [word for number in range(binds) for word in worlds.mount(world, f"/models/{number}")]
+    before = world.snapshot()
+    planned = call([world.launcher, "--dry-run", "--bundle", bundle, *words])
+    done = call([world.launcher, "prestart", *words, *world.root_option()], state_of(world))
+    assert (planned.returncode, done.returncode) == (code, code), done.stderr
+    if code:
+        assert re.search(r"--mount 1: \d binds?, .* 1901 folders deep, by the link /models, ", done.stderr), done.stderr
+        assert world.snapshot() == before
+    else:
+        stop = state_of(world, status="stopped")
+        assert call([world.launcher, "poststop", *world.root_option()], stop).returncode == 0
+        assert world.snapshot() == before

@@ -221,8 +221,8 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
         log.step(_SAVED[record["phase"]])
 
     before: Record = {**record}
-    record["uses"] = sorted(plan.uses.union(record["uses"]))
     if not plan.to_mount:
+        record["uses"] = sorted(plan.uses.union(record["uses"]))
         # A record is needed only if this container depends on a mount point that another one would remove.
         record["phase"] = "done"
         if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
@@ -236,7 +236,7 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
     except BaseException:
         log.step("rolled back")
         if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
-            record["uses"], record["created"] = before["uses"], before["created"]
+            record["created"] = before["created"]
         if record["mounts"] or record["made"]:
             folder.save(record)
         else:

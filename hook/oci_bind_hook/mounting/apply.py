@@ -6,9 +6,10 @@ Knows neither how requests are written nor where records are kept.
 
 from __future__ import annotations
 
-from ..errors import At, HookError, LeftoverError
+from ..errors import At, HookError, LeftoverError, RequestError
 from ..kernel.errnos import refused
 from ..kernel.proc import Proc
+from ..record.state_file import is_too_large
 from ..rootfs.mount_points import Rootfs
 from .mounted import find, restore_propagation
 from .sources import check_open_files
@@ -18,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..record.state_file import MadeRecord, Record
+    from ..record.state_file import MadeRecord, MountRecord, Record
     from ..rootfs.mount_points import MountPoint
     from .plan import Bind, Plan
 
@@ -32,30 +33,11 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
     undone. HookError; LeftoverError if undoing fails as well.
     """
     binds = plan.to_mount
-    old_mounts, old_made = list(record["mounts"]), list(record["made"])
+    old_mounts, old_made, old_uses = list(record["mounts"]), list(record["made"]), record["uses"]
     points = [point for bind in binds for point in bind.create]
     check_open_files(len(binds), len(points))
-    made: list[MadeRecord] = [
-        {
-            "path": point.path,
-            "kind": "directory" if point.directory else "file",
-            "filesystem": point.filesystem,
-            "identity": None,
-        }
-        for point in points
-    ]
-    record["made"] = old_made + made
-    record["mounts"] = old_mounts + [
-        {
-            "origin": bind.request.origin,
-            "requested": bind.request.as_mount(),
-            "resolved": bind.target.path if bind.target else "",
-            "source": {"dev": bind.source.stat.dev, "ino": bind.source.stat.ino},
-            "attached": bind.source.attached,
-        }
-        for bind in binds
-    ]
-    record["phase"] = "intent"
+    announce(plan, record)
+    made = record["made"][len(old_made) :]
     try:
         save()
         targets = [_make(plan.rootfs, bind) for bind in binds]
@@ -85,8 +67,57 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
         finally:
             record["mounts"] = old_mounts + done["mounts"]
             record["made"] = old_made + done["made"]
+            if not done["mounts"] and not done["made"]:
+                record["uses"] = old_uses
             record["phase"] = "done"
         raise
+
+
+def announce(plan: Plan, record: Record) -> None:
+    """Puts into ``record`` what ``plan`` will make and mount. Raises RequestError if no state file could hold it."""
+    binds = plan.to_mount
+    made: list[MadeRecord] = [
+        {
+            "path": point.path,
+            "kind": "directory" if point.directory else "file",
+            "filesystem": point.filesystem,
+            "identity": None,
+        }
+        for bind in binds
+        for point in bind.create
+    ]
+    mounts: list[MountRecord] = [
+        {
+            "origin": bind.request.origin,
+            "requested": bind.request.as_mount(),
+            "resolved": bind.target.path if bind.target else "",
+            "source": {"dev": bind.source.stat.dev, "ino": bind.source.stat.ino},
+            "attached": bind.source.attached,
+        }
+        for bind in binds
+    ]
+    announced: Record = {
+        **record,
+        "phase": "intent",
+        "mounts": record["mounts"] + mounts,
+        "uses": sorted(plan.uses.union(record["uses"])),
+        "made": record["made"] + made,
+    }
+    if is_too_large(announced):
+        raise _too_large(binds)
+    record.update(announced)
+
+
+def _too_large(binds: Sequence[Bind]) -> RequestError:
+    """The error for binds that no state file can hold: it names the deepest one, and the link that leads there."""
+    deepest = max(binds, key=lambda bind: len(bind.target.steps) if bind.target else 0)
+    assert deepest.target is not None
+    depth = len(deepest.target.steps) - 1
+    link = f", by the link {deepest.target.links[-1][0]}" if deepest.target.links else ""
+    problem = (
+        f"{len(binds)} binds, of which this one leads {depth} folders deep{link}, are more than a state file holds"
+    )
+    return RequestError(problem, where=deepest.request.at("destination"))
 
 
 def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: Rootfs) -> None:

@@ -250,6 +250,8 @@ class StateFolder:
         except UnicodeEncodeError as reason:
             text = reason.object[max(0, reason.start - 40) : reason.end]
             raise RecordError(f"a state file cannot hold {text!a}, which is not UTF-8") from reason
+        if len(data) > MAX_BYTES:
+            raise RecordError(f"the state file {self.path}/{name} would have {len(data)} bytes, too many to be read")
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
         try:
             try:

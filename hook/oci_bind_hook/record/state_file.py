@@ -13,7 +13,7 @@ import posix
 import time
 
 from ..documents import oci
-from ..documents.strictjson import documents
+from ..documents.strictjson import MAX_BYTES, documents, encoded
 from ..errors import DataError
 from ..kernel import linux
 
@@ -123,6 +123,9 @@ else:
         return value
 
 
+_ENTRY = 300  # bytes
+
+
 def now() -> int:
     """The time in nanoseconds since the epoch, on the clock that the kernel uses for inode timestamps."""
     return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
@@ -134,6 +137,19 @@ def parse_record(data: bytes, name: str) -> Record:
     if violations := oci.violations(document, "state-file"):
         raise DataError(name, violations)
     return cast("Record", document)
+
+
+def is_too_large(record: Record) -> bool:
+    """Whether a state file with ``record`` could not be read again, now or when all that is to be made is known."""
+    texts = [*record["uses"], *(made["path"] for made in record["made"])]
+    for mount in record["mounts"]:
+        texts += [mount["origin"], mount["resolved"], *map(str, mount["requested"].values())]
+        texts += [text for attached in mount["attached"] for text in (attached["root"], attached["source"])]
+    length = sum(map(len, texts))
+    # No character takes more than six bytes in JSON, and nothing else of an entry more than these.
+    if 6 * length + _ENTRY * len(texts) < MAX_BYTES:
+        return False
+    return length > MAX_BYTES or len(encoded(record)) + _ENTRY * len(record["made"]) > MAX_BYTES
 
 
 def is_same_bundle(record: Record, path: str) -> bool:

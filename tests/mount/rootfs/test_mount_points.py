@@ -152,7 +152,7 @@ def test_mount_points_are_made_on_a_tmpfs_of_the_containers_own(bench: Bench) ->
     tmpfs(bench.inside("/mnt"))
     record = bench.mount(request(bench.source, "/mnt/new/folder"))
     assert made(record) == [("/mnt/new", "tmpfs"), ("/mnt/new/folder", "tmpfs")]
-    assert record["uses"] == []
+    assert record["uses"] == ["/mnt"]
     # It dies with the container; while it is there, the way back removes them as all others.
     assert bench.undo(record) == []
     assert os.listdir(bench.inside("/mnt")) == []

@@ -9,6 +9,7 @@ mounts are taken as made.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
 from ...errors import At, DataError, HookError, RecordError, UnavailableError
@@ -16,6 +17,7 @@ from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
 from ...lifecycle.tear_down import is_here, why_untouched
+from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
 from ...mounting.sources import expand, open_sources
@@ -30,7 +32,6 @@ from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
 from .report import Report
 from .running import Running
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -130,6 +131,11 @@ def _fill_with_plan(
         report.warnings += running.others()
     for problem in [*planned.problems, *problems_of_plan(planned, config, report.stage, proc)]:
         report.add(problem, "resolve")
+    if not planned.problems:
+        try:
+            announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
+        except HookError as problem:
+            report.add(problem, "make")
     report.notes += recognise.notes(config.annotations)
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
