@@ -15,13 +15,14 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
 RUNTIMES = ("runc", "crun")
@@ -288,6 +289,22 @@ def await_flock(pid: int) -> None:
                 return
         os.sched_yield()
     raise TimeoutError
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many functions Python and C call for ``work``, resumed generators among them: a time without a clock."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 def children(pid: int) -> list[int]:

@@ -91,11 +91,13 @@ class Planner:
         self.rootfs = rootfs
         self.namespace = namespace
         self.recorded = recorded
-        self._hiders = [(mount["resolved"], [mount["resolved"]]) for mount in recorded]
+        self._recorded_at: dict[object, list[MountRecord]] = {}
+        for mount in recorded:
+            self._recorded_at.setdefault(mount["requested"]["destination"], []).append(mount)
         self.allow_shared = allow_shared
         self._by_cover: dict[Cover, Bind] = {}
-        self._requests: list[Request] = []
-        self._paths: dict[Request, list[str]] = {}
+        self._numbers: dict[Request, int] = {}
+        self._mounts_at: dict[str, list[tuple[int, str]]] = {}
         self._order: list[tuple[Request, str, Bind | None]] = []
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
@@ -104,7 +106,8 @@ class Planner:
         A request that cannot be carried out raises nothing: its bind carries the problem.
         """
         rest = iter(sources)
-        self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
+        mounts = [request for request in requests if request.is_from_mounts and request.type != "remount"]
+        self._numbers = {request: number for number, request in enumerate(mounts)}
         for request in requests:
             if request.is_bind:
                 bind = Bind(request, next(rest))
@@ -123,6 +126,9 @@ class Planner:
                 self._pass(request)
         self._tell_hidden()
         return self.plan
+
+    def _find_recorded(self, request: Request) -> MountRecord | None:
+        return request.find_in(self._recorded_at.get(request.destination, ()))
 
     def _tell_hidden(self) -> None:
         """Adds a warning to every bind that a later mount covers, the runtime's or the hook's."""
@@ -156,7 +162,7 @@ class Planner:
         self.plan.uses.update(filter(is_utf8, target.uses))
         if self._is_present(bind, target) or self._is_hidden(bind, target):
             bind.action = "present"
-            bind.by = "hook" if request.find_in(self.recorded) else "runtime"
+            bind.by = "hook" if self._find_recorded(request) else "runtime"
             if self.namespace.assumed:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
             target.close()
@@ -178,7 +184,7 @@ class Planner:
     def _resolve_root(self, bind: Bind) -> None:
         """Lays the read-only root over the rootfs: later destinations are resolved in that mount."""
         target = bind.target = self.rootfs.resolve("/")
-        if bind.request.find_in(self.recorded):
+        if self._find_recorded(bind.request):
             bind.action = "present"
             self.rootfs.unlock = not self.namespace.is_locked_by_host(self.rootfs.stat)
             return
@@ -201,7 +207,7 @@ class Planner:
 
     def _is_present(self, bind: Bind, target: Target) -> bool:
         request, source, stat = bind.request, bind.source, target.last.stat
-        if request.find_in(self.recorded):
+        if self._find_recorded(request):
             return True
         if not request.is_from_mounts:
             return False
@@ -225,26 +231,34 @@ class Planner:
         if not bind.request.is_from_mounts or self.namespace.kind != "container":
             return False
         passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
-        later = self._requests[self._requests.index(bind.request) + 1 :]
-        for name, covers in [*self._hiders, *((request.destination, self._covers(request)) for request in later)]:
-            if any(path == cover or path.startswith(cover + "/") for path in passed for cover in covers):
-                bind.warnings.append(f"hidden by the later mount on {name}")
-                bind.is_hidden = True
-                return True
-        return False
+        number = self._numbers[bind.request]
+        over = [each for path in passed for above in _upwards(path) for each in self._covering().get(above, ())]
+        later = [each for each in over if each[0] > number or each[0] < 0]
+        if later:
+            bind.warnings.append(f"hidden by the later mount on {min(later)[1]}")
+            bind.is_hidden = True
+        return bool(later)
 
-    def _covers(self, request: Request) -> list[str]:
-        """The paths at which a runtime may have put a mount of config.json: cleaned, and with links followed."""
-        if request not in self._paths:
-            self._paths[request] = [_lexical(request.destination)]
-            try:
-                target = self.rootfs.resolve(request.destination)
-            except (RequestError, EscapeError):
-                pass  # the runtime cannot reach it either
-            else:
-                self._paths[request].append(target.path)
-                target.close()
-        return self._paths[request]
+    def _covering(self) -> dict[str, list[tuple[int, str]]]:
+        """By path, the numbers and destinations of the mounts there; negative for those that the hook mounted before.
+
+        A runtime may have put a mount of config.json at two paths: cleaned, and with links followed.
+        """
+        if not self._mounts_at:
+            for number, mount in enumerate(self.recorded, -len(self.recorded)):
+                self._mounts_at.setdefault(mount["resolved"], []).append((number, mount["resolved"]))
+            for request, number in self._numbers.items():
+                paths = {_lexical(request.destination)}
+                try:
+                    target = self.rootfs.resolve(request.destination)
+                except (RequestError, EscapeError):
+                    pass  # the runtime cannot reach it either
+                else:
+                    paths.add(target.path)
+                    target.close()
+                for path in paths:
+                    self._mounts_at.setdefault(path, []).append((number, request.destination))
+        return self._mounts_at
 
     def _check_double(self, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError."""

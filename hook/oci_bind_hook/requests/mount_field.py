@@ -172,31 +172,34 @@ def _parse_run(text: str, place: str) -> tuple[int, int, int]:
 def split_csv(text: str, place: str) -> list[str]:
     """The fields of one CSV line as Go's encoding/csv reads them: ``a,"b,c","d""e"``. UsageError for a stray quote."""
     fields = []
-    rest = text
+    at = 0
     while True:
-        if rest.startswith('"'):
-            field, rest = _quoted(rest[1:], place)
+        if text.startswith('"', at):
+            field, at = _quoted(text, at + 1, place)
+            if at < len(text) and text[at] != ",":
+                raise UsageError(f"a comma is missing before {text[at:]}", where=place)
         else:
-            comma = rest.find(",")
-            field, rest = (rest, "") if comma < 0 else (rest[:comma], rest[comma:])
+            end = text.find(",", at)
+            end = len(text) if end < 0 else end
+            field, at = text[at:end], end
             if '"' in field:
                 raise UsageError(f"a quote stands inside the field {field}", where=place, hint='quote it whole: "a,b"')
         fields.append(field)
-        if not rest:
+        if at == len(text):
             return fields
-        if not rest.startswith(","):
-            raise UsageError(f"a comma is missing before {rest}", where=place)
-        rest = rest[1:]
+        at += 1
 
 
-def _quoted(text: str, place: str) -> tuple[str, str]:
-    field = ""
+def _quoted(text: str, at: int, place: str) -> tuple[str, int]:
+    """The field whose opening quote stands before ``at``, and where it ends."""
+    parts = []
     while True:
-        part, quote, text = text.partition('"')
-        if not quote:
+        end = text.find('"', at)
+        if end < 0:
             raise UsageError("a quote is not closed", where=place)
-        field += part
-        if not text.startswith('"'):
-            return field, text
-        field += '"'
-        text = text[1:]
+        parts.append(text[at:end])
+        at = end + 1
+        if not text.startswith('"', at):
+            return "".join(parts), at
+        parts.append('"')
+        at += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers import mounting
+from helpers import mounting, support
 from helpers.mounting import MS_PRIVATE, MS_SHARED, Bench, bind, plant, propagate, request, tmpfs
 from oci_bind_hook.commands.explain.facts import describe
 from oci_bind_hook.errors import EscapeError, MissingError, RequestError, UnavailableError
@@ -18,7 +18,17 @@ from oci_bind_hook.rootfs.walk import Cover
 
 if TYPE_CHECKING:
     from oci_bind_hook.mounting.plan import Plan
+    from oci_bind_hook.record.state_file import MountRecord
     from oci_bind_hook.requests.request import Request
+
+
+EMPTY: MountRecord = {
+    "origin": "--mount 1",
+    "requested": {},
+    "resolved": "/",
+    "source": {"dev": 1, "ino": 1},
+    "attached": [],
+}
 
 
 def created(plan: Plan) -> list[list[tuple[str, str]]]:
@@ -350,3 +360,16 @@ def test_the_description_of_a_plan(bench: Bench) -> None:
             "warnings": [],
         }
     ]
+
+
+@pytest.mark.parametrize("kind", ["config", "argument", "recorded"])
+def test_twice_the_binds_take_twice_the_work(bench: Bench, kind: str) -> None:
+    def planned(count: int) -> int:
+        requests = [request(bench.source, f"/d{number}/x", config=kind == "config") for number in range(count)]
+        recorded: list[MountRecord] = []
+        if kind == "recorded":
+            recorded = [{**EMPTY, "requested": one.as_mount(), "resolved": one.destination} for one in requests]
+        return support.calls(lambda: bench.plan(*requests, recorded=recorded))
+
+    planned(1)
+    assert planned(200) < 2.2 * planned(100)

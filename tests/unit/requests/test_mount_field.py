@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from helpers import support
 from oci_bind_hook.errors import HookError, UsageError
 from oci_bind_hook.requests import mount_field
 from oci_bind_hook.requests.request import DEFAULT_PROPAGATION, Request
@@ -411,3 +413,15 @@ def test_stray_quote(text: str) -> None:
 def test_quoted_fields_come_out_as_they_went_in(fields: list[str]) -> None:
     quoted = ",".join('"' + field.replace('"', '""') + '"' for field in fields)
     assert mount_field.split_csv(quoted, "here") == fields
+
+
+@pytest.mark.parametrize("text", [",", '"', '"",', "a,", '"a""', "a"], ids=str)
+def test_a_long_text_is_split_in_one_pass(text: str) -> None:
+    """As an annotation can be. 4 MB took minutes when each field copied the rest."""
+
+    def split(times: int) -> None:
+        with contextlib.suppress(UsageError):
+            mount_field.split_csv(text * times, "here")
+
+    assert support.calls(lambda: split(2000)) < 2.2 * support.calls(lambda: split(1000)) + 20
+    split(1_000_000 // len(text))
