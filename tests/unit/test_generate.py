@@ -64,3 +64,12 @@ def test_bash_completes_values(tmp_path: Path) -> None:
     assert complete("--mount", "") == set()
     assert complete("gc", "--root", f"{tmp_path}/state", "c") == {"c1"}
     assert complete("validate", "f", folder=folder) == {"file"}
+
+
+def test_bash_offers_ids_only(tmp_path: Path) -> None:
+    for name in ("c1", "a b", "$(touch ran)", "`touch ran`", "-x", "*", "\udcff"):
+        (tmp_path / f"{name}.json").touch()
+    assert complete("gc", "--root", str(tmp_path), "", folder=str(tmp_path)) - {
+        option.name for option in generate.OPTIONS["gc"]
+    } == {"c1"}
+    assert not (tmp_path / "ran").exists()
