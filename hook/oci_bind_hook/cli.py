@@ -9,6 +9,7 @@ import sys
 from . import open_stdio
 from .documents.bundle import read_given, read_state
 from .errors import HookError
+from .kernel import files
 from .kernel.errnos import message
 from .log import Log
 from .options import STAGES, is_teardown, parse
@@ -58,7 +59,7 @@ def _main(argv: list[str], log: Log) -> int:
 
         return dry_run(options)
     if options.log is not None:
-        log.open(options.log, as_json=options.log_as_json)
+        log.open(options.log, as_json=options.log_as_json, changeable=files.changeable)
     posix.umask(0o022)
     log.stage = options.stage or ""
     state, document = read_state(read_given())

@@ -10,11 +10,17 @@ Loaded by every start of a container: only posix and time. logging takes longer 
 
 from __future__ import annotations
 
+import errno
 import posix
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NAME = "oci-bind-hook"
 SYSLOG_SOCKET = "/dev/log"
+SYSLOG_BYTES = 8000  # what rsyslog takes by default; a socket takes some 200 kB, and refuses more
 # syslog(3): the facility daemon, with a severity.
 ERROR = 3 << 3 | 3
 WARNING = 3 << 3 | 4
@@ -50,11 +56,17 @@ class Log:
         self._syslog: int | None = None
         self._prepared = False
 
-    def open(self, path: str, *, as_json: bool) -> None:
-        """Appends all later records to the file ``path``. A new file gets the mode 0600."""
+    def open(self, path: str, *, as_json: bool, changeable: Callable[[str], str] = lambda _: "") -> None:
+        """Appends all later records to the file ``path``. A new file gets the mode 0600.
+
+        Not where others could have put a link, by which root would write to any file: ``changeable`` returns what they
+        could put it in the place of, kernel.files.
+        """
         self._json = as_json
         self._path = path
         try:
+            if place := changeable(path):
+                raise OSError(errno.EPERM, f"others can put a link in the place of {place}")
             flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NONBLOCK | posix.O_CLOEXEC
             self._fd = posix.open(path, flags, 0o600)
         except OSError as reason:
@@ -89,7 +101,10 @@ class Log:
     def _to_syslog(self, priority: int, message: str) -> None:
         if self._syslog is not None:
             try:
-                posix.write(self._syslog, f"<{priority}>{NAME}[{posix.getpid()}]: {one_line(message)}".encode())
+                data = f"<{priority}>{NAME}[{posix.getpid()}]: {one_line(message)}".encode()
+                if len(data) > SYSLOG_BYTES:
+                    data = data[:SYSLOG_BYTES] + b" (cut: --log keeps it whole)"
+                posix.write(self._syslog, data)
             except OSError:
                 pass  # the daemon has ended, or its queue is full
 

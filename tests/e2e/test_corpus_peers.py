@@ -59,9 +59,9 @@ def test_E07_no_core_file_tells_of_the_hook(world: World) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stdin.write(state(world))
         stdin.seek(0)
-        hook = os.posix_spawn(
-            "/usr/bin/prlimit", command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, stdin.fileno(), 0)]
-        )
+        actions = [(os.POSIX_SPAWN_DUP2, stdin.fileno(), 0)]
+        # A shell's background processes ignore SIGQUIT, and so would this one.
+        hook = os.posix_spawn("/usr/bin/prlimit", command, os.environ, file_actions=actions, setsigdef=[signal.SIGQUIT])
         support.await_flock(hook)
         os.kill(hook, signal.SIGQUIT)
         status = os.waitpid(hook, 0)[1]

@@ -77,6 +77,65 @@ def test_T01_a_state_folder_that_others_can_write_is_refused(world: World, kind:
     refused(world, *mount(world, "/a"), code=74)
 
 
+# Who may change a folder above, by owner and mode, and whether the state folder in it is taken.
+ABOVE = {
+    "root's": (0, 0o755, True),
+    "of others": (1, 0o755, False),
+    "open to all": (0, 0o777, False),
+    "sticky": (0, 0o1777, True),
+    "of others, sticky": (1, 0o1777, False),
+}
+
+
+@pytest.mark.parametrize("how", ["as it is", "by a link"])
+@pytest.mark.parametrize("kind", ABOVE)
+def test_T01_a_state_folder_that_others_can_move_away_is_refused(world: World, kind: str, how: str) -> None:
+    """With all that is above it: poststop would find nothing there, and call it done."""
+    owner, mode, is_taken = ABOVE[kind]
+    above = world.path / "above"
+    (above / "ours/state").mkdir(parents=True, mode=0o755)
+    os.chown(above, owner, 0)
+    above.chmod(mode)
+    (above / "ours/state").chmod(0o700)
+    world.state = above / "ours/state"
+    if how == "by a link":
+        (world.path / "link").symlink_to(above / "ours")
+        world.state = world.path / "link/state"
+    prepare(world)
+    if is_taken:
+        done = call(world, "prestart", *mount(world, "/a"), stdin=state(world))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert poststop(world).returncode == 0
+    else:
+        refused(world, *mount(world, "/a"), code=74, says="others than uid 0 can rename the state folder")
+
+
+@pytest.mark.parametrize("kind", ABOVE)
+def test_T01_a_log_goes_through_no_link_that_others_can_plant(world: World, kind: str) -> None:
+    owner, mode, _ = ABOVE[kind]
+    prepare(world)
+    victim = world.path / "victim"
+    victim.write_text("as it is\n")
+    folder = world.path / "logs"
+    folder.mkdir()
+    (folder / "log").symlink_to(victim)
+    os.chown(folder / "log", 1, 1, follow_symlinks=False)
+    os.chown(folder, owner, 0)
+    folder.chmod(mode)
+    done = call(world, "prestart", *mount(world, "/a"), "--log", str(folder / "log"), stdin=state(world))
+    assert (done.returncode, done.stderr) == (0, "")
+    # In a folder that is root's alone the link is as good as root's.
+    assert (victim.read_text() == "as it is\n") == (kind != "root's")
+    assert poststop(world).returncode == 0
+
+
+def test_a_log_may_be_stderr(world: World) -> None:
+    prepare(world)
+    done = call(world, "prestart", *mount(world, "/a"), "--log", "/dev/stderr", stdin=state(world))
+    assert (done.returncode, "binds attached" in done.stderr) == (0, True)
+    assert poststop(world).returncode == 0
+
+
 @pytest.mark.parametrize("name", ["c1.new", "c1.json.lock", "c1.lock"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "hard link"])
 def test_T01_names_beside_the_state_file_are_not_followed(world: World, name: str, kind: str) -> None:

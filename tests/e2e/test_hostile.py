@@ -99,14 +99,24 @@ def test_names_that_no_state_file_can_hold_are_refused_before_any_change(world: 
 
 
 def test_a_bad_state_file_stops_no_other_container(world: World) -> None:
+    """It starts and ends. Only what was made for it stays, as it may be used by the one that cannot be read."""
     support.bundle(world.path / "bundle", ["true"])
-    (world.state / "zz.json").touch(0o600)
+    bad = world.state / "zz.json"
+    bad.touch(0o600)
     before = world.snapshot()
     log = f"--log={world.path}/log"
-    assert call(world, "prestart", *mount(world, "/a"), log, stdin=state(world)).returncode == 0
+    assert call(world, "prestart", *mount(world, "/data"), log, stdin=state(world)).returncode == 0
     assert call(world, "poststop", log, stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
     assert (world.path / "log").read_text().count("left out: ") == 2
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
+    done = call(world, "poststop", stdin=state(world, status="stopped"))
+    assert (done.returncode, str(bad) in done.stderr) == (os.EX_OSERR, True)
+    assert world.snapshot()["mounts"] == before["mounts"]
+    bad.rename(world.path / "moved away")
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot()["rootfs"] == before["rootfs"]
+    assert os.listdir(world.state) == []
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)

@@ -168,15 +168,19 @@ def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
         f"oci-bind-hook install --prefix /usr -- --mount src={tmp_path}/source,dst=/new,ro >&2",
         f"podman run --rm --rootfs {rootfs} cat /new/word",
         f"bash -c 'echo {left}'",
+        # What this package did not install stays, and does not keep it from going.
+        "mkdir -p /usr/local/libexec/oci/hooks.d",
+        "echo '#!/bin/sh' >/usr/local/libexec/oci/hooks.d/oci-bind-hook",
         "dpkg -r oci-bind-hook >&2",
+        "cat /usr/local/libexec/oci/hooks.d/oci-bind-hook",
         f"bash -O nullglob -c 'for each in {left}; do [ ! -e $each ] || echo left: $each; done'",
     ]
     script = "\n".join(lines)
     done = isolated(script, {**configured(tmp_path), "PATH": support.PATH, "TMPDIR": "/tmp"}, tmp_path)
-    version, commit, python, _, page, seen, there = done.stdout.splitlines()
+    version, commit, python, _, page, seen, there, foreign = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
     assert (version, commit) == ("oci-bind-hook 0.1.0", f"commit: {COMMIT}")
     assert python.startswith("Python: 3.")
     assert page.startswith("OCI-BIND-HOOK(8)")
-    assert seen == "hello"
+    assert (seen, foreign) == ("hello", "#!/bin/sh")
     assert there == left.replace("*", "oci-bind-hook.json", 1).replace("*", "oci-bind-hook", 1)

@@ -472,6 +472,20 @@ def test_a_state_folder_of_others_is_refused(world: World, command: str) -> None
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (74, "", 1)
 
 
+@pytest.mark.parametrize("command", [["list"], ["gc", "--dry-run"]])
+def test_names_that_are_not_utf8_make_no_json_that_is_not(world: World, command: list[str]) -> None:
+    world.state = world.path / "\udcff"
+    world.state.mkdir(0o700)
+    (world.state / "\udcfe.json").touch(0o600)
+    done = subprocess.run(
+        [world.launcher, *command, "--format", "json", *world.root_option()], capture_output=True, check=False
+    )
+    document = json.loads(done.stdout.decode())
+    assert done.returncode == 74
+    json.dumps(document, ensure_ascii=False).encode()
+    assert document["folder"] == f"{world.path}/\\udcff"
+
+
 def test_an_ordinary_user_asks_for_their_own(tmp_path: Path, world: World) -> None:
     """Whatever is recorded there is of no use to them, and they need no rights to be told that nothing is."""
     tmp_path.chmod(0o755)

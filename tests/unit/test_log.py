@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
 import traceback
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from oci_bind_hook import log as log_module
 from oci_bind_hook.log import Log, one_line
 
 if TYPE_CHECKING:
@@ -194,3 +196,19 @@ def test_closed_stderr_is_borne() -> None:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+
+
+@pytest.mark.parametrize("length", [10, 300_000])
+def test_syslog_gets_the_beginning_of_a_long_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """A datagram of that size is refused as a whole."""
+    monkeypatch.setattr(log_module, "SYSLOG_SOCKET", str(tmp_path / "log"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(tmp_path / "log"))
+        daemon.settimeout(10)
+        Log().failure("x" * length)
+        told = daemon.recv(1 << 20).decode()
+    whole = f": {'x' * length}"
+    assert told.endswith(whole) if length < 8000 else told.endswith("xxx (cut: --log keeps it whole)")
+    assert len(told) < 8100

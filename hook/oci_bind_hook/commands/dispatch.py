@@ -7,6 +7,7 @@ import os
 
 from ..documents.bundle import read_all, read_given
 from ..errors import HookError, MissingError, UsageError
+from ..kernel import files
 from ..kernel.errnos import refused
 from ..log import one_line
 from ..options import Options, parse, unknown
@@ -103,7 +104,7 @@ def _gc(given: Given, log: Log) -> int:
 
     options, log.debug_wanted = parse(given.passed)
     if options.log is not None and not options.dry_run:
-        log.open(options.log, as_json=options.log_as_json)
+        log.open(options.log, as_json=options.log_as_json, changeable=files.changeable)
     os.umask(0o022)
     collection = gc.collect(options, given.others, log)
     _print(gc.as_json(collection, dry_run=options.dry_run) if given.as_json else gc.as_text(collection))

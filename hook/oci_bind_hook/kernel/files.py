@@ -13,6 +13,7 @@ import stat as modes
 
 from . import linux
 
+OVERFLOW_UID = 65534  # of an owner without a number here, user_namespaces(7)
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 
 
@@ -169,6 +170,44 @@ def real_path(path: str) -> str:
             real = "" if target.startswith("/") else real
             names += target.split("/")[::-1]
     return real or "/"
+
+
+def changeable(path: str) -> str:
+    """What others than root and this user can put something in the place of, on the way to ``path``; "" if nothing.
+
+    That is a folder of theirs, one that all can write, or in a sticky one a file or link of theirs. Links are followed;
+    what is missing can only be made by those who may. An owner that this user namespace does not know counts as root:
+    above a user's own folders it is. Raises OSError.
+    """
+    known = (0, posix.geteuid(), OVERFLOW_UID)
+    names = path.split("/")[::-1]
+    real, links = "", 0
+    while names:
+        name = names.pop()
+        if name in ("", "."):
+            continue
+        above = posix.lstat(real or "/")
+        is_sticky = above.st_mode & modes.S_ISVTX
+        if above.st_uid not in known or (above.st_mode & 0o002 and not is_sticky):
+            return real or "/"
+        if name == "..":
+            real = real.rpartition("/")[0]
+            continue
+        try:
+            here = posix.lstat(f"{real}/{name}")
+        except FileNotFoundError:
+            return ""
+        if above.st_mode & 0o002 and here.st_uid not in known:
+            return f"{real}/{name}"
+        if not modes.S_ISLNK(here.st_mode):
+            real = f"{real}/{name}"
+        elif (links := links + 1) > MAX_LINKS:
+            raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), path)
+        else:
+            target = posix.readlink(f"{real}/{name}")
+            real = "" if target.startswith("/") else real
+            names += target.split("/")[::-1]
+    return ""
 
 
 def below(folder: str, path: str) -> str:

@@ -16,7 +16,7 @@ import stat as modes
 
 from ..documents.strictjson import MAX_BYTES, encoded, parse_trusted
 from ..errors import DataError, RecordError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.errnos import hint
 from .state_file import heir, names_other_rootfs, object_of, parse_record
 
@@ -148,16 +148,17 @@ class StateFolder:
         is_sticky = above.st_mode & modes.S_ISVTX
         if above.st_uid not in (0, posix.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
             posix.close(fd)
-            raise RecordError(
-                f"others than uid {posix.geteuid()} can rename the state folder {path}",
-                hint="give --root a folder below one that is root's or yours alone",
-            )
+            raise _movable(path)
         if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
             posix.close(fd)
             raise RecordError(
                 f"the state folder {path} is owned by uid {stat.st_uid} with mode {stat.st_mode & 0o7777:04o}",
                 hint=f"it must belong to uid {posix.geteuid()} alone: mode 0700",
             )
+        # Nor may any folder above that be theirs: poststop would find an empty one in its place, and call it done.
+        if files.changeable(path):
+            posix.close(fd)
+            raise _movable(path)
         return cls(path, fd)
 
     def why_unrecorded(self) -> UnavailableError | None:
@@ -407,6 +408,13 @@ def _read_own(fd: int, path: str) -> bytes:
     while chunk := posix.read(fd, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _movable(path: str) -> RecordError:
+    return RecordError(
+        f"others than uid {posix.geteuid()} can rename the state folder {path}",
+        hint="give --root a folder below one that is root's or yours alone",
+    )
 
 
 def _refused(problem: str, reason: OSError) -> RecordError:

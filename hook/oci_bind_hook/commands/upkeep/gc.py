@@ -6,14 +6,12 @@ Each container is judged again under its lock. If another run holds that lock, g
 
 from __future__ import annotations
 
-import json
-
 from ...errors import HookError, RecordError, UnavailableError
 from ...kernel import linux, rights
 from ...lifecycle.tear_down import forget, take_down
 from ...log import NAME, one_line
 from ...record.state_file import heir
-from .listing import Registry, columns
+from .listing import Registry, columns, json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,7 +171,7 @@ def _finish(container: str, registry: Registry, folder: StateFolder, options: Op
 def as_json(collection: Collection, *, dry_run: bool) -> str:
     """All as one JSON document, schemas/gc.json."""
     records = [outcome.document() for outcome in collection.outcomes.values()]
-    return json.dumps({"folder": collection.folder, "dryRun": dry_run, "records": records}, indent=2) + "\n"
+    return json_text({"folder": collection.folder, "dryRun": dry_run, "records": records})
 
 
 def as_text(collection: Collection) -> str:

@@ -244,8 +244,13 @@ def look(options: Options, wanted: Sequence[str] = ()) -> tuple[str, list[Entry]
 
 def as_json(folder: str, entries: Iterable[Entry]) -> str:
     """All as one JSON document, schemas/records.json."""
-    document = {"folder": folder, "records": [entry.document() for entry in entries]}
-    return json.dumps(document, indent=2) + "\n"
+    return json_text({"folder": folder, "records": [entry.document() for entry in entries]})
+
+
+def json_text(document: dict[str, object]) -> str:
+    """A document as JSON that every reader takes: bytes of a name that are not UTF-8 are written as ``\\udcff``."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return "".join(rf"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
