@@ -56,7 +56,7 @@ class Log:
         self._syslog: int | None = None
         self._prepared = False
 
-    def open(self, path: str, *, as_json: bool, changeable: Callable[[str], str] = lambda _: "") -> None:
+    def open(self, path: str, *, as_json: bool, changeable: Callable[[str, int], str] = lambda *_: "") -> None:
         """Appends all later records to the file ``path``. A new file gets the mode 0600.
 
         Not where others could have put a link, by which root would write to any file: ``changeable`` returns what they
@@ -65,7 +65,8 @@ class Log:
         self._json = as_json
         self._path = path
         try:
-            if place := changeable(path):
+            # Not 0o020: some systems give /var/log to a group.
+            if place := changeable(path, 0o002):
                 raise OSError(errno.EPERM, f"others can put a link in the place of {place}")
             flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NONBLOCK | posix.O_CLOEXEC
             self._fd = posix.open(path, flags, 0o600)

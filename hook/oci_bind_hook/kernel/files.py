@@ -13,7 +13,7 @@ import stat as modes
 
 from . import linux
 
-OVERFLOW_UID = 65534  # of an owner without a number here, user_namespaces(7)
+OVERFLOW_UID = 65534  # an owner without a number here, user_namespaces(7)
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 
 
@@ -172,14 +172,12 @@ def real_path(path: str) -> str:
     return real or "/"
 
 
-def changeable(path: str) -> str:
+def changeable(path: str, by: int = 0o022) -> str:
     """What others than root and this user can put something in the place of, on the way to ``path``; "" if nothing.
 
-    That is a folder of theirs, one that all can write, or in a sticky one a file or link of theirs. Links are followed;
-    what is missing can only be made by those who may. An owner that this user namespace does not know counts as root:
-    above a user's own folders it is. Raises OSError.
+    That is a folder of theirs, one that those in the mode bits ``by`` can write, or in a sticky one a file or link of
+    theirs. Links are followed. What is missing can only be made by those who may. Raises OSError.
     """
-    known = (0, posix.geteuid(), OVERFLOW_UID)
     names = path.split("/")[::-1]
     real, links = "", 0
     while names:
@@ -187,8 +185,7 @@ def changeable(path: str) -> str:
         if name in ("", "."):
             continue
         above = posix.lstat(real or "/")
-        is_sticky = above.st_mode & modes.S_ISVTX
-        if above.st_uid not in known or (above.st_mode & 0o002 and not is_sticky):
+        if not _is_trusted(above.st_uid) or (above.st_mode & by and not above.st_mode & modes.S_ISVTX):
             return real or "/"
         if name == "..":
             real = real.rpartition("/")[0]
@@ -197,7 +194,7 @@ def changeable(path: str) -> str:
             here = posix.lstat(f"{real}/{name}")
         except FileNotFoundError:
             return ""
-        if above.st_mode & 0o002 and here.st_uid not in known:
+        if above.st_mode & by and not _is_trusted(here.st_uid):
             return f"{real}/{name}"
         if not modes.S_ISLNK(here.st_mode):
             real = f"{real}/{name}"
@@ -208,6 +205,13 @@ def changeable(path: str) -> str:
             real = "" if target.startswith("/") else real
             names += target.split("/")[::-1]
     return ""
+
+
+def _is_trusted(uid: int) -> bool:
+    """Whether a user is root or this one. In a user namespace root, and whoever else is not mapped, has no number."""
+    if uid in (0, posix.geteuid()):
+        return True
+    return uid == OVERFLOW_UID and _read_proc("uid_map").split() != ["0", "0", "4294967295"]
 
 
 def below(folder: str, path: str) -> str:

@@ -142,23 +142,21 @@ class StateFolder:
             if reason.errno == errno.ENOENT and not create:
                 return None
             raise _refused(f"the state folder {path} cannot be opened", reason) from reason
-        # Whoever can write the folder above can put another state folder in the place of this one, unless the sticky
-        # bit keeps them from renaming what is not theirs.
-        above, stat = posix.stat("..", dir_fd=fd), posix.fstat(fd)
-        is_sticky = above.st_mode & modes.S_ISVTX
-        if above.st_uid not in (0, posix.geteuid()) or (above.st_mode & 0o022 and not is_sticky):
-            posix.close(fd)
-            raise _movable(path)
+        stat = posix.fstat(fd)
         if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
             posix.close(fd)
             raise RecordError(
                 f"the state folder {path} is owned by uid {stat.st_uid} with mode {stat.st_mode & 0o7777:04o}",
                 hint=f"it must belong to uid {posix.geteuid()} alone: mode 0700",
             )
-        # Nor may any folder above that be theirs: poststop would find an empty one in its place, and call it done.
+        # Whoever can write a folder above can put another state folder in the place of this one, unless the sticky bit
+        # keeps them from renaming what is not theirs. poststop would find nothing in it, and call it done.
         if files.changeable(path):
             posix.close(fd)
-            raise _movable(path)
+            raise RecordError(
+                f"others than uid {posix.geteuid()} can rename the state folder {path}",
+                hint="give --root a folder below one that is root's or yours alone",
+            )
         return cls(path, fd)
 
     def why_unrecorded(self) -> UnavailableError | None:
@@ -408,13 +406,6 @@ def _read_own(fd: int, path: str) -> bytes:
     while chunk := posix.read(fd, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _movable(path: str) -> RecordError:
-    return RecordError(
-        f"others than uid {posix.geteuid()} can rename the state folder {path}",
-        hint="give --root a folder below one that is root's or yours alone",
-    )
 
 
 def _refused(problem: str, reason: OSError) -> RecordError:
