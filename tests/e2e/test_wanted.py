@@ -175,6 +175,73 @@ def test_a_match_whose_name_is_not_utf8(world: World, many: str, pattern: str) -
     assert line.count("\n") == 1
 
 
+def plant(world: World, many: str, links: dict[str, str]) -> None:
+    """Links beside the things that a pattern matches; OUT stands for a folder elsewhere."""
+    (world.path / "out/back").mkdir(parents=True)
+    (world.path / "out/file").write_text("not for containers\n")
+    (world.path / "out/in").symlink_to(many)
+    for name, text in links.items():
+        os.symlink(text.replace("OUT", str(world.path / "out")).replace("MANY", many), f"{many}/{name}")
+
+
+PLANTED = {
+    "absolute": "OUT/file",
+    "relative": "../out/file",
+    "a folder": "OUT",
+    "the root": "/",
+    "the folder above": "..",
+    "by way of another": "l.d/../../out",
+    "magic": "/proc/self/root",
+    "of procfs": "/proc/self",
+}
+
+
+@pytest.mark.parametrize("text", PLANTED.values(), ids=PLANTED)
+def test_a_link_that_leads_out_is_not_followed(world: World, many: str, text: str) -> None:
+    """Who writes in the folder that a pattern looks into, as a container may, does not choose what else is bound."""
+    plant(world, many, {"z.d": text})
+    for name in ("*.d", "z.d", "[z].d"):
+        spec = f"type=glob,src={many}/{name},dst=/new"
+        code, line, found = run(world, spec)
+        assert (code, found) == (77, [])
+        assert line == f"--mount 1: {many}/z.d leads out of {many} (follow-links allows that)\n"
+        planned, _, problems = plan(world, spec)
+        assert (planned, problems) == (77, [f"{many}/z.d leads out of {many}"])
+
+
+def test_nor_one_on_the_way(world: World, many: str) -> None:
+    plant(world, many, {"z.d": "OUT"})
+    code, line, found = run(world, f"type=glob,src={many}/*.d/file,dst=/new")
+    assert (code, found) == (77, [])
+    assert line == f"--mount 1: {many}/z.d/file leads out of {many} (follow-links allows that)\n"
+    # One that nothing is found through does not matter: /usr/lib has such links everywhere.
+    os.mkdir(f"{many}/c.d/shown")
+    assert run(world, f"type=glob,src={many}/*.d/shown,dst=/new") == (0, "", ["/new/shown"])
+
+
+def test_links_inside_are_followed_wherever_they_are(world: World, many: str) -> None:
+    plant(world, many, {"y.d": "MANY/a.d", "z.d": "OUT/in/b.d", "x.d": "../many/l.d"})
+    names = ["a.d", "b.d", "c.d", "l.d", "x.d", "y.d", "z.d"]
+    assert run(world, f"type=glob,src={many}/[!1].d,dst=/new") == (0, "", [f"/new/{name}" for name in names])
+    # The folder itself is what --mount names, links and all.
+    os.symlink(many, world.path / "to-many")
+    spec = f"type=glob,src={world.path}/to-many/[!1].d,dst=/again"
+    assert run(world, spec)[:2] == (0, "")
+
+
+def test_the_administrator_may_let_them_lead_out(world: World, many: str) -> None:
+    plant(world, many, {"y.d": "OUT/file", "z.d": "/proc/self/exe"})
+    spec = f"type=glob,src={many}/[yz].d,dst=/new,follow-links"
+    assert run(world, spec) == (0, "", ["/new/y.d", "/new/z.d"])
+
+
+def test_a_link_to_nothing_is_missing(world: World, many: str) -> None:
+    plant(world, many, {"z.d": "OUT/absent"})
+    code, line, found = run(world, f"type=glob,src={many}/z*,dst=/new")
+    assert (code, found) == (66, [])
+    assert line.startswith(f"--mount 1: the source {many}/z.d cannot be opened: No such file or directory")
+
+
 def test_the_options_hold_for_each_match(world: World, many: str) -> None:
     done = call(world, "prestart", "--mount", f"glob,src={many}/[ab].d,dst=/new,ro,nosuid", stdin=state(world))
     assert done.returncode == 0

@@ -14,6 +14,7 @@ import stat as modes
 from . import linux
 
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
+OVERFLOW_UID = 65534  # the owner of what belongs to a user who is not mapped in this user namespace
 
 
 class Stat:
@@ -164,6 +165,45 @@ def real_path(path: str) -> str:
             real = "" if target.startswith("/") else real
             names += target.split("/")[::-1]
     return real or "/"
+
+
+def changeable_by_others(path: str) -> str | None:
+    """A folder in which others can put something else in the place of the next name of the absolute ``path``.
+
+    None if nobody but root and this process's user can, for every folder on the way, links followed, and the path leads
+    where it does because they want it. The last name itself may be anybody's. Raises no OSError: what comes after a
+    name that is not there or cannot be looked at does not count.
+    """
+    trusted = {0, posix.geteuid()}
+    if _read_proc("uid_map").split() != ["0", "0", "4294967295"]:
+        trusted.add(OVERFLOW_UID)  # root of the host; others who are not mapped here cannot be told from it
+    names = path.split("/")[::-1]
+    real, links = "", 0
+    while names:
+        name = names.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            real = real.rpartition("/")[0]
+            continue
+        above, entry = posix.stat(real or "/"), None
+        try:
+            entry = posix.lstat(f"{real}/{name}")
+        except OSError:
+            pass
+        # With the sticky bit nobody but a folder's owner can rename in it what is not theirs.
+        is_kept = entry is not None and entry.st_uid in trusted and above.st_mode & modes.S_ISVTX
+        if above.st_uid not in trusted or (above.st_mode & 0o022 and not is_kept):
+            return real or "/"
+        if entry is None:
+            return None
+        if not modes.S_ISLNK(entry.st_mode):
+            real = f"{real}/{name}"
+        elif (links := links + 1) <= MAX_LINKS:
+            target = posix.readlink(f"{real}/{name}")
+            real = "" if target.startswith("/") else real
+            names += target.split("/")[::-1]
+    return None
 
 
 def below(folder: str, path: str) -> str:

@@ -18,7 +18,7 @@ from ...lifecycle.stage import Place
 from ...lifecycle.tear_down import is_here, why_untouched
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
-from ...mounting.sources import expand, open_sources
+from ...mounting.sources import allowed, expand, open_sources
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.state_file import heir, is_live
@@ -208,7 +208,7 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
     def refused(problem: HookError) -> None:
         report.add(problem, "ask")
 
-    requests = collect.requests(bundle.config, options.mounts, options.annotation_sources, refused)
+    requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
     asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
     if asking and not options.annotation_sources:
         allowing = "--allow-annotations and --allow-source"
@@ -216,7 +216,7 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
     expanded = []
     for request in requests:
         try:
-            expanded += expand([request], bundle.path)
+            expanded += expand([request])
         except HookError as problem:
             refused(problem)
     return expanded
