@@ -347,6 +347,63 @@ def test_patterns_inside(world: World, srv: str) -> None:
     assert mounted(world) == ["/x/in", "/x/self"]
 
 
+# -- destinations ------------------------------------------------------------------------------------------------------
+
+COVERS, INSIDE_OF = "would cover what --mount 1 binds on", "is inside what --mount 1 binds on"
+# Where --mount binds, where an annotation asks to, where that leads, and how it would change what --mount binds.
+REPLACED = {
+    "the same": ("/real/a", "/real/a", "/real/a", COVERS),
+    "the same by a link": ("/real/a", "/climb/a/", "/real/a", COVERS),
+    "the same, where --mount names a link": ("/absolute/new", "/real/new", "/real/new", COVERS),
+    "the same, not there yet": ("/new/deep", "/new//./deep", "/new/deep", COVERS),
+    "the folder above": ("/real/a", "/real", "/real", COVERS),
+    "the folder above by a link": ("/real/a", "/absolute", "/real", COVERS),
+    "one far above, not there yet": ("/new/deep/er", "/new", "/new", COVERS),
+    "a folder inside": ("/real/a", "/real/a/sub", "/real/a/sub", INSIDE_OF),
+    "a file inside": ("/real/a", "/climb/a/word", "/real/a/word", INSIDE_OF),
+    "by a link in what is bound": ("/real/a", "/real/a/back/word", "/real/a/word", INSIDE_OF),
+    "something inside that is not there": ("/new", "/new/absent/x", "/new/absent/x", INSIDE_OF),
+}
+
+
+@pytest.mark.parametrize(("bound", "asked", "leads", "how"), REPLACED.values(), ids=REPLACED)
+def test_what_the_administrator_binds_is_not_replaced(
+    world: World, bound: str, asked: str, leads: str, how: str
+) -> None:
+    (world.source / "sub").mkdir()
+    (world.source / "back").symlink_to("/real/a")
+    source = world.file if asked.endswith("word") else world.source
+    prepare(world, {"x": f"src={source},dst={asked},ro"})
+    words = [*allowed(world.path), "--mount", f"src={world.source},dst={bound}"]
+    may_not = "which no annotation may" if how == COVERS else "which no annotation may change"
+    line = f"config.json: /annotations/{KEY}x: {leads} {how} "
+    code, told = refused(world, *words)
+    assert (code, told[: len(line)], told.endswith(may_not)) == (77, line, True)
+    # Nor in a later call, which does not ask for the administrator's binds again.
+    prepare(world, {})
+    assert by_hand(world, *words).returncode == 0
+    before = mounted(world)
+    prepare(world, {"x": f"src={source},dst={asked},ro"})
+    done = by_hand(world, *allowed(world.path))
+    assert (done.returncode, told in done.stderr, mounted(world)) == (77, True, before)
+
+
+def test_beside_what_the_administrator_binds_they_may(world: World) -> None:
+    prepare(world, {"a": "src=SOURCE,dst=/real/ab", "b": "src=SOURCE,dst=/real/c", "c": "src=SOURCE,dst=/real/c/sub"})
+    (world.source / "sub").mkdir()
+    specs = [f"src={world.source},dst=/real/a", f"src={world.path}/absent,dst=/real/c,optional"]
+    words = [word for spec in specs for word in ("--mount", spec)]
+    assert by_hand(world, *allowed(world.path), *words).returncode == 0
+    assert mounted(world) == ["/real/a", "/real/ab", "/real/c", "/real/c/sub"]
+
+
+def test_what_config_json_binds_they_may_cover(world: World) -> None:
+    """Both are of one author, as far as the hook knows."""
+    prepare(world, {"x": "src=SOURCE,dst=/real"}, mounts=[support.bind(world.source, "/real/a")])
+    assert by_hand(world, *allowed(world.path)).returncode == 0
+    assert mounted(world) == ["/real", "/real/a"]
+
+
 # -- what is written in them -------------------------------------------------------------------------------------------
 
 BAD = {

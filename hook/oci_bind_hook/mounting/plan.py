@@ -92,6 +92,8 @@ class Planner:
         self.namespace = namespace
         self.recorded = recorded
         self._hiders = [(mount["resolved"], [mount["resolved"]]) for mount in recorded]
+        # Where --mount binds, and which: annotations must leave that alone.
+        self._administrators = {m["resolved"]: m["origin"] for m in recorded if m["origin"].startswith("--mount ")}
         self.allow_shared = allow_shared
         self._by_cover: dict[Cover, Bind] = {}
         self._requests: list[Request] = []
@@ -168,11 +170,15 @@ class Planner:
             return
         if source.error:
             raise source.error
+        if request.origin_kind == "annotation":
+            self._check_administrators(target.path)
         admit(self.rootfs, target, directory=source.is_folder)
         self._check_double(target)
         self._check_leak(bind, target)
         cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
+        if request.origin_kind == "argument":
+            self._administrators[target.path] = request.origin
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
 
     def _resolve_root(self, bind: Bind) -> None:
@@ -245,6 +251,14 @@ class Planner:
                 self._paths[request].append(target.path)
                 target.close()
         return self._paths[request]
+
+    def _check_administrators(self, path: str) -> None:
+        """Refuses an annotation that would replace what ``--mount`` binds, all of it or a part. EscapeError."""
+        for place, origin in self._administrators.items():
+            if f"{place}/".startswith(f"{path}/"):
+                raise EscapeError(f"{path} would cover what {origin} binds on {place}, which no annotation may")
+            if path.startswith(f"{place}/"):
+                raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
 
     def _check_double(self, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError."""
