@@ -209,6 +209,26 @@ def test_a_link_that_leads_out_is_not_followed(world: World, many: str, text: st
         assert (planned, problems) == (77, [f"{many}/z.d leads out of {many}"])
 
 
+def test_a_dry_run_names_every_link_on_the_way(world: World, many: str) -> None:
+    plant(world, many, {"z.d": "y", "y": "OUT", "hanging": "z.d/absent"})
+    out = f"{world.path}/out"
+    ways = {
+        f"type=glob,src={many}/z*,dst=/new": [(f"{many}/z.d", "y"), (f"{many}/y", out)],
+        f"src={many}/y/back,dst=/new": [(f"{many}/y", out)],
+        f"src={many}/hanging/x,dst=/new": [(f"{many}/hanging", "z.d/absent"), (f"{many}/z.d", "y"), (f"{many}/y", out)],
+        f"src={out}/in/l.d,dst=/new": [(f"{out}/in", many), (f"{many}/l.d", "a.d")],
+        f"src={out}/in/1.d/x,dst=/new,optional": [(f"{out}/in", many)],
+        f"src={out}/file,dst=/real": [],
+    }
+    for spec, links in ways.items():
+        words = ["prestart", "--mount", spec, "--dry-run"]
+        [mount] = json.loads(call(world, *words, "--format", "json", stdin=state(world)).stdout)["mounts"]
+        assert mount["source_links"] == [{"at": at, "to": to} for at, to in links]
+        shown = [f"  through  {at} -> {to}" for at, to in links if mount["action"] != "skipped"]
+        text = call(world, *words, stdin=state(world)).stdout
+        assert [line for line in text.splitlines() if line.startswith("  through")] == shown
+
+
 def test_nor_one_on_the_way(world: World, many: str) -> None:
     plant(world, many, {"z.d": "OUT"})
     code, line, found = run(world, f"type=glob,src={many}/*.d/file,dst=/new")
