@@ -88,7 +88,13 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
                 staged = _staged(sources, folder, record, proc)
             with staged:
                 with At("resolve"):
-                    planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
+                    planner = Planner(
+                        rootfs,
+                        namespace,
+                        record["mounts"],
+                        allow_shared=options.allow_shared,
+                        is_admin=bundle.config.is_admin,
+                    )
                     plan = planner.resolve(requests, sources)
                     log.step("destinations resolved")
                     _raise_problem(plan, log)

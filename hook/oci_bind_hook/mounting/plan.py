@@ -76,7 +76,8 @@ class Plan:
 class Planner:
     """Resolves requests in order; each one sees the mounts that were planned before it.
 
-    ``recorded`` are the binds that an earlier run mounted for the same container.
+    ``recorded`` are the binds that an earlier run mounted for the same container. ``is_admin``: the container has
+    CAP_SYS_ADMIN.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Planner:
         recorded: Sequence[MountRecord] = (),
         *,
         allow_shared: bool = False,
+        is_admin: bool = False,
     ) -> None:
         self.plan = Plan(rootfs, namespace)
         self.rootfs = rootfs
@@ -95,6 +97,7 @@ class Planner:
         # Where --mount binds, and which: annotations must leave that alone.
         self._administrators = {m["resolved"]: m["origin"] for m in recorded if m["origin"].startswith("--mount ")}
         self.allow_shared = allow_shared
+        self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
         self._requests: list[Request] = []
         self._paths: dict[Request, list[str]] = {}
@@ -119,6 +122,8 @@ class Planner:
                 except HookError as problem:
                     problem.where = problem.where or request.at("destination")
                     bind.problem = problem
+                if self.is_admin and bind.action == "mount" and request.is_read_only:
+                    bind.warnings.append("the container has CAP_SYS_ADMIN, and can make the bind writable again")
                 if bind.target is not None and bind.action != "skipped":
                     self._order.append((request, bind.target.path, bind))
             else:

@@ -155,6 +155,11 @@ class Request:
         """Whether this is the bind of the rootfs on itself."""
         return self.origin_kind == "root"
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether ``ro`` or ``rro`` is asked for."""
+        return self.top.get("ro", self.deep.get("ro")) is True
+
     def match(self, source: str) -> Request:
         """The request for one match of the pattern, below the destination. Raises RequestError if it is not UTF-8."""
         try:

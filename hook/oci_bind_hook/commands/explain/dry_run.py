@@ -121,7 +121,8 @@ def _fill_with_plan(
         report.add(foreseen)
     with At("enter"):
         rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
-    planned = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
+    planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
+    planned = planner.resolve(requests, sources)
     report.mounts = describe(planned, writable_root=not config.root_readonly)
     if running := _running(options, bundle, state, proc):
         report.running = running.facts()
