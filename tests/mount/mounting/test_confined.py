@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.mounting import fds, plant, tmpfs
+from helpers.mounting import ended_well, fds, forked, plant, tmpfs
 from helpers.rival import Rival
 from oci_bind_hook.errors import EscapeError
+from oci_bind_hook.kernel import files, linux
 from oci_bind_hook.mounting.confined import Allowed, Walk
 from oci_bind_hook.mounting.patterns import matches
 from oci_bind_hook.requests.mount_field import parse_mount
@@ -98,6 +99,23 @@ def test_no_fd_stays_open(top: str) -> None:
         with pytest.raises((EscapeError, OSError)):
             read(asked(f"{top}/allowed/{name}", allowed))
     assert fds() == before
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_roots_is_safe_for_an_ordinary_user(*, nested: bool) -> None:
+    """Also in a user namespace, where root of the host is not mapped and looks like nobody."""
+
+    def look() -> None:
+        os.setgroups([])
+        os.setresgid(1234, 1234, 1234)
+        os.setresuid(1234, 1234, 1234)
+        if nested:
+            linux.unshare_user()
+            assert os.stat("/usr").st_uid == files.OVERFLOW_UID
+        assert files.changeable_by_others("/usr/lib/absent") is None
+        assert files.changeable_by_others("/tmp/not there") == "/tmp"
+
+    assert ended_well(forked(look))
 
 
 def test_a_walk_tells_the_links_it_follows(top: str) -> None:
