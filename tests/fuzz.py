@@ -25,6 +25,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
     """
     from oci_bind_hook.documents import bundle, oci, strictjson
     from oci_bind_hook.errors import HookError
+    from oci_bind_hook.mounting.confined import Allowed
     from oci_bind_hook.record import state_file
     from oci_bind_hook.requests import collect
     from oci_bind_hook.requests.mount_field import parse_mount
@@ -42,7 +43,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
         violations = oci.config_violations(document)
         assert len(violations) == len(set(violations))
         refused: list[HookError] = []
-        asked = collect.requests(oci.config(document), [], ["/"], refused.append)
+        asked = collect.requests(oci.config(document), [], Allowed(["/"]), refused.append)
         for error in refused:
             check(error)
         for request in asked:

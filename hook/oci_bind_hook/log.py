@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAME = "oci-bind-hook"
+BY_ALL = 0o002  # not 0o020: some systems give /var/log to a group
 SYSLOG_SOCKET = "/dev/log"
 SYSLOG_BYTES = 8000  # what rsyslog takes by default; a socket takes some 200 kB, and refuses more
 # syslog(3): the facility daemon, with a severity.
@@ -65,11 +66,14 @@ class Log:
         self._json = as_json
         self._path = path
         try:
-            # Not 0o020: some systems give /var/log to a group.
-            if place := changeable(path, 0o002):
-                raise OSError(errno.EPERM, f"others can put a link in the place of {place}")
-            flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NONBLOCK | posix.O_CLOEXEC
-            self._fd = posix.open(path, flags, 0o600)
+            flags = posix.O_WRONLY | posix.O_APPEND | posix.O_NONBLOCK | posix.O_CLOEXEC
+            _check(changeable(path, BY_ALL))
+            try:
+                self._fd = posix.open(path, flags | posix.O_CREAT | posix.O_EXCL, 0o600)
+            except FileExistsError:
+                # What is there by now may have been put there since: O_EXCL follows no link, and this does.
+                _check(changeable(path, BY_ALL))
+                self._fd = posix.open(path, flags)
         except OSError as reason:
             self._give_up(reason)
 
@@ -173,6 +177,11 @@ class Log:
         except OSError as reason:
             posix.close(self._fd)
             self._give_up(reason)
+
+
+def _check(place: str) -> None:
+    if place:
+        raise OSError(errno.EPERM, f"others can put a link into {place}")
 
 
 def _quoted(value: str) -> str:

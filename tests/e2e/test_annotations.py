@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +14,6 @@ from helpers import support
 from helpers.world import call, mounted, state
 
 if TYPE_CHECKING:
-    import subprocess
-
     from helpers.world import World
 
 KEY = "io.github.oci-bind-hook.mount."
@@ -102,13 +101,14 @@ def srv(world: World) -> str:
         (srv / name).mkdir(parents=True)
     (srv / "ab/file").write_text("x")
     links = {"a/out": "../ab", "a/absolute": str(srv / "ab"), "a/self": "in", "to-a": "a", "ab/back": "../a/in"}
+    links |= {"a/up": "..", "a/root": "/"}
     links |= {"a/hanging": "../absent", "ab/loop": "loop"}
     for name, target in links.items():
         (srv / name).symlink_to(target)
     return os.fspath(srv)
 
 
-INSIDE = ["a", "a/", "a//in", "a/./in", "a/self", "a/out/back"]
+INSIDE = ["a", "a/", "a//in", "a/./in", "a/self"]
 # What is there, and what is not, must be told in the same words.
 OUTSIDE = {
     "beside": ("ab", "absent"),
@@ -119,11 +119,15 @@ OUTSIDE = {
     "dots inside": ("a/in/../in", "a/in/../absent"),
     "dots after a link": ("a/out/..", "a/out/../absent"),
     "link": ("a/out", "a/hanging"),
+    # Where it leads in the end does not matter: the way there would tell what is outside.
+    "out and back": ("a/out/back", "a/out/absent/back"),
     "below a link": ("a/out/file", "a/out/absent"),
     "below a file": ("a/out/file", "a/out/file/absent"),
     "link, slash": ("a/out/", "a/out/absent/"),
     "absolute link": ("a/absolute", "a/absolute/absent"),
     "link to it": ("to-a/in", "to-a/absent"),
+    "to what is above": ("a/up", "a/up/absent"),
+    "to the root": ("a/root", "a/root/absent"),
     "loop": ("ab/loop", "a/out/loop"),
 }
 
@@ -154,6 +158,88 @@ def test_source_that_is_not_allowed(world: World, srv: str, sources: tuple[str, 
             77,
             f"config.json: /annotations/{KEY}x: no --allow-source allows the source {path} (links are followed)",
         )
+
+
+def test_through_the_root_of_another_namespace_nothing_is_told(world: World, srv: str) -> None:
+    """A magic link of procfs leads to another mount namespace, where every path looks like one that is allowed."""
+    os.makedirs(f"{srv}/a/deep")
+    held = subprocess.Popen(
+        ["unshare", "--user", "--mount", "sh", "-c", "echo; exec cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        user=65534,
+        group=65534,
+    )
+    assert held.stdout is not None
+    assert held.stdin is not None
+    with held:
+        assert held.stdout.readline() == b"\n"  # it is in its namespaces
+        os.symlink(f"/proc/{held.pid}/root/{srv}/a", f"{srv}/a/there")
+        os.symlink(f"/proc/{held.pid}/root", f"{srv}/a/all")
+        lines = set()
+        for source in ("there/deep", "there/in", "there/absent", "all/etc/shadow", "all/etc/absent", "all"):
+            prepare(world, {"x": f"src={srv}/a/{source},dst=/x,optional"})
+            code, line = refused(world, *allowed(f"{srv}/a"))
+            lines.add((code, line.replace(f"{srv}/a/{source}", "SOURCE")))
+            prepare(world, {"x": f"type=glob,src={srv}/a/{source}*,dst=/x,optional"})
+            code, line = refused(world, *allowed(f"{srv}/a"))
+            lines.add((code, line.replace(f"{srv}/a/{source}*", "SOURCE")))
+        held.stdin.close()
+    place = f"config.json: /annotations/{KEY}x"
+    assert lines == {(77, f"{place}: no --allow-source allows the source SOURCE (links are followed)")}
+
+
+# How somebody else can put another folder in the place of the one that is allowed: what they may change, by its mode
+# and owner, in /srv/open/a. Each is named as what can be changed.
+CHANGEABLE = {
+    "the folder above": ("open", 0o777, 0, "open"),
+    "the folder above, for a group": ("open", 0o775, 0, "open"),
+    "one further up": (".", 0o777, 0, "."),
+    "whose it is": ("open", 0o755, 1234, "open"),
+    "a sticky folder, where it is theirs": ("open", 0o1777, 0, "open"),
+}
+
+
+@pytest.mark.parametrize("way", ["open/a", "link/a", "elsewhere"])
+@pytest.mark.parametrize(("name", "mode", "owner", "named"), CHANGEABLE.values(), ids=CHANGEABLE)
+def test_a_folder_that_others_can_exchange_cannot_be_allowed(
+    world: World, srv: str, way: str, name: str, mode: int, owner: int, named: str
+) -> None:
+    top = os.path.join(srv, "top")
+    os.makedirs(f"{top}/open/a/in")
+    os.symlink("open", f"{top}/link")
+    os.symlink(f"{top}/open/a", f"{top}/elsewhere")
+    os.chown(f"{top}/open/a", 1234, -1)
+    os.chown(f"{top}/{name}", owner, -1)
+    os.chmod(f"{top}/{name}", mode)
+    prepare(world, {"x": f"src={top}/{way}/in,dst=/x"})
+    path = os.path.normpath(f"{top}/{named}")
+    assert refused(world, *allowed(f"{top}/{way}")) == (
+        77,
+        f"--allow-source: others can put something else in the place of {top}/{way}, because they can change {path} "
+        "(name a folder below folders that are root's or yours alone)",
+    )
+    # It does not matter to a container that asks for nothing.
+    prepare(world, {})
+    assert by_hand(world, *allowed(f"{top}/{way}")).returncode == 0
+
+
+def test_a_folder_that_is_somebodys_own_can_be_allowed(world: World, srv: str) -> None:
+    """Only what is above it counts: what they put into it is what was allowed."""
+    os.chown(f"{srv}/a", 1234, -1)
+    os.chmod(f"{srv}/a", 0o777)
+    prepare(world, {"x": f"src={srv}/a/in,dst=/x"})
+    assert by_hand(world, *allowed(f"{srv}/a")).returncode == 0
+    assert mounted(world) == ["/x"]
+
+
+def test_a_link_in_a_place_that_others_can_change_cannot_be_allowed(world: World, srv: str) -> None:
+    os.mkdir(f"{srv}/open", 0o777)
+    os.chmod(f"{srv}/open", 0o777)
+    os.symlink(f"{srv}/a", f"{srv}/open/a")
+    prepare(world, {"x": f"src={srv}/open/a/in,dst=/x"})
+    code, line = refused(world, *allowed(f"{srv}/open/a"))
+    assert (code, line.partition(", because they can change ")[2].partition(" (")[0]) == (77, f"{srv}/open")
 
 
 def test_the_administrators_own_sources_need_no_permission(world: World, srv: str) -> None:
@@ -196,6 +282,59 @@ def test_each_match_of_a_pattern_must_be_allowed(world: World, srv: str, pattern
     )
 
 
+def test_matches_in_an_annotation_stay_in_the_patterns_folder(world: World, srv: str) -> None:
+    """Another folder that is allowed is another tenant's, and is not to be had by a link that one of them plants."""
+    os.symlink("../a/in", f"{srv}/ab/link")
+    words = allowed(f"{srv}/a", f"{srv}/ab")
+    prepare(world, {"x": f"type=glob,src={srv}/ab/l[i]nk,dst=/x"})
+    place = f"config.json: /annotations/{KEY}x"
+    assert refused(world, *words) == (77, f"{place}: {srv}/ab/link leads out of {srv}/ab")
+    prepare(world, {"x": f"type=glob,src={srv}/ab/l[i]nk,dst=/x,follow-links"})
+    assert refused(world, *words) == (77, f'{place}: "follow-links" is more than an annotation may ask for')
+    prepare(world, {"x": f"src={srv}/ab/link,dst=/x"})
+    assert by_hand(world, *words).returncode == 0
+
+
+def test_a_folder_is_read_once_for_each_name_of_a_pattern(world: World, srv: str) -> None:
+    """Links to the folder itself would else make as many matches as there are ways through them."""
+    os.mkdir(f"{srv}/a/many")
+    for name in "abcdefgh":
+        os.symlink(".", f"{srv}/a/many/{name}")
+    prepare(world, {"x": f"type=glob,src={srv}/a/many/*/*/*/*/*/*/*/*,dst=/x"})
+    assert by_hand(world, *allowed(f"{srv}/a")).returncode == 0
+    assert mounted(world) == [f"/x/{name}" for name in "abcdefgh"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*", ["1.x", "in", "self"]),
+        (".*", [".h"]),
+        ("*/", ["in", "self"]),
+        ("i*/", ["in"]),
+        ("[i]n/../*", []),
+        ("*/f", ["f"]),
+        ("./in//f", ["f"]),
+        ("in/./?", ["f"]),
+        ("in/g", []),
+        ("1.x/*", []),
+        ("absent/*", []),
+    ],
+)
+def test_what_a_pattern_in_an_annotation_matches(world: World, srv: str, pattern: str, expected: list[str]) -> None:
+    plain = f"{srv}/plain [folder]"
+    os.makedirs(f"{plain}/in")
+    os.makedirs(f"{plain}/.h")
+    for name in ("1.x", "in/f"):
+        with open(f"{plain}/{name}", "w"):
+            pass
+    os.symlink("in", f"{plain}/self")
+    written = plain.replace("[", "[[]")
+    prepare(world, {"x": f"type=glob,src={written}/{pattern},dst=/x,optional"})
+    done = by_hand(world, *allowed(plain))
+    assert (done.returncode, mounted(world)) == (77 if ".." in pattern else 0, [f"/x/{name}" for name in expected])
+
+
 def test_patterns_inside(world: World, srv: str) -> None:
     prepare(world, {"x": f"type=glob,src={srv}/a/absent*,dst=/x"})
     code, line = refused(world, *allowed(f"{srv}/a"))
@@ -206,6 +345,63 @@ def test_patterns_inside(world: World, srv: str) -> None:
     prepare(world, {"x": f"type=glob,src={srv}/a/[is]*,dst=/x"})
     assert by_hand(world, *allowed(f"{srv}/a")).returncode == 0
     assert mounted(world) == ["/x/in", "/x/self"]
+
+
+# -- destinations ------------------------------------------------------------------------------------------------------
+
+COVERS, INSIDE_OF = "would cover what --mount 1 binds on", "is inside what --mount 1 binds on"
+# Where --mount binds, where an annotation asks to, where that leads, and how it would change what --mount binds.
+REPLACED = {
+    "the same": ("/real/a", "/real/a", "/real/a", COVERS),
+    "the same by a link": ("/real/a", "/climb/a/", "/real/a", COVERS),
+    "the same, where --mount names a link": ("/absolute/new", "/real/new", "/real/new", COVERS),
+    "the same, not there yet": ("/new/deep", "/new//./deep", "/new/deep", COVERS),
+    "the folder above": ("/real/a", "/real", "/real", COVERS),
+    "the folder above by a link": ("/real/a", "/absolute", "/real", COVERS),
+    "one far above, not there yet": ("/new/deep/er", "/new", "/new", COVERS),
+    "a folder inside": ("/real/a", "/real/a/sub", "/real/a/sub", INSIDE_OF),
+    "a file inside": ("/real/a", "/climb/a/word", "/real/a/word", INSIDE_OF),
+    "by a link in what is bound": ("/real/a", "/real/a/back/word", "/real/a/word", INSIDE_OF),
+    "something inside that is not there": ("/new", "/new/absent/x", "/new/absent/x", INSIDE_OF),
+}
+
+
+@pytest.mark.parametrize(("bound", "asked", "leads", "how"), REPLACED.values(), ids=REPLACED)
+def test_what_the_administrator_binds_is_not_replaced(
+    world: World, bound: str, asked: str, leads: str, how: str
+) -> None:
+    (world.source / "sub").mkdir()
+    (world.source / "back").symlink_to("/real/a")
+    source = world.file if asked.endswith("word") else world.source
+    prepare(world, {"x": f"src={source},dst={asked},ro"})
+    words = [*allowed(world.path), "--mount", f"src={world.source},dst={bound}"]
+    may_not = "which no annotation may" if how == COVERS else "which no annotation may change"
+    line = f"config.json: /annotations/{KEY}x: {leads} {how} "
+    code, told = refused(world, *words)
+    assert (code, told[: len(line)], told.endswith(may_not)) == (77, line, True)
+    # Nor in a later call, which does not ask for the administrator's binds again.
+    prepare(world, {})
+    assert by_hand(world, *words).returncode == 0
+    before = mounted(world)
+    prepare(world, {"x": f"src={source},dst={asked},ro"})
+    done = by_hand(world, *allowed(world.path))
+    assert (done.returncode, told in done.stderr, mounted(world)) == (77, True, before)
+
+
+def test_beside_what_the_administrator_binds_they_may(world: World) -> None:
+    prepare(world, {"a": "src=SOURCE,dst=/real/ab", "b": "src=SOURCE,dst=/real/c", "c": "src=SOURCE,dst=/real/c/sub"})
+    (world.source / "sub").mkdir()
+    specs = [f"src={world.source},dst=/real/a", f"src={world.path}/absent,dst=/real/c,optional"]
+    words = [word for spec in specs for word in ("--mount", spec)]
+    assert by_hand(world, *allowed(world.path), *words).returncode == 0
+    assert mounted(world) == ["/real/a", "/real/ab", "/real/c", "/real/c/sub"]
+
+
+def test_what_config_json_binds_they_may_cover(world: World) -> None:
+    """Both are of one author, as far as the hook knows."""
+    prepare(world, {"x": "src=SOURCE,dst=/real"}, mounts=[support.bind(world.source, "/real/a")])
+    assert by_hand(world, *allowed(world.path)).returncode == 0
+    assert mounted(world) == ["/real", "/real/a"]
 
 
 # -- what is written in them -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import subprocess
@@ -114,6 +115,41 @@ def test_M05_at_the_instant_it_is_attached_it_has_all_its_attributes(world: Worl
     assert {word.removeprefix("r") if word == "rro" else word, "nosuid", "nodev"} <= options(world, "/a")
     assert ("ro" in options(world, "/a/sub")) == (word == "rro")
     gone(world, before)
+
+
+CAPABLE = "the container has CAP_SYS_ADMIN, and can make the bind writable again"
+
+
+@pytest.mark.parametrize("namespaces", [support.NAMESPACES, (*support.NAMESPACES, "user")], ids=["host", "user"])
+def test_M05_who_has_CAP_SYS_ADMIN_in_the_container_can_undo_it_and_is_warned_of(
+    world: World, namespaces: tuple[str, ...]
+) -> None:
+    """The kernel locks attributes only where it copies a mount into another user namespace, mount_namespaces(7)."""
+    script = "touch /a/new || echo refused; mount -o remount,rw,bind none /a && touch /a/new && echo writable"
+    log = world.path / "log"
+    words = [*mount(world, "/a", options=",ro"), "--log", str(log)]
+    bundle = world.bundle(script, "createRuntime", *words, namespaces=namespaces)
+    os.chmod(world.source, 0o777)
+    planned = subprocess.run(
+        [world.launcher, "--dry-run", "--bundle", bundle], capture_output=True, text=True, check=True
+    )
+    assert f"  warning  {CAPABLE}\n" in planned.stdout
+    done = support.run_container("runc", bundle, "c1")
+    assert done.stdout == "refused\nwritable\n", done.stderr
+    assert f'level="warning" msg="--mount 1: {CAPABLE}"' in log.read_text()
+
+
+@pytest.mark.parametrize("given", ["bounding", "effective", "permitted", "inheritable", "ambient", None])
+def test_M05_the_warning_is_for_a_container_that_can(world: World, given: str | None) -> None:
+    prepare(world)
+    file = world.path / "bundle/config.json"
+    config = json.loads(file.read_text())
+    config["process"]["capabilities"] = {"bounding": ["CAP_CHOWN"], **({given: ["CAP_SYS_ADMIN"]} if given else {})}
+    file.write_text(json.dumps(config))
+    words = ["--dry-run", "--format", "json", *mount(world, "/a", "/b", options=",ro"), *mount(world, "/c")]
+    done = call(world, "prestart", *words, *mount(world, "/d", options=",rro"), stdin=state(world))
+    warned = [CAPABLE in each["warnings"] for each in json.loads(done.stdout)["mounts"] if each["by"] == "hook"]
+    assert warned == [given is not None, given is not None, False, given is not None]
 
 
 def _last(world: World, words: list[str]) -> int:

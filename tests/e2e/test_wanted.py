@@ -133,7 +133,8 @@ def many(world: World) -> str:
 def test_each_match_goes_below_the_destination_in_order(world: World, many: str, how: str, destination: str) -> None:
     spec = f"{how},src={many}/*.d,dst={destination},ro"
     names = ["1.d", "a.d", "b.d", "c.d", "l.d"]
-    expected = [("mount", f"{many}/{name}", f"{destination.rstrip('/')}/{name}", list[str]()) for name in names]
+    warnings = ["the container has CAP_SYS_ADMIN, and can make the bind writable again"]
+    expected = [("mount", f"{many}/{name}", f"{destination.rstrip('/')}/{name}", warnings) for name in names]
     assert plan(world, spec) == (0, expected, [])
     real = destination.rstrip("/").replace("/absolute", "/real")
     assert run(world, spec) == (0, "", [f"{real}/{name}" for name in names])
@@ -173,6 +174,93 @@ def test_a_match_whose_name_is_not_utf8(world: World, many: str, pattern: str) -
     assert (code, found) == (78, [])
     assert "is not UTF-8" in line
     assert line.count("\n") == 1
+
+
+def plant(world: World, many: str, links: dict[str, str]) -> None:
+    """Links beside the things that a pattern matches; OUT stands for a folder elsewhere."""
+    (world.path / "out/back").mkdir(parents=True)
+    (world.path / "out/file").write_text("not for containers\n")
+    (world.path / "out/in").symlink_to(many)
+    for name, text in links.items():
+        os.symlink(text.replace("OUT", str(world.path / "out")).replace("MANY", many), f"{many}/{name}")
+
+
+PLANTED = {
+    "absolute": "OUT/file",
+    "relative": "../out/file",
+    "a folder": "OUT",
+    "the root": "/",
+    "the folder above": "..",
+    "by way of another": "l.d/../../out",
+    "magic": "/proc/self/root",
+    "of procfs": "/proc/self",
+}
+
+
+@pytest.mark.parametrize("text", PLANTED.values(), ids=PLANTED)
+def test_a_link_that_leads_out_is_not_followed(world: World, many: str, text: str) -> None:
+    """Who writes in the folder that a pattern looks into, as a container may, does not choose what else is bound."""
+    plant(world, many, {"z.d": text})
+    for name in ("*.d", "z.d", "[z].d"):
+        spec = f"type=glob,src={many}/{name},dst=/new"
+        code, line, found = run(world, spec)
+        assert (code, found) == (77, [])
+        assert line == f"--mount 1: {many}/z.d leads out of {many} (follow-links allows that)\n"
+        planned, _, problems = plan(world, spec)
+        assert (planned, problems) == (77, [f"{many}/z.d leads out of {many}"])
+
+
+def test_a_dry_run_names_every_link_on_the_way(world: World, many: str) -> None:
+    plant(world, many, {"z.d": "y", "y": "OUT", "hanging": "z.d/absent"})
+    out = f"{world.path}/out"
+    ways = {
+        f"type=glob,src={many}/z*,dst=/new": [(f"{many}/z.d", "y"), (f"{many}/y", out)],
+        f"src={many}/y/back,dst=/new": [(f"{many}/y", out)],
+        f"src={many}/hanging/x,dst=/new": [(f"{many}/hanging", "z.d/absent"), (f"{many}/z.d", "y"), (f"{many}/y", out)],
+        f"src={out}/in/l.d,dst=/new": [(f"{out}/in", many), (f"{many}/l.d", "a.d")],
+        f"src={out}/in/1.d/x,dst=/new,optional": [(f"{out}/in", many)],
+        f"src={out}/file,dst=/real": [],
+    }
+    for spec, links in ways.items():
+        words = ["prestart", "--mount", spec, "--dry-run"]
+        [mount] = json.loads(call(world, *words, "--format", "json", stdin=state(world)).stdout)["mounts"]
+        assert mount["source_links"] == [{"at": at, "to": to} for at, to in links]
+        shown = [f"  through  {at} -> {to}" for at, to in links if mount["action"] != "skipped"]
+        text = call(world, *words, stdin=state(world)).stdout
+        assert [line for line in text.splitlines() if line.startswith("  through")] == shown
+
+
+def test_nor_one_on_the_way(world: World, many: str) -> None:
+    plant(world, many, {"z.d": "OUT"})
+    code, line, found = run(world, f"type=glob,src={many}/*.d/file,dst=/new")
+    assert (code, found) == (77, [])
+    assert line == f"--mount 1: {many}/z.d/file leads out of {many} (follow-links allows that)\n"
+    # One that nothing is found through does not matter: /usr/lib has such links everywhere.
+    os.mkdir(f"{many}/c.d/shown")
+    assert run(world, f"type=glob,src={many}/*.d/shown,dst=/new") == (0, "", ["/new/shown"])
+
+
+def test_links_inside_are_followed_wherever_they_are(world: World, many: str) -> None:
+    plant(world, many, {"y.d": "MANY/a.d", "z.d": "OUT/in/b.d", "x.d": "../many/l.d"})
+    names = ["a.d", "b.d", "c.d", "l.d", "x.d", "y.d", "z.d"]
+    assert run(world, f"type=glob,src={many}/[!1].d,dst=/new") == (0, "", [f"/new/{name}" for name in names])
+    # The folder itself is what --mount names, links and all.
+    os.symlink(many, world.path / "to-many")
+    spec = f"type=glob,src={world.path}/to-many/[!1].d,dst=/again"
+    assert run(world, spec)[:2] == (0, "")
+
+
+def test_the_administrator_may_let_them_lead_out(world: World, many: str) -> None:
+    plant(world, many, {"y.d": "OUT/file", "z.d": "/proc/self/exe"})
+    spec = f"type=glob,src={many}/[yz].d,dst=/new,follow-links"
+    assert run(world, spec) == (0, "", ["/new/y.d", "/new/z.d"])
+
+
+def test_a_link_to_nothing_is_missing(world: World, many: str) -> None:
+    plant(world, many, {"z.d": "OUT/absent"})
+    code, line, found = run(world, f"type=glob,src={many}/z*,dst=/new")
+    assert (code, found) == (66, [])
+    assert line.startswith(f"--mount 1: the source {many}/z.d cannot be opened: No such file or directory")
 
 
 def test_the_options_hold_for_each_match(world: World, many: str) -> None:

@@ -77,6 +77,7 @@ VALID: dict[str, Any] = {
                     "known": "k",
                     "submounts": ["below"],
                 },
+                "source_links": [{"at": "/srv", "to": "data"}],
                 "destination": "/link/data",
                 "resolved": "/real/data",
                 "links": [{"at": "/link", "to": "real"}],
@@ -408,6 +409,14 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/mounts/0", "links/0 links/0/at links/0/to links/0/unknown")),
         (1, below("/mounts/0", "create/0 create/0/path create/0/kind create/0/unknown")),
         ("rel", below("/mounts/0", "resolved links/0/at create/0/path create/0/kind attributes/0 propagation action")),
+        (GONE, below("/mounts/0", "source_links source_links/0/at source_links/0/to")),
+        (
+            1,
+            below(
+                "/mounts/0", "source_links source_links/0 source_links/0/at source_links/0/to source_links/0/unknown"
+            ),
+        ),
+        ("rel", "/mounts/0/source_links/0/at"),
         (["ro", "ro"], "/mounts/0/attributes"),
         (GONE, below("/problems/0", "where message hint exit")),
         (1, below("/problems/0", "where message hint unknown")),

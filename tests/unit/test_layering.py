@@ -40,14 +40,13 @@ LATER = {
     "documents.acceptor": {"re"},
     "documents.strictjson": {"json"},
     "log": {"_socket", "json"},
-    "mounting.allowed": {"glob", "os"},
-    "mounting.sources": {"glob"},
+    "mounting.patterns": {"fnmatch", "glob"},
     "options": {"os"},
     "record.folder": {"os"},
     "requests.request": {"difflib"},
 }
 # Modules that are themselves loaded only when they are asked for.
-ON_DEMAND = ("mounting.allowed",)
+ON_DEMAND = ("mounting.confined", "mounting.patterns")
 # What nothing of ours loads, the commands neither: slow, or a second way to something.
 NOWHERE = {"argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading"}
 

@@ -151,6 +151,11 @@ FIELD_TEXTS = (
     ("optional", "a source that is not there, or a pattern that matches nothing, is no error"),
     ("when-exists", "only if this path exists in the container"),
     ("glob", "the same as `type=glob`"),
+    (
+        "follow-links",
+        "matches of a pattern may be links that lead out of its folder, the part of `src` before the first `*`, `?` or "
+        "`[`: only where nobody but the administrator can write there",
+    ),
 )
 
 # What a process ends with, in a few words and in a sentence. Each error brings its code, and cli.py has 0 and 130. The

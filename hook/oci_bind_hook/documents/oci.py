@@ -99,10 +99,13 @@ class Config:
     """The part of config.json that the hook uses (runtime-spec config.md, config-linux.md), from a valid document.
 
     ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one. The mappings are those
-    of the container's user namespace, None if it has none.
+    of the container's user namespace, None if it has none. ``is_admin``: processes can have CAP_SYS_ADMIN.
     """
 
-    __slots__ = ("annotations", "gid_mappings", "mounts", "namespaces", "root_path", "root_readonly", "uid_mappings")
+    __slots__ = (
+        *("annotations", "gid_mappings", "is_admin", "mounts", "namespaces", "root_path", "root_readonly"),
+        "uid_mappings",
+    )
 
     def __init__(self, document: dict[str, Any]) -> None:
         linux = document.get("linux", {})
@@ -114,6 +117,14 @@ class Config:
         self.namespaces: dict[str, str | None] = {each["type"]: each.get("path") for each in namespaces}
         self.uid_mappings = _id_mappings(linux.get("uidMappings"))
         self.gid_mappings = _id_mappings(linux.get("gidMappings"))
+        self.is_admin = _gives("CAP_SYS_ADMIN", document.get("process"))
+
+
+def _gives(capability: str, process: object) -> bool:
+    """Whether a member ``process`` gives a capability in any set. It is not judged, so it may be anything."""
+    sets = process.get("capabilities") if isinstance(process, dict) else None
+    # Of the bounding set, too: a process of uid 0 gets all of that with the next program, capabilities(7).
+    return isinstance(sets, dict) and any(isinstance(names, list) and capability in names for names in sets.values())
 
 
 def _id_mappings(document: list[dict[str, int]] | None) -> IdMappings | None:

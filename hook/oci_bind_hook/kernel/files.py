@@ -173,10 +173,11 @@ def real_path(path: str) -> str:
 
 
 def changeable(path: str, by: int = 0o022) -> str:
-    """What others than root and this user can put something in the place of, on the way to ``path``; "" if nothing.
+    """The first folder on the way to ``path`` in which others can put something in the place of the next name; or "".
 
-    That is a folder of theirs, one that those in the mode bits ``by`` can write, or in a sticky one a file or link of
-    theirs. Links are followed. What is missing can only be made by those who may. Raises OSError.
+    Others than root and this user, that is. The folder is theirs, or can be written by those in the mode bits ``by``;
+    if it is sticky, only what is theirs in it counts. Links are followed. A name that is missing ends the way. Raises
+    OSError.
     """
     names = path.split("/")[::-1]
     real, links = "", 0
@@ -195,7 +196,7 @@ def changeable(path: str, by: int = 0o022) -> str:
         except FileNotFoundError:
             return ""
         if above.st_mode & by and not _is_trusted(here.st_uid):
-            return f"{real}/{name}"
+            return real or "/"
         if not modes.S_ISLNK(here.st_mode):
             real = f"{real}/{name}"
         elif (links := links + 1) > MAX_LINKS:

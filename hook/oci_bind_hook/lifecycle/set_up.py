@@ -17,7 +17,7 @@ from ..log import NAME
 from ..mounting.apply import carry_out, reconcile
 from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner
-from ..mounting.sources import Staged, clone_sources, expand, open_sources
+from ..mounting.sources import Staged, allowed, clone_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_same_bundle, now
@@ -48,7 +48,7 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         place = Place(options.stage, state, proc)
         bundle = _read(options, state, document, place, log)
     with At("ask"):
-        requests = expand(collect.requests(bundle.config, options.mounts, options.annotation_sources), bundle.path)
+        requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
         if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
     with At("state folder"):
@@ -88,7 +88,13 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
                 staged = _staged(sources, folder, record, proc)
             with staged:
                 with At("resolve"):
-                    planner = Planner(rootfs, namespace, record["mounts"], allow_shared=options.allow_shared)
+                    planner = Planner(
+                        rootfs,
+                        namespace,
+                        record["mounts"],
+                        allow_shared=options.allow_shared,
+                        is_admin=bundle.config.is_admin,
+                    )
                     plan = planner.resolve(requests, sources)
                     log.step("destinations resolved")
                     _raise_problem(plan, log)

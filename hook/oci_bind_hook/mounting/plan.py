@@ -76,7 +76,8 @@ class Plan:
 class Planner:
     """Resolves requests in order; each one sees the mounts that were planned before it.
 
-    ``recorded`` are the binds that an earlier run mounted for the same container.
+    ``recorded`` are the binds that an earlier run mounted for the same container. ``is_admin``: the container has
+    CAP_SYS_ADMIN.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Planner:
         recorded: Sequence[MountRecord] = (),
         *,
         allow_shared: bool = False,
+        is_admin: bool = False,
     ) -> None:
         self.plan = Plan(rootfs, namespace)
         self.rootfs = rootfs
@@ -94,7 +96,10 @@ class Planner:
         self._recorded_at: dict[object, list[MountRecord]] = {}
         for mount in recorded:
             self._recorded_at.setdefault(mount["requested"]["destination"], []).append(mount)
+        # Where --mount binds, and which: annotations must leave that alone.
+        self._administrators = {m["resolved"]: m["origin"] for m in recorded if m["origin"].startswith("--mount ")}
         self.allow_shared = allow_shared
+        self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
         self._numbers: dict[Request, int] = {}
         self._mounts_at: dict[str, list[tuple[int, str]]] = {}
@@ -120,6 +125,8 @@ class Planner:
                 except HookError as problem:
                     problem.where = problem.where or request.at("destination")
                     bind.problem = problem
+                if self.is_admin and bind.action == "mount" and request.is_read_only:
+                    bind.warnings.append("the container has CAP_SYS_ADMIN, and can make the bind writable again")
                 if bind.target is not None and bind.action != "skipped":
                     self._order.append((request, bind.target.path, bind))
             else:
@@ -174,11 +181,15 @@ class Planner:
             return
         if source.error:
             raise source.error
+        if request.origin_kind == "annotation":
+            self._check_administrators(target.path)
         admit(self.rootfs, target, directory=source.is_folder)
         self._check_double(target)
         self._check_leak(bind, target)
         cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
+        if request.origin_kind == "argument":
+            self._administrators[target.path] = request.origin
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
 
     def _resolve_root(self, bind: Bind) -> None:
@@ -259,6 +270,14 @@ class Planner:
                 for path in paths:
                     self._mounts_at.setdefault(path, []).append((number, request.destination))
         return self._mounts_at
+
+    def _check_administrators(self, path: str) -> None:
+        """Refuses an annotation that would replace what ``--mount`` binds, all of it or a part. EscapeError."""
+        for place, origin in self._administrators.items():
+            if f"{place}/".startswith(f"{path}/"):
+                raise EscapeError(f"{path} would cover what {origin} binds on {place}, which no annotation may")
+            if path.startswith(f"{place}/"):
+                raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
 
     def _check_double(self, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError."""

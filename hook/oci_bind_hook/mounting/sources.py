@@ -3,8 +3,8 @@
 
 How a source becomes a mount of the container depends on the kernel: by_mount_api, or by_mount for older ones.
 
-Loaded by every start of a container: it imports only posix, errno and stat. glob and by_mount are loaded where they are
-needed, before setns(2).
+Loaded by every start of a container: it imports only posix, errno and stat. by_mount, confined and patterns are loaded
+where they are needed, before setns(2).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from . import by_mount_api
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
     from ..kernel.proc import MountInfo, Namespace, Proc
     from ..record.state_file import AttachedRecord
-    from ..requests.request import Request
+    from ..requests.request import Opener, Request
     from .by_mount import Staging
 
     class Way(Protocol):
@@ -75,7 +75,7 @@ class Source:
         self.info: MountInfo | None = None
         self.is_missing = False
         try:
-            self.fd = self._open(namespace.proc)
+            self.fd = self._open()
             self.stat = files.statx(self.fd)
         except EscapeError as refusal:
             self.error = refusal
@@ -92,15 +92,13 @@ class Source:
         except UnavailableError as problem:
             self.error = problem
 
-    def _open(self, proc: Proc) -> int:
+    def _open(self) -> int:
         # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
-        # config.json and the command line are trusted. An annotation is not, so its source must be below an allowed
-        # folder.
-        if self.request.allowed_sources is None:
+        # config.json and the command line are trusted. An annotation is not, nor what matches a pattern: they have an
+        # opener, which does not follow links out of a folder.
+        if self.request.opener is None:
             return posix.open(self.path, posix.O_PATH | posix.O_CLOEXEC)
-        from .allowed import open_allowed
-
-        return open_allowed(self.request, self.request.allowed_sources, proc.path_of)
+        return self.request.opener.open(self.request)
 
     @property
     def is_folder(self) -> bool:
@@ -171,28 +169,33 @@ class Source:
         return info is None or info.shared is not None
 
 
-def expand(requests: Iterable[Request], bundle: str) -> list[Request]:
+def allowed(folders: Sequence[str]) -> Opener | None:
+    """What opens the sources of annotations, if they may be below ``folders``; None if there are none."""
+    if not folders:
+        return None
+    from .confined import Allowed
+
+    return Allowed(folders)
+
+
+def expand(requests: Iterable[Request]) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
     A match goes below the destination under its own name. MissingError if nothing matches, RequestError for a match
-    that is not UTF-8, EscapeError for a pattern outside the allowed folders.
+    that is not UTF-8, EscapeError for a pattern of an annotation that leads out of the allowed folders.
     """
     expanded: list[Request] = []
     for request in requests:
         if not request.is_glob:
             expanded.append(request)
             continue
-        import glob
+        from .patterns import matches
 
-        if request.allowed_sources is not None:
-            from .allowed import check_pattern
-
-            check_pattern(request, request.allowed_sources)
-        matches = sorted(glob.glob(files.below(bundle, request.source)))
-        if not matches and not request.optional:
+        found = matches(request)
+        if not found and not request.optional:
             where = request.at("source")
             raise MissingError(f"nothing matches {request.source}", where=where, hint="optional allows that")
-        expanded += [request.match(path) for path in matches]
+        expanded += found
     return expanded
 
 

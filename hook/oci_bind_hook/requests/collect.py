@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..documents.oci import Config, IdMappings, Mount
+    from .request import Opener
 
 ANNOTATION = "io.github.oci-bind-hook.mount."
 _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
@@ -35,14 +36,14 @@ _TIGHTENING = frozenset(
 def requests(
     config: Config,
     arguments: Sequence[str],
-    allowed_sources: Sequence[str] = (),
+    allowed: Opener | None = None,
     refused: Callable[[HookError], None] | None = None,
 ) -> list[Request]:
     """All mounts asked for, in the order in which they are mounted: config.json's, ``--mount`` arguments, annotations.
 
     Mounts of config.json that are no binds are in it too, since a later destination may lie below them. Annotations
-    count only if there are ``allowed_sources``. UsageError for a malformed argument, RequestError for what makes no
-    sense; with ``refused`` that is called for each instead, and the request is left out.
+    count only if there is ``allowed``, which opens their sources. UsageError for a malformed argument, RequestError for
+    what makes no sense; with ``refused`` that is called for each instead, and the request is left out.
     """
     found = []
 
@@ -58,9 +59,9 @@ def requests(
         take(_from_mount, mount, config)
     for number, text in enumerate(arguments, 1):
         take(_from_argument, text, number, config)
-    for key in sorted(config.annotations) if allowed_sources else ():
+    for key in sorted(config.annotations) if allowed is not None else ():
         if key.startswith(ANNOTATION):
-            take(_from_annotation, key, config, allowed_sources)
+            take(_from_annotation, key, config, allowed)
     return found
 
 
@@ -94,7 +95,7 @@ def _from_mount(mount: Mount, config: Config) -> Request:
     return _completed(request, config)
 
 
-def _from_annotation(key: str, config: Config, allowed_sources: Sequence[str]) -> Request:
+def _from_annotation(key: str, config: Config, allowed: Opener) -> Request:
     name = key[len(ANNOTATION) :]
     pointer = key.replace("~", "~0").replace("/", "~1")
     place = f"config.json: /annotations/{pointer}"
@@ -106,7 +107,9 @@ def _from_annotation(key: str, config: Config, allowed_sources: Sequence[str]) -
     for word in request.options:
         if word not in _TIGHTENING:
             raise EscapeError(f'"{word}" is more than an annotation may ask for', where=place)
-    request.allowed_sources = allowed_sources
+    if request.follow_links:
+        raise EscapeError('"follow-links" is more than an annotation may ask for', where=place)
+    request.opener = allowed
     return _completed(request, config)
 
 

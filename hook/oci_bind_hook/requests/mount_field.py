@@ -33,6 +33,7 @@ FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
     "bind-nonrecursive": ("bind-recursive", FLAG, True),
     "optional": ("optional", FLAG, False),
     "glob": ("glob", FLAG, False),
+    "follow-links": ("follow-links", FLAG, False),
 }
 
 # As strconv.ParseBool takes them.
@@ -139,6 +140,10 @@ def _request(
         raise
     request.optional = members.get("optional") is True
     request.is_glob = members.get("type") == "glob" or members.get("glob") is True
+    request.follow_links = members.get("follow-links") is True
+    if request.follow_links and not request.is_glob:
+        hint = "a source without one is followed wherever its links lead"
+        raise RequestError('"follow-links" is for a pattern', where=place, hint=hint)
     request.when_exists = str(members["when-exists"]) if "when-exists" in members else None
     return request
 

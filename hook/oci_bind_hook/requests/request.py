@@ -11,7 +11,7 @@ from ..errors import RequestError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Literal
+    from typing import Literal, Protocol
 
     from ..documents.oci import IdMappings
     from ..record.state_file import MountRecord
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     Propagation = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
     # Who asks: an entry of config.json's mounts, its root.readonly, a --mount argument or an annotation.
     OriginKind = Literal["mounts", "root", "argument", "annotation"]
+
+    class Opener(Protocol):
+        """What opens a source that must not lead anywhere, and is not simply opened by its path."""
+
+        def open(self, request: Request, /) -> int: ...
+
 
 PROPAGATIONS: tuple[Propagation, ...] = (
     "private",
@@ -96,7 +102,7 @@ class Request:
     ``origin`` is where the request comes from (``config.json#/mounts/3``, ``--mount 1``), ``place`` its form in an
     error. ``type`` is "bind", or the file system type of one that only the runtime mounts. ``top`` are the attributes
     of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
-    order, so that equal requests compare equal.
+    order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -127,7 +133,8 @@ class Request:
         self.optional = False
         self.when_exists: str | None = None
         self.is_glob = False
-        self.allowed_sources: Sequence[str] | None = None
+        self.follow_links = False
+        self.opener: Opener | None = None
         self.warnings: list[str] = []
         self._is_strict = is_strict
         self._said: dict[str, tuple[str, object]] = {}
@@ -147,6 +154,11 @@ class Request:
     def is_root(self) -> bool:
         """Whether this is the bind of the rootfs on itself."""
         return self.origin_kind == "root"
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether ``ro`` or ``rro`` is asked for."""
+        return self.top.get("ro", self.deep.get("ro")) is True
 
     def match(self, source: str) -> Request:
         """The request for one match of the pattern, below the destination. Raises RequestError if it is not UTF-8."""

@@ -345,6 +345,7 @@ def test_the_description_of_a_plan(bench: Bench) -> None:
         {
             "origin": "--mount 1",
             "source": bench.source,
+            "source_links": [],
             "destination": "/dangling",
             "resolved": "/absent/place",
             "links": [{"at": "/dangling", "to": "/absent/place"}],

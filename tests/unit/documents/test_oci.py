@@ -13,6 +13,25 @@ from oci_bind_hook.errors import DataError
 
 BUNDLE = "/run/containers/storage/overlay-containers/c1/userdata"
 
+# What a process may be that was not judged, and whether it gives CAP_SYS_ADMIN.
+ADMINS: list[tuple[object, bool]] = [
+    (None, False),
+    ([], False),
+    ({}, False),
+    ({"capabilities": None}, False),
+    ({"capabilities": ["CAP_SYS_ADMIN"]}, False),
+    ({"capabilities": {"bounding": "CAP_SYS_ADMIN"}}, False),
+    ({"capabilities": {"bounding": [["CAP_SYS_ADMIN"], {}, 1]}}, False),
+    ({"capabilities": {"effective": [1, "CAP_SYS_ADMIN"]}}, True),
+]
+
+
+@pytest.mark.parametrize(("process", "is_admin"), ADMINS)
+def test_a_process_that_is_not_judged_may_be_anything(process: object, *, is_admin: bool) -> None:
+    config = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": process}
+    assert oci.config(config).is_admin is is_admin
+
+
 STATES: dict[str, dict[str, Any]] = {
     "runc-prestart": {"ociVersion": "1.0.2-dev", "id": "c1", "status": "creating", "pid": 16778, "bundle": "/b"},
     "runc-createContainer": {"ociVersion": "1.0.2-dev", "id": "c1", "status": "creating", "pid": 1, "bundle": "/b"},

@@ -9,6 +9,7 @@ import pytest
 
 from helpers.requests import GIDS, UIDS, config, from_config, mapped
 from oci_bind_hook.errors import RequestError
+from oci_bind_hook.mounting.confined import Allowed
 from oci_bind_hook.requests import collect
 
 
@@ -104,7 +105,7 @@ def test_order_origins_and_places() -> None:
 
 def test_what_an_annotation_asks_for_comes_last() -> None:
     key = f"{collect.ANNOTATION}models"
-    found = collect.requests(config(annotations={key: "src=/a/b,dst=/x"}), ["src=/c,dst=/y"], ["/a"])
+    found = collect.requests(config(annotations={key: "src=/a/b,dst=/x"}), ["src=/c,dst=/y"], Allowed(["/a"]))
     place = f"config.json: /annotations/{key}"
     assert [(each.origin, each.place, each.origin_kind) for each in found] == [
         ("--mount 1", "--mount 1", "argument"),

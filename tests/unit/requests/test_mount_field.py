@@ -98,6 +98,8 @@ MEMBERS: dict[str, tuple[str, dict[str, object]]] = {
     "type=glob": ("type=glob", {"is_glob": True, "type": "bind"}),
     "type=bind,glob": ("type=bind,glob", {"is_glob": True, "type": "bind"}),
     "when-exists": ("when-exists=/etc/../x", {"when_exists": "/etc/../x"}),
+    "follow-links": ("glob,follow-links", {"is_glob": True, "follow_links": True}),
+    "follow-links=0": ("follow-links=0", {"is_glob": False, "follow_links": False}),
     "all": ("when-exists=/x,glob,optional", {"when_exists": "/x", "is_glob": True, "optional": True}),
 }
 
@@ -170,7 +172,7 @@ MALFORMED = {
     "propagation empty": ("src=/a,dst=/b,bind-propagation=", '"bind-propagation" needs a value (bind-propagation=...)'),
     **{
         f"{key}={value}": (f"src=/a,dst=/b,{key}={value}", f'"{key}" is true or false, not "{value}"')
-        for key in ("ro", "readonly", "bind-nonrecursive", "optional", "glob")
+        for key in ("ro", "readonly", "bind-nonrecursive", "optional", "glob", "follow-links")
         for value in ("", "yes", "tRUE", "2", " 1")
     },
     **{
@@ -264,6 +266,10 @@ SENSELESS = {
     "option of a file system": ("src=/a,dst=/b,size=10m", f'"size" is not known ({KEYS})'),
     "quote in a word": ('src=/a,dst=/b,"x""y"', f'"x"y" is not known ({KEYS})'),
     "source and destination relative": ("dst=d,src=rel", 'the source "rel" is not an absolute path'),
+    "links without a pattern": (
+        "src=/a,dst=/b,follow-links",
+        '"follow-links" is for a pattern (a source without one is followed wherever its links lead)',
+    ),
     "other type": ("type=tmpfs,src=/a,dst=/b", 'type "tmpfs" is not known (one of bind, glob)'),
     "near type": ("type=blob,src=/a,dst=/b", 'type "blob" is not known (did you mean "glob"?)'),
     "rw and ro": ("src=/a,dst=/b,rw,ro", '"rw" says the opposite of "ro"'),
@@ -359,6 +365,7 @@ VALUES = {
     "bind-nonrecursive": ("{},bind-nonrecursive", "{},bind-nonrecursive=0"),
     "optional": ("{},optional", "{},optional=0"),
     "glob": ("{},glob", "{},glob=0"),
+    "follow-links": ("{},glob,follow-links", "{},glob,follow-links=0"),
 }
 
 

@@ -20,7 +20,7 @@ from ...lifecycle.tear_down import is_here, why_untouched
 from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
-from ...mounting.sources import expand, open_sources
+from ...mounting.sources import allowed, expand, open_sources
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.state_file import heir, is_live
@@ -122,7 +122,8 @@ def _fill_with_plan(
         report.add(foreseen)
     with At("enter"):
         rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
-    planned = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared).resolve(requests, sources)
+    planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
+    planned = planner.resolve(requests, sources)
     report.mounts = describe(planned, writable_root=not config.root_readonly)
     if running := _running(options, bundle, state, proc):
         report.running = running.facts()
@@ -214,7 +215,7 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
     def refused(problem: HookError) -> None:
         report.add(problem, "ask")
 
-    requests = collect.requests(bundle.config, options.mounts, options.annotation_sources, refused)
+    requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
     asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
     if asking and not options.annotation_sources:
         allowing = "--allow-annotations and --allow-source"
@@ -222,7 +223,7 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
     expanded = []
     for request in requests:
         try:
-            expanded += expand([request], bundle.path)
+            expanded += expand([request])
         except HookError as problem:
             refused(problem)
     return expanded

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plan in the form of schemas/plan.json: the facts of each bind, and warnings worth having beforehand.
 
-Looks only at what the plan already holds by fd.
+Looks only at what the plan already holds by fd, and at the links that led there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import stat as modes
 
 from ...mounting.by_mount_api import STATVFS
+from ...mounting.confined import Walk
 from . import recognise
 
 TYPE_CHECKING = False
@@ -63,6 +64,7 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
     return {
         "origin": request.origin,
         "source": source.path,
+        "source_links": [] if request.is_root else _links_to(source.path),
         "destination": request.destination,
         "resolved": target.path if target else None,
         "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
@@ -122,6 +124,16 @@ def _found(source: Source, path: str | None) -> dict[str, object] | None:
     }
 
 
+def _links_to(path: str) -> list[dict[str, str]]:
+    """The links on the way to a source: somebody who can change one of them decides what is bound."""
+    with Walk() as walk:
+        try:
+            walk.go(path)
+        except OSError:
+            pass  # those before it are told: one of them may be why
+        return [{"at": at, "to": to} for at, to in walk.links]
+
+
 def _of_submounts(bind: Bind) -> Iterator[str]:
     """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
     request = bind.request
@@ -147,6 +159,7 @@ def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
     return {
         "origin": mount["origin"],
         "source": requested["source"],
+        "source_links": [],
         "destination": requested["destination"],
         "resolved": mount["resolved"],
         "links": [],

@@ -206,6 +206,7 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     if action in ("mount", "present"):
         earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
         yield True, "by", f"the {mount['by']}{earlier}"
+        yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])
         yield from _of_a_source(mount["source"], mount["found"])
     yield from ((True, "link", f"{link['at']} -> {link['to']}") for link in mount["links"])
     yield from ((True, "make", f"{_MADE[made['kind']]} {made['path']}") for made in mount["create"])

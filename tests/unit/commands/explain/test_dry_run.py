@@ -133,6 +133,7 @@ def test_everything_about_a_bind(desk: Desk) -> None:
             {
                 "origin": "--mount 1",
                 "source": desk.source,
+                "source_links": [],
                 "found": found(desk.source),
                 "destination": "/absolute/../etc/up/a/b",
                 "resolved": "/real/a/b",

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patterns as sources, glob(7): which names match, and that none is followed out of the pattern's folder.
+
+Loaded only where there is a pattern, before setns(2), since it needs glob and all that this imports.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import posix
+
+from ..kernel.errnos import unopened
+from .confined import Allowed, Folder, Within
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..requests.request import Request
+
+
+_WILD = frozenset("*?[")
+
+
+def matches(pattern: Request) -> list[Request]:
+    """One request for each match, sorted by name; none if nothing matches.
+
+    Raises RequestError for a match that is not UTF-8, EscapeError for a pattern of an annotation that leads out of the
+    folders that are allowed.
+    """
+    if isinstance(pattern.opener, Allowed):
+        return _allowed_matches(pattern, pattern.opener)
+    found = [pattern.match(path) for path in sorted(glob.glob(pattern.source))]
+    if found and not pattern.follow_links:
+        # Only now. Somebody may change a match at any moment: it is judged when it is opened.
+        names = pattern.source.split("/")
+        above = "/".join(names[: _first_wild(names)]) or "/"
+        try:
+            within = Within(pattern, Folder.at(above), above)
+        except OSError as reason:
+            raise unopened(f"the folder {above}", reason, where=pattern.at("source")) from reason
+        for match in found:
+            match.opener = within
+    return found
+
+
+def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
+    """The matches of a pattern in an annotation, found without a look at anything that is not allowed.
+
+    A folder is read once for each name of the pattern, however many links lead to it.
+    """
+    try:
+        folder, above, names = allowed.named(pattern, glob.escape)
+        if not names:
+            return [pattern.match(above)]
+        first = _first_wild(names)
+        start = "".join(f"{name}/" for name in names[:first])
+        with allowed.walk(folder, start, pattern) as walk:
+            fixed = Folder(walk.keep())
+    except OSError:
+        return []
+    tail = "/" if names[-1] == "" else ""
+    paths = [start]
+    for name in names[first : len(names) - len(tail)]:
+        found: dict[object, list[str]] = {}
+        for path in paths:
+            try:
+                with allowed.walk(folder, path, pattern) as walk:
+                    if (key := walk.steps[-1].key) not in found:
+                        found[key] = [f"{path}{each}/" for each in _matching(name, walk.steps[-1].fd)]
+            except OSError:
+                pass  # nothing is in it
+        paths = [path for each in found.values() for path in each]
+    above = above.rstrip("/")
+    within = Within(pattern, fixed, f"{above}/{start}".rstrip("/") or "/", allowed)
+    matches = []
+    for path in sorted(each.rstrip("/") + tail for each in paths):
+        try:
+            with allowed.walk(folder, path, pattern):
+                pass
+        except OSError:
+            if tail or not _is_wild(names[-1]):
+                continue  # it is not there; else it is a link to nothing, which matches
+        match = pattern.match(f"{above}/{path}")
+        match.opener = within
+        matches.append(match)
+    return matches
+
+
+def _matching(pattern: str, folder: int) -> list[str]:
+    """The names in a folder that one name of a pattern matches, sorted. Raises OSError."""
+    if not _is_wild(pattern):
+        return [pattern]
+    fd = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=folder)
+    try:
+        names = posix.listdir(fd)
+    finally:
+        posix.close(fd)
+    return sorted(name for name in fnmatch.filter(names, pattern) if name[0] != "." or pattern[0] == ".")
+
+
+def _is_wild(name: str) -> bool:
+    return not _WILD.isdisjoint(name)
+
+
+def _first_wild(names: list[str]) -> int:
+    """The number of the first name that is a pattern; at the latest that of the last name."""
+    last = len(names) - (2 if names[-1] == "" else 1)
+    return next((number for number, name in enumerate(names) if _is_wild(name)), last)
