@@ -96,8 +96,12 @@ class Planner:
         self._recorded_at: dict[object, list[MountRecord]] = {}
         for mount in recorded:
             self._recorded_at.setdefault(mount["requested"]["destination"], []).append(mount)
-        # Where --mount binds, and which: annotations must leave that alone.
-        self._administrators = {m["resolved"]: m["origin"] for m in recorded if m["origin"].startswith("--mount ")}
+        # Where --mount binds, and which one; and the folders above, with such a place. Annotations leave that alone.
+        self._administrators: dict[str, str] = {}
+        self._above_them: dict[str, str] = {}
+        for mount in recorded:
+            if mount["origin"].startswith("--mount "):
+                self._protect(mount["resolved"], mount["origin"])
         self.allow_shared = allow_shared
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
@@ -189,7 +193,7 @@ class Planner:
         cover = Cover("bind", source.fd)
         self._by_cover[cover] = bind
         if request.origin_kind == "argument":
-            self._administrators[target.path] = request.origin
+            self._protect(target.path, request.origin)
         bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
 
     def _resolve_root(self, bind: Bind) -> None:
@@ -271,12 +275,18 @@ class Planner:
                     self._mounts_at.setdefault(path, []).append((number, request.destination))
         return self._mounts_at
 
+    def _protect(self, place: str, origin: str) -> None:
+        self._administrators[place] = origin
+        for above in _upwards(place):
+            self._above_them.setdefault(above, place)
+
     def _check_administrators(self, path: str) -> None:
         """Refuses an annotation that would replace what ``--mount`` binds, all of it or a part. EscapeError."""
-        for place, origin in self._administrators.items():
-            if f"{place}/".startswith(f"{path}/"):
-                raise EscapeError(f"{path} would cover what {origin} binds on {place}, which no annotation may")
-            if path.startswith(f"{place}/"):
+        if place := self._above_them.get(path):
+            origin = self._administrators[place]
+            raise EscapeError(f"{path} would cover what {origin} binds on {place}, which no annotation may")
+        for place in _upwards(path):
+            if origin := self._administrators.get(place, ""):
                 raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
 
     def _check_double(self, target: Target) -> None:
