@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which containers live still, as their state files tell."""
+"""Which containers live still, as their state files tell, and that state files of every version can be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from helpers.mounting import ended_well, forked, mount, named
 from oci_bind_hook.kernel.proc import Proc, boot_id
-from oci_bind_hook.record.state_file import is_live
+from oci_bind_hook.record.state_file import is_live, parse_record
 
 if TYPE_CHECKING:
     from oci_bind_hook.record.state_file import Record
@@ -83,3 +83,15 @@ def test_where_process_1_is_hidden_a_pid_namespace_is_as_good_as_another(hide: s
         assert Proc().first_start() is None
 
     assert ended_well(forked(ask))
+
+
+WRITTEN = Path(__file__).resolve().parents[2] / "data/state-files"
+
+
+@pytest.mark.parametrize("path", sorted(WRITTEN.iterdir()), ids=lambda path: path.stem)
+def test_what_an_earlier_version_wrote_can_be_read(path: Path) -> None:
+    """Each version of the state file has one here that was written by a real run, and stays."""
+    record = parse_record(path.read_bytes(), str(path))
+    assert str(record["version"]) == path.stem
+    assert [mount["resolved"] for mount in record["mounts"]] == ["/conf", "/etc/new/deep", "/file"]
+    assert [made["path"] for made in record["made"]] == ["/conf", "/etc/new", "/etc/new/deep", "/file"]
