@@ -71,6 +71,8 @@ def test_a_rootfs_that_cannot_be_opened_is_not_gone(set_up: World, error: str, c
     why = os.strerror(getattr(errno, error))
     if command == "poststop":
         kept(set_up, poststop(set_up, *strace), why)
+        planned = call(set_up, "--dry-run", stdin=state(set_up, status="stopped"), before=tuple(strace))
+        assert (planned.returncode, why in planned.stdout) == (os.EX_OSERR, True)
     else:
         done = call(set_up, "gc", "--format", "json", stdin="", before=tuple(strace))
         [entry] = json.loads(done.stdout)["records"]
@@ -137,6 +139,17 @@ def test_an_overlay_that_is_not_mounted_now_is_not_gone(world: World, tmp_path: 
     mount_overlay(world, tmp_path)
     assert poststop(world).returncode == 0
     assert (os.listdir(world.state), os.listdir(f"{tmp_path}/upper")) == ([], [])
+
+
+def test_where_mount_points_are_to_stay_nothing_is_kept_for_them(set_up: World) -> None:
+    done = call(
+        set_up,
+        "poststop",
+        "--keep-mountpoints",
+        stdin=state(set_up, status="stopped"),
+        before=tuple(refuse(set_up, "EIO")),
+    )
+    assert (done.returncode, done.stderr, os.listdir(set_up.state)) == (0, "", [])
 
 
 def test_a_device_that_another_boot_has_numbered_anew_is_the_same(set_up: World) -> None:

@@ -106,12 +106,7 @@ def take_down(
         for unreadable in unread:
             log.warning(unreadable)
         live = [other for other in others if is_live(other, proc, boot)]
-        # What cannot be read may be of a live container that uses the same mount points.
-        kept, rootfs = next(iter(unread), ""), None
-        try:
-            rootfs = find_rootfs(record, owner_of)
-        except LeftoverError as problem:
-            kept = str(problem)
+        rootfs, kept = find_for_removal(record, unread, owner_of)
         if kept and is_start:
             log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
         try:
@@ -123,7 +118,7 @@ def take_down(
                 # Of two that end at once, the dead neighbour's record removes what it still has inside.
                 inherit=lambda made: folder.hand_over(made, others),
                 here=here,
-                kept="" if is_start else kept,
+                kept="" if is_start or keep_mountpoints else kept,
             )
         except HookError:
             folder.save(record)
@@ -167,6 +162,18 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
         problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
         raise LeftoverError(problem, hint=hint)
     return False
+
+
+def find_for_removal(record: Record, unread: list[str], owner_of: OwnerOf | None = None) -> tuple[Rootfs | None, str]:
+    """The rootfs of a record, None if it is gone; and why no mount point in it can be removed now, "" if they can.
+
+    ``unread`` are remarks on neighbours whose records cannot be read: they may live, and use the same mount points.
+    """
+    kept = next(iter(unread), "")
+    try:
+        return find_rootfs(record, owner_of), kept
+    except LeftoverError as problem:
+        return None, str(problem)
 
 
 def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:

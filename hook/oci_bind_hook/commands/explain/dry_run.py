@@ -12,11 +12,11 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import At, DataError, HookError, RecordError, UnavailableError
+from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
 from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
-from ...lifecycle.tear_down import is_here, why_untouched
+from ...lifecycle.tear_down import find_for_removal, is_here, why_untouched
 from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
@@ -285,6 +285,12 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
     report.mounts = [undone(mount, here=here) for mount in reversed(record["mounts"])]
     others, unread = folder.on_rootfs(record["rootfs"], record["id"]) if folder else ([], [])
     report.warnings += unread
+    rootfs, kept = find_for_removal(record, unread)
+    if rootfs is not None:
+        rootfs.close()
+    if kept and record["made"] and not options.keep_mountpoints:
+        report.add(LeftoverError(f"could not undo {record['made'][-1]['path']}: {kept}"))
+        return
     neighbours = [other for other in others if is_live(other, proc, boot)]
     for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
         if other := heir(path, neighbours):
