@@ -41,7 +41,7 @@ HOOK = (
         "--root",
         "DIR",
         "where the state files are: `/run/oci-bind-hook` by default, rootless `$XDG_RUNTIME_DIR/oci-bind-hook` or "
-        "`/run/user/UID/oci-bind-hook`",
+        "`/run/user/UID/oci-bind-hook`; others must not be able to change a folder above",
     ),
     Option(
         "--dry-run",
@@ -78,7 +78,8 @@ HOOK = (
         "--log",
         "FILE",
         "append a log to FILE",
-        ": each step with id, stage and the milliseconds since the start. A log that cannot be written is a warning",
+        ": each step with id, stage and the milliseconds since the start. A log that cannot be written, or that others "
+        "could lead elsewhere, is a warning",
     ),
     Option("--log-format", "text|json", "the log in lines of text, or of JSON as runc's are"),
     Option("--debug", "", "report each step on stderr as well"),
