@@ -60,8 +60,8 @@ class Log:
     def open(self, path: str, *, as_json: bool, changeable: Callable[[str, int], str] = lambda *_: "") -> None:
         """Appends all later records to the file ``path``. A new file gets the mode 0600.
 
-        Not where others could have put a link, by which root would write to any file: ``changeable`` returns what they
-        could put it in the place of, kernel.files.
+        Not where others could have put a link, by which root would write to any file: ``changeable``, of kernel.files,
+        returns the folder in which they could.
         """
         self._json = as_json
         self._path = path

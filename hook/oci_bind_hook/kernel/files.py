@@ -13,6 +13,10 @@ import stat as modes
 
 from . import linux
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 OVERFLOW_UID = 65534  # an owner without a number here, user_namespaces(7)
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 
@@ -151,24 +155,11 @@ def real_path(path: str) -> str:
     Each name is read where it stands. /proc/self/fd would tell the name of a file that was renamed since it was opened,
     and the state file would name the wrong folder.
     """
-    names = path.split("/")[::-1]
-    real, links = "", 0
-    while names:
-        name = names.pop()
-        if name in ("", "."):
-            continue
-        # Of "..", too: "absent/.." is nothing for the kernel and for crun. For runc it is the folder itself.
-        mode = posix.lstat(f"{real}/{name}").st_mode
-        if name == "..":
-            real = real.rpartition("/")[0]
-        elif not modes.S_ISLNK(mode):
-            real = f"{real}/{name}"
-        elif (links := links + 1) > MAX_LINKS:
-            raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), path)
-        else:
-            target = posix.readlink(f"{real}/{name}")
-            real = "" if target.startswith("/") else real
-            names += target.split("/")[::-1]
+    real = ""
+    for _, end, here in _way(path):
+        if isinstance(here, OSError):
+            raise here
+        real = end
     return real or "/"
 
 
@@ -179,33 +170,48 @@ def changeable(path: str, by: int = 0o022) -> str:
     if it is sticky, only what is theirs in it counts. Links are followed. A name that is missing ends the way. Raises
     OSError.
     """
+    for folder, _, here in _way(path):
+        above = posix.lstat(folder or "/")
+        if not _is_trusted(above.st_uid) or (above.st_mode & by and not above.st_mode & modes.S_ISVTX):
+            return folder or "/"
+        if isinstance(here, FileNotFoundError):
+            return ""
+        if isinstance(here, OSError):
+            raise here
+        if above.st_mode & by and not _is_trusted(here.st_uid):
+            return folder or "/"
+    return ""
+
+
+def _way(path: str) -> Iterator[tuple[str, str, posix.stat_result | OSError]]:
+    """Each name on the way to ``path``: the folder that it is in, where it leads, "" for ``/`` each, and its lstat(2).
+
+    Links are followed. Instead of the last stat there is the reason why the way ends there, if it is not the whole.
+    """
     names = path.split("/")[::-1]
     real, links = "", 0
     while names:
         name = names.pop()
         if name in ("", "."):
             continue
-        above = posix.lstat(real or "/")
-        if not _is_trusted(above.st_uid) or (above.st_mode & by and not above.st_mode & modes.S_ISVTX):
-            return real or "/"
-        if name == "..":
-            real = real.rpartition("/")[0]
-            continue
+        folder = real
         try:
-            here = posix.lstat(f"{real}/{name}")
-        except FileNotFoundError:
-            return ""
-        if above.st_mode & by and not _is_trusted(here.st_uid):
-            return real or "/"
-        if not modes.S_ISLNK(here.st_mode):
-            real = f"{real}/{name}"
-        elif (links := links + 1) > MAX_LINKS:
-            raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), path)
-        else:
-            target = posix.readlink(f"{real}/{name}")
-            real = "" if target.startswith("/") else real
-            names += target.split("/")[::-1]
-    return ""
+            # Of "..", too: "absent/.." is nothing for the kernel and for crun. For runc it is the folder itself.
+            here = posix.lstat(f"{folder}/{name}")
+            if name == "..":
+                real = folder.rpartition("/")[0]
+            elif not modes.S_ISLNK(here.st_mode):
+                real = f"{folder}/{name}"
+            elif (links := links + 1) > MAX_LINKS:
+                raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), path)
+            else:
+                target = posix.readlink(f"{folder}/{name}")
+                real = "" if target.startswith("/") else folder
+                names += target.split("/")[::-1]
+        except OSError as reason:
+            yield folder, folder, reason
+            return
+        yield folder, real, here
 
 
 def _is_trusted(uid: int) -> bool:
