@@ -6,7 +6,7 @@ A dry-run describes the plan, a real run carries it out. There is no second way 
 
 from __future__ import annotations
 
-from ..errors import EscapeError, HookError, RequestError
+from ..errors import EscapeError, HookError, KernelError, RequestError
 from ..kernel import files
 from ..kernel.proc import Namespace
 from ..rootfs.admit import admit
@@ -107,6 +107,7 @@ class Planner:
         self._by_cover: dict[Cover, Bind] = {}
         self._numbers: dict[Request, int] = {}
         self._mounts_at: dict[str, list[tuple[int, str]]] = {}
+        self._unresolved: list[Request] = []
         self._order: list[tuple[Request, str, Bind | None]] = []
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
@@ -139,7 +140,7 @@ class Planner:
         return self.plan
 
     def _find_recorded(self, request: Request) -> MountRecord | None:
-        return request.find_in(self._recorded_at.get(request.destination, ()))
+        return request.find_in(self._recorded_at.get(request.absolute_destination, ()))
 
     def _tell_hidden(self) -> None:
         """Adds a warning to every bind that a later mount covers, the runtime's or the hook's."""
@@ -252,7 +253,12 @@ class Planner:
         if later:
             bind.warnings.append(f"hidden by the later mount on {min(later)[1]}")
             bind.is_hidden = True
-        return bool(later)
+            return True
+        for request in self._unresolved:
+            if self._numbers[request] > number:
+                # Whether that one hides this bind cannot be known: the kernel says why.
+                self.rootfs.resolve(request.destination).close()
+        return False
 
     def _covering(self) -> dict[str, list[tuple[int, str]]]:
         """By path, the numbers and destinations of the mounts there; negative for those that the hook mounted before.
@@ -268,6 +274,8 @@ class Planner:
                     target = self.rootfs.resolve(request.destination)
                 except (RequestError, EscapeError):
                     pass  # the runtime cannot reach it either
+                except KernelError:
+                    self._unresolved.append(request)
                 else:
                     paths.add(target.path)
                     target.close()

@@ -156,6 +156,11 @@ class Request:
         return self.origin_kind == "root"
 
     @property
+    def absolute_destination(self) -> str:
+        """The destination, of which config.json may leave out the slash before it."""
+        return self.destination if self.destination.startswith("/") else f"/{self.destination}"
+
+    @property
     def is_read_only(self) -> bool:
         """Whether ``ro`` or ``rro`` is asked for."""
         return self.top.get("ro", self.deep.get("ro")) is True
@@ -251,7 +256,7 @@ class Request:
     def as_mount(self) -> dict[str, object]:
         """The request as an OCI mount object, schemas/bind-request.json."""
         mount: dict[str, object] = {
-            "destination": self.destination if self.destination.startswith("/") else f"/{self.destination}",
+            "destination": self.absolute_destination,
             "source": self.source,
             "type": "bind",
             "options": list(self.options),

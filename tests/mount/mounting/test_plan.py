@@ -374,3 +374,21 @@ def test_twice_the_binds_take_twice_the_work(bench: Bench, kind: str) -> None:
 
     planned(1)
     assert planned(200) < 2.2 * planned(100)
+
+
+def test_what_is_recorded_is_known_by_a_destination_without_its_slash(bench: Bench) -> None:
+    one = request(bench.source, "mnt", config=True)
+    record: MountRecord = {**EMPTY, "requested": one.as_mount(), "resolved": "/mnt"}
+    [bind] = bench.plan(one, recorded=[record]).binds
+    assert (bind.action, bind.by) == ("present", "hook")
+
+
+def test_every_bind_before_a_mount_that_cannot_be_looked_for_says_so(bench: Bench) -> None:
+    """It may hide them. One after it cannot be hidden by it."""
+    os.close(mounting.dead_fuse(bench.inside("/dead")))
+    names = ("/a", "/b", "/dead/x", "/c")
+    plan = bench.plan(*(request(bench.source, name, config=True) for name in names))
+    problems = [None if bind.problem is None else str(bind.problem) for bind in plan.binds]
+    assert [problem is not None and "Transport endpoint is not connected" in problem for problem in problems] == [
+        *(True, True, True, False)
+    ]
