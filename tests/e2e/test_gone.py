@@ -73,6 +73,7 @@ def test_a_rootfs_that_cannot_be_opened_is_not_gone(set_up: World, error: str, c
         kept(set_up, poststop(set_up, *strace), why)
         planned = call(set_up, "--dry-run", stdin=state(set_up, status="stopped"), before=tuple(strace))
         assert (planned.returncode, why in planned.stdout) == (os.EX_OSERR, True)
+        assert "it stays in the state file, and poststop or gc tries again" in " ".join(planned.stdout.split())
     else:
         done = call(set_up, "gc", "--format", "json", stdin="", before=tuple(strace))
         [entry] = json.loads(done.stdout)["records"]
@@ -227,4 +228,14 @@ def test_without_birth_times_a_killed_run_is_undone_too(world: World) -> None:
     assert killed.returncode == -signal.SIGKILL, killed
     assert {"a", "c"} <= set(os.listdir(world.rootfs))
     assert poststop(world).returncode == 0
+    assert world.snapshot() == before
+
+
+def test_a_way_that_is_deeper_than_the_files_that_may_be_open(world: World) -> None:
+    """The folders on the way stay open, for which the soft limit is raised."""
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    assert call(world, "prestart", *mount(world, "/x" * 200), stdin=state(world)).returncode == 0
+    done = poststop(world, "prlimit", "--nofile=64:4096")
+    assert (done.returncode, done.stderr) == (0, "")
     assert world.snapshot() == before

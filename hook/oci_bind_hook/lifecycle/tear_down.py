@@ -11,7 +11,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import EscapeError, HookError, LeftoverError, MissingError
-from ..kernel import rights
+from ..kernel import linux, rights
 from ..kernel.proc import Proc, boot_id
 from ..log import NAME
 from ..mounting.mounted import clear_staging, is_in
@@ -109,6 +109,7 @@ def take_down(
         rootfs, kept = find_for_removal(record, unread, owner_of)
         if kept and is_start:
             log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
+        linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
         try:
             remarks = undo(
                 record,
@@ -187,7 +188,7 @@ def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:
-        if is_removed(record, problem.__cause__):
+        if _is_removed(record, problem.__cause__):
             return None
         raise LeftoverError(problem.problem, hint=problem.hint or _unseen(record)) from problem
     except EscapeError:
@@ -212,7 +213,7 @@ def _difference(record: Record, stat: files.Stat, *, is_overlay: bool) -> str:
     return "" if stat.ino == known["ino"] and record["boot"] != boot_id() else "file system"
 
 
-def is_removed(record: Record, reason: BaseException | None) -> bool:
+def _is_removed(record: Record, reason: BaseException | None) -> bool:
     """Whether the rootfs is gone for good, if ``reason`` is why its path cannot be opened."""
     if not isinstance(reason, FileNotFoundError):
         return False

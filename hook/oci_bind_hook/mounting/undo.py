@@ -20,7 +20,7 @@ from .mounted import Tree, detach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..record.state_file import Identity, MadeRecord, MountRecord, Record
 
@@ -75,14 +75,27 @@ def undo(
         rootfs.reopen_root()
     remarks: list[Remark] = []
     if kept and record["made"]:
-        problems.append(f"{record['made'][-1]['path']}: {kept}")
+        problems.append(_kept(record, kept))
     elif not record["mounts"]:
         remarks = _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        hint = "it stays in the state file, and poststop or gc tries again"
-        raise LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
+        raise _leftover(problems)
     return remarks
+
+
+def kept_points(record: Record, reason: str) -> LeftoverError:
+    """The error for mount points that cannot be removed now, as ``undo`` raises it if nothing else resists."""
+    return _leftover([_kept(record, reason)])
+
+
+def _kept(record: Record, reason: str) -> str:
+    return f"{record['made'][-1]['path']}: {reason}"
+
+
+def _leftover(problems: Sequence[str]) -> LeftoverError:
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    hint = "it stays in the state file, and poststop or gc tries again"
+    return LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
 
 
 def _unmake_all(

@@ -123,7 +123,7 @@ else:
         return value
 
 
-_ENTRY = 300  # bytes
+_ENTRY = 300  # bytes in JSON of an entry without its texts, at most
 
 
 def now() -> int:
@@ -146,7 +146,7 @@ def is_too_large(record: Record) -> bool:
         texts += [mount["origin"], mount["resolved"], *map(str, mount["requested"].values())]
         texts += [text for attached in mount["attached"] for text in (attached["root"], attached["source"])]
     length = sum(map(len, texts))
-    # No character takes more than six bytes in JSON, and nothing else of an entry more than these.
+    # No character takes more than six bytes in JSON.
     if 6 * length + _ENTRY * len(texts) < MAX_BYTES:
         return False
     return length > MAX_BYTES or len(encoded(record)) + _ENTRY * len(record["made"]) > MAX_BYTES

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
+from ...errors import At, DataError, HookError, RecordError, UnavailableError
 from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
@@ -21,6 +21,7 @@ from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
 from ...mounting.sources import allowed, expand, open_sources
+from ...mounting.undo import kept_points
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.state_file import heir, is_live
@@ -289,7 +290,7 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
     if rootfs is not None:
         rootfs.close()
     if kept and record["made"] and not options.keep_mountpoints:
-        report.add(LeftoverError(f"could not undo {record['made'][-1]['path']}: {kept}"))
+        report.add(kept_points(record, kept))
         return
     neighbours = [other for other in others if is_live(other, proc, boot)]
     for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
