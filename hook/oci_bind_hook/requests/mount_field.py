@@ -128,7 +128,7 @@ def _request(
         options.append(str(members["bind-propagation"]))
     idmap = _parse_idmap(str(members["idmap"]), place) if "idmap" in members else None
     source, destination = str(members.get("source", "")), str(members.get("destination", ""))
-    options += words
+    options += dict.fromkeys(words)  # what is said again means the same
     try:
         request = Request(
             origin, place, source, destination, options, origin_kind=origin_kind, idmap=idmap, is_strict=True
@@ -176,35 +176,28 @@ def _parse_run(text: str, place: str) -> tuple[int, int, int]:
 
 def split_csv(text: str, place: str) -> list[str]:
     """The fields of one CSV line as Go's encoding/csv reads them: ``a,"b,c","d""e"``. UsageError for a stray quote."""
-    fields = []
-    at = 0
+    # An annotation may have megabytes, so it is cut once, at its quotes: nothing looks at the rest again and again.
+    pieces = text.split('"')
+    fields: list[str] = []
+    at = 0  # the piece outside of quotes, from the beginning of a field on
     while True:
-        if text.startswith('"', at):
-            field, at = _quoted(text, at + 1, place)
-            if at < len(text) and text[at] != ",":
-                raise UsageError(f"a comma is missing before {text[at:]}", where=place)
-        else:
-            end = text.find(",", at)
-            end = len(text) if end < 0 else end
-            field, at = text[at:end], end
-            if '"' in field:
-                raise UsageError(f"a quote stands inside the field {field}", where=place, hint='quote it whole: "a,b"')
-        fields.append(field)
-        if at == len(text):
-            return fields
-        at += 1
-
-
-def _quoted(text: str, at: int, place: str) -> tuple[str, int]:
-    """The field whose opening quote stands before ``at``, and where it ends."""
-    parts = []
-    while True:
-        end = text.find('"', at)
-        if end < 0:
+        outside = pieces[at].split(",")
+        if at + 1 == len(pieces):
+            return fields + outside
+        if begun := outside.pop():
+            field = begun + '"' + '"'.join(pieces[at + 1 :]).partition(",")[0]
+            raise UsageError(f"a quote stands inside the field {field}", where=place, hint='quote it whole: "a,b"')
+        fields += outside
+        first, at = at + 1, at + 2
+        while at + 1 < len(pieces) and not pieces[at]:  # nothing between two quotes: a doubled one
+            at += 2
+        if at >= len(pieces):
             raise UsageError("a quote is not closed", where=place)
-        parts.append(text[at:end])
-        at = end + 1
-        if not text.startswith('"', at):
-            return "".join(parts), at
-        parts.append('"')
-        at += 1
+        fields.append('"'.join(pieces[first:at:2]))
+        if pieces[at][:1] == ",":
+            pieces[at] = pieces[at][1:]
+        elif at + 1 == len(pieces) and not pieces[at]:
+            return fields
+        else:
+            rest = '"'.join(pieces[at:])
+            raise UsageError(f"a comma is missing before {rest}", where=place)

@@ -277,6 +277,9 @@ def _word(attribute: str, value: object) -> str:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """A hint with the word among ``known`` that is most like ``word``, "" if none is."""
+    if len(word) > 3 * max(map(len, known)):
+        return ""  # nothing is like it, and difflib would index all of it
+
     import difflib
 
     near = difflib.get_close_matches(word, known, 1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from helpers import support
+from helpers import support, work
 from oci_bind_hook.errors import HookError, UsageError
 from oci_bind_hook.requests import mount_field
 from oci_bind_hook.requests.request import DEFAULT_PROPAGATION, Request
@@ -432,3 +432,28 @@ def test_a_long_text_is_split_in_one_pass(text: str) -> None:
 
     assert support.calls(lambda: split(2000)) < 2.2 * support.calls(lambda: split(1000)) + 20
     split(1_000_000 // len(text))
+
+
+# Repeated as often as there is room for, and what stands before and behind.
+LONG = {
+    "commas": ("", ",", ""),
+    "quotes": ("", '"', ""),
+    "doubled quotes": ('"', '""', '"'),
+    "fields": ("", "a,", ""),
+    "quoted fields": ("", '"a",', ""),
+    "empty quoted fields": ("", '"",', ""),
+    "a quote inside at the end": ("", "a,", 'a"'),
+    "one field": ("", "a", ""),
+    "a quote that is not closed": ('"', "a,", ""),
+    "text behind a quote": ('"a"', "a,", ""),
+}
+
+
+@pytest.mark.parametrize(("before", "unit", "after"), LONG.values(), ids=LONG)
+def test_twice_the_text_is_twice_the_work(before: str, unit: str, after: str) -> None:
+    def split(text: str) -> None:
+        with contextlib.suppress(UsageError):
+            mount_field.split_csv(text, "here")
+
+    once, twice = (work.touched(split, before + unit * number + after) for number in (500, 1000))
+    assert twice < work.MOST * once
