@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-# Twice the size may take so much more. Linear work is at 2 or just below, quadratic work near 4.
-MOST = 2.5
+# How much more each further piece of the same size may take. Quadratic work takes 5/3 for the third.
+MOST = 1.2
 
 
 class Text(str):
@@ -57,6 +57,12 @@ class Text(str):
     def partition(self, what: str) -> Any:
         self._count(len(self))
         return tuple(map(Text, super().partition(what)))
+
+
+def check_growth(measure: Callable[[int], int], size: int) -> None:
+    """Checks that work of thrice a size is to twice the size as that is to once: what all sizes need counts nothing."""
+    once, twice, thrice = (measure(times * size) for times in (1, 2, 3))
+    assert thrice - twice <= MOST * (twice - once), f"{once}, {twice}, {thrice}"
 
 
 def touched(work: Callable[[str], object], text: str) -> int:

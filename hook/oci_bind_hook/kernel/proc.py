@@ -18,7 +18,7 @@ from . import files, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
 
     from ..record.state_file import NamespaceKind
 
@@ -61,6 +61,7 @@ class MountTable:
         self._lines: dict[int, str] = {}
         self._infos: dict[int, MountInfo] = {}
         self._children: dict[int, list[int]] = {}
+        self._inside: dict[int, dict[str, list[MountInfo]]] = {}
         for line in text.split("\n"):
             if line:
                 number, parent, _ = line.split(" ", 2)
@@ -87,18 +88,35 @@ class MountTable:
         """The mounts whose mount point is on the mount ``parent``."""
         return [self._info(number) for number in self._children.get(parent, ())]
 
-    def below(self, top: int) -> list[MountInfo]:
-        """The mounts on and below the mount with the id ``top``, each after its parent."""
-        found: list[int] = []
+    def below(self, top: int, besides: Set[int] = frozenset()) -> Iterator[MountInfo]:
+        """The mounts on and below the mount with the id ``top``, each after its parent.
+
+        Those with the ids ``besides`` are left out, with all that is on and below them. Only what is asked for is
+        looked at.
+        """
         pending = [top]
         # The root mount may be its own parent.
         seen = {top}
         while pending:
-            children = [number for number in self._children.get(pending.pop(), ()) if number not in seen]
+            children = self._children.get(pending.pop(), ())
+            children = [number for number in children if number not in seen and number not in besides]
             seen.update(children)
-            found += children
             pending += children
-        return [self._info(number) for number in found]
+            yield from map(self._info, children)
+
+    def inside(self, top: int, path: str) -> list[MountInfo]:
+        """Of the mounts on and below the mount ``top`` those with a mount point below the folder ``path``, in order.
+
+        All folders are noted when it is first asked: a bind need not look at every mount of the host.
+        """
+        if top not in self._inside:
+            found = self._inside[top] = {}
+            for info in self.below(top):
+                folder = info.mount_point
+                while folder:
+                    folder = folder.rpartition("/")[0]
+                    found.setdefault(folder, []).append(info)
+        return self._inside[top].get(path.rstrip("/"), [])
 
     def has_below(self, path: str) -> bool:
         """Whether anything is mounted below ``path``; in a container's namespace the runtime has by createContainer."""
@@ -328,6 +346,8 @@ class Namespace:
         # Opened here, since procfs shows the new namespace after setns(2). Read only when needed: it may be long.
         self._before = proc.open("mountinfo")
         self._tables: dict[str, MountTable] = {}
+        self._groups: set[int | None] | None = None
+        self._devices: dict[str, set[int]] = {}
 
     def enter(self, pidfd: int) -> None:
         """Enters the mount namespace of the process ``pidfd``. Nothing can be imported afterwards. Raises OSError."""
@@ -341,6 +361,12 @@ class Namespace:
         if "before" not in self._tables:
             self._tables["before"] = MountTable(read_text(self._before))
         return self._tables["before"]
+
+    def groups_started_in(self) -> set[int | None]:
+        """The peer groups of ``started_in``, and None if a mount there has none."""
+        if self._groups is None:
+            self._groups = {info.shared for info in self.started_in()}
+        return self._groups
 
     def here(self) -> MountTable:
         """The mounts of the current namespace, as they were before the hook's first change."""
@@ -369,6 +395,9 @@ class Namespace:
         info = self.mount_of(stat)
         if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":
             return False
-        inside = rootfs + "/"
-        others = self.started_in() if self.entered else [m for m in self.here() if not m.mount_point.startswith(inside)]
-        return all(other.dev != info.dev for other in others)
+        if rootfs not in self._devices:
+            inside = rootfs + "/"
+            self._devices[rootfs] = {
+                other.dev for other in self.started_in() if self.entered or not other.mount_point.startswith(inside)
+            }
+        return info.dev not in self._devices[rootfs]

@@ -228,10 +228,11 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
 
     before: Record = {**record}
     if not plan.to_mount:
-        record["uses"] = sorted(plan.uses.union(record["uses"]))
+        uses = plan.uses.union(record["uses"])
+        record["uses"] = sorted(uses)
         # A record is needed only if this container depends on a mount point that another one would remove.
         record["phase"] = "done"
-        if record["mounts"] or any(made["path"] in record["uses"] for other in others for made in other["made"]):
+        if record["mounts"] or any(made["path"] in uses for other in others for made in other["made"]):
             folder.save(record)
         return
     if any(bind.create for bind in plan.to_mount) and (problem := folder.why_unrecorded()):

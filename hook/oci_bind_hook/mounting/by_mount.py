@@ -120,11 +120,11 @@ def _clone(source: Source) -> None:
     finally:
         posix.close(target)
     posix.close(found)
-    below = table.below(top.id)
+    below = list(table.below(top.id))
     _check_below(source, below, top)
     source.fd = _open_root(top, proc)
     source.attached = [identity(source.fd, top.root, top), *map(_numbered, below)]
-    source.infos = {info.id: info for info in (top, *below)}
+    source.infos.update((info.id, info) for info in (top, *below))
     _set_attributes(source, source.fd, top, {**request.deep, **request.top})
     for info in below if request.deep else ():
         fd = _open_root(info, proc)

@@ -122,14 +122,15 @@ def _set_attributes(source: Source) -> None:
 def _identify(source: Source) -> None:
     """Records the ids of the mounts in the detached tree, by which they are found wherever they are moved."""
     source.attached = [identity(source.fd, source.root, source.info)]
-    source.infos = {source.attached[0]["id"]: source.info}
+    source.infos[source.attached[0]["id"]] = source.info
     for path, info in source.visible:
         fd = posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=source.fd)
         source.attached.append(identity(fd, info.root, info))
         source.infos[source.attached[-1]["id"]] = info
         posix.close(fd)
     # A mount that another one hides cannot be opened, but is attached with the tree.
-    hidden = [info for path, info in source.submounts if (path, info) not in source.visible]
+    visible = {info.id for _, info in source.visible}
+    hidden = [info for _, info in source.submounts if info.id not in visible]
     source.attached += [describe(info.root, info) for info in hidden]
 
 

@@ -17,7 +17,7 @@ from ..kernel.proc import MountInfo, MountTable, Proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence, Set
 
     from ..record.folder import Records
     from ..record.state_file import AttachedRecord
@@ -122,20 +122,23 @@ class Tree:
         self.receives = receives
         self.problem: Exception | None = None
 
-    def below(self, info: MountInfo, table: MountTable) -> list[MountInfo]:
-        """The mounts on and below its top mount ``info``, without those that have propagated there."""
-        return [below for below in table.below(info.id) if not (self.receives and below.is_propagated)]
+    def below(self, info: MountInfo, table: MountTable, gone: Set[int]) -> Iterator[MountInfo]:
+        """The mounts on and below its top mount ``info``, without those ``gone`` or propagated there."""
+        return (below for below in table.below(info.id, gone) if not (self.receives and below.is_propagated))
 
     def foreign(self, below: Iterable[MountInfo], table: MountTable) -> MountInfo | None:
         """The first mount among ``below`` that does not belong to this bind, None if all do. Raises OSError."""
         ids = {known["id"] for known in self.attached[1:] if known["id"] is not None and find(known, table) is not None}
-        hidden = [known for known in self.attached if known["id"] is None]
+        hidden: dict[tuple[str, str, str], int] = {}
+        for known in self.attached:
+            if known["id"] is None:
+                hidden[_look(known)] = hidden.get(_look(known), 0) + 1
         for info in below:
             if info.id not in ids:
-                own = next((known for known in hidden if _looks_like(known, info)), None)
-                if own is None:
+                look = _look_of(info)
+                if not hidden.get(look):
                     return info
-                hidden.remove(own)
+                hidden[look] -= 1
         return None
 
     def is_gone(self) -> bool:
@@ -173,16 +176,17 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
     """Detaches what one reading of the mount table allows. Returns the trees to try again with a new one."""
     table = proc.mounts()
     again: list[Tree] = []
-    gone: set[int] = set()
+    gone: set[int] = set()  # with all below them
+    trees_of: dict[int | None, int] = {}  # how many trees without a problem have a mount
+    for tree in trees:
+        for number in _ids(tree):
+            trees_of[number] = trees_of.get(number, 0) + 1
     for tree in trees:
         info = find(tree.attached[0], table)
         if info is None:
             continue
-        below = tree.below(info, table)
-        foreign = tree.foreign([each for each in below if each.id not in gone], table)
-        if foreign is not None and any(
-            foreign.id in _ids(other) for other in trees if other is not tree and not other.problem
-        ):
+        foreign = tree.foreign(tree.below(info, table, gone), table)
+        if foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in _ids(tree)):
             # It is another of ``trees``, which was moved there or could not be reached yet.
             again.append(tree)
         elif foreign is not None:
@@ -192,7 +196,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
         elif (fd := open_root(info, tree.attached[0]["unique"])) is None:
             again.append(tree)
         else:
-            gone.update([info.id], (each.id for each in below))
+            gone.add(info.id)
             try:
                 unmount(fd, proc)
             except OSError as reason:
@@ -202,6 +206,9 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
                     again.append(tree)
             finally:
                 posix.close(fd)
+        if tree.problem:
+            for number in _ids(tree):
+                trees_of[number] -= 1
     return again
 
 
@@ -221,8 +228,15 @@ def restore_propagation(attached: Sequence[AttachedRecord], propagation: str, pr
 
 
 def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
-    seen = describe(info.root.removesuffix("//deleted"), info)
-    return (seen["root"], seen["source"], seen["type"]) == (known["root"], known["source"], known["type"])
+    return _look(known) == _look_of(info)
+
+
+def _look(known: AttachedRecord) -> tuple[str, str, str]:
+    return known["root"], known["source"], known["type"]
+
+
+def _look_of(info: MountInfo) -> tuple[str, str, str]:
+    return _look(describe(info.root.removesuffix("//deleted"), info))
 
 
 def clear_staging(folder: Records, container: str, proc: Proc) -> None:

@@ -6,16 +6,17 @@ A dry-run describes the plan, a real run carries it out. There is no second way 
 
 from __future__ import annotations
 
-from ..errors import EscapeError, HookError, KernelError, RequestError
+from ..errors import EscapeError, HookError, RequestError
 from ..kernel import files
 from ..kernel.proc import Namespace
+from ..requests.request import Recorded
 from ..rootfs.admit import admit
 from ..rootfs.mount_points import MountPoint, Rootfs
 from ..rootfs.walk import Cover, Target, is_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Literal
 
     from ..record.state_file import MountRecord
@@ -92,10 +93,7 @@ class Planner:
         self.plan = Plan(rootfs, namespace)
         self.rootfs = rootfs
         self.namespace = namespace
-        self.recorded = recorded
-        self._recorded_at: dict[object, list[MountRecord]] = {}
-        for mount in recorded:
-            self._recorded_at.setdefault(mount["requested"]["destination"], []).append(mount)
+        self.recorded = Recorded(recorded)
         # Where --mount binds, and which one; and the folders above, with such a place. Annotations leave that alone.
         self._administrators: dict[str, str] = {}
         self._above_them: dict[str, str] = {}
@@ -105,9 +103,7 @@ class Planner:
         self.allow_shared = allow_shared
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
-        self._numbers: dict[Request, int] = {}
-        self._mounts_at: dict[str, list[tuple[int, str]]] = {}
-        self._unresolved: list[Request] = []
+        self._hiders = Hiders(rootfs, [mount["resolved"] for mount in recorded])
         self._order: list[tuple[Request, str, Bind | None]] = []
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
@@ -116,8 +112,7 @@ class Planner:
         A request that cannot be carried out raises nothing: its bind carries the problem.
         """
         rest = iter(sources)
-        mounts = [request for request in requests if request.is_from_mounts and request.type != "remount"]
-        self._numbers = {request: number for number, request in enumerate(mounts)}
+        self._hiders.await_requests(requests)
         for request in requests:
             if request.is_bind:
                 bind = Bind(request, next(rest))
@@ -138,9 +133,6 @@ class Planner:
                 self._pass(request)
         self._tell_hidden()
         return self.plan
-
-    def _find_recorded(self, request: Request) -> MountRecord | None:
-        return request.find_in(self._recorded_at.get(request.absolute_destination, ()))
 
     def _tell_hidden(self) -> None:
         """Adds a warning to every bind that a later mount covers, the runtime's or the hook's."""
@@ -174,7 +166,7 @@ class Planner:
         self.plan.uses.update(filter(is_utf8, target.uses))
         if self._is_present(bind, target) or self._is_hidden(bind, target):
             bind.action = "present"
-            bind.by = "hook" if self._find_recorded(request) else "runtime"
+            bind.by = "hook" if self.recorded.find(request) else "runtime"
             if self.namespace.assumed:
                 self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
             target.close()
@@ -200,7 +192,7 @@ class Planner:
     def _resolve_root(self, bind: Bind) -> None:
         """Lays the read-only root over the rootfs: later destinations are resolved in that mount."""
         target = bind.target = self.rootfs.resolve("/")
-        if self._find_recorded(bind.request):
+        if self.recorded.find(bind.request):
             bind.action = "present"
             self.rootfs.unlock = not self.namespace.is_locked_by_host(self.rootfs.stat)
             return
@@ -223,7 +215,7 @@ class Planner:
 
     def _is_present(self, bind: Bind, target: Target) -> bool:
         request, source, stat = bind.request, bind.source, target.last.stat
-        if self._find_recorded(request):
+        if self.recorded.find(request):
             return True
         if not request.is_from_mounts:
             return False
@@ -247,41 +239,12 @@ class Planner:
         if not bind.request.is_from_mounts or self.namespace.kind != "container":
             return False
         passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
-        number = self._numbers[bind.request]
-        over = [each for path in passed for above in _upwards(path) for each in self._covering().get(above, ())]
-        later = [each for each in over if each[0] > number or each[0] < 0]
-        if later:
-            bind.warnings.append(f"hidden by the later mount on {min(later)[1]}")
-            bind.is_hidden = True
-            return True
-        for request in self._unresolved:
-            if self._numbers[request] > number:
-                # Whether that one hides this bind cannot be known: the kernel says why.
-                self.rootfs.resolve(request.destination).close()
-        return False
-
-    def _covering(self) -> dict[str, list[tuple[int, str]]]:
-        """By path, the numbers and destinations of the mounts there; negative for those that the hook mounted before.
-
-        A runtime may have put a mount of config.json at two paths: cleaned, and with links followed.
-        """
-        if not self._mounts_at:
-            for number, mount in enumerate(self.recorded, -len(self.recorded)):
-                self._mounts_at.setdefault(mount["resolved"], []).append((number, mount["resolved"]))
-            for request, number in self._numbers.items():
-                paths = {_lexical(request.destination)}
-                try:
-                    target = self.rootfs.resolve(request.destination)
-                except (RequestError, EscapeError):
-                    pass  # the runtime cannot reach it either
-                except KernelError:
-                    self._unresolved.append(request)
-                else:
-                    paths.add(target.path)
-                    target.close()
-                for path in paths:
-                    self._mounts_at.setdefault(path, []).append((number, request.destination))
-        return self._mounts_at
+        name = self._hiders.find(bind.request, passed)
+        if name is None:
+            return False
+        bind.warnings.append(f"hidden by the later mount on {name}")
+        bind.is_hidden = True
+        return True
 
     def _protect(self, place: str, origin: str) -> None:
         self._administrators[place] = origin
@@ -326,8 +289,7 @@ class Planner:
             info = self.namespace.mount_of(anchor.stat)
             is_shared = info is not None and info.shared is not None
             if is_shared and self.namespace.entered:
-                groups = {other.shared for other in self.namespace.started_in()}
-                is_shared = info is not None and info.shared in groups
+                is_shared = info is not None and info.shared in self.namespace.groups_started_in()
         if not is_shared:
             return
         if self.namespace.kind == "runtime" or self.allow_shared:
@@ -337,6 +299,72 @@ class Planner:
             f"{target.path} is below a mount that is shared with the host: the bind would appear there and stay",
             hint="--allow-shared allows it",
         )
+
+
+class Hiders:
+    """What may hide a bind of config.json: the binds ``recorded``, and later mounts of config.json itself.
+
+    They are found by the paths that they cover, so that each bind is compared with those above it only.
+    """
+
+    def __init__(self, rootfs: Rootfs, recorded: Sequence[str]) -> None:
+        self._rootfs = rootfs
+        self._recorded = recorded
+        self._by_record = {path: number for number, path in reversed(list(enumerate(recorded)))}
+        self._requests: list[Request] = []
+        self._numbers: dict[Request, int] = {}
+        # By path, the numbers of the requests that cover it, the first of them last. None until it is asked for.
+        self._by_request: dict[str, list[int]] | None = None
+        self._unknown: list[tuple[int, HookError]] = []
+
+    def await_requests(self, requests: Sequence[Request]) -> None:
+        """Takes notice of all requests, in their order."""
+        self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
+        self._numbers = {request: number for number, request in enumerate(self._requests)}
+
+    def find(self, request: Request, paths: Iterable[str]) -> str | None:
+        """The destination of the first mount later than ``request`` that covers one of ``paths``, None if none does.
+
+        To be asked about one request after the other, in their order. Raises KernelError.
+        """
+        covering = {above for path in paths for above in (path, *_upwards(path))}
+        if recorded := [self._by_record[path] for path in covering if path in self._by_record]:
+            return self._recorded[min(recorded)]
+        here = self._numbers[request]
+        if self._by_request is None:
+            self._by_request = self._look_behind(here)
+        first = len(self._requests)
+        for path in covering:
+            numbers = self._by_request.get(path, [])
+            while numbers and numbers[-1] <= here:
+                numbers.pop()
+            if numbers:
+                first = min(first, numbers[-1])
+        while self._unknown and self._unknown[-1][0] <= here:
+            self._unknown.pop()
+        if self._unknown and self._unknown[-1][0] < first:
+            raise self._unknown[-1][1]
+        return self._requests[first].destination if first < len(self._requests) else None
+
+    def _look_behind(self, here: int) -> dict[str, list[int]]:
+        """The paths at which a runtime may have put the mounts behind ``here``: cleaned, and with links followed."""
+        found: dict[str, list[int]] = {}
+        for number in range(len(self._requests) - 1, here, -1):
+            request = self._requests[number]
+            paths = {_lexical(request.destination)}
+            try:
+                target = self._rootfs.resolve(request.destination)
+            except (RequestError, EscapeError):
+                pass  # the runtime cannot reach it either
+            except HookError as problem:
+                problem.where = problem.where or request.at("destination")
+                self._unknown.append((number, problem))
+            else:
+                paths.add(target.path)
+                target.close()
+            for path in paths:
+                found.setdefault(path, []).append(number)
+        return found
 
 
 def _lexical(destination: str) -> str:

@@ -50,7 +50,8 @@ class Source:
 
     ``info`` is the mount it is on, ``root`` its path inside that file system, as mountinfo will show it for a bind.
     ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no other one
-    hides. ``attached`` identifies the mounts that the bind will consist of, the top first.
+    hides. ``infos`` are the same by id, those of the source and, once it is cloned, those of the bind. ``attached``
+    identifies the mounts that the bind will consist of, the top first.
 
     ``way`` makes it a mount of the container: by_mount_api or by_mount.
     """
@@ -115,9 +116,10 @@ class Source:
         inside = path[len(self.info.mount_point.rstrip("/")) :]
         self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
         if self.request.recursive:
-            prefix = path.rstrip("/") + "/"
-            below = [info for info in table.below(self.info.id) if info.mount_point.startswith(prefix)]
-            self.submounts = [(info.mount_point[len(prefix) :], info) for info in below]
+            length = len(path.rstrip("/") + "/")
+            below = table.inside(self.info.id, path)
+            self.submounts = [(info.mount_point[length:], info) for info in below]
+            self.infos = {info.id: info for info in below}
             self.visible = [(path, info) for path, info in self.submounts if self._shows(path, info)]
 
     def _shows(self, path: str, info: MountInfo) -> bool:
@@ -164,8 +166,6 @@ class Source:
         if is_top and word not in ("shared", "rshared"):
             return False
         info = self.info if is_top else self.infos.get(mnt_id)
-        if info is None:
-            info = next((below for _, below in self.submounts if below.id == mnt_id), None)
         return info is None or info.shared is not None
 
 

@@ -10,7 +10,7 @@ from ..errors import RequestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
     from typing import Literal, Protocol
 
     from ..documents.oci import IdMappings
@@ -179,17 +179,6 @@ class Request:
         one.destination = f"{self.destination.rstrip('/')}/{source.rstrip('/').rpartition('/')[2]}"
         return one
 
-    def find_in(self, recorded: Sequence[MountRecord]) -> MountRecord | None:
-        """The record of this bind among ``recorded``, None if there is none.
-
-        A bind is identified by its source, destination, options, propagation and id map, that is by ``as_mount()``.
-        Conditions, such as ``optional``, do not make it another bind.
-        """
-        if not recorded:  # as it is at the start of nearly every container
-            return None
-        requested = self.as_mount()
-        return next((mount for mount in recorded if mount["requested"] == requested), None)
-
     def at(self, member: str) -> str:
         """The place of a member of the request, for an error message."""
         return f"{self.place}/{member}" if self.is_from_mounts else self.place
@@ -265,6 +254,29 @@ class Request:
             mount["uidMappings"] = _as_mappings(self.idmap.uids)
             mount["gidMappings"] = _as_mappings(self.idmap.gids)
         return mount
+
+
+class Recorded:
+    """The binds of a record, found by what was asked for.
+
+    A bind is identified by its source, destination, options, propagation and id map, that is by ``Request.as_mount``.
+    Conditions, such as ``optional``, do not make it another bind.
+    """
+
+    def __init__(self, mounts: Sequence[MountRecord]) -> None:
+        # Of equal ones the first counts.
+        self._found = {_frozen(mount["requested"]): mount for mount in reversed(mounts)}
+
+    def find(self, request: Request) -> MountRecord | None:
+        """The record of this bind, None if there is none, as at the start of nearly every container."""
+        return self._found.get(_frozen(request.as_mount())) if self._found else None
+
+
+def _frozen(value: object) -> Hashable:
+    """A JSON value that can be a key: equal for equal values."""
+    if isinstance(value, dict):
+        return frozenset((name, _frozen(member)) for name, member in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _as_mappings(mappings: IdMappings) -> list[dict[str, int]]:

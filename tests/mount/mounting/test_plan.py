@@ -249,6 +249,13 @@ def test_what_is_recorded_is_left_alone(bench: Bench) -> None:
     assert created(plan) == [[], [], [("/other", "folder")]]
 
 
+def test_what_is_recorded_is_known_by_a_relative_destination_too(bench: Bench) -> None:
+    bench.kind = "runtime"
+    record = bench.mount(request(bench.source, "mnt", config=True))
+    [again] = bench.plan(request(bench.source, "mnt", config=True), recorded=record["mounts"]).binds
+    assert (again.action, again.by) == ("present", "hook")
+
+
 def test_a_bind_that_a_later_mount_hides_is_left_alone(bench: Bench) -> None:
     tmpfs(bench.inside("/mnt"))
     later = mounting.request(bench.source, "/mnt", config=True)

@@ -88,7 +88,7 @@ def test_unescape(field: str, text: str) -> None:
 def test_the_mounts_below_another(top: int, below: set[int]) -> None:
     # In whichever order the kernel lists them.
     for text in (TABLE, "\n".join(reversed(TABLE.splitlines()))):
-        found = MountTable(text).below(top)
+        found = list(MountTable(text).below(top))
         assert {info.id for info in found} == below
         seen = {top}
         for info in found:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ...mounting.mounted import is_in
+from ...requests.request import Recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from ...kernel.proc import Proc
     from ...mounting.plan import Bind
-    from ...record.state_file import MountRecord, Record
+    from ...record.state_file import Record
 
 
 class Running:
@@ -25,7 +26,8 @@ class Running:
         self._table = table
         self._points = {info.mount_point for info in table}
         self._recorded = record["mounts"] if record is not None else []
-        self._asked: list[MountRecord] = []
+        self._known = Recorded(self._recorded)
+        self._asked: set[int] = set()  # by id(), since records are no keys
 
     def facts(self) -> dict[str, object]:
         """The member ``running`` of schemas/plan.json."""
@@ -33,9 +35,9 @@ class Running:
 
     def has(self, bind: Bind, rootfs: str) -> bool | None:
         """Whether a bind is mounted now. None if this user may not look, or if its destination is not resolved."""
-        mount = bind.request.find_in(self._recorded)
+        mount = self._known.find(bind.request)
         if mount is not None:
-            self._asked.append(mount)
+            self._asked.add(id(mount))
         if not self._points or bind.target is None:
             return None
         if mount is not None:
@@ -45,7 +47,7 @@ class Running:
     def others(self) -> Iterator[str]:
         """The recorded binds that no call of ``has`` asked for, one line each."""
         for mount in self._recorded:
-            if mount not in self._asked:
+            if id(mount) not in self._asked:
                 what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['origin']}"
                 there = "is mounted" if is_in(mount["attached"][0], self._table) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"
