@@ -263,6 +263,15 @@ class Proc:
         """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
         return next((pid for pid in self._all() if self.mount_namespace_of(pid) == inode), None)
 
+    def mount_namespaces(self) -> dict[int, int]:
+        """A process in each mount namespace, by its inode number: the one that ``process_in_namespace`` finds."""
+        found: dict[int, int] = {}
+        for pid in self._all():
+            inode = self.mount_namespace_of(pid)
+            if inode is not None:
+                found.setdefault(inode, pid)
+        return found
+
     def may_see_all(self) -> bool:
         """Whether this process may inspect every process in procfs."""
         for pid in self._all():

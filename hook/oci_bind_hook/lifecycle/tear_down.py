@@ -105,7 +105,10 @@ def take_down(
         others, unread = folder.on_rootfs(record["rootfs"], record["id"])
         for unreadable in unread:
             log.warning(unreadable)
-        live = [other for other in others if is_live(other, proc, boot)]
+
+        def lives(other: Record) -> bool:
+            return is_live(other, proc, boot)
+
         rootfs, kept = find_for_removal(record, unread, owner_of)
         if kept and is_start:
             log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
@@ -115,7 +118,7 @@ def take_down(
                 record,
                 proc,
                 rootfs,
-                keep=lambda made: keep_mountpoints or bool(kept) or folder.hand_over(made, live),
+                keep=lambda made: keep_mountpoints or bool(kept) or folder.hand_over(made, others, lives),
                 # Of two that end at once, the dead neighbour's record removes what it still has inside.
                 inherit=lambda made: folder.hand_over(made, others),
                 here=here,

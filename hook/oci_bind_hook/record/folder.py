@@ -22,7 +22,7 @@ from .state_file import heir, names_other_rootfs, object_of, parse_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Protocol, cast
 
     from ..errors import UnavailableError
@@ -58,7 +58,9 @@ if TYPE_CHECKING:
             self, rootfs: posix.stat_result | ObjectRecord, besides: str
         ) -> tuple[list[Record], list[str]]: ...
 
-        def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool: ...
+        def hand_over(
+            self, made: MadeRecord, neighbours: list[Record], is_live: Callable[[Record], bool] | None = None
+        ) -> bool: ...
 
         def why_unrecorded(self) -> UnavailableError | None:
             """The error to raise for a mount point that would have to be recorded, None if it can be."""
@@ -164,7 +166,7 @@ class StateFolder:
         return None
 
     def lock_id(self, container: str, *, wait: bool = True) -> Lock:
-        """Locks a container: one run works on it at a time. Taken before any lock of a rootfs.
+        """Locks a container: one run works on it at a time. Taken before any lock of a rootfs, or without ``wait``.
 
         Without ``wait`` a lock that is held raises RecordError, caused by BlockingIOError.
         """
@@ -357,24 +359,44 @@ class StateFolder:
                 found.setdefault(container, []).append(name)
         return found
 
+    def files(self, container: str) -> list[str]:
+        """The names of a container's files, as ``names`` has them; none if it has gone."""
+        found = []
+        for suffix in (_SUFFIX, _NEW, _STAGING):
+            try:
+                posix.stat(container + suffix, dir_fd=self._fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as reason:
+                raise _refused(f"{self.path}/{container}{suffix} cannot be looked at", reason) from reason
+            found.append(container + suffix)
+        return found
+
     def _containers(self) -> Iterator[str]:
         for name in sorted(posix.listdir(self._fd)):
             if name.endswith(_SUFFIX):
                 yield name[: -len(_SUFFIX)]
 
-    def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool:
-        """Hands a mount point over to a neighbour that uses it too. Returns False if none does. Saves its record."""
+    def hand_over(
+        self, made: MadeRecord, neighbours: list[Record], is_live: Callable[[Record], bool] | None = None
+    ) -> bool:
+        """Hands a mount point over to a neighbour that uses it too. Returns False if none does. Saves its record.
+
+        With ``is_live`` only a live one counts.
+        """
+        return self._give(made, heir(made["path"], neighbours, is_live))
+
+    def _give(self, made: MadeRecord, other: Record | None) -> bool:
         # rmdir(2) and unlink(2) of a mount point silently detach what is mounted there in all other mount namespaces: a
         # container that ends would cut the bind of one that still runs on the same rootfs. So the first to end writes
         # its mount point into the record of a neighbour that uses it, and the last to end removes it. The caller holds
         # the rootfs's lock, so that no neighbour starts or ends meanwhile. The neighbour's record is saved before the
         # caller's: a kill in between leaves the mount point in both, and the second to remove it finds it gone. Sorted
         # by depth, because undo starts at the end: a folder goes after what was made in it.
-        other = heir(made["path"], neighbours)
         if other is not None and all(known["path"] != made["path"] for known in other["made"]):
-            other["made"].append(made)
-            other["made"].sort(key=lambda known: known["path"].count("/"))
-            self.save(other)
+            taken = sorted([*other["made"], made], key=lambda known: known["path"].count("/"))
+            self.save({**other, "made": taken})
+            other["made"] = taken
         return other is not None
 
 

@@ -19,7 +19,7 @@ from ..kernel import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Literal, TypedDict, cast
 
     from ..kernel.proc import Proc
@@ -164,9 +164,13 @@ def is_same_bundle(record: Record, path: str) -> bool:
     return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 
-def heir(path: str, neighbours: Iterable[Record]) -> Record | None:
-    """The first of ``neighbours`` that uses the mount point at ``path`` and so takes it over; None if there is none."""
-    return next((other for other in neighbours if path in other["uses"]), None)
+def heir(path: str, neighbours: Iterable[Record], is_live: Callable[[Record], bool] | None = None) -> Record | None:
+    """The first of ``neighbours`` that uses the mount point at ``path`` and so takes it over; None if there is none.
+
+    With ``is_live`` only a live one counts.
+    """
+    users = (other for other in neighbours if path in other["uses"])
+    return next((other for other in users if is_live is None or is_live(other)), None)
 
 
 def object_of(known: posix.stat_result | ObjectRecord) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from ..errors import UnavailableError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import posix
+    from collections.abc import Callable
 
     from .folder import HeldLock
     from .state_file import MadeRecord, ObjectRecord, Record
@@ -49,7 +50,9 @@ class Unrecorded:
     def on_rootfs(self, rootfs: posix.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
         return [], []
 
-    def hand_over(self, made: MadeRecord, neighbours: list[Record]) -> bool:
+    def hand_over(
+        self, made: MadeRecord, neighbours: list[Record], is_live: Callable[[Record], bool] | None = None
+    ) -> bool:
         return False
 
 

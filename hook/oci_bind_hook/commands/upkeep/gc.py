@@ -2,6 +2,9 @@
 """Undoes what dead containers and killed runs left behind, the way poststop does. Live containers are left alone.
 
 Each container is judged again under its lock. If another run holds that lock, gc does not wait for it.
+
+Those on one rootfs are undone in turns. For each turn the rootfs is locked and its records are read once: with a lock
+and a reading for each container, hundreds of them would be read hundreds of times.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from ...errors import HookError, RecordError, UnavailableError
 from ...kernel import linux, rights
 from ...lifecycle.tear_down import forget, take_down
 from ...log import NAME, one_line
-from ...record.state_file import heir
+from ...record.held import HeldRootfs
 from .listing import Registry, columns, json_text
 
 TYPE_CHECKING = False
@@ -21,9 +24,15 @@ if TYPE_CHECKING:
     from ...log import Log
     from ...options import Options
     from ...record.folder import StateFolder
+    from ...record.held import Users
     from .listing import Entry
 
     Action = Literal["finished", "finish", "kept", "failed"]
+
+# How many containers a turn is for: an eighth of what is left, so that all readings together are linear, and others
+# on the rootfs wait for an eighth of the time at most; or a few, where it matters to nobody.
+_SHARE = 8
+_LEAST = 50
 
 _DONE = {"finished": "finished", "finish": "would be finished", "kept": "kept", "failed": "failed"}
 
@@ -84,10 +93,10 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
         rights.harden(NAME)
     while pending:
         done = len(pending)
+        found = _Round(pending, registry, options, log).outcomes
         for container in pending:
-            outcome = _collect(container, registry, options, log)
-            if outcome is not None:
-                collection.outcomes[container] = outcome
+            if container in found:
+                outcome = collection.outcomes[container] = found[container]
                 if wanted and outcome.action == "kept":
                     outcome.fail(UnavailableError(f"nothing is touched: {outcome.reason}", hint=outcome.advice))
         # A dead container may stand in the way of another one, on whose mount point it is mounted.
@@ -103,65 +112,100 @@ def _has_failed(outcome: Outcome | None) -> bool:
     return outcome is not None and outcome.problem is not None
 
 
-def _collect(container: str, registry: Registry, options: Options, log: Log) -> Outcome | None:
-    """The outcome for one container, None if it has gone meanwhile."""
-    entry = registry.entry(container)
-    if registry.folder is None or entry is None:
-        return None
-    outcome = _planned(entry, registry, options)
-    if options.dry_run or outcome.action != "finish":
-        return outcome
-    log.container, log.stage = container, "gc"
-    try:
-        with registry.folder.lock_id(container, wait=False):
-            return _finish(container, registry, registry.folder, options, log)
-    except RecordError as problem:
-        if isinstance(problem.__cause__, BlockingIOError):
-            outcome.action, outcome.reason = "kept", "a run of the hook works on it now"
-        else:
+class _Round:
+    """One try to finish the containers ``pending``: ``outcomes`` has those that have not gone meanwhile."""
+
+    def __init__(self, pending: Sequence[str], registry: Registry, options: Options, log: Log) -> None:
+        self.registry = registry
+        self.options = options
+        self.log = log
+        self.outcomes: dict[str, Outcome] = {}
+        left = list(pending)
+        while left and registry.folder is not None:
+            size = len(left) if options.dry_run else max(_LEAST, len(left) // _SHARE)
+            self._take_turn(left[:size], registry.folder)
+            left = left[size:]
+
+    def _take_turn(self, containers: Sequence[str], folder: StateFolder) -> None:
+        self.registry.look_around()
+        found = filter(None, map(self.registry.entry, containers))
+        over: dict[tuple[int, int] | None, list[Entry]] = {}
+        for entry in found:
+            if self.options.dry_run:
+                users = self.registry.users(entry.record) if entry.record else None
+                self.outcomes[entry.id] = _planned(entry, self.registry, users, self.options)
+            elif not entry.is_over:
+                self.outcomes[entry.id] = _planned(entry, self.registry, None, self.options)
+            elif entry.record is None:
+                self._finish(entry, folder, None)
+            else:
+                over.setdefault(entry.rootfs, []).append(entry)
+        for entries in over.values():
+            self._finish_on_rootfs(entries, folder)
+
+    def _finish_on_rootfs(self, entries: list[Entry], folder: StateFolder) -> None:
+        assert entries[0].record is not None
+        rootfs = entries[0].record["rootfs"]
+        try:
+            with folder.lock_rootfs(rootfs):
+                held = HeldRootfs(folder, rootfs)
+                for entry in entries:
+                    self._finish(entry, folder, held)
+        except RecordError as problem:
+            for entry in entries:
+                self.outcomes[entry.id] = Outcome(entry)
+                self.outcomes[entry.id].fail(problem)
+
+    def _finish(self, entry: Entry, folder: StateFolder, held: HeldRootfs | None) -> None:
+        """Finishes one container under its lock, planned again: the holder before may have changed everything."""
+        outcome = Outcome(entry)
+        self.log.container, self.log.stage = entry.id, "gc"
+        try:
+            with folder.lock_id(entry.id, wait=False):
+                now = self.registry.entry(entry.id, locked=True)
+                if now is None:
+                    return
+                outcome = _planned(now, self.registry, held.users if held else None, self.options)
+                if outcome.action == "finish" and (held.rootfs if held else None) != now.rootfs:
+                    outcome.action, outcome.reason = "kept", "a run of the hook has worked on it just now"
+                elif outcome.action == "finish":
+                    self._undo(now, held or folder, outcome)
+        except RecordError as problem:
+            if isinstance(problem.__cause__, BlockingIOError):
+                outcome.action, outcome.reason = "kept", "a run of the hook works on it now"
+            else:
+                outcome.fail(problem)
+        self.outcomes[entry.id] = outcome
+
+    def _undo(self, entry: Entry, folder: StateFolder, outcome: Outcome) -> None:
+        proc, keep = self.registry.proc, self.options.keep_mountpoints
+        try:
+            if entry.record is None:
+                forget(folder, entry.id, proc)
+            else:
+                remarks = take_down(folder, entry.record, proc, self.log, keep_mountpoints=keep)
+                outcome.remarks += map(str, remarks)
+                left = {remark.path for remark in remarks}
+                outcome.remove = [path for path in outcome.remove if path not in left]
+            outcome.action = "finished"
+        except HookError as problem:
             outcome.fail(problem)
-        return outcome
 
 
-def _planned(entry: Entry, registry: Registry, options: Options) -> Outcome:
-    """The outcome that a run would have."""
+def _planned(entry: Entry, registry: Registry, users: Users | None, options: Options) -> Outcome:
+    """The outcome that a run would have. ``users`` are the containers on the same rootfs."""
     outcome = Outcome(entry)
     if entry.problem is not None:
         outcome.fail(entry.problem)
-    elif entry.status in ("dead", "leftover") and not entry.busy:
+    elif entry.is_over:
         outcome.action, outcome.advice = "finish", ""
         outcome.unmount = [str(mount["resolved"]) for mount in reversed(entry.mounts) if mount["state"] == "mounted"]
-        removable = [] if options.keep_mountpoints else entry.made[::-1]
-        neighbours = registry.neighbours(entry.record) if entry.record and removable else []
-        for made in removable:
+        for made in [] if options.keep_mountpoints else entry.made[::-1]:
             path = str(made["path"])
-            if other := heir(path, neighbours):
+            if users is not None and (other := registry.heir(path, entry.id, users)):
                 outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
             elif made["state"] in ("there", "covered"):
                 outcome.remove.append(path)
-    return outcome
-
-
-def _finish(container: str, registry: Registry, folder: StateFolder, options: Options, log: Log) -> Outcome | None:
-    """Plans again under the container's lock, since the holder before may have changed everything, and does it."""
-    entry = registry.entry(container, locked=True)
-    if entry is None:
-        return None
-    outcome = _planned(entry, registry, options)
-    if outcome.action != "finish":
-        return outcome
-    try:
-        if entry.record is None:
-            forget(folder, container, registry.proc)
-        else:
-            keep = options.keep_mountpoints
-            remarks = take_down(folder, entry.record, registry.proc, log, keep_mountpoints=keep)
-            outcome.remarks += map(str, remarks)
-            left = {remark.path for remark in remarks}
-            outcome.remove = [path for path in outcome.remove if path not in left]
-        outcome.action = "finished"
-    except HookError as problem:
-        outcome.fail(problem)
     return outcome
 
 

@@ -18,7 +18,8 @@ from ...mounting.mounted import find, is_in
 from ...mounting.undo import difference
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
-from ...record.state_file import is_live, is_unseen
+from ...record.held import Users
+from ...record.state_file import is_live, is_unseen, object_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ class Entry:
         self.made: list[dict[str, object]] = []
         self.problem: HookError | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is something to be undone, and nobody works on it."""
+        return self.problem is None and self.status in ("dead", "leftover") and not self.busy
+
+    @property
+    def rootfs(self) -> tuple[int, int] | None:
+        """Which rootfs its record names, None without a record."""
+        return object_of(self.record["rootfs"]) if self.record is not None else None
+
     def document(self) -> dict[str, object]:
         """The entry for JSON. Without a record, the members that come from it are null."""
         found: dict[str, object] = {
@@ -79,7 +90,13 @@ class Registry:
         self.path = state_folder(options, self.proc)
         self.folder = StateFolder.open(self.path, create=False)
         self._hint = f" --root {self.path}" if options.root is not None else ""
+        self._users: dict[tuple[int, int], Users] = {}
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Reads anew the mount table, and which process is in which mount namespace."""
         self._table = self.proc.mounts()
+        self._processes = self.proc.mount_namespaces()
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
         """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
@@ -91,7 +108,7 @@ class Registry:
 
     def entry(self, container: str, *, locked: bool = False) -> Entry | None:
         """What is known of a container now, None if it has gone meanwhile. ``locked``: the caller holds its lock."""
-        if self.folder is None or (files := self.folder.names().get(container)) is None:
+        if self.folder is None or not (files := self.folder.files(container)):
             return None
         busy = not locked and self.folder.is_locked(container)
         try:
@@ -124,10 +141,16 @@ class Registry:
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]
         if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace() and record["mounts"]:
-            user = self.proc.process_in_namespace(inode)
+            user = self._process_in(inode)
             if user is not None and any(map(self._seen_by(user), record["mounts"])):
                 return "alive", f"its first process {init['pid']} has ended, but process {user} still sees its binds"
         return "dead", f"its first process {init['pid']} has ended"
+
+    def _process_in(self, inode: int) -> int | None:
+        """A process in the mount namespace ``inode``, None if there is none. Looks at all only if that one has left."""
+        user = self._processes.get(inode)
+        is_there = user is None or self.proc.mount_namespace_of(user) == inode
+        return user if is_there else self.proc.process_in_namespace(inode)
 
     def _compare(self, entry: Entry, record: Record) -> None:
         entry.status, entry.reason = self.judge(record)
@@ -170,7 +193,7 @@ class Registry:
             return lambda mount: find(mount["attached"][0], self._table) is not None
         init = record["init"]
         user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
-        user = user or self.proc.process_in_namespace(inode)
+        user = user or self._process_in(inode)
         if user is not None:
             return self._seen_by(user)
         is_kept = any(info.type == "nsfs" and info.root == f"mnt:[{inode}]" for info in self._table)
@@ -199,10 +222,16 @@ class Registry:
             rootfs.close()
         return found
 
-    def neighbours(self, record: Record) -> list[Record]:
-        """The other live containers on the same rootfs."""
-        others = self.folder.on_rootfs(record["rootfs"], record["id"])[0] if self.folder else []
-        return [other for other in others if is_live(other, self.proc, self.boot)]
+    def users(self, record: Record) -> Users:
+        """The containers on the same rootfs, as they were when it was first asked."""
+        rootfs = object_of(record["rootfs"])
+        if rootfs not in self._users:
+            self._users[rootfs] = Users(self.folder.on_rootfs(record["rootfs"], "")[0] if self.folder else ())
+        return self._users[rootfs]
+
+    def heir(self, path: str, container: str, users: Users) -> Record | None:
+        """The live container that takes over what ``container`` made at ``path``, None if none does."""
+        return users.heir(path, container, lambda other: is_live(other, self.proc, self.boot))
 
 
 def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:
