@@ -10,6 +10,7 @@ import fnmatch
 import glob
 import posix
 
+from ..errors import RequestError
 from ..kernel.errnos import unopened
 from .confined import Allowed, Folder, Within
 
@@ -20,16 +21,36 @@ if TYPE_CHECKING:
 
 _WILD = frozenset("*?[")
 
+# How many names may be looked up for one pattern. More are no binds: somebody who may write there has planted links
+# from a folder to itself, so that each name of the pattern multiplies what is found, or folders of great depth.
+MOST_NAMES = 100_000
+
+
+class _Look:
+    """Counts the names that are looked up for a pattern. Raises RequestError at one too many."""
+
+    def __init__(self, pattern: Request) -> None:
+        self._pattern = pattern
+        self._left = MOST_NAMES
+
+    def at(self, path: str) -> str:
+        """A path whose names are looked up now."""
+        self._left -= path.count("/") + 1
+        if self._left < 0:
+            problem = f"more than {MOST_NAMES} names are to be looked up for {self._pattern.source}"
+            raise RequestError(problem, where=self._pattern.at("source"), hint="are there links to a folder above?")
+        return path
+
 
 def matches(pattern: Request) -> list[Request]:
     """One request for each match, sorted by name; none if nothing matches.
 
-    Raises RequestError for a match that is not UTF-8, EscapeError for a pattern of an annotation that leads out of the
-    folders that are allowed.
+    Raises RequestError for a match that is not UTF-8, and where too many names are to be looked up; EscapeError for a
+    pattern of an annotation that leads out of the folders that are allowed.
     """
     if isinstance(pattern.opener, Allowed):
         return _allowed_matches(pattern, pattern.opener)
-    found = [pattern.match(path) for path in sorted(glob.glob(pattern.source))]
+    found = [pattern.match(path) for path in sorted(_plain_matches(pattern))]
     if found and not pattern.follow_links:
         # Only now. Somebody may change a match at any moment: it is judged when it is opened.
         names = pattern.source.split("/")
@@ -41,6 +62,32 @@ def matches(pattern: Request) -> list[Request]:
         for match in found:
             match.opener = within
     return found
+
+
+def _plain_matches(pattern: Request) -> list[str]:
+    """The paths that glob(7) finds, by any link on the way."""
+    look = _Look(pattern)
+    names = pattern.source.split("/")
+    first = _first_wild(names)
+    tail = "/" if names[-1] == "" else ""
+    paths = ["".join(f"{name}/" for name in names[:first])]
+    for name in names[first : len(names) - len(tail)]:
+        found = []
+        for path in paths:
+            try:
+                found += [look.at(f"{path}{each}/") for each in _matching(name, look.at(path))]
+            except OSError:
+                pass  # nothing is in it
+        paths = found
+    return [path for path in (each[:-1] + tail for each in paths) if _is_there(path)]
+
+
+def _is_there(path: str) -> bool:
+    try:
+        posix.lstat(path)
+    except OSError:
+        return False
+    return True
 
 
 def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
@@ -59,14 +106,15 @@ def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
     except OSError:
         return []
     tail = "/" if names[-1] == "" else ""
+    look = _Look(pattern)
     paths = [start]
     for name in names[first : len(names) - len(tail)]:
         found: dict[object, list[str]] = {}
         for path in paths:
             try:
-                with allowed.walk(folder, path, pattern) as walk:
+                with allowed.walk(folder, look.at(path), pattern) as walk:
                     if (key := walk.steps[-1].key) not in found:
-                        found[key] = [f"{path}{each}/" for each in _matching(name, walk.steps[-1].fd)]
+                        found[key] = [look.at(f"{path}{each}/") for each in _matching(name, walk.steps[-1].fd)]
             except OSError:
                 pass  # nothing is in it
         paths = [path for each in found.values() for path in each]
@@ -86,11 +134,12 @@ def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
     return matches
 
 
-def _matching(pattern: str, folder: int) -> list[str]:
+def _matching(pattern: str, folder: int | str) -> list[str]:
     """The names in a folder that one name of a pattern matches, sorted. Raises OSError."""
     if not _is_wild(pattern):
         return [pattern]
-    fd = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=folder)
+    flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+    fd = posix.open(folder, flags) if isinstance(folder, str) else posix.open(".", flags, dir_fd=folder)
     try:
         names = posix.listdir(fd)
     finally:

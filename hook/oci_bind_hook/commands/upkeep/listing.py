@@ -97,6 +97,7 @@ class Registry:
         """Reads anew the mount table, and which process is in which mount namespace."""
         self._table = self.proc.mounts()
         self._processes = self.proc.mount_namespaces()
+        self._files_of_namespaces = {info.root for info in self._table if info.type == "nsfs"}
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
         """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
@@ -196,7 +197,7 @@ class Registry:
         user = user or self._process_in(inode)
         if user is not None:
             return self._seen_by(user)
-        is_kept = any(info.type == "nsfs" and info.root == f"mnt:[{inode}]" for info in self._table)
+        is_kept = f"mnt:[{inode}]" in self._files_of_namespaces
         may_look = os.geteuid() == 0 and not self.proc.in_user_namespace()
         return lambda _: False if may_look and not is_kept else None
 
