@@ -17,9 +17,10 @@ from . import re2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import re
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from .automaton import Automaton
 
 # In the order of precedence, the last wins.
 FOLDERS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
@@ -219,7 +220,7 @@ class Pattern:
         self.text = text
         self.pointer = pointer
         self.invalid = self.unknown = ""
-        self._compiled: re.Pattern[str] | None = None
+        self._compiled: Automaton | None = None
         try:
             self._compiled = re2.compile(text)
         except re2.InvalidError as reason:
@@ -229,7 +230,7 @@ class Pattern:
 
     def matches(self, text: str) -> bool:
         """Anywhere in ``text``: engines do not anchor."""
-        return self._compiled is not None and self._compiled.search(text) is not None
+        return self._compiled is not None and self._compiled.matches(text)
 
 
 def _annotation(pointer: str, key: str, value: str) -> tuple[Pattern, Pattern]:

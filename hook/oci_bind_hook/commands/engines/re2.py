@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regular expressions as Go's regexp package reads them, turned into those of Python.
+"""Regular expressions as Go's regexp package reads them, made into programs of an automaton.
 
 Engines match hooks.d files by Go's. The same text means something else in Python: ``$`` also matches before a last
 newline, ``\\d`` more than ten digits, ``a{,3}`` a repetition; and each knows what the other refuses. Only whether
@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import re
 
+from .automaton import LARGEST, Automaton, either, repeated
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .automaton import Assertion, Program
+
     Ranges = list[tuple[int, int]]
 
 LAST = 0x10FFFF
 MAX_REPEAT = 1000  # of Go's regexp/syntax
+LONGEST = 10_000
+MAX_DEPTH = 1000  # the same, since Go 1.19
 
 PERL: dict[str, Ranges] = {
     "d": [(0x30, 0x39)],
@@ -39,7 +45,7 @@ POSIX: dict[str, Ranges] = {
     "xdigit": [(0x30, 0x39), (0x41, 0x46), (0x61, 0x66)],
 }
 CONTROLS = {"a": 0x07, "f": 0x0C, "n": 0x0A, "r": 0x0D, "t": 0x09, "v": 0x0B}
-EMPTY = {"A": r"\A", "z": r"\Z", "b": r"(?a:\b)", "B": r"(?a:\B)"}
+EMPTY: dict[str, Assertion] = {"A": "start", "z": "end", "b": "word edge", "B": "no word edge"}
 
 
 class InvalidError(ValueError):
@@ -50,13 +56,11 @@ class UnknownError(ValueError):
     """The expression may be valid, but this module does not know it."""
 
 
-def compile(pattern: str) -> re.Pattern[str]:
-    """The compiled expression, for ``search``. Raises InvalidError, UnknownError."""
-    text = _Parser(pattern).translate()
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as reason:
-        raise UnknownError(f"Python cannot match it: {reason}") from reason
+def compile(pattern: str) -> Automaton:
+    """The compiled expression. Raises InvalidError, UnknownError."""
+    if len(pattern) > LONGEST:
+        raise UnknownError(f"its {len(pattern)} characters are too many to be looked at here")
+    return Automaton(_Parser(pattern).translate())
 
 
 class _Group:
@@ -64,12 +68,17 @@ class _Group:
 
     def __init__(self, flags: frozenset[str]) -> None:
         self.flags_before = flags
-        self.done: list[str] = []
-        self.atoms: list[str] = []
+        self.done: list[Program] = []
+        self.atoms: list[Program] = []
         self.times = 1  # how often something in it is repeated at most, repetitions in one another multiplied
 
-    def text(self) -> str:
-        return f"(?:{'|'.join([*self.done, ''.join(self.atoms)])})"
+    def end_alternative(self) -> None:
+        self.done.append([step for atom in self.atoms for step in atom])
+        self.atoms = []
+
+    def program(self) -> Program:
+        self.end_alternative()
+        return either(self.done)
 
 
 class _Parser:
@@ -81,46 +90,48 @@ class _Parser:
         self.groups = [_Group(self.flags)]
         self.times = 1  # the same of the last atom
 
-    def translate(self) -> str:
+    def translate(self) -> Program:
         is_repeated = False
         while self.rest:
-            count, times = self._count()
-            if count:
-                self._repeat(count, times, again=is_repeated)
+            if count := self._count():
+                self._repeat(*count, again=is_repeated)
                 is_repeated = True
             else:
                 self._step()
                 is_repeated = False
         if len(self.groups) > 1:
             raise InvalidError("a ) is missing")
-        return self.groups[0].text()
+        return _bounded(self.groups[0].program())
 
     def _take(self, number: int = 1) -> str:
         taken, self.rest = self.rest[:number], self.rest[number:]
         return taken
 
-    def _count(self) -> tuple[str, int]:
-        """The repetition that stands next, as Python writes it, and the times that Go counts for it; or nothing.
+    def _count(self) -> tuple[str, int, int | None, int] | None:
+        """The repetition that stands next, its least and most, and the times that Go counts for it; None if none does.
 
         Greed makes no difference here.
         """
+        least, most, times = 0, None, 1
         if self.rest[0] in "*+?":
-            count, times = self._take(), 1
+            count = self._take()
+            least, most = int(count == "+"), 1 if count == "?" else None
         elif match := re.match(r"\{(0|[1-9][0-9]*)(?:,(|0|[1-9][0-9]*))?\}", self.rest):
             least = int(match[1])
-            most = int(match[2]) if match[2] else least
-            if max(least, most) > MAX_REPEAT:
+            times = int(match[2]) if match[2] else least
+            if max(least, times) > MAX_REPEAT:
                 raise InvalidError(f"more than {MAX_REPEAT} repetitions")
-            if most < least:
+            if times < least:
                 raise InvalidError(f"{match[0]} asks for more than it allows")
-            count, times = self._take(len(match[0])), max(1, most) if match[2] == "" else most
+            count, most = self._take(len(match[0])), None if match[2] == "" else times
+            times = max(1, times) if most is None else times
         else:
-            return "", 0
+            return None
         if self.rest.startswith("?"):
             self._take()
-        return count, times
+        return count, least, most, times
 
-    def _repeat(self, count: str, times: int, *, again: bool) -> None:
+    def _repeat(self, count: str, least: int, most: int | None, times: int, *, again: bool) -> None:
         group = self.groups[-1]
         atoms = group.atoms
         if not atoms:
@@ -131,42 +142,44 @@ class _Parser:
         if self.times > MAX_REPEAT:
             raise InvalidError(f"more than {MAX_REPEAT} repetitions, one in the other")
         group.times = max(group.times, self.times)
-        atoms[-1] = f"(?:{atoms[-1]}){count}"
+        _bounded(atoms[-1], least + 1 if most is None else most)
+        atoms[-1] = repeated(atoms[-1], least, most)
 
     def _step(self) -> None:
-        group, character = self.groups[-1], self._take()
-        if character != "(":  # flags in brackets are no atom
+        group, letter = self.groups[-1], self._take()
+        if letter != "(":  # flags in brackets are no atom
             self.times = 1
-        if character == "(":
+        if letter == "(":
             self._open()
-        elif character == ")":
+        elif letter == ")":
             if len(self.groups) == 1:
                 raise InvalidError("a ) without its (")
             self.groups.pop()
             self.flags = group.flags_before
-            self.groups[-1].atoms.append(group.text())
+            self.groups[-1].atoms.append(_bounded(group.program()))
             self.times = group.times
             self.groups[-1].times = max(self.groups[-1].times, group.times)
-        elif character == "|":
-            group.done.append("".join(group.atoms))
-            group.atoms = []
-        elif character == "^":
-            group.atoms.append("(?m:^)" if "m" in self.flags else r"\A")
-        elif character == "$":
-            group.atoms.append("(?m:$)" if "m" in self.flags else r"\Z")
-        elif character == ".":
-            group.atoms.append("(?s:.)" if "s" in self.flags else r"[^\n]")
-        elif character == "[":
+        elif letter == "|":
+            group.end_alternative()
+        elif letter == "^":
+            group.atoms.append(["line start" if "m" in self.flags else "start"])
+        elif letter == "$":
+            group.atoms.append(["line end" if "m" in self.flags else "end"])
+        elif letter == ".":
+            group.atoms.append([re.compile("(?s:.)" if "s" in self.flags else r"[^\n]")])
+        elif letter == "[":
             group.atoms.append(self._cased(self._class()))
-        elif character == "\\":
+        elif letter == "\\":
             group.atoms += self._escaped()
         else:
-            group.atoms.append(self._cased(_char(ord(character))))
+            group.atoms.append(self._cased(_char(ord(letter))))
 
-    def _cased(self, atom: str) -> str:
-        return f"(?i:{atom})" if "i" in self.flags else atom
+    def _cased(self, pattern: str) -> Program:
+        return [re.compile(f"(?i:{pattern})" if "i" in self.flags else pattern)]
 
     def _open(self) -> None:
+        if len(self.groups) > MAX_DEPTH:
+            raise UnknownError(f"its groups are more than {MAX_DEPTH} deep, which only some versions of Go take")
         if not self.rest.startswith("?"):
             self.groups.append(_Group(self.flags))
         elif match := re.match(r"\?(P?)<\w+>", self.rest, re.ASCII):
@@ -183,12 +196,12 @@ class _Parser:
         else:
             raise InvalidError(f"({self.rest[:2]} is not known to Go")
 
-    def _escaped(self) -> list[str]:
+    def _escaped(self) -> list[Program]:
         """The atoms that stand for what follows a backslash: several for a quotation."""
         letter = self.rest[:1]
         if letter in EMPTY:
             self._take()
-            return [EMPTY[letter]]
+            return [[EMPTY[letter]]]
         if letter == "Q":
             quoted, _, self.rest = self.rest[1:].partition(r"\E")
             return [self._cased(_char(ord(each))) for each in quoted]
@@ -265,6 +278,12 @@ class _Parser:
         if high < low:
             raise InvalidError("a range in [] runs backwards")
         return [(low, high)]
+
+
+def _bounded(program: Program, times: int = 1) -> Program:
+    if len(program) * times > LARGEST:
+        raise UnknownError("it is too large to be matched here")
+    return program
 
 
 def _others(ranges: Ranges) -> Ranges:
