@@ -26,7 +26,7 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
     from oci_bind_hook.documents import bundle, oci, strictjson
     from oci_bind_hook.errors import HookError
     from oci_bind_hook.mounting.confined import Allowed
-    from oci_bind_hook.record import state_file
+    from oci_bind_hook.record import document
     from oci_bind_hook.requests import collect
     from oci_bind_hook.requests.mount_field import parse_mount
 
@@ -58,7 +58,8 @@ def targets() -> dict[str, Callable[[bytes], bool]]:
 
     def record(data: bytes) -> None:
         """A state file."""
-        assert state_file.parse_record(data, "c1.json")["version"] == 1
+        found = document.read(data, "c1.json")
+        assert document.read(document.write(found), "c1.json") == found
 
     def check(error: HookError) -> None:
         """An error can be told, whatever words it repeats, and has an exit code of its own."""

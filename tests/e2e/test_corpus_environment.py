@@ -155,7 +155,7 @@ def test_E05_variables_are_no_configuration(world: World) -> None:
     done = subprocess.run(command, input=state(world), capture_output=True, text=True, timeout=60, check=False)
     succeeds(done)
     assert mounted(world) == ["/a"]
-    assert os.listdir("/run/oci-bind-hook") == ["c1.json"]
+    assert support.records("/run/oci-bind-hook") == ["c1.json"]
     assert look(world)["outside"] == untouched["outside"]
     command = ["env", *variables, world.launcher, "poststop"]
     stopped = state(world, status="stopped")
@@ -213,7 +213,7 @@ def test_E08_modes_do_not_depend_on_the_umask(world: World, mask: str) -> None:
     assert os.stat(f"{world.rootfs}/new/b").st_mode & 0o7777 == 0o644
     succeeds(call(world, "poststop", stdin=state(world, status="stopped"), before=before))
     assert not os.path.exists(f"{world.rootfs}/new")
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_E08_a_soft_limit_of_open_files_is_no_limit(world: World) -> None:

@@ -232,7 +232,7 @@ def test_I04_an_odd_id_is_only_a_name(world: World, name: str) -> None:
     prepare(world)
     before = look(world)
     succeeds(call(world, "prestart", *mount(world, "/a"), stdin=state(world, name)))
-    assert os.listdir(world.state) == [f"{name}.json"]
+    assert support.records(world.state) == [f"{name}.json"]
     gone(world, before, name)
 
 

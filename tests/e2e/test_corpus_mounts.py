@@ -200,7 +200,7 @@ def test_M07_a_destination_in_a_shared_volume_is_refused(world: World, runtime: 
         assert namespace.run_container(bundle, "c1").returncode != 0
         left = [line for line in support.mounts(namespace.holder.pid) if f"{volume}/inside" in line]
         assert left == []
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_M08_mounts_that_a_user_namespace_locks_are_not_uncovered(world: World) -> None:
@@ -270,4 +270,4 @@ def test_M11_a_file_system_that_never_answers_is_left_to_the_timeout(world: Worl
     assert not os.path.lexists(f"{world.rootfs}/first")
     succeeds(call(world, "poststop", stdin=state(world, status="stopped")))
     assert support.mounts() == before
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []

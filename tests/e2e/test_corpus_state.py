@@ -169,7 +169,7 @@ def test_T02_T03_a_mount_of_the_host_that_a_link_leads_to_stays(world: World, ki
     succeeds(poststop(world))
     assert support.mounts() == before
     assert support.tree(outside) == there
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_T04_a_mount_point_that_the_container_took_away_is_gone(world: World) -> None:
@@ -188,7 +188,7 @@ def test_T04_a_mount_point_that_the_container_took_away_is_gone(world: World) ->
         assert support.mounts() == before
     assert support.tree(outside) == there
     assert os.readlink(f"{world.rootfs}/a") == f"{outside}/etc"
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
@@ -202,7 +202,7 @@ def test_T05_a_mount_of_the_host_at_the_same_path_is_not_ours(world: World, runt
         there = support.mounts(namespace.holder.pid)
         namespace.delete("c1", "--force")
         assert support.mounts(namespace.holder.pid) == there
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_T06_a_mount_that_got_the_number_of_ours_is_not_ours(world: World) -> None:
@@ -218,7 +218,7 @@ def test_T06_a_mount_that_got_the_number_of_ours_is_not_ours(world: World) -> No
     done = poststop(world)
     fails(done, 71, "something else is mounted on it")
     assert mounted(world) == ["/a"]
-    assert os.listdir(world.state) == ["c1.json"]
+    assert support.records(world.state) == ["c1.json"]
     command("umount", f"{world.rootfs}/a")
     succeeds(poststop(world))
     assert not os.path.exists(f"{world.rootfs}/a")
@@ -248,7 +248,7 @@ def test_T08_what_somebody_stacked_on_our_bind_is_theirs(world: World, where: st
     there = look(world)
     fails(poststop(world), 71)
     assert support.mounts() == there["mounts"]
-    assert os.listdir(world.state) == ["c1.json"]
+    assert support.records(world.state) == ["c1.json"]
     command("umount", world.rootfs + where)
     gone(world, before)
 
@@ -271,12 +271,12 @@ def test_T09_only_what_was_made_is_removed(world: World) -> None:
     done = poststop(world)
     assert (done.returncode, done.stderr) == (0, "")
     assert not os.path.lexists(f"{world.rootfs}/full/x")
-    del there["bundle/rootfs/full/x"], there["state/c1.json"]
+    there = {name: entry for name, entry in there.items() if not name.startswith(("bundle/rootfs/full/x", "state/"))}
     assert support.tree(world.path) == there
 
 
 def _many(found: RECORD) -> object:
-    return {**found, "uses": [f"/{number:07}" for number in range(2_000_000)]}
+    return {**found, "uses": [{"in": 0, "name": f"{number:07}"} for number in range(1_000_000)]}
 
 
 def _mount(found: RECORD, **members: object) -> object:
@@ -287,18 +287,26 @@ def _made(found: RECORD, **members: object) -> object:
     return {**found, "made": [{**found["made"][0], **members}]}
 
 
+def _used(found: RECORD, **members: object) -> object:
+    return {**found, "uses": [{**found["uses"][0], **members}]}
+
+
 TAMPERED: dict[str, Callable[[RECORD], object]] = {
-    "made ..": lambda found: _made(found, path="/.."),
-    "made above": lambda found: _made(found, path="/../../outside/etc"),
-    "made the root": lambda found: _made(found, path="/"),
-    "made nothing": lambda found: _made(found, path=""),
-    "made relative": lambda found: _made(found, path="etc"),
-    "made dots inside": lambda found: _made(found, path="/a/../etc"),
+    "made ..": lambda found: _used(found, name=".."),
+    "made above": lambda found: _used(found, name="../../outside/etc"),
+    "made the root": lambda found: _made(found, at=0),
+    "made nothing": lambda found: _used(found, name=""),
+    "made absolute": lambda found: _used(found, name="/etc"),
+    "made dots inside": lambda found: _used(found, name="a/../etc"),
+    "made what is not there": lambda found: _made(found, at=1000),
+    "made in itself": lambda found: _used(found, **{"in": 1}),
+    "made no escape": lambda found: _used(found, name="\\x2e."),
     "resolved above": lambda found: _mount(found, resolved="/../../outside"),
     "resolved relative": lambda found: _mount(found, resolved="a"),
     "other id": lambda found: {**found, "id": "c2"},
     "bad id": lambda found: {**found, "id": "../c1"},
-    "other version": lambda found: {**found, "version": 2},
+    "other version": lambda found: {**found, "version": 3},
+    "earlier version": lambda found: {**found, "version": 1},
     "no version": lambda found: {name: value for name, value in found.items() if name != "version"},
     "another member": lambda found: {**found, "evil": 1},
     "a list": lambda found: [found],
@@ -324,7 +332,7 @@ def test_T10_a_record_that_was_tampered_with_is_refused_as_a_whole(world: World,
 def test_T10_a_record_that_was_tampered_with_is_not_continued(world: World) -> None:
     prepare(world)
     found = set_up(world, "/a")
-    (world.state / "c1.json").write_text(json.dumps(_made(found, path="/..")))
+    (world.state / "c1.json").write_text(json.dumps(_used(found, name="..")))
     refused(world, *mount(world, "/b"), code=74)
 
 
@@ -373,7 +381,7 @@ def test_T12_what_cannot_be_unmounted_stays_recorded(world: World, error: str) -
     done = poststop(world, before=fail("umount2", 1, f"error={error}"))
     fails(done, 71, "/a")
     assert support.mounts() == there["mounts"]
-    assert os.listdir(world.state) == ["c1.json"]
+    assert support.records(world.state) == ["c1.json"]
     gone(world, before)
 
 
@@ -400,7 +408,7 @@ def test_T14_a_bundle_that_is_gone_is_not_needed(world: World) -> None:
     shutil.rmtree(world.path / "bundle")
     succeeds(poststop(world))
     assert (support.tree(kept), support.mounts()) == before
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_T15_a_dry_run_of_a_tear_down_changes_nothing(world: World) -> None:

@@ -94,11 +94,11 @@ def test_200_are_set_up_and_torn_down_at_once(world: World) -> None:
     finish(*[each.launch(*mount(world, "/new/a", f"/new/{each.name}/b")) for each in containers])
     for each in containers:
         assert each.mounted() == ["/new/a", f"/new/{each.name}/b"]
-    assert len(os.listdir(world.state)) == 200
+    assert len(support.records(world.state)) == 200
     for each in containers:
         each.end()
     finish(*[each.launch(status="stopped") for each in containers])
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
     assert [os.listdir(folder) for folder in folders] == [[]] * 100
     assert (support.tree(world.rootfs), support.mounts()) == before
 
@@ -131,7 +131,7 @@ def test_50_on_one_rootfs_come_and_go_in_any_order(world: World, seed: int) -> N
             ended.pop(chance.randrange(len(ended))).tear_down()
         assert [each.mounted() for each, _ in live.values()] == [paths for _, paths in live.values()]
     assert (support.tree(world.rootfs), support.mounts()) == before
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 # -- one id ------------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_the_same_container_twice_at_once_is_set_up_once(world: World) -> None:
     before = world.snapshot()
     finish(*[launch(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)) for _ in range(8)])
     assert mounted(world) == ["/a/b", "/c"]
-    assert os.listdir(world.state) == ["c1.json"]
+    assert support.records(world.state) == ["c1.json"]
     finish(*[launch(world, "poststop", stdin=state(world, status="stopped")) for _ in range(8)])
     assert world.snapshot() == before
 
@@ -151,8 +151,7 @@ def test_of_two_containers_with_one_id_one_wins_and_the_others_say_so(world: Wor
     bundles = [support.bundle(world.path / f"b{number}", ["true"], rootfs=world.rootfs) for number in range(8)]
     before = world.snapshot()
     texts = {bundle: state(world, bundle=bundle) for bundle in bundles}
-    at = os.stat(world.rootfs)
-    with open(world.state / f"{at.st_dev}:{at.st_ino}.rootfs", "w", encoding="ascii") as lock:
+    with open(support.lock_files(world.state, world.rootfs)[0], "w", encoding="ascii") as lock:
         # Whatever each of them looks at before it has the rootfs for itself, it has looked at.
         fcntl.flock(lock, fcntl.LOCK_EX)
         calls = {bundle: launch(world, "prestart", *mount(world, "/a/b"), stdin=text) for bundle, text in texts.items()}
@@ -186,7 +185,7 @@ def test_a_set_up_that_races_tear_downs_of_its_id_is_whole_or_gone(world: World)
         finish(*up, *down)
         there = mounted(world)
         assert there in ([], ["/a/b", "/c"])
-        assert os.listdir(world.state) == (["c1.json"] if there else [])
+        assert support.records(world.state) == (["c1.json"] if there else [])
         outcomes.add(len(there))
     finish(launch(world, "poststop", stdin=state(world, status="stopped")))
     assert world.snapshot() == before
@@ -201,8 +200,7 @@ def test_containers_on_different_rootfs_never_wait_for_each_other(world: World) 
     one, two = Container(world, "one"), Container(world, "two", str(world.path / "second"))
     three = Container(world, "three")
     three.set_up("/z")
-    at = os.stat(world.rootfs)
-    with open(world.state / f"{at.st_dev}:{at.st_ino}.rootfs", "w", encoding="ascii") as lock:
+    with open(support.lock_files(world.state, world.rootfs)[0], encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         three.end()
         up, down = one.launch(*mount(world, "/a")), three.launch(status="stopped")
@@ -218,7 +216,7 @@ def test_containers_on_different_rootfs_never_wait_for_each_other(world: World) 
     assert one.mounted() == ["/a"]
     one.end()
     one.tear_down()
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 class DeadFuse:

@@ -55,7 +55,8 @@ def kept(world: World, done: CompletedProcess[str], why: str) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (os.EX_OSERR, 1), done
     assert why in done.stderr
     assert "it stays in the state file, and poststop or gc tries again" in done.stderr
-    assert [made["path"] for made in json.loads((world.state / "c1.json").read_text())["made"]] == ["/a", "/a/b", "/c"]
+    record = json.loads((world.state / "c1.json").read_text())
+    assert support.made_paths(record) == ["/a", "/a/b", "/c"]
 
 
 def undone(world: World, done: CompletedProcess[str]) -> None:
@@ -158,7 +159,8 @@ def test_a_device_that_another_boot_has_numbered_anew_is_the_same(set_up: World)
     dev = record["rootfs"]["dev"] + 1
     for made in record["made"]:
         made["identity"]["dev"] = dev
-    change(set_up, rootfs={**record["rootfs"], "dev": dev}, made=record["made"])
+    above = [{**folder, "dev": folder["dev"] + 1} for folder in record["rootfs"]["above"]]
+    change(set_up, rootfs={**record["rootfs"], "dev": dev, "above": above}, made=record["made"])
     kept(set_up, poststop(set_up), f"another file system is at {set_up.rootfs} now")
     change(set_up, boot=BOOT)
     undone(set_up, poststop(set_up))

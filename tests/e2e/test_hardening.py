@@ -35,8 +35,8 @@ def status(pid: int) -> dict[str, str]:
 
 
 def held_at_mkdirat(world: World, *, inherited: int) -> tuple[dict[str, str], list[str]]:
-    """Status and fds of a hook that is about to make a mount point."""
-    inject = "inject=mkdirat:delay_enter=60000000:when=1"
+    """Status and fds of a hook that is about to make a mount point: before, it makes the folder of lists."""
+    inject = "inject=mkdirat:delay_enter=60000000:when=2"
     command = ["strace", "-f", "-qq", "-o", f"{world.path}/trace", "-e", "trace=mkdirat", "-e", inject, world.launcher]
     words = ["prestart", *mount(world, "/made/here"), "--root", str(world.state)]
     with subprocess.Popen([*command, *words], stdin=subprocess.PIPE, pass_fds=[inherited], text=True) as tracer:
@@ -44,7 +44,7 @@ def held_at_mkdirat(world: World, *, inherited: int) -> tuple[dict[str, str], li
         tracer.stdin.write(state(world))
         tracer.stdin.close()
         # The delay is far longer than the test may take: it ends with the tracer, and with it the hook.
-        while "mkdirat(" not in (world.path / "trace").read_text() if (world.path / "trace").exists() else True:
+        while (world.path / "trace").read_text().count("mkdirat(") < 2 if (world.path / "trace").exists() else True:
             assert tracer.poll() is None
         (hook,) = support.children(tracer.pid)
         found = status(hook), [os.readlink(f"/proc/{hook}/fd/{fd}") for fd in os.listdir(f"/proc/{hook}/fd")]

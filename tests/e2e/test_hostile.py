@@ -46,7 +46,7 @@ def test_no_bind_leaks_through_a_shared_mount_below_one_planned_before(world: Wo
         assert namespace.run_container(bundle, "c1").returncode != 0
         left = [line for line in support.mounts(namespace.holder.pid) if sub in line]
         assert len(left) == 1
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 @pytest.mark.parametrize("allowed", [False, True], ids=["refused", "allowed"])
@@ -116,7 +116,7 @@ def test_a_bad_state_file_stops_no_other_container(world: World) -> None:
     bad.rename(world.path / "moved away")
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot()["rootfs"] == before["rootfs"]
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
@@ -200,7 +200,7 @@ def test_a_neighbour_without_binds_of_ours_is_spared(world: World, other: str, *
         assert seen.stdout.count("\n") == 1, seen.stderr
         namespace.stop("user")
     assert support.tree(world.rootfs) == before
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 # Administrators
@@ -215,7 +215,7 @@ def test_a_rootfs_that_the_administrator_keeps_read_only_is_not_written(world: W
         done = namespace.run_container(bundle, "c1")
         assert "Read-only file system" in done.stderr
     assert support.tree(world.rootfs) == before
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_another_rootfs_in_the_same_bundle_is_another_container(world: World) -> None:
@@ -250,7 +250,7 @@ def test_binds_whose_namespace_is_gone_are_gone(world: World) -> None:
     before = world.snapshot()
     done = call(world, "prestart", *mount(world, "/a/b"), stdin=state(world), before=("unshare", "-m"))
     assert done.returncode == 0
-    assert os.listdir(world.state) == ["c1.json"]
+    assert support.records(world.state) == ["c1.json"]
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
 
@@ -391,7 +391,7 @@ def test_create_container_without_any_mount_in_the_hosts_pid_namespace(world: Wo
     (world.path / "bundle/config.json").write_text(json.dumps({**config, "mounts": []}))
     done = support.run_container("crun", bundle, "c1")
     assert done.stdout == "hello from the host\n", done.stderr
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
@@ -402,7 +402,7 @@ def test_a_bind_of_ours_over_one_of_the_config_at_two_stages(world: World, runti
     bundle = support.bundle(world.path / "bundle", ["cat", "/a/word"], hooks=hooks, mounts=mounts)
     done = support.run_container(runtime, bundle, "c1")
     assert done.stdout == "hello from the host\n", done.stderr
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_mount_points_are_kept_for_those_who_ask_when_a_dead_container_is_cleared_away(world: World) -> None:
@@ -415,7 +415,7 @@ def test_mount_points_are_kept_for_those_who_ask_when_a_dead_container_is_cleare
         assert support.run_container("runc", bundle, "c1").returncode == 0
     assert call(world, "poststop", "--keep-mountpoints", stdin=state(world, status="stopped")).returncode == 0
     assert os.listdir(f"{world.rootfs}/a") == ["b"]
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_a_killed_calls_bind_gets_its_propagation_by_the_next(world: World) -> None:
@@ -475,5 +475,5 @@ def test_a_bundle_made_anew_is_the_same_bundle(world: World) -> None:
     shutil.move(world.path / "bundle", world.path / "away")
     support.bundle(world.path / "bundle", ["true"], rootfs=rootfs)
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
     assert not os.path.exists(f"{rootfs}/a")

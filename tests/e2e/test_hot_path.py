@@ -27,8 +27,8 @@ BOTH = (
     " kernel kernel.errnos kernel.files kernel.linux kernel.proc kernel.rights"
     " lifecycle"
     " mounting mounting.mounted mounting.undo"
-    " record record.folder record.state_file"
-    " rootfs rootfs.mount_points rootfs.walk"
+    " record record.document record.folder record.held record.indexes record.lock record.state_file"
+    " rootfs rootfs.identity rootfs.mount_points rootfs.walk"
 )
 OURS = {
     "prestart": f"{BOTH} lifecycle.set_up lifecycle.stage"

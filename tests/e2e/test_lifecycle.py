@@ -72,7 +72,7 @@ def test_poststop_with_nothing_to_do_is_done(world: World, situation: str) -> No
     done = call(world, "poststop", stdin=stopped)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [line for line in support.mounts() if str(world.path) in line] == []
-    assert not world.state.exists() or os.listdir(world.state) == []
+    assert not world.state.exists() or support.records(world.state) == []
 
 
 def test_a_live_record_of_another_bundle_is_refused_and_kept(world: World) -> None:
@@ -111,14 +111,14 @@ def test_two_containers_on_one_rootfs(world: World, runtime: str, ends_first: st
         for name, bundle in bundles.items():
             assert namespace.create(bundle, name).returncode == 0
             assert namespace.start(name).returncode == 0
-        assert sorted(os.listdir(world.state)) == ["one.json", "two.json"]
+        assert support.records(world.state) == ["one.json", "two.json"]
         stays = {"one": "two", "two": "one"}[ends_first]
         assert namespace.stop(ends_first).returncode == 0
         seen = namespace.execute(stays, "cat", "/data/inside/folder/word")
         assert seen.stdout == "hello from the host\n", seen.stderr
-        assert os.listdir(world.state) == [f"{stays}.json"]
+        assert support.records(world.state) == [f"{stays}.json"]
         assert namespace.stop(stays).returncode == 0
-        assert os.listdir(world.state) == []
+        assert support.records(world.state) == []
     os.unlink(f"{world.rootfs}/data/ready")
     assert support.tree(world.rootfs) == before
 
@@ -147,7 +147,7 @@ def test_a_dead_container_is_cleared_away_by_the_next_of_its_id(world: World, ru
     without_poststop = {**config, "hooks": {"createRuntime": config["hooks"]["createRuntime"]}}
     (world.path / "bundle/config.json").write_text(json.dumps(without_poststop))
     assert support.run_container(runtime, bundle, "c1").stdout == "hello from the host\n"
-    assert os.listdir(world.state) == ["c1.json"]
+    assert support.records(world.state) == ["c1.json"]
     (world.path / "bundle/config.json").write_text(json.dumps(config))
     assert support.run_container(runtime, bundle, "c1").stdout == "hello from the host\n"
     assert world.snapshot() == before

@@ -477,7 +477,7 @@ def test_R01_R03_R06_the_launcher(world: World, record_property: Note, swap: str
                 launches.call("poststop")
             assert launches.call("poststop") == 0
             assert launches.new_mounts() == []
-            assert os.listdir(world.state) == []
+            assert support.records(world.state) == []
         record_property("race", {"swaps": rival.swaps, "met": met, "codes": dict(launches.codes)})
         print(rival.swaps, met, launches.codes)
         assert met

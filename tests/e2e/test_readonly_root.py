@@ -48,7 +48,7 @@ def test_the_root_is_read_only_and_what_is_bound_is_not(world: World) -> None:
     for name in (world.source / "new", f"{world.rootfs}/kept/new"):
         os.unlink(name)
     record = json.loads((world.state / "c1.json").read_text())
-    assert [(one["origin"], one["resolved"]) for one in record["mounts"]] == [
+    assert [(one["by"], one["resolved"]) for one in record["mounts"]] == [
         ("config.json#/root", "/"),
         ("--mount 1", "/data"),
         ("--mount 2", "/real/deep/er"),

@@ -39,7 +39,7 @@ MAP = ",idmap=uids=0-0-1;gids=0-0-1"
 WAYS = {
     "openat": Way("openat", 1, path="{rootfs}"),
     "readlinkat": Way("readlinkat", 1, "src={source},dst=/absolute", path="{rootfs}/absolute"),
-    "mkdirat": Way("mkdirat", 1),
+    "mkdirat": Way("mkdirat", 2),  # the first makes the folder of lists
     "openat(O_CREAT)": Way("openat", 2, "src={file},dst=/new", path="new"),
     "open_tree": Way("open_tree", 2),
     "mount_setattr": Way("mount_setattr", 2),

@@ -141,7 +141,7 @@ def test_a_containers_own_namespace_is_looked_into(world: World, runtime: str, s
         assert namespace.execute("c1", "cat", "/a/word").stdout == "hello from the host\n"
         namespace.kill("c1")
         assert namespace.delete("c1", "--force").returncode == 0
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_a_bind_of_another_namespace_is_known_by_its_unique_id(world: World) -> None:
@@ -195,7 +195,7 @@ def test_from_another_pid_namespace_nobody_is_dead(world: World, stage: str) -> 
         assert "/a" in [line.split(" ")[4] for line in support.mounts(pid)]
         assert ask(world, "show", "c1")["c1"]["status"] == "alive"
         assert namespace.delete("c1", "--force").returncode == 0
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 def test_without_a_first_process_it_says_how_to_end_it(world: World) -> None:
@@ -273,7 +273,7 @@ def test_mount_points_may_be_kept(world: World, init: Init) -> None:
     assert ask(world, "gc", "--keep-mountpoints")["c1"]["action"] == "finished"
     assert mounted(world) == []
     assert os.path.isdir(f"{world.rootfs}/a/b")
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
@@ -296,7 +296,7 @@ def test_a_container_without_poststop_is_finished(world: World, runtime: str) ->
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("fsync", 1), ("renameat", 1), ("mkdirat", 1), ("renameat", 2), ("move_mount", 2), ("renameat", 3)],
+    [("fsync", 1), ("renameat", 1), ("mkdirat", 2), ("renameat", 2), ("move_mount", 2), ("renameat", 3)],
 )
 def test_what_a_killed_run_left_is_finished(world: World, init: Init, name: str, number: int) -> None:
     support.bundle(world.path / "bundle", ["true"])
@@ -322,7 +322,7 @@ def test_staging_folders_and_temporary_files_go(world: World) -> None:
     (world.state / "c3.lock").touch()
     assert set(ask(world, "list")) == {"c1", "c2"}
     assert {entry["action"] for entry in ask(world, "gc").values()} == {"finished"}
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
     assert not any(str(world.state) in line for line in support.mounts())
 
 
@@ -347,7 +347,7 @@ def test_what_fails_stays_recorded_and_stops_no_other(world: World, init: Init) 
     assert entries["c2"]["problem"]["exit"] == 71
     told = f"somebody mounted something else on {world.rootfs}/c2, which must be unmounted first"
     assert told in entries["c2"]["problem"]["message"]
-    assert os.listdir(world.state) == ["c2.json"]
+    assert support.records(world.state) == ["c2.json"]
     subprocess.run(["umount", f"{world.rootfs}/c2"], check=True)
     assert ask(world, "gc")["c2"]["action"] == "finished"
     assert world.snapshot() == before
@@ -418,7 +418,11 @@ def test_what_was_in_a_namespace_that_has_ended_is_gone(world: World) -> None:
     outer = f'unshare --mount sh -c "$0" && ls {world.state} && {world.launcher} gc --root {world.state}'
     alone = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
     done = subprocess.run([*alone, "sh", "-c", outer, inner], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr, done.stdout.split()[:3]) == (0, "", ["c1.json", "c1", "finished"]), done
+    assert (done.returncode, done.stderr, done.stdout.split()[:4]) == (
+        0,
+        "",
+        ["c1.json", "rootfs", "c1", "finished"],
+    ), done
     assert world.snapshot() == before
 
 
@@ -429,13 +433,13 @@ def test_a_rootfs_that_is_gone_needs_no_undoing(world: World, init: Init) -> Non
     init.end()
     assert states(ask(world, "list")["c1"]) == (["gone"], ["gone"])
     assert ask(world, "gc")["c1"]["action"] == "finished"
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 UNREADABLE: dict[str, Callable[[str], str]] = {
     "truncated": lambda text: text[:-20],
     "empty": lambda _: "",
-    "of a later version": lambda text: json.dumps({**json.loads(text), "version": 2}),
+    "of a later version": lambda text: json.dumps({**json.loads(text), "version": 3}),
     "of another container": lambda text: json.dumps({**json.loads(text), "id": "c9"}),
 }
 
@@ -458,11 +462,11 @@ def test_a_state_file_that_cannot_be_read_is_told_and_stays(world: World, init: 
     assert mounted(world) == ["/a"]
     assert path.read_text() == text
     # It may be of a live container that uses the mount point of the other one.
-    assert sorted(os.listdir(world.state)) == ["c1.json", "c2.json"]
+    assert support.records(world.state) == ["c1.json", "c2.json"]
     assert os.path.isdir(f"{world.rootfs}/b")
     path.write_text(good)
     assert {entry["action"] for entry in ask(world, "gc").values()} == {"finished"}
-    assert os.listdir(world.state) == []
+    assert support.records(world.state) == []
 
 
 @pytest.mark.parametrize("command", ["list", "gc"])

@@ -151,7 +151,7 @@ def test_delete_undoes_what_is_recorded_for_the_user(world: Rootless, runtime: s
         status = world.state.stat()
         assert (status.st_uid, status.st_mode & 0o7777) == (UID, 0o700)
         record = world.record()
-        assert [each["path"] for each in record["made"]] == ["/new", "/new/place", "/absent", "/absent/place"]
+        assert support.made_paths(record) == ["/new", "/new/place", "/absent", "/absent/place"]
         assert {(each["identity"]["uid"], each["identity"]["gid"]) for each in record["made"]} == {(UID, UID)}
         done = namespace.stop("c1")
         assert (done.returncode, done.stderr) == (0, "")

@@ -39,16 +39,16 @@ def poststop(world: World, *arguments: str, container: str = "c1") -> subprocess
 
 @pytest.fixture
 def small(world: World) -> World:
-    """A state folder with room for two pages."""
+    """A state folder with room for four pages: two for lists of containers, two for a record."""
     support.bundle(world.path / "bundle", ["true"])
-    mounting.tmpfs(str(world.state), f"size={2 * PAGE},mode=700")
+    mounting.tmpfs(str(world.state), f"size={4 * PAGE},mode=700")
     return world
 
 
 def fill(world: World, pages: int) -> Path:
     """Leaves no more than so many pages; what holds the others."""
     filler = world.state / "filler"
-    filler.write_bytes(b"x" * (2 - pages) * PAGE)
+    filler.write_bytes(b"x" * (os.statvfs(world.state).f_bavail - pages) * PAGE)
     return filler
 
 
@@ -63,25 +63,26 @@ def readonly(world: World, *, on: bool) -> None:
 # -- no room -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pages", [0, 1])
+@pytest.mark.parametrize("pages", [0, 1, 2, 3])
 def test_a_full_disk_at_set_up_leaves_nothing(small: World, pages: int) -> None:
-    """With one page left the first record can be written, and none beside it: what was made by then is undone."""
+    """With three pages left the first record can be written, and none beside it: what was made by then is undone."""
     filler = fill(small, pages)
     before = look(small)
     done = prestart(small, *mount(small, "/a/b", "/c"))
-    fails(done, 74, f"the state file {small.state}/c1.json cannot be written: No space left on device {MAKE_ROOM}")
+    what = f"the state file {small.state}/c1.json" if pages > 1 else f"the list of containers {small.state}/rootfs"
+    fails(done, 74, f"{what} cannot be written: No space left on device {MAKE_ROOM}")
     assert look(small) == before
     filler.unlink()
     assert prestart(small, *mount(small, "/a/b", "/c")).returncode == 0
     assert mounted(small) == ["/a/b", "/c"]
     assert poststop(small).returncode == 0
-    filler.write_bytes(b"x" * (2 - pages) * PAGE)
+    assert fill(small, pages) == filler
     assert look(small) == before
 
 
 def test_a_full_disk_at_a_second_set_up_leaves_the_first(small: World) -> None:
     assert prestart(small, *mount(small, "/a/b")).returncode == 0
-    fill(small, 1)
+    fill(small, 0)
     before = look(small)
     fails(prestart(small, *mount(small, "/c")), 74, MAKE_ROOM)
     assert look(small) == before
@@ -104,7 +105,7 @@ def test_a_full_disk_at_a_handing_over_is_made_up_for_by_the_next_call(small: Wo
         for container, path in (("c1", "/a/b"), ("c2", "/a/c")):
             text = state(small, container, pid=init.pid)
             if container == "c2":
-                subprocess.run(["mount", "-o", f"remount,size={4 * PAGE}", str(small.state)], check=True)
+                subprocess.run(["mount", "-o", f"remount,size={6 * PAGE}", str(small.state)], check=True)
             assert call(small, "prestart", *mount(small, path), stdin=text).returncode == 0
         (small.state / "filler").write_bytes(b"x" * 2 * PAGE)
         record = json.loads((small.state / "c1.json").read_text())
@@ -116,7 +117,7 @@ def test_a_full_disk_at_a_handing_over_is_made_up_for_by_the_next_call(small: Wo
         assert mounted(small) == ["/a/c"]
     assert poststop(small, container="c2").returncode == 0
     assert look(small)["rootfs"] == before["rootfs"]
-    assert os.listdir(small.state) == []
+    assert support.records(small.state) == []
 
 
 def test_a_folder_that_cannot_be_written(world: World) -> None:
@@ -147,11 +148,14 @@ def test_a_folder_that_cannot_be_written(world: World) -> None:
 # -- no record of ours -------------------------------------------------------------------------------------------------
 
 TROUBLE: dict[str, tuple[Callable[[str], str], str]] = {
-    "truncated": (lambda text: text[: len(text) // 2], "it is no record of this version; "),
-    "empty": (lambda _: "", "c1.json: is empty (it is no record of this version; "),
-    "unknown version": (lambda text: text.replace('"version":1', '"version":2'), "/version: must be 1, not 2 ("),
+    "truncated": (lambda text: text[: len(text) // 2], "it is no record that this version can read; "),
+    "empty": (lambda _: "", "c1.json: is empty (it is no record that this version can read; "),
+    "unknown version": (
+        lambda text: text.replace('"version":2', '"version":3'),
+        "/version: a newer oci-bind-hook wrote it, as version 3 (",
+    ),
     "another id": (lambda text: text.replace('"id":"c1"', '"id":"c2"'), 'c1.json is of the container "c2" ('),
-    "zeros": (lambda text: "\0" * len(text), "it is no record of this version; "),
+    "zeros": (lambda text: "\0" * len(text), "it is no record that this version can read; "),
 }
 
 

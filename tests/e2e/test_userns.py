@@ -94,7 +94,7 @@ def test_inside_it_mount_points_that_are_there_need_no_record(world: World, runt
     before = world.snapshot()
     with support.RuntimeNamespace(runtime) as namespace:
         assert namespace.create(bundle, "c1").stderr == ""
-        assert os.listdir(world.state) == []
+        assert support.records(world.state) == []
         assert namespace.delete("c1", "--force").returncode == 0
         done = namespace.run_container(bundle, "c2")
     assert (done.returncode, done.stdout) == (0, "hello from the host\n" * 2)

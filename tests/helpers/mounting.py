@@ -8,7 +8,6 @@ namespace plays the container's.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from typing import TYPE_CHECKING, cast
 
@@ -17,8 +16,10 @@ from oci_bind_hook.kernel.proc import MountInfo, MountTable, Namespace, Proc, bo
 from oci_bind_hook.mounting import apply, undo
 from oci_bind_hook.mounting.plan import Planner
 from oci_bind_hook.mounting.sources import Staged, clone_sources, open_sources
-from oci_bind_hook.record.state_file import now, parse_record
+from oci_bind_hook.record import document
+from oci_bind_hook.record.state_file import now
 from oci_bind_hook.requests.request import DEFAULT_PROPAGATION, Request
+from oci_bind_hook.rootfs.identity import identify_path
 from oci_bind_hook.rootfs.mount_points import Rootfs
 
 if TYPE_CHECKING:
@@ -197,17 +198,16 @@ class Bench:
 
     def record(self) -> Record:
         """An empty record of a container "c1" of this bench, begun now."""
-        stat = os.stat(self.rootfs)
         return {
-            "version": 1,
             "id": "c1",
             "phase": "intent",
             "created": now(),
             "boot": boot_id(),
             "stage": "createContainer",
             "bundle": {"path": self.path, "dev": 1, "ino": 1},
-            "rootfs": {"path": self.rootfs, "dev": stat.st_dev, "ino": stat.st_ino, "overlay": False},
-            "namespace": {"kind": self.kind, "inode": self.proc.mount_namespace()},
+            "rootfs": identify_path(self.rootfs, self.proc.mounts),
+            "user": self.proc.user_namespace(),
+            "namespace": {"kind": self.kind, "inode": self.proc.mount_namespace(), "unique": None},
             "init": None,
             "mounts": [],
             "uses": [],
@@ -220,7 +220,7 @@ class Bench:
         mine = self.record() if record is None else record
 
         def keep() -> None:
-            self.saved.append(parse_record(json.dumps(mine).encode(), "record"))
+            self.saved.append(document.read(document.write(mine), "record"))
             save()
 
         self.carry_out(plan, mine, keep)

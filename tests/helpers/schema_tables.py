@@ -198,6 +198,49 @@ VALID: dict[str, Any] = {
         ],
     },
     "state-file": {
+        "version": 2,
+        "id": "c-1",
+        "phase": "done",
+        "created": 1700000000000000000,
+        "boot": "0f0e0d0c-0b0a-0908-0706-050403020100",
+        "stage": "createRuntime",
+        "bundle": {"path": "/b", "dev": 1, "ino": 2},
+        "rootfs": {
+            "path": "/b/rootfs",
+            "dev": 1,
+            "ino": 3,
+            "overlay": True,
+            "upper": {"path": "/upper", "dev": 1, "ino": 6},
+            "above": [{"dev": 1, "ino": 2}],
+        },
+        "user": {
+            "owner": 1000,
+            "uids": [{"inside": 0, "outside": 1000, "size": 1}],
+            "gids": [{"inside": 0, "outside": None, "size": 1}],
+        },
+        "namespace": {"kind": "container", "inode": 4026531840, "unique": 9},
+        "init": {"pid": 4242, "start": 100, "first": 3},
+        "mounts": [
+            {
+                "origin": "argument",
+                "by": "--mount 1",
+                "requested": BIND,
+                "resolved": "/real/data",
+                "source": {"dev": 1, "ino": 4},
+                "attached": [{"id": 30, "unique": 4294967300, "root": "/", "source": "/dev/vda1", "type": "ext4"}],
+            }
+        ],
+        "uses": [{"in": 0, "name": "real"}, {"in": 1, "name": "data"}],
+        "made": [
+            {
+                "at": 2,
+                "kind": "directory",
+                "filesystem": "rootfs",
+                "identity": {"uid": 0, "gid": 0, "born": 1700000000000000000, "dev": 1, "ino": 5},
+            }
+        ],
+    },
+    "state-file-1": {
         "version": 1,
         "id": "c-1",
         "phase": "done",
@@ -281,11 +324,16 @@ ALSO_VALID = [
     ("records", "/records/0/mounts/0/resolved", "/"),
     ("gc", "/records/0/problem", GONE),
     ("state-file", "/init", None),
+    ("state-file", "/rootfs/upper", None),
+    ("state-file", "/user/owner", None),
+    ("state-file", "/namespace/unique", None),
+    ("state-file", "/uses", []),
+    *[("state-file", "/uses/0/name", name) for name in ("...", ".a", "..\n", " ", "a" * 5000, "\\xff")],
     *[(name, f"{place}/init/first", None) for name, place in (("state-file", ""), ("records", "/records/0"))],
     ("state-file", "/mounts", []),
     ("state-file", "/mounts/0/resolved", "/"),
     *[
-        ("state-file", place, path)
+        ("state-file-1", place, path)
         for place in ("/mounts/0/resolved", "/uses/0", "/made/0/path")
         for path in ("/...", "/.a/..b/c..", "/..\n", "/..\n/a\n", "/ / ", "/" + "a/" * 2000 + "a")
     ],
@@ -516,6 +564,79 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     ],
     "state-file": [
         ([], ""),
+        (GONE, "/version /id /phase /created /boot /stage /bundle /rootfs /user /namespace /init /mounts /uses /made"),
+        (1, "/version /id /phase /boot /stage /bundle /rootfs /user /namespace /init /mounts /uses /made /unknown"),
+        (3, "/version"),
+        (1.0, "/created"),
+        (2.0, "/version"),
+        ("..", "/id /phase /created /boot /stage"),
+        (-1, "/created"),
+        ("0f0e0d0c-0b0a-0908-0706-050403020100\n", "/boot"),
+        (GONE, below("/bundle", "path dev ino")),
+        ("rel", below("/bundle", "path dev ino")),
+        (1, below("/bundle", "path unknown")),
+        (-1, below("/bundle", "dev ino")),
+        (2**64, below("/bundle", "dev ino")),
+        (GONE, below("/rootfs", "path dev ino overlay upper above")),
+        ("rel", below("/rootfs", "path dev ino overlay upper above")),
+        (1, below("/rootfs", "path upper above unknown")),
+        (-1, below("/rootfs", "dev ino")),
+        (2**64, below("/rootfs", "dev ino")),
+        (GONE, f"{below('/rootfs/upper', 'path dev ino')} /rootfs/above/0/dev /rootfs/above/0/ino"),
+        ("rel", below("/rootfs/upper", "path dev ino")),
+        (1, "/rootfs/upper/path /rootfs/upper/unknown /rootfs/above/0 /rootfs/above/0/unknown"),
+        *[
+            (value, "/rootfs/upper/dev /rootfs/upper/ino /rootfs/above/0/dev /rootfs/above/0/ino")
+            for value in (-1, 1.5, 2**64)
+        ],
+        (GONE, "/user/owner /user/uids /user/gids"),
+        (1, "/user/uids /user/gids /user/unknown"),
+        *[
+            row
+            for which in ("/user/uids/0", "/user/gids/0")
+            for row in (
+                (GONE, below(which, "inside outside size")),
+                (1, f"{which} {which}/unknown"),
+                *[(value, f"/user/owner {below(which, 'inside outside size')}") for value in (-1, "1", 1.5, 2**32)],
+            )
+        ],
+        (GONE, "/namespace/kind /namespace/inode /namespace/unique /init/pid /init/start /init/first"),
+        ("1", "/namespace/kind /namespace/inode /namespace/unique /init/pid /init/start /init/first"),
+        (-1, "/namespace/inode /namespace/unique /init/pid /init/start /init/first"),
+        (2**64, "/namespace/inode /namespace/unique /init/pid /init/start /init/first"),
+        (1, "/namespace/unknown /init/unknown"),
+        (GONE, below("/mounts/0", "origin by requested resolved source source/dev source/ino attached")),
+        (1, "/mounts/0"),
+        (1, below("/mounts/0", "origin by requested resolved source attached unknown")),
+        ("rel", "/mounts/0/resolved /mounts/0/origin"),
+        (1.0, below("/mounts/0/source", "dev ino unknown")),
+        (-1, below("/mounts/0/source", "dev ino")),
+        (2**64, below("/mounts/0/source", "dev ino")),
+        ([], "/mounts/0/attached"),
+        (1, "/mounts/0/attached/0"),
+        (GONE, below("/mounts/0/attached/0", "id unique root source type")),
+        (1, below("/mounts/0/attached/0", "root source type unknown")),
+        ("1", below("/mounts/0/attached/0", "id unique")),
+        (-1, below("/mounts/0/attached/0", "id unique")),
+        (2**64, below("/mounts/0/attached/0", "id unique")),
+        (1, "/uses/0 /made/0"),
+        *[
+            (path, "/mounts/0/resolved /uses/0/name")
+            for path in ("//", "/a/", "/a//b", "//a", "/.", "/..", "/a/.", "/a/..", "/./a", "/../a", "/a/../b")
+        ],
+        *[(name, "/uses/0/name") for name in ("", ".", "..", "a/b", "/", "a\0")],
+        *[(number, "/uses/0/in") for number in (GONE, -1, "1", 2**32, 1.5)],
+        *[(number, "/made/0/at") for number in (GONE, -1, 0, "1", 2**32, 1.5)],
+        (GONE, "/uses/0/name " + below("/made/0", "kind filesystem identity")),
+        (1, "/uses/0/name /uses/0/unknown " + below("/made/0", "kind filesystem identity unknown")),
+        ("rel", below("/made/0", "kind filesystem")),
+        (GONE, below("/made/0/identity", "uid gid born dev ino")),
+        (1.5, below("/made/0/identity", "uid gid born dev ino unknown")),
+        (-1, below("/made/0/identity", "uid gid dev ino")),
+        (2**64, below("/made/0/identity", "uid gid dev ino")),
+    ],
+    "state-file-1": [
+        ([], ""),
         (GONE, "/version /id /phase /created /boot /stage /bundle /rootfs /namespace /init /mounts /uses /made"),
         (1, "/id /phase /boot /stage /bundle /rootfs /namespace /init /mounts /uses /made /unknown"),
         (2, "/version"),
@@ -570,11 +691,12 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (2**64, below("/made/0/identity", "uid gid dev ino")),
     ],
 }
-REFUSED["state-file"] += [
-    (value, " ".join(f"/mounts/0/requested{place}" for place in places.split()))
-    for value, places in REFUSED["bind-request"]
-    if places
-]
+for version in ("state-file", "state-file-1"):
+    REFUSED[version] += [
+        (value, " ".join(f"/mounts/0/requested{place}" for place in places.split()))
+        for value, places in REFUSED["bind-request"]
+        if places
+    ]
 
 
 def put(valid: Any, place: str, value: Any) -> Any:

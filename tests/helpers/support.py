@@ -253,6 +253,36 @@ def tree(path: str | os.PathLike[str]) -> dict[str, tuple[object, ...]]:
     return {os.path.relpath(name, top): _entry(name) for name in names}
 
 
+def records(state: str | os.PathLike[str]) -> list[str]:
+    """All names in a state folder, sorted, but for its lists. These name just the containers that have a record."""
+    names = sorted(os.listdir(state))
+    if "rootfs" in names:
+        names.remove("rootfs")
+        listed = set()
+        for key in os.listdir(os.path.join(state, "rootfs")):
+            with open(os.path.join(state, "rootfs", key), encoding="ascii") as file:
+                listed.update(file.read().split())
+        assert listed == {name.removesuffix(".json") for name in names if name.endswith(".json")}
+    return names
+
+
+def made_paths(record: dict[str, Any]) -> list[str]:
+    """The paths of what a state file says was made."""
+    paths = [""]
+    for each in record["uses"]:
+        paths.append(f"{paths[each['in']]}/{each['name']}")
+    return [paths[made["at"]] for made in record["made"]]
+
+
+def lock_files(state: str | os.PathLike[str], rootfs: str) -> list[str]:
+    """The lock files of a rootfs that is no overlay, one of which every run waits for first."""
+    at = os.stat(rootfs)
+    numbers = int.from_bytes(os.fsencode(os.path.realpath(rootfs)), "big") % (2**61 - 1)
+    folder = os.path.join(state, "rootfs")
+    os.makedirs(folder, 0o700, exist_ok=True)
+    return sorted((f"{folder}/{at.st_dev}:{at.st_ino}", f"{folder}/{numbers:x}"))
+
+
 def _entry(path: str) -> tuple[object, ...]:
     status = os.lstat(path)
     size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size

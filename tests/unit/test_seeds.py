@@ -13,7 +13,7 @@ ACCEPTED = {
     "state": {"creating", "stopped", "with-config"},
     "config": {"small", "binds", "mapped", "annotations", "hooks"},
     "mount": {"plain", "quoted", "idmap", "ridmap", "glob"},
-    "record": {"empty", "full"},
+    "record": {"empty", "full", "escapes", "version-1"},
 }
 
 

@@ -30,7 +30,7 @@ SCHEMAS = (
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
     *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
     *("defs", "doctor", "gc", "hooks-check", "hooks-d", "hooks-d-old", "plan", "records", "state", "state-file"),
-    "validation",
+    *("state-file-1", "validation"),
 )
 
 
@@ -307,6 +307,7 @@ _PATTERNS: dict[str, Accept] = {
     "^/[^\\u0000]*$": lambda text: text.startswith("/") and "\0" not in text,
     "^[^=\\u0000]+=[^\\u0000]*$": _is_variable,
     r"^(/(?!\.{1,2}(/|$(?!\n)))[^/\u0000]+)+$(?!\n)": _is_clean,
+    r"^(?!\.{1,2}$(?!\n))[^/\u0000]+$(?!\n)": lambda text: "/" not in text and _is_clean(f"/{text}"),
     r"^(/|(/(?!\.{1,2}(/|$(?!\n)))[^/\u0000]+)+)$(?!\n)": lambda text: text == "/" or _is_clean(text),
     r"^(?!\.{1,2}$)[A-Za-z0-9_+.-]{1,200}$(?!\n)": lambda text: (
         0 < len(text) <= 200 and text not in (".", "..") and not text.strip(_ID)

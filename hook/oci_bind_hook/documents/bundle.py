@@ -59,13 +59,6 @@ class Bundle:
             raise MissingError(f"the rootfs {self.rootfs!a} is not UTF-8, and no state file can name it") from None
         self.has_namespace = "mount" in self.config.namespaces
 
-    def stat_rootfs(self) -> posix.stat_result:
-        """The rootfs as it is now. Raises MissingError."""
-        try:
-            return posix.stat(self.rootfs)
-        except OSError as reason:
-            raise unopened(f"the rootfs {self.rootfs}", reason) from reason
-
 
 def read_regular(path: str) -> bytes:
     """The content of a regular file, cut at MAX_BYTES + 1. Raises MissingError."""

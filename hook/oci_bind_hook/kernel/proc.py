@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
-    from ..record.state_file import NamespaceKind
+    from ..record.state_file import IdRun, NamespaceKind, UserRecord
 
 
 class MountInfo:
@@ -29,10 +29,13 @@ class MountInfo:
     ``id`` and ``parent`` are mount ids and ``dev`` is the device as os.makedev returns it. ``root`` is the path inside
     the file system that is mounted, ``mount_point`` the path below the reader's ``/`` where it is. ``options`` are the
     per-mount options. ``shared`` is the peer group, or None; ``is_propagated`` is true for a shared or slave mount.
-    ``type`` and ``source`` are those of the file system.
+    ``type`` and ``source`` are those of the file system, ``super_options`` its own options, still escaped.
     """
 
-    __slots__ = ("dev", "id", "is_propagated", "mount_point", "options", "parent", "root", "shared", "source", "type")
+    __slots__ = (
+        *("dev", "id", "is_propagated", "mount_point", "options", "parent", "root", "shared", "source"),
+        *("super_options", "type"),
+    )
 
     def __init__(self, line: str) -> None:
         fields = line.split(" ")
@@ -49,6 +52,13 @@ class MountInfo:
         self.is_propagated = any(tag.startswith(("shared:", "master:")) for tag in fields[6:dash])
         self.type = files.unescape(fields[dash + 1])
         self.source = files.unescape(fields[dash + 2])
+        self.super_options = fields[dash + 3] if len(fields) > dash + 3 else ""
+
+    def super_option(self, name: str) -> str | None:
+        """The value of an option ``name=value`` of the file system, None without one."""
+        # A comma in a value is written as \054.
+        values = (option.partition("=") for option in self.super_options.split(","))
+        return next((files.unescape(value) for key, _, value in values if key == name), None)
 
 
 class MountTable:
@@ -167,12 +177,26 @@ class Proc:
         """The pid of this process in each pid namespace, from procfs's down to its own (NSpid, proc_pid_status(5))."""
         return [int(number) for number in self._status("NSpid").split()]
 
-    def parent(self) -> int:
-        """The pid of the parent, as this procfs numbers it."""
-        return int(self._status("PPid"))
+    def parent(self, pid: int | None = None) -> int:
+        """The pid of the parent of this process, or of ``pid``, as this procfs numbers it. Raises OSError."""
+        return int(self._status("PPid", "" if pid is None else f"../{pid}/"))
 
-    def _status(self, key: str) -> str:
-        for line in self._read("status").splitlines():
+    def mount_namespace_id(self) -> int | None:
+        """The id of this process's mount namespace that is never used again; None before Linux 6.11."""
+        return self._namespace_id("ns/mnt")
+
+    def _namespace_id(self, name: str) -> int | None:
+        try:
+            fd = self.open(name)
+        except OSError:
+            return None
+        try:
+            return linux.mount_namespace_id(fd)
+        finally:
+            posix.close(fd)
+
+    def _status(self, key: str, of: str = "") -> str:
+        for line in self._read(f"{of}status").splitlines():
             name, _, value = line.partition(":")
             if name == key:
                 return value.strip()
@@ -189,6 +213,31 @@ class Proc:
             return linux.owner_of_user_namespace(fd) == posix.geteuid()
         finally:
             posix.close(fd)
+
+    def user_namespace(self) -> UserRecord:
+        """This process's user namespace: its id maps, and its owner, numbered as outside of it. Raises OSError."""
+        fd = self.open("ns/user")
+        try:
+            owner = self.uid_outside(linux.owner_of_user_namespace(fd))
+        finally:
+            posix.close(fd)
+        return {"owner": owner, "uids": _rows(self._read("uid_map")), "gids": _rows(self._read("gid_map"))}
+
+    def user_namespace_of(self, pid: int) -> UserRecord:
+        """The user namespace of the process ``pid``, as far as it can be seen from one within it.
+
+        The numbers outside are None: the kernel shows them as numbers of the reader's user namespace.
+        """
+        maps = []
+        for name in ("uid_map", "gid_map"):
+            try:
+                rows = _rows(self._read(f"../{pid}/{name}"))
+            except OSError:
+                rows = []
+            maps.append(rows)
+            for row in rows:
+                row["outside"] = None
+        return {"owner": None, "uids": maps[0], "gids": maps[1]}
 
     def uid_outside(self, uid: int) -> int:
         """The user id ``uid`` of this user namespace, as the parent namespace numbers it."""
@@ -250,14 +299,7 @@ class Proc:
 
     def mount_namespace_id_of(self, pid: int) -> int | None:
         """The unique id of a process's mount namespace; None before Linux 6.11, or if it may not be inspected."""
-        try:
-            fd = posix.open(f"../{pid}/ns/mnt", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
-        except OSError:
-            return None
-        try:
-            return linux.mount_namespace_id(fd)
-        finally:
-            posix.close(fd)
+        return self._namespace_id(f"../{pid}/ns/mnt")
 
     def process_in_namespace(self, inode: int) -> int | None:
         """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
@@ -328,6 +370,11 @@ def outside(number: int, id_map: str) -> int:
         if inside <= number < inside + size:
             return host + number - inside
     return number
+
+
+def _rows(id_map: str) -> list[IdRun]:
+    rows = (map(int, line.split()) for line in id_map.splitlines())
+    return [{"inside": inside, "outside": outside, "size": size} for inside, outside, size in rows]
 
 
 def boot_id() -> str:

@@ -22,6 +22,7 @@ from ..options import remarks, state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_same_bundle, now
 from ..requests import collect
+from ..rootfs.identity import identify_path
 from ..rootfs.mount_points import Rootfs
 from .stage import Place
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from ..mounting.plan import Plan
     from ..mounting.sources import Source
     from ..options import Options
-    from ..record.folder import Records
-    from ..record.state_file import Record
+    from ..record.folder import HeldRecords, Records
+    from ..record.state_file import Record, RootfsRecord
     from ..requests.request import Request
 
 
@@ -69,14 +70,15 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
             clone_sources(sources)
         log.step("sources opened")
         with At("enter"):
-            known = bundle.stat_rootfs()
+            known = identify_path(bundle.rootfs, namespace.started_in)
             rootfs_lock = folder.lock_rootfs(known)
-        with rootfs_lock:
+        with rootfs_lock as held:
             log.step("rootfs locked")
             record = folder.load(state.id) or _new_record(state, bundle, place, known)
-            others, unread = folder.on_rootfs(record["rootfs"], record["id"])
-            for remark in unread:
+            users = held.users(known, record["boot"])
+            for remark in users.unread:
                 log.warning(remark)
+            others = users.besides(state.id)
             if not sources and not others:
                 log.info("no bind is asked for")
                 return
@@ -99,7 +101,7 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
                     log.step("destinations resolved")
                     _raise_problem(plan, log)
                 with At("make"):  # and "attach", by its own step
-                    _carry_out(plan, record, folder, others, staged, log)
+                    _carry_out(plan, record, folder, held, others, staged, log)
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
 
@@ -147,24 +149,24 @@ def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) 
     return Staged(sources, make, lambda: clear_staging(folder, container, proc), proc)
 
 
-def _enter(bundle: Bundle, known: posix.stat_result, place: Place, namespace: Namespace, log: Log) -> Rootfs:
+def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespace, log: Log) -> Rootfs:
     """Enters the container's mount namespace, if it is another one, and returns the rootfs as seen from there.
 
     From here on nothing is imported, and nothing is read but through fds that are open already: ``/`` may be the
     image's now. UnavailableError if ``/`` or the rootfs is not the object that it was before (``known``): then the
     container has its own root already, or the pid is another process's.
     """
-    before = [posix.stat("/"), known]
+    root = posix.stat("/")
     log.prepare()
     rights.harden(NAME)
     place.enter(namespace)
     rights.give_up(rights.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
-        after = [posix.stat("/"), posix.stat(bundle.rootfs)]
+        is_seen = files.is_same_file(root, posix.stat("/")) and _is_at(known, posix.stat(bundle.rootfs))
     except OSError:
-        after = []
-    if not after or not all(map(files.is_same_file, before, after)):
+        is_seen = False
+    if not is_seen:
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
             hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
@@ -175,12 +177,16 @@ def _enter(bundle: Bundle, known: posix.stat_result, place: Place, namespace: Na
         own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
         owner_of=place.owner_of(bundle),
     )
-    if not files.is_same_file(known, posix.fstat(rootfs.fd)):
+    if not _is_at(known, posix.fstat(rootfs.fd)):
         raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly
     rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
     return rootfs
+
+
+def _is_at(known: RootfsRecord, stat: posix.stat_result) -> bool:
+    return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 
 def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
@@ -189,8 +195,8 @@ def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> 
     What an earlier call announced but was killed over is removed from the record. RecordError.
     """
     if not record["mounts"] and not record["made"]:
-        record["rootfs"]["overlay"] = rootfs.is_overlay
-        record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode}
+        unique = namespace.proc.mount_namespace_id()
+        record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode, "unique": unique}
         return
     if record["namespace"]["inode"] != namespace.inode:
         raise RecordError(
@@ -221,9 +227,17 @@ def _raise_problem(plan: Plan, log: Log) -> None:
 _SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
 
 
-def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record], staged: Staged, log: Log) -> None:
+def _carry_out(
+    plan: Plan,
+    record: Record,
+    folder: Records,
+    held: HeldRecords,
+    others: list[Record],
+    staged: Staged,
+    log: Log,
+) -> None:
     def save() -> None:
-        folder.save(record)
+        held.save(record)
         log.step(_SAVED[record["phase"]])
 
     before: Record = {**record}
@@ -233,7 +247,7 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
         # A record is needed only if this container depends on a mount point that another one would remove.
         record["phase"] = "done"
         if record["mounts"] or any(made["path"] in uses for other in others for made in other["made"]):
-            folder.save(record)
+            held.save(record)
         return
     if any(bind.create for bind in plan.to_mount) and (problem := folder.why_unrecorded()):
         raise problem
@@ -245,23 +259,23 @@ def _carry_out(plan: Plan, record: Record, folder: Records, others: list[Record]
         if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
             record["created"] = before["created"]
         if record["mounts"] or record["made"]:
-            folder.save(record)
+            held.save(record)
         else:
-            folder.remove(record["id"])
+            held.remove(record["id"])
         raise
 
 
-def _new_record(state: State, bundle: Bundle, place: Place, rootfs: posix.stat_result) -> Record:
+def _new_record(state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord) -> Record:
     return {
-        "version": 1,
         "id": state.id,
         "phase": "done",
         "created": 0,
         "boot": boot_id(),
         "stage": place.stage,
         "bundle": {"path": bundle.path, "dev": bundle.stat.st_dev, "ino": bundle.stat.st_ino},
-        "rootfs": {"path": bundle.rootfs, "dev": rootfs.st_dev, "ino": rootfs.st_ino, "overlay": False},
-        "namespace": {"kind": "container", "inode": 0},
+        "rootfs": rootfs,
+        "user": place.user(bundle),
+        "namespace": {"kind": "container", "inode": 0, "unique": None},
         "init": place.init,
         "mounts": [],
         "uses": [],

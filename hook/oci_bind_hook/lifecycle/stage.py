@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..documents.bundle import Bundle
     from ..documents.oci import State
     from ..kernel.proc import Namespace, Proc
-    from ..record.state_file import InitRecord, NamespaceKind
+    from ..record.state_file import InitRecord, NamespaceKind, UserRecord
     from ..rootfs.mount_points import OwnerOf
 
 
@@ -93,8 +93,21 @@ class Place:
 
     def owner_of(self, bundle: Bundle) -> OwnerOf | None:
         """A function for user and group as poststop sees them, in the runtime's user namespace. None if the same."""
-        is_nested = self.stage == "createContainer" and "user" in bundle.config.namespaces
-        return self.proc.owner_outside if is_nested else None
+        return self.proc.owner_outside if self._is_nested(bundle) else None
+
+    def user(self, bundle: Bundle) -> UserRecord:
+        """The user namespace in which poststop will be called: the runtime's."""
+        if not self._is_nested(bundle):
+            return self.proc.user_namespace()
+        try:
+            # The container's first process calls the hook, and the runtime made that.
+            runtime = self.proc.parent(self.init["pid"]) if self.init is not None else 0
+        except OSError:
+            runtime = 0  # under hidepid, proc(5)
+        return self.proc.user_namespace_of(runtime)
+
+    def _is_nested(self, bundle: Bundle) -> bool:
+        return self.stage == "createContainer" and "user" in bundle.config.namespaces
 
     def is_elsewhere(self) -> bool:
         """Whether the process to enter is in another mount namespace, as far as procfs shows it beforehand."""

@@ -9,8 +9,9 @@ Loaded by every poststop, by a start only where something is to be undone.
 from __future__ import annotations
 
 import posix
+import time
 
-from ..errors import EscapeError, HookError, LeftoverError, MissingError
+from ..errors import EscapeError, HookError, LeftoverError, MissingError, RecordError
 from ..kernel import linux, rights
 from ..kernel.proc import Proc, boot_id
 from ..log import NAME
@@ -18,21 +19,23 @@ from ..mounting.mounted import clear_staging, is_in
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_same_bundle
+from ..record.state_file import is_live, is_of_another_user, is_same_bundle
+from ..rootfs.identity import identify, is_gone, is_same
 from ..rootfs.mount_points import Rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.oci import State
-    from ..kernel import files
     from ..log import Log
     from ..mounting.undo import Remark
     from ..options import Options
-    from ..record.folder import Records
-    from ..record.state_file import Record
+    from ..record.folder import HeldRecords, Records
+    from ..record.held import Users
+    from ..record.state_file import Record, RootfsRecord
     from ..rootfs.mount_points import OwnerOf
 
 INIT_GRACE_SECONDS = 2.0
+COLLECT_SECONDS = 1.0  # for the dead on the same rootfs, before others may have its lock
 
 
 def tear_down(options: Options, state: State, log: Log) -> None:
@@ -54,15 +57,27 @@ def tear_down(options: Options, state: State, log: Log) -> None:
         else:
             log.info(f"nothing is recorded of it in {state_folder(options, proc)}")
             forget(folder, state.id, proc)
-    folder.sweep()
+    folder.sweep(indexes=record is None)
 
 
 def _tear_down_if_ended(options: Options, state: State, folder: Records, record: Record, proc: Proc, log: Log) -> None:
+    if is_of_another_user(record, proc.user_namespace()):
+        raise foreign(record, proc)
     if reason := why_untouched(record, state, proc, INIT_GRACE_SECONDS):
         log.warning(reason)
         return
     rights.harden(NAME)
-    take_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints)
+    take_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints, and_the_dead=True)
+
+
+def foreign(record: Record, proc: Proc) -> LeftoverError:
+    """The error for a record of another user namespace, with the command that works."""
+    # From outside, an overlay that podman mounted inside is not there, and owners have other numbers: all would be
+    # taken for gone or for a stranger's, and forgotten.
+    owner = record["user"]["owner"]
+    who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}: "
+    problem = f'the container "{record["id"]}" was recorded in another user namespace: what it left is not seen here'
+    return LeftoverError(problem, hint=f"{who}podman unshare oci-bind-hook gc")
 
 
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:
@@ -84,58 +99,149 @@ def take_down(
     keep_mountpoints: bool,
     owner_of: OwnerOf | None = None,
     is_start: bool = False,
+    and_the_dead: bool = False,
 ) -> list[Remark]:
     """Undoes the record ``known`` and removes its state file. The caller holds the lock of the id.
 
     Returns what was left standing. Raises HookError; the state file then holds what is left to undo. ``is_start``: the
     next container of this id must start, so mount points that cannot be seen now are given up, with a warning.
-
-    The rootfs stays locked meanwhile, because mount points are shared: what another record on the same rootfs uses is
-    handed over to it, mounting.undo, and that record must be neither written nor undone at the same moment.
+    ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
     """
-    boot = boot_id()
-    with folder.lock_rootfs(known["rootfs"]):
+    with Removal(known, proc, owner_of) as removal, folder.lock_rootfs(*removal.all) as held:
         log.step("rootfs locked")
-        # Read again under the lock: a neighbour that ended meanwhile may have handed a mount point over.
-        record = folder.load(known["id"])
-        if record is None:
-            return []
-        clear_staging(folder, record["id"], proc)
-        here = is_here(record, proc, boot)
-        others, unread = folder.on_rootfs(record["rootfs"], record["id"])
-        for unreadable in unread:
-            log.warning(unreadable)
+        remarks = undo_held(
+            folder, held, known["id"], removal, proc, log, keep_mountpoints=keep_mountpoints, is_start=is_start
+        )
+        if and_the_dead:
+            _collect(folder, held, removal.now, proc, log, keep_mountpoints=keep_mountpoints)
+    return remarks
 
-        def lives(other: Record) -> bool:
-            return is_live(other, proc, boot)
 
-        rootfs, kept = find_for_removal(record, unread, owner_of)
-        if kept and is_start:
-            log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
-        linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
+class Removal:
+    """Where the mount points of ``record`` are to be removed. Until the block ends, the rootfs stays open.
+
+    ``rootfs`` is None if it is gone, or if ``problem`` says why it cannot be seen now. ``now`` is what it is known by
+    now or, if it is not open, by its record; ``all`` is both, to be locked.
+    """
+
+    # Opened before the lock, not under it: only what is held by an fd stays the same, and only then it is known which
+    # locks it takes. Another process may mount an overlay anew between both, and so has the keys of another.
+
+    def __init__(self, record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> None:
+        self.rootfs: Rootfs | None = None
+        self.problem: LeftoverError | None = None
+        self.now = record["rootfs"]
         try:
-            remarks = undo(
-                record,
-                proc,
-                rootfs,
-                keep=lambda made: keep_mountpoints or bool(kept) or folder.hand_over(made, others, lives),
-                # Of two that end at once, the dead neighbour's record removes what it still has inside.
-                inherit=lambda made: folder.hand_over(made, others),
-                here=here,
-                kept="" if is_start or keep_mountpoints else kept,
-            )
-        except HookError:
-            folder.save(record)
-            raise
-        finally:
-            if rootfs is not None:
-                rootfs.close()
-        folder.remove(record["id"])
-    binds, points = len(known["mounts"]), len(known["made"])
+            found = find_rootfs(record, proc, owner_of)
+        except LeftoverError as problem:
+            self.problem = problem
+        else:
+            if found is not None:
+                self.rootfs, self.now = found
+        self.all = [self.now] if self.now is record["rootfs"] else [self.now, record["rootfs"]]
+
+    def __enter__(self) -> Removal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.rootfs is not None:
+            self.rootfs.close()
+
+    def why_kept(self, users: Users) -> str:
+        """Why no mount point can be removed now, "" if they can.
+
+        A neighbour whose record cannot be read may live, and use the same mount points.
+        """
+        return str(self.problem) if self.problem is not None else next(iter(users.unread), "")
+
+
+def undo_held(
+    folder: Records,
+    held: HeldRecords,
+    container: str,
+    removal: Removal,
+    proc: Proc,
+    log: Log,
+    *,
+    keep_mountpoints: bool,
+    is_start: bool = False,
+) -> list[Remark]:
+    """As ``take_down``, for a caller that holds the lock of the rootfs, too.
+
+    It is held all the while because mount points are shared: what another record on the same rootfs uses is handed over
+    to it, mounting.undo, and that record must be neither written nor undone at the same moment.
+    """
+    # Read again under the lock: a neighbour that ended meanwhile may have handed a mount point over.
+    record = folder.load(container)
+    if record is None:
+        return []
+    boot = boot_id()
+    binds, points = len(record["mounts"]), len(record["made"])
+    clear_staging(folder, container, proc)
+    here = is_here(record, proc, boot)
+    users = held.users(removal.now, boot)
+    for unreadable in users.unread:
+        log.warning(unreadable)
+    kept = removal.why_kept(users)
+    if kept and is_start:
+        log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
+
+    def lives(other: Record) -> bool:
+        return is_live(other, proc, boot)
+
+    linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
+    try:
+        remarks = undo(
+            record,
+            proc,
+            removal.rootfs,
+            keep=lambda made: keep_mountpoints or bool(kept) or held.hand_over(made, users, container, lives),
+            # Of two that end at once, the dead neighbour's record removes what it still has inside.
+            inherit=lambda made: held.hand_over(made, users, container),
+            here=here,
+            kept="" if is_start or keep_mountpoints else kept,
+        )
+    except HookError:
+        held.save(record)
+        raise
+    held.remove(container)
     log.info(f"undone, as far as it was still there: {binds} binds, {points} mount points made for them")
     for remark in remarks:
         log.warning(str(remark))
     return remarks
+
+
+def _collect(
+    folder: Records, held: HeldRecords, rootfs: RootfsRecord, proc: Proc, log: Log, *, keep_mountpoints: bool
+) -> None:
+    """Undoes what other dead containers left in ``rootfs``, as gc does. Nothing of it can fail the caller.
+
+    For some of them no poststop ever comes: a runtime that fails after createRuntime calls none.
+    """
+    end = time.monotonic() + COLLECT_SECONDS
+    others = held.users(rootfs, boot_id()).besides("")
+    if not others:
+        return
+    from .witness import Witness
+
+    witness = Witness(proc)
+    here = proc.user_namespace()
+    for other in others:
+        if time.monotonic() > end:
+            log.info("there are more dead containers on this rootfs: oci-bind-hook gc finishes them")
+            return
+        if witness.judge(other)[0] != "dead" or is_of_another_user(other, here):
+            continue
+        try:
+            with folder.lock_id(other["id"], wait=False), Removal(other, proc) as removal:
+                log.info(f"the container {other['id']} is dead, and nobody has torn it down")
+                if held.holds(removal.now):
+                    undo_held(folder, held, other["id"], removal, proc, log, keep_mountpoints=keep_mountpoints)
+        except RecordError as problem:
+            if not isinstance(problem.__cause__, BlockingIOError):  # a run works on it now
+                log.warning(str(problem))
+        except HookError as problem:
+            log.warning(str(problem))
 
 
 def forget(folder: Records, container: str, proc: Proc) -> None:
@@ -168,75 +274,31 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
     return False
 
 
-def find_for_removal(record: Record, unread: list[str], owner_of: OwnerOf | None = None) -> tuple[Rootfs | None, str]:
-    """The rootfs of a record, None if it is gone; and why no mount point in it can be removed now, "" if they can.
+def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:
+    """The rootfs of a record, and what it is known by now; None if it is gone for good, rootfs.identity.is_gone.
 
-    ``unread`` are remarks on neighbours whose records cannot be read: they may live, and use the same mount points.
-    """
-    kept = next(iter(unread), "")
-    try:
-        return find_rootfs(record, owner_of), kept
-    except LeftoverError as problem:
-        return None, str(problem)
-
-
-def find_rootfs(record: Record, owner_of: OwnerOf | None) -> Rootfs | None:
-    """The rootfs of a record, None if it is gone for good. Raises LeftoverError if that cannot be known now.
-
-    Gone is what was removed or replaced: in a folder of the same file system the next name of its path is missing, or
-    another folder of the same file system is at its path. What does not answer is not gone, nor is a file system that
-    is not mounted at this moment.
+    Raises LeftoverError if that cannot be known now. What does not answer is not gone, nor is a file system that is not
+    mounted at this moment.
     """
     known = record["rootfs"]
+    same_boot = record["boot"] == boot_id()
+    hint = f'mount it, then poststop or gc; if it was deleted, remove the state file of "{record["id"]}"'
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:
-        if _is_removed(record, problem.__cause__):
+        if is_gone(known, same_boot=same_boot):
             return None
-        raise LeftoverError(problem.problem, hint=problem.hint or _unseen(record)) from problem
-    except EscapeError:
-        return None
-    is_another = _difference(record, rootfs.stat, is_overlay=rootfs.is_overlay)
-    if not is_another:
-        return rootfs
+        raise LeftoverError(problem.problem, hint=problem.hint or hint) from problem
+    except EscapeError as problem:
+        raise LeftoverError(problem.problem, hint=hint) from problem
+    try:
+        now = identify(known["path"], rootfs.fd, proc.mounts)
+    except OSError as reason:
+        rootfs.close()
+        raise LeftoverError(f"the rootfs {known['path']} cannot be looked at: {reason.strerror}", hint=hint) from reason
+    if is_same(known, now, same_boot=same_boot):
+        return rootfs, now
     rootfs.close()
-    if is_another == "folder":
+    if is_gone(known, same_boot=same_boot):
         return None
-    raise LeftoverError(f"another file system is at {known['path']} now", hint=_unseen(record))
-
-
-def _difference(record: Record, stat: files.Stat, *, is_overlay: bool) -> str:
-    """What is at the path of the rootfs instead of it: "", another "folder", or another "file system"."""
-    known = record["rootfs"]
-    if known["overlay"]:
-        return "" if is_overlay else "file system"
-    if stat.dev == known["dev"]:
-        return "" if stat.ino == known["ino"] else "folder"
-    # The kernel numbers devices anew at every start.
-    return "" if stat.ino == known["ino"] and record["boot"] != boot_id() else "file system"
-
-
-def _is_removed(record: Record, reason: BaseException | None) -> bool:
-    """Whether the rootfs is gone for good, if ``reason`` is why its path cannot be opened."""
-    if not isinstance(reason, FileNotFoundError):
-        return False
-    # Else the path leads nowhere because a file system is not mounted at this moment, or not yet. An overlay has no
-    # device in common with the folders above it: until a restart, which ends all mounts, it is taken for gone, and
-    # later if the bundle's file system is there.
-    known = record["rootfs"]
-    if known["overlay"] and record["boot"] == boot_id():
-        return True
-    device = record["bundle"]["dev"] if known["overlay"] else known["dev"]
-    path = known["path"]
-    while path := path.rpartition("/")[0]:
-        try:
-            return posix.stat(path).st_dev == device
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return False
-    return posix.stat("/").st_dev == device
-
-
-def _unseen(record: Record) -> str:
-    return f'mount it, then poststop or gc; if it was deleted, remove the state file of "{record["id"]}"'
+    raise LeftoverError(f"another file system is at {known['path']} now", hint=hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import At, HookError, LeftoverError, RequestError
 from ..kernel.errnos import refused
 from ..kernel.proc import Proc
-from ..record.state_file import is_too_large
+from ..record.document import is_too_large
 from ..rootfs.mount_points import Rootfs
 from .mounted import find, restore_propagation
 from .sources import check_open_files
@@ -35,7 +35,6 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
     binds = plan.to_mount
     old_mounts, old_made, old_uses = list(record["mounts"]), list(record["made"]), record["uses"]
     points = [point for bind in binds for point in bind.create]
-    check_open_files(len(binds), len(points))
     announce(plan, record)
     made = record["made"][len(old_made) :]
     try:
@@ -74,7 +73,10 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
 
 
 def announce(plan: Plan, record: Record) -> None:
-    """Puts into ``record`` what ``plan`` will make and mount. Raises RequestError if no state file could hold it."""
+    """Puts into ``record`` what ``plan`` will make and mount.
+
+    Raises RequestError if no state file could hold it, and UnavailableError if it takes more open files than allowed.
+    """
     binds = plan.to_mount
     made: list[MadeRecord] = [
         {
@@ -88,7 +90,8 @@ def announce(plan: Plan, record: Record) -> None:
     ]
     mounts: list[MountRecord] = [
         {
-            "origin": bind.request.origin,
+            "origin": bind.request.origin_kind,
+            "by": bind.request.origin,
             "requested": bind.request.as_mount(),
             "resolved": bind.target.path if bind.target else "",
             "source": {"dev": bind.source.stat.dev, "ino": bind.source.stat.ino},
@@ -105,6 +108,7 @@ def announce(plan: Plan, record: Record) -> None:
     }
     if is_too_large(announced):
         raise _too_large(binds)
+    check_open_files(len(binds), len(made))
     record.update(announced)
 
 

@@ -51,9 +51,9 @@ def identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
 
 
 def describe(root: str, info: MountInfo | None) -> AttachedRecord:
-    """The record of a mount without its ids, as mountinfo will show it, in ASCII: a path need not be UTF-8."""
+    """The record of a mount without its ids, as mountinfo will show it."""
     source, kind = (info.source, info.type) if info else ("", "")
-    return {"id": None, "unique": None, "root": ascii(root), "source": ascii(source), "type": ascii(kind)}
+    return {"id": None, "unique": None, "root": root, "source": source, "type": kind}
 
 
 def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:

@@ -98,8 +98,8 @@ class Planner:
         self._administrators: dict[str, str] = {}
         self._above_them: dict[str, str] = {}
         for mount in recorded:
-            if mount["origin"].startswith("--mount "):
-                self._protect(mount["resolved"], mount["origin"])
+            if mount["origin"] == "argument":
+                self._protect(mount["resolved"], mount["by"])
         self.allow_shared = allow_shared
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}

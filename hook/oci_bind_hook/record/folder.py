@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state folder: one state file for each container, in a folder that only this user can write.
 
-``<folder>/<id>.json`` holds a record, as schemas/state-file.json describes it. ``<id>.lock`` and ``<dev>:<ino>.rootfs``
-are lock files, which exist only while they are held.
+``<folder>/<id>.json`` holds a record, as schemas/state-file.json describes it. ``<id>.lock`` is a lock file, which
+exists only while it is held. ``rootfs/<key>`` is the lock file of a rootfs and lists the containers that have a record
+on it; it exists as long as there is one, and ``rootfs`` as long as there is any.
 
 Loaded by every start of a container: only posix, errno and stat. It is used after setns(2) by the folder's fd,
 when nothing can be imported and its path would lead into the container.
@@ -14,19 +15,22 @@ import errno
 import posix
 import stat as modes
 
-from ..documents.strictjson import MAX_BYTES, encoded, parse_trusted
+from ..documents.strictjson import MAX_BYTES
 from ..errors import DataError, RecordError
 from ..kernel import files, linux
-from ..kernel.errnos import hint
-from .state_file import heir, names_other_rootfs, object_of, parse_record
+from . import document
+from .held import HeldRootfs
+from .indexes import Indexes, refused
+from .lock import Lock, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Protocol, cast
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Protocol
 
     from ..errors import UnavailableError
-    from .state_file import MadeRecord, ObjectRecord, Record
+    from .held import Users
+    from .state_file import MadeRecord, Record, RootfsRecord
 
     class HeldLock(Protocol):
         """A lock, held until the block ends."""
@@ -35,16 +39,33 @@ if TYPE_CHECKING:
 
         def __exit__(self, *_: object) -> None: ...
 
+    class HeldRecords(Protocol):
+        """The records on one rootfs while its lock is held, until the block ends: held.HeldRootfs, or its stand-in."""
+
+        def __enter__(self) -> HeldRecords: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def users(self, rootfs: RootfsRecord, boot: str) -> Users: ...
+
+        def holds(self, rootfs: RootfsRecord) -> bool: ...
+
+        def save(self, record: Record) -> None: ...
+
+        def remove(self, container: str) -> None: ...
+
+        def hand_over(
+            self, made: MadeRecord, users: Users, besides: str, is_live: Callable[[Record], bool] | None = None
+        ) -> bool: ...
+
     class Records(Protocol):
         """Where a set-up keeps its record: the state folder, or its stand-in if nothing can be written."""
 
         def lock_id(self, container: str, *, wait: bool = True) -> HeldLock: ...
 
-        def lock_rootfs(self, stat: posix.stat_result | ObjectRecord) -> HeldLock: ...
+        def lock_rootfs(self, *rootfs: RootfsRecord) -> HeldRecords: ...
 
         def load(self, container: str) -> Record | None: ...
-
-        def save(self, record: Record) -> None: ...
 
         def remove(self, container: str) -> None: ...
 
@@ -54,21 +75,8 @@ if TYPE_CHECKING:
 
         def remove_staging(self, container: str) -> None: ...
 
-        def on_rootfs(
-            self, rootfs: posix.stat_result | ObjectRecord, besides: str
-        ) -> tuple[list[Record], list[str]]: ...
-
-        def hand_over(
-            self, made: MadeRecord, neighbours: list[Record], is_live: Callable[[Record], bool] | None = None
-        ) -> bool: ...
-
         def why_unrecorded(self) -> UnavailableError | None:
             """The error to raise for a mount point that would have to be recorded, None if it can be."""
-
-else:
-    # typing.cast, without typing.
-    def cast(_: object, value: object) -> object:
-        return value
 
 
 MOVE_AWAY = "undo by hand what it may record, then move it away"
@@ -77,46 +85,8 @@ _NEW = ".new"
 _STAGING = ".staging"
 
 
-class Lock:
-    """An exclusive lock, by flock(2), on a file that is removed when the lock is released.
-
-    Raises OSError: BlockingIOError if another process holds it and ``wait`` is false.
-    """
-
-    # The file is unlinked while the lock is held; otherwise the folder would keep one for every container and rootfs
-    # that ever was. But a process that waits in flock(2) then locks a file without a name, while the next one creates a
-    # new file and locks that: both would hold the lock, and one could remove what the other has just made. So a lock
-    # counts only if its file still has a link, else the name is opened again. To unlink after the release would be the
-    # same fault in reverse: it takes the name from a process that has just locked the file.
-
-    def __init__(self, folder: int, name: str, *, wait: bool) -> None:
-        self._folder = folder
-        self._name = name
-        flags = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
-        while True:
-            self._fd = posix.open(name, flags, 0o600, dir_fd=folder)
-            try:
-                linux.flock(self._fd, linux.LOCK_EX if wait else linux.LOCK_EX | linux.LOCK_NB)
-            except BaseException:
-                posix.close(self._fd)
-                raise
-            if posix.fstat(self._fd).st_nlink:
-                return
-            # The previous holder has removed it: the next process would lock another file.
-            posix.close(self._fd)
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            posix.unlink(self._name, dir_fd=self._folder)
-        except OSError:
-            pass  # an empty file is left, which is no reason to fail a finished run
-        posix.close(self._fd)
-
-
-_LOCKS = (".lock", ".rootfs")
+_LOCK = ".lock"
+_LISTED = b'{"version":2,'  # how a record begins that its rootfs lists, record/lock.py
 
 
 class StateFolder:
@@ -128,6 +98,7 @@ class StateFolder:
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self._fd = fd
+        self.indexes = Indexes(path, fd)
         self._judged: dict[str, bytes] = {}
 
     @classmethod
@@ -143,7 +114,7 @@ class StateFolder:
         except OSError as reason:
             if reason.errno == errno.ENOENT and not create:
                 return None
-            raise _refused(f"the state folder {path} cannot be opened", reason) from reason
+            raise refused(f"the state folder {path} cannot be opened", reason) from reason
         stat = posix.fstat(fd)
         if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
             posix.close(fd)
@@ -170,23 +141,25 @@ class StateFolder:
 
         Without ``wait`` a lock that is held raises RecordError, caused by BlockingIOError.
         """
-        return self._lock(container + _LOCKS[0], wait=wait)
+        return self._lock(container + _LOCK, wait=wait)
 
-    def lock_rootfs(self, stat: posix.stat_result | ObjectRecord) -> Lock:
-        """Locks a rootfs: one run at a time resolves, makes or removes mount points in it, or writes a record on it."""
-        dev, ino = object_of(stat)
-        return self._lock(f"{dev}:{ino}{_LOCKS[1]}")
+    def lock_rootfs(self, *rootfs: RootfsRecord) -> HeldRootfs:
+        """Locks a rootfs, known as each of ``rootfs``.
+
+        One run at a time resolves, makes or removes mount points in it, or writes a record on it.
+        """
+        return HeldRootfs(self, *rootfs)
 
     def _lock(self, name: str, *, wait: bool = True) -> Lock:
         try:
             return Lock(self._fd, name, wait=wait)
         except OSError as reason:
-            raise _refused(f"{self.path}/{name} cannot be locked", reason) from reason
+            raise refused(f"{self.path}/{name} cannot be locked", reason) from reason
 
     def is_locked(self, container: str) -> bool:
         """Whether another run holds the lock of a container now. Writes nothing."""
         try:
-            fd = posix.open(container + _LOCKS[0], posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
+            fd = posix.open(container + _LOCK, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
         except OSError:
             return False
         try:
@@ -229,13 +202,36 @@ class StateFolder:
         try:
             # A record is read again once the rootfs is locked. Mostly it has not changed, and is not judged twice.
             is_judged = data == self._judged.get(container)
-            record = cast("Record", parse_trusted(data)) if is_judged else parse_record(data, path)
+            record = document.read_again(data) if is_judged else document.read(data, path)
             self._judged[container] = data
         except DataError as problem:
-            raise RecordError(str(problem), hint=f"it is no record of this version; {MOVE_AWAY}") from problem
+            raise RecordError(
+                str(problem), hint=f"it is no record that this version can read; {MOVE_AWAY}"
+            ) from problem
         if record["id"] != container:
             raise RecordError(f'the state file {path} is of the container "{record["id"]}"', hint=MOVE_AWAY)
         return record
+
+    def load_all(self, containers: Sequence[str], *, is_locked: bool) -> tuple[list[Record], list[str]]:
+        """The records of ``containers``, and a remark on each one that cannot be read.
+
+        In a folder with records that an earlier version wrote, and that no rootfs lists, those of all containers. A
+        caller that holds the lock of their rootfs may note that there are none.
+        """
+        found, remarks = [], []
+        is_whole = self.indexes.is_whole()
+        are_all_listed = True
+        for container in containers if is_whole else self._containers():
+            try:
+                data = self._read(container)
+                are_all_listed = are_all_listed and (data is None or data.startswith(_LISTED))
+                if data is not None:
+                    found.append(self._parse(container, data))
+            except RecordError as problem:
+                remarks.append(f"left out: {problem}")
+        if is_locked and not is_whole and are_all_listed and not remarks:
+            self.indexes.note_whole()
+        return found, remarks
 
     def save(self, record: Record) -> None:
         """Writes a record: a reader finds the old one or the new one, whole. The caller holds the rootfs's lock."""
@@ -247,12 +243,9 @@ class StateFolder:
         name = record["id"] + _SUFFIX
         beside = record["id"] + _NEW
         try:
-            data = encoded(record)
-        except UnicodeEncodeError as reason:
-            text = reason.object[max(0, reason.start - 40) : reason.end]
-            raise RecordError(f"a state file cannot hold {text!a}, which is not UTF-8") from reason
-        if len(data) > MAX_BYTES:
-            raise RecordError(f"the state file {self.path}/{name} would have {len(data)} bytes, too many to be read")
+            data = document.write(record)
+        except OverflowError as reason:
+            raise RecordError(f"the state file {self.path}/{name} would be too large to be read: {reason}") from reason
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
         try:
             try:
@@ -274,7 +267,7 @@ class StateFolder:
                 posix.unlink(beside, dir_fd=self._fd)
             except OSError:
                 pass  # it was never made, or the next writer removes it
-            raise _refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
+            raise refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
 
     def remove(self, container: str) -> None:
         """Removes the record of a container, if there is one."""
@@ -285,7 +278,7 @@ class StateFolder:
                 pass
             except OSError as reason:
                 path = f"{self.path}/{container}{suffix}"
-                raise _refused(f"the state file {path} cannot be removed", reason) from reason
+                raise refused(f"the state file {path} cannot be removed", reason) from reason
 
     def staging(self, container: str) -> str:
         """The path of the private folder in which this container's mounts are prepared on older kernels."""
@@ -297,7 +290,7 @@ class StateFolder:
             posix.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
             path = self.staging(container)
-            raise _refused(f"the folder {path} cannot be made", reason) from reason
+            raise refused(f"the folder {path} cannot be made", reason) from reason
 
     def remove_staging(self, container: str) -> None:
         """Removes that folder, if there is one. The caller has unmounted everything on it."""
@@ -307,48 +300,28 @@ class StateFolder:
             pass
         except OSError as reason:
             path = self.staging(container)
-            raise _refused(f"the folder {path} cannot be removed", reason) from reason
+            raise refused(f"the folder {path} cannot be removed", reason) from reason
 
-    def on_rootfs(self, rootfs: posix.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
-        """The records on ``rootfs`` of all containers but ``besides``, and a remark on each one that cannot be read.
+    def sweep(self, *, indexes: bool = False) -> None:
+        """Removes the lock files that killed runs have left. With ``indexes`` those of rootfs as well.
 
-        The caller holds the rootfs's lock. An unreadable record is left out: one bad file must not keep all containers
-        from starting or ending.
+        Those are many where many containers live, and a poststop need not look at them.
         """
-        wanted = object_of(rootfs)
-        found, remarks = [], []
-        for container in self._containers():
-            if container == besides:
-                continue
-            try:
-                data = self._read(container)
-                # Nearly all containers have a rootfs of their own: their records need not be parsed.
-                if data is None or names_other_rootfs(data, wanted):
-                    continue
-                other = self._parse(container, data)
-            except RecordError as problem:
-                remarks.append(f"left out: {problem}")
-                continue
-            if object_of(other["rootfs"]) == wanted:
-                found.append(other)
-        return found, remarks
-
-    def sweep(self) -> None:
-        """Removes the lock files that killed runs have left."""
         for name in posix.listdir(self._fd):
-            if name.endswith(_LOCKS):
-                try:
-                    fd = posix.open(name, posix.O_RDWR | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
-                except OSError:
-                    continue
-                try:
-                    linux.flock(fd, linux.LOCK_EX | linux.LOCK_NB)
-                    if posix.fstat(fd).st_nlink:
-                        posix.unlink(name, dir_fd=self._fd)
-                except OSError:
-                    pass
-                finally:
-                    posix.close(fd)
+            if name.endswith(_LOCK):
+                sweep(self._fd, name, self.has)
+        if indexes:
+            self.indexes.sweep(self.has)
+
+    def has(self, container: str) -> bool:
+        """Whether there is a state file of a container, whatever is in it. True if that cannot be known."""
+        try:
+            posix.stat(container + _SUFFIX, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def names(self) -> dict[str, list[str]]:
         """The names of the files here by container, sorted: its state file, and what a killed run has left."""
@@ -368,7 +341,7 @@ class StateFolder:
             except FileNotFoundError:
                 continue
             except OSError as reason:
-                raise _refused(f"{self.path}/{container}{suffix} cannot be looked at", reason) from reason
+                raise refused(f"{self.path}/{container}{suffix} cannot be looked at", reason) from reason
             found.append(container + suffix)
         return found
 
@@ -376,28 +349,6 @@ class StateFolder:
         for name in sorted(posix.listdir(self._fd)):
             if name.endswith(_SUFFIX):
                 yield name[: -len(_SUFFIX)]
-
-    def hand_over(
-        self, made: MadeRecord, neighbours: list[Record], is_live: Callable[[Record], bool] | None = None
-    ) -> bool:
-        """Hands a mount point over to a neighbour that uses it too. Returns False if none does. Saves its record.
-
-        With ``is_live`` only a live one counts.
-        """
-        return self._give(made, heir(made["path"], neighbours, is_live))
-
-    def _give(self, made: MadeRecord, other: Record | None) -> bool:
-        # rmdir(2) and unlink(2) of a mount point silently detach what is mounted there in all other mount namespaces: a
-        # container that ends would cut the bind of one that still runs on the same rootfs. So the first to end writes
-        # its mount point into the record of a neighbour that uses it, and the last to end removes it. The caller holds
-        # the rootfs's lock, so that no neighbour starts or ends meanwhile. The neighbour's record is saved before the
-        # caller's: a kill in between leaves the mount point in both, and the second to remove it finds it gone. Sorted
-        # by depth, because undo starts at the end: a folder goes after what was made in it.
-        if other is not None and all(known["path"] != made["path"] for known in other["made"]):
-            taken = sorted([*other["made"], made], key=lambda known: known["path"].count("/"))
-            self.save({**other, "made": taken})
-            other["made"] = taken
-        return other is not None
 
 
 def _make_folders(path: str) -> None:
@@ -428,7 +379,3 @@ def _read_own(fd: int, path: str) -> bytes:
     while chunk := posix.read(fd, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _refused(problem: str, reason: OSError) -> RecordError:
-    return RecordError(f"{problem}: {reason.strerror}", hint=hint("state", reason))

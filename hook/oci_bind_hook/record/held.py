@@ -1,46 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state folder while the lock of one rootfs is held: many containers on it are undone with one reading.
+"""The records on one rootfs, while its lock is held: read once, and written with the list of its containers.
 
-While the lock is held nobody else writes, removes or adds a record on that rootfs, so what was read stays true.
+Meanwhile nobody else writes, removes or adds a record on that rootfs, so what was read stays true.
 
-May be loaded by any poststop: it imports nothing more than the folder does.
+Loaded by every start of a container: it imports nothing of the standard library.
 """
 
 from __future__ import annotations
 
-from .folder import StateFolder
-from .state_file import object_of
-from .unrecorded import Unlocked
+from ..rootfs.identity import keys, may_be_same, primary
+from .indexes import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import posix
     from collections.abc import Callable, Iterable
 
-    from .folder import HeldLock
-    from .state_file import MadeRecord, ObjectRecord, Record
+    from .folder import StateFolder
+    from .lock import Index
+    from .state_file import MadeRecord, Record, RootfsRecord
 
 
 class Users:
-    """Records on one rootfs, in their order, found by the paths in it that they use."""
+    """Records on one rootfs, in their order, found by the paths in it that they use.
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    ``unread`` are remarks on records there that cannot be read: their containers may live, and use any path.
+    """
+
+    def __init__(self, records: Iterable[Record], unread: Iterable[str] = ()) -> None:
         self.records = {record["id"]: record for record in records}
+        self.unread = [*unread]
         # By path, the ids in the order of the records: all, and those not known to be dead.
-        self._all: dict[str, dict[str, None]] = {}
+        self._all: dict[str, dict[str, None]] | None = None
         self._perhaps_live: dict[str, dict[str, None]] = {}
         self._dead: set[str] = set()
-        for container, record in self.records.items():
-            for path in record["uses"]:
-                self._all.setdefault(path, {})[container] = None
-                self._perhaps_live.setdefault(path, {})[container] = None
+
+    def besides(self, container: str) -> list[Record]:
+        """The records of all other containers."""
+        return [record for each, record in self.records.items() if each != container]
 
     def heir(self, path: str, besides: str, is_live: Callable[[Record], bool] | None = None) -> Record | None:
-        """The first record of another container than ``besides`` that uses ``path``, as state_file.heir.
+        """The first record of another container than ``besides`` that uses ``path``, None if there is none.
 
         With ``is_live`` only a live one counts. Who is dead stays dead, and is not asked about again.
         """
-        users = (self._all if is_live is None else self._perhaps_live).get(path, {})
+        everyone = self._by_path()
+        users = (everyone if is_live is None else self._perhaps_live).get(path, {})
         dead = []
         found = None
         for container in users:
@@ -55,60 +59,129 @@ class Users:
             del users[container]
         return found
 
-    def replace(self, record: Record) -> None:
-        """Takes notice that a record was written: it holds less than before, or what was handed over to it."""
-        self.records[record["id"]] = record
+    def _by_path(self) -> dict[str, dict[str, None]]:
+        if self._all is None:
+            self._all = {}
+            for container, record in self.records.items():
+                for path in record["uses"]:
+                    self._all.setdefault(path, {})[container] = None
+                    self._perhaps_live.setdefault(path, {})[container] = None
+        return self._all
 
     def drop(self, container: str) -> None:
         """Takes notice that a record was removed."""
         record = self.records.pop(container, None)
-        for path in record["uses"] if record is not None else ():
-            for users in (self._all, self._perhaps_live):
-                users.get(path, {}).pop(container, None)
+        if record is not None and self._all is not None:
+            for path in record["uses"]:
+                for users in (self._all, self._perhaps_live):
+                    users.get(path, {}).pop(container, None)
 
 
-class HeldRootfs(StateFolder):
-    """The state folder ``folder`` for a caller that holds the lock of ``rootfs``, whose records it has read.
+def peek(folder: StateFolder, rootfs: RootfsRecord, boot: str) -> Users:
+    """As HeldRootfs.users, without the lock, for who changes nothing: they may be others in the next moment."""
+    named = {container for key in keys(rootfs) for container in folder.indexes.listed(key)}
+    return _users(folder, named, rootfs, boot, is_locked=False)
 
-    ``users`` are all of them, ``unread`` remarks on those that cannot be read. To be used until the lock is released,
-    and for containers on this rootfs only. Raises RecordError.
-    """
 
-    def __init__(self, folder: StateFolder, rootfs: ObjectRecord) -> None:
-        self.__dict__.update(folder.__dict__)
-        self.rootfs = object_of(rootfs)
-        found, self.unread = folder.on_rootfs(rootfs, "")
-        self.users = Users(found)
-        self._mine = ""
+def _users(folder: StateFolder, named: Iterable[str], rootfs: RootfsRecord, boot: str, *, is_locked: bool) -> Users:
+    found, unread = folder.load_all(sorted(named), is_locked=is_locked)
+    return Users((one for one in found if may_be_same(one["rootfs"], rootfs, same_boot=one["boot"] == boot)), unread)
 
-    def lock_rootfs(self, stat: posix.stat_result | ObjectRecord) -> HeldLock:  # type: ignore[override]
-        """Nothing: the caller holds it."""
-        assert object_of(stat) == self.rootfs
-        return Unlocked()
 
-    def on_rootfs(self, rootfs: posix.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
-        """As that of StateFolder. ``hand_over`` is for the container ``besides`` from now on."""
-        assert object_of(rootfs) == self.rootfs
-        self._mine = besides
-        others = self.users.records.copy()
-        others.pop(besides, None)
-        return list(others.values()), self.unread
+class HeldRootfs:
+    """The lock of a rootfs, known as each of ``rootfs``, and the records on it. RecordError."""
 
-    def hand_over(
-        self,
-        made: MadeRecord,
-        neighbours: list[Record],  # noqa: ARG002 - they are found by the path
-        is_live: Callable[[Record], bool] | None = None,
-    ) -> bool:
-        """As that of StateFolder, to one of the others that ``on_rootfs`` has returned last."""
-        return self._give(made, self.users.heir(made["path"], self._mine, is_live))
+    def __init__(self, folder: StateFolder, *rootfs: RootfsRecord) -> None:
+        self._folder = folder
+        self._indexes: dict[str, Index] = {}
+        self._users: dict[tuple[int, int], Users] = {}
+        try:
+            # All in one order, or two runs could each wait for what the other holds.
+            for key in sorted(set().union(*map(keys, rootfs))):
+                self._indexes[key] = folder.indexes.lock(key)
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> HeldRootfs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Ends the lock."""
+        for index in self._indexes.values():
+            index.release()
+        if not all(index.size for index in self._indexes.values()):
+            self._folder.indexes.remove_empty()
+
+    def holds(self, rootfs: RootfsRecord) -> bool:
+        """Whether ``rootfs`` is locked by all its keys."""
+        return keys(rootfs) <= self._indexes.keys()
+
+    def users(self, rootfs: RootfsRecord, boot: str) -> Users:
+        """The records of all containers that may be on ``rootfs``, as it is now in the boot ``boot`` of the machine."""
+        at = primary(rootfs)
+        if at not in self._users:
+            named = {container for index in self._mine(rootfs) for container in index.containers}
+            self._users[at] = _users(self._folder, named, rootfs, boot, is_locked=True)
+            for container in named.difference(self._users[at].records):
+                if not self._folder.has(container):
+                    self._discard(container)
+        return self._users[at]
+
+    def _mine(self, rootfs: RootfsRecord) -> list[Index]:
+        return [self._indexes[key] for key in sorted(keys(rootfs)) if key in self._indexes]
 
     def save(self, record: Record) -> None:
-        """As that of StateFolder."""
-        super().save(record)
-        self.users.replace(record)
+        """Writes a record: a reader finds the old one or the new one, whole."""
+        added = []
+        try:
+            for index in self._mine(record["rootfs"]):
+                if record["id"] not in index.containers:
+                    added.append(index)
+                    index.add(record["id"])
+            self._folder.save(record)
+        except BaseException as problem:
+            for index in added:
+                index.discard(record["id"])
+            if isinstance(problem, OSError):
+                raise refused(
+                    f"the list of containers {self._folder.path}/rootfs cannot be written", problem
+                ) from problem
+            raise
+        for users in self._users.values():
+            if record["id"] in users.records:
+                users.records[record["id"]] = record
 
     def remove(self, container: str) -> None:
-        """As that of StateFolder."""
-        super().remove(container)
-        self.users.drop(container)
+        """Removes the record of a container, if there is one."""
+        self._folder.remove(container)
+        self._discard(container)
+        for users in self._users.values():
+            users.drop(container)
+
+    def _discard(self, container: str) -> None:
+        for index in self._indexes.values():
+            index.discard(container)
+
+    def hand_over(
+        self, made: MadeRecord, users: Users, besides: str, is_live: Callable[[Record], bool] | None = None
+    ) -> bool:
+        """Hands a mount point of the container ``besides`` over to another that uses it. False if none does.
+
+        With ``is_live`` only a live one counts. Saves its record.
+        """
+        # rmdir(2) and unlink(2) of a mount point silently detach what is mounted there in all other mount namespaces: a
+        # container that ends would cut the bind of one that still runs on the same rootfs. So the first to end writes
+        # its mount point into the record of a neighbour that uses it, and the last to end removes it. The rootfs is
+        # locked, so that no neighbour starts or ends meanwhile. The neighbour's record is saved before the caller's: a
+        # kill in between leaves the mount point in both, and the second to remove it finds it gone. Sorted by depth,
+        # because undo starts at the end: a folder goes after what was made in it.
+        other = users.heir(made["path"], besides, is_live)
+        if other is not None and all(known["path"] != made["path"] for known in other["made"]):
+            taken = sorted([*other["made"], made], key=lambda known: known["path"].count("/"))
+            self.save({**other, "made": taken})
+            other["made"] = taken
+        return other is not None

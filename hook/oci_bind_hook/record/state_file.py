@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of one container: its shape, as schemas/state-file.json describes it, and what follows from its content.
+"""The record of one container: its shape, and what follows from its content.
 
-Where state files are, and how they are locked and written, is unknown here.
+How it is written as a document is in record/document.py, where state files are in record/folder.py.
 
 Loaded by every start of a container: it imports only posix and time. typing takes nearly as long to import as Python to
 start, so all of it stands under TYPE_CHECKING.
@@ -12,15 +12,11 @@ from __future__ import annotations
 import posix
 import time
 
-from ..documents import oci
-from ..documents.strictjson import MAX_BYTES, documents, encoded
-from ..errors import DataError
 from ..kernel import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Literal, TypedDict, cast
+    from typing import Literal, TypedDict
 
     from ..kernel.proc import Proc
 
@@ -29,6 +25,7 @@ if TYPE_CHECKING:
     NamespaceKind = Literal["container", "runtime"]
     MadeKind = Literal["directory", "file"]
     Filesystem = Literal["rootfs", "tmpfs"]
+    Origin = Literal["mounts", "argument", "annotation", "root", "attach"]
 
     class ObjectRecord(TypedDict):
         """A file or folder, by device number (posix.makedev) and inode number."""
@@ -37,20 +34,47 @@ if TYPE_CHECKING:
         ino: int
 
     class PathRecord(ObjectRecord):
-        """The bundle, and its path."""
+        """A folder, and its path."""
 
         path: str
 
     class RootfsRecord(PathRecord):
-        """The rootfs. On overlayfs (``overlay``) device and inode number change with every mount of it."""
+        """The rootfs. On overlayfs (``overlay``) device and inode number change with every mount of it.
+
+        ``upper`` is the upper folder of an overlay, which stays; None if it is none, or if it is not known. ``above``
+        are the folders above ``upper`` or, without one, above the rootfs, ``/`` first.
+        """
 
         overlay: bool
+        upper: PathRecord | None
+        above: list[ObjectRecord]
+
+    class IdRun(TypedDict):
+        """A run of ``size`` ids of a user namespace; ``outside`` is None if only those inside can be seen."""
+
+        inside: int
+        outside: int | None
+        size: int
+
+    class UserRecord(TypedDict):
+        """The user namespace in which this record can be undone: its owner's uid outside, and its id maps.
+
+        The maps are those of user_namespaces(7). They are empty where nothing tells.
+        """
+
+        owner: int | None
+        uids: list[IdRun]
+        gids: list[IdRun]
 
     class NamespaceRecord(TypedDict):
-        """The mount namespace of the binds: the container's, or the one that the runtime was started in."""
+        """The mount namespace of the binds: the container's, or the one that the runtime was started in.
+
+        The kernel uses ``inode`` again, and ``unique`` never; that is None before Linux 6.11.
+        """
 
         kind: NamespaceKind
         inode: int
+        unique: int | None
 
     class InitRecord(TypedDict):
         """The container's first process: its pid in the host's procfs, and its start in clock ticks since boot.
@@ -65,7 +89,7 @@ if TYPE_CHECKING:
     class AttachedRecord(TypedDict):
         """One attached mount: its id, its unique id (Linux 6.8), and root, source and type as in mountinfo.
 
-        Both ids are None for a mount that another one hides. The texts are as Python's ascii() writes them.
+        Both ids are None for a mount that another one hides.
         """
 
         id: int | None
@@ -75,9 +99,13 @@ if TYPE_CHECKING:
         type: str
 
     class MountRecord(TypedDict):
-        """One bind: the request and its origin, the resolved destination, and the attached mounts, the top first."""
+        """One bind: who asked for it, the request, the resolved destination, and its mounts, the top first.
 
-        origin: str
+        ``by`` is the place of the request in words, such as ``--mount 1``.
+        """
+
+        origin: Origin
+        by: str
         requested: dict[str, object]
         resolved: str
         source: ObjectRecord
@@ -101,9 +129,12 @@ if TYPE_CHECKING:
         identity: Identity | None
 
     class Record(TypedDict):
-        """All that was done for one container, and all that is needed to undo it. ``created`` is in nanoseconds."""
+        """All that was done for one container, and all that is needed to undo it. ``created`` is in nanoseconds.
 
-        version: Literal[1]
+        Paths are decoded like file names: they need not be UTF-8. ``uses`` are the paths in the rootfs that its mounts
+        depend on, each with those above it.
+        """
+
         id: str
         phase: Phase
         created: int
@@ -111,45 +142,17 @@ if TYPE_CHECKING:
         stage: str
         bundle: PathRecord
         rootfs: RootfsRecord
+        user: UserRecord
         namespace: NamespaceRecord
         init: InitRecord | None
         mounts: list[MountRecord]
         uses: list[str]
         made: list[MadeRecord]
 
-else:
-    # typing.cast, without typing.
-    def cast(_: object, value: object) -> object:
-        return value
-
-
-_ENTRY = 300  # bytes in JSON of an entry without its texts, at most
-
 
 def now() -> int:
     """The time in nanoseconds since the epoch, on the clock that the kernel uses for inode timestamps."""
     return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
-
-
-def parse_record(data: bytes, name: str) -> Record:
-    """The record in the content of a state file. Raises DataError for the document ``name``."""
-    document = documents(data, name)[0]
-    if violations := oci.violations(document, "state-file"):
-        raise DataError(name, violations)
-    return cast("Record", document)
-
-
-def is_too_large(record: Record) -> bool:
-    """Whether a state file with ``record`` could not be read again, now or when all that is to be made is known."""
-    texts = [*record["uses"], *(made["path"] for made in record["made"])]
-    for mount in record["mounts"]:
-        texts += [mount["origin"], mount["resolved"], *map(str, mount["requested"].values())]
-        texts += [text for attached in mount["attached"] for text in (attached["root"], attached["source"])]
-    length = sum(map(len, texts))
-    # No character takes more than six bytes in JSON.
-    if 6 * length + _ENTRY * len(texts) < MAX_BYTES:
-        return False
-    return length > MAX_BYTES or len(encoded(record)) + _ENTRY * len(record["made"]) > MAX_BYTES
 
 
 def is_same_bundle(record: Record, path: str) -> bool:
@@ -164,32 +167,29 @@ def is_same_bundle(record: Record, path: str) -> bool:
     return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 
-def heir(path: str, neighbours: Iterable[Record], is_live: Callable[[Record], bool] | None = None) -> Record | None:
-    """The first of ``neighbours`` that uses the mount point at ``path`` and so takes it over; None if there is none.
+def is_of_another_user(record: Record, here: UserRecord) -> bool:
+    """Whether a record was made in another user namespace than ``here``: most of it cannot be seen from here.
 
-    With ``is_live`` only a live one counts.
+    The inode of a user namespace is of no use: podman makes a new one, with the same maps, whenever none is left.
     """
-    users = (other for other in neighbours if path in other["uses"])
-    return next((other for other in users if is_live is None or is_live(other)), None)
+    known = record["user"]
+    return not (_are_alike(known["uids"], here["uids"]) and _are_alike(known["gids"], here["gids"]))
 
 
-def object_of(known: posix.stat_result | ObjectRecord) -> tuple[int, int]:
-    """The device and inode number of a file or folder, from its stat or from its record."""
-    return (known.st_dev, known.st_ino) if isinstance(known, posix.stat_result) else (known["dev"], known["ino"])
+def _are_alike(known: list[IdRun], here: list[IdRun]) -> bool:
+    """Whether ids mean the same by two id maps, as far as both are known."""
+    if not known or (posix.geteuid() == 0 and _changes_nothing(known) and _changes_nothing(here)):
+        return True
+    return len(known) == len(here) and all(
+        (one["inside"], one["size"]) == (other["inside"], other["size"])
+        and (None in (one["outside"], other["outside"]) or one["outside"] == other["outside"])
+        for one, other in zip(known, here, strict=True)
+    )
 
 
-def names_other_rootfs(data: bytes, rootfs: tuple[int, int]) -> bool:
-    """Whether a state file certainly names another rootfs than the one with device and inode ``rootfs``.
-
-    Does not parse it: only a whole record of this version, as ``encoded`` writes it, is recognised. False: not sure.
-    """
-    # A path in the record cannot imitate the members searched for: in JSON its quotes are escaped. Of the two "dev"
-    # members before "overlay" the last is the rootfs's.
-    end = data.find(b',"overlay":')
-    if end < 0 or not data.startswith(b'{"version":1,') or not data.endswith(b"}"):
-        return False
-    dev, _, ino = data[data.rfind(b'"dev":', 0, end) + 6 : end].partition(b',"ino":')
-    return dev.isdigit() and ino.isdigit() and (dev, ino) != (b"%d" % rootfs[0], b"%d" % rootfs[1])
+def _changes_nothing(id_map: list[IdRun]) -> bool:
+    """Whether ids have the same numbers outside, as where root makes a user namespace for itself."""
+    return all(run["inside"] == run["outside"] for run in id_map)
 
 
 def is_live(record: Record, proc: Proc, boot: str) -> bool:

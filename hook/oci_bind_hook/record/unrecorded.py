@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for the state folder, for a process that may not write it. Loaded only then, and imports only errors."""
+"""A stand-in for the state folder, for a process that may not write it. Loaded only then."""
 
 from __future__ import annotations
 
 from ..errors import UnavailableError
+from .held import Users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import posix
     from collections.abc import Callable
 
-    from .folder import HeldLock
-    from .state_file import MadeRecord, ObjectRecord, Record
+    from .state_file import MadeRecord, Record, RootfsRecord
 
 
 class Unrecorded:
@@ -23,17 +22,14 @@ class Unrecorded:
     def why_unrecorded(self) -> UnavailableError | None:
         return self._problem
 
-    def lock_id(self, container: str, *, wait: bool = True) -> HeldLock:
+    def lock_id(self, container: str, *, wait: bool = True) -> Unlocked:
         return Unlocked()
 
-    def lock_rootfs(self, stat: posix.stat_result | ObjectRecord) -> HeldLock:
+    def lock_rootfs(self, *rootfs: RootfsRecord) -> Unlocked:
         return Unlocked()
 
     def load(self, container: str) -> Record | None:
         return None
-
-    def save(self, record: Record) -> None:
-        pass
 
     def remove(self, container: str) -> None:
         pass
@@ -47,20 +43,29 @@ class Unrecorded:
     def remove_staging(self, container: str) -> None:
         pass
 
-    def on_rootfs(self, rootfs: posix.stat_result | ObjectRecord, besides: str) -> tuple[list[Record], list[str]]:
-        return [], []
-
-    def hand_over(
-        self, made: MadeRecord, neighbours: list[Record], is_live: Callable[[Record], bool] | None = None
-    ) -> bool:
-        return False
-
 
 class Unlocked:
-    """A lock that locks nothing."""
+    """A lock that locks nothing, and below which there are no records."""
 
     def __enter__(self) -> Unlocked:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def users(self, rootfs: RootfsRecord, boot: str) -> Users:
+        return Users(())
+
+    def holds(self, rootfs: RootfsRecord) -> bool:
+        return True
+
+    def save(self, record: Record) -> None:
+        pass
+
+    def remove(self, container: str) -> None:
+        pass
+
+    def hand_over(
+        self, made: MadeRecord, users: Users, besides: str, is_live: Callable[[Record], bool] | None = None
+    ) -> bool:
+        return False

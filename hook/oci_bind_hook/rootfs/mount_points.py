@@ -16,11 +16,11 @@ import stat as modes
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
-from .walk import HOLD, Cover, Root, Step, Target, path_of
+from .walk import HOLD, Cover, Root, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable
 
     from ..record.state_file import Filesystem
 
@@ -73,7 +73,10 @@ class Rootfs(Root):
         self._reserved: dict[Hashable, MountPoint] = {}
         self._made: dict[Hashable, int] = {}
         self._writable: int | None = None
-        self._way: list[tuple[str, int, int]] = []  # find: name, fd and mount id of each folder on the last way
+        # find: the folder of the last path, the fds of it and those above, and whether they may be in other mounts.
+        self._folder = ""
+        self._way: list[int] = []
+        self._is_across = False
 
     @property
     def is_overlay(self) -> bool:
@@ -87,7 +90,7 @@ class Rootfs(Root):
         """
         self._writable = self.fd if self._writable is None else self._writable
         self.unlock = True
-        self._forget_way(0)
+        self._forget_way()
         self.fd, self.stat = fd, files.statx(fd)
 
     def reopen_root(self) -> None:
@@ -97,14 +100,14 @@ class Rootfs(Root):
         except OSError:
             return
         if files.is_same_file(posix.fstat(fd), posix.fstat(self.fd)):
-            self._forget_way(0)
+            self._forget_way()
             self.fd, self.stat = fd, files.statx(fd)
         else:
             posix.close(fd)
 
     def close(self) -> None:
         """Closes the root."""
-        self._forget_way(0)
+        self._forget_way()
         posix.close(self.fd)
 
     def is_to_be_made(self, target: Target) -> bool:
@@ -113,7 +116,7 @@ class Rootfs(Root):
 
     def has_reserved(self, target: Target) -> bool:
         """Whether the missing ``target`` is already planned to be made, for an earlier bind."""
-        return self.key(target.steps) in self._reserved
+        return self.key_of(target) in self._reserved
 
     def filesystem_of(self, target: Target) -> Filesystem:
         """The file system on which the missing names of ``target`` will be made: "rootfs" or "tmpfs".
@@ -140,15 +143,16 @@ class Rootfs(Root):
         points = []
         if self.is_to_be_made(target):
             filesystem = self.filesystem_of(target)
-            first = len(target.steps) - len(target.missing)
-            for i in range(first, len(target.steps)):
-                steps = target.steps[: i + 1]
-                key = self.key(steps)
+            above = target.anchor
+            for step, path in target.paths():
+                if step.exists:
+                    continue
+                key = self.key(above, step)
                 if key not in self._reserved:
-                    is_folder = directory or i + 1 < len(target.steps)
-                    point = MountPoint(path_of(steps), filesystem, directory=is_folder)
+                    point = MountPoint(path, filesystem, directory=directory or step is not target.last)
                     self._reserved[key] = point
                     points.append(point)
+                above = step
         self.cover(target, cover)
         return points
 
@@ -159,19 +163,18 @@ class Rootfs(Root):
         EscapeError for a name replaced by something of another kind; what was made before stays and is marked ``made``.
         """
         fd = target.anchor.fd
-        first = len(target.steps) - len(target.missing)
-        for i in range(first, len(target.steps)):
-            steps = target.steps[: i + 1]
-            key = self.key(steps)
+        above = target.anchor
+        for step in target.missing:
+            key = self.key(above, step)
             if key not in self._made:
                 assert fd is not None
-                self._made[key] = self._make(fd, steps, self._reserved[key])
+                self._made[key] = self._make(fd, step.name, self._reserved[key])
             fd = self._made[key]
+            above = step
         assert fd is not None
         return fd
 
-    def _make(self, parent: int, steps: Sequence[Step], point: MountPoint) -> int:
-        name = steps[-1].name
+    def _make(self, parent: int, name: str, point: MountPoint) -> int:
         call = "mkdirat" if point.directory else "openat(O_CREAT)"
         try:
             try:
@@ -179,7 +182,7 @@ class Rootfs(Root):
             except OSError as reason:
                 if reason.errno != errno.EROFS or not self.unlock or point.filesystem != "rootfs":
                     raise
-                unlocked = self._unlocked(parent, [step.name for step in steps[1:-1]])
+                unlocked = self._unlocked(parent, point.path)
                 try:
                     _create(unlocked, name, directory=point.directory)
                 finally:
@@ -196,10 +199,10 @@ class Rootfs(Root):
             raise EscapeError(f"{point.path} was replaced at the moment it was made")
         return fd
 
-    def _unlocked(self, folder: int, names: Sequence[str]) -> int:
-        """An fd of ``folder``, at ``names`` below the root, through a writable mount of the same file system.
+    def _unlocked(self, folder: int, path: str) -> int:
+        """An fd of ``folder``, in which ``path`` is, through a writable mount of the same file system.
 
-        Raises OSError: EROFS if there is no such mount, or if another folder is at ``names`` now.
+        Raises OSError: EROFS if there is no such mount, or if another folder is above ``path`` now.
         """
         # crun before 1.26 makes the root read-only before createContainer hooks run. Remounting it writable, even for a
         # moment, would change what the container gets, and a SIGKILL in between would leave its root writable. Instead
@@ -214,7 +217,7 @@ class Rootfs(Root):
             self._writable = linux.open_tree(self.fd, clone=True)
             linux.mount_setattr(self._writable, recursive=False, attr_clr=linux.MOUNT_ATTR_RDONLY)
         fd = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=self._writable)
-        for name in names:
+        for name in path.split("/")[1:-1]:
             below = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=fd)
             posix.close(fd)
             fd = below
@@ -229,66 +232,68 @@ class Rootfs(Root):
         Raises OSError, with EBUSY if the path leads into another mount and ``across`` is false. The folders on the way
         stay open for the next path: what was made is found and removed in one pass, however deep it is.
         """
-        names = path.split("/")[1:]
+        if across is not self._is_across:
+            self._forget_way()
+            self._is_across = across
+        parent, _, name = path.rpartition("/")
         try:
-            folder = self._follow(names[:-1], across=across)
-            fd = posix.open(names[-1], HOLD, dir_fd=folder)
+            folder = self._follow(parent, across=across)
+            fd = posix.open(name, HOLD, dir_fd=folder)
         except OSError as reason:
             if reason.errno in (errno.ENOENT, errno.ENOTDIR):
                 return None
             raise
-        return Found(folder, fd, names)
+        return Found(path, folder, fd)
 
-    def _follow(self, names: Sequence[str], *, across: bool) -> int:
-        """The fd of the folder at ``names`` below the root. Raises OSError."""
+    def _follow(self, path: str, *, across: bool) -> int:
+        """The fd of the folder at ``path`` below the root, "" for itself. Raises OSError."""
         # A folder that was renamed since is as good: what is in it is compared with what was made.
-        same = 0
-        while same < len(self._way) and same < len(names) and self._way[same][0] == names[same]:
-            same += 1
-        if not across:
-            same = next((i for i in range(same) if self._way[i][2] != self.stat.mnt_id), same)
-        self._forget_way(same)
-        for name in names[same:]:
-            fd = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=self._way[-1][1] if self._way else self.fd)
-            mount = files.statx(fd).mnt_id
-            if not across and mount != self.stat.mnt_id:
+        while not f"{path}/".startswith(f"{self._folder}/"):
+            self._folder = self._folder.rpartition("/")[0]
+            posix.close(self._way.pop())
+        for name in path[len(self._folder) + 1 :].split("/") if path != self._folder else ():
+            fd = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=self._way[-1] if self._way else self.fd)
+            if not across and files.statx(fd).mnt_id != self.stat.mnt_id:
                 posix.close(fd)  # it would keep that mount busy
                 raise OSError(errno.EBUSY, "something else is mounted above it")
-            self._way.append((name, fd, mount))
-        return self._way[-1][1] if self._way else self.fd
+            self._way.append(fd)
+            self._folder = f"{self._folder}/{name}"
+        return self._way[-1] if self._way else self.fd
 
-    def _forget_way(self, length: int) -> None:
-        """Closes the folders on the way but for the first ``length``."""
-        while len(self._way) > length:
-            posix.close(self._way.pop()[1])
+    def _forget_way(self) -> None:
+        """Closes the folders on the way."""
+        while self._way:
+            posix.close(self._way.pop())
+        self._folder = ""
 
     def remove(self, found: Found) -> None:
         """Removes the file or empty folder ``found``, by unlink(2) or rmdir(2). Raises OSError."""
         remove = posix.rmdir if modes.S_ISDIR(found.stat.mode) else posix.unlink
+        name = found.path.rpartition("/")[2]
         try:
-            remove(found.names[-1], dir_fd=found.folder)
+            remove(name, dir_fd=found.folder)
         except OSError as reason:
             if reason.errno != errno.EROFS or not self.unlock:
                 raise
-            unlocked = self._unlocked(found.folder, found.names[:-1])
+            unlocked = self._unlocked(found.folder, found.path)
             try:
-                remove(found.names[-1], dir_fd=unlocked)
+                remove(name, dir_fd=unlocked)
             finally:
                 posix.close(unlocked)
 
 
 class Found:
-    """A file in the rootfs: its ``fd`` and ``stat``, and its path from the root as ``names``.
+    """A file in the rootfs: its ``path`` there, its ``fd`` and ``stat``.
 
     The fd of its ``folder`` is the root's, and holds until it looks for another path.
     """
 
-    __slots__ = ("fd", "folder", "names", "stat")
+    __slots__ = ("fd", "folder", "path", "stat")
 
-    def __init__(self, folder: int, fd: int, names: list[str]) -> None:
+    def __init__(self, path: str, folder: int, fd: int) -> None:
+        self.path = path
         self.folder = folder
         self.fd = fd
-        self.names = names
         self.stat = files.statx(fd)
 
     def close(self) -> None:

@@ -21,11 +21,10 @@ from ..kernel.errnos import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
 NAME_MAX = 255
 PATH_MAX = 4096
-DEPTH_MAX = 2048  # the most names that fit into PATH_MAX bytes
 HOLD = posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
@@ -48,10 +47,10 @@ class Step:
 
     ``exists`` is false for a missing name. ``fd`` is None then, and for the root of a cover without ``held``. ``cover``
     is the cover that the file lies in or is the root of. ``on_rootfs`` is true if the name, mounted on or not, is in
-    the rootfs's own mount.
+    the rootfs's own mount. ``place`` identifies it as a folder for names below, Root.key.
     """
 
-    __slots__ = ("cover", "exists", "fd", "name", "on_rootfs", "stat")
+    __slots__ = ("cover", "exists", "fd", "name", "on_rootfs", "place", "stat")
 
     def __init__(self, name: str, held: tuple[int, files.Stat] | None, cover: Cover | None, *, exists: bool) -> None:
         self.name = name
@@ -60,6 +59,7 @@ class Step:
         self.cover = cover
         self.exists = exists
         self.on_rootfs = False
+        self.place: Hashable = None
 
     @property
     def folder(self) -> bool:
@@ -92,16 +92,27 @@ class Target:
         existing = max(i for i, step in enumerate(steps) if step.exists)
         self.anchor = steps[existing]
         self.missing = steps[existing + 1 :]
-        self.uses = [path_of(steps[: i + 1]) for i, step in enumerate(steps) if step.on_rootfs]
+        self.uses = [path for step, path in self.paths() if step.on_rootfs]
 
     @property
     def last(self) -> Step:
         return self.steps[-1]
 
+    def paths(self) -> Iterator[tuple[Step, str]]:
+        """Each step but the root, with its path."""
+        path = ""
+        for step in self.steps[1:]:
+            path = f"{path}/{step.name}"
+            yield step, path
+
     def close(self) -> None:
         """Closes the anchor, if only the path matters. The root and the covers stay open."""
         if self.anchor is not self.steps[0]:
             self.anchor.close()
+
+
+def _by_link(links: Sequence[tuple[str, str]]) -> str:
+    return f", by the link {links[-1][0][:NAME_MAX]}" if links else ""
 
 
 def is_utf8(path: str) -> bool:
@@ -124,6 +135,7 @@ class Root:
         self.fd = fd
         self.stat = files.statx(fd)
         self._covers: dict[Hashable, Cover] = {}
+        self._missing: dict[Hashable, int] = {}
 
     def resolve(self, destination: str) -> Target:
         """Resolves ``destination`` as path_resolution(7) does, with this root as ``/``.
@@ -132,10 +144,11 @@ class Root:
         missing steps. Raises RequestError for a file used as a folder and for more than files.MAX_LINKS links,
         EscapeError for a magic link, and KernelError.
         """
-        steps = [Step("", (self.fd, self.stat), None, exists=True)]
+        steps = [self._root()]
         links: list[tuple[str, str]] = []
         pending = destination.split("/")[::-1]
         as_folder = False
+        size = 0  # of the path so far, in bytes
         try:
             while pending:
                 name = pending.pop()
@@ -150,20 +163,28 @@ class Root:
                 # replacement: it guards ".." by a check that fails with EAGAIN while anything on the machine is
                 # renamed, and it knows neither missing names nor the roots of planned mounts.
                 if name == ".." and len(steps) > 1:
+                    size -= len(linux.encode_path(top.name)) + 1
                     steps.pop().close()
                 if as_folder:
                     continue
-                if len(steps) > DEPTH_MAX:
-                    raise RequestError(f"{destination[:NAME_MAX]} leads more than {DEPTH_MAX} folders deep")
+                size += len(linux.encode_path(name)) + 1
+                # Each name is held, planned and recorded with its path. Forty links make paths of 160 kB.
+                if size > PATH_MAX:
+                    raise RequestError(
+                        f"{destination[:NAME_MAX]} leads to a path of more than {PATH_MAX} bytes{_by_link(links)}"
+                    )
                 step, text = self._step(steps, name)
                 if text is None:
+                    step.place = self._place(top, step)
                     steps.append(step)
                     continue
                 links.append((path_of([*steps, step]), text))
                 if len(links) > files.MAX_LINKS:
                     raise RequestError(f"{destination} leads through more than {files.MAX_LINKS} links", hint="a loop?")
+                size -= len(linux.encode_path(name)) + 1
                 # An absolute link starts again at this root, not at the process's "/".
                 while text.startswith("/") and len(steps) > 1:
+                    size = 0
                     steps.pop().close()
                 pending.extend(text.split("/")[::-1])
         except BaseException:
@@ -197,7 +218,7 @@ class Root:
                 return step, self._readlink(top, step, path_of([*steps, step]))
             finally:
                 step.close()
-        if (cover := self._covers.get(self.key([*steps, step]))) is not None:
+        if (cover := self._covers.get(self.key(top, step))) is not None:
             step.close()
             on_rootfs = step.on_rootfs
             step = Step(name, cover.held, cover, exists=True)
@@ -229,24 +250,37 @@ class Root:
         except OSError as reason:
             raise refused("readlinkat", path, reason) from reason
 
-    def key(self, steps: Sequence[Step]) -> Hashable:
-        """The identity of the place that ``steps`` lead to, whether a file is there or not: equal for equal places."""
+    def _root(self) -> Step:
+        root = Step("", (self.fd, self.stat), None, exists=True)
+        root.place = self._place(root, root)
+        return root
+
+    def key(self, above: Step, step: Step) -> Hashable:
+        """The identity of the place that a step leads to, whether a file is there or not: equal for equal places.
+
+        ``above`` is the step before it.
+        """
         # A walk recognises a planned mount by its parent folder and its name there, not by the file of that name: a
         # file can have several names (hard links), a mount covers only one of them, and a missing mount point has no
         # file yet. Nor by its path: a container can rename the parent between two walks, and the mount goes where the
         # parent went. The mount id is part of the parent, since one folder bound at two places is two parents: what is
         # mounted below one of them does not show below the other. So is the cover: a dry-run does not clone, and two
-        # binds of one source then lead to the same file in the same mount. Below a missing name the key is the last
-        # folder that exists and every name from there, so that binds which need the same missing folder share it.
-        names = [steps[-1].name]
-        for step in steps[-2::-1]:
-            if step.stat is not None:
-                return (step.cover, step.stat.mnt_id, step.stat.dev, step.stat.ino, *names)
-            if step.exists:
-                return (step.cover, *names)
-            names.append(step.name)
-        return tuple(names)
+        # binds of one source then lead to the same file in the same mount. Below a missing name the parent is a
+        # number for the last folder that exists and every name from there, so that binds which need the same missing
+        # folder share it. A number, and not the names: a walk can be two thousand names deep.
+        return above.place, step.name
+
+    def _place(self, above: Step, step: Step) -> Hashable:
+        if step.stat is not None:
+            return step.cover, step.stat.mnt_id, step.stat.dev, step.stat.ino
+        if step.exists:
+            return step.cover
+        return self._missing.setdefault((above.place, step.name), len(self._missing))
+
+    def key_of(self, target: Target) -> Hashable:
+        """The identity of the place that ``target`` is, as ``key``."""
+        return self.key(*target.steps[-2:]) if len(target.steps) > 1 else target.steps[0].place
 
     def cover(self, target: Target, cover: Cover) -> None:
         """Places ``cover`` on ``target``: every later walk that comes there continues in the cover."""
-        self._covers[self.key(target.steps)] = cover
+        self._covers[self.key_of(target)] = cover

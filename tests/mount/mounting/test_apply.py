@@ -23,12 +23,28 @@ from helpers.mounting import (
     tmpfs,
     umount,
 )
-from oci_bind_hook.errors import KernelError, LeftoverError, RecordError
+from oci_bind_hook.errors import KernelError, LeftoverError, RecordError, RequestError
 from oci_bind_hook.mounting.apply import reconcile
 from oci_bind_hook.rootfs.mount_points import Rootfs
 
 if TYPE_CHECKING:
     pass
+
+
+# -- before ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_no_state_file_can_hold_is_refused_before_anything_is_made(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oci_bind_hook.record.document.MAX_BYTES", 100_000)
+    os.symlink("/\x01" * 900, bench.inside("/models"))
+    before = look(bench)
+    plan = bench.plan(request(bench.source, "/mnt"), request(bench.source, "/models/1"))
+    record = bench.record()
+    with pytest.raises(RequestError, match=r"2 binds, of which this one leads 901 folders deep, by the link /models, "):
+        bench.attach(plan, record)
+    assert (look(bench), record["made"], bench.saved) == (before, [], [])
 
 
 # -- forth -------------------------------------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ def test_the_ids_of_all_mounts_of_a_tree_are_known_before_it_is_attached(bench: 
     assert [len(ids) for ids in known] == [5, 2]
     assert intent["mounts"] == record["mounts"]
     told = [(entry["root"], entry["source"], entry["type"]) for entry in intent["mounts"][0]["attached"]]
-    assert sorted(told) == sorted([*[("'/'", "'tmpfs'", "'tmpfs'")] * 4, ("'/plain'", "'tmpfs'", "'tmpfs'")])
+    assert sorted(told) == sorted([*[("/", "tmpfs", "tmpfs")] * 4, ("/plain", "tmpfs", "tmpfs")])
     uniques = [entry["unique"] for mount in intent["mounts"] for entry in mount["attached"]]
     assert len(set(uniques)) == len(uniques)
     assert None not in uniques
@@ -359,4 +359,4 @@ def test_the_root_of_a_mount_is_told_as_mountinfo_tells_it(bench: Bench, volume:
     attached = record["mounts"][0]["attached"]
     info = line(bench.inside(destination))
     told = [(entry["id"], entry["root"], entry["type"]) for entry in attached]
-    assert told == [(info.id, ascii(info.root), ascii(info.type))]
+    assert told == [(info.id, info.root, info.type)]

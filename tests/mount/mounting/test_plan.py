@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 EMPTY: MountRecord = {
-    "origin": "--mount 1",
+    "origin": "argument",
+    "by": "--mount 1",
     "requested": {},
     "resolved": "/",
     "source": {"dev": 1, "ino": 1},

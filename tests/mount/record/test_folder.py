@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -14,13 +15,15 @@ from helpers import support
 from helpers.mounting import fds, forked, named, tmpfs
 from oci_bind_hook.documents.strictjson import MAX_BYTES
 from oci_bind_hook.errors import RecordError
+from oci_bind_hook.record import document
 from oci_bind_hook.record.folder import StateFolder
-from oci_bind_hook.record.state_file import parse_record
+from oci_bind_hook.record.held import peek
+from oci_bind_hook.rootfs.identity import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from oci_bind_hook.record.state_file import MadeRecord, Record
+    from oci_bind_hook.record.state_file import MadeRecord, Record, RootfsRecord
 
 
 def opened(path: str) -> StateFolder:
@@ -155,7 +158,7 @@ PLANTED: dict[str, tuple[Callable[[str, bytes], object], str]] = {
     "no-record": (lambda file, _: write(file, b"[]"), "c1.json: "),
     "wrong-schema": (lambda file, data: write(file, changed(data, uses=["x"])), "c1.json: /uses/0: "),
     "more-members": (lambda file, data: write(file, changed(data, more=1)), "c1.json: /more: "),
-    "version-2": (lambda file, data: write(file, changed(data, version=2)), "c1.json: /version: "),
+    "version-3": (lambda file, data: write(file, changed(data, version=3)), "c1.json: /version: a newer oci-bind-hook"),
     "17-MiB": (large, "cannot be read: File too large"),
 }
 
@@ -164,7 +167,7 @@ PLANTED: dict[str, tuple[Callable[[str, bytes], object], str]] = {
 def test_what_is_not_a_record_of_ours_is_refused_and_stays(
     folder: StateFolder, path: str, record: Record, plant: Callable[[str, bytes], object], problem: str
 ) -> None:
-    plant(f"{path}/c1.json", json.dumps(record).encode())
+    plant(f"{path}/c1.json", document.write(record))
     before, held = support.tree(path), fds()
     with pytest.raises(RecordError, match=problem) as refused:
         folder.load("c1")
@@ -190,7 +193,7 @@ def test_a_link_in_the_place_of_a_file_to_be_written_is_not_followed(
 
 def test_what_a_killed_writer_has_left_is_in_nobodys_way(folder: StateFolder, path: str, record: Record) -> None:
     folder.save(record)
-    write(f"{path}/c1.new", json.dumps(record).encode()[:100])
+    write(f"{path}/c1.new", document.write(record)[:100])
     assert folder.load("c1") == record
     folder.save(named(record, "c1", uses=["/new"]))
     assert folder.load("c1") == named(record, "c1", uses=["/new"])
@@ -241,68 +244,155 @@ def test_a_record_that_is_replaced_or_removed_while_it_is_read_is_still_whole(
 # -- neighbours --------------------------------------------------------------------------------------------------------
 
 
+def save(folder: StateFolder, record: Record, container: str, **members: object) -> None:
+    """Saves the record of another container as a run does."""
+    one = named(record, container, **members)
+    with folder.lock_rootfs(one["rootfs"]) as held:
+        held.users(one["rootfs"], record["boot"])
+        held.save(one)
+
+
+OTHER_BOOT = "0" * 8 + "-0000" * 3 + "-" + "0" * 12
+
+
 def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path: str, record: Record) -> None:
-    at = record["rootfs"]
-    for one in (
-        *(record, named(record, "c2"), named(record, "c3", rootfs={**at, "path": "/moved"})),
-        *(named(record, "c4", rootfs={**at, "ino": at["ino"] + 1}), named(record, "c5", rootfs={**at, "dev": 1})),
-    ):
-        folder.save(one)
+    at, boot = record["rootfs"], record["boot"]
+    save(folder, record, "c1")
+    save(folder, record, "c2")
+    save(folder, record, "c3", rootfs={**at, "path": "/moved"})
+    save(folder, record, "c4", rootfs={**at, "ino": at["ino"] + 1})
+    save(folder, record, "c5", rootfs={**at, "dev": 1})
+    # Of an earlier boot, when devices had other numbers.
+    save(folder, record, "c6", rootfs={**at, "dev": 1}, boot=OTHER_BOOT)
+    save(folder, record, "c7", boot=OTHER_BOOT)
+    save(folder, record, "c8", rootfs={**at, "path": "/moved"}, boot=OTHER_BOOT)
     # One bad file must not keep all others from starting.
-    write(f"{path}/c6.json", b"{")
-    os.mkfifo(f"{path}/c7.json")
-    for rootfs in (at, os.stat(at["path"])):
-        found, remarks = folder.on_rootfs(rootfs, "c1")
-        assert [one["id"] for one in found] == ["c2", "c3"]
-        assert [remark.partition(".json")[0] for remark in remarks] == [
-            *(f"left out: {path}/c6", f"left out: {path}/c7")
-        ]
+    write(f"{path}/d1.json", b"{")
+    with folder.lock_rootfs(at) as held:
+        users = held.users(at, boot)
+        assert [one["id"] for one in users.besides("c1")] == ["c2", "c3", "c6", "c7"]
+        assert users.unread == []
+    # Each may be on this rootfs.
+    write(f"{path}/c2.json", b"{")
+    os.unlink(f"{path}/c3.json")
+    os.mkfifo(f"{path}/c3.json")
+    users = peek(folder, at, boot)
+    assert [one["id"] for one in users.besides("c1")] == ["c6", "c7"]
+    assert [remark.partition(".json")[0] for remark in users.unread] == [
+        *(f"left out: {path}/c2", f"left out: {path}/c3")
+    ]
 
 
-def test_those_on_another_rootfs_cost_no_more_than_a_look(
-    path: str, record: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unless they are not as we write them: then it is found out what they are."""
-    judged = []
+def overlay(record: Record, dev: int, upper: int | None, **members: object) -> RootfsRecord:
+    found = None if upper is None else {"path": "/upper", "dev": 7, "ino": upper}
+    return cast("RootfsRecord", {**record["rootfs"], "overlay": True, "dev": dev, "upper": found, **members})
 
-    def parse(data: bytes, name: str) -> Record:
-        judged.append(os.path.basename(name))
-        return parse_record(data, name)
 
-    monkeypatch.setattr("oci_bind_hook.record.folder.parse_record", parse)
+def test_an_overlay_is_known_by_its_upper_folder_wherever_it_is_mounted(folder: StateFolder, record: Record) -> None:
+    at = overlay(record, 50, 3)
+    rows = {
+        "c1": overlay(record, 50, 3),
+        "c2": overlay(record, 51, 3, path="/elsewhere"),  # mounted anew, or twice
+        "c3": overlay(record, 50, 4),  # another one, with the number of one that was unmounted
+        "c4": overlay(record, 50, None),  # this one, by somebody who could not see the upper folder
+        "c5": overlay(record, 51, None),
+    }
+    for container, rootfs in rows.items():
+        save(folder, record, container, rootfs=rootfs)
+    with folder.lock_rootfs(at) as held:
+        assert [*held.users(at, record["boot"]).records] == ["c1", "c2", "c4"]
+
+
+def test_records_on_other_rootfs_are_not_opened(path: str, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a start takes no longer, however many there are."""
     folder = opened(path)
     at = record["rootfs"]
-    theirs = {**at, "path": '/"dev":1,"ino":1,"overlay":', "ino": at["ino"] + 1}
-    for number, rootfs in enumerate((at, theirs, {**at, "dev": 10 * at["dev"]}, {**at, "ino": 10 * at["ino"]})):
-        folder.save(named(record, f"c{number}", rootfs=rootfs))
-    last_first = {name: at[name] for name in ("ino", "dev", "overlay", "path")}
-    texts = {
-        "d0": json.dumps(named(record, "d0"), indent=2),
-        "d1": json.dumps(named(record, "d1", rootfs=theirs), indent=2),
-        "d2": json.dumps(named(record, "d2", rootfs=last_first), separators=(",", ":")),
-        "e0": json.dumps(named(record, "e0", rootfs=theirs, version=2), separators=(",", ":")),
-        "e1": json.dumps(named(record, "e1", rootfs=theirs), separators=(",", ":"))[:-9],
-        "e2": '{"version":1,"dev":1,"ino":1}',
-    }
-    for name, text in texts.items():
-        write(f"{path}/{name}.json", text.encode())
-    found, remarks = folder.on_rootfs(at, "none")
-    assert [one["id"] for one in found] == ["c0", "d0", "d2"]
-    assert [os.path.basename(remark.partition(":")[2].partition(":")[0]) for remark in remarks] == [
-        *("e0.json", "e1.json", "e2.json")
-    ]
-    assert judged == ["c0.json", *(f"{name}.json" for name in texts)]
+    for number in range(20):
+        rootfs: RootfsRecord = {**at, "ino": at["ino"] + number // 2, "path": f"/rootfs{number // 2}"}
+        with folder.lock_rootfs(rootfs) as held:
+            held.save(named(record, f"c{number}", rootfs=rootfs))
+            held.users(rootfs, record["boot"])
+    read = []
+    real = StateFolder._read
+
+    def count(self: StateFolder, container: str) -> bytes | None:
+        read.append(container)
+        return real(self, container)
+
+    monkeypatch.setattr(StateFolder, "_read", count)
+    here: RootfsRecord = {**at, "path": "/rootfs0"}
+    with opened(path).lock_rootfs(here) as held:
+        assert [*held.users(here, record["boot"]).records] == ["c0", "c1"]
+    assert read == ["c0", "c1"]
+
+
+def test_a_folder_of_an_earlier_version_is_looked_through_until_none_of_its_records_is_left(
+    path: str, record: Record
+) -> None:
+    """They are in no list."""
+    at = record["rootfs"]
+    old = json.loads((Path(__file__).resolve().parents[2] / "data/state-files/1.json").read_bytes())
+    old.update(boot=record["boot"], rootfs={name: at[name] for name in ("path", "dev", "ino", "overlay")})
+    opened(path)
+    write(f"{path}/c1.json", json.dumps(old).encode())
+    for is_left in (True, False):
+        if not is_left:
+            os.unlink(f"{path}/c1.json")
+        folder = opened(path)
+        with folder.lock_rootfs(at) as held:
+            assert [*held.users(at, record["boot"]).records] == ["c1"] * is_left
+            assert folder.indexes.is_whole() is not is_left
+
+
+def test_an_id_is_listed_from_before_its_record_is_written_until_it_is_removed(
+    folder: StateFolder, path: str, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = record["rootfs"]
+
+    def listed() -> list[list[str]]:
+        return [folder.indexes.listed(key) for key in keys(at)]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with folder.lock_rootfs(at) as held:
+        monkeypatch.setattr(StateFolder, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            held.save(record)
+        assert listed() == [["c1"], ["c1"]]
+        monkeypatch.undo()
+        held.save(record)
+        held.save(record)
+        monkeypatch.setattr(StateFolder, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            held.remove("c1")
+    assert listed() == [["c1"], ["c1"]]
+    monkeypatch.undo()
+    with folder.lock_rootfs(at) as held:
+        held.remove("c1")
+    assert os.listdir(path) == []
+    # One that has no record any more is taken away by who looks next.
+    save(folder, record, "c1")
+    os.unlink(f"{path}/c1.json")
+    with folder.lock_rootfs(at) as held:
+        assert held.users(at, record["boot"]).records == {}
+    assert os.listdir(path) == []
 
 
 def test_what_a_neighbour_uses_becomes_its_own_once(folder: StateFolder, record: Record) -> None:
     used = ["/new", "/new/b", "/new/b/c"]
     other = named(record, "c2", uses=used, made=[made("/new/b/c")])
-    folder.save(other)
-    assert folder.hand_over(made("/new/x"), [other]) is False
-    assert folder.hand_over(made("/new"), []) is False
-    for path in ("/new/b", "/new", "/new/b", "/new/b/c"):
-        assert folder.hand_over(made(path), [named(record, "c3"), other]) is True
+    with folder.lock_rootfs(record["rootfs"]) as held:
+        held.save(other)
+        held.save(named(record, "c3"))
+        users = held.users(record["rootfs"], record["boot"])
+        assert held.hand_over(made("/new/x"), users, "c1") is False
+        assert held.hand_over(made("/new"), users, "c2") is False
+        for path in ("/new/b", "/new", "/new/b", "/new/b/c"):
+            assert held.hand_over(made(path), users, "c1") is True
     found = folder.load("c2")
     assert found is not None
     assert found["made"] == [made(path) for path in used]
-    assert folder.load("c3") is None
+    found = folder.load("c3")
+    assert found is not None
+    assert found["made"] == []

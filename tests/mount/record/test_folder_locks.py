@@ -14,17 +14,20 @@ from helpers import support
 from helpers.mounting import ended_well, fds, forked
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.record.folder import StateFolder
+from oci_bind_hook.rootfs.identity import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from oci_bind_hook.record.state_file import Record
+
 
 @pytest.mark.parametrize("kind", ["id", "rootfs"])
-def test_who_holds_a_lock_is_alone(folder: StateFolder, path: str, tmp_path: Path, kind: str) -> None:
+def test_who_holds_a_lock_is_alone(folder: StateFolder, path: str, record: Record, tmp_path: Path, kind: str) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
-    at = os.stat(tmp_path)
+    at = record["rootfs"]
 
     def count() -> None:
         for _ in range(60):
@@ -99,14 +102,16 @@ def test_what_a_killed_holder_has_left_is_taken_over(folder: StateFolder, path: 
     assert os.listdir(path) == []
 
 
-def test_locks_of_different_things_do_not_wait_for_each_other(folder: StateFolder, path: str) -> None:
-    at = os.stat(path)
+def test_locks_of_different_things_do_not_wait_for_each_other(folder: StateFolder, path: str, record: Record) -> None:
+    at = record["rootfs"]
+    locks = keys(at)
+    assert f"{at['dev']}:{at['ino']}" in locks
     with folder.lock_id("c1"), folder.lock_id("c2"), folder.lock_rootfs(at):
-        assert sorted(os.listdir(path)) == sorted(["c1.lock", "c2.lock", f"{at.st_dev}:{at.st_ino}.rootfs"])
-        assert {stat.S_IMODE(os.stat(f"{path}/{name}").st_mode) for name in os.listdir(path)} == {0o600}
-    # A record names the same rootfs.
-    with folder.lock_rootfs({"dev": at.st_dev, "ino": at.st_ino}):
-        assert os.listdir(path) == [f"{at.st_dev}:{at.st_ino}.rootfs"]
+        assert sorted(os.listdir(path)) == ["c1.lock", "c2.lock", "rootfs"]
+        assert {*os.listdir(f"{path}/rootfs")} == locks
+        files = [f"{path}/c1.lock", *(f"{path}/rootfs/{name}" for name in locks)]
+        assert {stat.S_IMODE(os.stat(file).st_mode) for file in files} == {0o600}
+    assert os.listdir(path) == []
 
 
 @pytest.mark.parametrize("plant", [os.mkdir, lambda name: os.symlink("victim", name)], ids=["folder", "link"])
@@ -118,9 +123,26 @@ def test_what_is_no_lock_file_is_an_error(folder: StateFolder, path: str, plant:
 
 
 def test_sweeping_takes_only_locks_that_nobody_holds(folder: StateFolder, path: str) -> None:
-    for name in ("c1.json", "c3.lock", "1:2.rootfs"):
+    os.mkdir(f"{path}/rootfs")
+    for name in ("c1.json", "c3.lock", "rootfs/1:2"):
         with open(f"{path}/{name}", "w", encoding="utf-8"):
             pass
     with folder.lock_id("c2"):
         assert ended_well(forked(folder.sweep))
+        assert sorted(os.listdir(path)) == ["c1.json", "c2.lock", "rootfs"]
+        assert ended_well(forked(lambda: folder.sweep(indexes=True)))
         assert sorted(os.listdir(path)) == ["c1.json", "c2.lock"]
+
+
+def test_a_list_of_containers_is_swept_when_none_of_them_has_a_record(folder: StateFolder, path: str) -> None:
+    os.mkdir(f"{path}/rootfs")
+    with open(f"{path}/rootfs/1:2", "w", encoding="utf-8") as file:
+        file.write("\nc1\n\nc2\n\nc")
+    with open(f"{path}/c2.json", "w", encoding="utf-8"):
+        pass
+    folder.sweep(indexes=True)
+    with open(f"{path}/rootfs/1:2", encoding="utf-8") as file:
+        assert file.read() == "c2\n"
+    os.unlink(f"{path}/c2.json")
+    folder.sweep(indexes=True)
+    assert os.listdir(path) == []

@@ -21,7 +21,7 @@ from helpers.properties import examples
 from oci_bind_hook.errors import EscapeError, HookError, KernelError, MissingError, RequestError
 from oci_bind_hook.kernel import files, linux
 from oci_bind_hook.rootfs.mount_points import Rootfs
-from oci_bind_hook.rootfs.walk import DEPTH_MAX, Target
+from oci_bind_hook.rootfs.walk import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,18 +217,20 @@ def test_a_trailing_slash_asks_for_a_folder(golden: Rootfs, destination: str, as
 
 
 def test_a_path_may_be_longer_than_the_kernel_takes_but_not_without_end(golden: Rootfs) -> None:
-    deep = "/d" * (DEPTH_MAX - 1)
-    assert len(golden.resolve(deep).missing) == DEPTH_MAX - 1
-    assert golden.resolve(deep + "/.." * DEPTH_MAX + "/etc").path == "/etc"
-    with pytest.raises(RequestError, match="more than 2048 folders deep"):
-        golden.resolve(deep + "/d/d")
+    deep = "/d" * 2048
+    assert len(golden.resolve(deep).missing) == 2048
+    assert golden.resolve(deep + "/.." * 3000 + "/etc").path == "/etc"
+    assert golden.resolve("/absolute" + "/.." + deep).path == deep
+    for longer in (deep + "/d", "/dd" + "/d" * 2047, "/é" + "/d" * 2047):
+        with pytest.raises(RequestError, match=r"to a path of more than 4096 bytes$"):
+            golden.resolve(longer)
 
 
 def test_names_pile_up_over_many_links_only_so_far(tmp_path: Path) -> None:
     tail = "/a" * 2000
     tree: Tree = {f"l{n}": f"l{n + 1}{tail}" for n in range(39)}
     rootfs = Rootfs(plant(tmp_path / "rootfs", tree))
-    with pytest.raises(RequestError, match="folders deep"):
+    with pytest.raises(RequestError, match=r"^/l0 leads to a path of more than 4096 bytes, by the link /l\d+"):
         rootfs.resolve("/l0")
 
 

@@ -16,7 +16,7 @@ from ...errors import At, DataError, HookError, RecordError, UnavailableError
 from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
-from ...lifecycle.tear_down import find_for_removal, is_here, why_untouched
+from ...lifecycle.tear_down import Removal, foreign, is_here, why_untouched
 from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
@@ -24,8 +24,10 @@ from ...mounting.sources import allowed, expand, open_sources
 from ...mounting.undo import kept_points
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
-from ...record.state_file import heir, is_live
+from ...record.held import peek
+from ...record.state_file import is_live, is_of_another_user
 from ...requests import collect
+from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
 from . import recognise, registered
 from .facts import describe, undone
@@ -263,7 +265,9 @@ def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) 
         folder = StateFolder.open(state_folder(options, proc), create=False)
     except RecordError:
         return None
-    others = folder.on_rootfs(bundle.stat_rootfs(), "")[0] if folder else []
+    if folder is None:
+        return None
+    others = peek(folder, identify_path(bundle.rootfs, proc.mounts), boot_id()).records.values()
     mine = [record for record in others if record["bundle"]["path"] == bundle.path]
     record = next((record for record in mine if is_live(record, proc, boot_id())), None)
     return None if record is None else Running(record["id"], record, None, proc)
@@ -273,28 +277,29 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
     report.remove = []
     folder = StateFolder.open(state_folder(options, proc), create=False)
     record = folder.load(state.id) if folder else None
-    if record is None:
+    if folder is None or record is None:
         report.warnings.append(f"nothing is recorded in {state_folder(options, proc)}")
         return
     report.rootfs = record["rootfs"]["path"]
     report.namespace = record["namespace"]["kind"]
+    if is_of_another_user(record, proc.user_namespace()):
+        report.add(foreign(record, proc))
+        return
     if reason := why_untouched(record, state, proc, 0):
         report.warnings.append(reason)
         return
     boot = boot_id()
     here = is_here(record, proc, boot)
     report.mounts = [undone(mount, here=here) for mount in reversed(record["mounts"])]
-    others, unread = folder.on_rootfs(record["rootfs"], record["id"]) if folder else ([], [])
-    report.warnings += unread
-    rootfs, kept = find_for_removal(record, unread)
-    if rootfs is not None:
-        rootfs.close()
+    with Removal(record, proc) as removal:
+        users = peek(folder, removal.now, boot)
+        kept = removal.why_kept(users)
+    report.warnings += users.unread
     if kept and record["made"] and not options.keep_mountpoints:
         report.add(kept_points(record, kept))
         return
-    neighbours = [other for other in others if is_live(other, proc, boot)]
     for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
-        if other := heir(path, neighbours):
+        if other := users.heir(path, record["id"], lambda other: is_live(other, proc, boot)):
             report.warnings.append(f"{path} is handed over to the container {other['id']}, which uses it")
         else:
             report.remove.append(path)

@@ -157,7 +157,7 @@ def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
     options = requested["options"]
     assert isinstance(options, list)
     return {
-        "origin": mount["origin"],
+        "origin": mount["by"],
         "source": requested["source"],
         "source_links": [],
         "destination": requested["destination"],

@@ -48,6 +48,6 @@ class Running:
         """The recorded binds that no call of ``has`` asked for, one line each."""
         for mount in self._recorded:
             if id(mount) not in self._asked:
-                what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['origin']}"
+                what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['by']}"
                 there = "is mounted" if is_in(mount["attached"][0], self._table) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"

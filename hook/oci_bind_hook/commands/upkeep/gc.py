@@ -9,11 +9,13 @@ and a reading for each container, hundreds of them would be read hundreds of tim
 
 from __future__ import annotations
 
+import contextlib
+
 from ...errors import HookError, RecordError, UnavailableError
 from ...kernel import linux, rights
-from ...lifecycle.tear_down import forget, take_down
+from ...lifecycle.tear_down import Removal, foreign, forget, undo_held
 from ...log import NAME, one_line
-from ...record.held import HeldRootfs
+from ...rootfs.identity import primary
 from .listing import Registry, columns, json_text
 
 TYPE_CHECKING = False
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from ...log import Log
     from ...options import Options
     from ...record.folder import StateFolder
-    from ...record.held import Users
+    from ...record.held import HeldRootfs, Users
     from .listing import Entry
 
     Action = Literal["finished", "finish", "kept", "failed"]
@@ -104,7 +106,7 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
         if len(pending) == done or options.dry_run:
             break
     if registry.folder is not None and not options.dry_run:
-        registry.folder.sweep()
+        registry.folder.sweep(indexes=True)
     return collection
 
 
@@ -129,35 +131,36 @@ class _Round:
     def _take_turn(self, containers: Sequence[str], folder: StateFolder) -> None:
         self.registry.look_around()
         found = filter(None, map(self.registry.entry, containers))
-        over: dict[tuple[int, int] | None, list[Entry]] = {}
-        for entry in found:
-            if self.options.dry_run:
-                users = self.registry.users(entry.record) if entry.record else None
-                self.outcomes[entry.id] = _planned(entry, self.registry, users, self.options)
-            elif not entry.is_over:
-                self.outcomes[entry.id] = _planned(entry, self.registry, None, self.options)
-            elif entry.record is None:
-                self._finish(entry, folder, None)
-            else:
-                over.setdefault(entry.rootfs, []).append(entry)
-        for entries in over.values():
-            self._finish_on_rootfs(entries, folder)
+        over: dict[tuple[int, int], list[tuple[Entry, Removal]]] = {}
+        with contextlib.ExitStack() as stack:
+            for entry in found:
+                if self.options.dry_run or not entry.is_over:
+                    self.outcomes[entry.id] = self._planned(entry)
+                elif entry.record is None:
+                    self._finish(entry, folder)
+                else:
+                    removal = stack.enter_context(Removal(entry.record, self.registry.proc))
+                    over.setdefault(primary(removal.now), []).append((entry, removal))
+            for dead in over.values():
+                self._finish_on_rootfs(dead, folder)
 
-    def _finish_on_rootfs(self, entries: list[Entry], folder: StateFolder) -> None:
-        assert entries[0].record is not None
-        rootfs = entries[0].record["rootfs"]
+    def _finish_on_rootfs(self, dead: list[tuple[Entry, Removal]], folder: StateFolder) -> None:
         try:
-            with folder.lock_rootfs(rootfs):
-                held = HeldRootfs(folder, rootfs)
-                for entry in entries:
-                    self._finish(entry, folder, held)
+            with folder.lock_rootfs(*(rootfs for _, removal in dead for rootfs in removal.all)) as held:
+                for entry, removal in dead:
+                    self._finish(entry, folder, held, removal)
         except RecordError as problem:
-            for entry in entries:
+            for entry, _ in dead:
                 self.outcomes[entry.id] = Outcome(entry)
                 self.outcomes[entry.id].fail(problem)
 
-    def _finish(self, entry: Entry, folder: StateFolder, held: HeldRootfs | None) -> None:
-        """Finishes one container under its lock, planned again: the holder before may have changed everything."""
+    def _finish(
+        self, entry: Entry, folder: StateFolder, held: HeldRootfs | None = None, removal: Removal | None = None
+    ) -> None:
+        """Finishes one container under its lock, planned again: the holder before may have changed everything.
+
+        Without a record there is no rootfs that could be ``held``, nor anything for ``removal``.
+        """
         outcome = Outcome(entry)
         self.log.container, self.log.stage = entry.id, "gc"
         try:
@@ -165,11 +168,12 @@ class _Round:
                 now = self.registry.entry(entry.id, locked=True)
                 if now is None:
                     return
-                outcome = _planned(now, self.registry, held.users if held else None, self.options)
-                if outcome.action == "finish" and (held.rootfs if held else None) != now.rootfs:
+                users = held.users(removal.now, self.registry.boot) if held and removal else None
+                outcome = self._planned(now, users)
+                if outcome.action == "finish" and now.rootfs != entry.rootfs:
                     outcome.action, outcome.reason = "kept", "a run of the hook has worked on it just now"
                 elif outcome.action == "finish":
-                    self._undo(now, held or folder, outcome)
+                    self._undo(now, folder, held, removal, outcome)
         except RecordError as problem:
             if isinstance(problem.__cause__, BlockingIOError):
                 outcome.action, outcome.reason = "kept", "a run of the hook works on it now"
@@ -177,13 +181,15 @@ class _Round:
                 outcome.fail(problem)
         self.outcomes[entry.id] = outcome
 
-    def _undo(self, entry: Entry, folder: StateFolder, outcome: Outcome) -> None:
+    def _undo(
+        self, entry: Entry, folder: StateFolder, held: HeldRootfs | None, removal: Removal | None, outcome: Outcome
+    ) -> None:
         proc, keep = self.registry.proc, self.options.keep_mountpoints
         try:
-            if entry.record is None:
+            if held is None or removal is None:
                 forget(folder, entry.id, proc)
             else:
-                remarks = take_down(folder, entry.record, proc, self.log, keep_mountpoints=keep)
+                remarks = undo_held(folder, held, entry.id, removal, proc, self.log, keep_mountpoints=keep)
                 outcome.remarks += map(str, remarks)
                 left = {remark.path for remark in remarks}
                 outcome.remove = [path for path in outcome.remove if path not in left]
@@ -191,22 +197,24 @@ class _Round:
         except HookError as problem:
             outcome.fail(problem)
 
-
-def _planned(entry: Entry, registry: Registry, users: Users | None, options: Options) -> Outcome:
-    """The outcome that a run would have. ``users`` are the containers on the same rootfs."""
-    outcome = Outcome(entry)
-    if entry.problem is not None:
-        outcome.fail(entry.problem)
-    elif entry.is_over:
-        outcome.action, outcome.advice = "finish", ""
-        outcome.unmount = [str(mount["resolved"]) for mount in reversed(entry.mounts) if mount["state"] == "mounted"]
-        for made in [] if options.keep_mountpoints else entry.made[::-1]:
-            path = str(made["path"])
-            if users is not None and (other := registry.heir(path, entry.id, users)):
-                outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
-            elif made["state"] in ("there", "covered"):
-                outcome.remove.append(path)
-    return outcome
+    def _planned(self, entry: Entry, users: Users | None = None) -> Outcome:
+        """The outcome that a run would have. ``users`` are the containers on the same rootfs, if its lock is held."""
+        outcome = Outcome(entry)
+        if entry.problem is not None:
+            outcome.fail(entry.problem)
+        elif entry.is_foreign and entry.record is not None:
+            outcome.fail(foreign(entry.record, self.registry.proc))
+        elif entry.is_over:
+            outcome.action, outcome.advice = "finish", ""
+            mounted = [str(mount["resolved"]) for mount in entry.mounts if mount["state"] == "mounted"]
+            outcome.unmount = mounted[::-1]
+            for made in [] if self.options.keep_mountpoints else entry.made[::-1]:
+                path = str(made["path"])
+                if other := self.registry.heir(path, entry, users):
+                    outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
+                elif made["state"] in ("there", "covered"):
+                    outcome.remove.append(path)
+        return outcome
 
 
 # -- in words --------------------------------------------------------------------------------------------------------

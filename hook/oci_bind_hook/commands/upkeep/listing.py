@@ -7,29 +7,30 @@ Changes nothing and takes no lock, so that any user who may read the state folde
 from __future__ import annotations
 
 import json
-import os
 
 from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import linux
 from ...kernel.proc import Proc, boot_id
-from ...lifecycle.tear_down import find_rootfs
+from ...lifecycle.tear_down import Removal, find_rootfs, foreign
+from ...lifecycle.witness import Witness
 from ...log import one_line
-from ...mounting.mounted import find, is_in
 from ...mounting.undo import difference
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
-from ...record.held import Users
-from ...record.state_file import is_live, is_unseen, object_of
+from ...record.held import peek
+from ...record.state_file import is_live, is_of_another_user
+from ...rootfs.identity import primary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Literal
 
-    from ...record.state_file import MadeRecord, MountRecord, Record
+    from ...lifecycle.witness import Has
+    from ...record.held import Users
+    from ...record.state_file import MadeRecord, Record, RootfsRecord
     from ...rootfs.mount_points import Rootfs
 
-    Has = Callable[[MountRecord], bool | None]
     Status = Literal["alive", "dead", "unknown", "leftover", "unreadable"]
     Standing = Literal["there", "covered", "gone", "changed", "unseen"]
 
@@ -50,6 +51,7 @@ class Entry:
         self.reason = "a run was killed before it recorded anything"
         self.advice = ""
         self.busy = busy
+        self.is_foreign = False  # of another user namespace
         self.files: list[str] = []
         self.mounts: list[dict[str, object]] = []
         self.made: list[dict[str, object]] = []
@@ -61,9 +63,9 @@ class Entry:
         return self.problem is None and self.status in ("dead", "leftover") and not self.busy
 
     @property
-    def rootfs(self) -> tuple[int, int] | None:
+    def rootfs(self) -> RootfsRecord | None:
         """Which rootfs its record names, None without a record."""
-        return object_of(self.record["rootfs"]) if self.record is not None else None
+        return self.record["rootfs"] if self.record is not None else None
 
     def document(self) -> dict[str, object]:
         """The entry for JSON. Without a record, the members that come from it are null."""
@@ -74,7 +76,8 @@ class Entry:
         }
         found["files"] = [one_line(name) for name in self.files]
         if record := self.record:
-            found.update({name: record[name] for name in ("phase", "created", "stage", "namespace", "init")})
+            found.update({name: record[name] for name in ("phase", "created", "stage", "init")})
+            found["namespace"] = {name: record["namespace"][name] for name in ("kind", "inode")}
             found.update({name: record[name]["path"] for name in ("bundle", "rootfs")})
         if self.problem is not None:
             found["problem"] = {"message": one_line(str(self.problem)), "exit": self.problem.exit_code}
@@ -90,14 +93,13 @@ class Registry:
         self.path = state_folder(options, self.proc)
         self.folder = StateFolder.open(self.path, create=False)
         self._hint = f" --root {self.path}" if options.root is not None else ""
+        self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
         self.look_around()
 
     def look_around(self) -> None:
         """Reads anew the mount table, and which process is in which mount namespace."""
-        self._table = self.proc.mounts()
-        self._processes = self.proc.mount_namespaces()
-        self._files_of_namespaces = {info.root for info in self._table if info.type == "nsfs"}
+        self.witness = Witness(self.proc)
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
         """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
@@ -129,50 +131,32 @@ class Registry:
         entry.files = files
         return entry
 
-    def judge(self, record: Record) -> tuple[Status, str]:
-        """Whether a container is "alive", "dead" or "unknown", and by which fact."""
-        if record["boot"] != self.boot:
-            return "dead", "the machine was started anew since"
-        init = record["init"]
-        if init is None:
-            return "unknown", "no first process is recorded that could tell whether it lives"
-        if is_unseen(init, self.proc):
-            return "unknown", f"its first process {init['pid']} is in another pid namespace than what /proc shows here"
-        if is_live(record, self.proc, self.boot):
-            return "alive", f"its first process {init['pid']} runs"
-        inode = record["namespace"]["inode"]
-        if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace() and record["mounts"]:
-            user = self._process_in(inode)
-            if user is not None and any(map(self._seen_by(user), record["mounts"])):
-                return "alive", f"its first process {init['pid']} has ended, but process {user} still sees its binds"
-        return "dead", f"its first process {init['pid']} has ended"
-
-    def _process_in(self, inode: int) -> int | None:
-        """A process in the mount namespace ``inode``, None if there is none. Looks at all only if that one has left."""
-        user = self._processes.get(inode)
-        is_there = user is None or self.proc.mount_namespace_of(user) == inode
-        return user if is_there else self.proc.process_in_namespace(inode)
-
     def _compare(self, entry: Entry, record: Record) -> None:
-        entry.status, entry.reason = self.judge(record)
-        has = self._look(record)
+        entry.is_foreign = is_of_another_user(record, self._here)
+        entry.status, entry.reason = self.witness.judge(record)
+        has: Has = self.witness.look(record)
+        if entry.is_foreign:
+            entry.status, entry.reason = "unknown", "it was recorded in another user namespace"
+            has = lambda _: None  # noqa: E731
         for mount in record["mounts"]:
             entry.mounts.append(
                 {
-                    "origin": mount["origin"],
+                    "origin": mount["by"],
                     "source": mount["requested"]["source"],
                     "destination": mount["requested"]["destination"],
                     "resolved": mount["resolved"],
                     "state": _MOUNTED[has(mount)],
                 }
             )
-        entry.made = self._standings(record)
+        entry.made = self._standings(record, is_foreign=entry.is_foreign)
         self._advise(entry, record)
 
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
         if entry.busy:
             entry.reason += "; a run of the hook works on it now"
+        elif entry.is_foreign:
+            entry.advice = foreign(record, self.proc).hint
         elif entry.status == "dead":
             entry.advice = f"oci-bind-hook gc{self._hint}"
         elif entry.status == "unknown":
@@ -185,54 +169,38 @@ class Registry:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are gone all the same"
             entry.advice = "somebody unmounted them: end the container and start it again"
 
-    def _look(self, record: Record) -> Has:
-        """A function that says whether a bind of the record is mounted, None if this user may not look."""
-        inode = record["namespace"]["inode"]
-        if record["boot"] != self.boot:
-            return lambda _: False
-        if inode == self.proc.mount_namespace():
-            return lambda mount: find(mount["attached"][0], self._table) is not None
-        init = record["init"]
-        user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
-        user = user or self._process_in(inode)
-        if user is not None:
-            return self._seen_by(user)
-        is_kept = f"mnt:[{inode}]" in self._files_of_namespaces
-        may_look = os.geteuid() == 0 and not self.proc.in_user_namespace()
-        return lambda _: False if may_look and not is_kept else None
-
-    def _seen_by(self, pid: int) -> Has:
-        table, namespace = self.proc.mounts_of(pid), self.proc.mount_namespace_id_of(pid)
-        may_look = next(iter(table), None) is not None
-        return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
-
-    def _standings(self, record: Record) -> list[dict[str, object]]:
+    def _standings(self, record: Record, *, is_foreign: bool) -> list[dict[str, object]]:
         """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen"."""
         here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
-        rootfs, unseen = None, ""
+        rootfs, unseen = None, "it is in another user namespace" if is_foreign else ""
         try:
-            rootfs = find_rootfs(record, None)
+            found = None if is_foreign else find_rootfs(record, self.proc)
+            rootfs = found[0] if found else None
         except LeftoverError as problem:
             unseen = problem.problem
-        found: list[dict[str, object]] = []
+        standings: list[dict[str, object]] = []
         for made in record["made"]:
             state, reason = ("unseen", unseen) if unseen else _state(record, made, rootfs, here=here)
             where = {"path": made["path"], "kind": made["kind"], "filesystem": made["filesystem"]}
-            found.append({**where, "state": state, "reason": reason})
+            standings.append({**where, "state": state, "reason": reason})
         if rootfs is not None:
             rootfs.close()
-        return found
+        return standings
 
-    def users(self, record: Record) -> Users:
-        """The containers on the same rootfs, as they were when it was first asked."""
-        rootfs = object_of(record["rootfs"])
-        if rootfs not in self._users:
-            self._users[rootfs] = Users(self.folder.on_rootfs(record["rootfs"], "")[0] if self.folder else ())
-        return self._users[rootfs]
+    def heir(self, path: str, entry: Entry, users: Users | None) -> Record | None:
+        """The live container that takes over what that of ``entry`` made at ``path``, None if none does.
 
-    def heir(self, path: str, container: str, users: Users) -> Record | None:
-        """The live container that takes over what ``container`` made at ``path``, None if none does."""
-        return users.heir(path, container, lambda other: is_live(other, self.proc, self.boot))
+        ``users`` are the containers on its rootfs; without, they are as they were when it was first asked.
+        """
+        if self.folder is None or entry.record is None:
+            return None
+        if users is None:
+            with Removal(entry.record, self.proc) as removal:
+                at = primary(removal.now)
+                if at not in self._users:
+                    self._users[at] = peek(self.folder, removal.now, self.boot)
+                users = self._users[at]
+        return users.heir(path, entry.id, lambda other: is_live(other, self.proc, self.boot))
 
 
 def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:

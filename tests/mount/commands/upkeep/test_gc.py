@@ -16,10 +16,12 @@ from oci_bind_hook.errors import RecordError
 from oci_bind_hook.log import Log
 from oci_bind_hook.options import Options
 from oci_bind_hook.record import held
-from oci_bind_hook.record.folder import Lock, StateFolder
+from oci_bind_hook.record.folder import StateFolder
+from oci_bind_hook.record.lock import Lock
+from oci_bind_hook.rootfs.identity import keys
 
 if TYPE_CHECKING:
-    from oci_bind_hook.record.state_file import ObjectRecord, Record
+    from oci_bind_hook.record.state_file import Record, RootfsRecord
 
 SIZE = 20
 NOBODY = 2**22 + 1  # no pid is so large
@@ -43,7 +45,8 @@ class Dead:
 
     def save(self, record: Record, container: str, **members: object) -> None:
         init = {"pid": NOBODY, "start": 1, "first": self.bench.proc.first_start()}
-        self.folder.save(named(record, container, **{"phase": "done", "init": init, **members}))
+        with self.folder.lock_rootfs(record["rootfs"]) as held:
+            held.save(named(record, container, **{"phase": "done", "init": init, **members}))
 
     def collect(self) -> dict[str, str]:
         """What was done about each."""
@@ -76,15 +79,14 @@ def test_the_rootfs_is_locked_whenever_its_records_are_read_or_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = Dead(tmp_path / "dead", 3)
-    stat = os.stat(dead.bench.rootfs)
-    name = f"{stat.st_dev}:{stat.st_ino}.rootfs"
+    [name, *_] = sorted(keys(dead.bench.record()["rootfs"]))
     seen = []
 
     def watch(owner: type, method: str) -> None:
         real = getattr(owner, method)
 
-        def watched(self: StateFolder, *arguments: object) -> object:
-            fd = os.open(dead.options.root or "", os.O_RDONLY)
+        def watched(self: StateFolder, *arguments: object, **others: object) -> object:
+            fd = os.open(f"{dead.options.root}/rootfs", os.O_RDONLY)
             try:
                 with Lock(fd, name, wait=False):
                     is_locked = False
@@ -92,31 +94,32 @@ def test_the_rootfs_is_locked_whenever_its_records_are_read_or_written(
                 is_locked = True
             os.close(fd)
             seen.append((method, is_locked))
-            return real(self, *arguments)
+            return real(self, *arguments, **others)
 
         monkeypatch.setattr(owner, method, watched)
 
-    for method in ("on_rootfs", "save", "remove"):
+    for method in ("load_all", "save", "remove"):
         watch(StateFolder, method)
     assert set(dead.collect().values()) == {"finished"}
-    assert {method for method, _ in seen} == {"on_rootfs", "save", "remove"}
+    assert {method for method, _ in seen} == {"load_all", "save", "remove"}
     assert all(is_locked for _, is_locked in seen)
-    assert [method for method, _ in seen].count("on_rootfs") == 1
+    assert [method for method, _ in seen].count("load_all") == 1
 
 
 def test_what_was_set_up_anew_on_another_rootfs_meanwhile_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = Dead(tmp_path / "dead", 2)
-    real = held.HeldRootfs.__init__
+    real = StateFolder.lock_rootfs
 
-    def meanwhile(self: held.HeldRootfs, folder: StateFolder, rootfs: ObjectRecord) -> None:
+    def meanwhile(self: StateFolder, *rootfs: RootfsRecord) -> held.HeldRootfs:
+        monkeypatch.undo()
         record = dead.folder.load("c001")
         assert record is not None
         dead.save(record, "c001", rootfs={**record["rootfs"], "ino": record["rootfs"]["ino"] + 1})
-        real(self, folder, rootfs)
+        return real(self, *rootfs)
 
-    monkeypatch.setattr(held.HeldRootfs, "__init__", meanwhile)
+    monkeypatch.setattr(StateFolder, "lock_rootfs", meanwhile)
     assert dead.collect() == {"c000": "finished", "c001": "kept"}
     assert os.path.isdir(dead.bench.inside("/new/1"))
     assert dead.folder.load("c001") is not None

@@ -23,7 +23,8 @@ def recorded(*texts: str) -> Record:
     gone = {"id": None, "unique": None, "root": "/", "source": "/dev/none", "type": "none"}
     mounts = [
         {
-            "origin": f"--mount {number}",
+            "origin": "argument",
+            "by": f"--mount {number}",
             "requested": parse_mount(text, "o", "p").as_mount(),
             "resolved": "/b",
             "source": {"dev": 0, "ino": 0},

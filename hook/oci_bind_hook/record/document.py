@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record as the JSON document that a state file holds, schemas/state-file.json, and back.
+
+Loaded by every start of a container: it imports nothing of the standard library.
+"""
+
+from __future__ import annotations
+
+from ..documents import oci
+from ..documents.strictjson import MAX_BYTES, documents, encoded, parse_trusted
+from ..errors import DataError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, cast
+
+    from .state_file import Record
+
+else:
+    # typing.cast, without typing.
+    def cast(_: object, value: object) -> object:
+        return value
+
+
+VERSION = 2
+_ENTRY = 300  # bytes in JSON of an entry without its texts, at most
+_PATH_MAX = 4096  # no walk goes deeper, rootfs/walk.py
+
+
+def write(record: Record) -> bytes:
+    """The document of ``record``. Raises OverflowError for one that is too large to be read again."""
+    data = _encoded(record)
+    if len(data) > MAX_BYTES:
+        raise OverflowError(f"{len(data)} bytes")
+    return data
+
+
+def read(data: bytes, name: str) -> Record:
+    """The record in the content of a state file. Raises DataError for the document ``name``."""
+    document = documents(data, name)[0]
+    version = document.get("version") if isinstance(document, dict) else None
+    if version == 1:
+        from . import version1
+
+        return version1.read(document, name)
+    if isinstance(version, int) and version > VERSION:
+        raise DataError(name, [("/version", f"a newer oci-bind-hook wrote it, as version {version}")])
+    if violations := oci.violations(document, "state-file"):
+        raise DataError(name, violations)
+    try:
+        return _decoded(data, document)
+    except ValueError as reason:
+        raise DataError(name, [("", str(reason))]) from None
+
+
+def read_again(data: bytes) -> Record:
+    """The record in ``data``, from which ``read`` has made one before: it is not judged twice."""
+    document = cast("dict[str, Any]", parse_trusted(data))
+    if document["version"] != VERSION:
+        return read(data, "")
+    return _decoded(data, document)
+
+
+def is_too_large(record: Record) -> bool:
+    """Whether the document of ``record`` could not be read again, now or when all that is to be made is known."""
+    texts = [*record["uses"], *(made["path"] for made in record["made"])]
+    for mount in record["mounts"]:
+        texts += [mount["by"], mount["resolved"], *map(str, mount["requested"].values())]
+        texts += [text for attached in mount["attached"] for text in (attached["root"], attached["source"])]
+    # No character takes more than twelve bytes in JSON: an escaped surrogate pair, or a byte in escapes of ours.
+    if 12 * sum(map(len, texts)) + _ENTRY * len(texts) < MAX_BYTES:
+        return False
+    return len(_encoded(record)) + _ENTRY * len(record["made"]) > MAX_BYTES
+
+
+# -- paths as a tree -------------------------------------------------------------------------------------------------
+
+# A container uses every folder on the way to a mount point. Written out, /a/b/c, /a/b and /a take the square of the
+# depth, and a link in an image can lead 2048 folders deep. So each name is written once, with the number of the folder
+# that it is in. They are numbered from 1, and 0 is the rootfs.
+
+
+def _encoded(record: Record) -> bytes:
+    rows: list[dict[str, object]] = []
+    numbers = {"": 0}
+
+    def number(path: str) -> int:
+        missing = []
+        while path not in numbers:
+            path, _, name = path.rpartition("/")
+            missing.append(name)
+        while missing:
+            rows.append({"in": numbers[path], "name": missing[-1]})
+            path = f"{path}/{missing.pop()}"
+            numbers[path] = len(rows)
+        return numbers[path]
+
+    for path in record["uses"]:
+        number(path)
+    made = [{"at": number(one["path"]), **{key: one[key] for key in _MADE}} for one in record["made"]]  # type: ignore[literal-required]
+    document = {"version": VERSION, **record, "uses": rows, "made": made}
+    try:
+        data = encoded(document)
+    except UnicodeEncodeError:
+        return encoded(_each_text(document, escape))
+    # Nearly no path has a backslash.
+    return encoded(_each_text(document, escape)) if b"\\\\" in data else data
+
+
+_MADE = ("kind", "filesystem", "identity")
+
+
+def _decoded(data: bytes, document: Any) -> Record:
+    if b"\\\\" in data:
+        document = _each_text(document, unescape)
+    del document["version"]
+    paths = [""]
+    for one in document["uses"]:
+        parent, name = one["in"], one["name"]
+        if parent >= len(paths):
+            raise ValueError(f"the name {name!a} is in no folder that stands before it")
+        if len(paths[parent]) + len(name) >= _PATH_MAX:
+            raise ValueError(f"the path to {name!a} is longer than {_PATH_MAX} bytes")
+        paths.append(f"{paths[parent]}/{name}")
+    for one in document["made"]:
+        at = one.pop("at")
+        if at >= len(paths):
+            raise ValueError(f"a mount point is number {at} of {len(paths) - 1} paths")
+        one["path"] = paths[at]
+    document["uses"] = paths[1:]
+    return cast("Record", document)
+
+
+# -- names that are not UTF-8 ----------------------------------------------------------------------------------------
+
+
+def escape(text: str) -> str:
+    r"""A text as it is written: a byte that is not UTF-8 as ``\xff``, and a backslash doubled.
+
+    Python decodes such bytes of file names as lone surrogates, PEP 383, which no JSON document may hold.
+    """
+    return text.replace("\\", "\\\\").encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def unescape(text: str) -> str:
+    """The text that ``escape`` has written so. Raises ValueError for any other backslash."""
+    head, *tails = text.split("\\")
+    found = [head]
+    rest = iter(tails)
+    for tail in rest:
+        if not tail and (after := next(rest, None)) is not None:
+            found.append(f"\\{after}")
+        elif tail[:1] == "x" and (byte := int(tail[1:3], 16)) >= 0x80:
+            found.append(chr(0xDC00 + byte) + tail[3:])
+        else:
+            raise ValueError(f"in {text!a} no escape begins with the backslash before {tail[:3]!a}")
+    return "".join(found)
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it changed, but for the names of members."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _each_text(member, change) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_each_text(each, change) for each in value]
+    return value

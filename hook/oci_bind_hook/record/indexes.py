@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder ``rootfs`` in the state folder: for each rootfs a lock file that lists the containers recorded on it.
+
+Loaded by every start of a container: it imports only posix and stat.
+"""
+
+from __future__ import annotations
+
+import posix
+import stat as modes
+
+from ..errors import RecordError
+from ..kernel.errnos import hint
+from .lock import Index, read_index, sweep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NAME = "rootfs"
+_FLAGS = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+
+
+class Indexes:
+    """The lists in the state folder at ``path``, held by ``fd``. The folder of lists exists while there is any.
+
+    Its methods raise RecordError.
+    """
+
+    def __init__(self, path: str, fd: int) -> None:
+        self._path = f"{path}/{_NAME}"
+        self._above = fd
+        self._fd: int | None = None
+
+    def lock(self, key: str) -> Index:
+        """Locks one name of a rootfs, rootfs.identity.keys."""
+        try:
+            while True:
+                if self._fd is None:
+                    self._fd = self._open()
+                try:
+                    return Index(self._fd, key)
+                except FileNotFoundError:
+                    # Another run has found the folder empty, and removed it.
+                    posix.close(self._fd)
+                    self._fd = None
+        except OSError as reason:
+            raise refused(f"{self._path}/{key} cannot be locked", reason) from reason
+
+    def _open(self) -> int:
+        while True:
+            try:
+                return posix.open(_NAME, _FLAGS, dir_fd=self._above)
+            except FileNotFoundError:
+                # Every record is in a list but for those of version 1. Whether there may be some says the sticky bit,
+                # which has no other effect on a folder that one user alone can enter.
+                may_miss = any(name.endswith(".json") for name in posix.listdir(self._above))
+                try:
+                    posix.mkdir(_NAME, 0o700 if may_miss else 0o1700, dir_fd=self._above)
+                except FileExistsError:
+                    pass  # another run has made it meanwhile
+
+    def remove_empty(self) -> None:
+        """Removes the folder, if nothing is in it."""
+        try:
+            posix.rmdir(_NAME, dir_fd=self._above)
+        except OSError:
+            pass  # something is listed there
+
+    def is_whole(self) -> bool:
+        """Whether every record is in a list."""
+        try:
+            stat = posix.stat(_NAME, dir_fd=self._above, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be looked at", reason) from reason
+        return bool(stat.st_mode & modes.S_ISVTX)
+
+    def note_whole(self) -> None:
+        """Notes that every record is in a list. The caller holds a lock here."""
+        assert self._fd is not None
+        try:
+            posix.chmod(self._fd, 0o1700)
+        except OSError:
+            pass  # then all records are read the next time, too
+
+    def listed(self, key: str) -> list[str]:
+        """The containers that a name of a rootfs lists, without its lock."""
+        try:
+            fd = posix.open(f"{_NAME}/{key}", posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._above)
+        except FileNotFoundError:
+            return []
+        except OSError as reason:
+            raise refused(f"{self._path}/{key} cannot be read", reason) from reason
+        try:
+            return read_index(fd)
+        finally:
+            posix.close(fd)
+
+    def sweep(self, has: Callable[[str], bool]) -> None:
+        """Takes out of the lists that nobody has locked what a killed run has left: ``has`` no record."""
+        try:
+            fd = posix.open(_NAME, _FLAGS, dir_fd=self._above)
+        except FileNotFoundError:
+            return
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be opened", reason) from reason
+        for name in posix.listdir(fd):
+            sweep(fd, name, has)
+        posix.close(fd)
+        self.remove_empty()
+
+
+def refused(problem: str, reason: OSError) -> RecordError:
+    """The error for what the kernel refused in the state folder."""
+    return RecordError(f"{problem}: {reason.strerror}", hint=hint("state", reason))
