@@ -165,6 +165,13 @@ def request(source: str, destination: str, *options: str, config: bool = False) 
     return Request(origin, place, source, destination, options, origin_kind="mounts" if config else "argument")
 
 
+def asked(destination: str, kind: str = "tmpfs") -> Request:
+    """A mount of config.json that only the runtime makes."""
+    found = request(kind, destination, config=True)
+    found.type = kind
+    return found
+
+
 class Bench:
     """A rootfs, a source beside it, and the way from requests to attached mounts and back."""
 

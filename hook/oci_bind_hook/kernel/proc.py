@@ -447,7 +447,10 @@ class Namespace:
         return below is None or "ro" in below.options
 
     def is_own_tmpfs(self, stat: files.Stat, rootfs: str) -> bool:
-        """Whether a file is on a tmpfs that the runtime made for this container alone, and that dies with it."""
+        """Whether a file is on a tmpfs that mountinfo shows for this container alone, and that may die with it.
+
+        One of the host below the rootfs may look the same at createContainer: only config.json tells them apart.
+        """
         info = self.mount_of(stat)
         if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":
             return False

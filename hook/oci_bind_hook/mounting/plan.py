@@ -156,14 +156,28 @@ class Planner:
             return
         self.plan.uses.update(filter(is_utf8, target.uses))
         self._order.append((request, target.path, None))
+        self._note_tmpfs(request, target)
         if self.namespace.assumed and self.namespace.kind == "container":
             self.rootfs.cover(target, Cover(request.type))
         target.close()
+
+    def _note_tmpfs(self, request: Request, target: Target) -> None:
+        """Notes which mount is where config.json asks for a tmpfs; of several mounts on one place the last counts.
+
+        By what mountinfo shows alone a tmpfs that the host mounted below the rootfs may look like the container's own:
+        at createContainer the hook sees only the container's namespace, where the runtime's bind of the rootfs has
+        taken it along.
+        """
+        stat = target.last.stat
+        if stat is not None and stat.mount_root:
+            (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
 
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
         target = bind.target = self.rootfs.resolve(request.destination)
         self.plan.uses.update(filter(is_utf8, target.uses))
+        if request.is_from_mounts:
+            self._note_tmpfs(request, target)
         if self._is_present(bind, target) or self._is_hidden(bind, target):
             bind.action = "present"
             bind.by = "hook" if self.recorded.find(request) else "runtime"

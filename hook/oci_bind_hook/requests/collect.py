@@ -80,7 +80,7 @@ def _from_mount(mount: Mount, config: Config) -> Request:
     is_bind = mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options)
     if not is_bind or "remount" in mount.options:
         request = Request(origin, place, mount.source or "", mount.destination, (), origin_kind="mounts")
-        request.type = "remount" if is_bind else mount.type or "none"
+        request.type = "remount" if "remount" in mount.options else mount.type or "none"
         return request
     if not mount.source:
         raise RequestError("a bind needs a source", where=f"{place}/source")

@@ -47,8 +47,10 @@ class Rootfs(Root):
     """The root of a container's file system, held by fd; ``path`` is its absolute path on the host.
 
     ``unlock`` allows making mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
-    is on a tmpfs of the container's own, where mount points may be made too. ``owner_of`` returns user and group of a
-    file if statx(2) does not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the host's ``/``.
+    is on a tmpfs that only this container can have, where mount points may be made too if config.json asks for it:
+    ``asked`` holds the ids of the mounts that are where config.json asks for a tmpfs. ``owner_of`` returns user and
+    group of a file if statx(2) does not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the
+    host's ``/``.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Rootfs(Root):
         self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
+        self.asked: set[int] = set()
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError as reason:
@@ -126,7 +129,8 @@ class Rootfs(Root):
         anchor = target.anchor
         if self.is_on_root(anchor):
             return "rootfs"
-        if anchor.cover is None and anchor.stat is not None and self.is_own_tmpfs(anchor.stat):
+        stat = anchor.stat if anchor.cover is None else None
+        if stat is not None and stat.mnt_id in self.asked and self.is_own_tmpfs(stat):
             return "tmpfs"
         if anchor.fd is None and anchor.cover is not None and anchor.cover.type == "tmpfs":
             return "tmpfs"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import mounting, work
-from helpers.mounting import MS_SHARED, Bench, propagate, request, tmpfs
+from helpers.mounting import MS_SHARED, Bench, asked, propagate, request, tmpfs
 from oci_bind_hook.kernel.proc import Namespace, Proc
 from oci_bind_hook.mounting import mounted
 from oci_bind_hook.mounting.plan import Planner
@@ -98,7 +98,7 @@ def test_mount_points_to_be_made_on_a_tmpfs_in_a_namespace_with_many(fresh: Call
         tmpfs(bench.inside("/mnt"))
         for number in range(count):
             tmpfs(f"{bench.path}/mounts/{number}")
-        return resolving(bench, [request(bench.source, f"/mnt/{number}") for number in range(count)])
+        return resolving(bench, [asked("/mnt"), *(request(bench.source, f"/mnt/{number}") for number in range(count))])
 
     work.check_growth(measure, SIZE)
 

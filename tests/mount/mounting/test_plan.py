@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import mounting, support
-from helpers.mounting import MS_PRIVATE, MS_SHARED, Bench, bind, plant, propagate, request, tmpfs
+from helpers.mounting import MS_PRIVATE, MS_SHARED, Bench, asked, bind, plant, propagate, request, tmpfs
 from oci_bind_hook.commands.explain.facts import describe
 from oci_bind_hook.errors import EscapeError, MissingError, RequestError, UnavailableError
 from oci_bind_hook.kernel import linux
@@ -267,9 +267,7 @@ def test_a_bind_that_a_later_mount_hides_is_left_alone(bench: Bench) -> None:
 
 
 def test_a_tmpfs_that_the_runtime_will_make_is_known_to_a_dry_run(bench: Bench) -> None:
-    plain = request("tmpfs", "/mnt", config=True)
-    plain.type = "tmpfs"
-    plan = bench.plan(plain, request(bench.source, "/mnt/new"), request(bench.file, "/mnt"), assumed=True)
+    plan = bench.plan(asked("/mnt"), request(bench.source, "/mnt/new"), request(bench.file, "/mnt"), assumed=True)
     points = [(point.path, point.filesystem) for bind in plan.binds for point in bind.create]
     assert points == [("/mnt/new", "tmpfs")]
     assert [str(problem) for problem in plan.problems] == ["--mount 1: the source is a file, but /mnt is a folder"]

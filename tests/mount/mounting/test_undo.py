@@ -13,6 +13,7 @@ from helpers import support
 from helpers.mounting import (
     MADE,
     Bench,
+    asked,
     five,
     look,
     mount,
@@ -253,7 +254,7 @@ def raise_without_hint(bench: Bench, record: Record) -> None:
 @pytest.mark.parametrize("case", ["other-namespace", "no-rootfs"])
 def test_what_is_gone_with_its_namespace_or_its_rootfs(bench: Bench, case: str) -> None:
     tmpfs(bench.inside("/mnt"))
-    record = bench.mount(request(bench.source, "/mnt/new"), request(bench.source, "/new"))
+    record = bench.mount(asked("/mnt"), request(bench.source, "/mnt/new"), request(bench.source, "/new"))
     if case == "other-namespace":
         # The mounts of another namespace are none of our business, and neither is its tmpfs.
         with pytest.raises(LeftoverError, match="could not undo /new: something else is mounted on it"):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import support
-from helpers.mounting import MS_RDONLY, Bench, bind, mount, mount_points, plant, remount, request, tmpfs, umount
+from helpers.mounting import MS_RDONLY, Bench, asked, bind, mount, mount_points, plant, remount, request, tmpfs, umount
 from oci_bind_hook.errors import KernelError, RequestError
 
 if TYPE_CHECKING:
     from oci_bind_hook.record.state_file import Record
+    from oci_bind_hook.requests.request import Request
 
 HINT = "the rootfs is read-only; make the mount point in the image, or register for createRuntime"
 
@@ -150,7 +151,7 @@ def test_nothing_is_written_into_a_volume(bench: Bench, flags: int, deep: str) -
 
 def test_mount_points_are_made_on_a_tmpfs_of_the_containers_own(bench: Bench) -> None:
     tmpfs(bench.inside("/mnt"))
-    record = bench.mount(request(bench.source, "/mnt/new/folder"))
+    record = bench.mount(asked("/mnt"), request(bench.source, "/mnt/new/folder"))
     assert made(record) == [("/mnt/new", "tmpfs"), ("/mnt/new/folder", "tmpfs")]
     assert record["uses"] == ["/mnt"]
     # It dies with the container; while it is there, the way back removes them as all others.
@@ -162,7 +163,7 @@ def test_but_not_on_one_that_is_read_only(bench: Bench) -> None:
     tmpfs(bench.inside("/mnt"))
     remount(bench.inside("/mnt"), MS_RDONLY)
     with pytest.raises(KernelError, match="mkdirat /mnt/new: Read-only file system"):
-        bench.attach(bench.plan(request(bench.source, "/mnt/new"), unlock=True))
+        bench.attach(bench.plan(asked("/mnt"), request(bench.source, "/mnt/new"), unlock=True))
 
 
 def foreign(bench: Bench, how: str) -> None:
@@ -178,10 +179,31 @@ def foreign(bench: Bench, how: str) -> None:
         bench.kind = "runtime"
 
 
+# What config.json asks for where the host has mounted a tmpfs on /mnt.
+NOT_ASKED: dict[str, list[Request]] = {
+    "nothing": [],
+    "elsewhere": [asked("/etc")],
+    "above": [asked("/")],
+    "another type": [asked("/mnt", "sysfs")],
+    "a bind over it": [asked("/mnt"), request("/etc", "/mnt", config=True)],
+    "another type over it": [asked("/mnt"), asked("/mnt", "sysfs")],
+    "remounted": [asked("/mnt", "remount")],
+}
+
+
+@pytest.mark.parametrize("case", NOT_ASKED)
+def test_nor_on_one_that_config_json_does_not_ask_for(bench: Bench, case: str) -> None:
+    tmpfs(bench.inside("/mnt"))
+    plan = bench.plan(*NOT_ASKED[case], request(bench.source, "/mnt/new"))
+    assert [problem.problem for problem in plan.problems] == [
+        "the mount point /mnt/new does not exist, and would have to be made inside another mount"
+    ]
+
+
 @pytest.mark.parametrize("how", ["bind", "part", "host-namespace"])
 def test_nor_on_one_that_others_see_as_well(bench: Bench, how: str) -> None:
     foreign(bench, how)
-    plan = bench.plan(request(bench.source, "/mnt/new"))
+    plan = bench.plan(asked("/mnt"), request(bench.source, "/mnt/new"))
     assert [str(problem) for problem in plan.problems] == [
         "--mount 1: the mount point /mnt/new does not exist, and would have to be made inside another mount"
         " (make it in the source of that mount)"

@@ -50,7 +50,7 @@ KINDS = {
     "tmpfs": ({"type": "tmpfs", "options": ["nosuid", "mode=755"]}, "tmpfs"),
     "no type, no option": ({"type": None, "options": []}, "none"),
     "remount of a bind": ({"type": "bind", "options": ["bind", "remount", "ro"]}, "remount"),
-    "remount of a tmpfs": ({"type": "tmpfs", "options": ["remount", "ro"]}, "tmpfs"),
+    "remount of a tmpfs": ({"type": "tmpfs", "options": ["remount", "ro"]}, "remount"),
 }
 
 

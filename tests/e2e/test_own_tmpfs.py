@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tmpfs below the rootfs: the container's own, where mount points may be made, or one that the host mounted there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import support
+from helpers.world import mount
+
+if TYPE_CHECKING:
+    from helpers.world import World
+
+STAGES = ("createRuntime", "createContainer")
+OWN = {"destination": "/own", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}
+
+
+def inside(world: World, namespace: support.RuntimeNamespace) -> list[str]:
+    """The names in the tmpfs on the rootfs's /data, which only that namespace shows."""
+    return namespace.run("ls", f"{world.rootfs}/data").stdout.split()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_nothing_is_made_in_a_tmpfs_of_the_host(world: World, runtime: str, stage: str) -> None:
+    bundle = world.bundle("true", stage, *mount(world, "/data/new"), "--log", str(world.path / "log"))
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        assert inside(world, namespace) == []
+    assert done.returncode != 0
+    assert "would have to be made inside another mount" in (world.path / "log").read_text()
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_tmpfs_of_config_json_over_one_of_the_host_is_the_containers_own(
+    world: World, runtime: str, stage: str
+) -> None:
+    mounts = [{**OWN, "destination": "/link/../data/."}]
+    bundle = world.bundle("cat /data/new/word", stage, *mount(world, "/data/new"), mounts=mounts)
+    os.symlink("real", f"{world.rootfs}/link")
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        assert inside(world, namespace) == []
+    assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_nor_in_one_that_config_json_binds_where_it_asked_for_a_tmpfs(world: World, runtime: str, stage: str) -> None:
+    """By its destination alone it is the container's own. What lies there in the end is the host's."""
+    mounts = [OWN, support.bind(f"{world.rootfs}/data", "/own")]
+    words = [*mount(world, "/own/new"), "--log", str(world.path / "log")]
+    bundle = world.bundle("true", stage, *words, mounts=mounts)
+    os.mkdir(f"{world.rootfs}/own")
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        assert inside(world, namespace) == []
+    assert done.returncode != 0
+    assert "would have to be made inside another mount" in (world.path / "log").read_text()
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_the_tmpfs_that_config_json_asks_for_through_a_link_is_the_containers_own(
+    world: World, runtime: str, stage: str
+) -> None:
+    mounts = [{**OWN, "destination": "/absolute/deep"}]
+    words = mount(world, "/real/deep/er/new")
+    bundle = world.bundle("cat /real/deep/er/new/word", stage, *words, mounts=mounts)
+    os.mkdir(f"{world.rootfs}/real/deep")
+    before = world.snapshot()
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr
+    assert world.snapshot() == before
