@@ -99,6 +99,47 @@ def test_E02_the_environment_of_the_image_in_a_real_container(
     assert look(world) == before
 
 
+def hands_over(runtime: str) -> bool:
+    """Whether a runtime as root gives a createContainer hook without an env the image's variables: runc before 1.3."""
+    version = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    return runtime == "runc" and tuple(map(int, version.split(".")[:2])) < (1, 3)
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize("own", [None, [], ["PATH=/bin"]], ids=["none", "empty", "one"])
+def test_E02_a_variable_that_leads_to_a_python_library_in_the_image(
+    world: World, runtime: str, own: list[str] | None
+) -> None:
+    """``python -I`` looks for its library beside PYTHONEXECUTABLE. Only an env of the hook's own keeps it away."""
+    prepare(world)
+    told = world.path / "told"
+    library = f"/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    plant(world, {"/bin/python3": "busybox", f"{library}/encodings": None})
+    # So early in Python's life there is no open() yet.
+    script = f"import posix\nposix.mkdir({str(told)!r})\n"
+    for name in ("os.py", "encodings/__init__.py"):
+        Path(world.rootfs + library, name).write_text(script)
+    evil_word = "PYTHONEXECUTABLE=/proc/self/cwd/bin/python3"
+    hook = world.hook("createContainer", *mount(world, "/data"))
+    hook = {**hook, "env": own} if own is not None else {key: hook[key] for key in ("path", "args")}
+    hooks = {"createContainer": [hook], "poststop": [world.hook("poststop")]}
+    env = [f"PATH={support.PATH}", evil_word]
+    bundle = support.bundle(world.path / "bundle", ["cat", "/data/word"], hooks=hooks, env=env)
+    dry = subprocess.run([world.launcher, "--dry-run", "--bundle", bundle], capture_output=True, text=True, check=False)
+    told_of_it = "/createContainer/0/env: missing or empty" in dry.stdout
+    assert (dry.returncode, told_of_it) == ((0, False) if own else (78, True))
+    done = support.run_container(runtime, bundle, "c1")
+    if own is not None or not hands_over(runtime):
+        assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr
+        assert not told.exists()
+    else:
+        assert told.exists()
+        told.rmdir()
+    # The value leads there, whichever runtime hands it over.
+    call(world, "--version", stdin="", before=evil(world, evil_word))
+    assert told.exists()
+
+
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_E03_as_it_is_registered_the_linker_sees_nothing_of_the_image(world: World, runtime: str) -> None:
     prepare(world)

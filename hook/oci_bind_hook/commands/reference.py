@@ -180,7 +180,11 @@ EXIT_CODES = (
         "would leave the rootfs or leak",
         "it would leave the rootfs, hide `/`, `/proc` or `/sys`, or leak to the host",
     ),
-    (78, "a request that makes no sense", "a bind that makes no sense"),
+    (
+        78,
+        "a request that makes no sense",
+        "a bind that makes no sense; in a dry-run, also a registration of the hook without an `env`",
+    ),
     (126, "not executable", "a shell could not start the launcher, or its Python: it is not executable"),
     (127, "not found", "a shell could not start the launcher, or its Python: it is not there"),
     (130, "interrupted", "interrupted at the terminal (SIGINT)"),

@@ -10,7 +10,8 @@ from ...documents import oci
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...log import one_line
-from . import hooks_d
+from ..explain import registered
+from . import cdi, hooks_d
 from .install import is_launcher
 
 TYPE_CHECKING = False
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from .hooks_d import Container, Folder, Registration
 
 # What follows from a problem, the worst first.
-REFUSES, FAILS, SKIPS, WARNS = "refuses", "fails", "skips", "warns"
+REFUSES, FAILS, EXPOSES, SKIPS, WARNS = "refuses", "fails", "exposes", "skips", "warns"
 EFFECTS = {
     REFUSES: "podman and CRI-O start no container",
     FAILS: "containers that it is for do not start",
+    EXPOSES: "",
     SKIPS: "podman and CRI-O pass over this file",
     WARNS: "",
 }
@@ -54,6 +56,8 @@ class Check:
         self.folders = hooks_d.read(paths)
         self.files = hooks_d.in_order(self.folders)
         found = [problem for folder in self.folders for problem in _of_folder(folder)]
+        for path, pointer, is_certain in cdi.without_env(cdi.FOLDERS):
+            found.append(_exposed(path, pointer) if is_certain else Problem(path, pointer, cdi.UNKNOWN, WARNS))
         self.problems = sorted(found, key=lambda problem: list(EFFECTS).index(problem.effect))
 
     @property
@@ -110,6 +114,8 @@ def _of_file(one: Registration, folder: Folder) -> Iterator[Problem]:
     if one.version == "0.1.0":
         text = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
         yield Problem(one.path, "", text, WARNS)
+        if _is_ours(one):
+            yield _exposed(one.path, "/version", "has no env")
     else:
         yield from _of_members(one)
 
@@ -127,6 +133,16 @@ def _of_path(one: Registration) -> Iterator[Problem]:
         yield Problem(one.path, one.hook_pointer, text, FAILS)
 
 
+def _exposed(path: str, pointer: str, what: str = "the hook's env is missing or empty") -> Problem:
+    return Problem(path, pointer, f"{what}: {registered.WHY_ENV} ({registered.ENV_HINT})", EXPOSES)
+
+
+def _is_ours(one: Registration) -> bool:
+    return one.hook is not None and (
+        registered.is_ours({"path": one.hook, "args": one.args or []}) or is_launcher(one.hook)
+    )
+
+
 def _interpreter(path: str) -> str:
     """The interpreter of a script, from its #! line. Empty if the file is no script."""
     try:
@@ -140,7 +156,9 @@ def _interpreter(path: str) -> str:
 
 def _of_members(one: Registration) -> Iterator[Problem]:
     """Problems with a file of version 1.0.0."""
-    if not one.env:
+    if not one.env and _is_ours(one):
+        yield _exposed(one.path, "/hook/env")
+    elif not one.env:
         yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
     if one.timeout is None:
         yield Problem(one.path, "/hook/timeout", "is missing: a hook that hangs keeps its container waiting", WARNS)

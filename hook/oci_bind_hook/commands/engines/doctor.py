@@ -19,7 +19,7 @@ from ...kernel.proc import Proc
 from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
-from .check import WARNS, Check
+from .check import EXPOSES, WARNS, Check
 from .hooks_d import FOLDERS
 from .install import is_launcher
 
@@ -170,6 +170,11 @@ def _hooks() -> Iterator[Finding]:
         is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
         yield Finding(f"hooks.d {folder.path}", detail, is_there=is_good, is_needed=bool(bad), without=without)
     ours = [one.path for one in check.files if one.is_used and one.hook is not None and is_launcher(one.hook)]
+    exposed = [each for each in check.problems if each.effect == EXPOSES]
+    if exposed:
+        detail = ": ".join(filter(None, (exposed[0].path, exposed[0].pointer)))
+        yield Finding("registration", detail, is_there=False, is_needed=True, without=exposed[0].message)
+        return
     without = "no engine calls the hook by itself; `install` registers it"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without)
 

@@ -176,6 +176,7 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
 def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, options: Options) -> Options:
     """The options, or if they ask for no bind those of the registration. Reports how the hook is registered."""
     report.registered = [entry.place for entry in entries]
+    report.unsafe += registered.problems(entries)
     report.warnings += registered.warnings(entries, bundle.document)
     report.warnings += [
         f"{entry.place}/path: {entry.path} cannot be executed here"

@@ -6,9 +6,18 @@ Pure, and lenient: entries of the wrong shape are skipped here. The schema repor
 
 from __future__ import annotations
 
+from ...errors import RequestError
+
 NAME = "oci-bind-hook"
 SETTING_UP = ("prestart", "createRuntime", "createContainer")
 _LOADED = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH")
+# The launcher cannot mend it: the loader has run before it, and Python has chosen its library. Empty is as bad as
+# missing, since engines that write it into config.json leave it out (`omitempty` of runtime-spec's specs-go).
+WHY_ENV = (
+    "some runtimes then give the hook the image's own variables, and the image can run its code in the hook: the "
+    "loader heeds LD_PRELOAD, and python -I heeds PYTHONEXECUTABLE"
+)
+ENV_HINT = 'one variable is enough, such as "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], which `install` writes'
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +41,27 @@ def find(document: object) -> list[Entry]:
     found = []
     for stage, entries in _members(_members(document).get("hooks")).items():
         for number, entry in enumerate(entries if isinstance(entries, list) else ()):
-            names = [_text(_members(entry).get("path")), *_texts(_members(entry).get("args"))[:1]]
-            if any(name.rpartition("/")[2].startswith(NAME) for name in names):
+            if is_ours(entry):
                 found.append(Entry(stage, number, entry))
     return found
+
+
+def is_ours(entry: object) -> bool:
+    """Whether a hook's entry (in config.json, in hooks.d, in CDI) calls this hook, by its path or its args[0]."""
+    names = [_text(_members(entry).get("path")), *_texts(_members(entry).get("args"))[:1]]
+    return any(name.rpartition("/")[2].startswith(NAME) for name in names)
+
+
+def has_env(entry: object) -> bool:
+    """Whether a hook's entry has an environment of its own, with which no runtime uses another one."""
+    return bool(_texts(_members(entry).get("env")))
+
+
+def problems(found: Sequence[Entry]) -> Iterator[RequestError]:
+    """What makes a registration unsafe, whatever a real run does."""
+    for entry in found:
+        if not entry.env:
+            yield RequestError(f"missing or empty: {WHY_ENV}", where=f"{entry.place}/env", hint=ENV_HINT)
 
 
 def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
@@ -50,8 +76,6 @@ def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
 def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
     """What will go wrong with a hook that is registered this way, one line each."""
     for entry in found:
-        if not entry.env:
-            yield f"{entry.place}/env: missing or empty: some runtimes then give the hook the environment of the image"
         if entry.stage not in (*SETTING_UP, "poststop"):
             yield f"{entry.place}: {entry.stage} is no stage at which anything can be mounted or taken down"
         said = [word for word in entry.words[:1] if word in (*SETTING_UP, "poststop") and word != entry.stage]

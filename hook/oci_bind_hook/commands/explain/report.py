@@ -53,6 +53,8 @@ class Report:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.is_sure = True
+        # The registration's: a real run does not look at it, and may end otherwise.
+        self.unsafe: list[HookError] = []
         self._problems: list[HookError] = []
 
     @property
@@ -62,13 +64,13 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The code with which the real run would end: that of the first problem it would meet."""
-        return self._problems[0].exit_code if self._problems else 0
+        """That of the first problem that a real run would meet, with which it would end, or else of ``unsafe``."""
+        return next((problem.exit_code for problem in (*self._problems, *self.unsafe)), 0)
 
     @property
     def problems(self) -> list[dict[str, object]]:
-        """All problems in the order in which a real run would meet them."""
-        return [facts for problem in self._problems for facts in _facts(problem)]
+        """All problems in the order in which a real run would meet them, and then those of the registration."""
+        return [facts for problem in (*self._problems, *self.unsafe) for facts in _facts(problem)]
 
     def add(self, problem: HookError, step: Step | None = None) -> None:
         """Takes note of a problem, which a real run meets at its own step or else at ``step``.

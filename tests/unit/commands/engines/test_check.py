@@ -94,6 +94,28 @@ def test_the_old_version_is_a_warning_and_its_members_are_judged(tmp_path: Path,
     assert problems(folder)[0] == ("/hook", "fails", "/etc/passwd is not executable")
 
 
+@pytest.mark.parametrize("name", ["oci-bind-hook", "renamed"])
+@pytest.mark.parametrize("env", [None, []], ids=["none", "empty"])
+def test_this_hook_without_an_environment_of_its_own_is_a_problem(env: object, name: str, tmp_path: Path) -> None:
+    launcher, _ = install.install(str(tmp_path / "prefix"), hooks_dir=str(tmp_path / "hooks.d"))
+    os.rename(launcher, os.path.join(os.path.dirname(launcher), name))
+    document = json.loads((tmp_path / "hooks.d/oci-bind-hook.json").read_text())
+    document["hook"] |= {"env": env, "args": ["x"], "path": os.path.join(os.path.dirname(launcher), name)}
+    (tmp_path / "hooks.d/oci-bind-hook.json").write_text(json.dumps(document))
+    [(pointer, effect, message)] = problems(tmp_path / "hooks.d")
+    assert (pointer, effect) == ("/hook/env", "exposes")
+    assert message.startswith("the hook's env is missing or empty: some runtimes then give the hook the image's own")
+    mended = 'one variable is enough, such as "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], which `install` writes'
+    assert message.endswith(f"({mended})")
+    assert cli.main(["install", "--check", "--hooks-dir", str(tmp_path / "hooks.d")]) == os.EX_DATAERR
+
+
+def test_this_hook_in_the_old_version_is_a_problem(tmp_path: Path) -> None:
+    launcher, _ = install.install(str(tmp_path / "prefix"))
+    folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.old(launcher, "a")})
+    assert problems(folder)[0][:2] == ("/version", "exposes")
+
+
 def test_the_worst_comes_first_and_what_is_hidden_is_told(tmp_path: Path, probe: Path) -> None:
     files = {
         "a.json": tables.current(probe, "a", hook={"env": None}),

@@ -526,6 +526,23 @@ def test_registered_words_that_cannot_be_understood_are_a_problem(desk: Desk) ->
     assert (problem["where"], problem["exit"]) == ("config.json: /hooks/createRuntime/0/args: --mont", 64)
 
 
+def test_without_an_environment_of_its_own_the_dry_run_fails_and_the_real_run_might_not(desk: Desk) -> None:
+    entry = {"path": "/bin/true", "args": ["oci-bind-hook", "--mount", f"src={desk.file},dst=/etc/x"]}
+    edit(desk, hooks={"createRuntime": [entry], "poststop": [{**entry, "env": ["A=1"]}]})
+    report = planned(desk)
+    assert [(one["where"], one["exit"]) for one in report.problems] == [
+        ("config.json: /hooks/createRuntime/0/env", os.EX_CONFIG)
+    ]
+    assert (report.exit_code, [mount["action"] for mount in report.mounts]) == (os.EX_CONFIG, ["mount"])
+    text = as_text(report)
+    assert text.startswith("problem    config.json: /hooks/createRuntime/0/env: missing or empty: some runtimes")
+    assert "the real run would exit" not in text
+    # What a real run would meet goes first.
+    report = planned(desk, "src=/absent,dst=/etc/y")
+    assert [one["exit"] for one in report.problems] == [os.EX_NOINPUT, os.EX_CONFIG]
+    assert report.exit_code == os.EX_NOINPUT
+
+
 def test_prestart_that_is_registered_has_a_container(desk: Desk) -> None:
     assert planned(desk, stage="prestart").namespace == "runtime"
     register(desk, "prestart")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -53,17 +54,16 @@ def test_the_one_that_sets_up(stages: tuple[str, ...], asked: str | None, chosen
 
 
 GOOD = {"createRuntime": [entry("createRuntime")], "poststop": [entry("poststop")]}
-ENV = "/env: missing or empty: some runtimes then give the hook the environment of the image"
+WHY = (
+    "some runtimes then give the hook the image's own variables, and the image can run its code in the hook: the "
+    "loader heeds LD_PRELOAD, and python -I heeds PYTHONEXECUTABLE (one variable is enough, such as "
+    '"env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], which `install` writes)'
+)
 LOADED = "a hook without an env of its own would load that as well"
 WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "good": (document(**GOOD), []),
     "no hooks": ({}, []),
     "nobody's": (document(createRuntime=[entry(path="/x", name="x", env=())]), []),
-    "env empty": (
-        document(**{**GOOD, "createRuntime": [entry(env=())]}),
-        [f"config.json: /hooks/createRuntime/0{ENV}"],
-    ),
-    "env missing": (document(**{**GOOD, "poststop": [{"path": PATH}]}), [f"config.json: /hooks/poststop/0{ENV}"]),
     "no poststop": (
         document(createRuntime=[entry()]),
         ["config.json: /hooks: no poststop is registered: mount points and state files would stay"],
@@ -94,6 +94,15 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_warnings(case: str) -> None:
     config, expected = WARNINGS[case]
     assert list(registered.warnings(registered.find(config), config)) == expected
+
+
+@pytest.mark.parametrize("env", [(), None, "A=1", [1], {"A": "1"}], ids=repr)
+@pytest.mark.parametrize("stage", ["createRuntime", "poststop"])
+def test_without_an_environment_of_its_own_it_is_a_problem(stage: str, env: object) -> None:
+    found = registered.find(document(**{**GOOD, stage: [entry(), entry(env=env), entry(path="/x", name="x", env=())]}))
+    [problem] = registered.problems(found)
+    assert problem.exit_code == os.EX_CONFIG
+    assert str(problem) == f"config.json: /hooks/{stage}/1/env: missing or empty: {WHY}"
 
 
 ANY = some.recursive(
