@@ -19,7 +19,7 @@ mirror() {
 
 # make_root ROOT SUITE: by debootstrap, under another name until it is whole.
 make_root() {
-    local root=$1 suite=$2 from proxy='' packages=("${build_packages[@]}" "${container_packages[@]}" mount podman strace groff-base zsh fish)
+    local root=$1 suite=$2 from proxy='' packages=("${build_packages[@]}" "${container_packages[@]}" mount podman strace groff-base zsh fish systemd)
     need_packages debootstrap debian-archive-keyring
     from=$(mirror) || { apt-get -q update >/dev/null && from=$(mirror); } ||
         die "the sources of apt name no mirror of Debian"

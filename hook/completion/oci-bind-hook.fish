@@ -46,5 +46,7 @@ complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l annotation
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l command -x -d 'for containers whose command matches'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l has-bind-mounts -d 'for containers with bind mounts'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l always -d 'for all containers'
+complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l gc-timer -d 'write a systemd timer as well that calls gc each hour'
+complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l units-dir -x -a '(__fish_complete_directories)' -d 'the folder for the timer'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l check -d 'explain hooks.d folders'
 # end

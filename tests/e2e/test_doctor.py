@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 
 from helpers import kernels, mounting, support
 from oci_bind_hook.commands.engines.doctor import FEATURES
-from oci_bind_hook.commands.engines.install import import_folders
+from oci_bind_hook.commands.engines.install import import_folders, install
 from oci_bind_hook.kernel import linux
+from oci_bind_hook.kernel.proc import Proc, boot_id
+from oci_bind_hook.record.folder import StateFolder
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -30,6 +33,8 @@ def test_the_features_are_those_of_the_kernel_that_runs() -> None:
 
 
 UID = 1000
+OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
+RECORD = Path(__file__).parents[1] / "data/state-files/1.json"
 LACKS = {
     "before 5.12": {"mount_setattr", "idmapped mounts"},
     "filtered": {"open_tree", "move_mount", "mount_setattr", "idmapped mounts", "openat2"},
@@ -56,6 +61,48 @@ def test_what_an_older_kernel_lacks_is_named_and_no_failure(name: str, world: Wo
     assert all(found[each].startswith("without ") and len(found[each].split(": ")) > 1 for each in lost)
 
 
+def test_what_is_left_behind_is_counted_and_no_rootfs_is_asked(world: World, mute: int) -> None:
+    """The rootfs of these containers is on a file system that never answers."""
+    mounting.tmpfs("/run", "mode=755")
+    folder = Path("/run/oci-bind-hook")
+    folder.mkdir(mode=0o700)
+    assert doctor(world)[1]["left behind"] == "ok      left behind: nothing"
+    record = json.loads(RECORD.read_text())
+    record["rootfs"]["path"] = f"{world.rootfs}/mute/rootfs"
+    proc, me = Proc(), os.getpid()
+    alive = {"pid": me, "start": proc.start_time(me), "first": proc.first_start()}
+    members: dict[str, dict[str, object]] = {
+        "boot": {"boot": OTHER_BOOT},
+        "process": {"boot": boot_id(), "init": {**alive, "start": 1}},
+        "alive": {"boot": boot_id(), "init": alive},
+        "busy": {"boot": OTHER_BOOT},
+    }
+    for name in members:
+        (folder / f"{name}.json").write_text(json.dumps({**record, "id": name, **members[name]}))
+        (folder / f"{name}.json").chmod(0o600)
+    for name in ("unreadable.json", "killed.new"):
+        (folder / name).write_text("")
+    state = StateFolder.open(str(folder), create=False)
+    assert state is not None
+    with state.lock_id("busy"):
+        code, found = doctor(world)
+    counts = "dead containers: 2, killed runs: 1, unreadable state files: 1"
+    assert found["left behind"] == f"without left behind: {counts}: `oci-bind-hook gc` undoes it"
+    assert code == doctor(world)[0]
+    os.fstat(mute)
+
+
+def test_what_is_left_behind_is_counted_where_the_hook_is_registered(world: World) -> None:
+    mounting.tmpfs("/usr/share")
+    hooks = "/usr/share/containers/oci/hooks.d"
+    install(str(world.path / "p"), (), ["--root", str(world.state)], hooks_dir=hooks)
+    (world.state / "killed.new").touch()
+    _, found = doctor(world)
+    assert found[f"state folder --root {world.state}"].startswith(f"ok      state folder --root {world.state}: ")
+    name = f"left behind --root {world.state}"
+    assert found[name] == f"without {name}: killed runs: 1: `oci-bind-hook gc --root {world.state}` undoes it"
+
+
 def test_without_a_capability_of_root_it_says_what_fails(world: World) -> None:
     code, found = doctor(world, "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
     assert code == os.EX_UNAVAILABLE
@@ -80,3 +127,10 @@ def test_an_ordinary_user_gets_the_rights_from_the_runtime_and_needs_a_folder(wo
     )
     where = f"/run/user/{UID}/oci-bind-hook is made at first use, on tmpfs (gone after a restart of the machine)"
     assert found["state folder"] == f"ok      state folder: {where}"
+    folder = Path(f"/run/user/{UID}/oci-bind-hook")
+    folder.mkdir(mode=0o700)
+    (folder / "killed.new").touch()
+    os.chown(folder, UID, UID)
+    _, found = doctor(world, *support.as_user(UID))
+    told = "without left behind: killed runs: 1: `podman unshare oci-bind-hook gc` undoes it"
+    assert found["left behind"] == told

@@ -140,6 +140,7 @@ VALID: dict[str, Any] = {
                 "because": "always",
             }
         ],
+        "timer": {"path": "/u/x.timer", "command": ["/l", "gc"], "enabled": True},
     },
     "doctor": {"findings": [{"name": "pidfd", "there": True, "needed": True, "detail": "", "without": ""}]},
     "records": {
@@ -301,6 +302,7 @@ ALSO_VALID = [
     ("hooks-check", "/bundle", None),
     ("hooks-check", "/hooks/0/hook", None),
     ("hooks-check", "/hooks/0/matches", None),
+    ("hooks-check", "/timer", None),
     ("plan", "/id", None),
     ("plan", "/stage", None),
     ("plan", "/namespace", None),
@@ -502,8 +504,8 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     ],
     "hooks-check": [
         ([], ""),
-        (GONE, "/bundle /problems /folders /hooks"),
-        (1, "/bundle /problems /problems/0 /folders /folders/0 /hooks /hooks/0 /unknown"),
+        (GONE, "/bundle /problems /folders /hooks /timer"),
+        (1, "/bundle /problems /problems/0 /folders /folders/0 /hooks /hooks/0 /timer /unknown"),
         (GONE, below("/problems/0", "path pointer message effect")),
         (1, below("/problems/0", "path pointer message effect unknown")),
         ("breaks", "/problems/0/effect"),
@@ -511,6 +513,8 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/folders/0", "path there refused unknown")),
         (GONE, below("/hooks/0", "path hook stages used matches because")),
         (1, below("/hooks/0", "path hook stages stages/0 used matches because unknown")),
+        (GONE, below("/timer", "path command enabled")),
+        (1, below("/timer", "path command command/0 enabled unknown")),
     ],
     "doctor": [
         ([], ""),

@@ -141,6 +141,7 @@ def _stdin() -> bytes:
 
 def _install(given: Given, _: Log) -> int:
     from .engines.install import Places, When, install, warnings
+    from .engines.timer import Timer
 
     when = When(
         always="--always" in given.values,
@@ -148,12 +149,19 @@ def _install(given: Given, _: Log) -> int:
         commands=given.all("--command"),
         has_bind_mounts="--has-bind-mounts" in given.values,
     )
-    _check_registered(given.others)
+    options = _check_registered(given.others)
     prefix, folder = _where(given)
+    places = Places(prefix, folder)
+    timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
+    units = timer.contents(places.launcher, options.root) if timer is not None else {}
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
     for path in install(prefix, stages, given.others, hooks_dir=folder, when=when):
         _print(f"{path}\n")
-    _warn(warnings(Places(prefix, folder)))
+    _warn(warnings(places))
+    if timer is not None:
+        for path in timer.write(units):
+            _print(f"{path}\n")
+        _tell(f"to enable the timer: {timer.enabling}")
     return os.EX_OK
 
 
@@ -163,8 +171,8 @@ def _where(given: Given) -> tuple[str, str | None]:
     return "/usr/local" if prefix is None else prefix, given.last("--hooks-dir")
 
 
-def _check_registered(words: list[str]) -> None:
-    """Refuses arguments that make no sense for every container. Raises UsageError, RequestError."""
+def _check_registered(words: list[str]) -> Options:
+    """The options that the hook is given. UsageError, RequestError for what makes no sense for every container."""
     options, _ = parse(words)
     if options.stage is not None:
         raise UsageError("the same words are given to the hook at each of its stages", where=options.stage)
@@ -172,6 +180,7 @@ def _check_registered(words: list[str]) -> None:
         raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
     for number, text in enumerate(options.mounts, 1):
         parse_mount(text, f"--mount {number}", f"--mount {number}")
+    return options
 
 
 def _check(given: Given, _: Log) -> int:
@@ -186,11 +195,21 @@ def _check(given: Given, _: Log) -> int:
 
 def _uninstall(given: Given, _: Log) -> int:
     from .engines.doctor import state_files
-    from .engines.install import uninstall
+    from .engines.install import Removed, uninstall
+    from .engines.timer import Timer
 
-    removed = uninstall(*_where(given))
-    for path in removed.paths:
+    timer = Timer(given.last("--units-dir"))
+    try:
+        removed, missing = uninstall(*_where(given)), None
+    except MissingError as problem:
+        removed, missing = Removed(), problem
+    units = timer.remove()
+    if missing is not None and not units:
+        raise missing
+    for path in (*removed.paths, *units):
         _print(f"{path}\n")
+    if units:
+        _tell(f"to make systemd forget the timer: {timer.forgetting}")
     try:
         folder, left = state_files(parse(removed.arguments)[0])
     except UsageError:  # of a hooks.d file that somebody has edited
@@ -213,9 +232,13 @@ def _doctor(given: Given, _: Log) -> int:
 
 
 def _warn(remarks: list[str]) -> None:
-    """Prints warnings on stderr, so that stdout holds only paths."""
     for remark in remarks:
-        os.write(2, f"oci-bind-hook: warning: {one_line(remark)}\n".encode(errors="backslashreplace"))
+        _tell(f"warning: {remark}")
+
+
+def _tell(remark: str) -> None:
+    """Prints one line on stderr, so that stdout holds only paths."""
+    os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
 
 
 COMMANDS = (
@@ -260,7 +283,9 @@ COMMANDS = (
         _install,
         "[--prefix DIR] [WHERE AND WHEN]... [-- OPTION...]",
         "register the hook with podman and CRI-O, oci-hooks(5)",
-        options("--prefix --hooks-dir --stages --annotation --command --has-bind-mounts --always"),
+        options(
+            "--prefix --hooks-dir --stages --annotation --command --has-bind-mounts --always --gc-timer --units-dir"
+        ),
         takes=("OPTION",),
         only_behind=True,
         hint="what the hook is given comes after --",
@@ -276,9 +301,9 @@ COMMANDS = (
     Command(
         "uninstall",
         _uninstall,
-        "[--prefix DIR] [--hooks-dir DIR]",
+        "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
-        options("--prefix --hooks-dir"),
+        options("--prefix --hooks-dir --units-dir"),
     ),
     Command(
         "doctor",

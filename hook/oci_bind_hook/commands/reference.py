@@ -112,6 +112,18 @@ INSTALL = (
     ),
     Option("--has-bind-mounts", "", "for containers with bind mounts"),
     Option("--always", "", "for all containers: the default without the three above"),
+    Option(
+        "--gc-timer",
+        "",
+        "write a systemd timer as well that calls `gc` each hour",
+        ", with the `--root` of the hook: root's for the system, an ordinary user's for that user, by way of "
+        "`podman unshare` where podman is",
+    ),
+    Option(
+        "--units-dir",
+        "DIR",
+        "the folder for the timer: `/etc/systemd/system` by default, for an ordinary user `~/.config/systemd/user`",
+    ),
     Option("--check", "", "explain hooks.d folders, and change nothing"),
 )
 

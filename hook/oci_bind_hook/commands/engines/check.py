@@ -9,10 +9,13 @@ import os
 from ...documents import oci
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
+from ...errors import UsageError
 from ...log import one_line
+from ...options import parse
 from ..explain import registered
 from . import cdi, hooks_d
 from .install import is_launcher
+from .timer import Timer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +61,25 @@ class Check:
         found = [problem for folder in self.folders for problem in _of_folder(folder)]
         for path, pointer, is_certain in cdi.without_env(cdi.FOLDERS):
             found.append(_exposed(path, pointer) if is_certain else Problem(path, pointer, cdi.UNKNOWN, WARNS))
+        self.timer = Timer()
+        found += [Problem(self.timer.service, "", text, WARNS) for text in self.timer.warnings(self.roots)]
         self.problems = sorted(found, key=lambda problem: list(EFFECTS).index(problem.effect))
+
+    @property
+    def ours(self) -> list[Registration]:
+        """The files that engines read and that register this hook."""
+        return [one for one in self.files if one.is_used and _is_ours(one)]
+
+    @property
+    def roots(self) -> list[str | None]:
+        """The ``--root`` of each registration of this hook, None for the default, each once."""
+        found = []
+        for one in self.ours:
+            try:
+                found.append(parse((one.args or [])[1:])[0].root)
+            except UsageError:  # somebody has edited it, and the hook will say so
+                pass
+        return list(dict.fromkeys(found))
 
     @property
     def is_broken(self) -> bool:
@@ -205,6 +226,7 @@ def as_json(check: Check) -> str:
             for folder in check.folders
         ],
         "hooks": [_hook(check, one) for one in check.files],
+        "timer": None if not check.timer.is_there else _timer(check.timer),
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -219,6 +241,11 @@ def _hook(check: Check, one: Registration) -> dict[str, object]:
         "matches": matches,
         "because": one_line(because),
     }
+
+
+def _timer(timer: Timer) -> dict[str, object]:
+    command = [_plain(word) for word in timer.words]
+    return {"path": _plain(timer.timer), "command": command, "enabled": timer.is_enabled}
 
 
 def _plain(text: str) -> str:
@@ -247,4 +274,6 @@ def as_text(check: Check) -> str:
         else:
             verb = "may be" if matches is None else "is not"
             lines.append(f"hook {one.path} {verb} called: {because}")
+    if check.timer.is_there:
+        lines.append(f"timer {check.timer.timer} calls {' '.join(check.timer.words)}")
     return "".join(one_line(line) + "\n" for line in lines)

@@ -13,15 +13,16 @@ import stat
 import sys
 
 from ... import FOLDER, __version__
-from ...errors import HookError
+from ...errors import HookError, RecordError
 from ...kernel import files, linux, rights
 from ...kernel.proc import Proc
 from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
+from ..upkeep.listing import Registry
 from .check import EXPOSES, WARNS, Check
 from .hooks_d import FOLDERS
-from .install import is_launcher
+from .timer import which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, as far as this user may look."""
-    return [*_software(), *_kernel(), *_capabilities(), *_state_folder(), *_hooks(), *_programs(), _syslog()]
+    check = Check(FOLDERS)
+    # The timer may be of a registration in a folder that only the engine's configuration names.
+    roots = dict.fromkeys([*check.roots, *([check.timer.root] if check.timer.launcher else [])])
+    recorded = [each for root in roots or [None] for each in (*_state_folder(root), *_left_behind(root))]
+    hooks = [*_hooks(check), _timer(check)]
+    return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *_programs(), _syslog()]
 
 
 def _software() -> Iterator[Finding]:
@@ -113,11 +119,17 @@ def _capabilities() -> Iterator[Finding]:
         yield Finding(name, "", is_there=rights.has_capability(name), is_needed=is_root, without=without)
 
 
-def _state_folder() -> Iterator[Finding]:
-    name, without = "state folder", "nothing can be recorded, and so nothing is mounted"
+def _at(root: str | None) -> Options:
+    options = Options()
+    options.root = root
+    return options
+
+
+def _state_folder(root: str | None) -> Iterator[Finding]:
+    name, without = _named("state folder", root), "nothing can be recorded, and so nothing is mounted"
     try:
         proc = Proc()
-        path = state_folder(Options(), proc)
+        path = state_folder(_at(root), proc)
         folder = StateFolder.open(path, create=False)
         kind = _file_system(proc, path)
     except HookError as problem:
@@ -126,7 +138,7 @@ def _state_folder() -> Iterator[Finding]:
     lasting = "gone after a restart of the machine" if kind in ("tmpfs", "ramfs") else "kept over a restart"
     if folder is not None:
         mode = stat.S_IMODE(os.stat(path).st_mode)
-        number = len(state_files(Options())[1])
+        number = len(state_files(_at(root))[1])
         detail = f"{path}, mode {mode:04o}, uid {os.stat(path).st_uid}, on {kind} ({lasting}), containers recorded:"
         yield Finding(name, f"{detail} {number}", is_there=True)
     elif os.access(_existing(path), os.W_OK | os.X_OK):
@@ -134,6 +146,41 @@ def _state_folder() -> Iterator[Finding]:
     else:
         detail = f"{path} is not there, and {_existing(path)} cannot be written"
         yield Finding(name, detail, is_there=False, is_needed=True, without=without)
+
+
+def _named(name: str, root: str | None) -> str:
+    """The hook may be registered with several state folders."""
+    return name if root is None else f"{name} --root {root}"
+
+
+def _left_behind(root: str | None) -> Iterator[Finding]:
+    """What gc would undo, by boot and process alone: no rootfs is asked, which may never answer."""
+    try:
+        options = _at(root)
+        options.root = state_folder(options, Proc())
+        registry = Registry(options)
+    except HookError:
+        return  # told of the state folder
+    if (folder := registry.folder) is None:
+        return
+    dead = leftovers = unreadable = 0
+    for container in registry.names():
+        if folder.is_locked(container):
+            continue
+        try:
+            record = folder.load(container)
+        except RecordError:
+            unreadable += 1
+        else:
+            leftovers += record is None
+            dead += record is not None and registry.judge(record)[0] == "dead"
+    counts = {"dead containers": dead, "killed runs": leftovers, "unreadable state files": unreadable}
+    detail = ", ".join(f"{name}: {number}" for name, number in counts.items() if number) or "nothing"
+    command = f"oci-bind-hook gc{'' if root is None else f' --root {root}'}"
+    if os.geteuid() != 0 and which("podman"):
+        command = f"podman unshare {command}"
+    is_clean = not any(counts.values())
+    yield Finding(_named("left behind", root), detail, is_there=is_clean, without=f"`{command}` undoes it")
 
 
 def _existing(path: str) -> str:
@@ -161,15 +208,14 @@ def state_files(options: Options) -> tuple[str, list[str]]:
         return path, []
 
 
-def _hooks() -> Iterator[Finding]:
-    check = Check(FOLDERS)
+def _hooks(check: Check) -> Iterator[Finding]:
     for folder in check.folders:
         problems = [each for each in check.problems if each.path.startswith(folder.path)]
         bad = [each for each in problems if each.effect != WARNS]
         detail = "not there" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
         is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
         yield Finding(f"hooks.d {folder.path}", detail, is_there=is_good, is_needed=bool(bad), without=without)
-    ours = [one.path for one in check.files if one.is_used and one.hook is not None and is_launcher(one.hook)]
+    ours = [one.path for one in check.ours]
     exposed = [each for each in check.problems if each.effect == EXPOSES]
     if exposed:
         detail = ": ".join(filter(None, (exposed[0].path, exposed[0].pointer)))
@@ -179,21 +225,25 @@ def _hooks() -> Iterator[Finding]:
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without)
 
 
+def _timer(check: Check) -> Finding:
+    timer = check.timer
+    warnings = timer.warnings(check.roots)
+    if not timer.launcher:
+        without = "what runtimes leave behind stays until somebody calls gc; `install --gc-timer` writes one"
+        return Finding("gc timer", "", is_there=False, without=without)
+    return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings))
+
+
 def _programs() -> Iterator[Finding]:
-    found = {name: path for name in RUNTIMES if (path := _which(name))}
+    found = {name: path for name in RUNTIMES if (path := which(name))}
     if not found:
         detail = "none of " + ", ".join(RUNTIMES) + " is on PATH"
         yield Finding("runtime", detail, is_there=False, is_needed=True, without="nothing calls the hook")
-    found |= {name: path for name in ENGINES if (path := _which(name))}
+    found |= {name: path for name in ENGINES if (path := which(name))}
     for name, path in found.items():
         version = _version(path)
         detail = f"{path}, {version}" if version else f"{path} does not tell its version"
         yield Finding(name, detail, is_there=bool(version), without="it may not work")
-
-
-def _which(name: str) -> str:
-    paths = (os.path.join(folder, name) for folder in os.get_exec_path() if folder.startswith("/"))
-    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
 def _version(path: str) -> str:

@@ -176,7 +176,7 @@ def install(
     umask = os.umask(0o022)
     try:
         for path, (mode, text) in contents.items():
-            _write(path, mode, text)
+            write(path, mode, text)
         # Best effort: the launcher writes no byte code, and a read-only package folder merely starts slower.
         compileall.compile_dir(FOLDER, quiet=2)
     finally:
@@ -259,7 +259,7 @@ def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
             yield from _distribution_folders(required[0], seen)
 
 
-def _write(path: str, mode: int, text: str) -> None:
+def write(path: str, mode: int, text: str) -> None:
     """Replace the file at ``path``, whatever is there, in one step. Raises KernelError."""
     folder, name = os.path.split(path)
     temporary = ""
@@ -346,13 +346,13 @@ def uninstall(prefix: str, hooks_dir: str | None = None) -> Removed:
 
 def is_launcher(path: str) -> bool:
     """Whether a file is a launcher that ``install`` wrote."""
-    return _read(path).split("\n", 2)[1:2] == [MARK]
+    return read(path).split("\n", 2)[1:2] == [MARK]
 
 
 def _registered(path: str) -> dict[str, Any] | None:
     """The hook of a hooks.d file that ``install`` wrote, even if edited since. None for any other file."""
     try:
-        document = json.loads(_read(path))
+        document = json.loads(read(path))
         hook: dict[str, Any] = document["hook"]
         is_ours = hook["args"][0] == NAME and os.path.basename(hook["path"]) == NAME
     except (ValueError, LookupError, TypeError):
@@ -366,13 +366,13 @@ def _users(launcher: str, folders: Sequence[str]) -> Iterator[str]:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
             try:
-                if name.endswith(".json") and json.loads(_read(path))["hook"]["path"] == launcher:
+                if name.endswith(".json") and json.loads(read(path))["hook"]["path"] == launcher:
                     yield path
             except (ValueError, LookupError, TypeError):
                 pass
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
     """The text of a regular file, empty for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

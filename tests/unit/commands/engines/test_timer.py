@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The timer of ``install --gc-timer``: what is written where, what is said of it later, and that it goes again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from helpers import support
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import check, doctor, timer
+from oci_bind_hook.commands.engines.install import LAUNCHER_PATH, MARK
+from oci_bind_hook.documents import oci
+
+Captured = pytest.CaptureFixture[str]
+
+
+class Machine:
+    """Folders of a test in the place of the machine's: hooks.d, and systemd's for units of the system."""
+
+    def __init__(self, path: Path, capfd: Captured) -> None:
+        self.path = path
+        self.units = path / "units"
+        self.hooks = path / "hooks.d"
+        self.service, self.timer = self.units / timer.SERVICE, self.units / timer.TIMER
+        self.launcher = str(path / LAUNCHER_PATH)
+        self.wanted = self.units / "timers.target.wants" / timer.TIMER
+        self.capfd = capfd
+
+    def run(self, *words: str, code: int = os.EX_OK) -> tuple[list[str], list[str]]:
+        """What a command prints on stdout and on stderr, without warnings that are about the folders of the test."""
+        self.capfd.readouterr()
+        assert cli.main([*words]) == code
+        out, err = self.capfd.readouterr()
+        return out.splitlines(), [line for line in err.splitlines() if ": warning: " not in line]
+
+    def install(self, *words: str, code: int = os.EX_OK) -> tuple[list[str], list[str]]:
+        return self.run("install", "--prefix", str(self.path), "--hooks-dir", str(self.hooks), *words, code=code)
+
+    def uninstall(self, code: int = os.EX_OK) -> tuple[list[str], list[str]]:
+        return self.run("uninstall", "--prefix", str(self.path), "--hooks-dir", str(self.hooks), code=code)
+
+    def enable(self) -> None:
+        """As ``systemctl enable`` does it."""
+        self.wanted.parent.mkdir()
+        self.wanted.symlink_to(self.timer)
+
+    def checked(self) -> tuple[list[str], object]:
+        """The problems that `install --check` has with the units, and what it says of the timer."""
+        lines, _ = self.run("install", "--check", "--hooks-dir", str(self.hooks))
+        text, _ = self.run("install", "--check", "--hooks-dir", str(self.hooks), "--format=json")
+        document = json.loads("".join(text))
+        assert oci.violations(document, "hooks-check") == []
+        assert [line for line in lines if line.startswith("timer ")] == (
+            [f"timer {self.timer} calls {' '.join(document['timer']['command'])}"] if document["timer"] else []
+        )
+        messages = [each["message"] for each in document["problems"] if each["path"] == str(self.service)]
+        return messages, document["timer"]
+
+    def doctor(self) -> str:
+        (finding,) = [each for each in doctor.examine() if each.name == "gc timer"]
+        assert not finding.is_problem
+        return finding.line()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> Machine:
+    monkeypatch.setattr(timer, "_is_system", lambda: True)
+    found = Machine(tmp_path, capfd)
+    monkeypatch.setattr(timer, "SYSTEM_FOLDER", str(found.units))
+    monkeypatch.setattr(doctor, "FOLDERS", (str(found.hooks),))
+    return found
+
+
+ENABLE = f"systemctl daemon-reload && systemctl enable --now {timer.TIMER}"
+
+
+def test_install_writes_both_units_and_says_how_to_enable_the_timer(machine: Machine) -> None:
+    out, err = machine.install("--gc-timer", "--", "--root", "/var/lib/hook")
+    assert out[2:] == [str(machine.service), str(machine.timer)]
+    assert err == [f"oci-bind-hook: to enable the timer: {ENABLE}"]
+    assert f"\nExecStart={machine.launcher} gc --root /var/lib/hook\n" in machine.service.read_text()
+    assert support.tree(machine.units)[timer.SERVICE][0] == "-rw-r--r--"
+    before = support.tree(machine.path)
+    machine.install("--gc-timer", "--", "--root", "/var/lib/hook")
+    assert support.tree(machine.path) == before
+    machine.install("--gc-timer")
+    assert f"\nExecStart={machine.launcher} gc\n" in machine.service.read_text()
+
+
+def test_without_the_option_none_is_written(machine: Machine) -> None:
+    assert machine.install() == ([machine.launcher, str(machine.hooks / "oci-bind-hook.json")], [])
+    assert not machine.units.exists()
+
+
+def test_another_folder(machine: Machine) -> None:
+    out, _ = machine.install("--gc-timer", "--units-dir", str(machine.path / "other"))
+    assert out[2:] == [str(machine.path / "other" / name) for name in (timer.SERVICE, timer.TIMER)]
+    out, _ = machine.run(
+        *("uninstall", "--prefix", str(machine.path), "--hooks-dir", str(machine.hooks)),
+        *("--units-dir", str(machine.path / "other")),
+    )
+    assert len(out) == 4
+    assert os.listdir(machine.path / "other") == []
+
+
+def test_uninstall_removes_them_and_the_link_that_enables_the_timer(machine: Machine) -> None:
+    machine.install("--gc-timer")
+    machine.enable()
+    (machine.units / "other.timer").write_text(MARK)
+    out, err = machine.uninstall()
+    assert out[2:] == [str(machine.wanted), str(machine.timer), str(machine.service)]
+    assert err == [
+        f"oci-bind-hook: to make systemd forget the timer: systemctl stop {timer.TIMER}; systemctl daemon-reload"
+    ]
+    assert sorted(os.listdir(machine.units)) == ["other.timer", "timers.target.wants"]
+
+
+def test_they_stay_with_a_launcher_that_stays_and_go_if_it_went_before(machine: Machine) -> None:
+    machine.install("--gc-timer")
+    machine.run("install", "--prefix", str(machine.path))
+    assert machine.uninstall()[0] == [str(machine.hooks / "oci-bind-hook.json")]
+    assert machine.service.exists()
+    os.unlink(machine.launcher)
+    (machine.path / "share/containers/oci/hooks.d/oci-bind-hook.json").unlink()
+    assert machine.uninstall()[0] == [str(machine.timer), str(machine.service)]
+    assert machine.uninstall(os.EX_NOINPUT)[0] == []
+
+
+@pytest.mark.parametrize("name", [timer.SERVICE, timer.TIMER])
+def test_what_others_wrote_is_neither_replaced_nor_removed(name: str, machine: Machine) -> None:
+    machine.units.mkdir()
+    (machine.units / name).write_text("[Unit]\nExecStart=/x gc\n")
+    before = support.tree(machine.path)
+    _, err = machine.install("--gc-timer", code=os.EX_UNAVAILABLE)
+    assert err == [f"oci-bind-hook: {machine.units / name}: was not written by install (move it away)"]
+    assert support.tree(machine.path) == before
+    machine.install()
+    machine.uninstall()
+    assert os.listdir(machine.units) == [name]
+
+
+@pytest.mark.parametrize("prefix", ["a\nb", 'a"b', "a'b", "a\\b", "a\udcff"])
+def test_a_launcher_that_no_unit_can_name_is_refused_before_anything_is_written(prefix: str, machine: Machine) -> None:
+    machine.path /= prefix
+    _, err = machine.install("--gc-timer", code=os.EX_UNAVAILABLE)
+    assert err[0].endswith(": no unit can name this path")
+    assert os.listdir(machine.path.parent) == []
+
+
+def test_check_and_doctor_know_of_it(machine: Machine) -> None:
+    assert machine.checked() == ([], None)
+    assert machine.doctor().startswith("without gc timer: what runtimes leave behind stays until somebody calls gc; ")
+    machine.install("--gc-timer", "--", "--root", "/x")
+    command = [machine.launcher, "gc", "--root", "/x"]
+    written = {"path": str(machine.timer), "command": command}
+    assert machine.checked() == ([f"is not enabled: {ENABLE}"], {**written, "enabled": False})
+    assert machine.doctor() == f"without gc timer: {machine.timer}: is not enabled: {ENABLE}\n"
+    machine.enable()
+    assert machine.checked() == ([], {**written, "enabled": True})
+    assert machine.doctor() == f"ok      gc timer: {machine.timer}\n"
+    assert {"left behind --root /x", "left behind"}.isdisjoint(each.name for each in doctor.examine())
+    assert [each.name for each in doctor.examine() if each.name.startswith("state f")] == ["state folder --root /x"]
+    machine.install("--", "--root", "/y z")
+    other = "calls gc with --root /x, and the hook is registered with --root /y z: install with --gc-timer again"
+    assert machine.checked()[0] == [other]
+    assert machine.doctor() == f"without gc timer: {machine.timer}: {other}\n"
+    machine.install()
+    assert machine.checked()[0] == [other.replace("with --root /y z", "without --root")]
+    machine.timer.unlink()
+    assert machine.checked()[0][0] == f"{machine.timer} is not there: install with --gc-timer again"
+    os.unlink(machine.launcher)
+    gone = f"{machine.launcher}, which it calls, is not there: install with --gc-timer again"
+    assert [each.message for each in check.Check([]).problems] == [gone]
+
+
+def test_a_service_that_somebody_has_edited_is_judged_by_what_it_calls(machine: Machine) -> None:
+    machine.install("--gc-timer")
+    machine.enable()
+    text = machine.service.read_text()
+    machine.service.write_text(text.replace(f"{machine.launcher} gc", f"{machine.launcher} gc --odd"))
+    assert machine.checked()[0] == []
+    machine.service.write_text(text.replace("ExecStart", "Other"))
+    assert machine.checked() == ([], None)
+
+
+@pytest.mark.parametrize("has_podman", [True, False])
+def test_an_ordinary_users_goes_by_way_of_podman_where_it_is(
+    has_podman: bool, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timer, "_is_system", lambda: False)
+    monkeypatch.setenv("HOME", str(machine.path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    podman = machine.path / "bin/podman"
+    podman.parent.mkdir()
+    podman.touch(0o755)
+    monkeypatch.setenv("PATH", str(podman.parent) if has_podman else "/absent")
+    out, err = machine.install("--gc-timer")
+    service = machine.path / "home/.config/systemd/user" / timer.SERVICE
+    assert out[2:] == [str(service), str(service.with_suffix(".timer"))]
+    assert err == [f"oci-bind-hook: to enable the timer: {ENABLE.replace('systemctl', 'systemctl --user')}"]
+    before_it = f"{podman} unshare " if has_podman else ""
+    assert f"\nExecStart={before_it}{machine.launcher} gc\n" in service.read_text()
+    assert timer.Timer().launcher == machine.launcher
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(machine.path / "config"))
+    assert timer.Timer().folder == str(machine.path / "config/systemd/user")
+
+
+TEXT = some.text(some.characters(exclude_categories=("C", "Zl", "Zp", "Zs"), include_characters=" "), min_size=1)
+
+
+@given(some.lists(TEXT.map("/".__add__), min_size=1))
+def test_the_words_of_a_command_are_read_as_they_were_written(words: list[str]) -> None:
+    words[0] = "".join(letter for letter in words[0] if letter not in "\"'\\")
+    assert timer._words(timer._command(words)) == words
