@@ -14,7 +14,7 @@ import pytest
 
 from helpers import support
 from helpers.corpus import fails, gone, lands, look, plant, prepare, refused, succeeds
-from helpers.world import call, mount, mounted, state
+from helpers.world import call, hands_over, mount, mounted, state
 from oci_bind_hook.commands.engines.install import REGISTRATION_PATH
 
 if TYPE_CHECKING:
@@ -97,12 +97,6 @@ def test_E02_the_environment_of_the_image_in_a_real_container(
     assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr
     assert not told.exists()
     assert look(world) == before
-
-
-def hands_over(runtime: str) -> bool:
-    """Whether a runtime as root gives a createContainer hook without an env the image's variables: runc before 1.3."""
-    version = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
-    return runtime == "runc" and tuple(map(int, version.split(".")[:2])) < (1, 3)
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)

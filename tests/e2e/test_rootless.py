@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import mounting, support
-from helpers.world import World, call, fail, mount, state
+from helpers.world import World, call, fail, hands_over, mount, state
 from oci_bind_hook.commands.engines.install import import_folders
 
 if TYPE_CHECKING:
@@ -157,6 +157,29 @@ def test_delete_undoes_what_is_recorded_for_the_user(world: Rootless, runtime: s
         assert (done.returncode, done.stderr) == (0, "")
     (world.source / "ready").unlink()
     assert world.snapshot() == before
+
+
+@RUNTIMES
+@pytest.mark.parametrize("own", [True, False], ids=["env", "no env"])
+def test_with_an_env_of_its_own_the_image_does_not_choose_the_state_folder(
+    world: Rootless, runtime: str, own: bool
+) -> None:
+    elsewhere = Path("/run/elsewhere")
+    elsewhere.mkdir(0o700)
+    give(elsewhere)
+    env = [f"PATH={support.PATH}", f"XDG_RUNTIME_DIR={elsewhere}"]
+    bundle = world.bundle("true", "createContainer", *mount(world, "/new/place"), env=env)
+    config = json.loads(Path(bundle, "config.json").read_text())
+    if not own:
+        del config["hooks"]["createContainer"][0]["env"]
+    Path(bundle, "config.json").write_text(json.dumps(config))
+    before = world.snapshot()
+    code, _, err = run(runtime, bundle)
+    assert (code, err) == (0, "")
+    if own or not hands_over(runtime):
+        assert (os.listdir(elsewhere), world.snapshot()) == ([], before)
+    else:
+        assert os.listdir(elsewhere / "oci-bind-hook") == ["c1.json"]
 
 
 @RUNTIMES

@@ -85,3 +85,9 @@ def fail(call: str, number: int, how: str = "error=EIO") -> tuple[str, ...]:
     number += call in kernels.MOUNT_API
     inject = f"inject={call}:{how}:when={number}"
     return ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
+
+
+def hands_over(runtime: str) -> bool:
+    """Whether a runtime gives a createContainer hook without an env the image's variables: runc before 1.3."""
+    version = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    return runtime == "runc" and tuple(map(int, version.split(".")[:2])) < (1, 3)
