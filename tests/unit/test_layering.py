@@ -34,7 +34,7 @@ FLOORS = (
 )
 
 # What a start of a container may load besides ours: each costs nearly nothing, or has its reason where it stands.
-HOT = {"_ctypes", "_json", "_prctl", "errno", "gc", "itertools", "posix", "stat", "sys", "time"}
+HOT = {"_ctypes", "_json", "_prctl", "errno", "gc", "itertools", "marshal", "posix", "stat", "sys", "time"}
 # What it may load later, when it is asked for, by module. None of them runs after setns(2), when nothing can be loaded.
 LATER = {
     "documents.acceptor": {"re"},

@@ -29,10 +29,13 @@ class MountInfo:
     ``id`` and ``parent`` are mount ids and ``dev`` is the device as os.makedev returns it. ``root`` is the path inside
     the file system that is mounted, ``mount_point`` the path below the reader's ``/`` where it is. ``options`` are the
     per-mount options. ``shared`` is the peer group, or None; ``is_propagated`` is true for a shared or slave mount.
-    ``type`` and ``source`` are those of the file system.
+    ``type`` and ``source`` are those of the file system, and ``super_options`` its options, escaped as they stand.
     """
 
-    __slots__ = ("dev", "id", "is_propagated", "mount_point", "options", "parent", "root", "shared", "source", "type")
+    __slots__ = (
+        *("dev", "id", "is_propagated", "mount_point", "options", "parent", "root", "shared", "source"),
+        *("super_options", "type"),
+    )
 
     def __init__(self, line: str) -> None:
         fields = line.split(" ")
@@ -49,6 +52,7 @@ class MountInfo:
         self.is_propagated = any(tag.startswith(("shared:", "master:")) for tag in fields[6:dash])
         self.type = files.unescape(fields[dash + 1])
         self.source = files.unescape(fields[dash + 2])
+        self.super_options = fields[dash + 3] if len(fields) > dash + 3 else ""
 
 
 class MountTable:
@@ -388,6 +392,11 @@ class Namespace:
     def mount_of(self, stat: files.Stat) -> MountInfo | None:
         """The mount through which a file was reached, None if it is not in the current namespace."""
         return self.here().get(stat.mnt_id)
+
+    def type_of(self, stat: files.Stat) -> str | None:
+        """The type of the file system that a file is on, None if its mount is not in the current namespace."""
+        info = self.mount_of(stat)
+        return info.type if info is not None else None
 
     def is_locked_by_host(self, stat: files.Stat) -> bool:
         """Whether the mount below the file's own is read-only or unknown.
