@@ -54,7 +54,7 @@ class Staging:
             try:
                 before = proc.mounts().ids()
                 proc.mount(None, below, linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, kind="tmpfs")
-                top = _new_mount(proc.mounts(), before, files.statx(below).mnt_id)
+                top = _new_mount(proc.mounts(), before, files.mount_id(below))
             finally:
                 posix.close(below)
             self._fd = _open_root(top, proc)
@@ -116,7 +116,7 @@ def _clone(source: Source) -> None:
         before = proc.mounts().ids()
         _bind(source, found, target)
         table = proc.mounts()
-        top = _new_mount(table, before, files.statx(target).mnt_id)
+        top = _new_mount(table, before, files.mount_id(target))
     finally:
         posix.close(target)
     posix.close(found)

@@ -47,7 +47,7 @@ def propagate(fd: int, word: str, proc: Proc) -> None:
 
 def identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
     """The record of the mount with the root ``fd``, by which it is found again. Raises OSError."""
-    return {**describe(root, info), "id": files.statx(fd).mnt_id, "unique": files.unique_mount_id(fd)}
+    return {**describe(root, info), "id": files.mount_id(fd), "unique": files.unique_mount_id(fd)}
 
 
 def describe(root: str, info: MountInfo | None) -> AttachedRecord:
@@ -100,7 +100,7 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
     except OSError:
         return None
     try:
-        if files.statx(fd).mnt_id == info.id and unique in (None, files.unique_mount_id(fd)):
+        if files.mount_id(fd) == info.id and unique in (None, files.unique_mount_id(fd)):
             return fd
     except BaseException:
         posix.close(fd)

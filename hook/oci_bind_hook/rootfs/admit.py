@@ -74,10 +74,18 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:
-    """The type of the file system that ``target`` is or will be on: "sysfs", "proc", a cover's, or None for others."""
+    """The type of the file system that ``target`` is or will be on, a cover's for what is in one; None if not known.
+
+    Not known are only those of no matter: "sysfs" and "proc" always are.
+    """
     anchor = target.anchor
     if anchor.stat is None or anchor.fd is None:
         return anchor.cover.type if anchor.cover is not None else None
     if anchor.stat.mnt_id == rootfs.stat.mnt_id:
         return None
+    # The mount table tells without asking. fstatfs(2) is a question to the file system, which may be silent, and this
+    # process has the rootfs locked.
+    known = anchor.cover.types.get(anchor.stat.mnt_id) if anchor.cover is not None else rootfs.type_of(anchor.stat)
+    if known is not None:
+        return known
     return {linux.SYSFS_MAGIC: "sysfs", linux.PROC_SUPER_MAGIC: "proc"}.get(linux.fstatfs_type(anchor.fd))

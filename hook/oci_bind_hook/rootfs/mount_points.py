@@ -47,8 +47,9 @@ class Rootfs(Root):
     """The root of a container's file system, held by fd; ``path`` is its absolute path on the host.
 
     ``unlock`` allows making mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
-    is on a tmpfs of the container's own, where mount points may be made too. ``owner_of`` returns user and group of a
-    file if statx(2) does not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the host's ``/``.
+    is on a tmpfs of the container's own, where mount points may be made too. ``type_of`` returns the type of the file
+    system that a file is on, None if it does not know. ``owner_of`` returns user and group of a file if statx(2) does
+    not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the host's ``/``.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class Rootfs(Root):
         *,
         unlock: bool = False,
         own_tmpfs: Callable[[files.Stat], bool] = lambda _: False,
+        type_of: Callable[[files.Stat], str | None] = lambda _: None,
         owner_of: OwnerOf | None = None,
     ) -> None:
         self.path = path
+        self.type_of = type_of
         self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
@@ -250,7 +253,7 @@ class Rootfs(Root):
         self._forget_way(same)
         for name in names[same:]:
             fd = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=self._way[-1][1] if self._way else self.fd)
-            mount = files.statx(fd).mnt_id
+            mount = files.mount_id(fd)
             if not across and mount != self.stat.mnt_id:
                 posix.close(fd)  # it would keep that mount busy
                 raise OSError(errno.EBUSY, "something else is mounted above it")
@@ -289,7 +292,11 @@ class Found:
         self.folder = folder
         self.fd = fd
         self.names = names
-        self.stat = files.statx(fd)
+        # The root of a mount that covers it: whoever serves that need not answer. Without a birth time, it may be on a
+        # file system whose server knows more than the kernel.
+        self.stat = files.statx(fd, ask=False)
+        if self.stat.born is None and not self.stat.mount_root:
+            self.stat = files.statx(fd)
 
     def close(self) -> None:
         """Closes the fd."""

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who never answers holds up nobody else: a FUSE server that goes silent at each kind of request, at each moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import mounting, support
+from helpers.fuse import KINDS, SECONDS, Fuse
+from helpers.world import Container, call, fail, finish, mount, mounted, state
+
+if TYPE_CHECKING:
+    from helpers.world import World
+
+
+def is_stuck(process: subprocess.Popen[str], fuse: Fuse) -> bool:
+    """Waits until a process has ended or somebody waits for an answer, and tells whether it is the latter."""
+    pidfd = os.pidfd_open(process.pid)
+    ready, _, _ = select.select([pidfd, fuse.stuck], [], [], SECONDS)
+    os.close(pidfd)
+    assert ready
+    return pidfd not in ready
+
+
+def bind(source: str, destination: str) -> list[str]:
+    return ["--mount", f"src={source},dst={destination}"]
+
+
+# Of the source itself a start looks up the name and asks what it is, once each, before anything is locked.
+ASKED = {"": ["GETATTR"], "/folder": ["LOOKUP", "GETATTR"], "/word": ["LOOKUP", "GETATTR"]}
+
+
+@pytest.mark.parametrize("source", ["", "/folder", pytest.param("/word", marks=pytest.mark.long)])
+def test_a_source_that_goes_silent_holds_up_its_own_container_only(world: World, source: str) -> None:
+    before = world.snapshot()["rootfs"]
+    for number, (kind, after) in enumerate((kind, after) for kind in KINDS for after in (0, 1)):
+        with Fuse(f"{world.path}/fuse-{number}") as fuse:
+            fuse.silence(kind, after)
+            one = Container(world, f"one-{number}")
+            start = one.launch(*mount(world, "/a"), *bind(fuse.path + source, "/new/b"))
+            if after == 0 and kind in ASKED[source]:
+                assert is_stuck(start, fuse)
+                assert os.listdir(world.state) == []
+                others_are_not_held_up(world)
+                fuse.end()
+                (said,) = finish(start, code=66)
+                assert f"--mount 2: the source {fuse.path}{source} cannot be opened" in said
+                assert one.mounted() == []
+                one.end()
+            else:
+                assert not is_stuck(start, fuse)
+                finish(start)
+                assert one.mounted() == ["/a", "/new/b"]
+                assert fuse.asked().keys() <= {*ASKED[source]}
+                one.end()
+                one.tear_down()
+        assert (world.snapshot()["rootfs"], os.listdir(world.state)) == (before, [])
+
+
+def others_are_not_held_up(world: World) -> None:
+    """One on the same rootfs, one on another, list and gc."""
+    same = Container(world, "same")
+    other = Container(world, "other", support.busybox_rootfs(tempfile.mkdtemp(dir=world.path)))
+    for each in (same, other):
+        each.set_up("/a")
+        assert each.mounted() == ["/a"]
+        each.end()
+        each.tear_down()
+    listed = call(world, "list", "--format=json", stdin="")
+    records = json.loads(listed.stdout)["records"]
+    assert (listed.returncode, records, call(world, "gc", stdin="").returncode) == (0, [], 0)
+
+
+@pytest.mark.parametrize("kind", ["GETATTR", "STATFS"])
+def test_a_destination_that_is_a_silent_mount_is_not_asked(world: World, kind: str) -> None:
+    with Fuse(f"{world.rootfs}/mute") as fuse:
+        one = Container(world, "one")
+        fuse.silence(kind)
+        start = one.launch(*mount(world, "/mute"))
+        assert not is_stuck(start, fuse)
+        finish(start)
+        assert one.mounted() == ["/mute", "/mute"]
+        one.end()
+        one.tear_down()
+        assert fuse.asked() == {}
+
+
+def test_what_is_silent_below_a_source_is_taken_along_unasked(world: World) -> None:
+    """As mount(8) does it: neither the FUSE nor what is mounted in it is asked anything."""
+    with Fuse(f"{world.source}/fuse") as fuse:
+        mounting.tmpfs(f"{world.source}/fuse/folder")
+        asked = fuse.asked()
+        fuse.silence("LOOKUP")
+        for options in ("", ",ro,bind-recursive=readonly"):
+            one = Container(world, "one")
+            start = one.launch(*mount(world, "/new", options=options))
+            assert not is_stuck(start, fuse)
+            finish(start)
+            assert one.mounted() == ["/new", "/new/fuse", "/new/fuse/folder"]
+            assert fuse.asked() == asked
+            one.end()
+            one.tear_down()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_start_that_fails_is_undone_though_a_source_is_silent(world: World, kind: str) -> None:
+    before = world.snapshot()
+    with Fuse(f"{world.path}/fuse") as fuse:
+        fuse.silence(kind, 1)
+        process = subprocess.Popen(
+            [
+                *fail("move_mount", 3),
+                *(world.launcher, "prestart", *world.root_option()),
+                *bind(f"{fuse.path}/folder", "/new/a"),
+                *mount(world, "/new/b", "/new/c"),
+            ],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        support.bundle(world.path / "bundle", ["true"])
+        process.stdin.write(state(world))
+        process.stdin.close()
+        process.stdin = None
+        assert not is_stuck(process, fuse)
+        (said,) = finish(process, code=71)
+        assert "move_mount /new/c: Input/output error" in said
+        assert mounted(world) == []
+    mounting.umount(fuse.path)
+    os.rmdir(fuse.path)
+    assert world.snapshot() == before
