@@ -14,7 +14,7 @@ import pytest
 
 from helpers import mounting, support
 from helpers.fuse import KINDS, SECONDS, Fuse
-from helpers.world import Container, call, fail, finish, mount, mounted, state
+from helpers.world import Container, call, fail, finish, launch, mount, mounted, state
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -114,22 +114,9 @@ def test_a_start_that_fails_is_undone_though_a_source_is_silent(world: World, ki
     before = world.snapshot()
     with Fuse(f"{world.path}/fuse") as fuse:
         fuse.silence(kind, 1)
-        process = subprocess.Popen(
-            [
-                *fail("move_mount", 3),
-                *(world.launcher, "prestart", *world.root_option()),
-                *bind(f"{fuse.path}/folder", "/new/a"),
-                *mount(world, "/new/b", "/new/c"),
-            ],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdin is not None
         support.bundle(world.path / "bundle", ["true"])
-        process.stdin.write(state(world))
-        process.stdin.close()
-        process.stdin = None
+        binds = [*bind(f"{fuse.path}/folder", "/new/a"), *mount(world, "/new/b", "/new/c")]
+        process = launch(world, "prestart", *binds, stdin=state(world), before=fail("move_mount", 3))
         assert not is_stuck(process, fuse)
         (said,) = finish(process, code=71)
         assert "move_mount /new/c: Input/output error" in said
@@ -137,3 +124,22 @@ def test_a_start_that_fails_is_undone_though_a_source_is_silent(world: World, ki
     mounting.umount(fuse.path)
     os.rmdir(fuse.path)
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_binds_of_a_silent_source_are_undone(world: World, kind: str) -> None:
+    """The other binds in it as well: the way to them leads through it, and they go with it."""
+    support.bundle(world.path / "bundle", ["true"])
+    with Fuse(f"{world.path}/fuse") as fuse:
+        before = world.snapshot()
+        binds = [*bind(fuse.path, "/new/a"), *mount(world, "/new/a/folder"), *bind(f"{fuse.path}/word", "/new/b")]
+        start = call(world, "prestart", *binds, stdin=state(world))
+        assert (start.returncode, mounted(world)) == (0, ["/new/a", "/new/a/folder", "/new/b"]), start.stderr
+        fuse.silence(kind)
+        listed = json.loads(call(world, "list", "--format=json", stdin="").stdout)["records"][0]
+        assert [mount["state"] for mount in listed["mounts"]] == ["mounted"] * 3
+        assert [made["state"] for made in listed["made"]] == ["there", "covered", "covered"]
+        process = launch(world, "poststop", stdin=state(world, status="stopped"))
+        assert not is_stuck(process, fuse)
+        finish(process)
+        assert world.snapshot() == before

@@ -123,8 +123,9 @@ class Container:
         return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
 
 
-def launch(world: World, *arguments: str, stdin: str) -> subprocess.Popen[str]:
-    command = [world.launcher, *arguments, "--root", str(world.state)]
+def launch(world: World, *arguments: str, stdin: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """The same, not waited for."""
+    command = [*before, world.launcher, *arguments, "--root", str(world.state)]
     process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
     assert process.stdin is not None
     process.stdin.write(stdin)

@@ -14,7 +14,7 @@ import pytest
 from helpers import mounting
 from helpers.fuse import KINDS, Fuse
 from oci_bind_hook.kernel import asking, files, linux
-from oci_bind_hook.kernel.proc import MountTable, Proc
+from oci_bind_hook.kernel.proc import MountTable, Proc, may_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,14 +141,14 @@ def mounting_id(fd: int) -> int:
     "kind", ["fuse", "fuse.sshfs", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "autofs", "afs", "virtiofs"]
 )
 def test_these_may_wait(kind: str) -> None:
-    assert asking.may_wait(kind)
+    assert may_wait(kind)
 
 
 @pytest.mark.parametrize(
     "kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "proc", "sysfs", "nfsd", "fusectl", "zfs"]
 )
 def test_these_do_not(kind: str) -> None:
-    assert not asking.may_wait(kind)
+    assert not may_wait(kind)
 
 
 TABLE = MountTable(
@@ -186,5 +186,5 @@ TABLE = MountTable(
     ],
 )
 def test_on_the_way_to_a_path(path: str, mount: str | None) -> None:
-    found = asking.on_the_way(path, TABLE)
+    found = asking.Ways(TABLE).first(path)
     assert (found.mount_point if found else None) == mount

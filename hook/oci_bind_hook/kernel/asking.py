@@ -15,6 +15,7 @@ import posix
 import sys
 
 from . import files, linux
+from .proc import may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,41 +29,40 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0  # within which a file system that is well answers, far from it as it may be
 
-# File systems whose answers come from a process or from another machine, filesystems(5). FUSE has many names.
-_MAY_WAIT = frozenset(
-    "9p afs autofs beegfs ceph cifs coda fuse fuseblk gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs smb3 smbfs"
-    " vboxsf virtiofs vmhgfs wekafs".split()
-)
-_MOST_LAYERS = 1000  # overlays on overlays: what is deeper is taken for one that may wait
+_MOST_LAYERS = 1000  # overlays on overlays: what has more is taken for one that may wait
 
 
-def may_wait(kind: str) -> bool:
-    """Whether a file system of this type (as mountinfo names it) may keep those waiting who ask it something."""
-    return kind in _MAY_WAIT or kind.startswith("fuse.")
+class Ways:
+    """The mounts of a namespace, by where they are, to tell which ways lead through one that may wait.
 
-
-def on_the_way(path: str, table: MountTable) -> MountInfo | None:
-    """The first mount on the way to ``path``, absolute and without links, that may wait; None if none does.
-
-    For an overlay the ways to its layers count too. Nothing is asked: it is all in the mount table.
+    Nothing is asked: it is all in the mount ``table``.
     """
-    points: dict[str, list[MountInfo]] = {}
-    for info in table:
-        points.setdefault(info.mount_point.rstrip("/"), []).append(info)
-    pending, seen = [path], {path}
-    while pending:
-        way = pending.pop().rstrip("/")
-        while True:
-            for info in points.get(way, ()):
-                if may_wait(info.type) or len(seen) > _MOST_LAYERS:
-                    return info
-                layers = [layer for layer in _layers(info) if layer.startswith("/") and layer not in seen]
-                pending += layers
-                seen.update(layers)
-            if not way:
-                break
-            way = way.rpartition("/")[0]
-    return None
+
+    def __init__(self, table: MountTable) -> None:
+        self._points: dict[str, list[MountInfo]] = {}
+        # Mostly there is none. Then no line needs to be parsed.
+        for info in table if any(map(may_wait, table.types())) else ():
+            self._points.setdefault(info.mount_point.rstrip("/"), []).append(info)
+
+    def first(self, path: str) -> MountInfo | None:
+        """A mount on the way to ``path``, absolute and without links, that may wait; None if there is none.
+
+        On the way through an overlay are its layers, too.
+        """
+        pending, seen = [path] if self._points else [], {path}
+        while pending:
+            way = pending.pop().rstrip("/")
+            while True:
+                for info in self._points.get(way, ()):
+                    if may_wait(info.type) or len(seen) > _MOST_LAYERS:
+                        return info
+                    layers = [layer for layer in _layers(info) if layer.startswith("/") and layer not in seen]
+                    pending += layers
+                    seen.update(layers)
+                if not way:
+                    break
+                way = way.rpartition("/")[0]
+        return None
 
 
 def _layers(info: MountInfo) -> list[str]:

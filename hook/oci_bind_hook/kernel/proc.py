@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from ..record.state_file import NamespaceKind
 
 
+# File systems whose answers come from a process or from another machine, filesystems(5). FUSE has many names.
+_MAY_WAIT = frozenset(
+    "9p afs autofs beegfs ceph cifs coda fuse fuseblk gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs smb3 smbfs"
+    " vboxsf virtiofs vmhgfs wekafs".split()
+)
+
+
+def may_wait(kind: str) -> bool:
+    """Whether a file system of this type (as mountinfo names it) may keep those waiting who ask it something."""
+    return kind in _MAY_WAIT or kind.startswith("fuse.")
+
+
 class MountInfo:
     """One mount: a line of mountinfo, proc_pid_mountinfo(5).
 
@@ -79,6 +91,10 @@ class MountTable:
         if number not in self._infos:
             self._infos[number] = MountInfo(self._lines[number])
         return self._infos[number]
+
+    def types(self) -> set[str]:
+        """The types of all file systems."""
+        return {line.partition(" - ")[2].partition(" ")[0] for line in self._lines.values()}
 
     def get(self, mnt_id: int | None) -> MountInfo | None:
         """The mount with the id ``mnt_id``, None if there is none."""

@@ -148,7 +148,7 @@ def _open_here(source: Source) -> int:
         problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
         raise MissingError(problem, where=source.request.at("source"), hint=hint("openat", reason)) from reason
     # The path is only a hint: another mount of that namespace may hide the source.
-    here = files.statx(fd)
+    here = files.statx(fd, ask=False)  # it has just been looked up
     if (here.dev, here.ino) != (source.stat.dev, source.stat.ino):
         posix.close(fd)
         problem = f"the container's namespace has something else at {path}"

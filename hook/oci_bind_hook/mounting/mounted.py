@@ -13,7 +13,7 @@ import posix
 from ..errors import LeftoverError
 from ..kernel import files, linux
 from ..kernel.errnos import refused
-from ..kernel.proc import MountInfo, MountTable, Proc
+from ..kernel.proc import MountInfo, MountTable, Proc, may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
     table = proc.mounts()
     again: list[Tree] = []
     gone: set[int] = set()  # with all below them
+    silent = {info.id for tree in trees for info in map(table.get, _ids(tree)) if info and may_wait(info.type)}
     trees_of: dict[int | None, int] = {}  # how many trees without a problem have a mount
     for tree in trees:
         for number in _ids(tree):
@@ -188,6 +189,10 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
         foreign = tree.foreign(tree.below(info, table, gone), table)
         if foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in _ids(tree)):
             # It is another of ``trees``, which was moved there or could not be reached yet.
+            again.append(tree)
+        elif foreign is None and silent and _is_inside(info, silent, table):
+            # The way there leads through another of ``trees``, whose server need not answer. It goes with that one.
+            gone.add(info.id)
             again.append(tree)
         elif foreign is not None:
             tree.problem = LeftoverError(
@@ -210,6 +215,14 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             for number in _ids(tree):
                 trees_of[number] -= 1
     return again
+
+
+def _is_inside(info: MountInfo, mounts: Set[int], table: MountTable) -> bool:
+    """Whether a mount is below one of ``mounts``."""
+    above = table.get(info.parent)
+    while above is not None and above.id not in mounts and above.id != above.parent:
+        above = table.get(above.parent)
+    return above is not None and above.id in mounts
 
 
 def _ids(tree: Tree) -> set[int | None]:

@@ -16,6 +16,7 @@ import stat as modes
 from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
+from ..kernel.proc import may_wait
 from . import by_mount_api
 
 TYPE_CHECKING = False
@@ -303,8 +304,6 @@ def _unasked(below: Iterable[MountInfo]) -> set[int]:
 
     mount(2) would ask none of them. A mount in one of these is taken along like one that another hides.
     """
-    from ..kernel.asking import may_wait
-
     found: set[int] = set()
     for info in below:  # each after its parent
         if may_wait(info.type) or info.parent in found:
