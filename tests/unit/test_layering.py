@@ -39,6 +39,7 @@ HOT = {"_ctypes", "_json", "_prctl", "errno", "gc", "itertools", "marshal", "pos
 LATER = {
     "documents.acceptor": {"re"},
     "documents.strictjson": {"json"},
+    "kernel.locks": {"_signal"},
     "log": {"_socket", "json"},
     "mounting.patterns": {"fnmatch", "glob"},
     "options": {"os"},

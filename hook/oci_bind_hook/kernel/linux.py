@@ -18,6 +18,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Simple = _ctypes._SimpleCData[Any]
@@ -340,15 +341,18 @@ def wait_readable(fd: int, seconds: float) -> bool:
     return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
 
 
-def flock(fd: int, operation: int) -> None:
+def flock(fd: int, operation: int, is_late: Callable[[], bool] = lambda: False) -> None:
     """Calls flock(2) with LOCK_SH or LOCK_EX, and LOCK_NB for BlockingIOError instead of waiting.
 
-    Calls again after a signal, as fcntl.flock does, whose module would be one more to import.
+    Calls again after a signal, as fcntl.flock does, whose module would be one more to import. Raises InterruptedError
+    if it ``is_late`` by then.
     """
     while True:
         try:
             _flock(fd, operation)
         except InterruptedError:
+            if is_late():
+                raise
             continue
         return
 

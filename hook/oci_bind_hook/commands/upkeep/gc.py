@@ -147,14 +147,13 @@ class _Round:
         assert entries[0].record is not None
         rootfs = entries[0].record["rootfs"]
         try:
-            with folder.lock_rootfs(rootfs):
+            with folder.lock_rootfs(rootfs, wait=False):
                 held = HeldRootfs(folder, rootfs)
                 for entry in entries:
                     self._finish(entry, folder, held)
         except RecordError as problem:
             for entry in entries:
-                self.outcomes[entry.id] = Outcome(entry)
-                self.outcomes[entry.id].fail(problem)
+                self.outcomes[entry.id] = _refused(entry, problem, "a run of the hook works on its rootfs now")
 
     def _finish(self, entry: Entry, folder: StateFolder, held: HeldRootfs | None) -> None:
         """Finishes one container under its lock, planned again: the holder before may have changed everything."""
@@ -171,10 +170,7 @@ class _Round:
                 elif outcome.action == "finish":
                     self._undo(now, held or folder, outcome)
         except RecordError as problem:
-            if isinstance(problem.__cause__, BlockingIOError):
-                outcome.action, outcome.reason = "kept", "a run of the hook works on it now"
-            else:
-                outcome.fail(problem)
+            outcome = _refused(entry, problem, "a run of the hook works on it now")
         self.outcomes[entry.id] = outcome
 
     def _undo(self, entry: Entry, folder: StateFolder, outcome: Outcome) -> None:
@@ -190,6 +186,16 @@ class _Round:
             outcome.action = "finished"
         except HookError as problem:
             outcome.fail(problem)
+
+
+def _refused(entry: Entry, problem: RecordError, busy: str) -> Outcome:
+    """The outcome where a lock cannot be taken: kept, because it is ``busy``, if another run holds it."""
+    outcome = Outcome(entry)
+    if isinstance(problem.__cause__, BlockingIOError):
+        outcome.reason = busy
+    else:
+        outcome.fail(problem)
+    return outcome
 
 
 def _planned(entry: Entry, registry: Registry, users: Users | None, options: Options) -> Outcome:
