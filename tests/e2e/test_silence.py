@@ -143,3 +143,35 @@ def test_binds_of_a_silent_source_are_undone(world: World, kind: str) -> None:
         assert not is_stuck(process, fuse)
         finish(process)
         assert world.snapshot() == before
+
+
+def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
+    """Its own poststop ends with 71, in time, and loses nothing."""
+    support.bundle(world.path / "bundle", ["true"])
+    with Fuse(f"{world.path}/fuse") as fuse:
+        silent, well = Container(world, "silent", fuse.path), Container(world, "well")
+        before = (support.tree(fuse.path), support.tree(world.rootfs))
+        for each in (silent, well):
+            each.set_up("/new/a")
+            each.end()
+        fuse.silence("LOOKUP")
+        down = silent.launch(status="stopped")
+        listed = json.loads(call(world, "list", "--format=json", stdin="").stdout)["records"]
+        silence = f"{fuse.path} (fuse) does not answer, and process "
+        assert [(each["id"], each["status"], each["busy"]) for each in listed] == [
+            ("silent", "dead", True),
+            ("well", "dead", False),
+        ]
+        assert silence in listed[0]["reason"]
+        assert [made["state"] for made in listed[0]["made"]] == ["unseen", "unseen"]
+        assert "umount -f" in listed[0]["advice"]
+        (said,) = finish(down, code=71)
+        assert f"the rootfs {fuse.path} cannot be looked at: {silence}" in said
+        collected = json.loads(call(world, "gc", "--format=json", stdin="").stdout)["records"]
+        assert [(each["id"], each["action"]) for each in collected] == [("silent", "kept"), ("well", "finished")]
+        assert silence in collected[0]["reason"]
+        assert os.listdir(world.state) == ["silent.json"]
+        fuse.speak()
+        silent.tear_down()
+        assert (support.tree(fuse.path), support.tree(world.rootfs)) == before
+        assert os.listdir(world.state) == []

@@ -67,6 +67,10 @@ class Fuse:
         self._shared[1] = after
         self._shared[0] = KINDS[kind]
 
+    def speak(self) -> None:
+        """From now on it answers all again, but for what it has passed over."""
+        self._shared[0] = 0
+
     def asked(self) -> dict[str, int]:
         """How often it was asked each kind of request, of those that were."""
         return {kind: self._shared[2 + number] for kind, number in KINDS.items() if self._shared[2 + number]}

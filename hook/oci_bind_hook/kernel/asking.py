@@ -112,7 +112,7 @@ def ask(question: Callable[[], Told], seconds: float = SECONDS, *, fds: Sequence
         if child == 0:
             _answer(question, told, fds)
         outcome.left = child
-        pidfd = posix.pidfd_open(child)
+        pidfd = _open(child)
         try:
             if not linux.wait_readable(pidfd, seconds):
                 outcome.is_silent = True
@@ -127,6 +127,14 @@ def ask(question: Callable[[], Told], seconds: float = SECONDS, *, fds: Sequence
     finally:
         posix.close(told)
     return outcome
+
+
+def _open(child: int) -> int:
+    try:
+        return posix.pidfd_open(child)
+    except OSError:
+        posix.kill(child, 9)
+        raise
 
 
 _GRACE = 0.05  # for a process to end that has been killed, and can be

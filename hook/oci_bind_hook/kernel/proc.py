@@ -108,6 +108,16 @@ class MountTable:
         """The mounts whose mount point is on the mount ``parent``."""
         return [self._info(number) for number in self._children.get(parent, ())]
 
+    def above(self, info: MountInfo) -> Iterator[MountInfo]:
+        """The mounts that a mount is on or below, the nearest first."""
+        seen = {info.id}
+        above = self.get(info.parent)
+        while above is not None and above.id not in seen:
+            yield above
+            # The root mount may be its own parent.
+            seen.add(above.id)
+            above = self.get(above.parent)
+
     def below(self, top: int, besides: Set[int] = frozenset()) -> Iterator[MountInfo]:
         """The mounts on and below the mount with the id ``top``, each after its parent.
 

@@ -12,7 +12,7 @@ import posix
 
 from ..errors import EscapeError, HookError, LeftoverError, MissingError
 from ..kernel import linux, rights
-from ..kernel.proc import Proc, boot_id
+from ..kernel.proc import Proc, boot_id, may_wait
 from ..log import NAME
 from ..mounting.mounted import clear_staging, is_in
 from ..mounting.undo import undo
@@ -25,14 +25,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.oci import State
     from ..kernel import files
+    from ..kernel.proc import MountTable
     from ..log import Log
     from ..mounting.undo import Remark
     from ..options import Options
     from ..record.folder import Records
     from ..record.state_file import Record
     from ..rootfs.mount_points import OwnerOf
+    from ..rootfs.silence import Silence
 
 INIT_GRACE_SECONDS = 2.0
+ANSWER_SECONDS = 3.0  # for a rootfs on FUSE or on the network to be looked at
+SILENT_HINT = "restart or end its server, or umount -f it; then poststop or gc undoes what is recorded"
 
 
 def tear_down(options: Options, state: State, log: Log) -> None:
@@ -94,6 +98,10 @@ def take_down(
     handed over to it, mounting.undo, and that record must be neither written nor undone at the same moment.
     """
     boot = boot_id()
+    if silent := why_silent(known, proc, boot, listen(proc.mounts()), ANSWER_SECONDS):
+        # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
+        if is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints):
+            raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
     with folder.lock_rootfs(known["rootfs"]):
         log.step("rootfs locked")
         # Read again under the lock: a neighbour that ended meanwhile may have handed a mount point over.
@@ -109,7 +117,9 @@ def take_down(
         def lives(other: Record) -> bool:
             return is_live(other, proc, boot)
 
-        rootfs, kept = find_for_removal(record, unread, owner_of)
+        rootfs, kept = None, silent
+        if record["made"] and not silent:
+            rootfs, kept = find_for_removal(record, unread, owner_of)
         if kept and is_start:
             log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
         linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
@@ -166,6 +176,28 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
         problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
         raise LeftoverError(problem, hint=hint)
     return False
+
+
+def why_silent(record: Record, proc: Proc, boot: str, silence: Silence | None, seconds: float) -> str:
+    """Why what a record needs to be undone must not be asked now, "" if it can be. ``silence`` is that of listen()."""
+    here = is_in_this_namespace(record, proc, boot)
+    is_needed = record["made"] or (here and record["mounts"])
+    return silence.why(record, seconds, here=here) if silence is not None and is_needed else ""
+
+
+def listen(table: MountTable, known: dict[int, str] | None = None) -> Silence | None:
+    """What finds out who does not answer, rootfs.silence; mostly None, since no mount is such that it need not."""
+    # A server that is silent keeps whoever asks it, beyond signals, with all the locks that they hold.
+    if not any(map(may_wait, table.types())):
+        return None
+    from ..rootfs.silence import Silence
+
+    return Silence(table, known)
+
+
+def is_in_this_namespace(record: Record, proc: Proc, boot: str) -> bool:
+    """Whether the mount namespace of a record has the number of this one, in the same boot of the machine."""
+    return record["boot"] == boot and record["namespace"]["inode"] == proc.mount_namespace()
 
 
 def find_for_removal(record: Record, unread: list[str], owner_of: OwnerOf | None = None) -> tuple[Rootfs | None, str]:

@@ -190,7 +190,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
         if foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in _ids(tree)):
             # It is another of ``trees``, which was moved there or could not be reached yet.
             again.append(tree)
-        elif foreign is None and silent and _is_inside(info, silent, table):
+        elif foreign is None and silent and any(above.id in silent for above in table.above(info)):
             # The way there leads through another of ``trees``, whose server need not answer. It goes with that one.
             gone.add(info.id)
             again.append(tree)
@@ -215,14 +215,6 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             for number in _ids(tree):
                 trees_of[number] -= 1
     return again
-
-
-def _is_inside(info: MountInfo, mounts: Set[int], table: MountTable) -> bool:
-    """Whether a mount is below one of ``mounts``."""
-    above = table.get(info.parent)
-    while above is not None and above.id not in mounts and above.id != above.parent:
-        above = table.get(above.parent)
-    return above is not None and above.id in mounts
 
 
 def _ids(tree: Tree) -> set[int | None]:

@@ -10,9 +10,9 @@ import json
 import os
 
 from ...errors import HookError, LeftoverError, MissingError, RecordError
-from ...kernel import linux
+from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
-from ...lifecycle.tear_down import find_rootfs
+from ...lifecycle.tear_down import SILENT_HINT, find_rootfs, listen, why_silent
 from ...log import one_line
 from ...mounting.mounted import find, is_in
 from ...mounting.undo import difference
@@ -40,7 +40,8 @@ class Entry:
     """What is known of one container, with the members of schemas/records.json.
 
     ``status`` is "alive", "dead", "unknown" (it cannot be found out), "leftover" (a run was killed before it recorded
-    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do.
+    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do. ``busy``: a run works
+    on it now, or its rootfs is ``silent``, which says who does not answer.
     """
 
     def __init__(self, container: str, record: Record | None, *, busy: bool) -> None:
@@ -50,6 +51,7 @@ class Entry:
         self.reason = "a run was killed before it recorded anything"
         self.advice = ""
         self.busy = busy
+        self.silent = ""
         self.files: list[str] = []
         self.mounts: list[dict[str, object]] = []
         self.made: list[dict[str, object]] = []
@@ -91,11 +93,13 @@ class Registry:
         self.folder = StateFolder.open(self.path, create=False)
         self._hint = f" --root {self.path}" if options.root is not None else ""
         self._users: dict[tuple[int, int], Users] = {}
+        self._silent: dict[int, str] = {}  # mounts that did not answer: they are not asked again
         self.look_around()
 
     def look_around(self) -> None:
         """Reads anew the mount table, and which process is in which mount namespace."""
         self._table = self.proc.mounts()
+        self._silence = listen(self._table, self._silent)
         self._processes = self.proc.mount_namespaces()
         self._files_of_namespaces = {info.root for info in self._table if info.type == "nsfs"}
 
@@ -166,12 +170,17 @@ class Registry:
                     "state": _MOUNTED[has(mount)],
                 }
             )
-        entry.made = self._standings(record)
+        entry.silent = why_silent(record, self.proc, self.boot, self._silence, asking.SECONDS)
+        entry.busy = entry.busy or bool(entry.silent)
+        entry.made = self._standings(record, entry.silent)
         self._advise(entry, record)
 
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
-        if entry.busy:
+        if entry.silent:
+            entry.reason += f"; its rootfs cannot be looked at: {entry.silent}"
+            entry.advice = SILENT_HINT
+        elif entry.busy:
             entry.reason += "; a run of the hook works on it now"
         elif entry.status == "dead":
             entry.advice = f"oci-bind-hook gc{self._hint}"
@@ -206,12 +215,15 @@ class Registry:
         may_look = next(iter(table), None) is not None
         return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
 
-    def _standings(self, record: Record) -> list[dict[str, object]]:
-        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen"."""
+    def _standings(self, record: Record, silent: str) -> list[dict[str, object]]:
+        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen".
+
+        ``silent`` says why nobody must look, "" if that can be done.
+        """
         here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
-        rootfs, unseen = None, ""
+        rootfs, unseen = None, silent
         try:
-            rootfs = find_rootfs(record, None)
+            rootfs = find_rootfs(record, None) if record["made"] and not silent else None
         except LeftoverError as problem:
             unseen = problem.problem
         found: list[dict[str, object]] = []
