@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -175,3 +176,17 @@ def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
         silent.tear_down()
         assert (support.tree(fuse.path), support.tree(world.rootfs)) == before
         assert os.listdir(world.state) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lock", ["rootfs", "id"])
+def test_a_lock_that_is_held_for_long_is_told_of(world: World, lock: str) -> None:
+    """As by a run that was stopped. Others wait for some seconds, not until the runtime kills them."""
+    one = Container(world, "one")
+    stat = os.stat(world.rootfs)
+    name = f"{stat.st_dev}:{stat.st_ino}.rootfs" if lock == "rootfs" else "one.lock"
+    with open(world.state / name, "w", encoding="ascii") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (said,) = finish(one.launch(*mount(world, "/a")), code=74)
+    assert f"{name} cannot be locked: the process {os.getpid()} has held it for 10 seconds and more (see what" in said
+    one.end()

@@ -51,7 +51,7 @@ def lock(fd: int, seconds: float) -> None:
     before = _signal.signal(_signal.SIGALRM, ring)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGALRM])
     # Then again and again: the first may come just before the call, which would wait for ever.
-    _signal.setitimer(_signal.ITIMER_REAL, seconds, _AGAIN)
+    timer = _signal.setitimer(_signal.ITIMER_REAL, seconds, _AGAIN)
     try:
         linux.flock(fd, linux.LOCK_EX, lambda: is_late)
     except InterruptedError as reason:
@@ -59,6 +59,7 @@ def lock(fd: int, seconds: float) -> None:
     finally:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
+        _signal.setitimer(_signal.ITIMER_REAL, *timer)
 
 
 def _holder(fd: int) -> int | None:

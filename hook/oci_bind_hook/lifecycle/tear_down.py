@@ -23,6 +23,8 @@ from ..rootfs.mount_points import Rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..documents.oci import State
     from ..kernel import files
     from ..kernel.proc import MountTable
@@ -98,7 +100,7 @@ def take_down(
     handed over to it, mounting.undo, and that record must be neither written nor undone at the same moment.
     """
     boot = boot_id()
-    if silent := why_silent(known, proc, boot, listen(proc.mounts()), ANSWER_SECONDS):
+    if silent := why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS):
         # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
         if is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints):
             raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
@@ -178,11 +180,14 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
     return False
 
 
-def why_silent(record: Record, proc: Proc, boot: str, silence: Silence | None, seconds: float) -> str:
-    """Why what a record needs to be undone must not be asked now, "" if it can be. ``silence`` is that of listen()."""
+def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Silence | None], seconds: float) -> str:
+    """Why what a record needs to be undone must not be asked now, "" if it can be.
+
+    ``listener`` returns what ``listen`` does, and is called only if something in the rootfs is needed.
+    """
     here = is_in_this_namespace(record, proc, boot)
-    is_needed = record["made"] or (here and record["mounts"])
-    return silence.why(record, seconds, here=here) if silence is not None and is_needed else ""
+    silence = listener() if record["made"] or (here and record["mounts"]) else None
+    return silence.why(record, seconds, here=here) if silence is not None else ""
 
 
 def listen(table: MountTable, known: dict[int, str] | None = None) -> Silence | None:

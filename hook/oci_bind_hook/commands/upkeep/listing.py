@@ -170,7 +170,7 @@ class Registry:
                     "state": _MOUNTED[has(mount)],
                 }
             )
-        entry.silent = why_silent(record, self.proc, self.boot, self._silence, asking.SECONDS)
+        entry.silent = why_silent(record, self.proc, self.boot, lambda: self._silence, asking.SECONDS)
         entry.busy = entry.busy or bool(entry.silent)
         entry.made = self._standings(record, entry.silent)
         self._advise(entry, record)
