@@ -156,21 +156,20 @@ def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
             each.set_up("/new/a")
             each.end()
         fuse.silence("LOOKUP")
+        silence = f"{fuse.path} (fuse) does not answer"
+        # All at once, since each waits some seconds.
         down = silent.launch(status="stopped")
-        listed = json.loads(call(world, "list", "--format=json", stdin="").stdout)["records"]
-        silence = f"{fuse.path} (fuse) does not answer, and process "
-        assert [(each["id"], each["status"], each["busy"]) for each in listed] == [
-            ("silent", "dead", True),
-            ("well", "dead", False),
-        ]
-        assert silence in listed[0]["reason"]
-        assert [made["state"] for made in listed[0]["made"]] == ["unseen", "unseen"]
-        assert "umount -f" in listed[0]["advice"]
-        (said,) = finish(down, code=71)
-        assert f"the rootfs {fuse.path} cannot be looked at: {silence}" in said
-        collected = json.loads(call(world, "gc", "--format=json", stdin="").stdout)["records"]
+        both = [launch(world, command, "--format=json", stdin="") for command in ("list", "gc")]
+        listed, collected = (json.loads(process.communicate(timeout=SECONDS)[0])["records"] for process in both)
+        entry = listed[0]
+        assert (entry["id"], entry["status"], entry["busy"]) == ("silent", "dead", True)
+        assert silence in entry["reason"]
+        assert [made["state"] for made in entry["made"]] == ["unseen", "unseen"]
+        assert "umount -f" in entry["advice"]
         assert [(each["id"], each["action"]) for each in collected] == [("silent", "kept"), ("well", "finished")]
         assert silence in collected[0]["reason"]
+        (said,) = finish(down, code=71)
+        assert f"the rootfs {fuse.path} cannot be looked at: {silence}" in said
         assert os.listdir(world.state) == ["silent.json"]
         fuse.speak()
         silent.tear_down()

@@ -17,9 +17,12 @@ import struct
 from typing import TYPE_CHECKING
 
 from helpers import mounting
+from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    import pytest
 
     Tree = Mapping[str, "bytes | Tree"]
 
@@ -80,9 +83,15 @@ class Fuse:
         assert select.select([self.stuck], [], [], SECONDS)[0]
         os.read(self.stuck, 1)
 
-    def is_stuck(self) -> bool:
-        """Whether somebody has waited, or waits, for an answer that does not come, since the last ``await_stuck``."""
-        return bool(select.select([self.stuck], [], [], 0)[0])
+    def hurry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lets each deadline of this process pass as soon as somebody waits for an answer, and no earlier."""
+        real = linux.wait_readable
+
+        def wait(fd: int, seconds: float) -> bool:
+            assert select.select([self.stuck], [], [], SECONDS)[0]
+            return real(fd, min(seconds, 0.05))
+
+        monkeypatch.setattr(linux, "wait_readable", wait)
 
     def end(self) -> None:
         """Ends the server: whoever waits is told that nobody is there."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuse]:
-    monkeypatch.setattr(tear_down, "ANSWER_SECONDS", 0.2)
     with Fuse(f"{tmp_path}/fuse") as fuse:
+        fuse.hurry(monkeypatch)
         yield fuse
 
 

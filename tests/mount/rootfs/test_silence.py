@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from oci_bind_hook.record.state_file import Record
 
-SHORT = 0.2  # for what certainly does not come
 LONG = 10.0  # for what certainly does
 WAITS = ("LOOKUP", "GETATTR", "STATFS")
 
@@ -45,12 +44,14 @@ def on(bench: Bench, rootfs: str) -> Bench:
     ("kind", "after"),
     [("LOOKUP", 0), ("LOOKUP", 1), ("GETATTR", 0), ("GETATTR", 1), ("STATFS", 0), ("OPEN", 0), ("OPENDIR", 0)],
 )
-def test_a_rootfs_on_fuse(bench: Bench, fuse: Fuse, kind: str, after: int) -> None:
+def test_a_rootfs_on_fuse(bench: Bench, fuse: Fuse, monkeypatch: pytest.MonkeyPatch, kind: str, after: int) -> None:
     record = on(bench, fuse.path).mount(request(bench.source, "/new/a"))
     assert silence(bench, record, LONG) == ""
     fuse.silence(kind, after)
     known: dict[int, str] = {}
-    told = silence(bench, record, SHORT if kind in WAITS else LONG, known)
+    if kind in WAITS:
+        fuse.hurry(monkeypatch)
+    told = silence(bench, record, LONG, known)
     if kind not in WAITS:
         assert (told, known) == ("", {})
         return
@@ -64,14 +65,15 @@ def test_a_rootfs_on_fuse(bench: Bench, fuse: Fuse, kind: str, after: int) -> No
     os.waitpid(int(told.split()[-6]), 0)
 
 
-def test_a_mount_on_the_way_to_a_bind(bench: Bench) -> None:
+def test_a_mount_on_the_way_to_a_bind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A volume that is not the rootfs's, and not a bind of this record."""
     with Fuse(bench.inside("/volume")) as fuse:
         record = bench.mount(request(bench.source, "/volume/folder"))
         assert silence(bench, record, LONG) == ""
         fuse.silence("LOOKUP")
         assert Silence(bench.proc.mounts()).why(record, LONG, here=False) == ""
-        assert silence(bench, record, SHORT).startswith(f"{fuse.path} (fuse) does not answer")
+        fuse.hurry(monkeypatch)
+        assert silence(bench, record, LONG).startswith(f"{fuse.path} (fuse) does not answer")
 
 
 @pytest.mark.parametrize("kind", KINDS)
