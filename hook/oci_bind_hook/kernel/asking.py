@@ -39,21 +39,19 @@ class Ways:
     """
 
     def __init__(self, table: MountTable) -> None:
-        self._points: dict[str, list[MountInfo]] = {}
-        # Mostly there is none. Then no line needs to be parsed.
-        for info in table if any(map(may_wait, table.types())) else ():
-            self._points.setdefault(info.mount_point.rstrip("/"), []).append(info)
+        self._table = table
+        self._are_any = any(map(may_wait, table.types()))
 
     def first(self, path: str) -> MountInfo | None:
         """A mount on the way to ``path``, absolute and without links, that may wait; None if there is none.
 
         On the way through an overlay are its layers, too.
         """
-        pending, seen = [path] if self._points else [], {path}
+        pending, seen = [path] if self._are_any else [], {path}
         while pending:
             way = pending.pop().rstrip("/")
             while True:
-                for info in self._points.get(way, ()):
+                for info in self._table.at(way or "/"):
                     if may_wait(info.type) or len(seen) > _MOST_LAYERS:
                         return info
                     layers = [layer for layer in _layers(info) if layer.startswith("/") and layer not in seen]

@@ -77,6 +77,7 @@ class MountTable:
         self._lines: dict[int, str] = {}
         self._infos: dict[int, MountInfo] = {}
         self._children: dict[int, list[int]] = {}
+        self._points: dict[str, list[int]] = {}
         self._inside: dict[int, dict[str, list[MountInfo]]] = {}
         for line in text.split("\n"):
             if line:
@@ -95,6 +96,13 @@ class MountTable:
     def types(self) -> set[str]:
         """The types of all file systems."""
         return {line.partition(" - ")[2].partition(" ")[0] for line in self._lines.values()}
+
+    def at(self, path: str) -> list[MountInfo]:
+        """The mounts with the mount point ``path``, in order. All are noted when it is first asked."""
+        if not self._points:
+            for number, line in self._lines.items():
+                self._points.setdefault(files.unescape(line.split(" ", 5)[4]), []).append(number)
+        return [self._info(number) for number in self._points.get(path, ())]
 
     def get(self, mnt_id: int | None) -> MountInfo | None:
         """The mount with the id ``mnt_id``, None if there is none."""
