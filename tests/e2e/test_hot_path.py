@@ -24,7 +24,7 @@ PYTHON = {
 BOTH = (
     "cli errors log options"
     " documents documents.acceptor documents.bundle documents.oci documents.strictjson"
-    " kernel kernel.errnos kernel.files kernel.linux kernel.locks kernel.proc kernel.rights"
+    " kernel kernel.errnos kernel.files kernel.linux kernel.proc kernel.rights"
     " lifecycle"
     " mounting mounting.mounted mounting.undo"
     " record record.folder record.state_file"

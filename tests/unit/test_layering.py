@@ -47,7 +47,7 @@ LATER = {
     "requests.request": {"difflib"},
 }
 # Modules that are themselves loaded only when they are asked for.
-ON_DEMAND = ("mounting.confined", "mounting.patterns")
+ON_DEMAND = ("kernel.locks", "mounting.confined", "mounting.patterns")
 # What nothing of ours loads, the commands neither: slow, or a second way to something.
 NOWHERE = {"argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading"}
 

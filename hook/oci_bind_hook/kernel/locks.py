@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for a lock of flock(2), but not for ever, and who holds one.
+"""Waiting for a lock of flock(2), but not for ever, and who holds it.
 
-Loaded by every start of a container: it imports only errno and posix. What it needs to wait is a part of Python itself
-and is loaded where a lock is held by another process, never after setns(2).
+Loaded only where another process holds a lock, before setns(2). It imports only errno and posix, and what is behind the
+module signal and a part of Python itself.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import errno
 import posix
 
@@ -19,29 +20,11 @@ if TYPE_CHECKING:
 _AGAIN = 0.1  # seconds
 
 
-class Held(BlockingIOError):
-    """A lock is still held by another process after the ``seconds`` that there were to wait, by ``pid`` if known."""
+def wait(fd: int, seconds: float) -> None:
+    """Takes the exclusive lock on ``fd`` as soon as whoever holds it releases it.
 
-    def __init__(self, seconds: float, pid: int | None) -> None:
-        super().__init__(errno.EAGAIN, posix.strerror(errno.EAGAIN))
-        self.seconds = seconds
-        self.pid = pid
-
-
-def lock(fd: int, seconds: float) -> None:
-    """Takes the exclusive lock on ``fd``, and waits up to ``seconds`` for whoever holds it.
-
-    Raises Held after that time, else OSError.
+    Raises BlockingIOError, which names the holder, if that takes more than ``seconds``, else OSError.
     """
-    try:
-        linux.flock(fd, linux.LOCK_EX | linux.LOCK_NB)
-    except BlockingIOError as reason:
-        if not seconds:
-            raise Held(seconds, None) from reason
-    else:
-        return
-    import _signal  # type: ignore[import-not-found]
-
     is_late = False
 
     def ring(_number: int, _frame: FrameType | None) -> None:
@@ -55,7 +38,9 @@ def lock(fd: int, seconds: float) -> None:
     try:
         linux.flock(fd, linux.LOCK_EX, lambda: is_late)
     except InterruptedError as reason:
-        raise Held(seconds, _holder(fd)) from reason
+        pid = _holder(fd)
+        who = f"the process {pid}" if pid is not None else "another run of the hook"
+        raise BlockingIOError(errno.EAGAIN, f"{who} has held it for {seconds:.0f} seconds and more") from reason
     finally:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
@@ -63,10 +48,8 @@ def lock(fd: int, seconds: float) -> None:
 
 
 def _holder(fd: int) -> int | None:
-    """The process that has locked the file ``fd``, as far as proc_locks(5) shows it here; None if it is not known.
-
-    To be asked once, when it is to be told: the kernel keeps all flock(2) of the machine out while it is read.
-    """
+    """The process that has locked the file ``fd``, as far as proc_locks(5) shows it here; None if it is not known."""
+    # To be asked once: the kernel keeps all flock(2) of the machine out while it is read.
     stat = posix.fstat(fd)
     place = f"{posix.major(stat.st_dev):02x}:{posix.minor(stat.st_dev):02x}:{stat.st_ino}"
     try:

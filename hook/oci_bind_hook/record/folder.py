@@ -16,7 +16,7 @@ import stat as modes
 
 from ..documents.strictjson import MAX_BYTES, encoded, parse_trusted
 from ..errors import DataError, RecordError
-from ..kernel import files, linux, locks
+from ..kernel import files, linux
 from ..kernel.errnos import hint
 from .state_file import heir, names_other_rootfs, object_of, parse_record
 
@@ -80,12 +80,13 @@ _STAGING = ".staging"
 # For those before to finish with a rootfs. A run may wait so long twice, for its id as well, and stays below the
 # timeout of a registered hook (install), after which the runtime kills it without a reason.
 LOCK_SECONDS = 10.0
+_HELD = "see what it waits for; if nothing ends that, kill it, and gc undoes what it did"
 
 
 class Lock:
     """An exclusive lock, by flock(2), on a file that is removed when the lock is released.
 
-    Raises OSError; locks.Held if another process holds it for LOCK_SECONDS, or now if ``wait`` is false.
+    Raises OSError: BlockingIOError if another process holds it for LOCK_SECONDS, or now if ``wait`` is false.
     """
 
     # The file is unlinked while the lock is held; otherwise the folder would keep one for every container and rootfs
@@ -101,7 +102,7 @@ class Lock:
         while True:
             self._fd = posix.open(name, flags, 0o600, dir_fd=folder)
             try:
-                locks.lock(self._fd, LOCK_SECONDS if wait else 0)
+                self._take(wait=wait)
             except BaseException:
                 posix.close(self._fd)
                 raise
@@ -109,6 +110,16 @@ class Lock:
                 return
             # The previous holder has removed it: the next process would lock another file.
             posix.close(self._fd)
+
+    def _take(self, *, wait: bool) -> None:
+        try:
+            linux.flock(self._fd, linux.LOCK_EX | linux.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            from ..kernel import locks
+
+            locks.wait(self._fd, LOCK_SECONDS)
 
     def __enter__(self) -> Lock:
         return self
@@ -173,7 +184,7 @@ class StateFolder:
     def lock_id(self, container: str, *, wait: bool = True) -> Lock:
         """Locks a container: one run works on it at a time. Taken before any lock of a rootfs, or without ``wait``.
 
-        A lock that stays held raises RecordError, caused by locks.Held: at once without ``wait``.
+        A lock that stays held raises RecordError, caused by BlockingIOError: at once without ``wait``.
         """
         return self._lock(container + _LOCKS[0], wait=wait)
 
@@ -189,9 +200,10 @@ class StateFolder:
         try:
             return Lock(self._fd, name, wait=wait)
         except OSError as reason:
-            if isinstance(reason, locks.Held) and wait:
-                raise _held(f"{self.path}/{name}", reason) from reason
-            raise _refused(f"{self.path}/{name} cannot be locked", reason) from reason
+            problem = f"{self.path}/{name} cannot be locked"
+            if isinstance(reason, BlockingIOError) and wait:
+                raise RecordError(f"{problem}: {reason.strerror}", hint=_HELD) from reason
+            raise _refused(problem, reason) from reason
 
     def is_locked(self, container: str) -> bool:
         """Whether another run holds the lock of a container now. Writes nothing."""
@@ -438,13 +450,6 @@ def _read_own(fd: int, path: str) -> bytes:
     while chunk := posix.read(fd, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _held(path: str, held: locks.Held) -> RecordError:
-    """The error for a lock that another run of the hook holds, perhaps because it was stopped or waits for a server."""
-    who = f"the process {held.pid}" if held.pid is not None else "another run of the hook"
-    problem = f"{path} cannot be locked: {who} has held it for {held.seconds:.0f} seconds and more"
-    return RecordError(problem, hint="see what it waits for; if nothing ends that, kill it, and gc undoes what it did")
 
 
 def _refused(problem: str, reason: OSError) -> RecordError:
