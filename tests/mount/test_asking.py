@@ -83,6 +83,17 @@ def test_who_cannot_be_killed_is_left_behind_and_told_of(tmp_path: Path, monkeyp
         assert os.waitpid(outcome.left, 0) == (outcome.left, signal.SIGKILL)
 
 
+def test_who_ignores_children_is_told_the_answer() -> None:
+    """As a runtime may have started the hook."""
+
+    def deaf() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        for number in range(20):
+            assert asking.ask(lambda number=number: number).answer == number  # type: ignore[misc]
+
+    assert mounting.ended_well(mounting.forked(deaf))
+
+
 def test_nobody_asks_after_imports_were_sealed() -> None:
     def sealed() -> None:
         linux.seal_imports()

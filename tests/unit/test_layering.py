@@ -34,11 +34,12 @@ FLOORS = (
 )
 
 # What a start of a container may load besides ours: each costs nearly nothing, or has its reason where it stands.
-HOT = {"_ctypes", "_json", "_prctl", "errno", "gc", "itertools", "marshal", "posix", "stat", "sys", "time"}
+HOT = {"_ctypes", "_json", "_prctl", "errno", "gc", "itertools", "posix", "stat", "sys", "time"}
 # What it may load later, when it is asked for, by module. None of them runs after setns(2), when nothing can be loaded.
 LATER = {
     "documents.acceptor": {"re"},
     "documents.strictjson": {"json"},
+    "kernel.asking": {"_signal", "marshal"},
     "kernel.locks": {"_signal"},
     "log": {"_socket", "json"},
     "mounting.patterns": {"fnmatch", "glob"},
@@ -47,7 +48,7 @@ LATER = {
     "requests.request": {"difflib"},
 }
 # Modules that are themselves loaded only when they are asked for.
-ON_DEMAND = ("kernel.locks", "mounting.confined", "mounting.patterns")
+ON_DEMAND = ("kernel.asking", "kernel.locks", "mounting.confined", "mounting.patterns")
 # What nothing of ours loads, the commands neither: slow, or a second way to something.
 NOWHERE = {"argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading"}
 

@@ -4,12 +4,13 @@
 The kernel keeps whoever asks it, beyond signals, until it answers or is given up. So somebody else asks: a child that
 holds nothing that others wait for.
 
-Loaded only where the mount table shows such a file system, never after setns(2): it imports only marshal, posix and
-sys.
+Loaded by commands, and else only where the mount table shows such a file system, never after setns(2): it imports only
+marshal, posix, sys and what is behind the module signal, all parts of Python itself.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import marshal
 import posix
 import sys
@@ -103,6 +104,8 @@ def ask(question: Callable[[], Told], seconds: float = SECONDS, *, fds: Sequence
     # The child runs what this process has loaded. After setns(2) it would load the image's code with its first import.
     assert sys.meta_path, "never after setns(2)"
     outcome = Outcome()
+    # If who started this process ignores it, the kernel takes away a child by itself, and its pid may be another's.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     # Not a pipe: a long answer would fill it, and the child would wait for a reader who waits for its end.
     told = posix.memfd_create("answer", posix.MFD_CLOEXEC)
     try:
