@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers import mounting, support
+from helpers import kernels, mounting, support
 from helpers.fuse import KINDS, SECONDS, Fuse
 from helpers.world import Container, call, fail, finish, launch, mount, mounted, state
 
@@ -127,9 +127,12 @@ def test_a_start_that_fails_is_undone_though_a_source_is_silent(world: World, ki
     assert world.snapshot() == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_binds_of_a_silent_source_are_undone(world: World, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "kernel_is"), [*((kind, "this") for kind in KINDS), ("LOOKUP", "before 5.12"), ("GETATTR", "before 5.12")]
+)
+def test_binds_of_a_silent_source_are_undone(world: World, kind: str, kernel_is: str) -> None:
     """The other binds in it as well: the way to them leads through it, and they go with it."""
+    kernels.play(kernel_is)
     support.bundle(world.path / "bundle", ["true"])
     with Fuse(f"{world.path}/fuse") as fuse:
         before = world.snapshot()
