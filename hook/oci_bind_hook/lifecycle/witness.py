@@ -30,9 +30,9 @@ class Witness:
     def __init__(self, proc: Proc) -> None:
         self.proc = proc
         self.boot = boot_id()
-        self._table = proc.mounts()
+        self.table = proc.mounts()
         self._processes = proc.mount_namespaces()
-        self._files_of_namespaces = {info.root for info in self._table if info.type == "nsfs"}
+        self._files_of_namespaces = {info.root for info in self.table if info.type == "nsfs"}
 
     def judge(self, record: Record) -> tuple[Life, str]:
         """Whether a container is "alive", "dead" or "unknown", and by which fact."""
@@ -58,7 +58,7 @@ class Witness:
         if record["boot"] != self.boot:
             return lambda _: False
         if inode == self.proc.mount_namespace():
-            return lambda mount: find(mount["attached"][0], self._table) is not None
+            return lambda mount: find(mount["attached"][0], self.table) is not None
         init = record["init"]
         user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
         user = user or self._process_in(inode)

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# For those before to finish with a rootfs. A run may wait so long twice, for its id as well, and stays below the
+# timeout of a registered hook (install), after which the runtime kills it without a reason.
+LOCK_SECONDS = 10.0
+
+
 class Lock:
     """An exclusive lock, by flock(2), on a file that is removed when the lock is released, if it is empty.
 
-    Raises OSError: BlockingIOError if another process holds it and ``wait`` is false.
+    Raises OSError: BlockingIOError if another process holds it for LOCK_SECONDS, or now if ``wait`` is false.
     """
 
     # The file is unlinked while the lock is held; otherwise the folder would keep one for every container and rootfs
@@ -34,7 +39,7 @@ class Lock:
         while True:
             self._fd = posix.open(name, flags, 0o600, dir_fd=folder)
             try:
-                linux.flock(self._fd, linux.LOCK_EX if wait else linux.LOCK_EX | linux.LOCK_NB)
+                self._take(wait=wait)
             except BaseException:
                 posix.close(self._fd)
                 raise
@@ -44,6 +49,16 @@ class Lock:
                 return
             # The previous holder has removed it: the next process would lock another file.
             posix.close(self._fd)
+
+    def _take(self, *, wait: bool) -> None:
+        try:
+            linux.flock(self._fd, linux.LOCK_EX | linux.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            from ..kernel import locks
+
+            locks.wait(self._fd, LOCK_SECONDS)
 
     def __enter__(self) -> Lock:
         return self

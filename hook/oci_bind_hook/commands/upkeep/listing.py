@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 
 from ...errors import HookError, LeftoverError, MissingError, RecordError
-from ...kernel import linux
+from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
-from ...lifecycle.tear_down import Removal, find_rootfs, foreign
+from ...lifecycle.tear_down import SILENT_HINT, Removal, find_rootfs, foreign, listen, why_silent
 from ...lifecycle.witness import Witness
 from ...log import one_line
 from ...mounting.undo import difference
@@ -41,7 +41,8 @@ class Entry:
     """What is known of one container, with the members of schemas/records.json.
 
     ``status`` is "alive", "dead", "unknown" (it cannot be found out), "leftover" (a run was killed before it recorded
-    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do.
+    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do. ``busy``: a run works
+    on it now, or its rootfs is ``silent``, which says who does not answer.
     """
 
     def __init__(self, container: str, record: Record | None, *, busy: bool) -> None:
@@ -52,6 +53,7 @@ class Entry:
         self.advice = ""
         self.busy = busy
         self.is_foreign = False  # of another user namespace
+        self.silent = ""
         self.files: list[str] = []
         self.mounts: list[dict[str, object]] = []
         self.made: list[dict[str, object]] = []
@@ -95,11 +97,13 @@ class Registry:
         self._hint = f" --root {self.path}" if options.root is not None else ""
         self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
+        self._silent: dict[int, str] = {}  # mounts that did not answer: they are not asked again
         self.look_around()
 
     def look_around(self) -> None:
         """Reads anew the mount table, and which process is in which mount namespace."""
         self.witness = Witness(self.proc)
+        self._silence = listen(self.witness.table, self._silent)
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
         """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
@@ -148,12 +152,19 @@ class Registry:
                     "state": _MOUNTED[has(mount)],
                 }
             )
-        entry.made = self._standings(record, is_foreign=entry.is_foreign)
+        if not entry.is_foreign:
+            entry.silent = why_silent(record, self.proc, self.boot, lambda: self._silence, asking.SECONDS)
+        entry.busy = entry.busy or bool(entry.silent)
+        unseen = "it is in another user namespace" if entry.is_foreign else entry.silent
+        entry.made = self._standings(record, unseen)
         self._advise(entry, record)
 
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
-        if entry.busy:
+        if entry.silent:
+            entry.reason += f"; its rootfs cannot be looked at: {entry.silent}"
+            entry.advice = SILENT_HINT
+        elif entry.busy:
             entry.reason += "; a run of the hook works on it now"
         elif entry.is_foreign:
             entry.advice = foreign(record, self.proc).hint
@@ -169,12 +180,15 @@ class Registry:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are gone all the same"
             entry.advice = "somebody unmounted them: end the container and start it again"
 
-    def _standings(self, record: Record, *, is_foreign: bool) -> list[dict[str, object]]:
-        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen"."""
+    def _standings(self, record: Record, unseen: str) -> list[dict[str, object]]:
+        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen".
+
+        ``unseen`` says why nobody must look, "" if that can be done.
+        """
         here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
-        rootfs, unseen = None, "it is in another user namespace" if is_foreign else ""
+        rootfs = None
         try:
-            found = None if is_foreign else find_rootfs(record, self.proc)
+            found = find_rootfs(record, self.proc) if record["made"] and not unseen else None
             rootfs = found[0] if found else None
         except LeftoverError as problem:
             unseen = problem.problem
