@@ -252,10 +252,11 @@ class Proc:
         """This process's user namespace: its id maps, and its owner, numbered as outside of it. Raises OSError."""
         fd = self.open("ns/user")
         try:
-            owner = self.uid_outside(linux.owner_of_user_namespace(fd))
+            owner = linux.owner_of_user_namespace(fd)
         finally:
             posix.close(fd)
-        return {"owner": owner, "uids": _rows(self._read("uid_map")), "gids": _rows(self._read("gid_map"))}
+        uid_map = self._read("uid_map")
+        return {"owner": outside(owner, uid_map), "uids": _rows(uid_map), "gids": _rows(self._read("gid_map"))}
 
     def user_namespace_of(self, pid: int) -> UserRecord:
         """The user namespace of the process ``pid``, as far as it can be seen from one within it.

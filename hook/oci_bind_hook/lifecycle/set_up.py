@@ -22,7 +22,7 @@ from ..mounting.plan import Planner
 from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_same_bundle, now
+from ..record.state_file import is_live, is_object, is_same_bundle, now
 from ..requests import collect
 from ..rootfs.identity import identify_path
 from ..rootfs.mount_points import Rootfs
@@ -175,7 +175,7 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
     rights.give_up(rights.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
-        is_seen = files.is_same_file(root, posix.stat("/")) and _is_at(known, posix.stat(bundle.rootfs))
+        is_seen = files.is_same_file(root, posix.stat("/")) and is_object(known, posix.stat(bundle.rootfs))
     except OSError:
         is_seen = False
     if not is_seen:
@@ -190,16 +190,12 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
         type_of=namespace.type_of,
         owner_of=place.owner_of(bundle),
     )
-    if not _is_at(known, posix.fstat(rootfs.fd)):
+    if not is_object(known, posix.fstat(rootfs.fd)):
         raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly
     rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
     return rootfs
-
-
-def _is_at(known: RootfsRecord, stat: posix.stat_result) -> bool:
-    return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 
 def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:

@@ -83,10 +83,7 @@ MOVE_AWAY = "undo by hand what it may record, then move it away"
 _SUFFIX = ".json"
 _NEW = ".new"
 _STAGING = ".staging"
-
-
 _LOCK = ".lock"
-_LISTED = b'{"version":2,'  # how a record begins that its rootfs lists, record/lock.py
 
 
 class StateFolder:
@@ -224,7 +221,7 @@ class StateFolder:
         for container in containers if is_whole else self._containers():
             try:
                 data = self._read(container)
-                are_all_listed = are_all_listed and (data is None or data.startswith(_LISTED))
+                are_all_listed = are_all_listed and (data is None or data.startswith(document.BEGINNING))
                 if data is not None:
                     found.append(self._parse(container, data))
             except RecordError as problem:

@@ -102,8 +102,14 @@ class Index(Lock):
         """Adds a container, at once."""
         line = f"\n{container}\n".encode() if self._is_cut else f"{container}\n".encode()
         self.containers[container] = None
-        posix.pwrite(self._fd, line, self.size)
+        self._write(line, self.size)
         self.size += len(line)
+
+    def _write(self, data: bytes, at: int) -> None:
+        # A disk that becomes full takes a part, and refuses the rest.
+        while data:
+            written = posix.pwrite(self._fd, data, at)
+            data, at = data[written:], at + written
 
     def discard(self, container: str) -> None:
         """Takes a container away, at the latest when the lock is released."""
@@ -116,7 +122,7 @@ class Index(Lock):
         if self._is_changed:
             data = "\n".join([*self.containers, ""]).encode()
             try:
-                posix.pwrite(self._fd, data, 0)
+                self._write(data, 0)
                 posix.ftruncate(self._fd, len(data))
                 self.size = len(data)
             except OSError:

@@ -16,6 +16,7 @@ import stat as modes
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
+from .identity import is_overlay
 from .walk import HOLD, Cover, Root, Target
 
 TYPE_CHECKING = False
@@ -86,7 +87,7 @@ class Rootfs(Root):
     @property
     def is_overlay(self) -> bool:
         """Whether the rootfs is on overlayfs, where device and inode numbers of a file may change."""
-        return linux.fstatfs_type(self.fd) == linux.OVERLAYFS_SUPER_MAGIC
+        return is_overlay(self.fd)
 
     def push_root(self, fd: int) -> None:
         """Makes ``fd`` the root: the same folder in another mount, which may be read-only.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import support
-from helpers.mounting import ended_well, fds, forked
+from helpers.mounting import ended_well, fds, forked, tmpfs
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.record.folder import StateFolder
+from oci_bind_hook.record.lock import Index
 from oci_bind_hook.rootfs.identity import keys
 
 if TYPE_CHECKING:
@@ -175,6 +176,19 @@ def test_sweeping_takes_only_locks_that_nobody_holds(folder: StateFolder, path: 
         assert sorted(os.listdir(path)) == ["c1.json", "c2.lock", "rootfs"]
         assert ended_well(forked(lambda: folder.sweep(indexes=True)))
         assert sorted(os.listdir(path)) == ["c1.json", "c2.lock"]
+
+
+def test_an_id_of_which_a_full_disk_takes_only_a_part_is_an_error(tmp_path: Path) -> None:
+    """The container would be in no list, and a neighbour that ends would cut its binds."""
+    fd = os.open(tmpfs(f"{tmp_path}/small", "size=4096"), os.O_RDONLY)
+    (tmp_path / "small/1:2").write_text("c" * 4089 + "\n")
+    index = Index(fd, "1:2")
+    with pytest.raises(OSError, match="No space left on device"):
+        index.add("d" * 20)
+    index.discard("d" * 20)
+    index.release()
+    assert (tmp_path / "small/1:2").read_text() == "c" * 4089 + "\n"
+    os.close(fd)
 
 
 def test_a_list_of_containers_is_swept_when_none_of_them_has_a_record(folder: StateFolder, path: str) -> None:

@@ -204,9 +204,12 @@ class _Round:
             outcome.action, outcome.advice = "finish", ""
             mounted = [str(mount["resolved"]) for mount in entry.mounts if mount["state"] == "mounted"]
             outcome.unmount = mounted[::-1]
-            for made in [] if self.options.keep_mountpoints else entry.made[::-1]:
+            removable = [] if self.options.keep_mountpoints else entry.made[::-1]
+            if users is None and removable and entry.record is not None:
+                users = self.registry.users(entry.record)
+            for made in removable:
                 path = str(made["path"])
-                if other := self.registry.heir(path, entry, users):
+                if users is not None and (other := self.registry.heir(path, entry.id, users)):
                     outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
                 elif made["state"] in ("there", "covered"):
                     outcome.remove.append(path)

@@ -17,7 +17,7 @@ from ...log import one_line
 from ...mounting.undo import difference
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
-from ...record.held import peek
+from ...record.held import Users, peek
 from ...record.state_file import is_live, is_of_another_user
 from ...rootfs.identity import primary
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ...lifecycle.witness import Has
-    from ...record.held import Users
     from ...record.state_file import MadeRecord, Record, RootfsRecord
     from ...rootfs.mount_points import Rootfs
 
@@ -138,10 +137,9 @@ class Registry:
     def _compare(self, entry: Entry, record: Record) -> None:
         entry.is_foreign = is_of_another_user(record, self._here)
         entry.status, entry.reason = self.witness.judge(record)
-        has: Has = self.witness.look(record)
         if entry.is_foreign:
             entry.status, entry.reason = "unknown", "it was recorded in another user namespace"
-            has = lambda _: None  # noqa: E731
+        has: Has = (lambda _: None) if entry.is_foreign else self.witness.look(record)
         for mount in record["mounts"]:
             entry.mounts.append(
                 {
@@ -201,20 +199,19 @@ class Registry:
             rootfs.close()
         return standings
 
-    def heir(self, path: str, entry: Entry, users: Users | None) -> Record | None:
-        """The live container that takes over what that of ``entry`` made at ``path``, None if none does.
+    def users(self, record: Record) -> Users:
+        """The containers on the same rootfs, as they were when it was first asked."""
+        if self.folder is None:
+            return Users(())
+        with Removal(record, self.proc) as removal:
+            at = primary(removal.now)
+            if at not in self._users:
+                self._users[at] = peek(self.folder, removal.now, self.boot)
+        return self._users[at]
 
-        ``users`` are the containers on its rootfs; without, they are as they were when it was first asked.
-        """
-        if self.folder is None or entry.record is None:
-            return None
-        if users is None:
-            with Removal(entry.record, self.proc) as removal:
-                at = primary(removal.now)
-                if at not in self._users:
-                    self._users[at] = peek(self.folder, removal.now, self.boot)
-                users = self._users[at]
-        return users.heir(path, entry.id, lambda other: is_live(other, self.proc, self.boot))
+    def heir(self, path: str, container: str, users: Users) -> Record | None:
+        """The live container that takes over what ``container`` made at ``path``, None if none does."""
+        return users.heir(path, container, lambda other: is_live(other, self.proc, self.boot))
 
 
 def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:
