@@ -113,26 +113,30 @@ def take_down(
     next container of this id must start, so mount points that cannot be seen now are given up, with a warning.
     ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
     """
-    boot = boot_id()
-    silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
-    # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
-    if silent and (is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints)):
-        raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
-    with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
-        log.step("rootfs locked")
-        remarks = undo_held(
-            folder, held, known["id"], removal, proc, log, keep_mountpoints=keep_mountpoints, is_start=is_start
-        )
-        if and_the_dead:
-            _collect(folder, held, removal.now, proc, log, keep_mountpoints=keep_mountpoints)
-    return remarks
+    while True:
+        boot = boot_id()
+        silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
+        # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
+        if silent and (is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints)):
+            raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
+        with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
+            log.step("rootfs locked")
+            remarks = undo_held(
+                folder, held, known["id"], removal, proc, log, keep_mountpoints=keep_mountpoints, is_start=is_start
+            )
+            if remarks is not None:
+                if and_the_dead:
+                    _collect(folder, held, removal.now, proc, log, keep_mountpoints=keep_mountpoints)
+                return remarks
+        known = folder.load(known["id"]) or known
 
 
 class Removal:
     """Where the mount points of ``record`` are to be removed. Until the block ends, the rootfs stays open.
 
-    ``rootfs`` is None if it is gone, or if ``problem`` says why it cannot be seen now, ``silent`` among others. ``now``
-    is what it is known by now or, if it is not open, by its record; ``all`` is both, to be locked.
+    ``rootfs`` is None if it is gone, if ``problem`` says why it cannot be seen now, ``silent`` among others, or if the
+    record has no mount points: then it is not looked at (``is_asked``), for it may be silent. ``now`` is what it is
+    known by now or, if it is not open, by its record; ``all`` is both, to be locked.
     """
 
     # Opened before the lock, not under it: only what is held by an fd stays the same, and only then it is known which
@@ -142,10 +146,11 @@ class Removal:
         self.rootfs: Rootfs | None = None
         self.problem: LeftoverError | None = None
         self.now = record["rootfs"]
+        self.is_asked = bool(record["made"])
         try:
             if silent:
                 raise LeftoverError(f"the rootfs {self.now['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
-            found = find_rootfs(record, proc, owner_of)
+            found = find_rootfs(record, proc, owner_of) if self.is_asked else None
         except LeftoverError as problem:
             self.problem = problem
         else:
@@ -178,8 +183,11 @@ def undo_held(
     *,
     keep_mountpoints: bool,
     is_start: bool = False,
-) -> list[Remark]:
+) -> list[Remark] | None:
     """As ``take_down``, for a caller that holds the lock of the rootfs, too.
+
+    None, and nothing was done, if ``removal`` did not ask for the rootfs, and a neighbour has handed a mount point over
+    since.
 
     It is held all the while because mount points are shared: what another record on the same rootfs uses is handed over
     to it, mounting.undo, and that record must be neither written nor undone at the same moment.
@@ -188,6 +196,8 @@ def undo_held(
     record = folder.load(container)
     if record is None:
         return []
+    if record["made"] and not removal.is_asked:
+        return None
     boot = boot_id()
     binds, points = len(record["mounts"]), len(record["made"])
     clear_staging(folder, container, proc)

@@ -33,7 +33,7 @@ def recorded(bench: Bench, fuse: Fuse, folder: StateFolder, destination: str, *,
     bench.rootfs = fuse.path
     record = bench.mount(request(bench.source, destination))
     if not here:
-        record = named(record, "c1", namespace={"kind": "container", "inode": 1})
+        record = named(record, "c1", namespace={"kind": "container", "inode": 1, "unique": None})
     folder.save(record)
     fuse.silence("LOOKUP")
     return record
