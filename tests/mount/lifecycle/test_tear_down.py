@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +13,14 @@ from helpers.mounting import Bench, named, request
 from oci_bind_hook.errors import LeftoverError
 from oci_bind_hook.lifecycle import tear_down
 from oci_bind_hook.log import Log
+from oci_bind_hook.record.folder import StateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from oci_bind_hook.record.folder import StateFolder
-    from oci_bind_hook.record.state_file import Record
+    from oci_bind_hook.record.held import HeldRootfs
+    from oci_bind_hook.record.state_file import Record, RootfsRecord
 
 
 @pytest.fixture
@@ -68,3 +70,24 @@ def test_it_is_not_asked_where_nothing_is_to_be_done_there(bench: Bench, fuse: F
     asked = fuse.asked()
     take_down(bench, folder, record)
     assert (folder.names(), fuse.asked()) == ({}, asked)
+
+
+def test_what_is_handed_over_to_it_meanwhile_is_undone_as_well(
+    bench: Bench, folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had made nothing, so the rootfs was not looked at before it was locked."""
+    first = bench.mount(request(bench.source, "/new/a"))
+    second = named(first, "c2", made=[], mounts=[])
+    for each in (first, second):
+        folder.save(each)
+    real = StateFolder.lock_rootfs
+
+    def meanwhile(self: StateFolder, *rootfs: RootfsRecord) -> HeldRootfs:
+        monkeypatch.undo()
+        take_down(bench, folder, first)
+        assert os.path.isdir(bench.inside("/new/a"))
+        return real(self, *rootfs)
+
+    monkeypatch.setattr(StateFolder, "lock_rootfs", meanwhile)
+    take_down(bench, folder, second)
+    assert (folder.names(), os.path.exists(bench.inside("/new"))) == ({}, False)
