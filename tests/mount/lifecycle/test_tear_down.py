@@ -91,3 +91,15 @@ def test_what_is_handed_over_to_it_meanwhile_is_undone_as_well(
     monkeypatch.setattr(StateFolder, "lock_rootfs", meanwhile)
     take_down(bench, folder, second)
     assert (folder.names(), os.path.exists(bench.inside("/new"))) == ({}, False)
+
+
+def test_the_dead_are_collected_for_a_short_time_only(
+    bench: Bench, folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tear_down, "COLLECT_SECONDS", 0)
+    record = bench.mount(request(bench.source, "/new/a"))
+    folder.save(record)
+    with folder.lock_rootfs(record["rootfs"]) as held:
+        held.save(named(record, "c2", boot="00000000-0000-4000-8000-000000000000", mounts=[], made=[]))
+    tear_down.take_down(folder, record, bench.proc, Log(), keep_mountpoints=False, and_the_dead=True)
+    assert folder.names() == {"c2": ["c2.json"]}
