@@ -207,13 +207,16 @@ class Proc:
         """The inode number of this process's mount namespace, namespaces(7). It is reused."""
         return posix.stat("ns/mnt", dir_fd=self.fd).st_ino
 
-    def pids(self) -> list[int]:
-        """The pid of this process in each pid namespace, from procfs's down to its own (NSpid, proc_pid_status(5))."""
-        return [int(number) for number in self._status("NSpid").split()]
+    def pids(self, pid: int | None = None) -> list[int]:
+        """The pid of this process, or of ``pid``, in each pid namespace from procfs's down to its own. Raises OSError.
+
+        NSpid, proc_pid_status(5).
+        """
+        return [int(number) for number in self._status("NSpid", _of(pid)).split()]
 
     def parent(self, pid: int | None = None) -> int:
         """The pid of the parent of this process, or of ``pid``, as this procfs numbers it. Raises OSError."""
-        return int(self._status("PPid", "" if pid is None else f"../{pid}/"))
+        return int(self._status("PPid", _of(pid)))
 
     def mount_namespace_id(self) -> int | None:
         """The id of this process's mount namespace that is never used again; None before Linux 6.11."""
@@ -388,6 +391,10 @@ class Proc:
             linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
         finally:
             posix.chdir("/")
+
+
+def _of(pid: int | None) -> str:
+    return "" if pid is None else f"../{pid}/"
 
 
 def read_text(fd: int) -> str:

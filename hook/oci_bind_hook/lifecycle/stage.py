@@ -46,7 +46,7 @@ class Place:
             self.stage = self._infer(bundle)
         if self.stage == "createContainer":
             self._check_inside(bundle)
-            self.init = self._describe(self.proc.parent())
+            self.init = self._describe(self._first_process(bundle))
         elif self._pid is not None:
             self._open(self._pid)
         elif self.stage == "createRuntime":
@@ -75,6 +75,30 @@ class Place:
         self.init = self._describe(number)
         if self.proc.pid_of(self.pidfd) != number or self.init is None:
             raise UnavailableError(f"the container's process {pid} has ended")
+
+    def _first_process(self, bundle: Bundle) -> int:
+        """The pid of the container's first process at createContainer: the outermost ancestor that is in the container.
+
+        It calls the hook, but something may stand in between and end with the hook, such as timeout(1) or a shell.
+        """
+        pid = self.proc.parent()
+        namespaces = bundle.config.namespaces
+        if namespaces.get("mount", "") is not None:
+            return pid  # without a mount namespace of its own nothing tells the runtime from the container
+        depth, inode = len(self.proc.pids()), self.proc.mount_namespace()
+        try:
+            while (above := self.proc.parent(pid)) > 0:
+                # The first can be told of a process in another user namespace, the second cannot.
+                if namespaces.get("pid", "") is None:
+                    is_inside = len(self.proc.pids(above)) == depth
+                else:
+                    is_inside = self.proc.mount_namespace_of(above) == inode
+                if not is_inside:
+                    break
+                pid = above
+        except OSError:
+            pass  # under hidepid, proc(5), or it has ended since
+        return pid
 
     def _describe(self, pid: int) -> InitRecord | None:
         start = self.proc.start_time(pid) if pid > 0 else None

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..record.state_file import Record, RootfsRecord
     from ..rootfs.mount_points import OwnerOf
     from ..rootfs.silence import Silence
+    from .witness import Witness
 
 INIT_GRACE_SECONDS = 2.0
 COLLECT_SECONDS = 1.0  # for the dead on the same rootfs, before others may have its lock
@@ -113,6 +114,7 @@ def take_down(
     next container of this id must start, so mount points that cannot be seen now are given up, with a warning.
     ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
     """
+    living = Living(proc)
     while True:
         boot = boot_id()
         silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
@@ -122,13 +124,46 @@ def take_down(
         with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
             log.step("rootfs locked")
             remarks = undo_held(
-                folder, held, known["id"], removal, proc, log, keep_mountpoints=keep_mountpoints, is_start=is_start
+                folder,
+                held,
+                known["id"],
+                removal,
+                proc,
+                log,
+                living.has,
+                keep_mountpoints=keep_mountpoints,
+                is_start=is_start,
             )
             if remarks is not None:
                 if and_the_dead:
-                    _collect(folder, held, removal.now, proc, log, keep_mountpoints=keep_mountpoints)
+                    _collect(folder, held, removal.now, proc, log, living, keep_mountpoints=keep_mountpoints)
                 return remarks
         known = folder.load(known["id"]) or known
+
+
+class Living:
+    """Tells which recorded containers live, as lifecycle.witness judges, and mostly without it.
+
+    It looks at every process of the machine: only if a first process has ended, and then once.
+    """
+
+    def __init__(self, proc: Proc) -> None:
+        self._proc = proc
+        self._witness: Witness | None = None
+
+    @property
+    def witness(self) -> Witness:
+        if self._witness is None:
+            from .witness import Witness
+
+            self._witness = Witness(self._proc)
+        return self._witness
+
+    def has(self, record: Record) -> bool:
+        """Whether the container of a record may still be alive."""
+        # Without a pid namespace of its own others can outlive its first process, and still see its binds.
+        boot = boot_id()
+        return record["boot"] == boot and (is_live(record, self._proc, boot) or self.witness.judge(record)[0] != "dead")
 
 
 class Removal:
@@ -180,11 +215,12 @@ def undo_held(
     removal: Removal,
     proc: Proc,
     log: Log,
+    lives: Callable[[Record], bool],
     *,
     keep_mountpoints: bool,
     is_start: bool = False,
 ) -> list[Remark] | None:
-    """As ``take_down``, for a caller that holds the lock of the rootfs, too.
+    """As ``take_down``, for a caller that holds the lock of the rootfs, too, and knows which containers may live.
 
     None, and nothing was done, if ``removal`` did not ask for the rootfs, and a neighbour has handed a mount point over
     since.
@@ -208,10 +244,6 @@ def undo_held(
     kept = removal.why_kept(users)
     if kept and is_start:
         log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
-
-    def lives(other: Record) -> bool:
-        return is_live(other, proc, boot)
-
     linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
     try:
         remarks = undo(
@@ -235,7 +267,14 @@ def undo_held(
 
 
 def _collect(
-    folder: Records, held: HeldRecords, rootfs: RootfsRecord, proc: Proc, log: Log, *, keep_mountpoints: bool
+    folder: Records,
+    held: HeldRecords,
+    rootfs: RootfsRecord,
+    proc: Proc,
+    log: Log,
+    living: Living,
+    *,
+    keep_mountpoints: bool,
 ) -> None:
     """Undoes what other dead containers left in ``rootfs``, as gc does. Nothing of it can fail the caller.
 
@@ -245,9 +284,7 @@ def _collect(
     others = held.users(rootfs, boot_id()).besides("")
     if not others:
         return
-    from .witness import Witness
-
-    witness = Witness(proc)
+    witness = living.witness
     silence = listen(witness.table)
     here = proc.user_namespace()
     for other in others:
@@ -262,7 +299,9 @@ def _collect(
             with folder.lock_id(other["id"], wait=False), Removal(other, proc) as removal:
                 log.info(f"the container {other['id']} is dead, and nobody has torn it down")
                 if held.holds(removal.now):
-                    undo_held(folder, held, other["id"], removal, proc, log, keep_mountpoints=keep_mountpoints)
+                    undo_held(
+                        folder, held, other["id"], removal, proc, log, living.has, keep_mountpoints=keep_mountpoints
+                    )
         except RecordError as problem:
             if not isinstance(problem.__cause__, BlockingIOError):  # a run works on it now
                 log.warning(str(problem))

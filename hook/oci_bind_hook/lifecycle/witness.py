@@ -46,11 +46,19 @@ class Witness:
         if is_live(record, self.proc, self.boot):
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]
-        if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace() and record["mounts"]:
+        if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace():
             user = self._process_in(inode)
-            if user is not None and any(map(self._seen_by(user), record["mounts"])):
-                return "alive", f"its first process {init['pid']} has ended, but process {user} still sees its binds"
+            if user is not None and (sees := self._why_in_use(record, user)):
+                return "alive", f"its first process {init['pid']} has ended, but process {user} {sees}"
         return "dead", f"its first process {init['pid']} has ended"
+
+    def _why_in_use(self, record: Record, user: int) -> str:
+        """Why a container is not over while the process ``user`` is in its mount namespace, "" if it is."""
+        if record["mounts"]:
+            return "still sees its binds" if any(map(self._seen_by(user), record["mounts"])) else ""
+        # Mounts of config.json are on mount points that others have made. The number of a namespace is used again.
+        ids = {record["namespace"]["unique"], self.proc.mount_namespace_id_of(user)}
+        return "is still in its mount namespace" if len(ids) == 1 or None in ids else ""
 
     def look(self, record: Record) -> Has:
         """A function that says whether a bind of the record is mounted, None if this user may not look."""

@@ -186,7 +186,8 @@ class _Round:
             if held is None or removal is None:
                 forget(folder, entry.id, proc)
             else:
-                remarks = undo_held(folder, held, entry.id, removal, proc, self.log, keep_mountpoints=keep)
+                lives = self.registry.lives
+                remarks = undo_held(folder, held, entry.id, removal, proc, self.log, lives, keep_mountpoints=keep)
                 if remarks is None:
                     outcome.action, outcome.reason = "kept", _WORKED
                     return

@@ -18,7 +18,7 @@ from ...mounting.undo import difference
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ...record.held import Users, peek
-from ...record.state_file import is_live, is_of_another_user
+from ...record.state_file import is_of_another_user
 from ...rootfs.identity import primary
 
 TYPE_CHECKING = False
@@ -211,7 +211,11 @@ class Registry:
 
     def heir(self, path: str, container: str, users: Users) -> Record | None:
         """The live container that takes over what ``container`` made at ``path``, None if none does."""
-        return users.heir(path, container, lambda other: is_live(other, self.proc, self.boot))
+        return users.heir(path, container, self.lives)
+
+    def lives(self, record: Record) -> bool:
+        """Whether the container of a record may still be alive."""
+        return self.witness.judge(record)[0] != "dead"
 
 
 def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What somebody tried who read the code to break it: nothing live is cut, nothing forgotten, nobody held up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import support
+from helpers.world import Container, call, finish, mount
+
+if TYPE_CHECKING:
+    from helpers.world import World
+
+BOOT = "00000000-0000-4000-8000-000000000000"
+
+
+def dead(world: World, name: str, *destinations: str, rootfs: str | None = None) -> Container:
+    """A container that has ended, and that nobody tore down."""
+    container = Container(world, name, rootfs)
+    container.set_up(*destinations)
+    container.end()
+    return container
+
+
+class Straggler:
+    """A process in the mount namespace of a container, which outlives the first one. It ends with the block."""
+
+    def __init__(self, container: Container) -> None:
+        command = ["nsenter", f"--mount=/proc/{container.init.pid}/ns/mnt", "sh", "-c", "echo; exec cat"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+        self.rootfs = container.rootfs
+
+    def __enter__(self) -> Straggler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+
+    def mounted(self) -> list[str]:
+        points = [line.split(" ")[4] for line in support.mounts(self.process.pid)]
+        return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
+
+
+def record(world: World, name: str) -> dict[str, Any]:
+    document = json.loads((world.state / f"{name}.json").read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+def change(world: World, name: str, document: dict[str, Any]) -> None:
+    (world.state / f"{name}.json").write_text(json.dumps(document, separators=(",", ":")))
+
+
+# -- nothing live is cut -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("namespaces", [support.NAMESPACES, ("mount",), (*support.NAMESPACES, "user")], ids="+".join)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_shell_around_the_hook_is_not_the_container(world: World, runtime: str, namespaces: tuple[str, ...]) -> None:
+    """It ends with the hook; the next hook of the same container took it for a dead one, and undid its binds."""
+    bundle = world.bundle("sleep 1000", "createContainer", namespaces=namespaces)
+    path = f"{bundle}/config.json"
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)
+    hooks = [world.hook("createContainer", *mount(world, name)) for name in ("/data", "/etc")]
+    wrapped = [["sh", "-c", '"$@"; exit $?', "sh", hook["path"], *hook["args"][1:]] for hook in hooks]
+    config["hooks"]["createContainer"] = [{**hooks[0], "path": "/bin/sh", "args": words} for words in wrapped]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    with support.RuntimeNamespace(runtime) as namespace:
+        created = namespace.create(bundle, "c1")
+        assert (created.returncode, created.stderr) == (0, "")
+        pid = namespace.state("c1")["pid"]
+        points = [line.split(" ")[4].removeprefix(world.rootfs) for line in support.mounts(pid)]
+        assert {"/data", "/etc"} <= set(points)
+        assert record(world, "c1")["init"]["pid"] == pid
+        assert namespace.delete("c1", "--force").returncode == 0
+    assert support.records(world.state) == []
+
+
+@pytest.mark.parametrize("command", ["poststop", "gc"])
+def test_who_outlives_the_first_process_of_a_neighbour_keeps_its_binds(world: World, command: str) -> None:
+    before = support.tree(world.rootfs)
+    one, two = dead(world, "one", "/a"), Container(world, "two")
+    two.set_up("/a")
+    with Straggler(two) as straggler:
+        two.end()
+        if command == "poststop":
+            one.tear_down()
+        else:
+            assert call(world, "gc", stdin="").returncode == 0
+        assert (support.records(world.state), straggler.mounted()) == (["two.json"], ["/a"])
+    two.tear_down()
+    assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
+@pytest.mark.parametrize("command", ["poststop", "gc"])
+def test_who_outlives_the_first_process_keeps_what_config_json_mounts(world: World, command: str) -> None:
+    """Its record has no bind of ours, only the mount point of a neighbour that it depends on."""
+    before = support.tree(world.rootfs)
+    one, two = dead(world, "one", "/a"), Container(world, "two")
+    support.bundle(two.bundle, ["true"], rootfs=world.rootfs, mounts=[support.bind(world.source, "/a")])
+    while os.stat(f"/proc/{two.init.pid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino:
+        os.sched_yield()
+    with Straggler(two) as straggler:
+        enter = ["nsenter", f"--mount=/proc/{two.init.pid}/ns/mnt"]
+        subprocess.run([*enter, "mount", "--bind", world.source, f"{world.rootfs}/a"], check=True)
+        finish(two.launch())
+        assert record(world, "two")["mounts"] == []
+        two.end()
+        if command == "poststop":
+            one.tear_down()
+        assert call(world, "gc", stdin="").returncode == 0
+        assert (support.records(world.state), straggler.mounted()) == (["two.json"], ["/a"])
+    assert call(world, "gc", stdin="").returncode == 0
+    assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
