@@ -121,3 +121,53 @@ def test_who_outlives_the_first_process_keeps_what_config_json_mounts(world: Wor
         assert (support.records(world.state), straggler.mounted()) == (["two.json"], ["/a"])
     assert call(world, "gc", stdin="").returncode == 0
     assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
+# -- nothing is forgotten ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_container_of_another_boot_hands_over_is_known_by_todays_device(world: World) -> None:
+    before = support.tree(world.rootfs)
+    dead(world, "one", "/a/b")
+    old = record(world, "one")
+    old["boot"] = BOOT
+    for known in (old["rootfs"], *old["rootfs"]["above"], *(made["identity"] for made in old["made"])):
+        known["dev"] += 1
+    change(world, "one", old)
+    two = Container(world, "two")
+    two.set_up("/a/b")
+    assert "/a/b is handed over to the container two" in call(world, "gc", stdin="").stdout
+    assert two.mounted() == ["/a/b"]
+    two.end()
+    two.tear_down()
+    assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        pytest.param(b"\0" * 5000, id="zeros"),
+        pytest.param(b"x" * 5000 + b"\n", id="a long line"),
+        pytest.param(b"\xff\xfe\n\xe2\x80\xa8\n\n \t\n", id="no text"),
+        pytest.param(b"../one\n/etc/passwd\n..\n.\none/../one\n", id="paths"),
+        pytest.param(b"one\none\non", id="too much"),
+    ],
+)
+def test_junk_in_the_list_of_a_rootfs_is_passed_over(world: World, junk: bytes) -> None:
+    """As a power loss leaves it, or a disk that fails."""
+    before = support.tree(world.rootfs)
+    one = Container(world, "one")
+    one.set_up("/a")
+    for path in (world.state / "rootfs").iterdir():
+        path.write_bytes(junk + b"\n" + path.read_bytes())
+    (world.state / "rootfs/1:2").write_bytes(junk)
+    two = Container(world, "two")
+    two.set_up("/a")
+    one.end()
+    one.tear_down()
+    assert two.mounted() == ["/a"]
+    two.end()
+    two.tear_down()
+    assert support.tree(world.rootfs) == before
+    assert call(world, "gc", stdin="").returncode == 0
+    assert os.listdir(world.state) == []

@@ -166,8 +166,8 @@ def _unmake(
         stranger = difference(record, made, found.stat, rootfs)
         if stranger:
             return stranger
-        if made["identity"] is None:
-            made["identity"] = identity_of(found.stat, rootfs)
+        # It is known only now, or by the device number of another boot. Who inherits it compares with today's.
+        made["identity"] = identity_of(found.stat, rootfs)
         if keep(made):
             return ""
         rootfs.remove(found)

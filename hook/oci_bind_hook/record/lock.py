@@ -99,6 +99,7 @@ class Index(Lock):
                 raise
             self.containers = dict.fromkeys(_ids(data))
             self._is_cut = not data.endswith(b"\n")
+            self._is_changed = self._content() != data
 
     def add(self, container: str) -> None:
         """Adds a container, at once."""
@@ -106,6 +107,9 @@ class Index(Lock):
         self.containers[container] = None
         self._write(line, self.size)
         self.size += len(line)
+
+    def _content(self) -> bytes:
+        return "\n".join([*self.containers, ""]).encode()
 
     def _write(self, data: bytes, at: int) -> None:
         # A disk that becomes full takes a part, and refuses the rest.
@@ -122,7 +126,7 @@ class Index(Lock):
     def release(self) -> None:
         """Writes what was taken away, and ends the lock."""
         if self._is_changed:
-            data = "\n".join([*self.containers, ""]).encode()
+            data = self._content()
             try:
                 self._write(data, 0)
                 posix.ftruncate(self._fd, len(data))
@@ -137,9 +141,15 @@ def read_index(fd: int) -> list[str]:
     return _ids(posix.pread(fd, posix.fstat(fd).st_size, 0))
 
 
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")  # of an id
+_MOST = 200  # of them
+
+
 def _ids(data: bytes) -> list[str]:
-    # A run that was killed while it wrote leaves a part of an id, which names no record.
-    return data.decode("ascii", "replace").split()
+    # A run that was killed while it wrote leaves a part of an id, which names no record. A power loss leaves zeros: the
+    # list is not synced, since with the machine all its containers end. What can be no id is passed over.
+    words = data.decode("ascii", "replace").replace("\0", " ").split()
+    return [word for word in words if len(word) <= _MOST and _LETTERS.issuperset(word)]
 
 
 def sweep(folder: int, name: str, has: Callable[[str], bool]) -> None:

@@ -201,13 +201,14 @@ def test_sweeping_takes_only_locks_that_nobody_holds(folder: StateFolder, path: 
 def test_an_id_of_which_a_full_disk_takes_only_a_part_is_an_error(tmp_path: Path) -> None:
     """The container would be in no list, and a neighbour that ends would cut its binds."""
     fd = os.open(tmpfs(f"{tmp_path}/small", "size=4096"), os.O_RDONLY)
-    (tmp_path / "small/1:2").write_text("c" * 4089 + "\n")
+    ids = "".join(f"{number:0>199}\n" for number in range(20)) + "c" * 89 + "\n"
+    (tmp_path / "small/1:2").write_text(ids)
     index = Index(fd, "1:2", 0)
     with pytest.raises(OSError, match="No space left on device"):
         index.add("d" * 20)
     index.discard("d" * 20)
     index.release()
-    assert (tmp_path / "small/1:2").read_text() == "c" * 4089 + "\n"
+    assert (tmp_path / "small/1:2").read_text() == ids
     os.close(fd)
 
 
