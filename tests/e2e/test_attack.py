@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import support
-from helpers.world import Container, call, finish, mount
+from helpers import mounting, support
+from helpers.fuse import Fuse
+from helpers.world import Container, call, finish, launch, mount
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -171,3 +172,41 @@ def test_junk_in_the_list_of_a_rootfs_is_passed_over(world: World, junk: bytes) 
     assert support.tree(world.rootfs) == before
     assert call(world, "gc", stdin="").returncode == 0
     assert os.listdir(world.state) == []
+
+
+# -- nobody waits for a stranger ---------------------------------------------------------------------------------------
+
+
+def test_the_upper_folder_of_an_overlay_is_asked_by_a_child_as_well(world: World) -> None:
+    """The overlay is not mounted any more, so no mount on the way to the rootfs tells of who may be silent.
+
+    Nor does the child, which is left waiting, keep the file system mounted in which the hook was started: the engine
+    unmounts the bundle's next.
+    """
+    bundles = mounting.tmpfs(f"{world.path}/bundles")
+    with Fuse(f"{world.path}/fuse") as fuse:
+        disk = mounting.tmpfs(f"{fuse.path}/folder")
+        merged = f"{world.path}/merged"
+        mounting.plant(disk, {"upper": {}, "work": {}})
+        os.mkdir(merged)
+        data = f"lowerdir={world.rootfs},upperdir={disk}/upper,workdir={disk}/work"
+        mounting.mount("overlay", merged, "overlay", data=data)
+        one = dead(world, "one", "/a", rootfs=merged)
+        mounting.umount(merged)
+        fuse.silence("LOOKUP")
+        silence = f"{fuse.path} (fuse) does not answer"
+        # All at once, since each waits some seconds.
+        os.chdir(bundles)
+        down = one.launch(status="stopped")
+        both = [launch(world, command, stdin="") for command in ("list", "gc")]
+        os.chdir("/")
+        told = [process.communicate(timeout=support.TIMEOUT)[0] for process in both]
+        (said,) = finish(down, code=71)
+        assert [silence in text for text in (*told, said)] == [True] * 3
+        assert "is left waiting for it" in said
+        mounting.umount(bundles)
+        fuse.speak()
+        mounting.mount("overlay", merged, "overlay", data=data)
+        one.tear_down()
+        assert (os.listdir(f"{disk}/upper"), os.listdir(world.state)) == ([], [])
+        mounting.umount(merged)

@@ -95,9 +95,10 @@ class Outcome:
 def ask(question: Callable[[], Told], seconds: float = SECONDS, *, fds: Sequence[int] = ()) -> Outcome:
     """Has a child call ``question``, and waits up to ``seconds`` for what it returns or for the OSError that it raises.
 
-    The child has no fds but ``fds``: so while it waits it holds no lock, no state file, and no output that a runtime
-    reads to its end. After the deadline it gets a SIGKILL. Where the kernel does not let it die before the server
-    answers, it is left behind and told of. Any other exception than OSError is a bug, and is RuntimeError here.
+    The child has no fds but ``fds``, and works in ``/``: so while it waits it holds no lock, no state file, no output
+    that a runtime reads to its end, and no file system that is to be unmounted, such as the bundle's. After the
+    deadline it gets a SIGKILL. Where the kernel does not let it die before the server answers, it is left behind and
+    told of. Any other exception than OSError is a bug, and is RuntimeError here.
 
     Raises OSError if there can be no child, by fork(2), memfd_create(2) or pidfd_open(2), Linux 5.3.
     """
@@ -145,6 +146,7 @@ def _answer(question: Callable[[], Told], told: int, fds: Sequence[int]) -> None
     """What the child does; it never returns."""
     try:
         _close_all_but({told, *fds})
+        posix.chdir("/")
         try:
             answer = ("answer", question())
         except OSError as reason:

@@ -11,6 +11,7 @@ import posix
 from ..errors import HookError
 from ..kernel.asking import Ways, ask
 from ..kernel.proc import may_wait
+from .identity import is_gone
 from .mount_points import Rootfs
 
 TYPE_CHECKING = False
@@ -38,7 +39,10 @@ class Silence:
         ``here``: the binds are in this mount namespace.
         """
         points = [*self._points(record)] if here else []
-        mounts = [self._ways.first(record["rootfs"]["path"]), *(mount for _, mount in points)]
+        rootfs = record["rootfs"]
+        # An overlay that is not mounted now has no layers in the table, and its upper folder is looked for by its path.
+        places = [each["path"] for each in (rootfs, rootfs["upper"]) if each is not None]
+        mounts = [*map(self._ways.first, places), *(mount for _, mount in points)]
         on_the_way = {mount.id: mount for mount in mounts if mount is not None}
         if silent := next((self.known[number] for number in on_the_way if number in self.known), ""):
             return silent
@@ -70,6 +74,7 @@ class Silence:
 
 def _look(record: Record, points: list[str]) -> None:
     """Asks all that will be asked to undo the record. Whatever the answers are, they have come."""
+    is_gone(record["rootfs"], same_boot=True)
     try:
         rootfs = Rootfs(record["rootfs"]["path"])
         assert rootfs.is_overlay in (True, False)
