@@ -210,3 +210,18 @@ def test_the_upper_folder_of_an_overlay_is_asked_by_a_child_as_well(world: World
         one.tear_down()
         assert (os.listdir(f"{disk}/upper"), os.listdir(world.state)) == ([], [])
         mounting.umount(merged)
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["i", "a"])
+def test_an_immutable_mount_point_is_told_as_what_it_is(world: World, flag: str) -> None:
+    before = support.tree(world.rootfs)
+    one = dead(world, "one", "/a/b")
+    subprocess.run(["chattr", f"+{flag}", f"{world.rootfs}/a"], check=True)
+    (said,) = finish(one.launch(status="stopped"), code=71)
+    assert "could not undo /a/b: Operation not permitted, it or its folder is immutable or append-only" in said
+    subprocess.run(["chattr", f"-{flag}", f"{world.rootfs}/a"], check=True)
+    one.tear_down()
+    assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])

@@ -95,6 +95,7 @@ HINTS = {
     ("mount(MS_MOVE)", errno.ENOENT): _GONE,
     ("mount(MS_MOVE)", errno.ENOSPC): _MOUNT_MAX,
     ("mount(MS_MOVE)", errno.ENOTDIR): _OTHER_KIND,
+    ("unlinkat", errno.EPERM): "it or its folder is immutable or append-only, see lsattr(1)",
     ("umount2", errno.EINVAL): "a user namespace has locked it",
     ("setns", errno.EINVAL): "the process is just ending, or its namespace is",
     ("setns", errno.EPERM): "a user namespace that is not ours owns it",

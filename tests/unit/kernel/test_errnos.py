@@ -29,6 +29,7 @@ WANTED = [
     ("openat", errno.ESTALE, "NFS"),
     ("openat", errno.ENOTCONN, "FUSE"),
     ("unlinkat", errno.EBUSY, "mounted on it"),
+    ("unlinkat", errno.EPERM, "lsattr(1)"),
     ("state", errno.EROFS, "--root"),
     ("state", errno.ENOSPC, "--root"),
 ]
