@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import mounting, support
+from helpers import kernels, mounting, support
 from helpers.fuse import Fuse
 from helpers.world import Container, call, finish, launch, mount
 
@@ -31,8 +31,8 @@ def dead(world: World, name: str, *destinations: str, rootfs: str | None = None)
 class Straggler:
     """A process in the mount namespace of a container, which outlives the first one. It ends with the block."""
 
-    def __init__(self, container: Container) -> None:
-        command = ["nsenter", f"--mount=/proc/{container.init.pid}/ns/mnt", "sh", "-c", "echo; exec cat"]
+    def __init__(self, container: Container, *by: str) -> None:
+        command = ["nsenter", f"--mount=/proc/{container.init.pid}/ns/mnt", *by, "sh", "-c", "echo; exec cat"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self.process.stdout.readline()
@@ -122,6 +122,22 @@ def test_who_outlives_the_first_process_keeps_what_config_json_mounts(world: Wor
         assert (support.records(world.state), straggler.mounted()) == (["two.json"], ["/a"])
     assert call(world, "gc", stdin="").returncode == 0
     assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
+@pytest.mark.parametrize("kernel_is", ["this", "before 4.11"])
+def test_who_has_left_by_chroot_does_not_speak_for_all(world: World, kernel_is: str) -> None:
+    """The mount table of such a process, as of many servers, lacks what its neighbours in the namespace see."""
+    kernels.play(kernel_is)
+    one = Container(world, "one")
+    one.set_up("/a")
+    jail = support.busybox_rootfs(f"{world.path}/jail")
+    with Straggler(one, "chroot", jail) as jailed, Straggler(one) as straggler:
+        assert jailed.process.pid < straggler.process.pid
+        one.end()
+        assert f"but process {straggler.process.pid} still sees its binds" in call(world, "gc", stdin="").stdout
+        assert (jailed.mounted(), straggler.mounted()) == ([], ["/a"])
+    assert call(world, "gc", stdin="").returncode == 0
+    assert (os.path.exists(f"{world.rootfs}/a"), os.listdir(world.state)) == (False, [])
 
 
 # -- nothing is forgotten ----------------------------------------------------------------------------------------------

@@ -341,16 +341,24 @@ class Proc:
 
     def process_in_namespace(self, inode: int) -> int | None:
         """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
-        return next((pid for pid in self._all() if self.mount_namespace_of(pid) == inode), None)
+        return self.mount_namespaces().get(inode)
 
     def mount_namespaces(self) -> dict[int, int]:
-        """A process in each mount namespace, by its inode number: the one that ``process_in_namespace`` finds."""
+        """A process in each mount namespace, by its inode number: one that sees all of it, if there is any."""
         found: dict[int, int] = {}
+        jailed: dict[int, int] = {}
         for pid in self._all():
             inode = self.mount_namespace_of(pid)
-            if inode is not None:
-                found.setdefault(inode, pid)
-        return found
+            if inode is not None and inode not in found:
+                (jailed if self._is_jailed(pid) else found).setdefault(inode, pid)
+        return jailed | found
+
+    def _is_jailed(self, pid: int) -> bool:
+        """Whether a process is not at the root of its mount namespace, as after chroot(2)."""
+        try:
+            return posix.readlink(f"../{pid}/root", dir_fd=self.fd) != "/"
+        except OSError:
+            return True
 
     def may_see_all(self) -> bool:
         """Whether this process may inspect every process in procfs."""

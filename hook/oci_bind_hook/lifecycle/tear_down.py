@@ -330,9 +330,10 @@ def is_here(record: Record, proc: Proc, boot: str) -> bool:
     hint = "run poststop, or gc, in the namespace that prestart ran in"
     user = proc.process_in_namespace(inode)
     # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
-    table = proc.mounts_of(user) if user is not None else None
-    if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
-        raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
+    if user is not None:
+        table, unique = proc.mounts_of(user), proc.mount_namespace_id_of(user)
+        if any(is_in(mount["attached"][0], table, unique) for mount in record["mounts"]):
+            raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
     if user is None and proc.in_user_namespace() and not proc.may_see_all():
         problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
         raise LeftoverError(problem, hint=hint)

@@ -74,20 +74,18 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
 
 
 def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) -> bool:
-    """Whether the recorded mount ``top`` is in the table of another mount namespace.
+    """Whether the recorded mount ``top`` is in another mount namespace, of which a process there sees ``table``.
 
     If ``namespace``, its id from linux.mount_namespace_id, is known, the unique id of the mount decides. Otherwise
-    root, source and type must agree.
+    root, source and type must agree. The table of a process after chroot(2) lacks what is outside its root.
     """
-    info = table.get(top["id"])
-    if info is None:
-        return False
     if top["unique"] is not None and namespace is not None:
         try:
             return linux.has_mount(top["unique"], namespace)
         except OSError:
             pass  # the namespace has ended since, or the kernel denies the call
-    return _looks_like(top, info)
+    info = table.get(top["id"])
+    return info is not None and _looks_like(top, info)
 
 
 def open_root(info: MountInfo, unique: int | None = None) -> int | None:
