@@ -55,8 +55,13 @@ def record(world: World, name: str) -> dict[str, Any]:
     return document
 
 
-def change(world: World, name: str, document: dict[str, Any]) -> None:
-    (world.state / f"{name}.json").write_text(json.dumps(document, separators=(",", ":")))
+def age(world: World, name: str) -> None:
+    """As if the machine had been started anew since, and had given the disk of the rootfs another number."""
+    old = record(world, name)
+    old["boot"] = BOOT
+    for known in (old["rootfs"], *old["rootfs"]["above"], *(made["identity"] for made in old["made"])):
+        known["dev"] += 1
+    (world.state / f"{name}.json").write_text(json.dumps(old, separators=(",", ":")))
 
 
 # -- nothing live is cut -----------------------------------------------------------------------------------------------
@@ -146,11 +151,7 @@ def test_who_has_left_by_chroot_does_not_speak_for_all(world: World, kernel_is: 
 def test_what_a_container_of_another_boot_hands_over_is_known_by_todays_device(world: World) -> None:
     before = support.tree(world.rootfs)
     dead(world, "one", "/a/b")
-    old = record(world, "one")
-    old["boot"] = BOOT
-    for known in (old["rootfs"], *old["rootfs"]["above"], *(made["identity"] for made in old["made"])):
-        known["dev"] += 1
-    change(world, "one", old)
+    age(world, "one")
     two = Container(world, "two")
     two.set_up("/a/b")
     assert "/a/b is handed over to the container two" in call(world, "gc", stdin="").stdout
@@ -226,6 +227,49 @@ def test_the_upper_folder_of_an_overlay_is_asked_by_a_child_as_well(world: World
         one.tear_down()
         assert (os.listdir(f"{disk}/upper"), os.listdir(world.state)) == ([], [])
         mounting.umount(merged)
+
+
+@pytest.mark.parametrize("how", ["read-only", "immutable", "read-only since another boot"])
+def test_the_next_container_of_the_id_starts_where_mount_points_resist(world: World, how: str) -> None:
+    """Who made the folder immutable stopped it for good. They are its own now, and removed after it."""
+    disk = mounting.tmpfs(f"{world.path}/disk") if "read-only" in how else world.path
+    rootfs = support.busybox_rootfs(f"{disk}/again")
+    before = support.tree(rootfs)
+    dead(world, "one", "/a/b", "/c", rootfs=rootfs)
+    if "another boot" in how:
+        age(world, "one")
+
+    def resist(*, is_on: bool) -> None:
+        if "read-only" in how:
+            command = ["mount", "-o", f"remount,{'ro' if is_on else 'rw'}", str(disk)]
+        else:
+            command = ["chattr", f"{'+' if is_on else '-'}i", f"{rootfs}/a"]
+        subprocess.run(command, check=True)
+
+    resist(is_on=True)
+    one = Container(world, "one", rootfs)
+    one.set_up("/a/b", "/data")
+    assert one.mounted() == ["/a/b", "/data"]
+    assert record(world, "one")["init"]["pid"] == one.init.pid
+    one.end()
+    assert "could not undo" in finish(one.launch(status="stopped"), code=71)[0]
+    resist(is_on=False)
+    one.tear_down()
+    assert call(world, "gc", stdin="").returncode == 0
+    assert (support.tree(rootfs), os.listdir(world.state)) == (before, [])
+
+
+def test_what_resists_in_another_rootfs_is_no_concern_of_the_next_record(world: World) -> None:
+    """The record can name one rootfs only, so it is not given up, and the start says why."""
+    one = dead(world, "one", "/a/b")
+    subprocess.run(["chattr", "+i", f"{world.rootfs}/a"], check=True)
+    again = Container(world, "one", support.busybox_rootfs(world.path / "elsewhere"))
+    (said,) = finish(again.launch(*mount(world, "/data")), code=71)
+    assert "could not undo /a/b: Operation not permitted" in said
+    again.end()
+    subprocess.run(["chattr", "-i", f"{world.rootfs}/a"], check=True)
+    one.tear_down()
+    assert os.listdir(world.state) == []
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------

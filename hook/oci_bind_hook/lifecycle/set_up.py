@@ -12,7 +12,7 @@ from __future__ import annotations
 import posix
 
 from ..documents.bundle import Bundle
-from ..errors import At, DataError, RecordError, UnavailableError
+from ..errors import At, DataError, LeftoverError, RecordError, UnavailableError
 from ..kernel import files, rights
 from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
@@ -24,7 +24,7 @@ from ..options import remarks, state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_object, is_same_bundle, now
 from ..requests import collect
-from ..rootfs.identity import identify_path
+from ..rootfs.identity import identify_path, is_same
 from ..rootfs.mount_points import Rootfs
 from .stage import Place
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..mounting.sources import Source
     from ..options import Options
     from ..record.folder import HeldRecords, Records
-    from ..record.state_file import Record, RootfsRecord
+    from ..record.state_file import MadeRecord, Record, RootfsRecord
     from ..requests.request import Request
 
 
@@ -54,14 +54,26 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
         if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
-    while not _try(options, state, bundle, requests, place, log):
+    resisting: list[LeftoverError] = []
+    while not _try(options, state, bundle, requests, place, resisting, log):
         # An earlier container of this id was undone. Its binds may have been in front of the sources, or be the sources
         # themselves: they are opened again, once more without a lock.
         pass
 
 
-def _try(options: Options, state: State, bundle: Bundle, requests: list[Request], place: Place, log: Log) -> bool:
-    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed."""
+def _try(
+    options: Options,
+    state: State,
+    bundle: Bundle,
+    requests: list[Request],
+    place: Place,
+    resisting: list[LeftoverError],
+    log: Log,
+) -> bool:
+    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed.
+
+    ``resisting`` then has what could not be undone, to be called again with.
+    """
     namespace = Namespace(place.proc, "runtime")
     with At("open"):
         sources = open_sources(requests, bundle.path, namespace)
@@ -77,7 +89,7 @@ def _try(options: Options, state: State, bundle: Bundle, requests: list[Request]
     with id_lock:
         log.step("id locked")
         with At("state folder"):
-            if _clear_stale(options, folder, state, bundle, place, log):
+            if not resisting and _clear_stale(options, folder, state, bundle, place, resisting, log):
                 close_sources(sources)
                 return False
         with At("enter"):
@@ -85,7 +97,9 @@ def _try(options: Options, state: State, bundle: Bundle, requests: list[Request]
             rootfs_lock = folder.lock_rootfs(known)
         with rootfs_lock as held:
             log.step("rootfs locked")
-            record = folder.load(state.id) or _new_record(state, bundle, place, known)
+            record = folder.load(state.id)
+            if record is None or resisting:
+                record = _new_record(state, bundle, place, known, _inherited(record, known, resisting))
             users = held.users(known, record["boot"])
             for remark in users.unread:
                 log.warning(remark)
@@ -203,7 +217,8 @@ def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> 
 
     What an earlier call announced but was killed over is removed from the record. RecordError.
     """
-    if not record["mounts"] and not record["made"]:
+    is_new = not record["namespace"]["inode"]
+    if is_new or (not record["mounts"] and not record["made"]):
         unique = namespace.proc.mount_namespace_id()
         record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode, "unique": unique}
         return
@@ -255,7 +270,11 @@ def _carry_out(
         record["uses"] = sorted(uses)
         # A record is needed only if this container depends on a mount point that another one would remove.
         record["phase"] = "done"
-        if record["mounts"] or any(made["path"] in uses for other in others for made in other["made"]):
+        if (
+            record["mounts"]
+            or record["made"]
+            or any(made["path"] in uses for other in others for made in other["made"])
+        ):
             held.save(record)
         return
     if any(bind.create for bind in plan.to_mount) and (problem := folder.why_unrecorded()):
@@ -274,7 +293,9 @@ def _carry_out(
         raise
 
 
-def _new_record(state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord) -> Record:
+def _new_record(
+    state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord, inherited: list[MadeRecord]
+) -> Record:
     return {
         "id": state.id,
         "phase": "done",
@@ -288,8 +309,25 @@ def _new_record(state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord
         "init": place.init,
         "mounts": [],
         "uses": [],
-        "made": [],
+        "made": inherited,
     }
+
+
+def _inherited(known: Record | None, rootfs: RootfsRecord, resisting: list[LeftoverError]) -> list[MadeRecord]:
+    """What resisted when the dead container of the record ``known`` was undone, for the next one of its id.
+
+    That must start all the same, and undoes it in the end. LeftoverError if it has another rootfs.
+    """
+    if known is None or not known["made"]:
+        return []
+    if not is_same(known["rootfs"], rootfs, same_boot=known["boot"] == boot_id()):
+        raise resisting[0]
+    made = [one for one in known["made"] if one["identity"] is not None]
+    for one in made:
+        # By the device number of today, which the record of the next container has.
+        if one["identity"] is not None and one["identity"]["dev"] == known["rootfs"]["dev"]:
+            one["identity"]["dev"] = rootfs["dev"]
+    return made
 
 
 def _open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
@@ -318,10 +356,19 @@ def _unrecorded(reason: str, hint: str) -> Records:
     return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
 
 
-def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle, place: Place, log: Log) -> bool:
+def _clear_stale(
+    options: Options,
+    folder: Records,
+    state: State,
+    bundle: Bundle,
+    place: Place,
+    resisting: list[LeftoverError],
+    log: Log,
+) -> bool:
     """Undoes what a dead container of the same id left, and returns whether there was one.
 
-    RecordError if one of another bundle is alive.
+    If nothing but mount points could not be removed, ``resisting`` gets the error. RecordError if one of another bundle
+    is alive.
     """
     record = folder.load(state.id)
     if record is not None:
@@ -331,9 +378,15 @@ def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle
 
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
-        take_down(
-            folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle), is_start=True
-        )
+        owner_of = place.owner_of(bundle)
+        try:
+            take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=owner_of, is_start=True)
+        except LeftoverError as problem:
+            left = folder.load(state.id)
+            if left is None or left["mounts"]:
+                raise
+            log.warning(f"{problem.problem}: the next poststop tries again")
+            resisting.append(problem)
         return True
     return False
 
