@@ -12,7 +12,7 @@ import pytest
 
 from helpers import kernels, mounting, support
 from helpers.fuse import Fuse
-from helpers.world import Container, call, finish, launch, mount
+from helpers.world import Container, call, finish, launch, mount, state
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -159,6 +159,26 @@ def test_what_a_container_of_another_boot_hands_over_is_known_by_todays_device(w
     two.end()
     two.tear_down()
     assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
+def test_a_container_with_a_clock_of_its_own_is_known_outside(world: World) -> None:
+    """Start times are counted by the reader's clock. gc took its process for one of another pid namespace, for ever."""
+    before = world.snapshot()
+    support.bundle(world.path / "bundle", ["true"], namespaces=["mount"])
+    hook = [world.launcher, "createContainer", *mount(world, "/a"), *world.root_option()]
+    given = world.path / "state.json"
+    given.write_text(state(world))
+    script = f'mount -t tmpfs none {world.rootfs}/dev && "$@" < {given} && echo && exec cat'
+    clock = ["-T", "--boottime", "100000", "--fork"]
+    command = ["unshare", "-m", "--propagation", "private", *clock, "sh", "-c", script, "sh", *hook]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as init:
+        assert init.stdout is not None
+        assert init.stdout.readline() == b"\n"
+        assert "runs" in call(world, "gc", stdin="").stdout
+        inside = call(world, "gc", stdin="", before=("unshare", "-T", "--boottime", "5", "--fork"))
+        assert "runs" in inside.stdout
+    assert "finished" in call(world, "gc", stdin="").stdout
+    assert world.snapshot() == before
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,7 @@ class Proc:
             raise UnavailableError(f"/proc/self cannot be opened: {reason.strerror}", hint="mount procfs") from reason
         if linux.fstatfs_type(self.fd) != linux.PROC_SUPER_MAGIC:
             raise UnavailableError("/proc is not procfs", hint="mount procfs")
+        self._ticks_ahead: int | None = None
 
     def open(self, name: str, flags: int = posix.O_RDONLY) -> int:
         """An fd of the file ``name`` below /proc/self. Raises OSError.
@@ -297,7 +298,10 @@ class Proc:
         return -1
 
     def start_time(self, pid: int) -> int | None:
-        """The start time of the process ``pid`` in clock ticks since boot; None if it has ended or is a zombie."""
+        """The start time of the process ``pid`` in clock ticks since boot; None if it has ended or is a zombie.
+
+        It is the same number in each time namespace: a createContainer hook may be in that of the container.
+        """
         try:
             stat = self._read(f"../{pid}/stat")
         except (FileNotFoundError, ProcessLookupError):
@@ -305,7 +309,24 @@ class Proc:
         fields = stat[stat.rindex(")") + 2 :].split()
         # A process whose first thread has ended looks like a zombie while others live: fields[17] is num_threads.
         has_ended = fields[0] in "ZX" and int(fields[17]) < 2
-        return None if has_ended else int(fields[19])
+        return None if has_ended else int(fields[19]) - self._ahead()
+
+    def _ahead(self) -> int:
+        """The clock ticks that this process's time namespace is ahead of boot, time_namespaces(7).
+
+        0 if that is no whole number: then a start time could be one off, and a process that lives be taken for another.
+        """
+        if self._ticks_ahead is None:
+            try:
+                lines = self._read("timens_offsets").splitlines()
+            except OSError:
+                lines = []  # before Linux 5.6
+            # A line for each clock, with seconds and nanoseconds. Before Linux 5.11 it has the clock's number.
+            offsets = [line.split()[1:] for line in lines if line.startswith(("boottime ", "7 "))]
+            ahead = sum(int(seconds) * 10**9 + int(rest) for seconds, rest in offsets)
+            tick = 10**9 // posix.sysconf("SC_CLK_TCK")
+            self._ticks_ahead = 0 if ahead % tick else ahead // tick
+        return self._ticks_ahead
 
     def first_start(self) -> int | None:
         """The start time of process 1, which identifies procfs's pid namespace; None under hidepid, proc(5)."""
