@@ -136,7 +136,10 @@ def take_down(
             )
             if remarks is not None:
                 if and_the_dead:
-                    _collect(folder, held, removal.now, proc, log, living, keep_mountpoints=keep_mountpoints)
+                    try:
+                        _collect(folder, held, removal.now, proc, log, living, keep_mountpoints=keep_mountpoints)
+                    except (HookError, OSError) as problem:
+                        log.warning(f"whoever else is dead on this rootfs is left to oci-bind-hook gc: {problem}")
                 return remarks
         known = folder.load(known["id"]) or known
 
@@ -276,7 +279,7 @@ def _collect(
     *,
     keep_mountpoints: bool,
 ) -> None:
-    """Undoes what other dead containers left in ``rootfs``, as gc does. Nothing of it can fail the caller.
+    """Undoes what other dead containers left in ``rootfs``, as gc does. What resists is logged. OSError, HookError.
 
     For some of them no poststop ever comes: a runtime that fails after createRuntime calls none.
     """
@@ -305,8 +308,8 @@ def _collect(
         except RecordError as problem:
             if not isinstance(problem.__cause__, BlockingIOError):  # a run works on it now
                 log.warning(str(problem))
-        except HookError as problem:
-            log.warning(str(problem))
+        except (HookError, OSError) as problem:
+            log.warning(f"the container {other['id']} is left to oci-bind-hook gc: {problem}")
 
 
 def forget(folder: Records, container: str, proc: Proc) -> None:
