@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import mounting, support
-from helpers.world import Container, finish
+from helpers.world import Container, dead, finish
 
 if TYPE_CHECKING:
     from helpers.world import World
-
-
-def dead(world: World, name: str, *destinations: str, rootfs: str | None = None) -> Container:
-    """A container that has ended, and that nobody tore down."""
-    container = Container(world, name, rootfs)
-    container.set_up(*destinations)
-    container.end()
-    return container
 
 
 def recorded(world: World) -> list[str]:

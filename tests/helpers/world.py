@@ -129,6 +129,14 @@ class Container:
         return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
 
 
+def dead(world: World, name: str, *destinations: str, rootfs: str | None = None) -> Container:
+    """A container that has ended, and that nobody tore down."""
+    container = Container(world, name, rootfs)
+    container.set_up(*destinations)
+    container.end()
+    return container
+
+
 def launch(world: World, *arguments: str, stdin: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
     """The same, not waited for."""
     command = [*before, world.launcher, *arguments, "--root", str(world.state)]
