@@ -5,12 +5,13 @@
 procfs instance. They may differ from what this process sees of itself: a createContainer hook runs in the container's
 pid namespace while ``/proc`` is still the host's.
 
-Loaded by every start of a container: it imports only posix. Lines are split by hand, since re takes half as long to
-import as Python takes to start.
+Loaded by every start of a container: it imports only errno and posix. Lines are split by hand, since re takes half as
+long to import as Python takes to start.
 """
 
 from __future__ import annotations
 
+import errno
 import posix
 
 from ..errors import UnavailableError
@@ -300,16 +301,41 @@ class Proc:
     def start_time(self, pid: int) -> int | None:
         """The start time of the process ``pid`` in clock ticks since boot; None if it has ended or is a zombie.
 
-        It is the same number in each time namespace: a createContainer hook may be in that of the container.
+        It is the same number in each time namespace: a createContainer hook may be in that of the container. Raises
+        PermissionError if there is such a process, and procfs does not show it, as under hidepid, proc(5).
         """
         try:
             stat = self._read(f"../{pid}/stat")
         except (FileNotFoundError, ProcessLookupError):
+            if self._is_hidden(pid):
+                raise PermissionError(errno.EPERM, posix.strerror(errno.EPERM), pid) from None
             return None
         fields = stat[stat.rindex(")") + 2 :].split()
         # A process whose first thread has ended looks like a zombie while others live: fields[17] is num_threads.
         has_ended = fields[0] in "ZX" and int(fields[17]) < 2
         return None if has_ended else int(fields[19]) - self._ahead()
+
+    def _is_hidden(self, pid: int) -> bool:
+        """Whether a process that procfs does not show is there. Not known in a pid namespace below that of procfs."""
+        if len(self.pids()) > 1:
+            return False
+        try:
+            posix.close(posix.pidfd_open(pid))
+        except OSError:
+            return False
+        # It is there. It may have begun only since it was looked for, and so may not be hidden.
+        try:
+            posix.stat(f"../{pid}", dir_fd=self.fd)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def runs(self, pid: int, start: int) -> bool:
+        """Whether the process ``pid`` with the start time ``start`` runs, or one that procfs hides, which may be it."""
+        try:
+            return self.start_time(pid) == start
+        except PermissionError:
+            return True
 
     def _ahead(self) -> int:
         """The clock ticks that this process's time namespace is ahead of boot, time_namespaces(7).
@@ -337,17 +363,17 @@ class Proc:
 
     def has_ended(self, pid: int, start: int, seconds: float) -> bool:
         """Whether the process ``pid`` with the start time ``start`` has ended, or ends within ``seconds``."""
-        if self.start_time(pid) != start:
+        if not self.runs(pid, start):
             return True
         try:
             pidfd = posix.pidfd_open(pid)
         except OSError:
             return True
         # The pid may have been reused before it was opened.
-        if self.start_time(pid) == start:
+        if self.runs(pid, start):
             linux.wait_readable(pidfd, seconds)
         posix.close(pidfd)
-        return self.start_time(pid) != start
+        return not self.runs(pid, start)
 
     def mount_namespace_of(self, pid: int) -> int | None:
         """The inode number of a process's mount namespace; None if it has ended or may not be inspected."""

@@ -101,7 +101,10 @@ class Place:
         return pid
 
     def _describe(self, pid: int) -> InitRecord | None:
-        start = self.proc.start_time(pid) if pid > 0 else None
+        try:
+            start = self.proc.start_time(pid) if pid > 0 else None
+        except PermissionError:
+            start = None  # under hidepid, proc(5)
         return None if start is None else {"pid": pid, "start": start, "first": self.proc.first_start()}
 
     def _check_inside(self, bundle: Bundle) -> None:

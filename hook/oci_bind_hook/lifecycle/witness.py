@@ -43,6 +43,10 @@ class Witness:
             return "unknown", "no first process is recorded that could tell whether it lives"
         if is_unseen(init, self.proc):
             return "unknown", f"its first process {init['pid']} is in another pid namespace than what /proc shows here"
+        try:
+            self.proc.start_time(init["pid"])
+        except PermissionError:
+            return "unknown", f"procfs hides the process {init['pid']}, which may be its first one"
         if is_live(record, self.proc, self.boot):
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]

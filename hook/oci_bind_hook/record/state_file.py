@@ -200,13 +200,13 @@ def _changes_nothing(id_map: list[IdRun]) -> bool:
 def is_live(record: Record, proc: Proc, boot: str) -> bool:
     """Whether the container of a record may still be alive.
 
-    It may if the host has not rebooted since and its first process runs, is unknown, or belongs to another pid
-    namespace and so cannot be seen here.
+    It may if the host has not rebooted since and its first process runs, is unknown, is hidden, or belongs to another
+    pid namespace and so cannot be seen here.
     """
     if record["boot"] != boot:
         return False
     init = record["init"]
-    return init is None or proc.start_time(init["pid"]) == init["start"] or is_unseen(init, proc)
+    return init is None or proc.runs(init["pid"], init["start"]) or is_unseen(init, proc)
 
 
 def is_unseen(init: InitRecord, proc: Proc) -> bool:

@@ -16,6 +16,7 @@ import pytest
 
 from helpers.mounting import ended_well, forked, mount, named
 from oci_bind_hook.kernel.proc import Proc, boot_id
+from oci_bind_hook.lifecycle.witness import Witness
 from oci_bind_hook.record import document
 from oci_bind_hook.record.state_file import is_live
 
@@ -85,6 +86,30 @@ def test_where_process_1_is_hidden_a_pid_namespace_is_as_good_as_another(hide: s
         assert Proc().first_start() is None
 
     assert ended_well(forked(ask))
+
+
+@pytest.mark.parametrize("hide", ["noaccess", "invisible"])
+def test_a_first_process_that_is_hidden_may_live(record: Record, hide: str) -> None:
+    """As one of a subordinate uid is, where an ordinary user calls gc: what it does not show was taken for ended."""
+    living, reaped = process(), process()
+    os.kill(reaped, signal.SIGKILL)
+    os.waitpid(reaped, 0)
+    mount("proc", "/proc", "proc", data=f"hidepid={hide}")
+
+    def ask() -> None:
+        os.setgroups([])
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        proc, boot = Proc(), boot_id()
+        lives = {pid: named(record, "c2", boot=boot, init=init(pid, 1)) for pid in (living, reaped)}
+        assert [is_live(one, proc, boot) for one in lives.values()] == [True, False]
+        judged = [Witness(proc).judge(one) for one in lives.values()]
+        assert [life for life, _ in judged] == ["unknown", "dead"]
+        assert f"procfs hides the process {living}" in judged[0][1]
+        assert [proc.has_ended(pid, 1, 0) for pid in lives] == [False, True]
+
+    assert ended_well(forked(ask))
+    os.kill(living, signal.SIGKILL)
 
 
 WRITTEN = Path(__file__).resolve().parents[2] / "data/state-files"
