@@ -156,6 +156,10 @@ def test_what_should_be_a_list_and_is_none_is_told(world: World, what: str) -> N
     one = Container(world, "one")
     (said,) = finish(one.launch(*mount(world, "/a")), code=74)
     assert str(folder) in said
+    assert "--root" not in said or what == "list: link"
+    if path == folder:
+        assert "is no folder, but a file or a link (the hook did not make it: move it away)" in said
+        assert said.partition(": ")[2].partition(": ")[2] in call(world, "gc", stdin="").stderr
     assert one.mounted() == []
     one.end()
     assert call(world, "list", stdin="").returncode == 0

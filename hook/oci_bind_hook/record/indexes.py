@@ -10,7 +10,7 @@ import posix
 import stat as modes
 
 from ..errors import RecordError
-from ..kernel.errnos import hint
+from ..kernel import errnos
 from .lock import Index, read_index, sweep
 
 TYPE_CHECKING = False
@@ -47,8 +47,15 @@ class Indexes:
                     # Another run has found the folder empty, and removed it.
                     posix.close(self._fd)
                     self._fd = None
+        except NotADirectoryError as reason:
+            raise self._foreign() from reason
         except OSError as reason:
             raise unlocked(f"{self._path}/{key}", reason, wait=bool(seconds)) from reason
+
+    def _foreign(self) -> RecordError:
+        return RecordError(
+            f"{self._path} is no folder, but a file or a link", hint="the hook did not make it: move it away"
+        )
 
     def _open(self) -> int:
         while True:
@@ -107,6 +114,8 @@ class Indexes:
             fd = posix.open(_NAME, _FLAGS, dir_fd=self._above)
         except FileNotFoundError:
             return
+        except NotADirectoryError as reason:
+            raise self._foreign() from reason
         except OSError as reason:
             raise refused(f"{self._path} cannot be opened", reason) from reason
         for name in posix.listdir(fd):
@@ -128,4 +137,4 @@ def unlocked(path: str, reason: OSError, *, wait: bool) -> RecordError:
 
 def refused(problem: str, reason: OSError) -> RecordError:
     """The error for what the kernel refused in the state folder."""
-    return RecordError(f"{problem}: {reason.strerror}", hint=hint("state", reason))
+    return RecordError(f"{problem}: {reason.strerror}", hint=errnos.hint("state", reason))
