@@ -201,4 +201,4 @@ def test_a_lock_is_not_waited_for_longer_where_signals_are_blocked_and_ignored(w
         fcntl.flock(lock, fcntl.LOCK_EX)
         deaf = ("env", "--ignore-signal", "--block-signal")
         done = call(world, "prestart", *mount(world, "/a"), stdin=state(world), before=deaf)
-    assert (done.returncode, "has held it for 10 seconds and more" in done.stderr) == (os.EX_IOERR, True)
+    assert (done.returncode, "has held it for 5 seconds and more" in done.stderr) == (os.EX_IOERR, True)

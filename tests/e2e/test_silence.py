@@ -191,5 +191,5 @@ def test_a_lock_that_is_held_for_long_is_told_of(world: World, lock: str) -> Non
     with open(world.state / name, "w", encoding="ascii") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         (said,) = finish(one.launch(*mount(world, "/a")), code=74)
-    assert f"{name} cannot be locked: the process {os.getpid()} has held it for 10 seconds and more (see what" in said
+    assert f"{name} cannot be locked: the process {os.getpid()} has held it for 5 seconds and more (see what" in said
     one.end()

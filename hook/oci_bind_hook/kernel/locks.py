@@ -24,8 +24,23 @@ _LEAST = 0.001
 def wait(fd: int, seconds: float) -> float:
     """Takes the exclusive lock on ``fd`` as soon as whoever holds it releases it. Returns the seconds left, above 0.
 
-    Raises BlockingIOError, which names the holder, if that takes more than ``seconds``, else OSError.
+    Raises BlockingIOError if that takes more than ``seconds``: EAGAIN, which names the holder, if one has held it since
+    half of them had passed, EBUSY if others took turns. Else OSError.
     """
+    holders = []
+    for later in (seconds / 2, 0.0):
+        if (left := _wait(fd, seconds / 2)) is not None:
+            return left + later
+        holders.append(_holder(fd))
+    first, last = holders
+    if first != last:
+        raise BlockingIOError(errno.EBUSY, f"others have held it in turn for {seconds:.0f} seconds and more")
+    who = f"the process {last}" if last is not None else "another run of the hook"
+    raise BlockingIOError(errno.EAGAIN, f"{who} has held it for {seconds / 2:.0f} seconds and more")
+
+
+def _wait(fd: int, seconds: float) -> float | None:
+    """Takes the lock, and returns the seconds left, above 0; None if it took more than ``seconds``. OSError."""
     is_late = False
 
     def ring(_number: int, _frame: FrameType | None) -> None:
@@ -40,10 +55,8 @@ def wait(fd: int, seconds: float) -> float:
         linux.flock(fd, linux.LOCK_EX, lambda: is_late)
         left: float = _signal.getitimer(_signal.ITIMER_REAL)[0]
         return max(left, _LEAST)
-    except InterruptedError as reason:
-        pid = _holder(fd)
-        who = f"the process {pid}" if pid is not None else "another run of the hook"
-        raise BlockingIOError(errno.EAGAIN, f"{who} has held it for {seconds:.0f} seconds and more") from reason
+    except InterruptedError:
+        return None
     finally:
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
@@ -52,7 +65,7 @@ def wait(fd: int, seconds: float) -> float:
 
 def _holder(fd: int) -> int | None:
     """The process that has locked the file ``fd``, as far as proc_locks(5) shows it here; None if it is not known."""
-    # To be asked once: the kernel keeps all flock(2) of the machine out while it is read.
+    # To be asked seldom: the kernel keeps all flock(2) of the machine out while it is read.
     stat = posix.fstat(fd)
     place = f"{posix.major(stat.st_dev):02x}:{posix.minor(stat.st_dev):02x}:{stat.st_ino}"
     try:

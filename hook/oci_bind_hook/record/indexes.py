@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder ``rootfs`` in the state folder: for each rootfs a lock file that lists the containers recorded on it.
 
-Loaded by every start of a container: it imports only posix and stat.
+Loaded by every start of a container: it imports only errno, posix and stat.
 """
 
 from __future__ import annotations
 
+import errno
 import posix
 import stat as modes
 
@@ -125,13 +126,15 @@ class Indexes:
 
 
 _HELD = "see what it waits for; if nothing ends that, kill it, and gc undoes what it did"
+_CROWDED = "nothing hangs: this machine is too slow for all that start and end on it at once"
 
 
 def unlocked(path: str, reason: OSError, *, wait: bool) -> RecordError:
     """The error for a lock file that cannot be locked, or that another process held for as long as was waited."""
     problem = f"{path} cannot be locked"
     if isinstance(reason, BlockingIOError) and wait:
-        return RecordError(f"{problem}: {reason.strerror}", hint=_HELD)
+        advice = _CROWDED if reason.errno == errno.EBUSY else _HELD
+        return RecordError(f"{problem}: {reason.strerror}", hint=advice)
     return refused(problem, reason)
 
 

@@ -116,6 +116,24 @@ def test_who_waits_for_a_stopped_holder_is_told_who_that_is(
         pass
 
 
+def test_who_waits_while_others_take_turns_is_not_told_to_kill_one(
+    folder: StateFolder, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a crowd the last of them has held it for a moment only."""
+    monkeypatch.setattr("oci_bind_hook.record.folder.LOCK_SECONDS", 0.05)
+    child, go = hold(folder)
+    turns = iter([child + 1, child])
+    monkeypatch.setattr("oci_bind_hook.kernel.locks._holder", lambda _: next(turns))
+    with pytest.raises(RecordError) as refused:
+        folder.lock_id("c1")
+    assert (
+        refused.value.problem == f"{path}/c1.lock cannot be locked: others have held it in turn for 0 seconds and more"
+    )
+    assert "kill" not in refused.value.hint
+    os.write(go, b"!")
+    assert ended_well(child)
+
+
 def test_all_names_of_a_rootfs_are_waited_for_no_longer_than_one(
     folder: StateFolder, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
