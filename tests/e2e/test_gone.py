@@ -14,6 +14,7 @@ import pytest
 
 from helpers import kernels, mounting, support
 from helpers.world import World, call, fail, mount, mounted, state
+from oci_bind_hook.kernel.proc import Proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,6 +164,124 @@ def test_a_device_that_another_boot_has_numbered_anew_is_the_same(set_up: World)
     change(set_up, rootfs={**record["rootfs"], "dev": dev, "above": above}, made=record["made"])
     kept(set_up, poststop(set_up), f"another file system is at {set_up.rootfs} now")
     change(set_up, boot=BOOT)
+    undone(set_up, poststop(set_up))
+
+
+# What can hide a rootfs for real, each with the way to show it again.
+def die(world: World) -> Callable[[], None]:
+    """A FUSE whose server has ended."""
+    os.close(mounting.dead_fuse(world.rootfs))
+    return lambda: mounting.umount(world.rootfs)
+
+
+def unmount(world: World) -> Callable[[], None]:
+    top = str(world.path / "bundle")
+    mounting.bind(top, mounting.plant(world.path / "aside", {}))
+    mounting.umount(top)
+    return lambda: mounting.bind(str(world.path / "aside"), top)
+
+
+def renumber(world: World) -> Callable[[], None]:
+    """The same file system mounted anew, with another device number: the old one is still in use."""
+    top = str(world.path / "bundle")
+    before = os.stat(world.rootfs).st_dev
+    mounting.bind(top, mounting.plant(world.path / "aside", {}))
+    mounting.umount(top)
+    layer(world)
+    assert os.stat(world.rootfs).st_dev != before
+    # Only another start of the machine can have done so by itself.
+    return lambda: change(world, boot=BOOT)
+
+
+def layer(world: World) -> None:
+    """Mounts the bundle: a folder in an overlay is known by its device number."""
+    names = [mounting.plant(world.path / name, {}) for name in ("lower", "upper", "work")]
+    options = "lowerdir={},upperdir={},workdir={}".format(*names)
+    mounting.mount("overlay", str(world.path / "bundle"), "overlay", data=options)
+
+
+@pytest.mark.parametrize("how", [die, unmount, renumber])
+def test_what_is_hidden_for_real_is_not_gone(world: World, how: Callable[[World], Callable[[], None]]) -> None:
+    layer(world)
+    support.busybox_rootfs(world.path / "bundle/rootfs")
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)).returncode == 0
+    for path in ("/c", "/a/b"):
+        mounting.umount(f"{world.rootfs}{path}", mounting.MNT_DETACH)
+    change(world, init={"pid": 1, "start": 1, "first": None})
+    show_again = how(world)
+    kept(world, poststop(world), world.rootfs)
+    done = call(world, "gc", "--format", "json", stdin="")
+    [entry] = json.loads(done.stdout)["records"]
+    assert (done.returncode, entry["action"], entry["remove"]) == (os.EX_OSERR, "failed", [])
+    assert world.rootfs in entry["problem"]["message"]
+    for command in (["list"], ["show", "c1"]):
+        told = call(world, *command, "--format", "json", stdin="")
+        [entry] = json.loads(told.stdout)["records"]
+        assert {(made["state"], world.rootfs in made["reason"]) for made in entry["made"]} == {("unseen", True)}
+    show_again()
+    undone(world, poststop(world))
+
+
+def refuse_look(error: str, path: str, *calls: str) -> list[str]:
+    """The command in which each of these calls on one path, or on an fd of it, is refused."""
+    inject = [word for one in calls for word in ("-e", f"inject={one}:error={error}")]
+    return ["strace", "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={','.join(calls)}", *inject]
+
+
+def test_a_first_process_that_cannot_be_looked_at_has_not_ended(set_up: World) -> None:
+    """Its container would be undone while it runs."""
+    start = Proc().start_time(os.getpid())
+    change(set_up, init={"pid": os.getpid(), "start": start, "first": None})
+    before = set_up.snapshot()
+    done = poststop(set_up, *fail("pidfd_open", 1, "error=EMFILE"))
+    assert (done.returncode, done.stderr.count("\n")) == (os.EX_OSERR, 1), done
+    assert f"/proc/{os.getpid()}: Too many open files" in done.stderr
+    assert set_up.snapshot() == before
+
+
+def test_a_bundle_that_cannot_be_looked_at_is_not_another_one(set_up: World) -> None:
+    link = set_up.path / "link"
+    link.symlink_to("bundle")
+    text = state(set_up, status="stopped", bundle=str(link))
+    done = call(set_up, "poststop", stdin=text, before=tuple(refuse_look("EIO", str(link), "newfstatat")))
+    assert done.returncode == os.EX_OSERR
+    assert f"{link}: Input/output error" in done.stderr
+    undone(set_up, call(set_up, "poststop", stdin=text))
+
+
+def test_a_state_file_that_cannot_be_read_now_is_not_to_be_moved_away(set_up: World) -> None:
+    path = f"{set_up.state}/c1.json"
+    done = poststop(set_up, *refuse_look("EIO", path, "read"))
+    assert done.returncode == os.EX_IOERR
+    assert f"the state file {path} cannot be read: Input/output error (the disk" in done.stderr
+    assert "move it away" not in done.stderr
+    undone(set_up, poststop(set_up))
+
+
+def test_an_upper_folder_that_cannot_be_looked_at_is_not_unknown(world: World, tmp_path: Path) -> None:
+    """Without it the rootfs would not be that of its neighbours, once it was mounted anew."""
+    merged = overlay(world, tmp_path)
+    support.bundle(world.path / "bundle", ["true"], rootfs=merged)
+    strace = tuple(refuse_look("EIO", f"{tmp_path}/upper", "newfstatat"))
+    arguments = ("prestart", *mount(world, "/a"))
+    done = call(world, *arguments, stdin=state(world), before=strace)
+    assert (done.returncode, os.listdir(world.state)) == (os.EX_NOINPUT, []), done
+    assert call(world, *arguments, stdin=state(world)).returncode == 0
+    mounting.umount(f"{merged}/a", mounting.MNT_DETACH)
+    done = poststop(world, *strace)
+    assert (done.returncode, "it stays in the state file" in done.stderr) == (os.EX_OSERR, True), done
+    assert poststop(world).returncode == 0
+    assert (os.listdir(world.state), os.listdir(f"{tmp_path}/upper")) == ([], [])
+
+
+def test_what_is_collected_besides_cannot_fail_a_poststop(set_up: World) -> None:
+    """It judges the neighbours by the list of all processes."""
+    assert call(set_up, "prestart", *mount(set_up, "/a/b"), stdin=state(set_up, "c2")).returncode == 0
+    done = poststop(set_up, *refuse_look("EIO", "/proc", "getdents64"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (set_up.state / "c1.json").exists()
+    assert poststop(set_up, container="c2").returncode == 0
     undone(set_up, poststop(set_up))
 
 

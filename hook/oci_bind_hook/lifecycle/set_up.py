@@ -14,6 +14,7 @@ import posix
 from ..documents.bundle import Bundle
 from ..errors import At, DataError, RecordError, UnavailableError
 from ..kernel import files, rights
+from ..kernel.errnos import unopened
 from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
 from ..mounting.apply import carry_out, reconcile
@@ -176,8 +177,10 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
         is_seen = files.is_same_file(root, posix.stat("/")) and is_object(known, posix.stat(bundle.rootfs))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         is_seen = False
+    except OSError as reason:
+        raise unopened(f"the rootfs {bundle.rootfs}", reason) from reason
     if not is_seen:
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
@@ -190,7 +193,9 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
         type_of=namespace.type_of,
         owner_of=place.owner_of(bundle),
     )
-    if not is_object(known, posix.fstat(rootfs.fd)):
+    with files.Named(bundle.rootfs):
+        there = posix.fstat(rootfs.fd)
+    if not is_object(known, there):
         raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly

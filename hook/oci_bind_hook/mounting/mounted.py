@@ -100,8 +100,9 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
     except OSError:
         return None
     try:
-        if files.mount_id(fd) == info.id and unique in (None, files.unique_mount_id(fd)):
-            return fd
+        with files.Named(info.mount_point):
+            if files.mount_id(fd) == info.id and unique in (None, files.unique_mount_id(fd)):
+                return fd
     except BaseException:
         posix.close(fd)
         raise

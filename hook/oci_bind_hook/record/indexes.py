@@ -98,6 +98,8 @@ class Indexes:
             raise refused(f"{self._path}/{key} cannot be read", reason) from reason
         try:
             return read_index(fd)
+        except OSError as reason:
+            raise refused(f"{self._path}/{key} cannot be read", reason) from reason
         finally:
             posix.close(fd)
 
@@ -109,9 +111,13 @@ class Indexes:
             return
         except OSError as reason:
             raise refused(f"{self._path} cannot be opened", reason) from reason
-        for name in posix.listdir(fd):
-            sweep(fd, name, has)
-        posix.close(fd)
+        try:
+            for name in posix.listdir(fd):
+                sweep(fd, name, has)
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be read", reason) from reason
+        finally:
+            posix.close(fd)
         self.remove_empty()
 
 
