@@ -46,7 +46,7 @@ def poststop(world: World, *before: str, container: str = "c1") -> CompletedProc
 
 
 def refuse(world: World, error: str, *, path: str | None = None) -> list[str]:
-    """The command in which the opening of one path is refused."""
+    """The command in which the opening of one path is refused, where it is opened as a whole."""
     inject = ["-e", "trace=openat,open", "-e", f"inject=openat:error={error}"]
     return ["strace", "-qq", "-o", "/dev/null", "-P", path or world.rootfs, *inject]
 
@@ -275,6 +275,33 @@ def test_an_upper_folder_that_cannot_be_looked_at_is_not_unknown(world: World, t
     assert (os.listdir(world.state), os.listdir(f"{tmp_path}/upper")) == ([], [])
 
 
+def test_a_mount_point_that_cannot_be_opened_is_told_of_with_the_reason(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)).returncode == 0
+    done = poststop(world, *refuse(world, "EMFILE", path=f"{world.rootfs}/c"))
+    assert done.returncode == os.EX_OSERR
+    assert "could not undo the bind on /c: Too many open files, raise the limit" in done.stderr
+    assert mounted(world) == ["/c"]
+    undone(world, poststop(world))
+
+
+def test_a_neighbour_that_cannot_be_read_may_have_made_what_the_runtime_mounted_on(set_up: World) -> None:
+    """The container is recorded, so that it is handed what the neighbour would remove."""
+    bind = {"type": "bind", "source": str(set_up.source), "destination": "/a/b", "options": ["rbind", "rprivate"]}
+    support.bundle(set_up.path / "bundle", ["true"], mounts=[bind])
+    mounting.bind(str(set_up.source), f"{set_up.rootfs}/a/b")
+    strace = refuse_look("EIO", f"{set_up.state}/c1.json", "read")
+    done = call(set_up, "prestart", stdin=state(set_up, "c2"), before=tuple(strace))
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads((set_up.state / "c2.json").read_text())
+    assert (record["mounts"], record["made"]) == ([], [])
+    assert poststop(set_up).returncode == 0
+    record = json.loads((set_up.state / "c2.json").read_text())
+    assert support.made_paths(record) == ["/a", "/a/b"]
+    mounting.umount(f"{set_up.rootfs}/a/b")
+    undone(set_up, poststop(set_up, container="c2"))
+
+
 def test_what_is_collected_besides_cannot_fail_a_poststop(set_up: World) -> None:
     """It judges the neighbours by the list of all processes."""
     assert call(set_up, "prestart", *mount(set_up, "/a/b"), stdin=state(set_up, "c2")).returncode == 0
@@ -330,9 +357,9 @@ def test_what_a_neighbour_that_cannot_be_read_may_use_is_kept(set_up: World) -> 
     for bad in ("", good[:-20]):
         file.write_text(bad)
         kept(set_up, poststop(set_up), str(file))
-    kept(set_up, poststop(set_up, *refuse(set_up, "EIO", path=f"{set_up.state}/c2.json")), "c2.json")
-    assert mounted(set_up) == ["/a/b"]
     file.write_text(good)
+    kept(set_up, poststop(set_up, *refuse_look("EIO", str(file), "read")), f"{file} cannot be read: Input/output error")
+    assert mounted(set_up) == ["/a/b"]
     assert poststop(set_up).returncode == 0
     assert mounted(set_up) == ["/a/b"], "handed over"
     assert poststop(set_up, container="c2").returncode == 0

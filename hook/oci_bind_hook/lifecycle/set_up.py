@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..mounting.sources import Source
     from ..options import Options
     from ..record.folder import HeldRecords, Records
+    from ..record.held import Users
     from ..record.state_file import Record, RootfsRecord
     from ..requests.request import Request
 
@@ -91,7 +92,7 @@ def _try(options: Options, state: State, bundle: Bundle, requests: list[Request]
             for remark in users.unread:
                 log.warning(remark)
             others = users.besides(state.id)
-            if not sources and not others:
+            if not sources and not others and not users.unread:
                 log.info("no bind is asked for")
                 return True
             with At("enter"):
@@ -113,7 +114,7 @@ def _try(options: Options, state: State, bundle: Bundle, requests: list[Request]
                     log.step("destinations resolved")
                     _raise_problem(plan, log)
                 with At("make"):  # and "attach", by its own step
-                    _carry_out(plan, record, folder, held, others, staged, log)
+                    _carry_out(plan, record, folder, held, users, staged, log)
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
     return True
@@ -246,7 +247,7 @@ def _carry_out(
     record: Record,
     folder: Records,
     held: HeldRecords,
-    others: list[Record],
+    users: Users,
     staged: Staged,
     log: Log,
 ) -> None:
@@ -258,9 +259,11 @@ def _carry_out(
     if not plan.to_mount:
         uses = plan.uses.union(record["uses"])
         record["uses"] = sorted(uses)
-        # A record is needed only if this container depends on a mount point that another one would remove.
+        # A record is needed only if this container depends on a mount point that another one would remove, or may.
         record["phase"] = "done"
-        if record["mounts"] or any(made["path"] in uses for other in others for made in other["made"]):
+        others = users.besides(record["id"])
+        is_shared = any(made["path"] in uses for other in others for made in other["made"])
+        if record["mounts"] or is_shared or (users.unread and uses):
             held.save(record)
         return
     if any(bind.create for bind in plan.to_mount) and (problem := folder.why_unrecorded()):
