@@ -285,6 +285,19 @@ def test_a_mount_point_that_cannot_be_opened_is_told_of_with_the_reason(world: W
     undone(world, poststop(world))
 
 
+def test_a_mount_that_the_kernel_does_not_tell_of_is_not_gone(world: World) -> None:
+    """statmount(2) is the only call of a look that strace cannot refuse."""
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/data"), stdin=state(world)).returncode == 0
+    change(world, init={"pid": 1, "start": 1, "first": None})
+    before = world.snapshot()
+    kernels.refuse("statmount", error=errno.ENOMEM)
+    for done in (poststop(world), *(call(world, command, stdin="") for command in ("list", "gc"))):
+        assert (done.returncode, done.stderr.count("\n"), done.stdout) == (os.EX_OSERR, 1, ""), done
+        assert f"{world.rootfs}/data: Cannot allocate memory, no memory is left" in done.stderr
+    assert world.snapshot() == before
+
+
 def test_a_neighbour_that_cannot_be_read_may_have_made_what_the_runtime_mounted_on(set_up: World) -> None:
     """The container is recorded, so that it is handed what the neighbour would remove."""
     bind = {"type": "bind", "source": str(set_up.source), "destination": "/a/b", "options": ["rbind", "rprivate"]}

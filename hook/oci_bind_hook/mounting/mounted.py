@@ -67,7 +67,8 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
         return None
     if top["unique"] is not None:
         try:
-            return info if linux.has_mount(top["unique"]) else None
+            with files.Named(info.mount_point):
+                return info if linux.has_mount(top["unique"]) else None
         except OSError as reason:
             if not linux.is_absent(reason):
                 raise
