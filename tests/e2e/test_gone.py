@@ -14,6 +14,7 @@ import pytest
 
 from helpers import kernels, mounting, support
 from helpers.world import World, call, fail, mount, mounted, state
+from oci_bind_hook.kernel.proc import Proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ def poststop(world: World, *before: str, container: str = "c1") -> CompletedProc
 
 
 def refuse(world: World, error: str, *, path: str | None = None) -> list[str]:
-    """The command in which the opening of one path is refused."""
+    """The command in which the opening of one path is refused, where it is opened as a whole."""
     inject = ["-e", "trace=openat,open", "-e", f"inject=openat:error={error}"]
     return ["strace", "-qq", "-o", "/dev/null", "-P", path or world.rootfs, *inject]
 
@@ -166,6 +167,164 @@ def test_a_device_that_another_boot_has_numbered_anew_is_the_same(set_up: World)
     undone(set_up, poststop(set_up))
 
 
+# What can hide a rootfs for real, each with the way to show it again.
+def die(world: World) -> Callable[[], None]:
+    """A FUSE whose server has ended."""
+    os.close(mounting.dead_fuse(world.rootfs))
+    return lambda: mounting.umount(world.rootfs)
+
+
+def unmount(world: World) -> Callable[[], None]:
+    top = str(world.path / "bundle")
+    mounting.bind(top, mounting.plant(world.path / "aside", {}))
+    mounting.umount(top)
+    return lambda: mounting.bind(str(world.path / "aside"), top)
+
+
+def renumber(world: World) -> Callable[[], None]:
+    """The same file system mounted anew, with another device number: the old one is still in use."""
+    top = str(world.path / "bundle")
+    before = os.stat(world.rootfs).st_dev
+    mounting.bind(top, mounting.plant(world.path / "aside", {}))
+    mounting.umount(top)
+    layer(world)
+    assert os.stat(world.rootfs).st_dev != before
+    # Only another start of the machine can have done so by itself.
+    return lambda: change(world, boot=BOOT)
+
+
+def layer(world: World) -> None:
+    """Mounts the bundle: a folder in an overlay is known by its device number."""
+    names = [mounting.plant(world.path / name, {}) for name in ("lower", "upper", "work")]
+    options = "lowerdir={},upperdir={},workdir={}".format(*names)
+    mounting.mount("overlay", str(world.path / "bundle"), "overlay", data=options)
+
+
+@pytest.mark.parametrize("how", [die, unmount, renumber])
+def test_what_is_hidden_for_real_is_not_gone(world: World, how: Callable[[World], Callable[[], None]]) -> None:
+    layer(world)
+    support.busybox_rootfs(world.path / "bundle/rootfs")
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)).returncode == 0
+    for path in ("/c", "/a/b"):
+        mounting.umount(f"{world.rootfs}{path}", mounting.MNT_DETACH)
+    change(world, init={"pid": 1, "start": 1, "first": None})
+    show_again = how(world)
+    kept(world, poststop(world), world.rootfs)
+    done = call(world, "gc", "--format", "json", stdin="")
+    [entry] = json.loads(done.stdout)["records"]
+    assert (done.returncode, entry["action"], entry["remove"]) == (os.EX_OSERR, "failed", [])
+    assert world.rootfs in entry["problem"]["message"]
+    for command in (["list"], ["show", "c1"]):
+        told = call(world, *command, "--format", "json", stdin="")
+        [entry] = json.loads(told.stdout)["records"]
+        assert {(made["state"], world.rootfs in made["reason"]) for made in entry["made"]} == {("unseen", True)}
+    show_again()
+    undone(world, poststop(world))
+
+
+def refuse_look(error: str, path: str, *calls: str) -> list[str]:
+    """The command in which each of these calls on one path, or on an fd of it, is refused."""
+    inject = [word for one in calls for word in ("-e", f"inject={one}:error={error}")]
+    return ["strace", "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={','.join(calls)}", *inject]
+
+
+def test_a_first_process_that_cannot_be_looked_at_has_not_ended(set_up: World) -> None:
+    """Its container would be undone while it runs."""
+    start = Proc().start_time(os.getpid())
+    change(set_up, init={"pid": os.getpid(), "start": start, "first": None})
+    before = set_up.snapshot()
+    done = poststop(set_up, *fail("pidfd_open", 1, "error=EMFILE"))
+    assert (done.returncode, done.stderr.count("\n")) == (os.EX_OSERR, 1), done
+    assert f"/proc/{os.getpid()}: Too many open files" in done.stderr
+    assert set_up.snapshot() == before
+
+
+def test_a_bundle_that_cannot_be_looked_at_is_not_another_one(set_up: World) -> None:
+    link = set_up.path / "link"
+    link.symlink_to("bundle")
+    text = state(set_up, status="stopped", bundle=str(link))
+    done = call(set_up, "poststop", stdin=text, before=tuple(refuse_look("EIO", str(link), "newfstatat")))
+    assert done.returncode == os.EX_OSERR
+    assert f"{link}: Input/output error" in done.stderr
+    undone(set_up, call(set_up, "poststop", stdin=text))
+
+
+def test_a_state_file_that_cannot_be_read_now_is_not_to_be_moved_away(set_up: World) -> None:
+    path = f"{set_up.state}/c1.json"
+    done = poststop(set_up, *refuse_look("EIO", path, "read"))
+    assert done.returncode == os.EX_IOERR
+    assert f"the state file {path} cannot be read: Input/output error (the disk" in done.stderr
+    assert "move it away" not in done.stderr
+    undone(set_up, poststop(set_up))
+
+
+def test_an_upper_folder_that_cannot_be_looked_at_is_not_unknown(world: World, tmp_path: Path) -> None:
+    """Without it the rootfs would not be that of its neighbours, once it was mounted anew."""
+    merged = overlay(world, tmp_path)
+    support.bundle(world.path / "bundle", ["true"], rootfs=merged)
+    strace = tuple(refuse_look("EIO", f"{tmp_path}/upper", "newfstatat"))
+    arguments = ("prestart", *mount(world, "/a"))
+    done = call(world, *arguments, stdin=state(world), before=strace)
+    assert (done.returncode, os.listdir(world.state)) == (os.EX_NOINPUT, []), done
+    assert call(world, *arguments, stdin=state(world)).returncode == 0
+    mounting.umount(f"{merged}/a", mounting.MNT_DETACH)
+    done = poststop(world, *strace)
+    assert (done.returncode, "it stays in the state file" in done.stderr) == (os.EX_OSERR, True), done
+    assert poststop(world).returncode == 0
+    assert (os.listdir(world.state), os.listdir(f"{tmp_path}/upper")) == ([], [])
+
+
+def test_a_mount_point_that_cannot_be_opened_is_told_of_with_the_reason(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/a/b", "/c"), stdin=state(world)).returncode == 0
+    done = poststop(world, *refuse(world, "EMFILE", path=f"{world.rootfs}/c"))
+    assert done.returncode == os.EX_OSERR
+    assert "could not undo the bind on /c: Too many open files, raise the limit" in done.stderr
+    assert mounted(world) == ["/c"]
+    undone(world, poststop(world))
+
+
+def test_a_mount_that_the_kernel_does_not_tell_of_is_not_gone(world: World) -> None:
+    """statmount(2) is the only call of a look that strace cannot refuse."""
+    support.bundle(world.path / "bundle", ["true"])
+    assert call(world, "prestart", *mount(world, "/data"), stdin=state(world)).returncode == 0
+    change(world, init={"pid": 1, "start": 1, "first": None})
+    before = world.snapshot()
+    kernels.refuse("statmount", error=errno.ENOMEM)
+    for done in (poststop(world), *(call(world, command, stdin="") for command in ("list", "gc"))):
+        assert (done.returncode, done.stderr.count("\n"), done.stdout) == (os.EX_OSERR, 1, ""), done
+        assert f"{world.rootfs}/data: Cannot allocate memory, no memory is left" in done.stderr
+    assert world.snapshot() == before
+
+
+def test_a_neighbour_that_cannot_be_read_may_have_made_what_the_runtime_mounted_on(set_up: World) -> None:
+    """The container is recorded, so that it is handed what the neighbour would remove."""
+    bind = {"type": "bind", "source": str(set_up.source), "destination": "/a/b", "options": ["rbind", "rprivate"]}
+    support.bundle(set_up.path / "bundle", ["true"], mounts=[bind])
+    mounting.bind(str(set_up.source), f"{set_up.rootfs}/a/b")
+    strace = refuse_look("EIO", f"{set_up.state}/c1.json", "read")
+    done = call(set_up, "prestart", stdin=state(set_up, "c2"), before=tuple(strace))
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads((set_up.state / "c2.json").read_text())
+    assert (record["mounts"], record["made"]) == ([], [])
+    assert poststop(set_up).returncode == 0
+    record = json.loads((set_up.state / "c2.json").read_text())
+    assert support.made_paths(record) == ["/a", "/a/b"]
+    mounting.umount(f"{set_up.rootfs}/a/b")
+    undone(set_up, poststop(set_up, container="c2"))
+
+
+def test_what_is_collected_besides_cannot_fail_a_poststop(set_up: World) -> None:
+    """It judges the neighbours by the list of all processes."""
+    assert call(set_up, "prestart", *mount(set_up, "/a/b"), stdin=state(set_up, "c2")).returncode == 0
+    done = poststop(set_up, *refuse_look("EIO", "/proc", "getdents64"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (set_up.state / "c1.json").exists()
+    assert poststop(set_up, container="c2").returncode == 0
+    undone(set_up, poststop(set_up))
+
+
 def remove(world: World) -> None:
     shutil.rmtree(world.rootfs)
 
@@ -211,9 +370,9 @@ def test_what_a_neighbour_that_cannot_be_read_may_use_is_kept(set_up: World) -> 
     for bad in ("", good[:-20]):
         file.write_text(bad)
         kept(set_up, poststop(set_up), str(file))
-    kept(set_up, poststop(set_up, *refuse(set_up, "EIO", path=f"{set_up.state}/c2.json")), "c2.json")
-    assert mounted(set_up) == ["/a/b"]
     file.write_text(good)
+    kept(set_up, poststop(set_up, *refuse_look("EIO", str(file), "read")), f"{file} cannot be read: Input/output error")
+    assert mounted(set_up) == ["/a/b"]
     assert poststop(set_up).returncode == 0
     assert mounted(set_up) == ["/a/b"], "handed over"
     assert poststop(set_up, container="c2").returncode == 0

@@ -46,6 +46,7 @@ MS_PRIVATE = 1 << 18
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 CLONE_NEWNS = 0x20000
+CLONE_NEWPID = 0x20000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -289,6 +290,11 @@ def unshare() -> None:
     """Moves this process into a mount namespace of its own, a private copy of this one, as a container's is."""
     assert _libc.unshare(CLONE_NEWNS) == 0
     propagate("/", MS_REC | MS_PRIVATE)
+
+
+def unshare_pids() -> None:
+    """The next child is process 1 of a pid namespace of its own, in which all later ones are."""
+    assert _libc.unshare(CLONE_NEWPID) == 0
 
 
 def enter(pid: int) -> None:

@@ -83,16 +83,22 @@ class Done(NamedTuple):
 
 
 class Container:
-    """A process in a mount namespace of its own, with what a runtime has mounted there by the time of its hooks."""
+    """A process in a mount namespace of its own, with what a runtime has mounted there by the time of its hooks.
 
-    def __init__(self, rootfs: str) -> None:
+    Or it is in the namespace of the process that it is ``beside``.
+    """
+
+    def __init__(self, rootfs: str, *, beside: int | None = None) -> None:
         ready, told = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                mounting.unshare()
-                mounting.bind(rootfs, rootfs, recursive=True)
-                mounting.tmpfs(f"{rootfs}/dev")
+                if beside is not None:
+                    mounting.enter(beside)
+                else:
+                    mounting.unshare()
+                    mounting.bind(rootfs, rootfs, recursive=True)
+                    mounting.tmpfs(f"{rootfs}/dev")
                 os.write(told, b"!")
                 while True:
                     signal.pause()
@@ -110,17 +116,19 @@ class Container:
 class Scene(World):
     """A world on a tmpfs, small, and what happens in it: the containers "c1", and "n1" and "n2" on the same rootfs.
 
-    ``where`` tells how c1 is set up: "here", in this mount namespace; "entered", in a container's namespace that the
-    hook enters; "inside", by a hook that is started there. The neighbours are here, n1 from the start.
+    ``where`` tells how c1 is set up: "here", in this mount namespace; "overlay", the same on a rootfs on overlayfs;
+    "entered", in a container's namespace that the hook enters; "inside", by a hook that is started there. The
+    neighbours are here, n1 from the start.
     """
 
     def __init__(self, path: Path, launcher: str, where: str) -> None:
         self.path = path
         self.launcher = launcher
         self.where = where
-        self.stage = {"here": "prestart", "entered": "createRuntime", "inside": "createContainer"}[where]
+        self.stage = {"entered": "createRuntime", "inside": "createContainer"}.get(where, "prestart")
         self.container: Container | None = None
         self.output = os.memfd_create("trace")
+        self.said = ""
         self.build()
 
     def build(self) -> None:
@@ -138,6 +146,10 @@ class Scene(World):
         }
         mounting.plant(self.path, tree)
         self.rootfs = f"{self.path}/bundle/rootfs"
+        if self.where == "overlay":
+            mounting.plant(self.path, {"upper": {}, "work": {}})
+            layers = f"lowerdir={self.rootfs},upperdir={self.path}/upper,workdir={self.path}/work"
+            mounting.mount("overlay", self.rootfs, "overlay", data=layers)
         self.source = self.path / "source"
         self.file = self.path / "a file"
         mounting.tmpfs(f"{self.source}/sub")
@@ -177,10 +189,12 @@ class Scene(World):
         return worlds.state(self, name, status, **members)
 
     def begin(self, run: str, *, more: bool = False) -> Begun:
-        """What a "set-up" of c1, or its "poststop", is run with."""
+        """What a "set-up" of c1, its "poststop", or a command is run with."""
         if run == "poststop":
             self.end_container()
             return ["poststop"], self.sent("c1", "stopped"), None
+        if run != "set-up":
+            return [*run.split(), "--format", "json"], "", None
         self.start_container()
         return (
             self.words("c1", more=more),
@@ -190,8 +204,13 @@ class Scene(World):
 
     # -- what is done -------------------------------------------------------------------------------------------
 
+    @property
+    def is_entered(self) -> bool:
+        """Whether c1 is in a mount namespace of its own."""
+        return self.where in ("entered", "inside")
+
     def start_container(self) -> None:
-        if self.where != "here" and self.container is None:
+        if self.is_entered and self.container is None:
             self.container = Container(self.rootfs)
 
     def end_container(self) -> None:
@@ -215,15 +234,18 @@ class Scene(World):
     def run(
         self, words: Sequence[str], stdin: str, inside: Container | None = None, strace: Sequence[str] = ()
     ) -> Done:
-        """The hook in a fork of this process, which has its modules already; under ``strace`` with these options."""
-        given, told = os.memfd_create("stdin"), os.memfd_create("stderr")
+        """The hook in a fork of this process, which has its modules already; under ``strace`` with these options.
+
+        What it wrote to stdout is in ``said`` afterwards.
+        """
+        given, said, told = os.memfd_create("stdin"), os.memfd_create("stdout"), os.memfd_create("stderr")
         os.write(given, stdin.encode())
         os.lseek(given, 0, os.SEEK_SET)
         ready, tell = os.pipe()
         wait, go = os.pipe()
 
         def act() -> None:
-            for number, fd in enumerate((given, told, told)):
+            for number, fd in enumerate((given, said, told)):
                 os.dup2(fd, number)
             os.write(tell, str(os.getpid()).encode())
             # By a call that the hook never makes: this one may be counted or not.
@@ -243,7 +265,8 @@ class Scene(World):
             os.write(go, b"!")
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         text = os.pread(told, 1 << 16, 0).decode()
-        for fd in (given, told, ready, tell, wait, go):
+        self.said = os.pread(said, 1 << 20, 0).decode()
+        for fd in (given, said, told, ready, tell, wait, go):
             os.close(fd)
         return Done(KILLED if code == 255 else code, text)
 
@@ -261,13 +284,14 @@ class Scene(World):
             yield
             tracer.communicate(timeout=60)
 
-    def trace(self, words: Sequence[str], stdin: str, inside: Container | None) -> list[Point]:
-        """What a run that is not hindered calls, from the first time that it touches the state folder."""
+    def trace(self, words: Sequence[str], stdin: str, inside: Container | None, *, whole: bool = False) -> list[Point]:
+        """What a run that is not hindered calls: the ``whole``, or from its first touch of the state folder."""
         os.ftruncate(self.output, 0)
         done = self.run(words, stdin, inside, ("-s", "4096", "-o", f"/proc/self/fd/{self.output}"))
         text = os.pread(self.output, 1 << 24, 0).decode(errors="replace")
         assert done == (0, ""), done
-        return points(text.splitlines(), str(self.state))
+        # The first call is the one in which strace met it.
+        return points(text.splitlines(), "" if whole else f'"{self.state}"')
 
     # -- what is seen -------------------------------------------------------------------------------------------
 
@@ -287,8 +311,8 @@ class Scene(World):
         )
 
 
-def points(lines: Iterable[str], state: str) -> list[Point]:
-    """The calls in the output of strace, from the first that names the folder ``state`` to the last."""
+def points(lines: Iterable[str], first: str) -> list[Point]:
+    """The calls in the output of strace, from the first with the text ``first`` to the last."""
     counts: dict[str, int] = {}
     found: list[Point] = []
     before = ""
@@ -299,10 +323,10 @@ def points(lines: Iterable[str], state: str) -> list[Point]:
         counts[call[0]] = counts.get(call[0], 0) + 1
         # What strace has no name for, it cannot stop at: of what we call only statmount(2), which changes nothing.
         is_known = not call[0].startswith("syscall_")
-        if is_known and (found or f'"{state}"' in line):
+        if is_known and (found or first in line):
             found.append(Point(call[0], counts[call[0]], line, before, dict(counts)))
         before = line if is_known else before
-    assert found, "the state folder was never touched"
+    assert found, f"no call has {first}"
     return found
 
 
@@ -310,7 +334,10 @@ def points(lines: Iterable[str], state: str) -> list[Point]:
 
 
 class Act(NamedTuple):
-    """A run to be stopped: a "set-up", perhaps of ``more`` than before, or "poststop", and what was ``before`` it."""
+    """A run to be stopped, and what was ``before`` it.
+
+    ``run``: a "set-up", perhaps of ``more`` than before, "poststop", or a command.
+    """
 
     before: Callable[[Scene], None]
     run: str
@@ -430,10 +457,10 @@ def kinds(found: Sequence[Point]) -> list[Point]:
 class Sweep:
     """One act, stopped at its points; how many were tried, and where something was left."""
 
-    def __init__(self, scene: Scene, act: str) -> None:
+    def __init__(self, scene: Scene, name: str, act: Act | None = None) -> None:
         self.scene = scene
-        self.name = act
-        self.act = ACTS[act]
+        self.name = name
+        self.act = act or ACTS[name]
         self.tried = 0
         self.leaks: list[str] = []
 
@@ -442,9 +469,9 @@ class Sweep:
         self.act.before(self.scene)
         return self.scene.begin(self.act.run, more=self.act.more)
 
-    def points(self) -> list[Point]:
-        """The calls of the act, seen once."""
-        found = self.scene.trace(*self.begin())
+    def points(self, *, whole: bool = False) -> list[Point]:
+        """The calls of the act, seen once: the ``whole``, or from its first touch of the state folder."""
+        found = self.scene.trace(*self.begin(), whole=whole)
         finish(self.scene)
         return found
 

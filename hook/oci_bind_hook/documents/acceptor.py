@@ -13,6 +13,7 @@ from __future__ import annotations
 import posix
 
 from .. import FOLDER
+from ..kernel import files
 from .strictjson import parse_trusted
 
 TYPE_CHECKING = False
@@ -44,7 +45,8 @@ def schema(name: str) -> dict[str, Any]:
         data = __loader__.get_data(path)
     else:
         try:
-            data = posix.read(fd, 1 << 20)
+            with files.Named(path):
+                data = posix.read(fd, 1 << 20)
         finally:
             posix.close(fd)
     document = parse_trusted(data)

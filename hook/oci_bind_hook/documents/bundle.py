@@ -14,7 +14,7 @@ import time
 
 from ..errors import DataError, MissingError, UsageError
 from ..kernel import files, linux
-from ..kernel.errnos import unopened
+from ..kernel.errnos import hint, message, unopened
 from . import oci
 from .strictjson import MAX_BYTES, documents
 
@@ -72,7 +72,7 @@ def read_regular(path: str) -> bytes:
             raise MissingError(f"{path} is not a regular file")
         return read_all(fd)
     except OSError as reason:
-        raise MissingError(f"{path} cannot be read: {reason.strerror}") from reason
+        raise MissingError(f"{path} cannot be read: {reason.strerror}", hint=hint("read", reason)) from reason
     finally:
         posix.close(fd)
 
@@ -107,7 +107,7 @@ def read_stdin() -> bytes:
     try:
         return read_all(0, wait)
     except OSError as reason:
-        raise UsageError(f"the state cannot be read from stdin: {reason.strerror}") from reason
+        raise UsageError(f"the state cannot be read from stdin: {message('read', reason)}") from reason
 
 
 def read_state(data: bytes) -> tuple[oci.State, object | None]:

@@ -21,6 +21,25 @@ OVERFLOW_UID = 65534  # an owner without a number here, user_namespaces(7)
 MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
 
 
+class Named:
+    """A context manager: an OSError within tells of ``path``, if it does not know a whole path itself."""
+
+    # What is called with an fd, or with a name in a folder that is held by one, knows no more than that. A line that
+    # says "14: Input/output error" would not tell which disk to look at.
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError) and not str(error.filename).startswith("/"):
+            error.filename = self._path
+
+
 class Stat:
     """The attributes of an open file, from statx(2).
 

@@ -418,10 +418,12 @@ def owner_of_user_namespace(fd: int) -> int:
 
 
 def mount_namespace_id(fd: int) -> int | None:
-    """The id, never reused, of the mount namespace ``fd``, by ioctl_nsfs(2); None before Linux 6.11."""
+    """The id, never reused, of the mount namespace ``fd``, by ioctl_nsfs(2); None before Linux 6.11. Raises OSError."""
     buffer = numbers(size=1)
     try:
         _ioctl(fd, NS_GET_MNTNS_ID, buffer)
-    except OSError:
+    except OSError as reason:
+        if reason.errno != errno.ENOTTY and not is_absent(reason):
+            raise
         return None
     return memoryview(bytes(buffer)).cast("Q")[0]

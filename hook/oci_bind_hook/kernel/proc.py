@@ -16,6 +16,7 @@ import posix
 
 from ..errors import UnavailableError
 from . import files, linux
+from .errnos import hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,9 +176,12 @@ class Proc:
         try:
             self.fd = posix.open("/proc/self", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError as reason:
-            raise UnavailableError(f"/proc/self cannot be opened: {reason.strerror}", hint="mount procfs") from reason
-        if linux.fstatfs_type(self.fd) != linux.PROC_SUPER_MAGIC:
-            raise UnavailableError("/proc is not procfs", hint="mount procfs")
+            is_missing = isinstance(reason, FileNotFoundError)
+            advice = "mount procfs" if is_missing else hint("openat", reason)
+            raise UnavailableError(f"/proc/self cannot be opened: {reason.strerror}", hint=advice) from reason
+        with files.Named("/proc"):
+            if linux.fstatfs_type(self.fd) != linux.PROC_SUPER_MAGIC:
+                raise UnavailableError("/proc is not procfs", hint="mount procfs")
         self._ticks_ahead: int | None = None
 
     def open(self, name: str, flags: int = posix.O_RDONLY) -> int:
@@ -185,12 +189,14 @@ class Proc:
 
         An open mountinfo keeps showing the namespace in which it was opened, also after setns(2).
         """
-        return posix.open(name, flags | posix.O_CLOEXEC, dir_fd=self.fd)
+        with _named(name):
+            return posix.open(name, flags | posix.O_CLOEXEC, dir_fd=self.fd)
 
     def _read(self, name: str) -> str:
         fd = self.open(name)
         try:
-            return read_text(fd)
+            with _named(name):
+                return read_text(fd)
         finally:
             posix.close(fd)
 
@@ -199,15 +205,21 @@ class Proc:
         return MountTable(self._read("mountinfo"))
 
     def mounts_of(self, pid: int) -> MountTable:
-        """The mounts that the process ``pid`` sees; none if it has ended or may not be inspected."""
+        """The mounts that the process ``pid`` sees; none if it has ended or may not be inspected. Raises OSError."""
         try:
             return MountTable(self._read(f"../{pid}/mountinfo"))
-        except OSError:
+        except OSError as reason:
+            if not _is_out_of_sight(reason):
+                raise
             return MountTable("")
 
     def mount_namespace(self) -> int:
-        """The inode number of this process's mount namespace, namespaces(7). It is reused."""
-        return posix.stat("ns/mnt", dir_fd=self.fd).st_ino
+        """The inode number of this process's mount namespace, namespaces(7). It is reused. Raises OSError."""
+        return self._mount_namespace("ns/mnt")
+
+    def _mount_namespace(self, name: str) -> int:
+        with _named(name):
+            return posix.stat(name, dir_fd=self.fd).st_ino
 
     def pids(self, pid: int | None = None) -> list[int]:
         """The pid of this process, or of ``pid``, in each pid namespace from procfs's down to its own. Raises OSError.
@@ -221,16 +233,14 @@ class Proc:
         return int(self._status("PPid", _of(pid)))
 
     def mount_namespace_id(self) -> int | None:
-        """The id of this process's mount namespace that is never used again; None before Linux 6.11."""
+        """The id of this process's mount namespace that is never used again; None before Linux 6.11. Raises OSError."""
         return self._namespace_id("ns/mnt")
 
     def _namespace_id(self, name: str) -> int | None:
+        fd = self.open(name)
         try:
-            fd = self.open(name)
-        except OSError:
-            return None
-        try:
-            return linux.mount_namespace_id(fd)
+            with _named(name):
+                return linux.mount_namespace_id(fd)
         finally:
             posix.close(fd)
 
@@ -247,20 +257,20 @@ class Proc:
 
     def is_ours(self) -> bool:
         """Whether this process's user owns its user namespace, as under a rootless runtime. Raises OSError."""
+        return self._owner() == posix.geteuid()
+
+    def _owner(self) -> int:
+        """The owner of this process's user namespace, as numbered here. Raises OSError."""
         fd = self.open("ns/user")
         try:
-            return linux.owner_of_user_namespace(fd) == posix.geteuid()
+            with _named("ns/user"):
+                return linux.owner_of_user_namespace(fd)
         finally:
             posix.close(fd)
 
     def user_namespace(self) -> UserRecord:
         """This process's user namespace: its id maps, and its owner, numbered as outside of it. Raises OSError."""
-        fd = self.open("ns/user")
-        try:
-            owner = linux.owner_of_user_namespace(fd)
-        finally:
-            posix.close(fd)
-        uid_map = self._read("uid_map")
+        owner, uid_map = self._owner(), self._read("uid_map")
         return {"owner": outside(owner, uid_map), "uids": _rows(uid_map), "gids": _rows(self._read("gid_map"))}
 
     def user_namespace_of(self, pid: int) -> UserRecord:
@@ -272,7 +282,9 @@ class Proc:
         for name in ("uid_map", "gid_map"):
             try:
                 rows = _rows(self._read(f"../{pid}/{name}"))
-            except OSError:
+            except OSError as reason:
+                if not _is_out_of_sight(reason):
+                    raise
                 rows = []
             maps.append(rows)
             for row in rows:
@@ -362,29 +374,48 @@ class Proc:
             return None
 
     def has_ended(self, pid: int, start: int, seconds: float) -> bool:
-        """Whether the process ``pid`` with the start time ``start`` has ended, or ends within ``seconds``."""
+        """Whether the process ``pid`` with the start time ``start`` has ended, or ends within ``seconds``.
+
+        Raises OSError.
+        """
         if not self.runs(pid, start):
             return True
         try:
-            pidfd = posix.pidfd_open(pid)
-        except OSError:
+            with files.Named(f"/proc/{pid}"):
+                pidfd = posix.pidfd_open(pid)
+        except ProcessLookupError:
             return True
-        # The pid may have been reused before it was opened.
-        if self.runs(pid, start):
-            linux.wait_readable(pidfd, seconds)
-        posix.close(pidfd)
+        try:
+            # The pid may have been reused before it was opened.
+            if self.runs(pid, start):
+                linux.wait_readable(pidfd, seconds)
+        finally:
+            posix.close(pidfd)
         return not self.runs(pid, start)
 
     def mount_namespace_of(self, pid: int) -> int | None:
-        """The inode number of a process's mount namespace; None if it has ended or may not be inspected."""
+        """The inode number of a process's mount namespace; None if it has ended or may not be inspected.
+
+        Raises OSError for any other reason: a namespace that cannot be seen now is not gone.
+        """
         try:
-            return posix.stat(f"../{pid}/ns/mnt", dir_fd=self.fd).st_ino
-        except OSError:
+            return self._mount_namespace(f"../{pid}/ns/mnt")
+        except OSError as reason:
+            if not _is_out_of_sight(reason):
+                raise
             return None
 
     def mount_namespace_id_of(self, pid: int) -> int | None:
-        """The unique id of a process's mount namespace; None before Linux 6.11, or if it may not be inspected."""
-        return self._namespace_id(f"../{pid}/ns/mnt")
+        """The unique id of a process's mount namespace; None before Linux 6.11, or if it may not be inspected.
+
+        Raises OSError.
+        """
+        try:
+            return self._namespace_id(f"../{pid}/ns/mnt")
+        except OSError as reason:
+            if not _is_out_of_sight(reason):
+                raise
+            return None
 
     def process_in_namespace(self, inode: int) -> int | None:
         """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
@@ -411,18 +442,20 @@ class Proc:
         """Whether this process may inspect every process in procfs."""
         for pid in self._all():
             try:
-                posix.stat(f"../{pid}/ns/mnt", dir_fd=self.fd)
+                self._mount_namespace(f"../{pid}/ns/mnt")
             except PermissionError:
                 return False
-            except OSError:
-                pass  # it has ended since
+            except OSError as reason:
+                if not _is_out_of_sight(reason):
+                    raise
         return True
 
     def _all(self) -> list[int]:
         """The pids of all processes."""
-        folder = posix.open("..", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=self.fd)
+        folder = self.open("..", posix.O_RDONLY | posix.O_DIRECTORY)
         try:
-            return [int(name) for name in posix.listdir(folder) if name.isdigit()]
+            with _named(".."):
+                return [int(name) for name in posix.listdir(folder) if name.isdigit()]
         finally:
             posix.close(folder)
 
@@ -452,6 +485,16 @@ def _of(pid: int | None) -> str:
     return "" if pid is None else f"../{pid}/"
 
 
+def _named(name: str) -> files.Named:
+    """For what is done with the file ``name`` below /proc/self."""
+    return files.Named(f"/proc/{name[3:]}" if name.startswith("../") else f"/proc/self/{name}")
+
+
+def _is_out_of_sight(reason: OSError) -> bool:
+    """Whether an error says that a process has ended, or that this one may not look into it, proc(5)."""
+    return isinstance(reason, (FileNotFoundError, ProcessLookupError, PermissionError))
+
+
 def read_text(fd: int) -> str:
     """The rest of what ``fd`` holds, decoded like a file name. Raises OSError."""
     chunks = []
@@ -475,10 +518,12 @@ def _rows(id_map: str) -> list[IdRun]:
 
 
 def boot_id() -> str:
-    """The random id of this boot of the kernel, random(4)."""
-    fd = posix.open("/proc/sys/kernel/random/boot_id", posix.O_RDONLY | posix.O_CLOEXEC)
+    """The random id of this boot of the kernel, random(4). Raises OSError."""
+    path = "/proc/sys/kernel/random/boot_id"
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        return read_text(fd).strip()
+        with files.Named(path):
+            return read_text(fd).strip()
     finally:
         posix.close(fd)
 
@@ -512,7 +557,8 @@ class Namespace:
     def started_in(self) -> MountTable:
         """The mounts of the namespace that the hook was started in, whichever has been entered since."""
         if "before" not in self._tables:
-            self._tables["before"] = MountTable(read_text(self._before))
+            with _named("mountinfo"):
+                self._tables["before"] = MountTable(read_text(self._before))
         return self._tables["before"]
 
     def groups_started_in(self) -> set[int | None]:

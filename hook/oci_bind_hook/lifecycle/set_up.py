@@ -14,6 +14,7 @@ import posix
 from ..documents.bundle import Bundle
 from ..errors import At, DataError, LeftoverError, RecordError, UnavailableError
 from ..kernel import files, rights
+from ..kernel.errnos import unopened
 from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
 from ..mounting.apply import carry_out, reconcile
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ..mounting.sources import Source
     from ..options import Options
     from ..record.folder import HeldRecords, Records
+    from ..record.held import Users
     from ..record.state_file import MadeRecord, Record, RootfsRecord
     from ..requests.request import Request
 
@@ -104,7 +106,7 @@ def _try(
             for remark in users.unread:
                 log.warning(remark)
             others = users.besides(state.id)
-            if not sources and not others:
+            if not sources and not others and not users.unread:
                 log.info("no bind is asked for")
                 return True
             with At("enter"):
@@ -126,7 +128,7 @@ def _try(
                     log.step("destinations resolved")
                     _raise_problem(plan, log)
                 with At("make"):  # and "attach", by its own step
-                    _carry_out(plan, record, folder, held, others, staged, log)
+                    _carry_out(plan, record, folder, held, users, staged, log)
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
     return True
@@ -190,8 +192,10 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
         is_seen = files.is_same_file(root, posix.stat("/")) and is_object(known, posix.stat(bundle.rootfs))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         is_seen = False
+    except OSError as reason:
+        raise unopened(f"the rootfs {bundle.rootfs}", reason) from reason
     if not is_seen:
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
@@ -204,7 +208,9 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
         type_of=namespace.type_of,
         owner_of=place.owner_of(bundle),
     )
-    if not is_object(known, posix.fstat(rootfs.fd)):
+    with files.Named(bundle.rootfs):
+        there = posix.fstat(rootfs.fd)
+    if not is_object(known, there):
         raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly
@@ -256,7 +262,7 @@ def _carry_out(
     record: Record,
     folder: Records,
     held: HeldRecords,
-    others: list[Record],
+    users: Users,
     staged: Staged,
     log: Log,
 ) -> None:
@@ -268,13 +274,11 @@ def _carry_out(
     if not plan.to_mount:
         uses = plan.uses.union(record["uses"])
         record["uses"] = sorted(uses)
-        # A record is needed only if this container depends on a mount point that another one would remove.
+        # A record is needed only if this container depends on a mount point that another one would remove, or may.
         record["phase"] = "done"
-        if (
-            record["mounts"]
-            or record["made"]
-            or any(made["path"] in uses for other in others for made in other["made"])
-        ):
+        others = users.besides(record["id"])
+        is_shared = any(made["path"] in uses for other in others for made in other["made"])
+        if record["mounts"] or record["made"] or is_shared or (users.unread and uses):
             held.save(record)
         return
     if any(bind.create for bind in plan.to_mount) and (problem := folder.why_unrecorded()):

@@ -11,7 +11,7 @@ import errno
 import posix
 
 from ..errors import UnavailableError
-from ..kernel.errnos import because, refused
+from ..kernel.errnos import because, hint, refused
 
 ROOTLESS = "rootless, register for createContainer"
 
@@ -70,7 +70,8 @@ class Place:
         try:
             self.pidfd = posix.pidfd_open(pid)
         except OSError as reason:
-            raise UnavailableError(f"the container's process {pid} cannot be opened: {reason.strerror}") from reason
+            problem = f"the container's process {pid} cannot be opened: {reason.strerror}"
+            raise UnavailableError(problem, hint=hint("pidfd_open", reason)) from reason
         number = self.proc.pid_of(self.pidfd)
         self.init = self._describe(number)
         if self.proc.pid_of(self.pidfd) != number or self.init is None:

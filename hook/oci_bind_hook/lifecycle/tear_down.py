@@ -13,6 +13,7 @@ import time
 
 from ..errors import EscapeError, HookError, LeftoverError, MissingError, RecordError
 from ..kernel import linux, rights
+from ..kernel.errnos import hint as advice
 from ..kernel.proc import Proc, boot_id, may_wait
 from ..log import NAME
 from ..mounting.mounted import clear_staging, is_in
@@ -389,7 +390,8 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
         now = identify(known["path"], rootfs.fd, proc.mounts)
     except OSError as reason:
         rootfs.close()
-        raise LeftoverError(f"the rootfs {known['path']} cannot be looked at: {reason.strerror}", hint=hint) from reason
+        unseen = f"the rootfs {known['path']} cannot be looked at: {reason.strerror}"
+        raise LeftoverError(unseen, hint=advice("openat", reason) or hint) from reason
     if is_same(known, now, same_boot=same_boot):
         return rootfs, now
     rootfs.close()

@@ -8,6 +8,7 @@ Loaded by every start of a container: it imports only posix, and runs after setn
 
 from __future__ import annotations
 
+import errno
 import posix
 
 from ..errors import LeftoverError
@@ -66,7 +67,8 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
         return None
     if top["unique"] is not None:
         try:
-            return info if linux.has_mount(top["unique"]) else None
+            with files.Named(info.mount_point):
+                return info if linux.has_mount(top["unique"]) else None
         except OSError as reason:
             if not linux.is_absent(reason):
                 raise
@@ -91,15 +93,20 @@ def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) 
 def open_root(info: MountInfo, unique: int | None = None) -> int | None:
     """An fd of the root of the mount ``info``; None if its path leads elsewhere, or if its unique id is not ``unique``.
 
-    Raises OSError.
+    Raises OSError, also if it cannot be known where the path leads.
     """
     try:
         fd = posix.open(info.mount_point, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as reason:
+        if reason.errno == errno.ELOOP:
+            return None
+        raise
     try:
-        if files.mount_id(fd) == info.id and unique in (None, files.unique_mount_id(fd)):
-            return fd
+        with files.Named(info.mount_point):
+            if files.mount_id(fd) == info.id and unique in (None, files.unique_mount_id(fd)):
+                return fd
     except BaseException:
         posix.close(fd)
         raise
@@ -196,8 +203,8 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             tree.problem = LeftoverError(
                 f"somebody mounted something else on {foreign.mount_point}, which must be unmounted first"
             )
-        elif (fd := open_root(info, tree.attached[0]["unique"])) is None:
-            again.append(tree)
+        elif (fd := _reach(tree, info)) is None:
+            again += [tree] if tree.problem is None else []
         else:
             gone.add(info.id)
             try:
@@ -213,6 +220,15 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             for number in _ids(tree):
                 trees_of[number] -= 1
     return again
+
+
+def _reach(tree: Tree, info: MountInfo) -> int | None:
+    """As ``open_root``, but an error is the ``problem`` of the tree."""
+    try:
+        return open_root(info, tree.attached[0]["unique"])
+    except OSError as reason:
+        tree.problem = reason
+        return None
 
 
 def _ids(tree: Tree) -> set[int | None]:

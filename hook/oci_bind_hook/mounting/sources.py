@@ -88,7 +88,8 @@ class Source:
             self.error.__cause__ = reason
             return
         self.namespace = namespace
-        self._locate()
+        with files.Named(self.path):
+            self._locate()
         try:
             way.check(self)
         except UnavailableError as problem:
@@ -149,7 +150,10 @@ class Source:
 
     def clone(self) -> None:
         """Turns ``fd`` into the mount to attach, complete, where no process sees it. Raises HookError."""
-        self._way.clone(self)
+        try:
+            self._way.clone(self)
+        except OSError as reason:
+            raise refused("statx", self.path, reason, where=self.request.at("source")) from reason
         # The same file as the root of another mount. Its server has been asked once, before the rootfs was locked.
         self.stat.mount_root = True
         self.stat.mnt_id = self.attached[0]["id"] or self.stat.mnt_id

@@ -112,16 +112,21 @@ class StateFolder:
             if reason.errno == errno.ENOENT and not create:
                 return None
             raise refused(f"the state folder {path} cannot be opened", reason) from reason
-        stat = posix.fstat(fd)
+        try:
+            stat = posix.fstat(fd)
+            # Whoever can write a folder above can put another state folder in the place of this one, unless the sticky
+            # bit keeps them from renaming what is not theirs. poststop would find nothing in it, and call it done.
+            is_changeable = bool(files.changeable(path))
+        except OSError as reason:
+            posix.close(fd)
+            raise refused(f"the state folder {path} cannot be looked at", reason) from reason
         if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
             posix.close(fd)
             raise RecordError(
                 f"the state folder {path} is owned by uid {stat.st_uid} with mode {stat.st_mode & 0o7777:04o}",
                 hint=f"it must belong to uid {posix.geteuid()} alone: mode 0700",
             )
-        # Whoever can write a folder above can put another state folder in the place of this one, unless the sticky bit
-        # keeps them from renaming what is not theirs. poststop would find nothing in it, and call it done.
-        if files.changeable(path):
+        if is_changeable:
             posix.close(fd)
             raise RecordError(
                 f"others than uid {posix.geteuid()} can rename the state folder {path}",
@@ -155,14 +160,19 @@ class StateFolder:
 
     def is_locked(self, container: str) -> bool:
         """Whether another run holds the lock of a container now. Writes nothing."""
+        name = container + _LOCK
         try:
-            fd = posix.open(container + _LOCK, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
-        except OSError:
+            fd = posix.open(name, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
+        except FileNotFoundError:
             return False
+        except OSError as reason:
+            raise refused(f"{self.path}/{name} cannot be looked at", reason) from reason
         try:
             linux.flock(fd, linux.LOCK_SH | linux.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError as reason:
+            raise refused(f"{self.path}/{name} cannot be looked at", reason) from reason
         finally:
             posix.close(fd)
         return False
@@ -185,12 +195,11 @@ class StateFolder:
         except FileNotFoundError:
             return None
         except OSError as reason:
-            hint = MOVE_AWAY if reason.errno in (errno.ELOOP, errno.ENXIO) else ""
-            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=hint) from reason
+            raise _unread(path, reason) from reason
         try:
             return _read_own(fd, path)
         except OSError as reason:
-            raise RecordError(f"the state file {path} cannot be read: {reason.strerror}", hint=MOVE_AWAY) from reason
+            raise _unread(path, reason) from reason
         finally:
             posix.close(fd)
 
@@ -304,7 +313,7 @@ class StateFolder:
 
         Those are many where many containers live, and a poststop need not look at them.
         """
-        for name in posix.listdir(self._fd):
+        for name in self._listed():
             if name.endswith(_LOCK):
                 sweep(self._fd, name, self.has)
         if indexes:
@@ -323,7 +332,7 @@ class StateFolder:
     def names(self) -> dict[str, list[str]]:
         """The names of the files here by container, sorted: its state file, and what a killed run has left."""
         found: dict[str, list[str]] = {}
-        for name in sorted(posix.listdir(self._fd)):
+        for name in self._listed():
             container, dot, kind = name.rpartition(".")
             if dot + kind in (_SUFFIX, _NEW, _STAGING):
                 found.setdefault(container, []).append(name)
@@ -343,9 +352,15 @@ class StateFolder:
         return found
 
     def _containers(self) -> Iterator[str]:
-        for name in sorted(posix.listdir(self._fd)):
+        for name in self._listed():
             if name.endswith(_SUFFIX):
                 yield name[: -len(_SUFFIX)]
+
+    def _listed(self) -> list[str]:
+        try:
+            return sorted(posix.listdir(self._fd))
+        except OSError as reason:
+            raise refused(f"the state folder {self.path} cannot be read", reason) from reason
 
 
 def _make_folders(path: str) -> None:
@@ -362,6 +377,14 @@ def _make_folders(path: str) -> None:
         os.makedirs(path, exist_ok=True)
     finally:
         posix.umask(before)
+
+
+def _unread(path: str, reason: OSError) -> RecordError:
+    """The error for a state file that cannot be read. Only what is certainly no record of ours is to be moved away."""
+    problem = f"the state file {path} cannot be read"
+    if reason.errno in (errno.ELOOP, errno.ENXIO, errno.EFBIG):
+        return RecordError(f"{problem}: {reason.strerror}", hint=MOVE_AWAY)
+    return refused(problem, reason)
 
 
 def _read_own(fd: int, path: str) -> bytes:

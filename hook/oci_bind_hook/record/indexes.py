@@ -106,6 +106,8 @@ class Indexes:
             raise refused(f"{self._path}/{key} cannot be read", reason) from reason
         try:
             return read_index(fd)
+        except OSError as reason:
+            raise refused(f"{self._path}/{key} cannot be read", reason) from reason
         finally:
             posix.close(fd)
 
@@ -119,9 +121,13 @@ class Indexes:
             raise self._foreign() from reason
         except OSError as reason:
             raise refused(f"{self._path} cannot be opened", reason) from reason
-        for name in posix.listdir(fd):
-            sweep(fd, name, has)
-        posix.close(fd)
+        try:
+            for name in posix.listdir(fd):
+                sweep(fd, name, has)
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be read", reason) from reason
+        finally:
+            posix.close(fd)
         self.remove_empty()
 
 

@@ -42,10 +42,10 @@ class Lock:
             self._fd = posix.open(name, flags, 0o600, dir_fd=folder)
             try:
                 self._take()
+                stat = posix.fstat(self._fd)
             except BaseException:
-                posix.close(self._fd)
+                posix.close(self._fd)  # an open one would stay locked
                 raise
-            stat = posix.fstat(self._fd)
             if stat.st_nlink:
                 self.size = stat.st_size
                 return

@@ -156,13 +156,13 @@ def now() -> int:
 
 
 def is_same_bundle(record: Record, path: str) -> bool:
-    """Whether a record is of the bundle at ``path``, by whatever name."""
+    """Whether a record is of the bundle at ``path``, by whatever name. Raises OSError."""
     known = record["bundle"]
     if known["path"] == path:
         return True
     try:
         stat = posix.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return is_object(known, stat)
 

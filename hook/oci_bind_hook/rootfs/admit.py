@@ -7,7 +7,7 @@ Loaded by every start of a container: it imports only posix, and runs after setn
 from __future__ import annotations
 
 from ..errors import EscapeError, RequestError
-from ..kernel import linux
+from ..kernel import files, linux
 from ..kernel.proc import may_wait
 from .walk import PATH_MAX, Target, is_utf8
 
@@ -89,4 +89,5 @@ def _kind(rootfs: Rootfs, target: Target) -> str | None:
     known = anchor.cover.types.get(anchor.stat.mnt_id) if anchor.cover is not None else rootfs.type_of(anchor.stat)
     if known is not None and may_wait(known):
         return known
-    return {linux.SYSFS_MAGIC: "sysfs", linux.PROC_SUPER_MAGIC: "proc"}.get(linux.fstatfs_type(anchor.fd))
+    with files.Named(rootfs.path + target.path):
+        return {linux.SYSFS_MAGIC: "sysfs", linux.PROC_SUPER_MAGIC: "proc"}.get(linux.fstatfs_type(anchor.fd))

@@ -10,6 +10,7 @@ Loaded by every start of a container: it imports only posix and stat.
 
 from __future__ import annotations
 
+import errno
 import posix
 import stat as modes
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from ..kernel.proc import MountTable
     from ..record.state_file import ObjectRecord, PathRecord, RootfsRecord
+
+# What a path that leads to no folder is refused with.
+_NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def identify(path: str, fd: int, mounts: Callable[[], MountTable]) -> RootfsRecord:
@@ -77,8 +81,12 @@ def _upper(path: str, fd: int, table: MountTable) -> PathRecord | None:
             try:
                 real = files.real_path(files.below(folder, each))
                 known = posix.lstat(real)
-            except OSError:
-                continue  # also where this user may not look
+            except OSError as reason:
+                # Also where this user may not look. But a folder that only does not answer now is not unknown: without
+                # it this rootfs would be another one than that of its neighbours.
+                if reason.errno not in _NOT_HERE:
+                    raise
+                continue
             return {"path": real, "dev": known.st_dev, "ino": known.st_ino}
     return None
 

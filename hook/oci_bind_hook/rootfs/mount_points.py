@@ -71,11 +71,15 @@ class Rootfs(Root):
         self.asked: set[int] = set()
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            try:
+                super().__init__(fd)
+                if files.is_same_file(posix.fstat(fd), posix.stat("/")):
+                    raise EscapeError(f"the rootfs {path} is the host's own /")
+            except BaseException:
+                posix.close(fd)
+                raise
         except OSError as reason:
             raise unopened(f"the rootfs {path}", reason) from reason
-        super().__init__(fd)
-        if files.is_same_file(posix.fstat(self.fd), posix.stat("/")):
-            raise EscapeError(f"the rootfs {path} is the host's own /")
         self._reserved: dict[Hashable, MountPoint] = {}
         self._made: dict[Hashable, int] = {}
         self._writable: int | None = None
@@ -86,8 +90,9 @@ class Rootfs(Root):
 
     @property
     def is_overlay(self) -> bool:
-        """Whether the rootfs is on overlayfs, where device and inode numbers of a file may change."""
-        return is_overlay(self.fd)
+        """Whether the rootfs is on overlayfs, where device and inode numbers of a file may change. Raises OSError."""
+        with files.Named(self.path):
+            return is_overlay(self.fd)
 
     def push_root(self, fd: int) -> None:
         """Makes ``fd`` the root: the same folder in another mount, which may be read-only.

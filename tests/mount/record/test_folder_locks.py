@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import posix
 import signal
 import stat
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from oci_bind_hook.record.held import HeldRootfs
+    from oci_bind_hook.record.lock import Lock
     from oci_bind_hook.record.state_file import Record
 
 
@@ -42,6 +46,26 @@ def test_who_holds_a_lock_is_alone(folder: StateFolder, path: str, record: Recor
     assert [ended_well(child) for child in children] == [True] * 4
     assert counter.read_text() == "240"
     assert os.listdir(path) == []
+
+
+@pytest.mark.parametrize("kind", ["id", "rootfs"])
+def test_a_lock_that_could_not_be_looked_at_is_not_held(
+    folder: StateFolder, record: Record, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def take() -> Lock | HeldRootfs:
+        return folder.lock_id("c1", wait=False) if kind == "id" else folder.lock_rootfs(record["rootfs"], wait=False)
+
+    def fstat(_: int) -> os.stat_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = fds()
+    with monkeypatch.context() as patched:
+        patched.setattr(posix, "fstat", fstat)
+        with pytest.raises(RecordError, match="cannot be locked: Input/output error"):
+            take()
+    with take():
+        pass
+    assert len(fds()) <= len(before) + 1  # the folder of the lists
 
 
 def hold(folder: StateFolder) -> tuple[int, int]:

@@ -116,7 +116,8 @@ def test_one_that_cannot_be_read_does_not_keep_the_others_from_being_judged(
     bad.write_text("{}")
     code, lines = judge(capfd, bundle, "/proc/self/mem", bad)  # a regular file, and its first byte an I/O error
     assert code == 65
-    assert lines[0] == "/proc/self/mem cannot be read: Input/output error"
+    why = "Input/output error (the disk, or the server behind it, fails: see dmesg(1))"
+    assert lines[0] == f"/proc/self/mem cannot be read: {why}"
     assert lines[1] == f"{bad}: /ociVersion: is missing"
     assert judge(capfd, "/proc/self/mem", bundle) == (66, lines[:1])
 

@@ -6,6 +6,7 @@ Changes nothing and takes no lock, so that any user who may read the state folde
 
 from __future__ import annotations
 
+import errno
 import json
 
 from ...errors import HookError, LeftoverError, MissingError, RecordError
@@ -227,7 +228,7 @@ def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: boo
     try:
         found = rootfs.find(made["path"], across=on_tmpfs)
     except OSError as reason:
-        return "covered", reason.strerror or ""
+        return "covered" if reason.errno == errno.EBUSY else "unseen", reason.strerror or ""
     if found is None:
         return "gone", ""
     try:
