@@ -259,7 +259,7 @@ class Scene(World):
             line = tracer.stderr.readline()
             assert line.endswith(" attached\n"), line
             yield
-            tracer.communicate(timeout=60)
+            tracer.communicate(timeout=support.TIMEOUT)
 
     def trace(self, words: Sequence[str], stdin: str, inside: Container | None) -> list[Point]:
         """What a run that is not hindered calls, from the first time that it touches the state folder."""

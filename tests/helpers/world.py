@@ -64,7 +64,7 @@ def state(world: World, container: str = "c1", status: str = "creating", **membe
 def call(world: World, *arguments: str, stdin: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """The launcher, called by hand in this test's mount namespace."""
     command = [*before, world.launcher, *arguments, "--root", str(world.state)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=support.TIMEOUT, check=False)
 
 
 def mounted(world: World) -> list[str]:
