@@ -13,7 +13,7 @@ from ..record.document import is_too_large
 from ..rootfs.mount_points import Rootfs
 from .mounted import find, restore_propagation
 from .sources import check_open_files
-from .undo import difference, identity_of, propagation_of, undo
+from .undo import difference, identity_of, propagation_of, tree_of, undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
     if record["phase"] != "done":
         for mount in record["mounts"]:
-            restore_propagation(mount["attached"], propagation_of(mount), proc)
+            restore_propagation(tree_of(mount, record), propagation_of(mount), proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:

@@ -17,7 +17,7 @@ from ..kernel.proc import MountInfo, MountTable, Proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence, Set
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
     from ..record.folder import Records
     from ..record.state_file import AttachedRecord
@@ -59,7 +59,8 @@ def describe(root: str, info: MountInfo | None) -> AttachedRecord:
 def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
     """The recorded mount ``top`` in the table of this namespace, None if it is gone. Raises OSError.
 
-    Mount ids are reused, so the unique id decides (Linux 6.8). Without one, root, source and type must agree too.
+    Mount ids are reused, so the unique id decides (Linux 6.8). Without one, root, source and type must agree too; where
+    the mount stands, and who else says it is his, is still to be asked, Tree.
     """
     info = table.get(top["id"])
     if info is None:
@@ -73,11 +74,13 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
     return info if _looks_like(top, info) else None
 
 
-def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) -> bool:
+def is_in(
+    top: AttachedRecord, table: MountTable, namespace: int | None = None, places: Sequence[str] | None = None
+) -> bool:
     """Whether the recorded mount ``top`` is in the table of another mount namespace.
 
     If ``namespace``, its id from linux.mount_namespace_id, is known, the unique id of the mount decides. Otherwise
-    root, source and type must agree.
+    root, source and type must agree and, if ``places`` are known, it must stand at one of them.
     """
     info = table.get(top["id"])
     if info is None:
@@ -87,7 +90,7 @@ def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) 
             return linux.has_mount(top["unique"], namespace)
         except OSError:
             pass  # the namespace has ended since, or the kernel denies the call
-    return _looks_like(top, info)
+    return _looks_like(top, info) and (places is None or info.mount_point in places)
 
 
 def open_root(info: MountInfo, unique: int | None = None) -> int | None:
@@ -112,15 +115,58 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
 class Tree:
     """An attached bind to be detached: its recorded mounts, the top first, and its ``path`` for messages.
 
-    ``receives`` is true if mounts may have propagated into it: these are not foreign. ``problem`` is the error that
-    keeps it from being detached, or None.
+    ``places`` are where it may stand, and ``claimed`` says whether another record has a better claim to a mount: both
+    count where it has no unique id. ``receives`` is true if mounts may have propagated into it: these are not foreign.
+    ``problem`` is the error that keeps it from being detached, or None.
     """
 
-    def __init__(self, attached: Sequence[AttachedRecord], path: str, *, receives: bool = False) -> None:
+    def __init__(
+        self,
+        attached: Sequence[AttachedRecord],
+        path: str,
+        *,
+        places: Sequence[str] = (),
+        claimed: Callable[[MountInfo], bool] = lambda _: False,
+        receives: bool = False,
+    ) -> None:
         self.attached = attached
         self.path = path
+        self.places = places
+        self.claimed = claimed
         self.receives = receives
         self.problem: Exception | None = None
+
+    def find(self, table: MountTable) -> MountInfo | None:
+        """Its top mount, None if it is gone. Raises OSError, and LeftoverError if that cannot be known.
+
+        Before Linux 6.8 the kernel gives the id of a mount to the next one at once. That may be of the same source: the
+        next container's, or what an administrator mounts elsewhere.
+        """
+        top = self.attached[0]
+        info = find(top, table)
+        if info is None or top["unique"] is not None:
+            return info
+        if self.claimed(info):
+            return None
+        if info.mount_point not in self.places:
+            raise LeftoverError(
+                f"whether it is the mount on {info.mount_point} cannot be known: it has its number and its source",
+                hint="unmount that if it is this container's, else remove the state file; then poststop or gc",
+            )
+        return info
+
+    def open(self, info: MountInfo, proc: Proc) -> int | None:
+        """An fd of the root of its top mount ``info``, None if its path leads elsewhere by now. Raises OSError.
+
+        While it is open, no other mount gets the same id.
+        """
+        unique = self.attached[0]["unique"]
+        fd = open_root(info, unique)
+        # Another mount may have got the id, and a way may lead there, since the table was read.
+        if fd is not None and unique is None and proc.path_of(fd) not in self.places:
+            posix.close(fd)
+            return None
+        return fd
 
     def below(self, info: MountInfo, table: MountTable, gone: Set[int]) -> Iterator[MountInfo]:
         """The mounts on and below its top mount ``info``, without those ``gone`` or propagated there."""
@@ -141,13 +187,17 @@ class Tree:
                 hidden[look] -= 1
         return None
 
-    def is_gone(self) -> bool:
-        """Whether the top mount is certainly gone, by its unique id. False before Linux 6.8: only the table knows."""
+    def is_gone(self, fd: int, proc: Proc) -> bool:
+        """Whether the top mount, whose root ``fd`` holds, is detached."""
         unique = self.attached[0]["unique"]
         try:
-            return unique is not None and not linux.has_mount(unique)
+            if unique is not None:
+                return not linux.has_mount(unique)
         except OSError:
-            return False
+            pass  # a filter hides statmount(2)
+        # What is mounted nowhere has no path but that below its own root. The table tells nothing any more: before
+        # Linux 6.8 another mount gets the id as soon as ``fd`` is closed.
+        return proc.path_of(fd) == "/"
 
 
 def detach(trees: Sequence[Tree], proc: Proc) -> None:
@@ -158,10 +208,11 @@ def detach(trees: Sequence[Tree], proc: Proc) -> None:
     """
     # umount2(path) detaches whatever is at the path by now: the container may have renamed the mount point and put a
     # link to a mount of the host there. UMOUNT_NOFOLLOW does not help, since the link can be a parent. So the path from
-    # mountinfo is only opened (O_PATH), and the fd must have the recorded unique id: plain mount ids are reused at
-    # once. The tree is made private first, or the umount would propagate and take the mounts below the source from the
-    # host. MNT_DETACH, because a tree with mounts below it or with open files is EBUSY otherwise. At the end the unique
-    # id must be gone. If not, a mount that was put on top between look and call was detached in its place: try again.
+    # mountinfo is only opened (O_PATH), and the fd must have the recorded unique id, since plain mount ids are reused
+    # at once; without one it must stand at its place. The tree is made private first, or the umount would propagate and
+    # take the mounts below the source from the host. MNT_DETACH, because a tree with mounts below it or with open files
+    # is EBUSY otherwise. At the end the mount must be gone. If not, one that was put on top between look and call was
+    # detached in its place: try again.
     left = list(reversed(trees))
     for _ in range(TRIES):
         left = _detach(left, proc)
@@ -182,18 +233,23 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
         for number in _ids(tree):
             trees_of[number] = trees_of.get(number, 0) + 1
     for tree in trees:
-        info = find(tree.attached[0], table)
+        info = foreign = None
+        try:
+            info = tree.find(table)
+        except LeftoverError as problem:
+            tree.problem = problem
+        if info is not None:
+            foreign = tree.foreign(tree.below(info, table, gone), table)
         if info is None:
-            continue
-        foreign = tree.foreign(tree.below(info, table, gone), table)
-        if foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in _ids(tree)):
+            pass
+        elif foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in _ids(tree)):
             # It is another of ``trees``, which was moved there or could not be reached yet.
             again.append(tree)
         elif foreign is not None:
             tree.problem = LeftoverError(
                 f"somebody mounted something else on {foreign.mount_point}, which must be unmounted first"
             )
-        elif (fd := open_root(info, tree.attached[0]["unique"])) is None:
+        elif (fd := tree.open(info, proc)) is None:
             again.append(tree)
         else:
             gone.add(info.id)
@@ -202,7 +258,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             except OSError as reason:
                 tree.problem = reason
             else:
-                if not tree.is_gone():
+                if not tree.is_gone(fd, proc):
                     again.append(tree)
             finally:
                 posix.close(fd)
@@ -216,10 +272,10 @@ def _ids(tree: Tree) -> set[int | None]:
     return {known["id"] for known in tree.attached}
 
 
-def restore_propagation(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
-    """Sets the propagation of an attached tree, if a killed run may not have done so. Raises OSError."""
-    info = find(attached[0], proc.mounts())
-    fd = open_root(info, attached[0]["unique"]) if info is not None else None
+def restore_propagation(tree: Tree, propagation: str, proc: Proc) -> None:
+    """Sets the propagation of an attached tree, if a killed run may not have done so. Raises OSError, LeftoverError."""
+    info = tree.find(proc.mounts())
+    fd = tree.open(info, proc) if info is not None else None
     if fd is not None:
         try:
             propagate(fd, propagation, proc)

@@ -15,6 +15,7 @@ from ..errors import LeftoverError
 from ..kernel import files
 from ..kernel.errnos import message
 from ..kernel.proc import Proc
+from ..record.state_file import places_of
 from ..rootfs.mount_points import Rootfs
 from .mounted import Tree, detach
 
@@ -22,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..kernel.proc import MountInfo
     from ..record.state_file import Identity, MadeRecord, MountRecord, Record
 
 
@@ -44,6 +46,7 @@ def undo(
     rootfs: Rootfs | None,
     keep: Callable[[MadeRecord], bool],
     inherit: Callable[[MadeRecord], bool] = lambda _: False,
+    claimed: Callable[[MountInfo], bool] = lambda _: False,
     *,
     here: bool,
     kept: str = "",
@@ -61,11 +64,13 @@ def undo(
     last user removes it. ``inherit(made)``, asked when the kernel refuses (not empty, or a mount on it here): does any
     other record use it, a dead one included? Two containers that end at once stand in each other's way; the one that
     is undone last removes both.
+
+    ``claimed(mount)``, asked where mounts have no unique id: does another record have a better claim to it?
     """
     problems: list[str] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
     if here:
-        trees = [Tree(mount["attached"], mount["resolved"], receives=_receives(mount)) for mount in record["mounts"]]
+        trees = [tree_of(mount, record, claimed) for mount in record["mounts"]]
         detach(trees, proc)
         record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
         problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
@@ -137,6 +142,12 @@ def _unmake_all(
     finally:
         record["made"] += reversed(resisting)
     return remarks
+
+
+def tree_of(mount: MountRecord, record: Record, claimed: Callable[[MountInfo], bool] = lambda _: False) -> Tree:
+    """A bind of ``record`` to be detached, or looked for. ``claimed`` as in ``undo``."""
+    places = places_of(mount, record)
+    return Tree(mount["attached"], mount["resolved"], places=places, claimed=claimed, receives=_receives(mount))
 
 
 def _receives(mount: MountRecord) -> bool:
