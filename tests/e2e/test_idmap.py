@@ -12,6 +12,7 @@ import pytest
 
 from helpers import mounting, support
 from helpers.world import call, fail, mounted, state
+from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -26,8 +27,8 @@ RUNTIMES = pytest.mark.parametrize("runtime", support.RUNTIMES)
 @pytest.fixture
 def volume(world: World) -> str:
     """A source with a mount below it, whose files belong to several people."""
-    volume = mounting.tmpfs(f"{world.path}/volume")
-    mounting.tmpfs(f"{volume}/sub")
+    volume = mounting.mappable(f"{world.path}/volume")
+    mounting.mappable(f"{volume}/sub")
     owners = {"own": (1000, 2000), "other": (1001, 2001), "unmapped": (7, 7), "sub/own": (1000, 2000)}
     for name, (uid, gid) in owners.items():
         with open(f"{volume}/{name}", "wb"):
@@ -185,10 +186,25 @@ def test_a_file_system_that_cannot_be_mapped_is_named(world: World, source: str,
     assert (dry.returncode, dry.stdout.partition("problem    ")[2].startswith(problem)) == (69, True)
 
 
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_a_dry_run_foresees_what_this_kernel_maps(world: World, kind: str) -> None:
+    volume = (mounting.tmpfs if kind == "tmpfs" else mounting.ext4)(f"{world.path}/volume")
+    words = ("prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}")
+    support.bundle(world.path / "bundle", ["true"])
+    dry = call(world, *words, "--dry-run", stdin=state(world))
+    assert "not found here" not in dry.stdout
+    real = call(world, *words, stdin=state(world))
+    assert dry.returncode == real.returncode
+    assert real.returncode == (0 if linux.version() >= ((6, 3) if kind == "tmpfs" else (5, 12)) else 69)
+    assert real.stderr.removeprefix("oci-bind-hook: c1 prestart: ") in dry.stdout
+
+
 def test_one_below_that_cannot_be_mapped_is_named(world: World, volume: str) -> None:
     mounting.mount("proc", f"{volume}/sub", "proc")
     answer = refused(world, f"src={volume},dst=/data,ridmap={MAP}")
-    assert answer == (69, f"--mount 1: one of the proc, tmpfs file systems of {volume} cannot be id-mapped\n")
+    kind = mounting.line(volume).type
+    kinds = ", ".join(sorted(["proc", kind]))
+    assert answer == (69, f"--mount 1: one of the {kinds} file systems of {volume} cannot be id-mapped\n")
     support.bundle(world.path / "bundle", ["true"])
     done = call(world, "prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}", stdin=state(world))
     assert (done.returncode, done.stderr) == (0, "")

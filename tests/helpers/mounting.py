@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import tempfile
 from typing import TYPE_CHECKING, cast
 
 from helpers import support
+from oci_bind_hook.kernel import linux
 from oci_bind_hook.kernel.proc import MountInfo, MountTable, Namespace, Proc, boot_id
 from oci_bind_hook.mounting import apply, undo
 from oci_bind_hook.mounting.plan import Planner
@@ -109,6 +112,22 @@ def tmpfs(target: str, data: str | None = None) -> str:
     os.makedirs(target, exist_ok=True)
     mount("tmpfs", target, "tmpfs", data=data)
     return target
+
+
+def ext4(target: str) -> str:
+    """Mounts an empty ext4 on ``target``, which need not exist, and returns it. The loop device goes with it."""
+    os.makedirs(target, exist_ok=True)
+    with tempfile.NamedTemporaryFile() as image:
+        os.truncate(image.name, 4 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard", image.name], check=True)
+        subprocess.run(["mount", "-o", "loop", image.name, target], check=True)
+    os.rmdir(f"{target}/lost+found")
+    return target
+
+
+def mappable(target: str) -> str:
+    """The same, of a kind that can be id-mapped: a tmpfs can since Linux 6.3."""
+    return (tmpfs if linux.version() >= (6, 3) else ext4)(target)
 
 
 def table(process: int | str = "self") -> list[MountInfo]:

@@ -54,13 +54,14 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
         # Roll back here and now: crun calls no poststop after a hook that failed, and runc none if the container was
         # never created. It goes the way of poststop, by the record of this call alone: what an earlier call made or
         # mounted is in use. Ids were known before anything was attached, so a mount that was attached just before the
-        # failure is found; one that never was is not in the table. BaseException: an interrupt leaves nothing either.
+        # failure is found; one that never was is not in the table, or still in the staging folder. BaseException: an
+        # interrupt leaves nothing either.
         _identify(made, points, plan.rootfs)
         # A mount point that this call did not get to make may have been made by another process since.
         made = [entry for entry, point in zip(made, points, strict=True) if point.made]
         done: Record = {**record, "mounts": record["mounts"][len(old_mounts) :], "made": made}
         try:
-            undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True)
+            undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True, is_held=True)
         except LeftoverError as leftover:
             raise LeftoverError(f"{failure}; then {leftover.problem}", hint=leftover.hint) from failure
         finally:

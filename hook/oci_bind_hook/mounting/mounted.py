@@ -115,9 +115,10 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
 class Tree:
     """An attached bind to be detached: its recorded mounts, the top first, and its ``path`` for messages.
 
-    ``places`` are where it may stand, and ``claimed`` says whether another record has a better claim to a mount: both
-    count where it has no unique id. ``receives`` is true if mounts may have propagated into it: these are not foreign.
-    ``problem`` is the error that keeps it from being detached, or None.
+    Where it has no unique id, it must stand at one of ``places``, and ``claimed`` says whether another record has a
+    better claim to a mount. ``places`` are None if an open fd keeps its id from being used again. ``receives`` is true
+    if mounts may have propagated into it: these are not foreign. ``problem`` is the error that keeps it from being
+    detached, or None.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Tree:
         attached: Sequence[AttachedRecord],
         path: str,
         *,
-        places: Sequence[str] = (),
+        places: Sequence[str] | None = None,
         claimed: Callable[[MountInfo], bool] = lambda _: False,
         receives: bool = False,
     ) -> None:
@@ -144,7 +145,7 @@ class Tree:
         """
         top = self.attached[0]
         info = find(top, table)
-        if info is None or top["unique"] is not None:
+        if info is None or top["unique"] is not None or self.places is None:
             return info
         if self.claimed(info):
             return None
@@ -162,11 +163,11 @@ class Tree:
         """
         unique = self.attached[0]["unique"]
         fd = open_root(info, unique)
-        # Another mount may have got the id, and a way may lead there, since the table was read.
-        if fd is not None and unique is None and proc.path_of(fd) not in self.places:
-            posix.close(fd)
-            return None
-        return fd
+        if fd is None or unique is not None or self.places is None or _stands_at(fd, self.places, proc):
+            return fd
+        # Another mount has got the id since the table was read, and its path leads there.
+        posix.close(fd)
+        return None
 
     def below(self, info: MountInfo, table: MountTable, gone: Set[int]) -> Iterator[MountInfo]:
         """The mounts on and below its top mount ``info``, without those ``gone`` or propagated there."""
@@ -197,7 +198,14 @@ class Tree:
             pass  # a filter hides statmount(2)
         # What is mounted nowhere has no path but that below its own root. The table tells nothing any more: before
         # Linux 6.8 another mount gets the id as soon as ``fd`` is closed.
-        return proc.path_of(fd) == "/"
+        return _stands_at(fd, ["/"], proc)
+
+
+def _stands_at(fd: int, places: Sequence[str], proc: Proc) -> bool:
+    """Whether the mount with the root ``fd`` stands at one of ``places``. Raises OSError."""
+    # If what is mounted was deleted, procfs adds that to the path.
+    path = proc.path_of(fd)
+    return path in places or path.removesuffix(" (deleted)") in places
 
 
 def detach(trees: Sequence[Tree], proc: Proc) -> None:

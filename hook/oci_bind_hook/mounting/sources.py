@@ -102,6 +102,11 @@ class Source:
         return self.request.opener.open(self.request)
 
     @property
+    def is_open(self) -> bool:
+        """Whether ``fd`` and ``stat`` are there, although an ``error`` may say that it cannot be bound."""
+        return hasattr(self, "stat")
+
+    @property
     def is_folder(self) -> bool:
         return modes.S_ISDIR(self.stat.mode)
 

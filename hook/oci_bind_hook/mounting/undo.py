@@ -49,6 +49,7 @@ def undo(
     claimed: Callable[[MountInfo], bool] = lambda _: False,
     *,
     here: bool,
+    is_held: bool = False,
     kept: str = "",
 ) -> list[Remark]:
     """Takes down what ``record`` says was done, last first, and removes each finished part from the record.
@@ -65,12 +66,13 @@ def undo(
     other record use it, a dead one included? Two containers that end at once stand in each other's way; the one that
     is undone last removes both.
 
-    ``claimed(mount)``, asked where mounts have no unique id: does another record have a better claim to it?
+    ``claimed(mount)``, asked where mounts have no unique id: does another record have a better claim to it? With
+    ``is_held`` the caller has fds of all mounts, and no other can have got their ids.
     """
     problems: list[str] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
     if here:
-        trees = [tree_of(mount, record, claimed) for mount in record["mounts"]]
+        trees = [tree_of(mount, record, claimed, is_held=is_held) for mount in record["mounts"]]
         detach(trees, proc)
         record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
         problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
@@ -144,9 +146,15 @@ def _unmake_all(
     return remarks
 
 
-def tree_of(mount: MountRecord, record: Record, claimed: Callable[[MountInfo], bool] = lambda _: False) -> Tree:
-    """A bind of ``record`` to be detached, or looked for. ``claimed`` as in ``undo``."""
-    places = places_of(mount, record)
+def tree_of(
+    mount: MountRecord,
+    record: Record,
+    claimed: Callable[[MountInfo], bool] = lambda _: False,
+    *,
+    is_held: bool = False,
+) -> Tree:
+    """A bind of ``record`` to be detached, or looked for. ``claimed`` and ``is_held`` as in ``undo``."""
+    places = None if is_held else places_of(mount, record)
     return Tree(mount["attached"], mount["resolved"], places=places, claimed=claimed, receives=_receives(mount))
 
 

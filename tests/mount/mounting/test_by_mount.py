@@ -13,6 +13,7 @@ import pytest
 
 from helpers import kernels, support
 from helpers.mounting import (
+    MNT_DETACH,
     MS_NODEV,
     MS_NOSUID,
     MS_RDONLY,
@@ -28,8 +29,9 @@ from helpers.mounting import (
     request,
     tags,
     tmpfs,
+    umount,
 )
-from oci_bind_hook.errors import EscapeError, KernelError, UnavailableError
+from oci_bind_hook.errors import EscapeError, KernelError, LeftoverError, UnavailableError
 from oci_bind_hook.kernel import files
 from oci_bind_hook.requests.request import IdMap, Request
 from oci_bind_hook.rootfs.mount_points import Rootfs
@@ -109,6 +111,11 @@ def test_no_path_is_looked_up_when_a_mount_point_is_renamed(bench: Bench) -> Non
     record = bench.attach(plan)
     assert mount_points(bench.rootfs) == ["/b"]
     assert "ro" in line(bench.inside("/b")).options
+    if record["mounts"][0]["attached"][0]["unique"] is None:
+        # Then its place is a part of what it is known by.
+        with pytest.raises(LeftoverError, match=f"could not undo /a: whether it is the mount on {bench.rootfs}/b"):
+            bench.undo(record)
+        umount(bench.inside("/b"), MNT_DETACH)
     bench.undo(record)
     assert mount_points(bench.rootfs) == []
 

@@ -10,10 +10,22 @@ from __future__ import annotations
 import os
 
 from ...errors import UnavailableError
+from ...kernel import linux
 from ...lifecycle.stage import ROOTLESS
 
-# File systems that cannot be id-mapped, as of Linux 6.18. Of the others it depends on the kernel version.
+# File systems that cannot be id-mapped, as of Linux 6.18.
 _NEVER_MAPPED = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc sysfs".split())
+# Those that can since a later version than Linux 5.12, mount_setattr(2). No call tells without making a mount.
+_MAPPED_SINCE = {
+    "btrfs": (5, 15),
+    "ntfs3": (5, 15),
+    "f2fs": (5, 18),
+    "erofs": (5, 19),
+    "squashfs": (6, 2),
+    "tmpfs": (6, 3),
+    "ceph": (6, 7),
+    "hugetlbfs": (6, 9),
+}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +66,7 @@ def problems_of_sources(
                 where=request.at("options"),
                 hint="register for createRuntime, with a runtime that root starts",
             )
-        elif top is not None and top.type in _NEVER_MAPPED:
+        elif top is not None and (top.type in _NEVER_MAPPED or linux.version() < _MAPPED_SINCE.get(top.type, ())):
             text = f"the {top.type} file system of {source.path} cannot be id-mapped"
             problem = UnavailableError(text, where=request.at("options"))
         else:
