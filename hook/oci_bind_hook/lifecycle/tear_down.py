@@ -22,6 +22,7 @@ from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_of_another_user, is_same_bundle
 from ..rootfs.identity import identify, is_gone, is_same
 from ..rootfs.mount_points import Rootfs
+from .claims import Claims, is_same_namespace, stands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ..record.held import Users
     from ..record.state_file import Record, RootfsRecord
     from ..rootfs.mount_points import OwnerOf
+    from .claims import Claimed
 
 INIT_GRACE_SECONDS = 2.0
 COLLECT_SECONDS = 1.0  # for the dead on the same rootfs, before others may have its lock
@@ -178,8 +180,9 @@ def undo_held(
     boot = boot_id()
     binds, points = len(record["mounts"]), len(record["made"])
     clear_staging(folder, container, proc)
-    here = is_here(record, proc, boot)
     users = held.users(removal.now, boot)
+    claimed = Claims(folder.everyone, proc).against(record, users.besides(container))
+    here = is_here(record, proc, boot, claimed)
     for unreadable in users.unread:
         log.warning(unreadable)
     kept = removal.why_kept(users)
@@ -198,6 +201,7 @@ def undo_held(
             keep=lambda made: keep_mountpoints or bool(kept) or held.hand_over(made, users, container, lives),
             # Of two that end at once, the dead neighbour's record removes what it still has inside.
             inherit=lambda made: held.hand_over(made, users, container),
+            claimed=claimed,
             here=here,
             kept="" if is_start or keep_mountpoints else kept,
         )
@@ -224,7 +228,7 @@ def _collect(
         return
     from .witness import Witness
 
-    witness = Witness(proc)
+    witness = Witness(proc, Claims(folder.everyone, proc))
     here = proc.user_namespace()
     for other in others:
         if time.monotonic() > end:
@@ -250,27 +254,56 @@ def forget(folder: Records, container: str, proc: Proc) -> None:
     folder.remove(container)
 
 
-def is_here(record: Record, proc: Proc, boot: str) -> bool:
+def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: False) -> bool:
     """Whether the binds of a record are in this mount namespace. If not, they are gone with their own.
 
-    LeftoverError if they are in a namespace that existed before the container and still exists, or may exist.
+    ``claimed`` says whether another record has a better claim to a mount. LeftoverError if they are in a namespace that
+    existed before the container and still exists, or may exist; or if this one has the number of theirs, and it cannot
+    be known whether it is the same.
     """
     inode = record["namespace"]["inode"]
     if record["boot"] != boot:
         return False
-    if inode == proc.mount_namespace():
-        return True
+    is_same = is_same_namespace(record, proc.mount_namespace(), proc.mount_namespace_id())
+    if is_same is not False:
+        return is_same or _may_be_here(record, proc, claimed)
     if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
         return False
     hint = "run poststop, or gc, in the namespace that prestart ran in"
     user = proc.process_in_namespace(inode)
     # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
-    table = proc.mounts_of(user) if user is not None else None
-    if table is not None and any(is_in(mount["attached"][0], table) for mount in record["mounts"]):
-        raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
+    if user is not None and is_same_namespace(record, inode, proc.mount_namespace_id_of(user)) is not False:
+        table, namespace = proc.mounts_of(user), proc.mount_namespace_id_of(user)
+        tops = [mount["attached"][0] for mount in record["mounts"]]
+        found = [table.get(top["id"]) for top in tops if is_in(top, table, namespace)]
+        if any(info is not None and not claimed(info) for info in found):
+            raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
     if user is None and proc.in_user_namespace() and not proc.may_see_all():
         problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
         raise LeftoverError(problem, hint=hint)
+    return False
+
+
+def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
+    """Whether this mount namespace, which has the number of the record's, may be the same. Raises LeftoverError."""
+    # The runtime's own: each mount is asked for its place, mounting.mounted.Tree.
+    if record["namespace"]["kind"] == "runtime":
+        return True
+    # The container's ends with its last process. While the first lives, no other can have the number.
+    init = record["init"]
+    if init is not None and proc.start_time(init["pid"]) == init["start"]:
+        return True
+    table = proc.mounts()
+    for mount in record["mounts"]:
+        if stands(mount, record, table, claimed) is False:
+            continue
+        if mount["attached"][0]["unique"] is not None:
+            return True
+        raise LeftoverError(
+            f"whether this is the container's mount namespace cannot be known: it has its number, and a mount like its"
+            f" bind on {mount['resolved']}",
+            hint="run poststop, or gc, in another mount namespace",
+        )
     return False
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import posix
 
 from ..kernel.proc import Proc, boot_id
-from ..mounting.mounted import find, is_in
 from ..record.state_file import is_live, is_unseen
+from .claims import is_same_namespace, sees, stands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ..record.state_file import MountRecord, Record
+    from .claims import Claims
 
     Has = Callable[[MountRecord], bool | None]
     Life = Literal["alive", "dead", "unknown"]
 
 
 class Witness:
-    """The mounts and processes of this machine at one moment."""
+    """The mounts and processes of this machine at one moment. ``claims`` are those of the records that are judged."""
 
-    def __init__(self, proc: Proc) -> None:
+    def __init__(self, proc: Proc, claims: Claims) -> None:
         self.proc = proc
+        self._claims = claims
         self.boot = boot_id()
         self._table = proc.mounts()
         self._processes = proc.mount_namespaces()
@@ -47,8 +49,8 @@ class Witness:
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]
         if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace() and record["mounts"]:
-            user = self._process_in(inode)
-            if user is not None and any(map(self._seen_by(user), record["mounts"])):
+            user = self._process_in(record)
+            if user is not None and any(map(self._seen_by(user, record), record["mounts"])):
                 return "alive", f"its first process {init['pid']} has ended, but process {user} still sees its binds"
         return "dead", f"its first process {init['pid']} has ended"
 
@@ -57,24 +59,30 @@ class Witness:
         inode = record["namespace"]["inode"]
         if record["boot"] != self.boot:
             return lambda _: False
-        if inode == self.proc.mount_namespace():
-            return lambda mount: find(mount["attached"][0], self._table) is not None
+        if is_same_namespace(record, self.proc.mount_namespace(), self.proc.mount_namespace_id()) is not False:
+            claimed = self._claims.against(record)
+            return lambda mount: stands(mount, record, self._table, claimed)
         init = record["init"]
         user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
-        user = user or self._process_in(inode)
+        user = user or self._process_in(record)
         if user is not None:
-            return self._seen_by(user)
+            return self._seen_by(user, record)
         is_kept = f"mnt:[{inode}]" in self._files_of_namespaces
         may_look = posix.geteuid() == 0 and not self.proc.in_user_namespace()
         return lambda _: False if may_look and not is_kept else None
 
-    def _process_in(self, inode: int) -> int | None:
-        """A process in the mount namespace ``inode``, None if there is none. Looks at all only if that one has left."""
+    def _process_in(self, record: Record) -> int | None:
+        """A process in the mount namespace of a record, None if there is none, or if it is in another by now."""
+        inode = record["namespace"]["inode"]
         user = self._processes.get(inode)
-        is_there = user is None or self.proc.mount_namespace_of(user) == inode
-        return user if is_there else self.proc.process_in_namespace(inode)
+        if user is not None and self.proc.mount_namespace_of(user) != inode:
+            user = self.proc.process_in_namespace(inode)  # that one has left: look at all
+        if user is None or is_same_namespace(record, inode, self.proc.mount_namespace_id_of(user)) is False:
+            return None
+        return user
 
-    def _seen_by(self, pid: int) -> Has:
+    def _seen_by(self, pid: int, record: Record) -> Has:
         table, namespace = self.proc.mounts_of(pid), self.proc.mount_namespace_id_of(pid)
         may_look = next(iter(table), None) is not None
-        return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
+        claimed = self._claims.against(record)
+        return lambda mount: sees(mount, record, table, namespace, claimed) if may_look else None

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 
         def load(self, container: str) -> Record | None: ...
 
+        def everyone(self) -> list[Record]: ...
+
         def remove(self, container: str) -> None: ...
 
         def staging(self, container: str) -> str: ...
@@ -174,6 +176,18 @@ class StateFolder:
         """The record of a container, None if there is none."""
         data = self._read(container)
         return None if data is None else self._parse(container, data)
+
+    def everyone(self) -> list[Record]:
+        """The records of all containers, without those that cannot be read."""
+        found = []
+        for container in [*self._containers()]:
+            try:
+                record = self.load(container)
+            except RecordError:
+                continue
+            if record is not None:
+                found.append(record)
+        return found
 
     def _path(self, container: str) -> str:
         return f"{self.path}/{container}{_SUFFIX}"

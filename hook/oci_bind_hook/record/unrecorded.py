@@ -31,6 +31,9 @@ class Unrecorded:
     def load(self, container: str) -> Record | None:
         return None
 
+    def everyone(self) -> list[Record]:
+        return []
+
     def remove(self, container: str) -> None:
         pass
 

@@ -11,6 +11,7 @@ import json
 from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import linux
 from ...kernel.proc import Proc, boot_id
+from ...lifecycle.claims import Claims
 from ...lifecycle.tear_down import Removal, find_rootfs, foreign
 from ...lifecycle.witness import Witness
 from ...log import one_line
@@ -99,7 +100,7 @@ class Registry:
 
     def look_around(self) -> None:
         """Reads anew the mount table, and which process is in which mount namespace."""
-        self.witness = Witness(self.proc)
+        self.witness = Witness(self.proc, Claims(self.folder.everyone if self.folder else list, self.proc))
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
         """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
