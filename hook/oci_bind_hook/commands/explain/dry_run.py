@@ -12,8 +12,9 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import At, DataError, HookError, RecordError, UnavailableError
+from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
 from ...kernel.proc import Namespace, Proc, boot_id
+from ...lifecycle.claims import Claims
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
 from ...lifecycle.tear_down import Removal, foreign, is_here, why_untouched
@@ -21,7 +22,7 @@ from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
 from ...mounting.sources import allowed, expand, open_sources
-from ...mounting.undo import kept_points
+from ...mounting.undo import kept_points, tree_of
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
@@ -290,8 +291,16 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
         report.warnings.append(reason)
         return
     boot = boot_id()
-    here = is_here(record, proc, boot)
-    report.mounts = [undone(mount, here=here) for mount in reversed(record["mounts"])]
+    claimed = Claims(folder.everyone, proc).against(record)
+    here = is_here(record, proc, boot, claimed)
+    table = proc.mounts()
+    for mount in reversed(record["mounts"]):
+        try:
+            is_there = here and tree_of(mount, record, claimed).find(table) is not None
+        except LeftoverError as problem:
+            report.add(problem)
+            is_there = True
+        report.mounts.append(undone(mount, here=is_there))
     with Removal(record, proc) as removal:
         users = peek(folder, removal.now, boot)
         kept = removal.why_kept(users)
