@@ -94,6 +94,7 @@ def test_nothing_is_recorded(world: World) -> None:
     assert done.stderr == f'oci-bind-hook: nothing is recorded for a container "c1" in {world.state}\n'
 
 
+@pytest.mark.kernel(6, 8)
 def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) -> None:
     set_up(world, init, "/a/b", "/a/c", "/d", "/e")
     entry = ask(world, "show", "c1")["c1"]
@@ -144,6 +145,7 @@ def test_a_containers_own_namespace_is_looked_into(world: World, runtime: str, s
     assert support.records(world.state) == []
 
 
+@pytest.mark.kernel(6, 11)
 def test_a_bind_of_another_namespace_is_known_by_its_unique_id(world: World) -> None:
     """A mount with all else alike, id included, is another one."""
     bundle = world.bundle("exec sleep 1000", "createRuntime", *mount(world, "/a"))
