@@ -175,7 +175,7 @@ def _left_behind(root: str | None) -> Iterator[Finding]:
             unreadable += 1
         else:
             leftovers += record is None
-            dead += record is not None and registry.judge(record)[0] == "dead"
+            dead += record is not None and registry.witness.judge(record)[0] == "dead"
     counts = {"dead containers": dead, "killed runs": leftovers, "unreadable state files": unreadable}
     detail = ", ".join(f"{name}: {number}" for name, number in counts.items() if number) or "nothing"
     command = f"oci-bind-hook gc{'' if root is None else f' --root {root}'}"
