@@ -10,6 +10,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from helpers import mounting, support
 from helpers.world import call, mount, state
 
@@ -58,6 +60,28 @@ def test_poststop_killed_after_its_umount_leaves_the_bind_of_the_next_container(
     assert is_mounted(second)
     assert stopped(world, "c2", "second") == (0, "")
     assert not is_mounted(second)
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_dead_container_is_finished_while_the_next_one_has_its_numbers(world: World, runtime: str) -> None:
+    """Before Linux 6.8 the next one really has them: those of the mount namespace and of the bind."""
+    hooks = {"createRuntime": [world.hook("createRuntime", *mount(world, "/new"))]}
+    script = ["/bin/sh", "-c", "exec sleep 1000"]
+    bundles = [support.bundle(world.path / name, script, hooks=hooks) for name in ("first", "second")]
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(bundles[0], "c1").returncode == 0
+        assert namespace.delete("c1", "--force").returncode == 0
+        assert namespace.create(bundles[1], "c2").returncode == 0
+        done = call(world, "gc", stdin="")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line.split()[:2] for line in done.stdout.splitlines() if line[0] != " "] == [
+            ["c1", "finished"],
+            ["c2", "kept"],
+        ]
+        assert [os.path.exists(f"{bundle}/rootfs/new") for bundle in bundles] == [False, True]
+        seen = support.mounts(namespace.state("c2")["pid"])
+        assert [line.split()[4] for line in seen if line.split()[4].endswith("/new")] != []
+        assert namespace.delete("c2", "--force").returncode == 0
 
 
 def test_what_an_administrator_mounts_elsewhere_stays_and_is_named(world: World) -> None:
