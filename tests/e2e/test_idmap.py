@@ -12,10 +12,11 @@ import pytest
 
 from helpers import mounting, support
 from helpers.world import call, fail, mounted, state
-from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
     from helpers.world import World
+
+pytestmark = pytest.mark.kernel(5, 12)
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_CHILD_SUBREAPER = 36
@@ -184,19 +185,6 @@ def test_a_file_system_that_cannot_be_mapped_is_named(world: World, source: str,
     assert refused(world, mount) == (69, problem)
     dry = call(world, "prestart", "--mount", mount, "--dry-run", stdin=state(world))
     assert (dry.returncode, dry.stdout.partition("problem    ")[2].startswith(problem)) == (69, True)
-
-
-@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
-def test_a_dry_run_foresees_what_this_kernel_maps(world: World, kind: str) -> None:
-    volume = (mounting.tmpfs if kind == "tmpfs" else mounting.ext4)(f"{world.path}/volume")
-    words = ("prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}")
-    support.bundle(world.path / "bundle", ["true"])
-    dry = call(world, *words, "--dry-run", stdin=state(world))
-    assert "not found here" not in dry.stdout
-    real = call(world, *words, stdin=state(world))
-    assert dry.returncode == real.returncode
-    assert real.returncode == (0 if linux.version() >= ((6, 3) if kind == "tmpfs" else (5, 12)) else 69)
-    assert real.stderr.removeprefix("oci-bind-hook: c1 prestart: ") in dry.stdout
 
 
 def test_one_below_that_cannot_be_mapped_is_named(world: World, volume: str) -> None:

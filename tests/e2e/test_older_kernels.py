@@ -11,6 +11,7 @@ import pytest
 
 from helpers import kernels, mounting, support
 from helpers.world import call, fail, mount, state
+from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -140,6 +141,19 @@ def test_what_an_older_kernel_cannot_do_is_said(world: World, older_kernel: str)
         "oci-bind-hook: c1 prestart: --mount 1: this kernel cannot map the owners of a mount\n",
     ), older_kernel
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_a_dry_run_foresees_what_this_kernel_maps(world: World, kind: str) -> None:
+    volume = (mounting.tmpfs if kind == "tmpfs" else mounting.ext4)(f"{world.path}/volume")
+    words = ("prestart", "--mount", f"src={volume},dst=/data,idmap=uids=0-1000-1;gids=0-1000-1")
+    support.bundle(world.path / "bundle", ["true"])
+    dry = call(world, *words, "--dry-run", stdin=state(world))
+    assert "not found here" not in dry.stdout
+    real = call(world, *words, stdin=state(world))
+    assert dry.returncode == real.returncode
+    assert real.returncode == (0 if linux.version() >= ((6, 3) if kind == "tmpfs" else (5, 12)) else 69)
+    assert real.stderr.removeprefix("oci-bind-hook: c1 prestart: ") in dry.stdout
 
 
 @pytest.mark.parametrize("number", range(1, 9))

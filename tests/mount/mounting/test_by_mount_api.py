@@ -45,6 +45,8 @@ FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 0x400, "nodir
 FLAGS["nosymfollow"] = 0x2000
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x20000
 
+pytestmark = pytest.mark.kernel(5, 12)
+
 
 def words(path: str | int) -> set[str]:
     """The attributes of the mount at ``path``, as statvfs(3) tells them."""
