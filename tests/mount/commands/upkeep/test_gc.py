@@ -31,7 +31,7 @@ class Dead:
     """Containers that died without poststop, each with a mount point of its own below one that all use."""
 
     def __init__(self, path: Path, count: int) -> None:
-        self.bench = Bench(Path(tmpfs(os.fspath(path))))
+        self.bench = Bench(Path(tmpfs(os.fspath(path))), kind="runtime")
         self.options = Options()
         self.options.root = os.fspath(path / "state")
         folder = StateFolder.open(self.options.root, create=True)
