@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import random
 import resource
 import statistics
-import struct
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from helpers import mounting, support
-from helpers.world import call, mount, mounted, state
+from helpers.world import Container, finish, launch, mount, mounted, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,59 +21,6 @@ if TYPE_CHECKING:
     from helpers.world import World
 
 SHARED = ["/shared", "/shared/deep/a", "/shared/deep/b", "/other/a", "/data/x", "/climb/y"]
-
-
-class Container:
-    """A process in a mount namespace of its own, as the runtime has made it when it calls createRuntime."""
-
-    def __init__(self, world: World, name: str, rootfs: str | None = None) -> None:
-        self.world = world
-        self.name = name
-        self.rootfs = rootfs or world.rootfs
-        self.bundle = world.path / f"bundle-{name}"
-        support.bundle(self.bundle, ["true"], rootfs=self.rootfs)
-        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo; exec cat"]
-        self.init = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def launch(self, *arguments: str, status: str = "creating") -> subprocess.Popen[str]:
-        """A call of the hook, not waited for."""
-        assert self.init.stdout is not None
-        if status == "creating":
-            assert self.init.stdout.read(1) == b"\n"
-        members = {"pid": self.init.pid} if status == "creating" else {}
-        text = state(self.world, self.name, status=status, bundle=str(self.bundle), **members)
-        stage = "createRuntime" if status == "creating" else "poststop"
-        return launch(self.world, stage, *arguments, stdin=text)
-
-    def set_up(self, *destinations: str) -> None:
-        finish(self.launch(*mount(self.world, *destinations)))
-
-    def end(self) -> None:
-        self.init.communicate()
-
-    def tear_down(self) -> None:
-        finish(self.launch(status="stopped"))
-
-    def mounted(self) -> list[str]:
-        points = [line.split(" ")[4] for line in support.mounts(self.init.pid)]
-        return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
-
-
-def launch(world: World, *arguments: str, stdin: str) -> subprocess.Popen[str]:
-    command = [world.launcher, *arguments, "--root", str(world.state)]
-    process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
-    assert process.stdin is not None
-    process.stdin.write(stdin)
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
-def finish(*processes: subprocess.Popen[str], code: int = 0) -> list[str]:
-    """Waits for calls that must end with this code; what they said."""
-    said = [process.communicate(timeout=support.TIMEOUT)[1] for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), said
-    return said
 
 
 def resolved(paths: Sequence[str]) -> list[str]:
@@ -217,56 +161,6 @@ def test_containers_on_different_rootfs_never_wait_for_each_other(world: World) 
     one.end()
     one.tear_down()
     assert support.records(world.state) == []
-
-
-class DeadFuse:
-    """A FUSE file system whose server has said hello and answers nothing more, fuse(4)."""
-
-    INIT = 26
-    HEADER = struct.Struct("=IIQQIIII")  # struct fuse_in_header: length, opcode, unique, nodeid, uid, gid, pid, padding
-
-    def __init__(self, path: str) -> None:
-        os.mkdir(path)
-        self.fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        mounting.mount("dead", path, "fuse", data=f"fd={self.fd},rootmode=40000,user_id=0,group_id=0")
-        opcode, unique, _ = self.request()
-        assert opcode == self.INIT
-        answer = struct.pack("=IIIIHHIIHHI7I", 7, 31, 0, 0, 1, 1, 4096, 1, 1, 0, 0, *[0] * 7)
-        os.write(self.fd, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
-
-    def request(self) -> tuple[int, int, int]:
-        """The next request: what, its number, and the process that waits for its answer."""
-        fields = self.HEADER.unpack_from(os.read(self.fd, 1 << 16))
-        return fields[1], fields[2], fields[6]
-
-    def abort(self) -> None:
-        """Whoever waits is told that nobody is there."""
-        os.close(self.fd)
-
-
-def test_who_is_stuck_on_a_dead_source_holds_up_nobody_else(world: World) -> None:
-    fuse = DeadFuse(str(world.path / "dead"))
-    before = world.snapshot()["rootfs"]
-    stuck, same = Container(world, "stuck"), Container(world, "same")
-    other = Container(world, "other", support.busybox_rootfs(world.path / "second"))
-    waits = stuck.launch(*mount(world, "/a"), "--mount", f"src={world.path}/dead,dst=/b")
-    assert fuse.request()[2] == waits.pid
-    for each in (same, other):
-        each.set_up("/a")
-        assert each.mounted() == ["/a"]
-        each.end()
-        each.tear_down()
-    listed = call(world, "list", "--format=json", stdin="")
-    records = json.loads(listed.stdout)["records"]
-    assert (listed.returncode, records, call(world, "gc", stdin="").returncode) == (0, [], 0)
-    assert (waits.poll(), os.listdir(world.state)) == (None, ["stuck.lock"])
-    fuse.abort()
-    (said,) = finish(waits, code=66)
-    assert said.startswith(
-        f"oci-bind-hook: stuck createRuntime: --mount 2: the source {world.path}/dead cannot be opened"
-    )
-    assert (stuck.mounted(), world.snapshot()["rootfs"], os.listdir(world.state)) == ([], before, [])
-    stuck.end()
 
 
 # -- for a long time ---------------------------------------------------------------------------------------------------

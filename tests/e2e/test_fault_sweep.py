@@ -80,7 +80,7 @@ def check(sweep: Sweep, point: Point, error: str, before: dict[str, object], don
 
 
 def is_lock(name: str) -> bool:
-    return name.endswith(".lock") or name.startswith("rootfs")
+    return name.endswith(".lock")
 
 
 def check_line(sweep: Sweep, done: Done) -> None:

@@ -220,3 +220,22 @@ def test_an_overlay_as_rootfs_is_left_as_it_was(world: World) -> None:
     assert mounted(world) == ["/a/b", "/real/c"]
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
+
+
+def test_sources_are_those_that_are_there_when_an_earlier_container_is_undone(world: World) -> None:
+    """They are opened before the id is locked, and its dead container may still have a bind in front of them."""
+    support.bundle(world.path / "bundle", ["true"], namespaces=())
+    before = world.snapshot()
+
+    def set_up(*words: str) -> None:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as init:
+            done = call(world, "prestart", *words, stdin=state(world, pid=init.pid))
+            assert done.returncode == 0, done.stderr
+
+    set_up(*mount(world, "/data"))
+    assert os.listdir(f"{world.rootfs}/data") == ["word"]
+    set_up("--mount", f"src={world.rootfs}/data,dst=/tmp")
+    assert mounted(world) == ["/tmp"]
+    assert os.listdir(f"{world.rootfs}/tmp") == ["link"]
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before

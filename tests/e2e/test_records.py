@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import support
-from helpers.world import call, fail, mount, mounted, state
+from helpers.world import Container, call, fail, mount, mounted, state
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
@@ -396,6 +397,25 @@ def test_a_run_that_works_on_it_is_not_waited_for(world: World, init: Init) -> N
     holder.communicate()
     assert ask(world, "list")["c1"]["busy"] is False
     assert ask(world, "gc")["c1"]["action"] == "finished"
+
+
+def test_a_rootfs_that_a_run_works_on_is_not_waited_for(world: World, init: Init) -> None:
+    """Nor do those on other rootfs wait for it."""
+    set_up(world, init, "/a")
+    init.end()
+    stat = os.stat(world.rootfs)
+    other = Container(world, "c2", support.busybox_rootfs(world.path / "second"))
+    other.set_up("/b")
+    other.end()
+    with open(world.state / f"{stat.st_dev}:{stat.st_ino}.rootfs", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = ask(world, "gc")
+        assert found["c1"]["action"] == "kept"
+        assert found["c1"]["reason"] == "a run of the hook works on its rootfs now"
+        assert found["c2"]["action"] == "finished"
+    assert mounted(world) == ["/a"]
+    assert ask(world, "gc")["c1"]["action"] == "finished"
+    assert mounted(world) == []
 
 
 def test_what_is_in_a_namespace_that_cannot_be_seen_is_not_gone(world: World, init: Init) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from helpers.world import World
 
 SET_UP = [
-    *("state read", "config.json validated", "id locked", "sources opened", "rootfs locked"),
+    *("state read", "config.json validated", "sources opened", "id locked", "rootfs locked"),
     "in the container's mount namespace, entered",
     *("destinations resolved", "recorded what is to be done", "mount points made", "binds attached"),
 ]

@@ -91,3 +91,57 @@ def hands_over(runtime: str) -> bool:
     """Whether a runtime gives a createContainer hook without an env the image's variables: runc before 1.3."""
     version = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
     return runtime == "runc" and tuple(map(int, version.split(".")[:2])) < (1, 3)
+
+
+class Container:
+    """A process in a mount namespace of its own, as the runtime has made it when it calls createRuntime."""
+
+    def __init__(self, world: World, name: str, rootfs: str | None = None) -> None:
+        self.world = world
+        self.name = name
+        self.rootfs = rootfs or world.rootfs
+        self.bundle = world.path / f"bundle-{name}"
+        support.bundle(self.bundle, ["true"], rootfs=self.rootfs)
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo; exec cat"]
+        self.init = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def launch(self, *arguments: str, status: str = "creating") -> subprocess.Popen[str]:
+        """A call of the hook, not waited for."""
+        assert self.init.stdout is not None
+        if status == "creating":
+            assert self.init.stdout.read(1) == b"\n"
+        members = {"pid": self.init.pid} if status == "creating" else {}
+        text = state(self.world, self.name, status=status, bundle=str(self.bundle), **members)
+        stage = "createRuntime" if status == "creating" else "poststop"
+        return launch(self.world, stage, *arguments, stdin=text)
+
+    def set_up(self, *destinations: str) -> None:
+        finish(self.launch(*mount(self.world, *destinations)))
+
+    def end(self) -> None:
+        self.init.communicate()
+
+    def tear_down(self) -> None:
+        finish(self.launch(status="stopped"))
+
+    def mounted(self) -> list[str]:
+        points = [line.split(" ")[4] for line in support.mounts(self.init.pid)]
+        return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
+
+
+def launch(world: World, *arguments: str, stdin: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """The same, not waited for."""
+    command = [*before, world.launcher, *arguments, "--root", str(world.state)]
+    process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
+    assert process.stdin is not None
+    process.stdin.write(stdin)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def finish(*processes: subprocess.Popen[str], code: int = 0) -> list[str]:
+    """Waits for calls that must end with this code; what they said."""
+    said = [process.communicate(timeout=support.TIMEOUT)[1] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), said
+    return said

@@ -39,6 +39,8 @@ HOT = {"_ctypes", "_json", "_prctl", "errno", "gc", "itertools", "posix", "stat"
 LATER = {
     "documents.acceptor": {"re"},
     "documents.strictjson": {"json"},
+    "kernel.asking": {"_signal", "marshal"},
+    "kernel.locks": {"_signal"},
     "log": {"_socket", "json"},
     "mounting.patterns": {"fnmatch", "glob"},
     "options": {"os"},
@@ -46,7 +48,7 @@ LATER = {
     "requests.request": {"difflib"},
 }
 # Modules that are themselves loaded only when they are asked for.
-ON_DEMAND = ("mounting.confined", "mounting.patterns")
+ON_DEMAND = ("kernel.asking", "kernel.locks", "mounting.confined", "mounting.patterns")
 # What nothing of ours loads, the commands neither: slow, or a second way to something.
 NOWHERE = {"argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading"}
 

@@ -44,15 +44,19 @@ class Stat:
     changed: int
 
 
-def statx(fd: int) -> Stat:
-    """The attributes of the file that ``fd`` holds, by statx(2).
+def statx(fd: int, *, ask: bool = True) -> Stat:
+    """The attributes of the file that ``fd`` holds, by statx(2). Raises OSError.
+
+    Without ``ask`` they are as the kernel knows them: a file system on FUSE or on the network is not asked, and so
+    cannot keep this process waiting. What a file is stays true; owner, size and times may be old, and ``born`` missing.
 
     Before Linux 5.8 statx(2) does not report mounts: they come from procfs. Before Linux 4.11, or if a seccomp filter
     hides statx(2), fstat(2) stands in and ``born`` is None.
     """
     stat = Stat()
     try:
-        raw = linux.raw_statx(fd, linux.STATX_BASIC_STATS | linux.STATX_BTIME | linux.STATX_MNT_ID)
+        wanted = linux.STATX_BASIC_STATS | linux.STATX_BTIME | linux.STATX_MNT_ID
+        raw = linux.raw_statx(fd, wanted, 0 if ask else linux.AT_STATX_DONT_SYNC)
     except OSError as reason:
         if not linux.is_absent(reason):
             raise
@@ -75,6 +79,20 @@ def statx(fd: int) -> Stat:
     stat.mnt_id = _mount_id(fd)
     stat.mount_root = _is_mount_root(fd, stat.mnt_id)
     return stat
+
+
+def mount_id(fd: int) -> int:
+    """The id of the mount that ``fd`` was reached through, as in mountinfo. No file system is asked. Raises OSError."""
+    # A silent server would keep whoever asks for more: stat(2) of the root of its mount is a question to it.
+    try:
+        raw = linux.raw_statx(fd, linux.STATX_MNT_ID, linux.AT_STATX_DONT_SYNC)
+    except OSError as reason:
+        if not linux.is_absent(reason):
+            raise
+    else:
+        if raw.cast("I")[0] & linux.STATX_MNT_ID:
+            return raw.cast("Q")[18]
+    return _mount_id(fd)
 
 
 def _read_proc(name: str) -> str:
@@ -125,7 +143,7 @@ def unescape(field: str) -> str:
 def unique_mount_id(fd: int) -> int | None:
     """The unique id, never reused, of the mount that ``fd`` was reached through; None before Linux 6.8."""
     try:
-        raw = linux.raw_statx(fd, linux.STATX_MNT_ID_UNIQUE)
+        raw = linux.raw_statx(fd, linux.STATX_MNT_ID_UNIQUE, linux.AT_STATX_DONT_SYNC)
     except OSError as reason:
         if not linux.is_absent(reason):
             raise

@@ -18,6 +18,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Simple = _ctypes._SimpleCData[Any]
@@ -28,6 +29,7 @@ else:
 AT_EMPTY_PATH = 0x1000
 AT_NO_AUTOMOUNT = 0x800
 AT_RECURSIVE = 0x8000
+AT_STATX_DONT_SYNC = 0x4000
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 LOCK_EX = 2
@@ -88,6 +90,7 @@ SYSFS_MAGIC = 0x62656572
 # Since Linux 5.0 new system calls have the same number on every architecture but alpha, which adds 110.
 NR_OPEN_TREE = 428
 NR_MOVE_MOUNT = 429
+NR_CLOSE_RANGE = 436
 NR_OPENAT2 = 437
 NR_MOUNT_SETATTR = 442
 NR_STATMOUNT = 457
@@ -177,9 +180,15 @@ def _call(number: int, *arguments: object) -> int:
 _STATX = numbers(size=32)
 
 
-def raw_statx(fd: int, mask: int) -> memoryview:
-    """struct statx of the file that ``fd`` holds."""
-    _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, _STATX)
+def raw_statx(fd: int, mask: int, flags: int = 0) -> memoryview:
+    """struct statx of the file that ``fd`` holds. With AT_STATX_DONT_SYNC no server is asked."""
+    try:
+        _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | flags, mask, _STATX)
+    except OSError as reason:
+        # Where the kernel has no statx(2) the C library plays it, and does not know this flag.
+        if reason.errno != errno.EINVAL or not flags:
+            raise
+        raise OSError(errno.ENOSYS, posix.strerror(errno.ENOSYS)) from reason
     return memoryview(bytes(_STATX))
 
 
@@ -342,15 +351,18 @@ def wait_readable(fd: int, seconds: float) -> bool:
     return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
 
 
-def flock(fd: int, operation: int) -> None:
+def flock(fd: int, operation: int, is_late: Callable[[], bool] = lambda: False) -> None:
     """Calls flock(2) with LOCK_SH or LOCK_EX, and LOCK_NB for BlockingIOError instead of waiting.
 
-    Calls again after a signal, as fcntl.flock does, whose module would be one more to import.
+    Calls again after a signal, as fcntl.flock does, whose module would be one more to import. Raises InterruptedError
+    if it ``is_late`` by then.
     """
     while True:
         try:
             _flock(fd, operation)
         except InterruptedError:
+            if is_late():
+                raise
             continue
         return
 
@@ -362,6 +374,14 @@ def raise_open_files() -> int:
     hard = int(limits[1])
     _prlimit(0, RLIMIT_NOFILE, numbers(hard, hard), None)
     return hard
+
+
+def close_from(first: int) -> None:
+    """Closes all fds from ``first`` on, by close_range(2). Before Linux 5.9 one after the other."""
+    try:
+        _call(NR_CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+    except OSError:
+        posix.closerange(first, raise_open_files())
 
 
 def seal_imports() -> None:

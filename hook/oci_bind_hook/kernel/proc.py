@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from ..record.state_file import IdRun, NamespaceKind, UserRecord
 
 
+# File systems whose answers come from a process or from another machine, filesystems(5). FUSE has many names.
+_MAY_WAIT = frozenset(
+    "9p afs autofs beegfs ceph cifs coda fuse fuseblk gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs smb3 smbfs"
+    " vboxsf virtiofs vmhgfs wekafs".split()
+)
+
+
+def may_wait(kind: str) -> bool:
+    """Whether a file system of this type (as mountinfo names it) may keep those waiting who ask it something."""
+    return kind in _MAY_WAIT or kind.startswith("fuse.")
+
+
 class MountInfo:
     """One mount: a line of mountinfo, proc_pid_mountinfo(5).
 
@@ -71,6 +83,7 @@ class MountTable:
         self._lines: dict[int, str] = {}
         self._infos: dict[int, MountInfo] = {}
         self._children: dict[int, list[int]] = {}
+        self._points: dict[str, list[int]] = {}
         self._inside: dict[int, dict[str, list[MountInfo]]] = {}
         for line in text.split("\n"):
             if line:
@@ -86,6 +99,17 @@ class MountTable:
             self._infos[number] = MountInfo(self._lines[number])
         return self._infos[number]
 
+    def types(self) -> set[str]:
+        """The types of all file systems."""
+        return {line.partition(" - ")[2].partition(" ")[0] for line in self._lines.values()}
+
+    def at(self, path: str) -> list[MountInfo]:
+        """The mounts with the mount point ``path``, in order. All are noted when it is first asked."""
+        if not self._points:
+            for number, line in self._lines.items():
+                self._points.setdefault(files.unescape(line.split(" ", 5)[4]), []).append(number)
+        return [self._info(number) for number in self._points.get(path, ())]
+
     def get(self, mnt_id: int | None) -> MountInfo | None:
         """The mount with the id ``mnt_id``, None if there is none."""
         return self._info(mnt_id) if mnt_id in self._lines else None
@@ -97,6 +121,16 @@ class MountTable:
     def on(self, parent: int) -> list[MountInfo]:
         """The mounts whose mount point is on the mount ``parent``."""
         return [self._info(number) for number in self._children.get(parent, ())]
+
+    def above(self, info: MountInfo) -> Iterator[MountInfo]:
+        """The mounts that a mount is on or below, the nearest first."""
+        seen = {info.id}
+        above = self.get(info.parent)
+        while above is not None and above.id not in seen:
+            yield above
+            # The root mount may be its own parent.
+            seen.add(above.id)
+            above = self.get(above.parent)
 
     def below(self, top: int, besides: Set[int] = frozenset()) -> Iterator[MountInfo]:
         """The mounts on and below the mount with the id ``top``, each after its parent.
@@ -218,10 +252,11 @@ class Proc:
         """This process's user namespace: its id maps, and its owner, numbered as outside of it. Raises OSError."""
         fd = self.open("ns/user")
         try:
-            owner = self.uid_outside(linux.owner_of_user_namespace(fd))
+            owner = linux.owner_of_user_namespace(fd)
         finally:
             posix.close(fd)
-        return {"owner": owner, "uids": _rows(self._read("uid_map")), "gids": _rows(self._read("gid_map"))}
+        uid_map = self._read("uid_map")
+        return {"owner": outside(owner, uid_map), "uids": _rows(uid_map), "gids": _rows(self._read("gid_map"))}
 
     def user_namespace_of(self, pid: int) -> UserRecord:
         """The user namespace of the process ``pid``, as far as it can be seen from one within it.
@@ -435,6 +470,11 @@ class Namespace:
     def mount_of(self, stat: files.Stat) -> MountInfo | None:
         """The mount through which a file was reached, None if it is not in the current namespace."""
         return self.here().get(stat.mnt_id)
+
+    def type_of(self, stat: files.Stat) -> str | None:
+        """The type of the file system that a file is on, None if its mount is not in the current namespace."""
+        info = self.mount_of(stat)
+        return info.type if info is not None else None
 
     def is_locked_by_host(self, stat: files.Stat) -> bool:
         """Whether the mount below the file's own is read-only or unknown.

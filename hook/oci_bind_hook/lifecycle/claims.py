@@ -71,12 +71,18 @@ def _says(other: Record, record: Record, info: MountInfo) -> bool:
     )
 
 
-def is_same_namespace(record: Record, inode: int | None, unique: int | None) -> bool | None:
-    """Whether a mount namespace of this start of the machine is that of a record, None if only its number agrees."""
+def is_same_namespace(record: Record, proc: Proc, pid: int | None = None) -> bool | None:
+    """Whether this mount namespace, or that of the process ``pid``, is that of a record of this start of the machine.
+
+    None if nothing but its number tells.
+    """
     known = record["namespace"]
-    if inode != known["inode"]:
+    if known["inode"] != (proc.mount_namespace() if pid is None else proc.mount_namespace_of(pid)):
         return False
-    return None if None in (unique, known["unique"]) else unique == known["unique"]
+    if known["unique"] is None:
+        return None
+    unique = proc.mount_namespace_id() if pid is None else proc.mount_namespace_id_of(pid)
+    return None if unique is None else unique == known["unique"]
 
 
 def sees(mount: MountRecord, record: Record, table: MountTable, namespace: int | None, claimed: Claimed) -> bool:

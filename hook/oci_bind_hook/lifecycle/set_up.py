@@ -2,7 +2,9 @@
 """The steps of a set-up in their order, errors.STEPS. The work of each step is done elsewhere.
 
 The order is what makes a run safe: everything is read and cloned before the container's namespace is entered, every
-destination is resolved before anything is changed, and every change is recorded before it is made.
+destination is resolved before anything is changed, and every change is recorded before it is made. It also is what
+keeps one container from holding up others: sources are asked for before anything is locked, since a server that is
+silent keeps whoever asks it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from ..log import NAME
 from ..mounting.apply import carry_out, reconcile
 from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner
-from ..mounting.sources import Staged, allowed, clone_sources, expand, open_sources
+from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_same_bundle, now
+from ..record.state_file import is_live, is_object, is_same_bundle, now
 from ..requests import collect
 from ..rootfs.identity import identify_path
 from ..rootfs.mount_points import Rootfs
@@ -52,23 +54,32 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
         if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
+    while not _try(options, state, bundle, requests, place, log):
+        # An earlier container of this id was undone. Its binds may have been in front of the sources, or be the sources
+        # themselves: they are opened again, once more without a lock.
+        pass
+
+
+def _try(options: Options, state: State, bundle: Bundle, requests: list[Request], place: Place, log: Log) -> bool:
+    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed."""
+    namespace = Namespace(place.proc, "runtime")
+    with At("open"):
+        sources = open_sources(requests, bundle.path, namespace)
+    with At("clone"):
+        clone_sources(sources)
+    log.step("sources opened")
     with At("state folder"):
         folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
         if folder is None:
             log.info("no bind is asked for")
-            return
+            return True
         id_lock = folder.lock_id(state.id)
     with id_lock:
         log.step("id locked")
         with At("state folder"):
-            _clear_stale(options, folder, state, bundle, place, log)
-        namespace = Namespace(proc, "runtime")
-        # Before the rootfs is locked: a source that does not answer must not hold up other containers on that rootfs.
-        with At("open"):
-            sources = open_sources(requests, bundle.path, namespace)
-        with At("clone"):
-            clone_sources(sources)
-        log.step("sources opened")
+            if _clear_stale(options, folder, state, bundle, place, log):
+                close_sources(sources)
+                return False
         with At("enter"):
             known = identify_path(bundle.rootfs, namespace.started_in)
             rootfs_lock = folder.lock_rootfs(known)
@@ -81,13 +92,13 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
             others = users.besides(state.id)
             if not sources and not others:
                 log.info("no bind is asked for")
-                return
+                return True
             with At("enter"):
                 rootfs = _enter(bundle, known, place, namespace, log)
                 log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
                 _check_neighbours(requests, others, namespace)
                 _complete_or_check(record, rootfs, namespace)
-                staged = _staged(sources, folder, record, proc)
+                staged = _staged(sources, folder, record, place.proc)
             with staged:
                 with At("resolve"):
                     planner = Planner(
@@ -104,6 +115,7 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
                     _carry_out(plan, record, folder, held, others, staged, log)
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
+    return True
 
 
 def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
@@ -163,7 +175,7 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
     rights.give_up(rights.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
     try:
-        is_seen = files.is_same_file(root, posix.stat("/")) and _is_at(known, posix.stat(bundle.rootfs))
+        is_seen = files.is_same_file(root, posix.stat("/")) and is_object(known, posix.stat(bundle.rootfs))
     except OSError:
         is_seen = False
     if not is_seen:
@@ -175,18 +187,15 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
     rootfs = Rootfs(
         bundle.rootfs,
         own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
+        type_of=namespace.type_of,
         owner_of=place.owner_of(bundle),
     )
-    if not _is_at(known, posix.fstat(rootfs.fd)):
+    if not is_object(known, posix.fstat(rootfs.fd)):
         raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
     # crun before 1.26 makes the root read-only before it calls createContainer hooks.
     is_early = place.stage == "createContainer" and bundle.config.root_readonly
     rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
     return rootfs
-
-
-def _is_at(known: RootfsRecord, stat: posix.stat_result) -> bool:
-    return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 
 def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
@@ -309,8 +318,11 @@ def _unrecorded(reason: str, hint: str) -> Records:
     return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
 
 
-def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle, place: Place, log: Log) -> None:
-    """Undoes what a dead container of the same id left. RecordError if one of another bundle is alive."""
+def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle, place: Place, log: Log) -> bool:
+    """Undoes what a dead container of the same id left, and returns whether there was one.
+
+    RecordError if one of another bundle is alive.
+    """
     record = folder.load(state.id)
     if record is not None:
         clear_staging(folder, state.id, place.proc)
@@ -322,6 +334,8 @@ def _clear_stale(options: Options, folder: Records, state: State, bundle: Bundle
         take_down(
             folder, record, place.proc, log, keep_mountpoints=keep, owner_of=place.owner_of(bundle), is_start=True
         )
+        return True
+    return False
 
 
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:

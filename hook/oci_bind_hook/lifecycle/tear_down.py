@@ -13,7 +13,7 @@ import time
 
 from ..errors import EscapeError, HookError, LeftoverError, MissingError, RecordError
 from ..kernel import linux, rights
-from ..kernel.proc import Proc, boot_id
+from ..kernel.proc import Proc, boot_id, may_wait
 from ..log import NAME
 from ..mounting.mounted import clear_staging, is_in
 from ..mounting.undo import undo
@@ -26,7 +26,10 @@ from .claims import Claims, is_same_namespace, stands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..documents.oci import State
+    from ..kernel.proc import MountTable
     from ..log import Log
     from ..mounting.undo import Remark
     from ..options import Options
@@ -34,10 +37,13 @@ if TYPE_CHECKING:
     from ..record.held import Users
     from ..record.state_file import Record, RootfsRecord
     from ..rootfs.mount_points import OwnerOf
+    from ..rootfs.silence import Silence
     from .claims import Claimed
 
 INIT_GRACE_SECONDS = 2.0
 COLLECT_SECONDS = 1.0  # for the dead on the same rootfs, before others may have its lock
+ANSWER_SECONDS = 3.0  # for a rootfs on FUSE or on the network to be looked at
+SILENT_HINT = "restart or end its server, or umount -f it; then poststop or gc undoes what is recorded"
 
 
 def tear_down(options: Options, state: State, log: Log) -> None:
@@ -109,7 +115,12 @@ def take_down(
     next container of this id must start, so mount points that cannot be seen now are given up, with a warning.
     ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
     """
-    with Removal(known, proc, owner_of) as removal, folder.lock_rootfs(*removal.all) as held:
+    boot = boot_id()
+    silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
+    # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
+    if silent and (is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints)):
+        raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
+    with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
         log.step("rootfs locked")
         remarks = undo_held(
             folder, held, known["id"], removal, proc, log, keep_mountpoints=keep_mountpoints, is_start=is_start
@@ -122,18 +133,20 @@ def take_down(
 class Removal:
     """Where the mount points of ``record`` are to be removed. Until the block ends, the rootfs stays open.
 
-    ``rootfs`` is None if it is gone, or if ``problem`` says why it cannot be seen now. ``now`` is what it is known by
-    now or, if it is not open, by its record; ``all`` is both, to be locked.
+    ``rootfs`` is None if it is gone, or if ``problem`` says why it cannot be seen now, ``silent`` among others. ``now``
+    is what it is known by now or, if it is not open, by its record; ``all`` is both, to be locked.
     """
 
     # Opened before the lock, not under it: only what is held by an fd stays the same, and only then it is known which
     # locks it takes. Another process may mount an overlay anew between both, and so has the keys of another.
 
-    def __init__(self, record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> None:
+    def __init__(self, record: Record, proc: Proc, owner_of: OwnerOf | None = None, silent: str = "") -> None:
         self.rootfs: Rootfs | None = None
         self.problem: LeftoverError | None = None
         self.now = record["rootfs"]
         try:
+            if silent:
+                raise LeftoverError(f"the rootfs {self.now['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
             found = find_rootfs(record, proc, owner_of)
         except LeftoverError as problem:
             self.problem = problem
@@ -229,12 +242,15 @@ def _collect(
     from .witness import Witness
 
     witness = Witness(proc, Claims(folder.everyone, proc))
+    silence = listen(witness.table)
     here = proc.user_namespace()
     for other in others:
         if time.monotonic() > end:
             log.info("there are more dead containers on this rootfs: oci-bind-hook gc finishes them")
             return
         if witness.judge(other)[0] != "dead" or is_of_another_user(other, here):
+            continue
+        if why_silent(other, proc, witness.boot, lambda: silence, end - time.monotonic()):
             continue
         try:
             with folder.lock_id(other["id"], wait=False), Removal(other, proc) as removal:
@@ -264,7 +280,7 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
     inode = record["namespace"]["inode"]
     if record["boot"] != boot:
         return False
-    is_same = is_same_namespace(record, proc.mount_namespace(), proc.mount_namespace_id())
+    is_same = is_same_namespace(record, proc)
     if is_same is not False:
         return is_same or _may_be_here(record, proc, claimed)
     if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
@@ -272,7 +288,7 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
     hint = "run poststop, or gc, in the namespace that prestart ran in"
     user = proc.process_in_namespace(inode)
     # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
-    if user is not None and is_same_namespace(record, inode, proc.mount_namespace_id_of(user)) is not False:
+    if user is not None and is_same_namespace(record, proc, user) is not False:
         table, namespace = proc.mounts_of(user), proc.mount_namespace_id_of(user)
         tops = [mount["attached"][0] for mount in record["mounts"]]
         found = [table.get(top["id"]) for top in tops if is_in(top, table, namespace)]
@@ -305,6 +321,31 @@ def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
             hint="run poststop, or gc, in another mount namespace",
         )
     return False
+
+
+def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Silence | None], seconds: float) -> str:
+    """Why what a record needs to be undone must not be asked now, "" if it can be.
+
+    ``listener`` returns what ``listen`` does, and is called only if something in the rootfs is needed.
+    """
+    here = is_in_this_namespace(record, proc, boot)
+    silence = listener() if record["made"] or (here and record["mounts"]) else None
+    return silence.why(record, seconds, here=here) if silence is not None else ""
+
+
+def listen(table: MountTable, known: dict[int, str] | None = None) -> Silence | None:
+    """What finds out who does not answer, rootfs.silence; mostly None, since no mount is such that it need not."""
+    # A server that is silent keeps whoever asks it, beyond signals, with all the locks that they hold.
+    if not any(map(may_wait, table.types())):
+        return None
+    from ..rootfs.silence import Silence
+
+    return Silence(table, known)
+
+
+def is_in_this_namespace(record: Record, proc: Proc, boot: str) -> bool:
+    """Whether this mount namespace is that of a record, or may be: it has its number, in the same boot."""
+    return record["boot"] == boot and is_same_namespace(record, proc) is not False
 
 
 def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:

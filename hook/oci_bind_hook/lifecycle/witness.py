@@ -32,9 +32,9 @@ class Witness:
         self.proc = proc
         self._claims = claims
         self.boot = boot_id()
-        self._table = proc.mounts()
+        self.table = proc.mounts()
         self._processes = proc.mount_namespaces()
-        self._files_of_namespaces = {info.root for info in self._table if info.type == "nsfs"}
+        self._files_of_namespaces = {info.root for info in self.table if info.type == "nsfs"}
 
     def judge(self, record: Record) -> tuple[Life, str]:
         """Whether a container is "alive", "dead" or "unknown", and by which fact."""
@@ -59,9 +59,9 @@ class Witness:
         inode = record["namespace"]["inode"]
         if record["boot"] != self.boot:
             return lambda _: False
-        if is_same_namespace(record, self.proc.mount_namespace(), self.proc.mount_namespace_id()) is not False:
+        if is_same_namespace(record, self.proc) is not False:
             claimed = self._claims.against(record)
-            return lambda mount: stands(mount, record, self._table, claimed)
+            return lambda mount: stands(mount, record, self.table, claimed)
         init = record["init"]
         user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
         user = user or self._process_in(record)
@@ -77,7 +77,7 @@ class Witness:
         user = self._processes.get(inode)
         if user is not None and self.proc.mount_namespace_of(user) != inode:
             user = self.proc.process_in_namespace(inode)  # that one has left: look at all
-        if user is None or is_same_namespace(record, inode, self.proc.mount_namespace_id_of(user)) is False:
+        if user is None or is_same_namespace(record, self.proc, user) is False:
             return None
         return user
 

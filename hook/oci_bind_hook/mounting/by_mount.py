@@ -54,7 +54,7 @@ class Staging:
             try:
                 before = proc.mounts().ids()
                 proc.mount(None, below, linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, kind="tmpfs")
-                top = _new_mount(proc.mounts(), before, files.statx(below).mnt_id)
+                top = _new_mount(proc.mounts(), before, files.mount_id(below))
             finally:
                 posix.close(below)
             self._fd = _open_root(top, proc)
@@ -116,7 +116,7 @@ def _clone(source: Source) -> None:
         before = proc.mounts().ids()
         _bind(source, found, target)
         table = proc.mounts()
-        top = _new_mount(table, before, files.statx(target).mnt_id)
+        top = _new_mount(table, before, files.mount_id(target))
     finally:
         posix.close(target)
     posix.close(found)
@@ -148,7 +148,7 @@ def _open_here(source: Source) -> int:
         problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
         raise MissingError(problem, where=source.request.at("source"), hint=hint("openat", reason)) from reason
     # The path is only a hint: another mount of that namespace may hide the source.
-    here = files.statx(fd)
+    here = files.statx(fd, ask=False)  # it has just been looked up
     if (here.dev, here.ino) != (source.stat.dev, source.stat.ino):
         posix.close(fd)
         problem = f"the container's namespace has something else at {path}"

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ..requests.request import IdMap
     from .sources import Source
 
-# The attributes of a mount as the bits of f_flag, statvfs(3).
-STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
-
 _FLAGS = {
     "ro": linux.MOUNT_ATTR_RDONLY,
     "nosuid": linux.MOUNT_ATTR_NOSUID,
@@ -135,17 +132,13 @@ def _identify(source: Source) -> None:
 
 
 def attach(source: Source, target: int) -> None:
-    """Attaches the tree on the file or folder ``target``. Raises OSError, also if an attribute is missing then."""
+    """Attaches the tree on the file or folder ``target``. Raises OSError."""
     linux.move_mount(source.fd, target)
     # The propagation is set twice. Before, so that the clone is no peer of its source: what the container mounts in
     # it would appear on the host. Again here, because the kernel makes a tree shared when it is attached below a
     # shared mount, whatever it was before. The plan has checked that this mount is not shared with the host.
     word = source.request.propagation
     linux.mount_setattr(source.fd, recursive=word.startswith("r"), propagation=propagation_flag(word))
-    flags = posix.fstatvfs(source.fd).f_flag
-    for attribute, value in {**source.request.deep, **source.request.top}.items():
-        if value is True and not flags & STATVFS[attribute]:
-            raise OSError(errno.EIO, f'the mount did not become "{attribute}"')
 
 
 def _bits(attributes: dict[str, bool | str]) -> tuple[int, int]:

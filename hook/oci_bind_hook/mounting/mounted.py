@@ -13,7 +13,7 @@ import posix
 from ..errors import LeftoverError
 from ..kernel import files, linux
 from ..kernel.errnos import refused
-from ..kernel.proc import MountInfo, MountTable, Proc
+from ..kernel.proc import MountInfo, MountTable, Proc, may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def propagate(fd: int, word: str, proc: Proc) -> None:
 
 def identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
     """The record of the mount with the root ``fd``, by which it is found again. Raises OSError."""
-    return {**describe(root, info), "id": files.statx(fd).mnt_id, "unique": files.unique_mount_id(fd)}
+    return {**describe(root, info), "id": files.mount_id(fd), "unique": files.unique_mount_id(fd)}
 
 
 def describe(root: str, info: MountInfo | None) -> AttachedRecord:
@@ -103,7 +103,7 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
     except OSError:
         return None
     try:
-        if files.statx(fd).mnt_id == info.id and unique in (None, files.unique_mount_id(fd)):
+        if files.mount_id(fd) == info.id and unique in (None, files.unique_mount_id(fd)):
             return fd
     except BaseException:
         posix.close(fd)
@@ -236,6 +236,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
     table = proc.mounts()
     again: list[Tree] = []
     gone: set[int] = set()  # with all below them
+    silent = {info.id for tree in trees for info in map(table.get, _ids(tree)) if info and may_wait(info.type)}
     trees_of: dict[int | None, int] = {}  # how many trees without a problem have a mount
     for tree in trees:
         for number in _ids(tree):
@@ -252,6 +253,10 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             pass
         elif foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in _ids(tree)):
             # It is another of ``trees``, which was moved there or could not be reached yet.
+            again.append(tree)
+        elif foreign is None and silent and any(above.id in silent for above in table.above(info)):
+            # The way there leads through another of ``trees``, whose server need not answer. It goes with that one.
+            gone.add(info.id)
             again.append(tree)
         elif foreign is not None:
             tree.problem = LeftoverError(

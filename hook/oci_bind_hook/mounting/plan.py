@@ -182,7 +182,7 @@ class Planner:
             bind.action = "present"
             bind.by = "hook" if self.recorded.find(request) else "runtime"
             if self.namespace.assumed:
-                self.rootfs.cover(target, Cover("bind", None if source.error else source.fd))
+                self.rootfs.cover(target, _cover(source))
             target.close()
             return
         if skipped := self._why_skipped(bind):
@@ -197,7 +197,7 @@ class Planner:
         admit(self.rootfs, target, directory=source.is_folder)
         self._check_double(target)
         self._check_leak(bind, target)
-        cover = Cover("bind", source.fd)
+        cover = _cover(source)
         self._by_cover[cover] = bind
         if request.origin_kind == "argument":
             self._protect(target.path, request.origin)
@@ -379,6 +379,14 @@ class Hiders:
             for path in paths:
                 found.setdefault(path, []).append(number)
         return found
+
+
+def _cover(source: Source) -> Cover:
+    """What a bind puts in the place of its destination. The source's file system is asked nothing more."""
+    if source.error is not None:
+        return Cover("bind")
+    types = {number: info.type for number, info in source.infos.items() if info is not None}
+    return Cover("bind", (source.fd, source.stat), types)
 
 
 def _lexical(destination: str) -> str:

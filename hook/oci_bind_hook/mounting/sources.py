@@ -16,6 +16,7 @@ import stat as modes
 from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
+from ..kernel.proc import may_wait
 from . import by_mount_api
 
 TYPE_CHECKING = False
@@ -120,12 +121,15 @@ class Source:
         path = self.namespace.proc.path_of(self.fd)
         inside = path[len(self.info.mount_point.rstrip("/")) :]
         self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
-        if self.request.recursive:
+        self.infos = {self.info.id: self.info}
+        if self.request.recursive and (below := table.inside(self.info.id, path)):
             length = len(path.rstrip("/") + "/")
-            below = table.inside(self.info.id, path)
             self.submounts = [(info.mount_point[length:], info) for info in below]
-            self.infos = {info.id: info for info in below}
-            self.visible = [(path, info) for path, info in self.submounts if self._shows(path, info)]
+            self.infos.update((info.id, info) for info in below)
+            unasked = _unasked(below)
+            self.visible = [
+                (path, info) for path, info in self.submounts if info.parent not in unasked and self._shows(path, info)
+            ]
 
     def _shows(self, path: str, info: MountInfo) -> bool:
         """Whether a mount below the source can be reached, so that no other mount hides it."""
@@ -134,7 +138,7 @@ class Source:
         except OSError:
             return False
         try:
-            return files.statx(fd).mnt_id == info.id
+            return files.mount_id(fd) == info.id
         finally:
             posix.close(fd)
 
@@ -151,6 +155,9 @@ class Source:
     def clone(self) -> None:
         """Turns ``fd`` into the mount to attach, complete, where no process sees it. Raises HookError."""
         self._way.clone(self)
+        # The same file as the root of another mount. Its server has been asked once, before the rootfs was locked.
+        self.stat.mount_root = True
+        self.stat.mnt_id = self.attached[0]["id"] or self.stat.mnt_id
 
     def attach(self, target: int) -> None:
         """Attaches the mount on the file or folder ``target``. Raises OSError.
@@ -240,6 +247,13 @@ def clone_sources(sources: Iterable[Source]) -> None:
             _clone(source)
 
 
+def close_sources(sources: Iterable[Source]) -> None:
+    """Closes sources that are not to be bound: what was cloned of them is gone."""
+    for source in sources:
+        if source.fd >= 0:
+            posix.close(source.fd)
+
+
 class Staged:
     """A context manager: within it the sources that mount(2) binds are cloned, in the container's namespace.
 
@@ -288,6 +302,18 @@ class Staged:
                 raise refused("umount2", "the staging folder", reason) from reason
         self._remove()
         self._sources = []
+
+
+def _unasked(below: Iterable[MountInfo]) -> set[int]:
+    """The ids of mounts below a source that are not walked into: they may wait, or are in one that is not walked into.
+
+    mount(2) would ask none of them. A mount in one of these is taken along like one that another hides.
+    """
+    found: set[int] = set()
+    for info in below:  # each after its parent
+        if may_wait(info.type) or info.parent in found:
+            found.add(info.id)
+    return found
 
 
 def _clone(source: Source) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..documents import oci
 from ..documents.strictjson import MAX_BYTES, documents, encoded, parse_trusted
 from ..errors import DataError
+from ..rootfs.walk import PATH_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ else:
 
 
 VERSION = 2
+BEGINNING = b'{"version":%d,' % VERSION  # of each document that ``write`` has written
 _ENTRY = 300  # bytes in JSON of an entry without its texts, at most
-_PATH_MAX = 4096  # no walk goes deeper, rootfs/walk.py
 
 
 def write(record: Record) -> bytes:
@@ -120,8 +121,8 @@ def _decoded(data: bytes, document: Any) -> Record:
         parent, name = one["in"], one["name"]
         if parent >= len(paths):
             raise ValueError(f"the name {name!a} is in no folder that stands before it")
-        if len(paths[parent]) + len(name) >= _PATH_MAX:
-            raise ValueError(f"the path to {name!a} is longer than {_PATH_MAX} bytes")
+        if len(paths[parent]) + len(name) >= PATH_MAX:  # no walk goes deeper
+            raise ValueError(f"the path to {name!a} is longer than {PATH_MAX} bytes")
         paths.append(f"{paths[parent]}/{name}")
     for one in document["made"]:
         at = one.pop("at")

@@ -20,7 +20,7 @@ from ..errors import DataError, RecordError
 from ..kernel import files, linux
 from . import document
 from .held import HeldRootfs
-from .indexes import Indexes, refused
+from .indexes import Indexes, refused, unlocked
 from .lock import Lock, sweep
 
 TYPE_CHECKING = False
@@ -85,10 +85,7 @@ MOVE_AWAY = "undo by hand what it may record, then move it away"
 _SUFFIX = ".json"
 _NEW = ".new"
 _STAGING = ".staging"
-
-
 _LOCK = ".lock"
-_LISTED = b'{"version":2,'  # how a record begins that its rootfs lists, record/lock.py
 
 
 class StateFolder:
@@ -141,22 +138,22 @@ class StateFolder:
     def lock_id(self, container: str, *, wait: bool = True) -> Lock:
         """Locks a container: one run works on it at a time. Taken before any lock of a rootfs, or without ``wait``.
 
-        Without ``wait`` a lock that is held raises RecordError, caused by BlockingIOError.
+        A lock that stays held raises RecordError, caused by BlockingIOError: at once without ``wait``.
         """
         return self._lock(container + _LOCK, wait=wait)
 
-    def lock_rootfs(self, *rootfs: RootfsRecord) -> HeldRootfs:
-        """Locks a rootfs, known as each of ``rootfs``.
+    def lock_rootfs(self, *rootfs: RootfsRecord, wait: bool = True) -> HeldRootfs:
+        """Locks a rootfs, known as each of ``rootfs``. A lock that stays held raises as for ``lock_id``.
 
         One run at a time resolves, makes or removes mount points in it, or writes a record on it.
         """
-        return HeldRootfs(self, *rootfs)
+        return HeldRootfs(self, *rootfs, wait=wait)
 
     def _lock(self, name: str, *, wait: bool = True) -> Lock:
         try:
             return Lock(self._fd, name, wait=wait)
         except OSError as reason:
-            raise refused(f"{self.path}/{name} cannot be locked", reason) from reason
+            raise unlocked(f"{self.path}/{name}", reason, wait=wait) from reason
 
     def is_locked(self, container: str) -> bool:
         """Whether another run holds the lock of a container now. Writes nothing."""
@@ -238,7 +235,7 @@ class StateFolder:
         for container in containers if is_whole else self._containers():
             try:
                 data = self._read(container)
-                are_all_listed = are_all_listed and (data is None or data.startswith(_LISTED))
+                are_all_listed = are_all_listed and (data is None or data.startswith(document.BEGINNING))
                 if data is not None:
                     found.append(self._parse(container, data))
             except RecordError as problem:

@@ -91,14 +91,14 @@ def _users(folder: StateFolder, named: Iterable[str], rootfs: RootfsRecord, boot
 class HeldRootfs:
     """The lock of a rootfs, known as each of ``rootfs``, and the records on it. RecordError."""
 
-    def __init__(self, folder: StateFolder, *rootfs: RootfsRecord) -> None:
+    def __init__(self, folder: StateFolder, *rootfs: RootfsRecord, wait: bool = True) -> None:
         self._folder = folder
         self._indexes: dict[str, Index] = {}
         self._users: dict[tuple[int, int], Users] = {}
         try:
             # All in one order, or two runs could each wait for what the other holds.
             for key in sorted(set().union(*map(keys, rootfs))):
-                self._indexes[key] = folder.indexes.lock(key)
+                self._indexes[key] = folder.indexes.lock(key, wait=wait)
         except BaseException:
             self.release()
             raise

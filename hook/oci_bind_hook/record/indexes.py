@@ -32,20 +32,20 @@ class Indexes:
         self._above = fd
         self._fd: int | None = None
 
-    def lock(self, key: str) -> Index:
-        """Locks one name of a rootfs, rootfs.identity.keys."""
+    def lock(self, key: str, *, wait: bool = True) -> Index:
+        """Locks one name of a rootfs, rootfs.identity.keys. A lock that stays held raises as StateFolder.lock_id."""
         try:
             while True:
                 if self._fd is None:
                     self._fd = self._open()
                 try:
-                    return Index(self._fd, key)
+                    return Index(self._fd, key, wait=wait)
                 except FileNotFoundError:
                     # Another run has found the folder empty, and removed it.
                     posix.close(self._fd)
                     self._fd = None
         except OSError as reason:
-            raise refused(f"{self._path}/{key} cannot be locked", reason) from reason
+            raise unlocked(f"{self._path}/{key}", reason, wait=wait) from reason
 
     def _open(self) -> int:
         while True:
@@ -110,6 +110,17 @@ class Indexes:
             sweep(fd, name, has)
         posix.close(fd)
         self.remove_empty()
+
+
+_HELD = "see what it waits for; if nothing ends that, kill it, and gc undoes what it did"
+
+
+def unlocked(path: str, reason: OSError, *, wait: bool) -> RecordError:
+    """The error for a lock file that cannot be locked, or that another process held for as long as was waited."""
+    problem = f"{path} cannot be locked"
+    if isinstance(reason, BlockingIOError) and wait:
+        return RecordError(f"{problem}: {reason.strerror}", hint=_HELD)
+    return refused(problem, reason)
 
 
 def refused(problem: str, reason: OSError) -> RecordError:

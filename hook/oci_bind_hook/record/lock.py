@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# For those before to finish with a rootfs. A run may wait so long twice, for its id as well, and stays below the
+# timeout of a registered hook (install), after which the runtime kills it without a reason.
+LOCK_SECONDS = 10.0
+
+
 class Lock:
     """An exclusive lock, by flock(2), on a file that is removed when the lock is released, if it is empty.
 
-    Raises OSError: BlockingIOError if another process holds it and ``wait`` is false.
+    Raises OSError: BlockingIOError if another process holds it for LOCK_SECONDS, or now if ``wait`` is false.
     """
 
     # The file is unlinked while the lock is held; otherwise the folder would keep one for every container and rootfs
@@ -34,7 +39,7 @@ class Lock:
         while True:
             self._fd = posix.open(name, flags, 0o600, dir_fd=folder)
             try:
-                linux.flock(self._fd, linux.LOCK_EX if wait else linux.LOCK_EX | linux.LOCK_NB)
+                self._take(wait=wait)
             except BaseException:
                 posix.close(self._fd)
                 raise
@@ -44,6 +49,16 @@ class Lock:
                 return
             # The previous holder has removed it: the next process would lock another file.
             posix.close(self._fd)
+
+    def _take(self, *, wait: bool) -> None:
+        try:
+            linux.flock(self._fd, linux.LOCK_EX | linux.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            from ..kernel import locks
+
+            locks.wait(self._fd, LOCK_SECONDS)
 
     def __enter__(self) -> Lock:
         return self
@@ -87,8 +102,14 @@ class Index(Lock):
         """Adds a container, at once."""
         line = f"\n{container}\n".encode() if self._is_cut else f"{container}\n".encode()
         self.containers[container] = None
-        posix.pwrite(self._fd, line, self.size)
+        self._write(line, self.size)
         self.size += len(line)
+
+    def _write(self, data: bytes, at: int) -> None:
+        # A disk that becomes full takes a part, and refuses the rest.
+        while data:
+            written = posix.pwrite(self._fd, data, at)
+            data, at = data[written:], at + written
 
     def discard(self, container: str) -> None:
         """Takes a container away, at the latest when the lock is released."""
@@ -101,7 +122,7 @@ class Index(Lock):
         if self._is_changed:
             data = "\n".join([*self.containers, ""]).encode()
             try:
-                posix.pwrite(self._fd, data, 0)
+                self._write(data, 0)
                 posix.ftruncate(self._fd, len(data))
                 self.size = len(data)
             except OSError:

@@ -164,6 +164,11 @@ def is_same_bundle(record: Record, path: str) -> bool:
         stat = posix.stat(path)
     except OSError:
         return False
+    return is_object(known, stat)
+
+
+def is_object(known: ObjectRecord, stat: posix.stat_result) -> bool:
+    """Whether ``stat`` is of the recorded file or folder."""
     return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 

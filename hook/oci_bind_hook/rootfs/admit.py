@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..errors import EscapeError, RequestError
 from ..kernel import linux
+from ..kernel.proc import may_wait
 from .walk import PATH_MAX, Target, is_utf8
 
 TYPE_CHECKING = False
@@ -74,10 +75,18 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:
-    """The type of the file system that ``target`` is or will be on: "sysfs", "proc", a cover's, or None for others."""
+    """The type of the file system that ``target`` is or will be on, a cover's for what is in one; None if not known.
+
+    Not known are only those that do not matter: "sysfs" and "proc" are always known.
+    """
     anchor = target.anchor
     if anchor.stat is None or anchor.fd is None:
         return anchor.cover.type if anchor.cover is not None else None
     if anchor.stat.mnt_id == rootfs.stat.mnt_id:
         return None
+    # fstatfs(2) is a question to the file system, and this process has the rootfs locked. So what may be silent is not
+    # asked, if the mount table has it. All else is: the table is older than the walk, and an id may be another mount's.
+    known = anchor.cover.types.get(anchor.stat.mnt_id) if anchor.cover is not None else rootfs.type_of(anchor.stat)
+    if known is not None and may_wait(known):
+        return known
     return {linux.SYSFS_MAGIC: "sysfs", linux.PROC_SUPER_MAGIC: "proc"}.get(linux.fstatfs_type(anchor.fd))

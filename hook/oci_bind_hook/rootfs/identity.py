@@ -30,17 +30,22 @@ def identify(path: str, fd: int, mounts: Callable[[], MountTable]) -> RootfsReco
     ``mounts`` returns the mounts of the current namespace, and is called for an overlay only. Raises OSError.
     """
     stat = posix.fstat(fd)
-    is_overlay = linux.fstatfs_type(fd) == linux.OVERLAYFS_SUPER_MAGIC
-    upper = _upper(path, fd, mounts()) if is_overlay else None
+    overlay = is_overlay(fd)
+    upper = _upper(path, fd, mounts()) if overlay else None
     place = upper["path"] if upper else path
     return {
         "path": path,
         "dev": stat.st_dev,
         "ino": stat.st_ino,
-        "overlay": is_overlay,
+        "overlay": overlay,
         "upper": upper,
         "above": [{"dev": each.st_dev, "ino": each.st_ino} for each in map(posix.lstat, _above(place))],
     }
+
+
+def is_overlay(fd: int) -> bool:
+    """Whether a file is on overlayfs, where device and inode number may change. Raises OSError."""
+    return linux.fstatfs_type(fd) == linux.OVERLAYFS_SUPER_MAGIC
 
 
 def identify_path(path: str, mounts: Callable[[], MountTable]) -> RootfsRecord:

@@ -16,6 +16,7 @@ import stat as modes
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
+from .identity import is_overlay
 from .walk import HOLD, Cover, Root, Target
 
 TYPE_CHECKING = False
@@ -48,9 +49,9 @@ class Rootfs(Root):
 
     ``unlock`` allows making mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
     is on a tmpfs that only this container can have, where mount points may be made too if config.json asks for it:
-    ``asked`` holds the ids of the mounts that are where config.json asks for a tmpfs. ``owner_of`` returns user and
-    group of a file if statx(2) does not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the
-    host's ``/``.
+    ``asked`` holds the ids of the mounts that are where config.json asks for a tmpfs. ``type_of`` returns the type of
+    the file system that a file is on, None if it does not know. ``owner_of`` returns user and group of a file if
+    statx(2) does not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the host's ``/``.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Rootfs(Root):
         *,
         unlock: bool = False,
         own_tmpfs: Callable[[files.Stat], bool] = lambda _: False,
+        type_of: Callable[[files.Stat], str | None] = lambda _: None,
         owner_of: OwnerOf | None = None,
     ) -> None:
         self.path = path
+        self.type_of = type_of
         self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
@@ -84,7 +87,7 @@ class Rootfs(Root):
     @property
     def is_overlay(self) -> bool:
         """Whether the rootfs is on overlayfs, where device and inode numbers of a file may change."""
-        return linux.fstatfs_type(self.fd) == linux.OVERLAYFS_SUPER_MAGIC
+        return is_overlay(self.fd)
 
     def push_root(self, fd: int) -> None:
         """Makes ``fd`` the root: the same folder in another mount, which may be read-only.
@@ -257,7 +260,7 @@ class Rootfs(Root):
             posix.close(self._way.pop())
         for name in path[len(self._folder) + 1 :].split("/") if path != self._folder else ():
             fd = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=self._way[-1] if self._way else self.fd)
-            if not across and files.statx(fd).mnt_id != self.stat.mnt_id:
+            if not across and files.mount_id(fd) != self.stat.mnt_id:
                 posix.close(fd)  # it would keep that mount busy
                 raise OSError(errno.EBUSY, "something else is mounted above it")
             self._way.append(fd)
@@ -298,7 +301,11 @@ class Found:
         self.path = path
         self.folder = folder
         self.fd = fd
-        self.stat = files.statx(fd)
+        # The root of a mount that covers it: whoever serves that need not answer. Without a birth time, it may be on a
+        # file system whose server knows more than the kernel.
+        self.stat = files.statx(fd, ask=False)
+        if self.stat.born is None and not self.stat.mount_root:
+            self.stat = files.statx(fd)
 
     def close(self) -> None:
         """Closes the fd."""

@@ -21,7 +21,7 @@ from ..kernel.errnos import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 NAME_MAX = 255
 PATH_MAX = 4096
@@ -32,14 +32,18 @@ class Cover:
     """A mount that does not exist yet: planned by the hook, or expected from the runtime.
 
     ``held`` is the fd and Stat of its root, which a walk continues in. It is None if only the ``type`` of the file
-    system is known: then every name below counts as missing.
+    system is known: then every name below counts as missing. ``types`` are those of the mounts that it consists of, by
+    their ids, as far as they are known.
     """
 
-    __slots__ = ("held", "type")
+    __slots__ = ("held", "type", "types")
 
-    def __init__(self, kind: str, fd: int | None = None) -> None:
+    def __init__(
+        self, kind: str, held: tuple[int, files.Stat] | None = None, types: Mapping[int | None, str] | None = None
+    ) -> None:
         self.type = kind
-        self.held = None if fd is None else (fd, files.statx(fd))
+        self.held = held
+        self.types = types or {}
 
 
 class Step:
@@ -207,7 +211,8 @@ class Root:
         if top.fd is not None:
             try:
                 fd = posix.open(name, HOLD, dir_fd=top.fd)
-                step = Step(name, (fd, files.statx(fd)), top.cover, exists=True)
+                # The name has just been looked up. Nobody is asked again, and of a mount on it nobody at all.
+                step = Step(name, (fd, files.statx(fd, ask=False)), top.cover, exists=True)
             except FileNotFoundError:
                 pass
             except OSError as reason:

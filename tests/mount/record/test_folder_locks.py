@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import support
-from helpers.mounting import ended_well, fds, forked
+from helpers.mounting import ended_well, fds, forked, tmpfs
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.record.folder import StateFolder
+from oci_bind_hook.record.lock import Index
 from oci_bind_hook.rootfs.identity import keys
 
 if TYPE_CHECKING:
@@ -92,6 +93,49 @@ def test_who_does_not_want_to_wait_is_told(folder: StateFolder, path: str) -> No
     assert os.listdir(path) == []
 
 
+def test_who_waits_for_a_stopped_holder_is_told_who_that_is(
+    folder: StateFolder, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oci_bind_hook.record.folder.LOCK_SECONDS", 0.05)
+    child, go = hold(folder)
+    os.kill(child, signal.SIGSTOP)
+    os.waitid(os.P_PID, child, os.WSTOPPED)
+    held, handler = fds(), signal.getsignal(signal.SIGALRM)
+    deadline = signal.getitimer(signal.ITIMER_REAL)[0]  # of the test itself
+    with pytest.raises(RecordError) as refused:
+        folder.lock_id("c1")
+    said = f"{path}/c1.lock cannot be locked: the process {child} has held it for 0 seconds and more"
+    assert refused.value.problem == said
+    assert (refused.value.exit_code, fds(), signal.getsignal(signal.SIGALRM)) == (os.EX_IOERR, held, handler)
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= deadline
+    os.kill(child, signal.SIGCONT)
+    os.write(go, b"!")
+    assert ended_well(child)
+    with folder.lock_id("c1"):
+        pass
+
+
+def test_who_waits_long_enough_has_the_lock(folder: StateFolder, path: str) -> None:
+    """Though signals come all the time, and SIGALRM was blocked."""
+    first, go = hold(folder)
+
+    def wait() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        with folder.lock_id("c1"):
+            pass
+
+    second = forked(wait)
+    support.await_flock(second)
+    for _ in range(5):
+        os.kill(second, signal.SIGUSR1)
+        support.await_flock(second)
+    os.write(go, b"!")
+    assert ended_well(first)
+    assert ended_well(second)
+    assert os.listdir(path) == []
+
+
 def test_what_a_killed_holder_has_left_is_taken_over(folder: StateFolder, path: str) -> None:
     first, _ = hold(folder)
     second = forked(lambda: folder.lock_id("c1").__exit__())
@@ -132,6 +176,19 @@ def test_sweeping_takes_only_locks_that_nobody_holds(folder: StateFolder, path: 
         assert sorted(os.listdir(path)) == ["c1.json", "c2.lock", "rootfs"]
         assert ended_well(forked(lambda: folder.sweep(indexes=True)))
         assert sorted(os.listdir(path)) == ["c1.json", "c2.lock"]
+
+
+def test_an_id_of_which_a_full_disk_takes_only_a_part_is_an_error(tmp_path: Path) -> None:
+    """The container would be in no list, and a neighbour that ends would cut its binds."""
+    fd = os.open(tmpfs(f"{tmp_path}/small", "size=4096"), os.O_RDONLY)
+    (tmp_path / "small/1:2").write_text("c" * 4089 + "\n")
+    index = Index(fd, "1:2")
+    with pytest.raises(OSError, match="No space left on device"):
+        index.add("d" * 20)
+    index.discard("d" * 20)
+    index.release()
+    assert (tmp_path / "small/1:2").read_text() == "c" * 4089 + "\n"
+    os.close(fd)
 
 
 def test_a_list_of_containers_is_swept_when_none_of_them_has_a_record(folder: StateFolder, path: str) -> None:

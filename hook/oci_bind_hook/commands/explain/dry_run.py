@@ -125,7 +125,11 @@ def _fill_with_plan(
     ]:
         report.add(foreseen)
     with At("enter"):
-        rootfs = Rootfs(bundle.rootfs, own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs))
+        rootfs = Rootfs(
+            bundle.rootfs,
+            own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
+            type_of=namespace.type_of,
+        )
     planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
     planned = planner.resolve(requests, sources)
     report.mounts = describe(planned, writable_root=not config.root_readonly)

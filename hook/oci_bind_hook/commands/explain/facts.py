@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat as modes
 
-from ...mounting.by_mount_api import STATVFS
 from ...mounting.confined import Walk
 from . import recognise
 
@@ -30,6 +29,8 @@ _KINDS = {
     modes.S_IFIFO: "fifo",
     modes.S_IFSOCK: "socket",
 }
+# The attributes of a mount as the bits of f_flag, statvfs(3).
+_STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
 _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
 _MOST_NAMES = 3
@@ -83,7 +84,7 @@ def attributes_of(source: Source) -> list[str]:
     """The attributes that a mount of the source will have, its own included, in a fixed order. Raises OSError."""
     flags = os.fstatvfs(source.fd).f_flag if source.error is None else 0
     wanted = {**source.request.deep, **source.request.top}
-    words = [word for word, bit in STATVFS.items() if wanted.get(word, bool(flags & bit))]
+    words = [word for word, bit in _STATVFS.items() if wanted.get(word, bool(flags & bit))]
     kept = next((word for word, bit in _STATVFS_ATIMES.items() if flags & bit), "")
     atime = str(wanted.get("atime", kept))
     return [*words, atime] if atime else words

@@ -146,13 +146,12 @@ class _Round:
 
     def _finish_on_rootfs(self, dead: list[tuple[Entry, Removal]], folder: StateFolder) -> None:
         try:
-            with folder.lock_rootfs(*(rootfs for _, removal in dead for rootfs in removal.all)) as held:
+            with folder.lock_rootfs(*(rootfs for _, removal in dead for rootfs in removal.all), wait=False) as held:
                 for entry, removal in dead:
                     self._finish(entry, folder, held, removal)
         except RecordError as problem:
             for entry, _ in dead:
-                self.outcomes[entry.id] = Outcome(entry)
-                self.outcomes[entry.id].fail(problem)
+                self.outcomes[entry.id] = _refused(entry, problem, "a run of the hook works on its rootfs now")
 
     def _finish(
         self, entry: Entry, folder: StateFolder, held: HeldRootfs | None = None, removal: Removal | None = None
@@ -175,10 +174,7 @@ class _Round:
                 elif outcome.action == "finish":
                     self._undo(now, folder, held, removal, outcome)
         except RecordError as problem:
-            if isinstance(problem.__cause__, BlockingIOError):
-                outcome.action, outcome.reason = "kept", "a run of the hook works on it now"
-            else:
-                outcome.fail(problem)
+            outcome = _refused(entry, problem, "a run of the hook works on it now")
         self.outcomes[entry.id] = outcome
 
     def _undo(
@@ -208,13 +204,26 @@ class _Round:
             outcome.action, outcome.advice = "finish", ""
             mounted = [str(mount["resolved"]) for mount in entry.mounts if mount["state"] == "mounted"]
             outcome.unmount = mounted[::-1]
-            for made in [] if self.options.keep_mountpoints else entry.made[::-1]:
+            removable = [] if self.options.keep_mountpoints else entry.made[::-1]
+            if users is None and removable and entry.record is not None:
+                users = self.registry.users(entry.record)
+            for made in removable:
                 path = str(made["path"])
-                if other := self.registry.heir(path, entry, users):
+                if users is not None and (other := self.registry.heir(path, entry.id, users)):
                     outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
                 elif made["state"] in ("there", "covered"):
                     outcome.remove.append(path)
         return outcome
+
+
+def _refused(entry: Entry, problem: RecordError, busy: str) -> Outcome:
+    """The outcome where a lock cannot be taken: kept, because it is ``busy``, if another run holds it."""
+    outcome = Outcome(entry)
+    if isinstance(problem.__cause__, BlockingIOError):
+        outcome.reason = busy
+    else:
+        outcome.fail(problem)
+    return outcome
 
 
 # -- in words --------------------------------------------------------------------------------------------------------

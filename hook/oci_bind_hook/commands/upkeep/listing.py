@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 
 from ...errors import HookError, LeftoverError, MissingError, RecordError
-from ...kernel import linux
+from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
 from ...lifecycle.claims import Claims
-from ...lifecycle.tear_down import Removal, find_rootfs, foreign
+from ...lifecycle.tear_down import SILENT_HINT, Removal, find_rootfs, foreign, is_in_this_namespace, listen, why_silent
 from ...lifecycle.witness import Witness
 from ...log import one_line
 from ...mounting.undo import difference
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
-from ...record.held import peek
+from ...record.held import Users, peek
 from ...record.state_file import is_live, is_of_another_user
 from ...rootfs.identity import primary
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ...lifecycle.witness import Has
-    from ...record.held import Users
     from ...record.state_file import MadeRecord, Record, RootfsRecord
     from ...rootfs.mount_points import Rootfs
 
@@ -42,7 +41,8 @@ class Entry:
     """What is known of one container, with the members of schemas/records.json.
 
     ``status`` is "alive", "dead", "unknown" (it cannot be found out), "leftover" (a run was killed before it recorded
-    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do.
+    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do. ``busy``: a run works
+    on it now, or its rootfs is ``silent``, which says who does not answer.
     """
 
     def __init__(self, container: str, record: Record | None, *, busy: bool) -> None:
@@ -53,6 +53,7 @@ class Entry:
         self.advice = ""
         self.busy = busy
         self.is_foreign = False  # of another user namespace
+        self.silent = ""
         self.files: list[str] = []
         self.mounts: list[dict[str, object]] = []
         self.made: list[dict[str, object]] = []
@@ -96,11 +97,13 @@ class Registry:
         self._hint = f" --root {self.path}" if options.root is not None else ""
         self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
+        self._silent: dict[int, str] = {}  # mounts that did not answer: they are not asked again
         self.look_around()
 
     def look_around(self) -> None:
         """Reads anew the mount table, and which process is in which mount namespace."""
         self.witness = Witness(self.proc, Claims(self.folder.everyone if self.folder else list, self.proc))
+        self._silence = listen(self.witness.table, self._silent)
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
         """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
@@ -135,10 +138,9 @@ class Registry:
     def _compare(self, entry: Entry, record: Record) -> None:
         entry.is_foreign = is_of_another_user(record, self._here)
         entry.status, entry.reason = self.witness.judge(record)
-        has: Has = self.witness.look(record)
         if entry.is_foreign:
             entry.status, entry.reason = "unknown", "it was recorded in another user namespace"
-            has = lambda _: None  # noqa: E731
+        has: Has = (lambda _: None) if entry.is_foreign else self.witness.look(record)
         for mount in record["mounts"]:
             entry.mounts.append(
                 {
@@ -149,12 +151,19 @@ class Registry:
                     "state": _MOUNTED[has(mount)],
                 }
             )
-        entry.made = self._standings(record, is_foreign=entry.is_foreign)
+        if not entry.is_foreign:
+            entry.silent = why_silent(record, self.proc, self.boot, lambda: self._silence, asking.SECONDS)
+        entry.busy = entry.busy or bool(entry.silent)
+        unseen = "it is in another user namespace" if entry.is_foreign else entry.silent
+        entry.made = self._standings(record, unseen)
         self._advise(entry, record)
 
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
-        if entry.busy:
+        if entry.silent:
+            entry.reason += f"; its rootfs cannot be looked at: {entry.silent}"
+            entry.advice = SILENT_HINT
+        elif entry.busy:
             entry.reason += "; a run of the hook works on it now"
         elif entry.is_foreign:
             entry.advice = foreign(record, self.proc).hint
@@ -170,12 +179,15 @@ class Registry:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are gone all the same"
             entry.advice = "somebody unmounted them: end the container and start it again"
 
-    def _standings(self, record: Record, *, is_foreign: bool) -> list[dict[str, object]]:
-        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen"."""
-        here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
-        rootfs, unseen = None, "it is in another user namespace" if is_foreign else ""
+    def _standings(self, record: Record, unseen: str) -> list[dict[str, object]]:
+        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen".
+
+        ``unseen`` says why nobody must look, "" if that can be done.
+        """
+        here = is_in_this_namespace(record, self.proc, self.boot)
+        rootfs = None
         try:
-            found = None if is_foreign else find_rootfs(record, self.proc)
+            found = find_rootfs(record, self.proc) if record["made"] and not unseen else None
             rootfs = found[0] if found else None
         except LeftoverError as problem:
             unseen = problem.problem
@@ -188,20 +200,19 @@ class Registry:
             rootfs.close()
         return standings
 
-    def heir(self, path: str, entry: Entry, users: Users | None) -> Record | None:
-        """The live container that takes over what that of ``entry`` made at ``path``, None if none does.
+    def users(self, record: Record) -> Users:
+        """The containers on the same rootfs, as they were when it was first asked."""
+        if self.folder is None:
+            return Users(())
+        with Removal(record, self.proc) as removal:
+            at = primary(removal.now)
+            if at not in self._users:
+                self._users[at] = peek(self.folder, removal.now, self.boot)
+        return self._users[at]
 
-        ``users`` are the containers on its rootfs; without, they are as they were when it was first asked.
-        """
-        if self.folder is None or entry.record is None:
-            return None
-        if users is None:
-            with Removal(entry.record, self.proc) as removal:
-                at = primary(removal.now)
-                if at not in self._users:
-                    self._users[at] = peek(self.folder, removal.now, self.boot)
-                users = self._users[at]
-        return users.heir(path, entry.id, lambda other: is_live(other, self.proc, self.boot))
+    def heir(self, path: str, container: str, users: Users) -> Record | None:
+        """The live container that takes over what ``container`` made at ``path``, None if none does."""
+        return users.heir(path, container, lambda other: is_live(other, self.proc, self.boot))
 
 
 def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for a lock of flock(2), but not for ever, and who holds it.
+
+Loaded only where another process holds a lock, before setns(2). It imports only errno and posix, and what is behind the
+module signal and a part of Python itself.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import errno
+import posix
+
+from . import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+_AGAIN = 0.1  # seconds
+
+
+def wait(fd: int, seconds: float) -> None:
+    """Takes the exclusive lock on ``fd`` as soon as whoever holds it releases it.
+
+    Raises BlockingIOError, which names the holder, if that takes more than ``seconds``, else OSError.
+    """
+    is_late = False
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_late
+        is_late = True
+
+    before = _signal.signal(_signal.SIGALRM, ring)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGALRM])
+    # Then again and again: the first may come just before the call, which would wait for ever.
+    timer = _signal.setitimer(_signal.ITIMER_REAL, seconds, _AGAIN)
+    try:
+        linux.flock(fd, linux.LOCK_EX, lambda: is_late)
+    except InterruptedError as reason:
+        pid = _holder(fd)
+        who = f"the process {pid}" if pid is not None else "another run of the hook"
+        raise BlockingIOError(errno.EAGAIN, f"{who} has held it for {seconds:.0f} seconds and more") from reason
+    finally:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, before)
+        _signal.setitimer(_signal.ITIMER_REAL, *timer)
+
+
+def _holder(fd: int) -> int | None:
+    """The process that has locked the file ``fd``, as far as proc_locks(5) shows it here; None if it is not known."""
+    # To be asked once: the kernel keeps all flock(2) of the machine out while it is read.
+    stat = posix.fstat(fd)
+    place = f"{posix.major(stat.st_dev):02x}:{posix.minor(stat.st_dev):02x}:{stat.st_ino}"
+    try:
+        table = posix.open("/proc/locks", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        chunks = []
+        while chunk := posix.read(table, 1 << 16):
+            chunks.append(chunk)
+    except OSError:
+        return None
+    finally:
+        posix.close(table)
+    for line in b"".join(chunks).decode("ascii", "replace").splitlines():
+        fields = line.split()
+        # Those who wait stand below the holder, with an arrow. A process of another pid namespace has no number here.
+        if len(fields) == 8 and fields[1] == "FLOCK" and fields[5] == place and int(fields[4]) > 0:
+            return int(fields[4])
+    return None

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a rootfs answers, before anybody looks into it in earnest to undo a record or to tell of it.
+
+Loaded only where the mount table shows a file system that may keep those waiting who ask it, never after setns(2).
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..errors import HookError
+from ..kernel.asking import Ways, ask
+from ..kernel.proc import may_wait
+from .mount_points import Rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..kernel.proc import MountInfo, MountTable
+    from ..record.state_file import Record
+
+
+class Silence:
+    """Which of the mounts in ``table``, those of this mount namespace, do not answer.
+
+    ``known`` are those that did not before, by id, with what is to be told: they are not asked again.
+    """
+
+    def __init__(self, table: MountTable, known: dict[int, str] | None = None) -> None:
+        self.known = {} if known is None else known
+        self._table = table
+        self._ways = Ways(table)
+
+    def why(self, record: Record, seconds: float, *, here: bool) -> str:
+        """Why what a record needs to be undone must not be asked now: who does not answer within ``seconds``, or "".
+
+        ``here``: the binds are in this mount namespace.
+        """
+        points = [*self._points(record)] if here else []
+        mounts = [self._ways.first(record["rootfs"]["path"]), *(mount for _, mount in points)]
+        on_the_way = {mount.id: mount for mount in mounts if mount is not None}
+        if silent := next((self.known[number] for number in on_the_way if number in self.known), ""):
+            return silent
+        if not on_the_way:
+            return ""
+        mount = next(iter(on_the_way.values()))
+        try:
+            outcome = ask(lambda: _look(record, [point for point, _ in points]), seconds)
+        except OSError as reason:  # it is not risked
+            return f"{mount.mount_point} ({mount.type}) may be silent, and there can be no child that asks: {reason}"
+        if not outcome.is_silent:
+            return ""
+        left = f", and process {outcome.left} is left waiting for it" if outcome.left is not None else ""
+        self.known[mount.id] = f"{mount.mount_point} ({mount.type}) does not answer{left}"
+        return self.known[mount.id]
+
+    def _points(self, record: Record) -> Iterator[tuple[str, MountInfo]]:
+        """Where the binds of a record are mounted, if the way there may wait, and for which mount."""
+        ids = {known["id"] for mount in record["mounts"] for known in mount["attached"]}
+        for mount in record["mounts"]:
+            info = self._table.get(mount["attached"][0]["id"])
+            above = [*self._table.above(info)] if info is not None else []
+            # What is mounted inside a silent bind of this record goes with it, mounting.mounted: nobody walks there.
+            if info is None or not above or any(each.id in ids and may_wait(each.type) for each in above):
+                continue
+            if (first := self._ways.first(above[0].mount_point)) is not None:
+                yield info.mount_point, first
+
+
+def _look(record: Record, points: list[str]) -> None:
+    """Asks all that will be asked to undo the record. Whatever the answers are, they have come."""
+    try:
+        rootfs = Rootfs(record["rootfs"]["path"])
+        assert rootfs.is_overlay in (True, False)
+    except (OSError, HookError):
+        return
+    for made in record["made"]:
+        try:
+            found = rootfs.find(made["path"], across=False)
+        except OSError:
+            continue
+        if found is not None:
+            found.close()
+    for point in points:
+        try:
+            posix.close(posix.open(point, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC))
+        except OSError:
+            continue

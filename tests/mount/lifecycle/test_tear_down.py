@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record on a rootfs that does not answer: kept, unless nothing in the rootfs is needed to be done with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.fuse import Fuse
+from helpers.mounting import Bench, named, request
+from oci_bind_hook.errors import LeftoverError
+from oci_bind_hook.lifecycle import tear_down
+from oci_bind_hook.log import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from oci_bind_hook.record.folder import StateFolder
+    from oci_bind_hook.record.state_file import Record
+
+
+@pytest.fixture
+def fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuse]:
+    with Fuse(f"{tmp_path}/fuse") as fuse:
+        fuse.hurry(monkeypatch)
+        yield fuse
+
+
+def recorded(bench: Bench, fuse: Fuse, folder: StateFolder, destination: str, *, here: bool) -> Record:
+    """A record on the FUSE, which is silent from now on, of this mount namespace or of one that has ended."""
+    bench.rootfs = fuse.path
+    record = bench.mount(request(bench.source, destination))
+    if not here:
+        record = named(record, "c1", namespace={"kind": "container", "inode": 1})
+    folder.save(record)
+    fuse.silence("LOOKUP")
+    return record
+
+
+def take_down(bench: Bench, folder: StateFolder, record: Record, *, is_start: bool = False) -> None:
+    tear_down.take_down(folder, record, bench.proc, Log(), keep_mountpoints=False, is_start=is_start)
+
+
+@pytest.mark.parametrize(("here", "is_start"), [(True, False), (True, True), (False, False)])
+def test_it_is_kept_where_something_is_to_be_done_there(
+    bench: Bench, fuse: Fuse, folder: StateFolder, here: bool, is_start: bool
+) -> None:
+    record = recorded(bench, fuse, folder, "/new/a", here=here)
+    with pytest.raises(LeftoverError) as refused:
+        take_down(bench, folder, record, is_start=is_start)
+    assert refused.value.problem.startswith(
+        f"the rootfs {fuse.path} cannot be looked at: {fuse.path} (fuse) does not answer, and process "
+    )
+    assert refused.value.hint == tear_down.SILENT_HINT
+    assert folder.load("c1") == record
+    assert folder.names() == {"c1": ["c1.json"]}
+
+
+def test_the_next_start_of_the_id_does_not_wait_for_mount_points(bench: Bench, fuse: Fuse, folder: StateFolder) -> None:
+    take_down(bench, folder, recorded(bench, fuse, folder, "/new/a", here=False), is_start=True)
+    assert folder.names() == {}
+
+
+def test_it_is_not_asked_where_nothing_is_to_be_done_there(bench: Bench, fuse: Fuse, folder: StateFolder) -> None:
+    record = recorded(bench, fuse, folder, "/folder", here=False)
+    asked = fuse.asked()
+    take_down(bench, folder, record)
+    assert (folder.names(), fuse.asked()) == ({}, asked)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a rootfs answers is known in time, for each kind of request, and without a question where none can wait."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import mounting
+from helpers.fuse import KINDS, Fuse
+from helpers.mounting import Bench, request
+from oci_bind_hook.rootfs.silence import Silence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from oci_bind_hook.record.state_file import Record
+
+LONG = 10.0  # for what certainly does
+WAITS = ("LOOKUP", "GETATTR", "STATFS")
+
+
+@pytest.fixture
+def fuse(tmp_path: Path) -> Iterator[Fuse]:
+    with Fuse(f"{tmp_path}/fuse") as fuse:
+        yield fuse
+
+
+def silence(bench: Bench, record: Record, seconds: float, known: dict[int, str] | None = None) -> str:
+    return Silence(bench.proc.mounts(), known).why(record, seconds, here=True)
+
+
+def on(bench: Bench, rootfs: str) -> Bench:
+    bench.rootfs = rootfs
+    return bench
+
+
+# The last two are never asked.
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [("LOOKUP", 0), ("LOOKUP", 1), ("GETATTR", 0), ("GETATTR", 1), ("STATFS", 0), ("OPEN", 0), ("OPENDIR", 0)],
+)
+def test_a_rootfs_on_fuse(bench: Bench, fuse: Fuse, monkeypatch: pytest.MonkeyPatch, kind: str, after: int) -> None:
+    record = on(bench, fuse.path).mount(request(bench.source, "/new/a"))
+    assert silence(bench, record, LONG) == ""
+    fuse.silence(kind, after)
+    known: dict[int, str] = {}
+    if kind in WAITS:
+        fuse.hurry(monkeypatch)
+    told = silence(bench, record, LONG, known)
+    if kind not in WAITS:
+        assert (told, known) == ("", {})
+        return
+    assert told.startswith(f"{fuse.path} (fuse) does not answer, and process ")
+    assert [*known.values()] == [told]
+    # Once is enough.
+    asked = fuse.asked()
+    assert silence(bench, record, LONG, known) == told
+    assert fuse.asked() == asked
+    fuse.end()
+    os.waitpid(int(told.split()[-6]), 0)
+
+
+def test_a_mount_on_the_way_to_a_bind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume that is not the rootfs's, and not a bind of this record."""
+    with Fuse(bench.inside("/volume")) as fuse:
+        record = bench.mount(request(bench.source, "/volume/folder"))
+        assert silence(bench, record, LONG) == ""
+        fuse.silence("LOOKUP")
+        assert Silence(bench.proc.mounts()).why(record, LONG, here=False) == ""
+        fuse.hurry(monkeypatch)
+        assert silence(bench, record, LONG).startswith(f"{fuse.path} (fuse) does not answer")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_silent_source_is_no_reason(bench: Bench, fuse: Fuse, kind: str) -> None:
+    """Nor what is mounted in it."""
+    record = bench.mount(request(fuse.path, "/new/a"), request(bench.source, "/new/a/folder"))
+    asked = fuse.asked()
+    fuse.silence(kind)
+    assert silence(bench, record, LONG) == ""
+    assert fuse.asked() == asked
+
+
+def test_a_rootfs_that_is_gone_or_refuses_has_answered(bench: Bench, fuse: Fuse) -> None:
+    record = on(bench, fuse.path).mount(request(bench.source, "/folder"))
+    mounting.umount(f"{fuse.path}/folder", mounting.MNT_DETACH)
+    fuse.end()
+    assert silence(bench, record, LONG) == ""
+    record["rootfs"]["path"] = f"{fuse.path}/absent"
+    assert silence(bench, record, LONG) == ""
+
+
+def test_without_a_child_nobody_asks(bench: Bench, fuse: Fuse) -> None:
+    record = on(bench, fuse.path).mount(request(bench.source, "/folder"))
+    asked = fuse.asked()
+    heard = Silence(bench.proc.mounts())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    told = heard.why(record, LONG, here=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert told == (
+        f"{fuse.path} (fuse) may be silent, and there can be no child that asks: [Errno 24] Too many open files"
+    )
+    assert fuse.asked() == asked
