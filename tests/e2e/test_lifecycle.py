@@ -41,6 +41,7 @@ def test_a_second_prestart_appends_and_repeats_nothing(world: World) -> None:
     assert world.snapshot() == before
 
 
+@pytest.mark.kernel(5, 12)
 def test_a_failing_second_prestart_undoes_only_itself(world: World) -> None:
     support.bundle(world.path / "bundle", ["true"])
     before = world.snapshot()

@@ -130,6 +130,14 @@ def mappable(target: str) -> str:
     return (tmpfs if linux.version() >= (6, 3) else ext4)(target)
 
 
+def overlay(target: str, *, lower: str) -> str:
+    """Mounts an overlay of the folder ``lower``, without an upper layer, and returns ``target``."""
+    for folder in (target, empty := f"{target}.empty"):
+        os.makedirs(folder, exist_ok=True)
+    mount("overlay", target, "overlay", data=f"lowerdir={empty}:{lower}")
+    return target
+
+
 def table(process: int | str = "self") -> list[MountInfo]:
     """The mounts that a process sees."""
     return list(MountTable("\n".join(support.mounts(process))))
@@ -203,6 +211,7 @@ class Bench:
         (path / "one file").write_bytes(b"one\n")
         self.proc = Proc()
         self.saved: list[Record] = []
+        self.staged = Staged((), str, lambda: None, self.proc)
 
     def plan(
         self,
@@ -216,6 +225,7 @@ class Bench:
         namespace = Namespace(self.proc, self.kind, assumed=assumed)
         sources = open_sources(requests, self.path, namespace)
         if not assumed:
+            self.staged.end()  # of an earlier plan that was not carried out
             clone_sources(sources)
             self.staged = Staged(sources, self._make_staging, lambda: os.rmdir(f"{self.path}/staging"), self.proc)
             self.staged.__enter__()

@@ -10,65 +10,86 @@ Loaded by every poststop: it imports only posix.
 from __future__ import annotations
 
 from ..kernel.proc import Proc, boot_id
-from ..mounting.mounted import find, is_in
+from ..mounting.mounted import DoubtError, find, is_in
 from ..record.state_file import is_live, places_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..kernel.proc import MountInfo, MountTable
     from ..record.state_file import MountRecord, Record
 
     Claimed = Callable[[MountInfo], bool]
+    # The records of all containers and, for each that cannot be read, when it was written and what is to be told.
+    Everyone = Callable[[], tuple[Iterable[Record], Sequence[tuple[int, str]]]]
 
 
 class Claims:
-    """Which record has the best claim to a mount without a unique id. ``everyone`` reads all records, if need be."""
+    """Which records claim a mount without a unique id. ``everyone`` reads them all, once, and only if need be."""
 
-    def __init__(self, everyone: Callable[[], Iterable[Record]], proc: Proc) -> None:
+    def __init__(self, everyone: Everyone, proc: Proc) -> None:
         self._everyone = everyone
-        self._all: list[Record] | None = None
+        self._by_number: dict[int | None, list[Record]] | None = None
+        self._found: dict[tuple[int, str, int], list[Record]] = {}
+        self._unread: Sequence[tuple[int, str]] = ()
         self._proc = proc
         self._boot = boot_id()
 
-    def against(self, record: Record, neighbours: Iterable[Record] | None = None) -> Claimed:
+    def against(self, record: Record, neighbours: Sequence[Record] = ()) -> Claimed:
         """A function that says whether another record has a better claim to a mount than ``record``.
 
-        It has if it says that a mount with this number is at this place, and its container lives or, of two dead ones,
-        is the later one. ``neighbours`` are the records on the same rootfs, if they are known: only they can say so of
-        a place in it.
+        It has if it says that a mount with this number is at this place, and its container lives, or its record is
+        later. Raises DoubtError if a later one that cannot be read may say so. ``neighbours`` may have been written
+        since all were read: those on the same rootfs, while it is locked.
         """
 
         def claimed(info: MountInfo) -> bool:
-            is_near = neighbours is not None and f"{info.mount_point}/".startswith(record["rootfs"]["path"] + "/")
-            others = neighbours if is_near and neighbours is not None else self._records()
-            return any(self._is_better(other, record) for other in others if _says(other, record, info))
+            inode = record["namespace"]["inode"]
+            near = (other for other in neighbours if self._says(other, info, inode))
+            if any(self._is_better(other, record) for others in (near, self._who(info, inode)) for other in others):
+                return True
+            if unread := next((remark for written, remark in self._unread if written >= record["created"]), ""):
+                raise DoubtError(f"the mount on {info.mount_point} may be another container's by now: {unread}")
+            return False
 
         return claimed
 
-    def _records(self) -> list[Record]:
-        if self._all is None:
-            self._all = [*self._everyone()]
-        return self._all
+    def _who(self, info: MountInfo, inode: int) -> list[Record]:
+        """Of all who say so of a mount those that matter: the two latest, and two that live."""
+        key = (info.id, info.mount_point, inode)
+        if key not in self._found:
+            found = [other for other in self._with_number(info.id) if self._says(other, info, inode)]
+            found.sort(key=lambda other: other["created"])
+            live = [other for other in found if is_live(other, self._proc, self._boot)]
+            self._found[key] = found[-2:] + live[-2:]
+        return self._found[key]
+
+    def _with_number(self, number: int) -> list[Record]:
+        if self._by_number is None:
+            self._by_number = {}
+            records, self._unread = self._everyone()
+            for record in records:
+                for known in {known["id"] for mount in record["mounts"] for known in mount["attached"]}:
+                    self._by_number.setdefault(known, []).append(record)
+        return self._by_number.get(number, [])
 
     def _is_better(self, other: Record, record: Record) -> bool:
-        return self._standing(other) > self._standing(record)
+        # Of two that live the later one has the mount. Nothing is lost if it is left to the other: that ends, too.
+        is_later = other["created"] > record["created"]
+        return other["id"] != record["id"] and (is_later or is_live(other, self._proc, self._boot))
 
-    def _standing(self, record: Record) -> tuple[bool, int]:
-        return is_live(record, self._proc, self._boot), record["created"]
-
-
-def _says(other: Record, record: Record, info: MountInfo) -> bool:
-    """Whether a record of another container says that the mount ``info`` is its own."""
-    if other["id"] == record["id"] or other["boot"] != record["boot"]:
+    def _says(self, record: Record, info: MountInfo, inode: int) -> bool:
+        """Whether a record says that a mount in the mount namespace ``inode`` is one of its own."""
+        if record["boot"] != self._boot or record["namespace"]["inode"] != inode:
+            return False
+        for mount in record["mounts"]:
+            # The number may be that of a mount below its top.
+            if any(known["id"] == info.id for known in mount["attached"]):
+                places = (place.rstrip("/") + "/" for place in places_of(mount, record))
+                if any(f"{info.mount_point}/".startswith(place) for place in places):
+                    return True
         return False
-    if other["namespace"]["inode"] != record["namespace"]["inode"]:
-        return False
-    return any(
-        mount["attached"][0]["id"] == info.id and info.mount_point in places_of(mount, other)
-        for mount in other["mounts"]
-    )
 
 
 def is_same_namespace(record: Record, proc: Proc, pid: int | None = None) -> bool | None:
@@ -88,19 +109,24 @@ def is_same_namespace(record: Record, proc: Proc, pid: int | None = None) -> boo
 def sees(mount: MountRecord, record: Record, table: MountTable, namespace: int | None, claimed: Claimed) -> bool:
     """Whether a bind is in the ``table`` of another mount namespace, ``namespace`` being its unique id if known."""
     top = mount["attached"][0]
-    if not is_in(top, table, namespace):
+    if not is_in(top, table, namespace, places_of(mount, record)):
         return False
     if top["unique"] is not None and namespace is not None:
         return True
     info = table.get(top["id"])
-    return info is not None and info.mount_point in places_of(mount, record) and not claimed(info)
+    try:
+        return info is not None and not claimed(info)
+    except DoubtError:
+        return True  # what may be there is kept
 
 
 def stands(mount: MountRecord, record: Record, table: MountTable, claimed: Claimed) -> bool | None:
     """Whether a bind is in the ``table`` of this mount namespace; None if that cannot be known. Raises OSError."""
     top = mount["attached"][0]
     info = find(top, table)
-    if info is None or (top["unique"] is None and claimed(info)):
-        return False
-    is_at_place = top["unique"] is not None or info.mount_point in places_of(mount, record)
-    return True if is_at_place else None
+    if info is None or top["unique"] is not None:
+        return info is not None
+    try:
+        return False if claimed(info) else True if info.mount_point in places_of(mount, record) else None
+    except DoubtError:
+        return None

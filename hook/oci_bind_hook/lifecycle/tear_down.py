@@ -15,7 +15,7 @@ from ..errors import EscapeError, HookError, LeftoverError, MissingError, Record
 from ..kernel import linux, rights
 from ..kernel.proc import Proc, boot_id, may_wait
 from ..log import NAME
-from ..mounting.mounted import clear_staging, is_in
+from ..mounting.mounted import DoubtError, clear_staging, is_in
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
@@ -112,7 +112,7 @@ def take_down(
     """Undoes the record ``known`` and removes its state file. The caller holds the lock of the id.
 
     Returns what was left standing. Raises HookError; the state file then holds what is left to undo. ``is_start``: the
-    next container of this id must start, so mount points that cannot be seen now are given up, with a warning.
+    next container of this id must start, so what cannot be seen or known now is given up, with a warning.
     ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
     """
     boot = boot_id()
@@ -180,8 +180,9 @@ def undo_held(
     *,
     keep_mountpoints: bool,
     is_start: bool = False,
+    claims: Claims | None = None,
 ) -> list[Remark]:
-    """As ``take_down``, for a caller that holds the lock of the rootfs, too.
+    """As ``take_down``, for a caller that holds the lock of the rootfs, too, and may have read the ``claims`` of all.
 
     It is held all the while because mount points are shared: what another record on the same rootfs uses is handed over
     to it, mounting.undo, and that record must be neither written nor undone at the same moment.
@@ -194,8 +195,14 @@ def undo_held(
     binds, points = len(record["mounts"]), len(record["made"])
     clear_staging(folder, container, proc)
     users = held.users(removal.now, boot)
-    claimed = Claims(folder.everyone, proc).against(record, users.besides(container))
-    here = is_here(record, proc, boot, claimed)
+    claimed = (claims or Claims(folder.everyone, proc)).against(record, users.besides(container))
+    try:
+        here = is_here(record, proc, boot, claimed)
+    except DoubtError as problem:
+        if not is_start:
+            raise
+        log.warning(f"what an earlier container of this id left cannot be undone: {problem}")
+        here = False
     for unreadable in users.unread:
         log.warning(unreadable)
     kept = removal.why_kept(users)
@@ -217,6 +224,7 @@ def undo_held(
             claimed=claimed,
             here=here,
             kept="" if is_start or keep_mountpoints else kept,
+            give_up=is_start,
         )
     except HookError:
         held.save(record)
@@ -256,7 +264,16 @@ def _collect(
             with folder.lock_id(other["id"], wait=False), Removal(other, proc) as removal:
                 log.info(f"the container {other['id']} is dead, and nobody has torn it down")
                 if held.holds(removal.now):
-                    undo_held(folder, held, other["id"], removal, proc, log, keep_mountpoints=keep_mountpoints)
+                    undo_held(
+                        folder,
+                        held,
+                        other["id"],
+                        removal,
+                        proc,
+                        log,
+                        keep_mountpoints=keep_mountpoints,
+                        claims=witness.claims,
+                    )
         except RecordError as problem:
             if not isinstance(problem.__cause__, BlockingIOError):  # a run works on it now
                 log.warning(str(problem))
@@ -274,8 +291,8 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
     """Whether the binds of a record are in this mount namespace. If not, they are gone with their own.
 
     ``claimed`` says whether another record has a better claim to a mount. LeftoverError if they are in a namespace that
-    existed before the container and still exists, or may exist; or if this one has the number of theirs, and it cannot
-    be known whether it is the same.
+    existed before the container and still exists, or may exist; DoubtError if this one has the number of theirs, and it
+    cannot be known whether it is the same.
     """
     inode = record["namespace"]["inode"]
     if record["boot"] != boot:
@@ -301,7 +318,7 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
 
 
 def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
-    """Whether this mount namespace, which has the number of the record's, may be the same. Raises LeftoverError."""
+    """Whether this mount namespace, which has the number of the record's, may be the same. Raises DoubtError."""
     # The runtime's own: each mount is asked for its place, mounting.mounted.Tree.
     if record["namespace"]["kind"] == "runtime":
         return True
@@ -315,7 +332,7 @@ def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
             continue
         if mount["attached"][0]["unique"] is not None:
             return True
-        raise LeftoverError(
+        raise DoubtError(
             f"whether this is the container's mount namespace cannot be known: it has its number, and a mount like its"
             f" bind on {mount['resolved']}",
             hint="run poststop, or gc, in another mount namespace",

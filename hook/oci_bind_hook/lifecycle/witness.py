@@ -30,7 +30,7 @@ class Witness:
 
     def __init__(self, proc: Proc, claims: Claims) -> None:
         self.proc = proc
-        self._claims = claims
+        self.claims = claims
         self.boot = boot_id()
         self.table = proc.mounts()
         self._processes = proc.mount_namespaces()
@@ -50,8 +50,13 @@ class Witness:
         inode = record["namespace"]["inode"]
         if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace() and record["mounts"]:
             user = self._process_in(record)
-            if user is not None and any(map(self._seen_by(user, record), record["mounts"])):
-                return "alive", f"its first process {init['pid']} has ended, but process {user} still sees its binds"
+            seen = [*filter(self._seen_by(user, record), record["mounts"])] if user is not None else []
+            if seen:
+                ended = f"its first process {init['pid']} has ended, but process {user}"
+                if is_same_namespace(record, self.proc, user):
+                    return "alive", f"{ended} still sees its binds"
+                where = f"look at the mount on {seen[0]['resolved']} in /proc/{user}/mountinfo"
+                return "unknown", f"{ended} sees its binds, or others with their numbers: {where}"
         return "dead", f"its first process {init['pid']} has ended"
 
     def look(self, record: Record) -> Has:
@@ -60,7 +65,7 @@ class Witness:
         if record["boot"] != self.boot:
             return lambda _: False
         if is_same_namespace(record, self.proc) is not False:
-            claimed = self._claims.against(record)
+            claimed = self.claims.against(record)
             return lambda mount: stands(mount, record, self.table, claimed)
         init = record["init"]
         user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
@@ -84,5 +89,5 @@ class Witness:
     def _seen_by(self, pid: int, record: Record) -> Has:
         table, namespace = self.proc.mounts_of(pid), self.proc.mount_namespace_id_of(pid)
         may_look = next(iter(table), None) is not None
-        claimed = self._claims.against(record)
+        claimed = self.claims.against(record)
         return lambda mount: sees(mount, record, table, namespace, claimed) if may_look else None

@@ -11,7 +11,7 @@ from ..kernel.errnos import refused
 from ..kernel.proc import Proc
 from ..record.document import is_too_large
 from ..rootfs.mount_points import Rootfs
-from .mounted import find, restore_propagation
+from .mounted import restore_propagation
 from .sources import check_open_files
 from .undo import difference, identity_of, propagation_of, tree_of, undo
 
@@ -150,9 +150,12 @@ def _attach(bind: Bind, fd: int) -> None:
 
 
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
-    """Removes from a record what it announces but was never done, because the run that wrote it was killed."""
+    """Removes from a record what it announces but was never done, because the run that wrote it was killed.
+
+    Raises OSError, and DoubtError where it cannot be known whether a bind is there.
+    """
     table = proc.mounts()
-    record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
+    record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]
     if record["phase"] != "done":
         for mount in record["mounts"]:
             restore_propagation(tree_of(mount, record), propagation_of(mount), proc)

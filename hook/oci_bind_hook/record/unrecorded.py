@@ -31,8 +31,8 @@ class Unrecorded:
     def load(self, container: str) -> Record | None:
         return None
 
-    def everyone(self) -> list[Record]:
-        return []
+    def everyone(self) -> tuple[list[Record], list[tuple[int, str]]]:
+        return [], []
 
     def remove(self, container: str) -> None:
         pass

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.mounting import Bench, bind, forked, line, mount_points, named, request, table, unshare
-from oci_bind_hook.errors import LeftoverError
 from oci_bind_hook.kernel.proc import boot_id
 from oci_bind_hook.lifecycle.claims import Claims
 from oci_bind_hook.lifecycle.tear_down import is_here
 from oci_bind_hook.lifecycle.witness import Witness
+from oci_bind_hook.mounting.mounted import DoubtError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from oci_bind_hook.kernel.proc import MountInfo
-    from oci_bind_hook.record.state_file import InitRecord, Record
+    from oci_bind_hook.record.state_file import InitRecord, MountRecord, Record
 
 DEAD: InitRecord = {"pid": 1, "start": 1, "first": None}  # process 1 has started earlier, or later
 
@@ -42,8 +42,14 @@ def recorded(bench: Bench, init: InitRecord | None = DEAD) -> Record:
     return record
 
 
-def claimed(bench: Bench, record: Record, others: Sequence[Record], info: MountInfo | None = None) -> bool:
-    claims = Claims(lambda: others, bench.proc)
+def claimed(
+    bench: Bench,
+    record: Record,
+    others: Sequence[Record],
+    info: MountInfo | None = None,
+    unread: Sequence[tuple[int, str]] = (),
+) -> bool:
+    claims = Claims(lambda: (others, unread), bench.proc)
     return claims.against(record)(line(bench.inside("/mnt")) if info is None else info)
 
 
@@ -55,7 +61,6 @@ def test_the_living_come_first_and_then_the_later(bench: Bench) -> None:
     assert not claimed(bench, later, [mine, later])
     assert not claimed(bench, mine, [mine, earlier])
     assert claimed(bench, mine, [named(earlier, "other", init=alive(bench))])
-    assert not claimed(bench, named(mine, "c1", init=alive(bench)), [later])
 
 
 def test_a_claim_is_to_a_number_at_a_place(bench: Bench) -> None:
@@ -70,16 +75,26 @@ def test_a_claim_is_to_a_number_at_a_place(bench: Bench) -> None:
     assert not claimed(bench, mine, [later], line(elsewhere))
 
 
-def test_only_neighbours_are_read_for_a_place_in_the_rootfs(bench: Bench) -> None:
+def test_a_claim_is_to_what_is_mounted_below_it_too(bench: Bench) -> None:
+    mine = recorded(bench)
+    top, below = {**mine["mounts"][0]["attached"][0], "id": 1 << 30}, mine["mounts"][0]["attached"][0]
+    mount: MountRecord = {**mine["mounts"][0], "resolved": "/", "attached": [top, below]}  # type: ignore[list-item]
+    assert claimed(bench, mine, [named(mine, "other", created=mine["created"] + 1, mounts=[mount])])
+
+
+def test_a_later_record_that_cannot_be_read_may_claim_anything(bench: Bench) -> None:
+    mine = recorded(bench)
+    assert not claimed(bench, mine, [], unread=[(mine["created"] - 1, "c2 cannot be read")])
+    with pytest.raises(DoubtError, match="/mnt may be another container's by now: c2 cannot be read"):
+        claimed(bench, mine, [], unread=[(mine["created"] + 1, "c2 cannot be read")])
+
+
+def test_neighbours_may_be_newer_than_what_was_read_of_all(bench: Bench) -> None:
     mine = recorded(bench)
     later = named(mine, "other", created=mine["created"] + 1)
-
-    def everyone() -> list[Record]:
-        raise AssertionError
-
-    claims = Claims(everyone, bench.proc)
+    claims = Claims(lambda: ([mine], ()), bench.proc)
+    assert not claims.against(mine)(line(bench.inside("/mnt")))
     assert claims.against(mine, [later])(line(bench.inside("/mnt")))
-    assert not claims.against(mine, [])(line(bench.inside("/mnt")))
 
 
 # -- a namespace with the number of another ----------------------------------------------------------------------------
@@ -87,7 +102,7 @@ def test_only_neighbours_are_read_for_a_place_in_the_rootfs(bench: Bench) -> Non
 
 def test_nothing_is_unmounted_in_a_namespace_that_has_the_number_of_a_dead_container(bench: Bench) -> None:
     record = recorded(bench)
-    with pytest.raises(LeftoverError, match="cannot be known: it has its number, and a mount like its bind on /mnt"):
+    with pytest.raises(DoubtError, match="cannot be known: it has its number, and a mount like its bind on /mnt"):
         is_here(record, bench.proc, boot_id())
     assert mount_points(bench.rootfs) == ["/mnt"]
     assert is_here(record, bench.proc, boot_id(), lambda _: True) is False
@@ -118,7 +133,7 @@ def test_the_unique_id_of_a_namespace_decides(bench: Bench) -> None:
 
 
 def judged(bench: Bench, record: Record, others: Sequence[Record] = ()) -> tuple[str, list[bool | None]]:
-    witness = Witness(bench.proc, Claims(lambda: others, bench.proc))
+    witness = Witness(bench.proc, Claims(lambda: (others, ()), bench.proc))
     return witness.judge(record)[0], [*map(witness.look(record), record["mounts"])]
 
 
@@ -140,8 +155,8 @@ def test_a_dead_container_does_not_live_on_in_the_next_one_of_the_same_numbers(b
     dead = recorded(bench)
     dead["namespace"]["inode"] = inode
     dead["mounts"][0]["attached"][0]["id"] = info.id
-    # Nobody says that the other is another: it is taken for the same, and kept.
-    assert judged(bench, dead) == ("alive", [True])
+    # Nobody says that the other is another: it may be the same, and is kept.
+    assert judged(bench, dead) == ("unknown", [True])
     next_one = named(dead, "c2", created=dead["created"] + 1, init={"pid": child, "start": start, "first": None})
     assert judged(bench, dead, [dead, next_one]) == ("dead", [False])
     assert judged(bench, next_one, [dead, next_one]) == ("alive", [True])

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers import support
 from helpers.mounting import (
+    MNT_DETACH,
     MS_MOVE,
     MS_SHARED,
     Bench,
@@ -25,12 +27,14 @@ from helpers.mounting import (
     umount,
 )
 from oci_bind_hook.errors import LeftoverError
+from oci_bind_hook.kernel.proc import MountTable, Proc
 from oci_bind_hook.mounting import mounted as module
+from oci_bind_hook.mounting.undo import tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from oci_bind_hook.kernel.proc import MountInfo, Proc
+    from oci_bind_hook.kernel.proc import MountInfo
     from oci_bind_hook.record.state_file import AttachedRecord
 
 
@@ -229,6 +233,52 @@ def test_what_was_put_on_top_at_the_last_moment_does_not_go_in_its_place(bench: 
 
     module.unmount = late
     detach(bench, mounts)
+    assert mount_points(bench.rootfs) == []
+
+
+def test_an_id_that_goes_to_another_between_two_looks(bench: Bench) -> None:
+    """The table says that it is ours; when it is opened, another has its number and its place."""
+    mounts = without_unique_ids(attached(bench))
+    other = plant(f"{bench.path}/other", {})
+
+    class Late(Proc):
+        looks = 0
+
+        def mounts(self) -> MountTable:
+            found = super().mounts()
+            if not self.looks:
+                umount(bench.inside("/a/mnt"), MNT_DETACH)
+                bind(other, bench.inside("/a/mnt"))
+                # Where the kernel gives another number, the first look shows that one.
+                found = MountTable("\n".join(support.mounts()).replace("/other ", "/source ", 1))
+                mounts[0]["id"] = line(bench.inside("/a/mnt")).id
+            self.looks += 1
+            return found
+
+    bench.proc = Late()
+    detach(bench, mounts)
+    assert line(bench.inside("/a/mnt")).root.endswith("/other")
+
+
+def test_more_than_are_held_at_once(bench: Bench) -> None:
+    names = [f"/mnt/{number}" for number in range(module._MOST_HELD + 3)]
+    record = bench.mount(*(request(bench.source, name) for name in names))
+    for each in record["mounts"]:
+        without_unique_ids(each["attached"])
+    before = fds()
+    trees = [tree_of(each, record) for each in record["mounts"]]
+    module.detach(trees, bench.proc)
+    assert [tree.problem for tree in trees] == [None] * len(trees)
+    assert mount_points(bench.rootfs) == []
+    assert fds() == before
+
+
+def test_one_on_the_other_goes_without_unique_ids(bench: Bench) -> None:
+    os.mkdir(f"{bench.source}/in")
+    record = bench.mount(*(request(bench.source, name) for name in ("/first", "/first/in", "/mnt")))
+    for each in record["mounts"]:
+        without_unique_ids(each["attached"])
+    assert bench.undo(record) == []
     assert mount_points(bench.rootfs) == []
 
 

@@ -26,7 +26,7 @@ from ...mounting.undo import kept_points, tree_of
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
-from ...record.state_file import is_live, is_of_another_user
+from ...record.state_file import is_live, is_of_another_user, places_of
 from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
@@ -246,8 +246,12 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
     if record is None or not is_continued(record, report.bundle, proc):
         return []
     init = record["init"]
-    table = proc.mounts() if init is None or not place.is_elsewhere() else proc.mounts_of(init["pid"])
-    return [mount for mount in record["mounts"] if is_in(mount["attached"][0], table)]
+    pid = init["pid"] if init is not None and place.is_elsewhere() else None
+    table = proc.mounts() if pid is None else proc.mounts_of(pid)
+    namespace = proc.mount_namespace_id() if pid is None else proc.mount_namespace_id_of(pid)
+    return [
+        mount for mount in record["mounts"] if is_in(mount["attached"][0], table, namespace, places_of(mount, record))
+    ]
 
 
 def _load(options: Options, proc: Proc, container: str) -> Record | None:

@@ -185,7 +185,10 @@ class _Round:
             if held is None or removal is None:
                 forget(folder, entry.id, proc)
             else:
-                remarks = undo_held(folder, held, entry.id, removal, proc, self.log, keep_mountpoints=keep)
+                claims = self.registry.witness.claims
+                remarks = undo_held(
+                    folder, held, entry.id, removal, proc, self.log, keep_mountpoints=keep, claims=claims
+                )
                 outcome.remarks += map(str, remarks)
                 left = {remark.path for remark in remarks}
                 outcome.remove = [path for path in outcome.remove if path not in left]

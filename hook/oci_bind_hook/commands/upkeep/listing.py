@@ -102,7 +102,7 @@ class Registry:
 
     def look_around(self) -> None:
         """Reads anew the mount table, and which process is in which mount namespace."""
-        self.witness = Witness(self.proc, Claims(self.folder.everyone if self.folder else list, self.proc))
+        self.witness = Witness(self.proc, Claims(self.folder.everyone if self.folder else lambda: ([], []), self.proc))
         self._silence = listen(self.witness.table, self._silent)
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
