@@ -414,7 +414,7 @@ def test_a_rootfs_that_a_run_works_on_is_not_waited_for(world: World, init: Init
     other = Container(world, "c2", support.busybox_rootfs(world.path / "second"))
     other.set_up("/b")
     other.end()
-    with open(world.state / f"{stat.st_dev}:{stat.st_ino}.rootfs", "w", encoding="ascii") as lock:
+    with open(world.state / "rootfs" / f"{stat.st_dev}:{stat.st_ino}", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = ask(world, "gc")
         assert found["c1"]["action"] == "kept"

@@ -179,7 +179,7 @@ def test_with_an_env_of_its_own_the_image_does_not_choose_the_state_folder(
     if own or not hands_over(runtime):
         assert (os.listdir(elsewhere), world.snapshot()) == ([], before)
     else:
-        assert os.listdir(elsewhere / "oci-bind-hook") == ["c1.json"]
+        assert (elsewhere / "oci-bind-hook" / "c1.json").exists()
 
 
 @RUNTIMES

@@ -173,7 +173,7 @@ def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
         assert silence in collected[0]["reason"]
         (said,) = finish(down, code=71)
         assert f"the rootfs {fuse.path} cannot be looked at: {silence}" in said
-        assert os.listdir(world.state) == ["silent.json"]
+        assert sorted(os.listdir(world.state)) == ["rootfs", "silent.json"]
         fuse.speak()
         silent.tear_down()
         assert (support.tree(fuse.path), support.tree(world.rootfs)) == before
@@ -186,7 +186,8 @@ def test_a_lock_that_is_held_for_long_is_told_of(world: World, lock: str) -> Non
     """As by a run that was stopped. Others wait for some seconds, not until the runtime kills them."""
     one = Container(world, "one")
     stat = os.stat(world.rootfs)
-    name = f"{stat.st_dev}:{stat.st_ino}.rootfs" if lock == "rootfs" else "one.lock"
+    name = f"rootfs/{stat.st_dev}:{stat.st_ino}" if lock == "rootfs" else "one.lock"
+    os.makedirs((world.state / name).parent, exist_ok=True)
     with open(world.state / name, "w", encoding="ascii") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         (said,) = finish(one.launch(*mount(world, "/a")), code=74)

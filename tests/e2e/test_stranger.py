@@ -168,7 +168,11 @@ BREAKS: dict[Callable[[Stranger], str], tuple[str, ...]] = {
     ),
     annotation_missing: (r"is not called: .*models", r"exit code: 0\)"),
     broken_neighbour: (r"^problem: \S+/another.json: .*start no container", r"exit code: 65\)"),
-    env_missing: (r"/hook/env: is missing: some runtimes hand the hook the image's own variables", r"exit code: 0\)"),
+    env_missing: (
+        r"/hook/env: the hook's env is missing or empty: some runtimes then give the hook the image's own variables",
+        r"one variable is enough, such as \"env\": \[\"PATH=.*\"\], which `install` writes",
+        r"exit code: 65\)",
+    ),
     poststop_missing: (
         r"/stages: has no poststop: mount points .* stay",
         r"its first process \d+ is in another pid namespace .*\n +if it has ended: echo '.*' \| oci-bind-hook poststop",

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _AGAIN = 0.1  # seconds
+_LEAST = 0.001
 
 
-def wait(fd: int, seconds: float) -> None:
-    """Takes the exclusive lock on ``fd`` as soon as whoever holds it releases it.
+def wait(fd: int, seconds: float) -> float:
+    """Takes the exclusive lock on ``fd`` as soon as whoever holds it releases it. Returns the seconds left, above 0.
 
     Raises BlockingIOError, which names the holder, if that takes more than ``seconds``, else OSError.
     """
@@ -37,6 +38,8 @@ def wait(fd: int, seconds: float) -> None:
     timer = _signal.setitimer(_signal.ITIMER_REAL, seconds, _AGAIN)
     try:
         linux.flock(fd, linux.LOCK_EX, lambda: is_late)
+        left: float = _signal.getitimer(_signal.ITIMER_REAL)[0]
+        return max(left, _LEAST)
     except InterruptedError as reason:
         pid = _holder(fd)
         who = f"the process {pid}" if pid is not None else "another run of the hook"

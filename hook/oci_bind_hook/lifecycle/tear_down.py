@@ -115,26 +115,30 @@ def take_down(
     next container of this id must start, so what cannot be seen or known now is given up, with a warning.
     ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
     """
-    boot = boot_id()
-    silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
-    # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
-    if silent and (is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints)):
-        raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
-    with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
-        log.step("rootfs locked")
-        remarks = undo_held(
-            folder, held, known["id"], removal, proc, log, keep_mountpoints=keep_mountpoints, is_start=is_start
-        )
-        if and_the_dead:
-            _collect(folder, held, removal.now, proc, log, keep_mountpoints=keep_mountpoints)
-    return remarks
+    while True:
+        boot = boot_id()
+        silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
+        # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
+        if silent and (is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints)):
+            raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
+        with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
+            log.step("rootfs locked")
+            remarks = undo_held(
+                folder, held, known["id"], removal, proc, log, keep_mountpoints=keep_mountpoints, is_start=is_start
+            )
+            if remarks is not None:
+                if and_the_dead:
+                    _collect(folder, held, removal.now, proc, log, keep_mountpoints=keep_mountpoints)
+                return remarks
+        known = folder.load(known["id"]) or known
 
 
 class Removal:
     """Where the mount points of ``record`` are to be removed. Until the block ends, the rootfs stays open.
 
-    ``rootfs`` is None if it is gone, or if ``problem`` says why it cannot be seen now, ``silent`` among others. ``now``
-    is what it is known by now or, if it is not open, by its record; ``all`` is both, to be locked.
+    ``rootfs`` is None if it is gone, if ``problem`` says why it cannot be seen now, ``silent`` among others, or if the
+    record has no mount points: then it is not looked at (``is_asked``), for it may be silent. ``now`` is what it is
+    known by now or, if it is not open, by its record; ``all`` is both, to be locked.
     """
 
     # Opened before the lock, not under it: only what is held by an fd stays the same, and only then it is known which
@@ -144,10 +148,11 @@ class Removal:
         self.rootfs: Rootfs | None = None
         self.problem: LeftoverError | None = None
         self.now = record["rootfs"]
+        self.is_asked = bool(record["made"])
         try:
             if silent:
                 raise LeftoverError(f"the rootfs {self.now['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
-            found = find_rootfs(record, proc, owner_of)
+            found = find_rootfs(record, proc, owner_of) if self.is_asked else None
         except LeftoverError as problem:
             self.problem = problem
         else:
@@ -181,8 +186,11 @@ def undo_held(
     keep_mountpoints: bool,
     is_start: bool = False,
     claims: Claims | None = None,
-) -> list[Remark]:
+) -> list[Remark] | None:
     """As ``take_down``, for a caller that holds the lock of the rootfs, too, and may have read the ``claims`` of all.
+
+    None, and nothing was done, if ``removal`` did not ask for the rootfs, and a neighbour has handed a mount point over
+    since.
 
     It is held all the while because mount points are shared: what another record on the same rootfs uses is handed over
     to it, mounting.undo, and that record must be neither written nor undone at the same moment.
@@ -191,6 +199,8 @@ def undo_held(
     record = folder.load(container)
     if record is None:
         return []
+    if record["made"] and not removal.is_asked:
+        return None
     boot = boot_id()
     binds, points = len(record["mounts"]), len(record["made"])
     clear_staging(folder, container, proc)
@@ -249,7 +259,8 @@ def _collect(
         return
     from .witness import Witness
 
-    witness = Witness(proc, Claims(folder.everyone, proc))
+    keep, claims = keep_mountpoints, Claims(folder.everyone, proc)
+    witness = Witness(proc, claims)
     silence = listen(witness.table)
     here = proc.user_namespace()
     for other in others:
@@ -264,16 +275,7 @@ def _collect(
             with folder.lock_id(other["id"], wait=False), Removal(other, proc) as removal:
                 log.info(f"the container {other['id']} is dead, and nobody has torn it down")
                 if held.holds(removal.now):
-                    undo_held(
-                        folder,
-                        held,
-                        other["id"],
-                        removal,
-                        proc,
-                        log,
-                        keep_mountpoints=keep_mountpoints,
-                        claims=witness.claims,
-                    )
+                    undo_held(folder, held, other["id"], removal, proc, log, keep_mountpoints=keep, claims=claims)
         except RecordError as problem:
             if not isinstance(problem.__cause__, BlockingIOError):  # a run works on it now
                 log.warning(str(problem))

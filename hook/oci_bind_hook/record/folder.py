@@ -21,7 +21,7 @@ from ..kernel import files, linux
 from . import document
 from .held import HeldRootfs
 from .indexes import Indexes, refused, unlocked
-from .lock import Lock, sweep
+from .lock import LOCK_SECONDS, Lock, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class StateFolder:
 
     def _lock(self, name: str, *, wait: bool = True) -> Lock:
         try:
-            return Lock(self._fd, name, wait=wait)
+            return Lock(self._fd, name, LOCK_SECONDS if wait else 0)
         except OSError as reason:
             raise unlocked(f"{self.path}/{name}", reason, wait=wait) from reason
 

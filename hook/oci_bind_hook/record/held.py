@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ..rootfs.identity import keys, may_be_same, primary
 from .indexes import refused
+from .lock import LOCK_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,8 +98,10 @@ class HeldRootfs:
         self._users: dict[tuple[int, int], Users] = {}
         try:
             # All in one order, or two runs could each wait for what the other holds.
+            seconds = LOCK_SECONDS if wait else 0
             for key in sorted(set().union(*map(keys, rootfs))):
-                self._indexes[key] = folder.indexes.lock(key, wait=wait)
+                index = self._indexes[key] = folder.indexes.lock(key, seconds)
+                seconds = index.seconds_left
         except BaseException:
             self.release()
             raise

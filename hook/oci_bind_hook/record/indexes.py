@@ -32,20 +32,23 @@ class Indexes:
         self._above = fd
         self._fd: int | None = None
 
-    def lock(self, key: str, *, wait: bool = True) -> Index:
-        """Locks one name of a rootfs, rootfs.identity.keys. A lock that stays held raises as StateFolder.lock_id."""
+    def lock(self, key: str, seconds: float) -> Index:
+        """Locks one name of a rootfs, rootfs.identity.keys.
+
+        One that stays held for ``seconds`` raises as StateFolder.lock_id.
+        """
         try:
             while True:
                 if self._fd is None:
                     self._fd = self._open()
                 try:
-                    return Index(self._fd, key, wait=wait)
+                    return Index(self._fd, key, seconds)
                 except FileNotFoundError:
                     # Another run has found the folder empty, and removed it.
                     posix.close(self._fd)
                     self._fd = None
         except OSError as reason:
-            raise unlocked(f"{self._path}/{key}", reason, wait=wait) from reason
+            raise unlocked(f"{self._path}/{key}", reason, wait=bool(seconds)) from reason
 
     def _open(self) -> int:
         while True:

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# For those before to finish with a rootfs. A run may wait so long twice, for its id as well, and stays below the
-# timeout of a registered hook (install), after which the runtime kills it without a reason.
+# For those before to finish with a rootfs, by all its names. A run may wait so long twice, for its id as well, and
+# stays below the timeout of a registered hook (install), after which the runtime kills it without a reason.
 LOCK_SECONDS = 10.0
 
 
 class Lock:
     """An exclusive lock, by flock(2), on a file that is removed when the lock is released, if it is empty.
 
-    Raises OSError: BlockingIOError if another process holds it for LOCK_SECONDS, or now if ``wait`` is false.
+    Raises OSError: BlockingIOError if another process holds it for ``seconds`` more. ``seconds_left`` of them were not
+    needed.
     """
 
     # The file is unlinked while the lock is held; otherwise the folder would keep one for every container and rootfs
@@ -32,14 +33,15 @@ class Lock:
     # counts only if its file still has a link, else the name is opened again. To unlink after the release would be the
     # same fault in reverse: it takes the name from a process that has just locked the file.
 
-    def __init__(self, folder: int, name: str, *, wait: bool = True) -> None:
+    def __init__(self, folder: int, name: str, seconds: float) -> None:
+        self.seconds_left = seconds
         self._folder = folder
         self._name = name
         flags = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
         while True:
             self._fd = posix.open(name, flags, 0o600, dir_fd=folder)
             try:
-                self._take(wait=wait)
+                self._take()
             except BaseException:
                 posix.close(self._fd)
                 raise
@@ -50,15 +52,15 @@ class Lock:
             # The previous holder has removed it: the next process would lock another file.
             posix.close(self._fd)
 
-    def _take(self, *, wait: bool) -> None:
+    def _take(self) -> None:
         try:
             linux.flock(self._fd, linux.LOCK_EX | linux.LOCK_NB)
         except BlockingIOError:
-            if not wait:
+            if not self.seconds_left:
                 raise
             from ..kernel import locks
 
-            locks.wait(self._fd, LOCK_SECONDS)
+            self.seconds_left = locks.wait(self._fd, self.seconds_left)
 
     def __enter__(self) -> Lock:
         return self
@@ -84,8 +86,8 @@ class Index(Lock):
     Raises OSError.
     """
 
-    def __init__(self, folder: int, name: str, *, wait: bool = True) -> None:
-        super().__init__(folder, name, wait=wait)
+    def __init__(self, folder: int, name: str, seconds: float) -> None:
+        super().__init__(folder, name, seconds)
         self.containers: dict[str, None] = {}
         self._is_changed = False
         self._is_cut = False
@@ -146,7 +148,7 @@ def sweep(folder: int, name: str, has: Callable[[str], bool]) -> None:
     One that somebody holds is left alone.
     """
     try:
-        index = Index(folder, name, wait=False)
+        index = Index(folder, name, 0)
     except OSError:
         return
     for container in [*index.containers]:

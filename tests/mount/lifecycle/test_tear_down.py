@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +13,14 @@ from helpers.mounting import Bench, named, request
 from oci_bind_hook.errors import LeftoverError
 from oci_bind_hook.lifecycle import tear_down
 from oci_bind_hook.log import Log
+from oci_bind_hook.record.folder import StateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from oci_bind_hook.record.folder import StateFolder
-    from oci_bind_hook.record.state_file import Record
+    from oci_bind_hook.record.held import HeldRootfs
+    from oci_bind_hook.record.state_file import Record, RootfsRecord
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def recorded(bench: Bench, fuse: Fuse, folder: StateFolder, destination: str, *,
     bench.rootfs = fuse.path
     record = bench.mount(request(bench.source, destination))
     if not here:
-        record = named(record, "c1", namespace={"kind": "container", "inode": 1})
+        record = named(record, "c1", namespace={"kind": "container", "inode": 1, "unique": None})
     folder.save(record)
     fuse.silence("LOOKUP")
     return record
@@ -68,3 +70,36 @@ def test_it_is_not_asked_where_nothing_is_to_be_done_there(bench: Bench, fuse: F
     asked = fuse.asked()
     take_down(bench, folder, record)
     assert (folder.names(), fuse.asked()) == ({}, asked)
+
+
+def test_what_is_handed_over_to_it_meanwhile_is_undone_as_well(
+    bench: Bench, folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had made nothing, so the rootfs was not looked at before it was locked."""
+    first = bench.mount(request(bench.source, "/new/a"))
+    second = named(first, "c2", made=[], mounts=[])
+    for each in (first, second):
+        folder.save(each)
+    real = StateFolder.lock_rootfs
+
+    def meanwhile(self: StateFolder, *rootfs: RootfsRecord) -> HeldRootfs:
+        monkeypatch.undo()
+        take_down(bench, folder, first)
+        assert os.path.isdir(bench.inside("/new/a"))
+        return real(self, *rootfs)
+
+    monkeypatch.setattr(StateFolder, "lock_rootfs", meanwhile)
+    take_down(bench, folder, second)
+    assert (folder.names(), os.path.exists(bench.inside("/new"))) == ({}, False)
+
+
+def test_the_dead_are_collected_for_a_short_time_only(
+    bench: Bench, folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tear_down, "COLLECT_SECONDS", 0)
+    record = bench.mount(request(bench.source, "/new/a"))
+    folder.save(record)
+    with folder.lock_rootfs(record["rootfs"]) as held:
+        held.save(named(record, "c2", boot="00000000-0000-4000-8000-000000000000", mounts=[], made=[]))
+    tear_down.take_down(folder, record, bench.proc, Log(), keep_mountpoints=False, and_the_dead=True)
+    assert folder.names() == {"c2": ["c2.json"]}

@@ -14,6 +14,7 @@ from helpers import support
 from helpers.mounting import ended_well, fds, forked, tmpfs
 from oci_bind_hook.errors import RecordError
 from oci_bind_hook.record.folder import StateFolder
+from oci_bind_hook.record.indexes import Indexes
 from oci_bind_hook.record.lock import Index
 from oci_bind_hook.rootfs.identity import keys
 
@@ -115,6 +116,25 @@ def test_who_waits_for_a_stopped_holder_is_told_who_that_is(
         pass
 
 
+def test_all_names_of_a_rootfs_are_waited_for_no_longer_than_one(
+    folder: StateFolder, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rootfs is locked by its numbers and by its path, an overlay by those of its upper folder."""
+    seen: list[float] = []
+    real = Indexes.lock
+
+    def lock(self: Indexes, key: str, seconds: float) -> Index:
+        seen.append(seconds)
+        index = real(self, key, seconds)
+        index.seconds_left -= 3
+        return index
+
+    monkeypatch.setattr(Indexes, "lock", lock)
+    first = record["rootfs"]
+    with folder.lock_rootfs(first, {**first, "ino": first["ino"] + 1}):
+        assert seen == [10, 7, 4]
+
+
 def test_who_waits_long_enough_has_the_lock(folder: StateFolder, path: str) -> None:
     """Though signals come all the time, and SIGALRM was blocked."""
     first, go = hold(folder)
@@ -182,7 +202,7 @@ def test_an_id_of_which_a_full_disk_takes_only_a_part_is_an_error(tmp_path: Path
     """The container would be in no list, and a neighbour that ends would cut its binds."""
     fd = os.open(tmpfs(f"{tmp_path}/small", "size=4096"), os.O_RDONLY)
     (tmp_path / "small/1:2").write_text("c" * 4089 + "\n")
-    index = Index(fd, "1:2")
+    index = Index(fd, "1:2", 0)
     with pytest.raises(OSError, match="No space left on device"):
         index.add("d" * 20)
     index.discard("d" * 20)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _SHARE = 8
 _LEAST = 50
 
+_WORKED = "a run of the hook has worked on it just now"
 _DONE = {"finished": "finished", "finish": "would be finished", "kept": "kept", "failed": "failed"}
 
 
@@ -170,7 +171,7 @@ class _Round:
                 users = held.users(removal.now, self.registry.boot) if held and removal else None
                 outcome = self._planned(now, users)
                 if outcome.action == "finish" and now.rootfs != entry.rootfs:
-                    outcome.action, outcome.reason = "kept", "a run of the hook has worked on it just now"
+                    outcome.action, outcome.reason = "kept", _WORKED
                 elif outcome.action == "finish":
                     self._undo(now, folder, held, removal, outcome)
         except RecordError as problem:
@@ -189,6 +190,9 @@ class _Round:
                 remarks = undo_held(
                     folder, held, entry.id, removal, proc, self.log, keep_mountpoints=keep, claims=claims
                 )
+                if remarks is None:
+                    outcome.action, outcome.reason = "kept", _WORKED
+                    return
                 outcome.remarks += map(str, remarks)
                 left = {remark.path for remark in remarks}
                 outcome.remove = [path for path in outcome.remove if path not in left]

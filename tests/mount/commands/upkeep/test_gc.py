@@ -88,7 +88,7 @@ def test_the_rootfs_is_locked_whenever_its_records_are_read_or_written(
         def watched(self: StateFolder, *arguments: object, **others: object) -> object:
             fd = os.open(f"{dead.options.root}/rootfs", os.O_RDONLY)
             try:
-                with Lock(fd, name, wait=False):
+                with Lock(fd, name, 0):
                     is_locked = False
             except BlockingIOError:
                 is_locked = True
@@ -112,12 +112,12 @@ def test_what_was_set_up_anew_on_another_rootfs_meanwhile_is_left_alone(
     dead = Dead(tmp_path / "dead", 2)
     real = StateFolder.lock_rootfs
 
-    def meanwhile(self: StateFolder, *rootfs: RootfsRecord) -> held.HeldRootfs:
+    def meanwhile(self: StateFolder, *rootfs: RootfsRecord, wait: bool) -> held.HeldRootfs:
         monkeypatch.undo()
         record = dead.folder.load("c001")
         assert record is not None
         dead.save(record, "c001", rootfs={**record["rootfs"], "ino": record["rootfs"]["ino"] + 1})
-        return real(self, *rootfs)
+        return real(self, *rootfs, wait=wait)
 
     monkeypatch.setattr(StateFolder, "lock_rootfs", meanwhile)
     assert dead.collect() == {"c000": "finished", "c001": "kept"}

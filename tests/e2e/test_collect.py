@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""poststop undoes what other dead containers left in the same rootfs: for some of them no poststop ever comes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import mounting, support
+from helpers.world import Container, finish
+
+if TYPE_CHECKING:
+    from helpers.world import World
+
+
+def dead(world: World, name: str, *destinations: str, rootfs: str | None = None) -> Container:
+    """A container that has ended, and that nobody tore down."""
+    container = Container(world, name, rootfs)
+    container.set_up(*destinations)
+    container.end()
+    return container
+
+
+def recorded(world: World) -> list[str]:
+    return sorted(path.stem for path in world.state.glob("*.json"))
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_what_a_runtime_left_is_undone_by_the_next_poststop(world: World, runtime: str) -> None:
+    """A runtime whose hooks have succeeded, and that then fails, or is killed: its own poststop is missing."""
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime) as namespace:
+        bundle = world.bundle("true", "createRuntime", "--mount", f"src={world.source},dst=/first/place")
+        with open(f"{bundle}/config.json", encoding="utf-8") as file:
+            config = json.load(file)
+        del config["hooks"]["poststop"]
+        with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        assert namespace.run_container(bundle, "first").returncode == 0
+        assert (recorded(world), os.path.isdir(f"{world.rootfs}/first/place")) == (["first"], True)
+        bundle = world.bundle("true", "createRuntime", "--mount", f"src={world.source},dst=/second")
+        done = namespace.run_container(bundle, "second")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert world.snapshot() == before
+
+
+def test_many_are_undone_and_the_living_are_left_alone(world: World) -> None:
+    elsewhere = support.busybox_rootfs(world.path / "elsewhere")
+    living = Container(world, "living")
+    before = support.tree(world.rootfs)
+    living.set_up("/living/place")
+    for number in range(5):
+        dead(world, f"dead{number}", f"/dead/{number}", "/living/place/sub")
+    dead(world, "far", "/far", rootfs=elsewhere)
+    last = dead(world, "last", "/last")
+    last.tear_down()
+    assert recorded(world) == ["far", "living"]
+    assert living.mounted() == ["/living/place"]
+    assert {name for name in support.tree(world.rootfs) if name not in before} == {"living", "living/place"}
+    living.end()
+    living.tear_down()
+    assert (support.tree(world.rootfs), recorded(world)) == (before, ["far"])
+    assert os.path.isdir(f"{elsewhere}/far")
+
+
+def test_what_a_run_works_on_is_left_to_it(world: World) -> None:
+    dead(world, "busy", "/busy")
+    last = dead(world, "last", "/last")
+    with open(world.state / "busy.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert finish(last.launch(status="stopped")) == [""]
+    assert (recorded(world), os.path.isdir(f"{world.rootfs}/busy")) == (["busy"], True)
+
+
+def test_what_resists_fails_nobody_else(world: World) -> None:
+    """The next poststop tries again."""
+    before = support.tree(world.rootfs)
+    dead(world, "first", "/first")
+    dead(world, "second", "/second")
+    mounting.tmpfs(f"{world.rootfs}/first")
+    last = dead(world, "last", "/last")
+    log = world.path / "log"
+    assert finish(last.launch("--log", str(log), status="stopped")) == [""]
+    assert recorded(world) == ["first"]
+    assert "could not undo /first" in log.read_text()
+    mounting.umount(f"{world.rootfs}/first")
+    dead(world, "next", "/next").tear_down()
+    assert (support.tree(world.rootfs), recorded(world)) == (before, [])
+
+
+def test_mount_points_are_kept_for_them_as_well(world: World) -> None:
+    dead(world, "first", "/first")
+    last = dead(world, "last", "/last")
+    assert finish(last.launch("--keep-mountpoints", status="stopped")) == [""]
+    assert (recorded(world), {"first", "last"} <= set(os.listdir(world.rootfs))) == ([], True)
