@@ -197,6 +197,38 @@ def test_the_same_on_one_rootfs_and_one_mount_point(world: World) -> None:
 
 
 @pytest.mark.usefixtures("bundled")
+def test_the_same_where_one_rootfs_lies_in_the_other(world: World) -> None:
+    """Two rootfs, and no neighbours, but one place."""
+    inner = f"{world.rootfs}/inner"
+    os.mkdir(inner)
+    bundle = support.bundle(world.path / "second", ["true"], rootfs=inner)
+    prestart(world, "/inner/a")
+    mounting.umount(f"{inner}/a")
+    done = call(world, "prestart", *mount(world, "/a"), stdin=state(world, "c2", bundle=bundle))
+    assert (done.returncode, done.stderr) == (0, "")
+    give(world, number_of(f"{inner}/a"))
+    call(world, "poststop", stdin=state(world, status="stopped"))
+    assert mounted(world) == ["/inner/a"]
+    assert call(world, "poststop", stdin=state(world, "c2", "stopped", bundle=bundle)).returncode == 0
+    assert mounted(world) == []
+
+
+def test_a_read_only_root_of_a_dead_one_keeps_nobody_from_starting(world: World) -> None:
+    """Its namespace has ended, and this one has its number."""
+    before = world.snapshot()
+    with support.RuntimeNamespace("runc") as namespace:
+        forgotten(world, namespace)
+    record = record_of(world)
+    record["namespace"]["inode"] = os.stat("/proc/self/ns/mnt").st_ino
+    record["mounts"][0]["resolved"] = "/"
+    (world.state / "c1.json").write_text(json.dumps(record, separators=(",", ":")))
+    prestart(world, "/b", container="c2")
+    assert mounted(world) == ["/b"]
+    assert call(world, "poststop", stdin=state(world, "c2", "stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+@pytest.mark.usefixtures("bundled")
 @pytest.mark.parametrize("how", ["poststop", "gc"])
 def test_the_administrator_gets_the_id_of_a_bind(world: World, how: str) -> None:
     """The mount was unmounted, outside the rootfs."""

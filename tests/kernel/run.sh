@@ -19,7 +19,8 @@ declare -A suites=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie)
 # Whose Python and runtimes run the tests: they start on all three kernels.
 suite=bookworm
 # What asks the kernel most. The others are the same on any: texts, engines' folders, what needs the network.
-fit=(corpus_peers doctor gone hostile idmap lifecycle readonly_root real_kills records rootless stages state_trouble userns)
+fit=(collect corpus_peers doctor gone hostile idmap lifecycle older_kernels readonly_root real_kills records reused_ids rootless
+    stages state_trouble userns)
 
 # fetch_kernel VERSION FOLDER: Debian's kernel and its modules, unpacked to FOLDER. apt looks for them in lists of its
 # own, with the keys of Debian's archive: the suite need not be among this machine's sources.
