@@ -247,7 +247,9 @@ def _hold(trees: Sequence[Tree], table: MountTable) -> dict[Tree, int]:
         if not tree.may_be_another or len(held) == _MOST_HELD:
             continue
         info = find(tree.attached[0], table)
-        if info is not None and not _is_beyond(silent, info, table) and (fd := tree.open(info)) is not None:
+        if info is None or info.mount_point not in (tree.places or ()) or _is_beyond(silent, info, table):
+            continue
+        if (fd := tree.open(info)) is not None:
             held[tree] = fd
     return held
 
