@@ -70,3 +70,5 @@ PYTHON
 build_packages=(gcc libc6-dev libcap-dev python3-dev python3-venv)
 # What the containers need.
 container_packages=(runc crun busybox-static util-linux)
+# What else the tests call.
+check_packages=(strace podman groff-base zsh fish systemd)

@@ -100,6 +100,7 @@ def test_M04_mounts_below_are_read_only_if_that_is_said(world: World, word: str,
     lands(world, *mount(world, "/a", options=f",{word}"), at=["/a", "/a/sub"], check=check, dry=False)
 
 
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize("word", ["ro", "rro"])
 def test_M05_at_the_instant_it_is_attached_it_has_all_its_attributes(world: World, word: str) -> None:
     """Killed at the first call after it was attached: nothing can have been mended since."""
@@ -253,6 +254,7 @@ def test_M10_a_call_that_a_filter_refuses_costs_no_safety(world: World, name: st
     gone(world, before)
 
 
+@pytest.mark.kernel(5, 12)
 def test_M11_a_file_system_that_never_answers_is_left_to_the_timeout(world: World, mute: int) -> None:
     """The runtime kills the hook then, and poststop is not kept waiting."""
     prepare(world)

@@ -13,7 +13,7 @@ import pytest
 
 from helpers import support
 from helpers.corpus import fails, gone, look, no_process_left, plant, prepare, refused, succeeds
-from helpers.world import call, fail, mount, mounted, state
+from helpers.world import call, fail, faults, mount, mounted, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -347,7 +347,10 @@ def test_T10_a_record_of_another_bundle_is_left_alone(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("mkdirat", 1), ("fsync", 1), ("fsync", 2), ("fsync", 3), ("move_mount", 1), ("move_mount", 2), ("renameat", 2)],
+    faults(
+        *(("mkdirat", 1), ("fsync", 1), ("fsync", 2), ("fsync", 3), ("move_mount", 1), ("move_mount", 2)),
+        ("renameat", 2),
+    ),
 )
 def test_T11_a_kill_at_any_point_is_undone_by_poststop(world: World, name: str, number: int) -> None:
     prepare(world)
@@ -392,6 +395,12 @@ def test_T13_poststop_without_a_set_up_or_twice_is_done(world: World) -> None:
     set_up(world, "/a/b")
     gone(world, before)
     gone(world, before)
+
+
+@pytest.mark.kernel(5, 12)
+def test_T13_poststop_after_a_set_up_that_failed_is_done(world: World) -> None:
+    prepare(world)
+    before = look(world)
     done = call(world, "prestart", *mount(world, "/a", "/b"), stdin=state(world), before=fail("move_mount", 2))
     fails(done, 71)
     assert look(world) == before

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 def test_the_features_are_those_of_the_kernel_that_runs() -> None:
     release = tuple(map(int, platform.release().split("-")[0].split(".")[:2]))
-    since = {"pidfd": (5, 3), "openat2": (5, 6), "statx mnt_id": (5, 8), "mount_setattr": (5, 12), "statmount": (6, 8)}
+    since = {
+        "pidfd": (5, 3),
+        "openat2": (5, 6),
+        "statx mnt_id": (5, 8),
+        "mount_setattr": (5, 12),
+        "idmapped tmpfs": (6, 3),
+        "statx mnt_id_unique": (6, 8),
+        "statmount": (6, 8),
+        "mount namespace id": (6, 11),
+    }
     there = linux.features()
     assert there.keys() == FEATURES.keys()
     assert {name: there[name] for name in since} == {name: release >= first for name, first in since.items()}
@@ -36,8 +45,8 @@ UID = 1000
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 RECORD = Path(__file__).parents[1] / "data/state-files/1.json"
 LACKS = {
-    "before 5.12": {"mount_setattr", "idmapped mounts"},
-    "filtered": {"open_tree", "move_mount", "mount_setattr", "idmapped mounts", "openat2"},
+    "before 5.12": {"mount_setattr", "idmapped mounts", "idmapped tmpfs"},
+    "filtered": {"open_tree", "move_mount", "mount_setattr", "idmapped mounts", "idmapped tmpfs", "openat2"},
 }
 NEVER_DENIED = {"filtered": {"move_mount"}}  # which says EPERM to whoever lacks the right, too
 
@@ -56,8 +65,10 @@ def test_what_an_older_kernel_lacks_is_named_and_no_failure(name: str, world: Wo
     kernels.play(name)
     again, found = doctor(world)
     assert again == code
-    lost = {each for each in found if found[each] != before[each]}
-    assert lost == LACKS[name] - NEVER_DENIED.get(name, set())
+    lost = {each for each in found if found[each].startswith("without ") and each in FEATURES}
+    had = {each for each in FEATURES if before[each].startswith("ok ")}
+    assert lost & had == (LACKS[name] - NEVER_DENIED.get(name, set())) & had
+    assert {each for each in found if found[each] != before[each]} == lost & had
     assert all(found[each].startswith("without ") and len(found[each].split(": ")) > 1 for each in lost)
 
 

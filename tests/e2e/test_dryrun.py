@@ -308,6 +308,7 @@ def test_nobody_can_run_it_and_nothing_is_changed(world: World, tmp_path: Path, 
     assert [mount["resolved"] for mount in report["mounts"]] == resolved
 
 
+@pytest.mark.kernel(5, 12)
 def test_trace_would_show_a_change(world: World, tmp_path: Path) -> None:
     support.bundle(world.path / "bundle", ["true"])
     trace = tmp_path / "trace"

@@ -34,7 +34,7 @@ OURS = {
     "prestart": f"{BOTH} lifecycle.set_up lifecycle.stage"
     " mounting.apply mounting.by_mount_api mounting.plan mounting.sources"
     " requests requests.collect requests.mount_field requests.request rootfs.admit",
-    "poststop": f"{BOTH} lifecycle.tear_down",
+    "poststop": f"{BOTH} lifecycle.claims lifecycle.tear_down",
 }
 LOADED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
 

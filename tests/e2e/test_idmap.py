@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers import mounting, support
+from helpers import kernels, mounting, support
 from helpers.world import call, fail, mounted, state
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ RUNTIMES = pytest.mark.parametrize("runtime", support.RUNTIMES)
 @pytest.fixture
 def volume(world: World) -> str:
     """A source with a mount below it, whose files belong to several people."""
-    volume = mounting.tmpfs(f"{world.path}/volume")
-    mounting.tmpfs(f"{volume}/sub")
+    volume = mounting.mappable(f"{world.path}/volume")
+    mounting.mappable(f"{volume}/sub")
     owners = {"own": (1000, 2000), "other": (1001, 2001), "unmapped": (7, 7), "sub/own": (1000, 2000)}
     for name, (uid, gid) in owners.items():
         with open(f"{volume}/{name}", "wb"):
@@ -41,6 +41,7 @@ def owners(runtime: str, bundle: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.kernel(5, 12)
 @RUNTIMES
 @pytest.mark.parametrize(
     ("options", "seen"),
@@ -63,6 +64,7 @@ def test_owners_are_those_of_the_map(
     assert world.snapshot() == before
 
 
+@pytest.mark.kernel(5, 12)
 @RUNTIMES
 def test_what_is_made_in_it_belongs_to_the_owner_in_the_source(world: World, volume: str, runtime: str) -> None:
     os.chown(volume, 1000, 2000)
@@ -76,6 +78,7 @@ USERS = [{"containerID": 0, "hostID": 0, "size": 1000}, {"containerID": 1000, "h
 GROUPS = [{"containerID": 0, "hostID": 0, "size": 2000}, {"containerID": 2000, "hostID": 202000, "size": 10}]
 
 
+@pytest.mark.kernel(5, 12)
 @RUNTIMES
 @pytest.mark.parametrize(
     ("options", "seen"),
@@ -99,6 +102,7 @@ def test_without_ids_the_map_is_that_of_the_container(
     assert owners(runtime, bundle) == seen
 
 
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize("options", ["idmap", "ridmap"])
 def test_without_ids_the_map_is_that_of_the_namespace_to_be_joined(world: World, volume: str, options: str) -> None:
     """crun takes a path for a user namespace without ids beside it; runc before 1.2 does not."""
@@ -134,6 +138,7 @@ def mapped_namespace() -> str:
     return f"/proc/{child}/ns/user"
 
 
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize(
     ("path", "answer"),
     [
@@ -150,6 +155,7 @@ def test_a_namespace_to_be_joined_that_is_none(world: World, volume: str, path: 
     assert mounted(world) == []
 
 
+@pytest.mark.kernel(5, 12)
 def test_a_bind_of_the_config_by_hand(world: World, volume: str) -> None:
     """Where the hook makes config.json's own binds, it maps ids as that says."""
     ids = [{"containerID": 1000, "hostID": 3, "size": 1}, {"containerID": 2000, "hostID": 4, "size": 1}]
@@ -176,19 +182,51 @@ def refused(world: World, mount: str, **more: tuple[str, ...]) -> tuple[int, str
     return done.returncode, done.stderr.removeprefix("oci-bind-hook: c1 prestart: ")
 
 
+def foreseen(world: World, mount: str) -> tuple[int, str]:
+    """The same of a dry-run."""
+    before = world.snapshot()
+    done = call(world, "prestart", "--mount", mount, "--dry-run", stdin=state(world))
+    assert world.snapshot() == before
+    assert "not found here" not in done.stdout
+    return done.returncode, done.stdout.partition("problem    ")[2].partition("\n")[0] + "\n"
+
+
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize(("source", "kind"), [("/proc", "proc"), ("/sys", "sysfs"), ("/dev/pts", "devpts")])
 def test_a_file_system_that_cannot_be_mapped_is_named(world: World, source: str, kind: str) -> None:
     mount = f"src={source},dst=/data,bind,idmap={MAP}"
     problem = f"--mount 1: the {kind} file system of {source} cannot be id-mapped\n"
     assert refused(world, mount) == (69, problem)
-    dry = call(world, "prestart", "--mount", mount, "--dry-run", stdin=state(world))
-    assert (dry.returncode, dry.stdout.partition("problem    ")[2].startswith(problem)) == (69, True)
+    assert foreseen(world, mount) == (69, problem)
 
 
+@pytest.mark.kernel(5, 12)
+def test_one_that_this_kernel_cannot_map_is_foreseen(world: World) -> None:
+    """Which can be mapped depends on the kernel: it is asked, on a copy that nobody sees."""
+    source = mounting.overlay(f"{world.path}/merged", lower=str(world.source))
+    mount = f"src={source},dst=/data,bind,idmap={MAP}"
+    answer = (69, f"--mount 1: the overlay file system of {source} cannot be id-mapped\n")
+    assert refused(world, mount) == answer
+    assert foreseen(world, mount) == answer
+
+
+@pytest.mark.parametrize("name", ["before 5.12", "before 4.11"])
+def test_without_the_mount_api_it_is_foreseen_that_nothing_can_be_mapped(world: World, name: str) -> None:
+    kernels.play(name)
+    mount = f"src={world.source},dst=/data,bind,idmap={MAP}"
+    answer = (69, "--mount 1: this kernel cannot map the owners of a mount\n")
+    assert refused(world, mount) == answer
+    assert foreseen(world, mount) == answer
+
+
+@pytest.mark.kernel(5, 12)
 def test_one_below_that_cannot_be_mapped_is_named(world: World, volume: str) -> None:
     mounting.mount("proc", f"{volume}/sub", "proc")
-    answer = refused(world, f"src={volume},dst=/data,ridmap={MAP}")
-    assert answer == (69, f"--mount 1: one of the proc, tmpfs file systems of {volume} cannot be id-mapped\n")
+    mount = f"src={volume},dst=/data,ridmap={MAP}"
+    answer = refused(world, mount)
+    kinds = ", ".join(sorted(["proc", mounting.line(volume).type]))
+    assert answer == (69, f"--mount 1: one of the {kinds} file systems of {volume} cannot be id-mapped\n")
+    assert foreseen(world, mount) == answer
     support.bundle(world.path / "bundle", ["true"])
     done = call(world, "prestart", "--mount", f"src={volume},dst=/data,idmap={MAP}", stdin=state(world))
     assert (done.returncode, done.stderr) == (0, "")
@@ -205,6 +243,7 @@ def test_runs_that_overlap_are_refused_before_the_kernel_does(world: World, volu
     assert answer == (78, "--mount 1: 341 runs of ids are more than the 340 that a map may have\n")
 
 
+@pytest.mark.kernel(5, 12)
 def test_one_that_is_mapped_already_says_so(world: World, volume: str) -> None:
     support.bundle(world.path / "bundle", ["true"])
     os.mkdir(f"{world.rootfs}/data/two")
@@ -214,6 +253,7 @@ def test_one_that_is_mapped_already_says_so(world: World, volume: str) -> None:
         world, "prestart", "--mount", f"src={world.rootfs}/data,dst=/real,idmap={MAP}", stdin=state(world, "c2")
     )
     assert done.returncode == 71
+    assert foreseen(world, f"src={world.rootfs}/data,dst=/real,idmap={MAP}")[0] == 71
     assert done.stderr.endswith(
         "Operation not permitted (it is id-mapped already, or belongs to another user namespace)\n"
     )
@@ -244,6 +284,7 @@ ENDS: dict[str, tuple[str, tuple[str, ...], int]] = {
 }
 
 
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize("end", ENDS)
 def test_no_process_is_left(world: World, volume: str, end: str) -> None:
     assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
@@ -254,6 +295,7 @@ def test_no_process_is_left(world: World, volume: str, end: str) -> None:
     assert orphans() == []
 
 
+@pytest.mark.kernel(5, 12)
 def test_it_ends_with_the_hook(world: World, volume: str) -> None:
     """Killed while the child waits for its map: the test's time would be up if it went on waiting."""
     assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0

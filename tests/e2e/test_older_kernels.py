@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from helpers import kernels, mounting, support
 from helpers.world import call, fail, mount, state
+from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -118,6 +120,7 @@ def test_many_binds_in_one_another_need_no_more_files_than_elsewhere(world: Worl
     assert world.snapshot() == before
 
 
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("call_name", ["open_tree", "mount_setattr"])
 def test_one_call_that_fails_is_no_reason_for_the_old_way(world: World, call_name: str, number: int) -> None:
@@ -142,8 +145,21 @@ def test_what_an_older_kernel_cannot_do_is_said(world: World, older_kernel: str)
     assert world.snapshot() == before
 
 
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_a_dry_run_foresees_what_this_kernel_maps(world: World, kind: str) -> None:
+    volume = (mounting.tmpfs if kind == "tmpfs" else mounting.ext4)(f"{world.path}/volume")
+    words = ("prestart", "--mount", f"src={volume},dst=/data,idmap=uids=0-1000-1;gids=0-1000-1")
+    support.bundle(world.path / "bundle", ["true"])
+    dry = call(world, *words, "--dry-run", stdin=state(world))
+    assert "not found here" not in dry.stdout
+    real = call(world, *words, stdin=state(world))
+    assert dry.returncode == real.returncode
+    assert real.returncode == (0 if linux.version() >= ((6, 3) if kind == "tmpfs" else (5, 12)) else 69)
+    assert real.stderr.removeprefix("oci-bind-hook: c1 prestart: ") in dry.stdout
+
+
 @pytest.mark.parametrize("number", range(1, 9))
-@pytest.mark.parametrize("then", ["poststop", "prestart"])
+@pytest.mark.parametrize("then", ["poststop", "prestart", "gc"])
 def test_what_a_killed_run_made_ready_takes_nothing_of_the_host_along(world: World, number: int, then: str) -> None:
     """A bind of a shared source is its peer until it is told otherwise: unmounting in the one unmounts in the other."""
     kernels.play("before 5.12")
@@ -154,10 +170,17 @@ def test_what_a_killed_run_made_ready_takes_nothing_of_the_host_along(world: Wor
     before = world.snapshot()
     wanted = ["--mount", f"src={volume},dst=/a", "--mount", f"src={volume},dst=/b,bind-propagation=rshared"]
     killer = fail("chdir", number, "signal=KILL")
-    assert call(world, "prestart", *wanted, stdin=state(world), before=killer).returncode == -9
+    init = subprocess.Popen(["sleep", "1000"])
+    killed = call(world, "prestart", *wanted, stdin=state(world, pid=init.pid), before=killer)
+    init.kill()
+    init.wait()
+    assert killed.returncode == -9
     if then == "prestart":
         assert call(world, "prestart", *wanted, stdin=state(world)).returncode == 0
-    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    if then == "gc":
+        assert "finished" in call(world, "gc", stdin="").stdout
+    else:
+        assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
 
 

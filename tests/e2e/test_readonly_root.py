@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import kernels, mounting, support
-from helpers.world import call, fail, mount, mounted, state
+from helpers.world import call, fail, faults, mount, mounted, state
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -100,7 +100,7 @@ FAULTS = [("open_tree", 1), ("mount_setattr", 1), ("mkdirat", 2), *(("move_mount
 
 
 @pytest.mark.parametrize("how", ["error=EIO", "signal=KILL"])
-@pytest.mark.parametrize(("call_name", "number"), [*FAULTS, ("fsync", 1), ("fsync", 2), ("fsync", 3)])
+@pytest.mark.parametrize(("call_name", "number"), faults(*FAULTS, ("fsync", 1), ("fsync", 2), ("fsync", 3)))
 def test_a_run_that_is_stopped_anywhere_leaves_nothing(world: World, call_name: str, number: int, how: str) -> None:
     wanted = bundle(world)
     before = world.snapshot()

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import support
-from helpers.world import Container, call, fail, mount, mounted, state
+from helpers.world import Container, call, fail, faults, mount, mounted, state
 from oci_bind_hook.documents import oci
+from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +105,9 @@ def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) 
     # Another mount at the same place is not ours, and a folder of the same name is not what was made.
     for path in ("/a/b", "/a/c", "/e"):
         subprocess.run(["umount", world.rootfs + path], check=True)
-    subprocess.run(["mount", "--bind", str(world.source), f"{world.rootfs}/a/b"], check=True)
+    # Without unique ids one of the same source could not be told from ours.
+    source = world.source if linux.version() >= (6, 8) else world.path
+    subprocess.run(["mount", "--bind", str(source), f"{world.rootfs}/a/b"], check=True)
     os.rename(f"{world.rootfs}/a/c", f"{world.rootfs}/a/old")
     os.mkdir(f"{world.rootfs}/a/c")
     os.rmdir(f"{world.rootfs}/e")
@@ -145,6 +148,7 @@ def test_a_containers_own_namespace_is_looked_into(world: World, runtime: str, s
     assert support.records(world.state) == []
 
 
+@pytest.mark.kernel(6, 11)
 def test_a_bind_of_another_namespace_is_known_by_its_unique_id(world: World) -> None:
     """A mount with all else alike, id included, is another one."""
     bundle = world.bundle("exec sleep 1000", "createRuntime", *mount(world, "/a"))
@@ -158,6 +162,7 @@ def test_a_bind_of_another_namespace_is_known_by_its_unique_id(world: World) -> 
         assert namespace.delete("c1", "--force").returncode == 0
 
 
+@pytest.mark.kernel(6, 11)
 def test_a_process_that_still_sees_the_binds_keeps_them(world: World) -> None:
     """Without a pid namespace others can outlive the first process: a mount point must not be taken from under them."""
     bundle = world.bundle("exec sleep 1000", "createRuntime", *mount(world, "/a"), namespaces=["mount"])
@@ -295,9 +300,13 @@ def test_a_container_without_poststop_is_finished(world: World, runtime: str) ->
     assert world.snapshot() == before
 
 
+# Without the mount API the first folders that are made are for binds that are made ready.
+MAKING = ("mkdirat", 2 if linux.version() >= (5, 12) else 5)
+
+
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("fsync", 1), ("renameat", 1), ("mkdirat", 2), ("renameat", 2), ("move_mount", 2), ("renameat", 3)],
+    faults(("fsync", 1), ("renameat", 1), MAKING, ("renameat", 2), ("move_mount", 2), ("renameat", 3)),
 )
 def test_what_a_killed_run_left_is_finished(world: World, init: Init, name: str, number: int) -> None:
     support.bundle(world.path / "bundle", ["true"])

@@ -27,10 +27,21 @@ exit 0
 """
 
 
+# At createContainer crun before 1.26 has made the root read-only already: only the mount API gets below it.
+ROOTS = [
+    pytest.param(
+        *(runtime, stage, readonly),
+        id=f"{runtime}-{stage}-{'readonly' if readonly else 'writable'}-root",
+        marks=pytest.mark.kernel(5, 12) if readonly and (runtime, stage) == ("crun", "createContainer") else (),
+    )
+    for runtime in support.RUNTIMES
+    for stage in STAGES
+    for readonly in (False, True)
+]
+
+
 @pytest.mark.parametrize("named", [True, False], ids=["named", "told-from-state"])
-@pytest.mark.parametrize("readonly", [False, True], ids=["writable-root", "readonly-root"])
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize(("runtime", "stage", "readonly"), ROOTS)
 def test_container_gets_its_binds_and_leaves_nothing(
     world: World, runtime: str, stage: str, *, readonly: bool, named: bool
 ) -> None:

@@ -56,6 +56,7 @@ def test_every_step_is_logged(world: World, runtime: str, stage: str) -> None:
         assert 1 < times[0] < 1000 * support.TIMEOUT
 
 
+@pytest.mark.kernel(5, 12)
 def test_a_failure_is_logged_with_the_way_back(world: World) -> None:
     support.bundle(world.path / "bundle", ["true"])
     log = ["--log", str(world.path / "log"), "--log-format", "json"]

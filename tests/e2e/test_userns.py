@@ -137,6 +137,7 @@ def test_inside_it_the_machines_root_can_do_all(world: World, runtime: str) -> N
     assert world.snapshot() == before
 
 
+@pytest.mark.kernel(5, 12)
 @RUNTIMES
 @pytest.mark.parametrize("option", ["idmap", "ridmap", "idmap=uids=5-0-1;gids=5-0-1"])
 def test_inside_it_an_id_map_names_create_runtime(world: World, runtime: str, option: str) -> None:

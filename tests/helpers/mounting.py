@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import tempfile
 from typing import TYPE_CHECKING, cast
 
 from helpers import support
+from oci_bind_hook.kernel import linux
 from oci_bind_hook.kernel.proc import MountInfo, MountTable, Namespace, Proc, boot_id
 from oci_bind_hook.mounting import apply, undo
 from oci_bind_hook.mounting.plan import Planner
@@ -112,6 +115,30 @@ def tmpfs(target: str, data: str | None = None) -> str:
     return target
 
 
+def ext4(target: str) -> str:
+    """Mounts an empty ext4 on ``target``, which need not exist, and returns it. The loop device goes with it."""
+    os.makedirs(target, exist_ok=True)
+    with tempfile.NamedTemporaryFile() as image:
+        os.truncate(image.name, 4 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard", image.name], check=True)
+        subprocess.run(["mount", "-o", "loop", image.name, target], check=True)
+    os.rmdir(f"{target}/lost+found")
+    return target
+
+
+def mappable(target: str) -> str:
+    """The same, of a kind that can be id-mapped: a tmpfs can since Linux 6.3."""
+    return (tmpfs if linux.version() >= (6, 3) else ext4)(target)
+
+
+def overlay(target: str, *, lower: str) -> str:
+    """Mounts an overlay of the folder ``lower``, without an upper layer, and returns ``target``."""
+    for folder in (target, empty := f"{target}.empty"):
+        os.makedirs(folder, exist_ok=True)
+    mount("overlay", target, "overlay", data=f"lowerdir={empty}:{lower}")
+    return target
+
+
 def table(process: int | str = "self") -> list[MountInfo]:
     """The mounts that a process sees."""
     return list(MountTable("\n".join(support.mounts(process))))
@@ -185,6 +212,7 @@ class Bench:
         (path / "one file").write_bytes(b"one\n")
         self.proc = Proc()
         self.saved: list[Record] = []
+        self.staged = Staged((), str, lambda: None, self.proc)
 
     def plan(
         self,
@@ -198,6 +226,7 @@ class Bench:
         namespace = Namespace(self.proc, self.kind, assumed=assumed)
         sources = open_sources(requests, self.path, namespace)
         if not assumed:
+            self.staged.end()  # of an earlier plan that was not carried out
             clone_sources(sources)
             self.staged = Staged(sources, self._make_staging, lambda: os.rmdir(f"{self.path}/staging"), self.proc)
             self.staged.__enter__()

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 RUNTIMES = ("runc", "crun")
 NAMESPACES = ("pid", "ipc", "uts", "mount", "network")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-TIMEOUT = 60
+# How many times longer than on a usual machine anything may take: an emulated processor is slow.
+PATIENCE = int(os.environ.get("PATIENCE", "1"))
+TIMEOUT = 60 * PATIENCE
 # What runc has to say for itself where a filter refuses openat2(2).
 RUNC_REMARK = "falling back to securejoin: openat2 /sys/fs/cgroup"
 

@@ -282,7 +282,7 @@ class Scene(World):
             line = tracer.stderr.readline()
             assert line.endswith(" attached\n"), line
             yield
-            tracer.communicate(timeout=60)
+            tracer.communicate(timeout=support.TIMEOUT)
 
     def trace(self, words: Sequence[str], stdin: str, inside: Container | None, *, whole: bool = False) -> list[Point]:
         """What a run that is not hindered calls: the ``whole``, or from its first touch of the state folder."""

@@ -8,11 +8,15 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from helpers import kernels, support
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from _pytest.mark.structures import ParameterSet
 
 
 class World:
@@ -64,7 +68,7 @@ def state(world: World, container: str = "c1", status: str = "creating", **membe
 def call(world: World, *arguments: str, stdin: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """The launcher, called by hand in this test's mount namespace."""
     command = [*before, world.launcher, *arguments, "--root", str(world.state)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=support.TIMEOUT, check=False)
 
 
 def mounted(world: World) -> list[str]:
@@ -75,6 +79,12 @@ def mounted(world: World) -> list[str]:
 
 def mount(world: World, *destinations: str, options: str = "") -> list[str]:
     return [word for path in destinations for word in ("--mount", f"src={world.source},dst={path}{options}")]
+
+
+def faults(*points: tuple[str, int]) -> list[ParameterSet]:
+    """Parameters for ``fail``: those of the mount API only where the kernel has it."""
+    newer = pytest.mark.kernel(5, 12)
+    return [pytest.param(*point, marks=newer if point[0] in kernels.MOUNT_API else ()) for point in points]
 
 
 def fail(call: str, number: int, how: str = "error=EIO") -> tuple[str, ...]:

@@ -270,10 +270,17 @@ def _knows(number: int, *arguments: Any) -> bool:
     return True
 
 
+def version() -> tuple[int, int]:
+    """The version of the kernel, uname(2). Only for what no call tells: vendors bring back what is newer."""
+    major, minor = posix.uname().release.replace("-", ".").split(".")[:2]
+    return int(major), int(minor)
+
+
 def features() -> dict[str, bool]:
     """The kernel features that the hook uses, by name: true if present and not hidden by a filter. Changes nothing."""
     found = {name: _knows(*probe) for name, probe in _MOUNT_API.items()}
     found["idmapped mounts"] = found["mount_setattr"]  # the same version brought both
+    found["idmapped tmpfs"] = found["mount_setattr"] and version() >= (6, 3)
     found["openat2"] = _knows(NR_OPENAT2, -1, b"", None, 0)
     for name, mask in (("statx mnt_id", STATX_MNT_ID), ("statx mnt_id_unique", STATX_MNT_ID_UNIQUE)):
         try:
@@ -281,6 +288,9 @@ def features() -> dict[str, bool]:
         except OSError:
             found[name] = False
     found["statmount"] = _knows(NR_STATMOUNT, None, None, 0, 0xFFFFFFFF)
+    fd = posix.open("/proc/self/ns/mnt", posix.O_RDONLY | posix.O_CLOEXEC)
+    found["mount namespace id"] = mount_namespace_id(fd) is not None
+    posix.close(fd)
     try:
         posix.close(posix.pidfd_open(posix.getpid()))
         found["pidfd"] = True

@@ -157,6 +157,8 @@ def _check_neighbours(requests: list[Request], others: list[Record], namespace: 
     boot = boot_id() if others else ""
     for other in others:
         is_here = other["boot"] == boot and other["namespace"]["inode"] == namespace.inode
+        # The number of a dead container's own namespace is another's by now: its binds ended with it.
+        is_here = is_here and (other["namespace"]["kind"] == "runtime" or is_live(other, namespace.proc, boot))
         if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
             raise UnavailableError(
                 f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '

@@ -16,13 +16,14 @@ from ..kernel import linux, rights
 from ..kernel.errnos import hint as advice
 from ..kernel.proc import Proc, boot_id, may_wait
 from ..log import NAME
-from ..mounting.mounted import clear_staging, is_in
+from ..mounting.mounted import DoubtError, clear_staging, is_in
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_of_another_user, is_same_bundle
 from ..rootfs.identity import identify, is_gone, is_same
 from ..rootfs.mount_points import Rootfs
+from .claims import Claims, is_same_namespace, stands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ..record.state_file import Record, RootfsRecord
     from ..rootfs.mount_points import OwnerOf
     from ..rootfs.silence import Silence
+    from .claims import Claimed
     from .witness import Witness
 
 INIT_GRACE_SECONDS = 2.0
@@ -112,10 +114,10 @@ def take_down(
     """Undoes the record ``known`` and removes its state file. The caller holds the lock of the id.
 
     Returns what was left standing. Raises HookError; the state file then holds what is left to undo. ``is_start``: the
-    next container of this id must start, so mount points that cannot be seen now are given up, with a warning.
+    next container of this id must start, so what cannot be seen or known now is given up, with a warning.
     ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
     """
-    living = Living(proc)
+    living = Living(folder, proc)
     while True:
         boot = boot_id()
         silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
@@ -134,6 +136,7 @@ def take_down(
                 living.has,
                 keep_mountpoints=keep_mountpoints,
                 is_start=is_start,
+                claims=living.claims,
             )
             if remarks is not None:
                 if and_the_dead:
@@ -151,7 +154,8 @@ class Living:
     It looks at every process of the machine: only if a first process has ended, and then once.
     """
 
-    def __init__(self, proc: Proc) -> None:
+    def __init__(self, folder: Records, proc: Proc) -> None:
+        self.claims = Claims(folder.everyone, proc)
         self._proc = proc
         self._witness: Witness | None = None
 
@@ -160,7 +164,7 @@ class Living:
         if self._witness is None:
             from .witness import Witness
 
-            self._witness = Witness(self._proc)
+            self._witness = Witness(self._proc, self.claims)
         return self._witness
 
     def has(self, record: Record) -> bool:
@@ -223,8 +227,11 @@ def undo_held(
     *,
     keep_mountpoints: bool,
     is_start: bool = False,
+    claims: Claims | None = None,
 ) -> list[Remark] | None:
     """As ``take_down``, for a caller that holds the lock of the rootfs, too, and knows which containers may live.
+
+    ``claims`` are those of all records, if the caller has read them.
 
     None, and nothing was done, if ``removal`` did not ask for the rootfs, and a neighbour has handed a mount point over
     since.
@@ -241,8 +248,15 @@ def undo_held(
     boot = boot_id()
     binds, points = len(record["mounts"]), len(record["made"])
     clear_staging(folder, container, proc)
-    here = is_here(record, proc, boot)
     users = held.users(removal.now, boot)
+    claimed = (claims or Claims(folder.everyone, proc)).against(record, users.besides(container))
+    try:
+        here = is_here(record, proc, boot, claimed)
+    except DoubtError as problem:
+        if not is_start:
+            raise
+        log.warning(f"what an earlier container of this id left cannot be undone: {problem}")
+        here = False
     for unreadable in users.unread:
         log.warning(unreadable)
     kept = removal.why_kept(users)
@@ -257,8 +271,10 @@ def undo_held(
             keep=lambda made: keep_mountpoints or bool(kept) or held.hand_over(made, users, container, lives),
             # Of two that end at once, the dead neighbour's record removes what it still has inside.
             inherit=lambda made: held.hand_over(made, users, container),
+            claimed=claimed,
             here=here,
             kept="" if is_start or keep_mountpoints else kept,
+            give_up=is_start,
         )
     except HookError:
         held.save(record)
@@ -304,7 +320,9 @@ def _collect(
                 log.info(f"the container {other['id']} is dead, and nobody has torn it down")
                 if held.holds(removal.now):
                     undo_held(
-                        folder, held, other["id"], removal, proc, log, living.has, keep_mountpoints=keep_mountpoints
+                        *(folder, held, other["id"], removal, proc, log, living.has),
+                        keep_mountpoints=keep_mountpoints,
+                        claims=living.claims,
                     )
         except RecordError as problem:
             if not isinstance(problem.__cause__, BlockingIOError):  # a run works on it now
@@ -319,28 +337,57 @@ def forget(folder: Records, container: str, proc: Proc) -> None:
     folder.remove(container)
 
 
-def is_here(record: Record, proc: Proc, boot: str) -> bool:
+def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: False) -> bool:
     """Whether the binds of a record are in this mount namespace. If not, they are gone with their own.
 
-    LeftoverError if they are in a namespace that existed before the container and still exists, or may exist.
+    ``claimed`` says whether another record has a better claim to a mount. LeftoverError if they are in a namespace that
+    existed before the container and still exists, or may exist; DoubtError if this one has the number of theirs, and it
+    cannot be known whether it is the same.
     """
     inode = record["namespace"]["inode"]
     if record["boot"] != boot:
         return False
-    if inode == proc.mount_namespace():
-        return True
+    is_same = is_same_namespace(record, proc)
+    if is_same is not False:
+        return is_same or _may_be_here(record, proc, claimed)
     if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
         return False
     hint = "run poststop, or gc, in the namespace that prestart ran in"
     user = proc.process_in_namespace(inode)
     # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
-    if user is not None:
-        table, unique = proc.mounts_of(user), proc.mount_namespace_id_of(user)
-        if any(is_in(mount["attached"][0], table, unique) for mount in record["mounts"]):
+    if user is not None and is_same_namespace(record, proc, user) is not False:
+        table, namespace = proc.mounts_of(user), proc.mount_namespace_id_of(user)
+        tops = [mount["attached"][0] for mount in record["mounts"]]
+        # The table of a process that has left by chroot(2) lacks what is outside of its root.
+        found = [table.get(top["id"]) for top in tops if is_in(top, table, namespace)]
+        if any(info is None or not claimed(info) for info in found):
             raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
     if user is None and proc.in_user_namespace() and not proc.may_see_all():
         problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
         raise LeftoverError(problem, hint=hint)
+    return False
+
+
+def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
+    """Whether this mount namespace, which has the number of the record's, may be the same. Raises DoubtError."""
+    # The runtime's own: each mount is asked for its place, mounting.mounted.Tree.
+    if record["namespace"]["kind"] == "runtime":
+        return True
+    # The container's ends with its last process. While the first lives, no other can have the number.
+    init = record["init"]
+    if init is not None and proc.runs(init["pid"], init["start"]):
+        return True
+    table = proc.mounts()
+    for mount in record["mounts"]:
+        if stands(mount, record, table, claimed) is False:
+            continue
+        if mount["attached"][0]["unique"] is not None:
+            return True
+        raise DoubtError(
+            f"whether this is the container's mount namespace cannot be known: it has its number, and a mount like its"
+            f" bind on {mount['resolved']}",
+            hint="run poststop, or gc, in another mount namespace",
+        )
     return False
 
 
@@ -365,8 +412,8 @@ def listen(table: MountTable, known: dict[int, str] | None = None) -> Silence | 
 
 
 def is_in_this_namespace(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether the mount namespace of a record has the number of this one, in the same boot of the machine."""
-    return record["boot"] == boot and record["namespace"]["inode"] == proc.mount_namespace()
+    """Whether this mount namespace is that of a record, or may be: it has its number, in the same boot."""
+    return record["boot"] == boot and is_same_namespace(record, proc) is not False
 
 
 def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import posix
 
 from ..kernel.proc import Proc, boot_id
-from ..mounting.mounted import find, is_in
 from ..record.state_file import is_live, is_unseen
+from .claims import is_same_namespace, sees, stands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ..record.state_file import MountRecord, Record
+    from .claims import Claims
 
     Has = Callable[[MountRecord], bool | None]
     Life = Literal["alive", "dead", "unknown"]
 
 
 class Witness:
-    """The mounts and processes of this machine at one moment."""
+    """The mounts and processes of this machine at one moment. ``claims`` are those of the records that are judged."""
 
-    def __init__(self, proc: Proc) -> None:
+    def __init__(self, proc: Proc, claims: Claims) -> None:
         self.proc = proc
+        self.claims = claims
         self.boot = boot_id()
         self.table = proc.mounts()
         self._processes: dict[int, int] | None = None
@@ -51,45 +53,60 @@ class Witness:
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]
         if record["namespace"]["kind"] == "container" and inode != self.proc.mount_namespace():
-            user = self._process_in(inode)
-            if user is not None and (sees := self._why_in_use(record, user)):
-                return "alive", f"its first process {init['pid']} has ended, but process {user} {sees}"
+            user = self._process_in(record)
+            if user is not None and (in_use := self._why_in_use(record, user)):
+                return in_use
         return "dead", f"its first process {init['pid']} has ended"
 
-    def _why_in_use(self, record: Record, user: int) -> str:
-        """Why a container is not over while the process ``user`` is in its mount namespace, "" if it is."""
-        if record["mounts"]:
-            return "still sees its binds" if any(map(self._seen_by(user), record["mounts"])) else ""
-        # Mounts of config.json are on mount points that others have made. The number of a namespace is used again.
-        ids = {record["namespace"]["unique"], self.proc.mount_namespace_id_of(user)}
-        return "is still in its mount namespace" if len(ids) == 1 or None in ids else ""
+    def _why_in_use(self, record: Record, user: int) -> tuple[Life, str] | None:
+        """Why a container may not be over while the process ``user`` is in its mount namespace; None if it is.
+
+        One without binds may have mounts of config.json on mount points that others have made.
+        """
+        seen = [*filter(self._seen_by(user, record), record["mounts"])]
+        if record["mounts"] and not seen:
+            return None
+        init = record["init"]
+        ended = f"its first process {init['pid'] if init else ''} has ended, but process {user}"
+        if is_same_namespace(record, self.proc, user):
+            return "alive", f"{ended} {'still sees its binds' if seen else 'is still in its mount namespace'}"
+        if not seen:
+            return "unknown", f"{ended} is in its mount namespace, or in one that has got its number"
+        where = f"look at the mount on {seen[0]['resolved']} in /proc/{user}/mountinfo"
+        return "unknown", f"{ended} sees its binds, or others with their numbers: {where}"
 
     def look(self, record: Record) -> Has:
         """A function that says whether a bind of the record is mounted, None if this user may not look."""
         inode = record["namespace"]["inode"]
         if record["boot"] != self.boot:
             return lambda _: False
-        if inode == self.proc.mount_namespace():
-            return lambda mount: find(mount["attached"][0], self.table) is not None
+        if is_same_namespace(record, self.proc) is not False:
+            claimed = self.claims.against(record)
+            return lambda mount: stands(mount, record, self.table, claimed)
         init = record["init"]
         user = init["pid"] if init and self.proc.mount_namespace_of(init["pid"]) == inode else None
-        user = user or self._process_in(inode)
+        user = user or self._process_in(record)
         if user is not None:
-            return self._seen_by(user)
+            return self._seen_by(user, record)
         is_kept = f"mnt:[{inode}]" in self._files_of_namespaces
         may_look = posix.geteuid() == 0 and not self.proc.in_user_namespace()
         return lambda _: False if may_look and not is_kept else None
 
-    def _process_in(self, inode: int) -> int | None:
-        """A process in the mount namespace ``inode``, None if there is none. Looks at all only if that one has left."""
+    def _process_in(self, record: Record) -> int | None:
+        """A process in the mount namespace of a record, None if there is none, or if it is in another by now."""
         # A poststop asks about its neighbours, and mostly all of them live: then no process is looked at.
         if self._processes is None:
             self._processes = self.proc.mount_namespaces()
+        inode = record["namespace"]["inode"]
         user = self._processes.get(inode)
-        is_there = user is None or self.proc.mount_namespace_of(user) == inode
-        return user if is_there else self.proc.process_in_namespace(inode)
+        if user is not None and self.proc.mount_namespace_of(user) != inode:
+            user = self.proc.process_in_namespace(inode)  # that one has left: look at all
+        if user is None or is_same_namespace(record, self.proc, user) is False:
+            return None
+        return user
 
-    def _seen_by(self, pid: int) -> Has:
+    def _seen_by(self, pid: int, record: Record) -> Has:
         table, namespace = self.proc.mounts_of(pid), self.proc.mount_namespace_id_of(pid)
         may_look = next(iter(table), None) is not None
-        return lambda mount: is_in(mount["attached"][0], table, namespace) if may_look else None
+        claimed = self.claims.against(record)
+        return lambda mount: sees(mount, record, table, namespace, claimed) if may_look else None

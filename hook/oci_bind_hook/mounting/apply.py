@@ -11,9 +11,9 @@ from ..kernel.errnos import refused
 from ..kernel.proc import Proc
 from ..record.document import is_too_large
 from ..rootfs.mount_points import Rootfs
-from .mounted import find, restore_propagation
+from .mounted import restore_propagation
 from .sources import check_open_files
-from .undo import difference, identity_of, propagation_of, undo
+from .undo import difference, identity_of, propagation_of, tree_of, undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,13 +54,14 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
         # Roll back here and now: crun calls no poststop after a hook that failed, and runc none if the container was
         # never created. It goes the way of poststop, by the record of this call alone: what an earlier call made or
         # mounted is in use. Ids were known before anything was attached, so a mount that was attached just before the
-        # failure is found; one that never was is not in the table. BaseException: an interrupt leaves nothing either.
+        # failure is found; one that never was is not in the table, or still in the staging folder. BaseException: an
+        # interrupt leaves nothing either.
         _identify(made, points, plan.rootfs)
         # A mount point that this call did not get to make may have been made by another process since.
         made = [entry for entry, point in zip(made, points, strict=True) if point.made]
         done: Record = {**record, "mounts": record["mounts"][len(old_mounts) :], "made": made}
         try:
-            undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True)
+            undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True, is_held=True)
         except LeftoverError as leftover:
             raise LeftoverError(f"{failure}; then {leftover.problem}", hint=leftover.hint) from failure
         finally:
@@ -149,12 +150,15 @@ def _attach(bind: Bind, fd: int) -> None:
 
 
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
-    """Removes from a record what it announces but was never done, because the run that wrote it was killed."""
+    """Removes from a record what it announces but was never done, because the run that wrote it was killed.
+
+    Raises OSError, and DoubtError where it cannot be known whether a bind is there.
+    """
     table = proc.mounts()
-    record["mounts"] = [mount for mount in record["mounts"] if find(mount["attached"][0], table) is not None]
+    record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]
     if record["phase"] != "done":
         for mount in record["mounts"]:
-            restore_propagation(mount["attached"], propagation_of(mount), proc)
+            restore_propagation(tree_of(mount, record), propagation_of(mount), proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import posix
 
-from ..errors import UnavailableError
+from ..errors import HookError, UnavailableError
 from ..kernel import linux
 from ..kernel.errnos import because, refused
 from .mounted import describe, identity, propagation_flag
@@ -66,16 +66,27 @@ def clone(source: Source) -> None:
         raise refused("open_tree", source.path, reason, where=request.at("source")) from reason
     posix.close(source.fd)
     source.fd = tree
-    try:
-        _set_attributes(source)
-    except OSError as reason:
-        if reason.errno == errno.EINVAL and request.idmap is not None:
-            raise _unmappable(source, request.idmap) from reason
-        call = "mount_setattr"
-        if reason.errno == errno.EPERM and request.idmap is not None:
-            call = "mount_setattr(idmap)"
-        raise refused(call, source.path, reason, where=request.at("options")) from reason
+    _set_attributes(source, tree)
     _identify(source)
+
+
+def refused_map(source: Source) -> HookError | None:
+    """The error that ``clone`` would raise for the id map, found out on a copy that nobody sees and that is dropped.
+
+    None if there is none, or if this process may not even copy. For a dry-run: which file systems can be mapped depends
+    on the version of the kernel and on what its vendor brought back, and no call tells it but the one that does it.
+    """
+    try:
+        tree = linux.open_tree(source.fd, clone=True, recursive=source.request.recursive)
+    except OSError:
+        return None
+    try:
+        _set_attributes(source, tree)
+    except HookError as problem:
+        return problem
+    finally:
+        posix.close(tree)
+    return None
 
 
 def _unmappable(source: Source, idmap: IdMap) -> UnavailableError:
@@ -86,7 +97,21 @@ def _unmappable(source: Source, idmap: IdMap) -> UnavailableError:
     return UnavailableError(f"{which} of {source.path} cannot be id-mapped", where=source.request.at("options"))
 
 
-def _set_attributes(source: Source) -> None:
+def _set_attributes(source: Source, tree: int) -> None:
+    """Sets the attributes of a detached tree. Raises HookError."""
+    request = source.request
+    try:
+        _set_all(source, tree)
+    except OSError as reason:
+        if reason.errno == errno.EINVAL and request.idmap is not None:
+            raise _unmappable(source, request.idmap) from reason
+        call = "mount_setattr"
+        if reason.errno == errno.EPERM and request.idmap is not None:
+            call = "mount_setattr(idmap)"
+        raise refused(call, source.path, reason, where=request.at("options")) from reason
+
+
+def _set_all(source: Source, tree: int) -> None:
     """Sets the attributes of the whole tree, then those of the top mount that differ. Raises OSError, HookError."""
     request = source.request
     propagation = propagation_flag(request.propagation)
@@ -104,7 +129,7 @@ def _set_attributes(source: Source) -> None:
             spreads = whole == recursive
             if attr_set or attr_clr or maps or spreads:
                 linux.mount_setattr(
-                    source.fd,
+                    tree,
                     recursive=recursive,
                     attr_set=attr_set | (linux.MOUNT_ATTR_IDMAP if maps else 0),
                     attr_clr=attr_clr,

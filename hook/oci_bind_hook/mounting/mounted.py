@@ -18,7 +18,7 @@ from ..kernel.proc import MountInfo, MountTable, Proc, may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence, Set
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
     from ..record.folder import Records
     from ..record.state_file import AttachedRecord
@@ -30,6 +30,11 @@ _PROPAGATIONS = {
     "unbindable": linux.MS_UNBINDABLE,
 }
 TRIES = 16  # each with a new mountinfo, for a mount that is renamed between reading and opening
+_MOST_HELD = 64  # fds at a time, of mounts without unique ids
+
+
+class DoubtError(LeftoverError):
+    """Whether a mount, or a mount namespace, is that of a record, or has got its number since, cannot be known."""
 
 
 def propagation_flag(word: str) -> int:
@@ -60,7 +65,8 @@ def describe(root: str, info: MountInfo | None) -> AttachedRecord:
 def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
     """The recorded mount ``top`` in the table of this namespace, None if it is gone. Raises OSError.
 
-    Mount ids are reused, so the unique id decides (Linux 6.8). Without one, root, source and type must agree too.
+    Mount ids are reused, so the unique id decides (Linux 6.8). Without one, root, source and type must agree too; where
+    the mount stands, and whether another record claims it, is still to be asked, Tree.
     """
     info = table.get(top["id"])
     if info is None:
@@ -75,11 +81,14 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
     return info if _looks_like(top, info) else None
 
 
-def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) -> bool:
+def is_in(
+    top: AttachedRecord, table: MountTable, namespace: int | None = None, places: Sequence[str] | None = None
+) -> bool:
     """Whether the recorded mount ``top`` is in another mount namespace, of which a process there sees ``table``.
 
     If ``namespace``, its id from linux.mount_namespace_id, is known, the unique id of the mount decides. Otherwise
-    root, source and type must agree. The table of a process after chroot(2) lacks what is outside its root.
+    root, source and type must agree and, if ``places`` are known, it must stand at one of them. The table of a process
+    after chroot(2) lacks what is outside its root.
     """
     if top["unique"] is not None and namespace is not None:
         try:
@@ -87,7 +96,7 @@ def is_in(top: AttachedRecord, table: MountTable, namespace: int | None = None) 
         except OSError:
             pass  # the namespace has ended since, or the kernel denies the call
     info = table.get(top["id"])
-    return info is not None and _looks_like(top, info)
+    return info is not None and _looks_like(top, info) and (places is None or info.mount_point in places)
 
 
 def open_root(info: MountInfo, unique: int | None = None) -> int | None:
@@ -117,15 +126,58 @@ def open_root(info: MountInfo, unique: int | None = None) -> int | None:
 class Tree:
     """An attached bind to be detached: its recorded mounts, the top first, and its ``path`` for messages.
 
+    Where it has no unique id, it must stand at one of ``places``, and ``claimed`` says whether another record has a
+    better claim to a mount, or raises DoubtError. ``places`` are None if an open fd keeps its id from being used again.
     ``receives`` is true if mounts may have propagated into it: these are not foreign. ``problem`` is the error that
-    keeps it from being detached, or None.
+    keeps it from being detached, or None. ``ids`` are those of its recorded mounts.
     """
 
-    def __init__(self, attached: Sequence[AttachedRecord], path: str, *, receives: bool = False) -> None:
+    def __init__(
+        self,
+        attached: Sequence[AttachedRecord],
+        path: str,
+        *,
+        places: Sequence[str] | None = None,
+        claimed: Callable[[MountInfo], bool] = lambda _: False,
+        receives: bool = False,
+    ) -> None:
         self.attached = attached
         self.path = path
+        self.places = places
+        self.claimed = claimed
         self.receives = receives
         self.problem: Exception | None = None
+        self.ids = {known["id"] for known in attached}
+
+    @property
+    def may_be_another(self) -> bool:
+        """Whether another mount may have got its id: nothing else is known, and no fd keeps it."""
+        return self.attached[0]["unique"] is None and self.places is not None
+
+    def open(self, info: MountInfo) -> int | None:
+        """An fd of its top mount ``info``, None if its path leads elsewhere by now. Raises OSError.
+
+        Before Linux 6.8 the kernel gives the id of a mount to the next one at once, but not while there is an fd: what
+        a table that is read after this tells of that id is true of the fd.
+        """
+        return open_root(info, self.attached[0]["unique"])
+
+    def find(self, table: MountTable) -> MountInfo | None:
+        """Its top mount, None if it is gone. Raises OSError, and DoubtError if that cannot be known.
+
+        What has got its id may be of the same source: the next container's, or what an administrator mounts elsewhere.
+        """
+        info = find(self.attached[0], table)
+        if info is None or not self.may_be_another:
+            return info
+        if self.claimed(info):
+            return None
+        if self.places is not None and info.mount_point not in self.places:
+            raise DoubtError(
+                f"whether it is the mount on {info.mount_point} cannot be known: it has its number and its source",
+                hint="unmount that if it is this container's, else remove the state file; then poststop or gc",
+            )
+        return info
 
     def below(self, info: MountInfo, table: MountTable, gone: Set[int]) -> Iterator[MountInfo]:
         """The mounts on and below its top mount ``info``, without those ``gone`` or propagated there."""
@@ -146,13 +198,16 @@ class Tree:
                 hidden[look] -= 1
         return None
 
-    def is_gone(self) -> bool:
-        """Whether the top mount is certainly gone, by its unique id. False before Linux 6.8: only the table knows."""
+    def is_gone(self, fd: int, proc: Proc) -> bool:
+        """Whether the top mount, whose root ``fd`` holds, is detached."""
         unique = self.attached[0]["unique"]
         try:
-            return unique is not None and not linux.has_mount(unique)
+            if unique is not None:
+                return not linux.has_mount(unique)
         except OSError:
-            return False
+            pass  # a filter hides statmount(2)
+        # What is mounted nowhere has no path but that below its own root; procfs adds to it if that was deleted.
+        return proc.path_of(fd).removesuffix(" (deleted)") == "/"
 
 
 def detach(trees: Sequence[Tree], proc: Proc) -> None:
@@ -163,47 +218,89 @@ def detach(trees: Sequence[Tree], proc: Proc) -> None:
     """
     # umount2(path) detaches whatever is at the path by now: the container may have renamed the mount point and put a
     # link to a mount of the host there. UMOUNT_NOFOLLOW does not help, since the link can be a parent. So the path from
-    # mountinfo is only opened (O_PATH), and the fd must have the recorded unique id: plain mount ids are reused at
-    # once. The tree is made private first, or the umount would propagate and take the mounts below the source from the
-    # host. MNT_DETACH, because a tree with mounts below it or with open files is EBUSY otherwise. At the end the unique
-    # id must be gone. If not, a mount that was put on top between look and call was detached in its place: try again.
+    # mountinfo is only opened (O_PATH), and the fd must have the recorded unique id, since plain mount ids are reused
+    # at once; without one it is held first, and looked at after that. The tree is made private first, or the umount
+    # would propagate and take the mounts below the source from the host. MNT_DETACH, because a tree with mounts below
+    # it or with open files is EBUSY otherwise. At the end the mount must be gone. If not, one that was put on top
+    # between look and call was detached in its place: try again.
     left = list(reversed(trees))
-    for _ in range(TRIES):
-        left = _detach(left, proc)
-        if not left:
-            return
+    tries = TRIES
+    while left and tries:
+        again = _detach(left, proc)
+        tries -= len(again) == len(left)
+        left = again
     for tree in left:
         why = "another one hides it, or it moves all the time"
         tree.problem = LeftoverError(f"the mount on {tree.path} cannot be reached: {why}")
 
 
 def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
-    """Detaches what one reading of the mount table allows. Returns the trees to try again with a new one."""
+    """Detaches what can be reached now. Returns the trees to try again."""
     table = proc.mounts()
+    held = _hold(trees, table)
+    try:
+        return _detach_reached(trees, proc.mounts() if held else table, held, proc)
+    finally:
+        for fd in held.values():
+            posix.close(fd)
+
+
+def _hold(trees: Sequence[Tree], table: MountTable) -> dict[Tree, int]:
+    """An fd of each tree that may be another mount by now, as far as they can be opened, and are not too many."""
+    held: dict[Tree, int] = {}
+    silent = _silent(trees, table)
+    for tree in trees:
+        if not tree.may_be_another or len(held) == _MOST_HELD:
+            continue
+        info = find(tree.attached[0], table)
+        if info is None or info.mount_point not in (tree.places or ()) or _is_beyond(silent, info, table):
+            continue
+        if (fd := _reach(tree, info)) is not None:
+            held[tree] = fd
+    return held
+
+
+def _silent(trees: Sequence[Tree], table: MountTable) -> set[int]:
+    """The mounts of ``trees`` whose server need not answer."""
+    return {info.id for tree in trees for info in map(table.get, tree.ids) if info and may_wait(info.type)}
+
+
+def _is_beyond(silent: Set[int], info: MountInfo, table: MountTable) -> bool:
+    """Whether the way to a mount leads through one of ``silent``: it goes with that one, and nobody walks there."""
+    return bool(silent) and any(above.id in silent for above in table.above(info))
+
+
+def _detach_reached(trees: Sequence[Tree], table: MountTable, held: Mapping[Tree, int], proc: Proc) -> list[Tree]:
+    """Detaches what ``table`` allows, or sets its ``problem``. Returns the trees to try again."""
     again: list[Tree] = []
     gone: set[int] = set()  # with all below them
-    silent = {info.id for tree in trees for info in map(table.get, _ids(tree)) if info and may_wait(info.type)}
+    silent = _silent(trees, table)
     trees_of: dict[int | None, int] = {}  # how many trees without a problem have a mount
-    for tree in trees:
-        for number in _ids(tree):
+    reachable = [tree for tree in trees if tree.problem is None]
+    for tree in reachable:
+        for number in tree.ids:
             trees_of[number] = trees_of.get(number, 0) + 1
-    for tree in trees:
-        info = find(tree.attached[0], table)
+    for tree in reachable:
+        info = foreign = None
+        try:
+            info = tree.find(table)
+        except LeftoverError as problem:
+            tree.problem = problem
+        if info is not None:
+            foreign = tree.foreign(tree.below(info, table, gone), table)
         if info is None:
-            continue
-        foreign = tree.foreign(tree.below(info, table, gone), table)
-        if foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in _ids(tree)):
+            pass
+        elif foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in tree.ids):
             # It is another of ``trees``, which was moved there or could not be reached yet.
             again.append(tree)
-        elif foreign is None and silent and any(above.id in silent for above in table.above(info)):
-            # The way there leads through another of ``trees``, whose server need not answer. It goes with that one.
+        elif foreign is None and _is_beyond(silent, info, table):
             gone.add(info.id)
             again.append(tree)
         elif foreign is not None:
             tree.problem = LeftoverError(
                 f"somebody mounted something else on {foreign.mount_point}, which must be unmounted first"
             )
-        elif (fd := _reach(tree, info)) is None:
+        elif (fd := held.get(tree) if tree.may_be_another else _reach(tree, info)) is None:
             again += [tree] if tree.problem is None else []
         else:
             gone.add(info.id)
@@ -212,36 +309,34 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
             except OSError as reason:
                 tree.problem = reason
             else:
-                if not tree.is_gone():
+                if not tree.is_gone(fd, proc):
                     again.append(tree)
             finally:
-                posix.close(fd)
+                if tree not in held:
+                    posix.close(fd)
         if tree.problem:
-            for number in _ids(tree):
+            for number in tree.ids:
                 trees_of[number] -= 1
     return again
 
 
 def _reach(tree: Tree, info: MountInfo) -> int | None:
-    """As ``open_root``, but an error is the ``problem`` of the tree."""
+    """As ``Tree.open``, but an error is the ``problem`` of the tree."""
     try:
-        return open_root(info, tree.attached[0]["unique"])
+        return tree.open(info)
     except OSError as reason:
         tree.problem = reason
         return None
 
 
-def _ids(tree: Tree) -> set[int | None]:
-    return {known["id"] for known in tree.attached}
-
-
-def restore_propagation(attached: Sequence[AttachedRecord], propagation: str, proc: Proc) -> None:
-    """Sets the propagation of an attached tree, if a killed run may not have done so. Raises OSError."""
-    info = find(attached[0], proc.mounts())
-    fd = open_root(info, attached[0]["unique"]) if info is not None else None
+def restore_propagation(tree: Tree, propagation: str, proc: Proc) -> None:
+    """Sets the propagation of an attached tree, if a killed run may not have done so. Raises OSError, DoubtError."""
+    info = find(tree.attached[0], proc.mounts())
+    fd = tree.open(info) if info is not None else None
     if fd is not None:
         try:
-            propagate(fd, propagation, proc)
+            if not tree.may_be_another or tree.find(proc.mounts()) is not None:
+                propagate(fd, propagation, proc)
         finally:
             posix.close(fd)
 

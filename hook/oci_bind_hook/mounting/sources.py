@@ -104,6 +104,11 @@ class Source:
         return self.request.opener.open(self.request)
 
     @property
+    def is_open(self) -> bool:
+        """Whether ``fd`` and ``stat`` are there, although an ``error`` may say that it cannot be bound."""
+        return hasattr(self, "stat")
+
+    @property
     def is_folder(self) -> bool:
         return modes.S_ISDIR(self.stat.mode)
 
@@ -157,6 +162,12 @@ class Source:
         # The same file as the root of another mount. Its server has been asked once, before the rootfs was locked.
         self.stat.mount_root = True
         self.stat.mnt_id = self.attached[0]["id"] or self.stat.mnt_id
+
+    def refused_map(self) -> HookError | None:
+        """The error that ``clone`` would raise for the id map, None if it would raise none, or if nobody can tell."""
+        from .by_mount_api import refused_map
+
+        return refused_map(self) if self.is_detached else None
 
     def attach(self, target: int) -> None:
         """Attaches the mount on the file or folder ``target``. Raises OSError.

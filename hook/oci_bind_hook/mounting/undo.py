@@ -15,13 +15,15 @@ from ..errors import LeftoverError
 from ..kernel import files
 from ..kernel.errnos import message
 from ..kernel.proc import Proc
+from ..record.state_file import places_of
 from ..rootfs.mount_points import Rootfs
-from .mounted import Tree, detach
+from .mounted import DoubtError, Tree, detach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..kernel.proc import MountInfo
     from ..record.state_file import Identity, MadeRecord, MountRecord, Record
 
 
@@ -44,16 +46,19 @@ def undo(
     rootfs: Rootfs | None,
     keep: Callable[[MadeRecord], bool],
     inherit: Callable[[MadeRecord], bool] = lambda _: False,
+    claimed: Callable[[MountInfo], bool] = lambda _: False,
     *,
     here: bool,
+    is_held: bool = False,
     kept: str = "",
+    give_up: bool = False,
 ) -> list[Remark]:
     """Takes down what ``record`` says was done, last first, and removes each finished part from the record.
 
     ``here``: the mounts are in this mount namespace; otherwise they went with their own. ``rootfs`` is None if it is
     gone. ``kept`` says why no mount point can be removed now, "" if nothing is against it. Returns what was left
-    standing because it is no longer what was made. Raises LeftoverError if anything resists; the record then holds the
-    rest.
+    standing because it is not, or with ``give_up`` not surely, what was made. Raises LeftoverError if anything resists;
+    the record then holds the rest.
 
     rmdir(2) and unlink(2) of a mount point succeed on the host while another mount namespace has a mount on it, and
     detach that mount there: the bind of another running container on the same rootfs would vanish. So each mount point
@@ -61,23 +66,30 @@ def undo(
     last user removes it. ``inherit(made)``, asked when the kernel refuses (not empty, or a mount on it here): does any
     other record use it, a dead one included? Two containers that end at once stand in each other's way; the one that
     is undone last removes both.
+
+    ``claimed(mount)``, asked where mounts have no unique id: does another record have a better claim to it? With
+    ``is_held`` the caller has fds of all mounts, and no other can have got their ids.
     """
     problems: list[str] = []
+    remarks: list[Remark] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
     if here:
-        trees = [Tree(mount["attached"], mount["resolved"], receives=_receives(mount)) for mount in record["mounts"]]
+        trees = [tree_of(mount, record, claimed, is_held=is_held) for mount in record["mounts"]]
         detach(trees, proc)
+        for tree in trees if give_up else ():
+            if isinstance(tree.problem, DoubtError):
+                remarks.append(Remark(tree.path, str(tree.problem)))
+                tree.problem = None
         record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
         problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
     else:
         record["mounts"] = []
     if rootfs is not None and was_laid:
         rootfs.reopen_root()
-    remarks: list[Remark] = []
     if kept and record["made"]:
         problems.append(_kept(record, kept))
     elif not record["mounts"]:
-        remarks = _unmake_all(record, rootfs, keep, inherit, problems, here=here)
+        remarks += _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
         raise _leftover(problems)
     return remarks
@@ -137,6 +149,18 @@ def _unmake_all(
     finally:
         record["made"] += reversed(resisting)
     return remarks
+
+
+def tree_of(
+    mount: MountRecord,
+    record: Record,
+    claimed: Callable[[MountInfo], bool] = lambda _: False,
+    *,
+    is_held: bool = False,
+) -> Tree:
+    """A bind of ``record`` to be detached, or looked for. ``claimed`` and ``is_held`` as in ``undo``."""
+    places = None if is_held else places_of(mount, record)
+    return Tree(mount["attached"], mount["resolved"], places=places, claimed=claimed, receives=_receives(mount))
 
 
 def _receives(mount: MountRecord) -> bool:

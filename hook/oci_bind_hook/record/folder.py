@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 
         def load(self, container: str) -> Record | None: ...
 
+        def everyone(self) -> tuple[list[Record], list[tuple[int, str]]]: ...
+
         def remove(self, container: str) -> None: ...
 
         def staging(self, container: str) -> str: ...
@@ -181,6 +183,26 @@ class StateFolder:
         """The record of a container, None if there is none."""
         data = self._read(container)
         return None if data is None else self._parse(container, data)
+
+    def everyone(self) -> tuple[list[Record], list[tuple[int, str]]]:
+        """The records of all containers and, for each that cannot be read, when it was written, and a remark."""
+        found, unread = [], []
+        for container in [*self._containers()]:
+            try:
+                record = self.load(container)
+            except RecordError as problem:
+                unread.append((self._written(container), str(problem)))
+            else:
+                if record is not None:
+                    found.append(record)
+        return found, unread
+
+    def _written(self, container: str) -> int:
+        """When a state file was last changed, in nanoseconds, or the end of time if that cannot be known."""
+        try:
+            return posix.stat(container + _SUFFIX, dir_fd=self._fd, follow_symlinks=False).st_ctime_ns
+        except OSError:
+            return 1 << 63
 
     def _path(self, container: str) -> str:
         return f"{self.path}/{container}{_SUFFIX}"

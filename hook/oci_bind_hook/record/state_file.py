@@ -197,6 +197,13 @@ def _changes_nothing(id_map: list[IdRun]) -> bool:
     return all(run["inside"] == run["outside"] for run in id_map)
 
 
+def places_of(mount: MountRecord, record: Record) -> tuple[str, ...]:
+    """Where a bind may stand, as mountinfo shows it: below the rootfs or, in the container's namespace, below ``/``."""
+    resolved = mount["resolved"]
+    outside = record["rootfs"]["path"].rstrip("/") + (resolved if resolved != "/" else "")
+    return (outside or "/",) if record["namespace"]["kind"] == "runtime" else (outside or "/", resolved)
+
+
 def is_live(record: Record, proc: Proc, boot: str) -> bool:
     """Whether the container of a record may still be alive.
 

@@ -31,6 +31,9 @@ class Unrecorded:
     def load(self, container: str) -> Record | None:
         return None
 
+    def everyone(self) -> tuple[list[Record], list[tuple[int, str]]]:
+        return [], []
+
     def remove(self, container: str) -> None:
         pass
 

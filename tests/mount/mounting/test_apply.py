@@ -104,6 +104,7 @@ def test_a_second_call_appends(bench: Bench) -> None:
 # -- a failure on the way ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernel(5, 12)
 def test_one_that_fails_in_the_middle_takes_all_others_with_it(bench: Bench) -> None:
     bind(bench.rootfs, bench.rootfs)
     propagate(bench.rootfs, MS_SHARED)

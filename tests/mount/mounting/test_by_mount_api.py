@@ -45,6 +45,8 @@ FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 0x400, "nodir
 FLAGS["nosymfollow"] = 0x2000
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x20000
 
+pytestmark = pytest.mark.kernel(5, 12)
+
 
 def words(path: str | int) -> set[str]:
     """The attributes of the mount at ``path``, as statvfs(3) tells them."""
@@ -311,7 +313,15 @@ def test_the_ids_of_all_mounts_of_a_tree_are_known_before_it_is_attached(bench: 
     assert intent["mounts"] == record["mounts"]
     told = [(entry["root"], entry["source"], entry["type"]) for entry in intent["mounts"][0]["attached"]]
     assert sorted(told) == sorted([*[("/", "tmpfs", "tmpfs")] * 4, ("/plain", "tmpfs", "tmpfs")])
-    uniques = [entry["unique"] for mount in intent["mounts"] for entry in mount["attached"]]
+
+
+@pytest.mark.kernel(6, 8)
+def test_each_mount_of_a_tree_has_a_unique_id(bench: Bench, volume: str) -> None:
+    tmpfs(f"{volume}/sub/sub")
+    record = bench.mount(request(volume, "/mnt", "rbind"), request(f"{volume}/sub", "/etc", "rbind"))
+    assert bench.saved[0]["mounts"] == record["mounts"]
+    uniques = [entry["unique"] for mount in record["mounts"] for entry in mount["attached"]]
+    assert len(uniques) == 5
     assert len(set(uniques)) == len(uniques)
     assert None not in uniques
 

@@ -369,6 +369,7 @@ def test_the_description_of_a_plan(bench: Bench) -> None:
     ]
 
 
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize("kind", ["config", "argument", "recorded"])
 def test_twice_the_binds_take_twice_the_work(bench: Bench, kind: str) -> None:
     def planned(count: int) -> int:

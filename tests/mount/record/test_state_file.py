@@ -16,6 +16,7 @@ import pytest
 
 from helpers.mounting import ended_well, forked, mount, named
 from oci_bind_hook.kernel.proc import Proc, boot_id
+from oci_bind_hook.lifecycle.claims import Claims
 from oci_bind_hook.lifecycle.witness import Witness
 from oci_bind_hook.record import document
 from oci_bind_hook.record.state_file import is_live
@@ -103,7 +104,7 @@ def test_a_first_process_that_is_hidden_may_live(record: Record, hide: str) -> N
         proc, boot = Proc(), boot_id()
         lives = {pid: named(record, "c2", boot=boot, init=init(pid, 1)) for pid in (living, reaped)}
         assert [is_live(one, proc, boot) for one in lives.values()] == [True, False]
-        judged = [Witness(proc).judge(one) for one in lives.values()]
+        judged = [Witness(proc, Claims(lambda: ([], []), proc)).judge(one) for one in lives.values()]
         assert [life for life, _ in judged] == ["unknown", "dead"]
         assert f"procfs hides the process {living}" in judged[0][1]
         assert [proc.has_ended(pid, 1, 0) for pid in lives] == [False, True]

@@ -90,6 +90,7 @@ def test_a_folder_that_is_moved_away_meanwhile_keeps_its_mount_point(bench: Benc
 # -- a read-only root --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernel(5, 12)
 def test_mount_points_are_made_below_a_root_that_stays_read_only(bench: Bench) -> None:
     read_only_root(bench)
     before = support.tree(bench.rootfs)

@@ -41,10 +41,12 @@ FEATURES = {
     "move_mount": "binds are made by mount(2)",
     "mount_setattr": "binds are made by mount(2), and owners cannot be mapped",
     "idmapped mounts": "owners cannot be mapped (idmap)",
+    "idmapped tmpfs": "owners of a tmpfs cannot be mapped (idmap)",
     "openat2": "where a destination leads is not asked a second time",
     "statx mnt_id": "procfs tells which mount is which",
-    "statx mnt_id_unique": "mounts are known by ids that the kernel uses again",
+    "statx mnt_id_unique": "a mount is known by its id and its place, and one that was moved is left to you",
     "statmount": "whether a mount is still there is read from mountinfo",
+    "mount namespace id": "a mount namespace is known by a number that the kernel uses again",
     "pidfd": "no container can be entered: createRuntime and prestart do not work",
 }
 NEEDED_FEATURES = ("pidfd",)

@@ -12,8 +12,9 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import At, DataError, HookError, RecordError, UnavailableError
+from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
 from ...kernel.proc import Namespace, Proc, boot_id
+from ...lifecycle.claims import Claims
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
 from ...lifecycle.tear_down import Removal, foreign, is_here, why_untouched
@@ -21,11 +22,11 @@ from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
 from ...mounting.sources import allowed, expand, open_sources
-from ...mounting.undo import kept_points
+from ...mounting.undo import kept_points, tree_of
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
-from ...record.state_file import is_live, is_of_another_user
+from ...record.state_file import is_live, is_of_another_user, places_of
 from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
@@ -245,8 +246,12 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
     if record is None or not is_continued(record, report.bundle, proc):
         return []
     init = record["init"]
-    table = proc.mounts() if init is None or not place.is_elsewhere() else proc.mounts_of(init["pid"])
-    return [mount for mount in record["mounts"] if is_in(mount["attached"][0], table)]
+    pid = init["pid"] if init is not None and place.is_elsewhere() else None
+    table = proc.mounts() if pid is None else proc.mounts_of(pid)
+    namespace = proc.mount_namespace_id() if pid is None else proc.mount_namespace_id_of(pid)
+    return [
+        mount for mount in record["mounts"] if is_in(mount["attached"][0], table, namespace, places_of(mount, record))
+    ]
 
 
 def _load(options: Options, proc: Proc, container: str) -> Record | None:
@@ -294,8 +299,16 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
         report.warnings.append(reason)
         return
     boot = boot_id()
-    here = is_here(record, proc, boot)
-    report.mounts = [undone(mount, here=here) for mount in reversed(record["mounts"])]
+    claimed = Claims(folder.everyone, proc).against(record)
+    here = is_here(record, proc, boot, claimed)
+    table = proc.mounts()
+    for mount in reversed(record["mounts"]):
+        try:
+            is_there = here and tree_of(mount, record, claimed).find(table) is not None
+        except LeftoverError as problem:
+            report.add(problem)
+            is_there = True
+        report.mounts.append(undone(mount, here=is_there))
     with Removal(record, proc) as removal:
         users = peek(folder, removal.now, boot)
         kept = removal.why_kept(users)

@@ -38,7 +38,7 @@ _MOST_NAMES = 3
 
 def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
     """The binds of a plan. ``writable_root``: the container may write to its rootfs."""
-    paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if not bind.source.error}
+    paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if bind.source.is_open}
     attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
     for bind, path in paths.items():

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 
-from ...errors import UnavailableError
+from ...errors import HookError, UnavailableError
 from ...lifecycle.stage import ROOTLESS
 
-# File systems that cannot be id-mapped, as of Linux 6.18. Of the others it depends on the kernel version.
+# File systems that cannot be id-mapped, as of Linux 6.18. Of the others it depends on the kernel, which tells who may
+# try it.
 _NEVER_MAPPED = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc sysfs".split())
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ...mounting.sources import Source
 
 
-def problems_of_stage(config: Config, stage: str | None, namespace: str | None) -> Iterator[UnavailableError]:
+def problems_of_stage(config: Config, stage: str | None, namespace: str | None) -> Iterator[HookError]:
     """A rootless runtime of this user cannot let a hook enter the container's mount namespace."""
     uid = os.geteuid()
     is_rootless = uid != 0 and any(host == uid for _, host, _ in config.uid_mappings or ())
@@ -37,7 +38,7 @@ def problems_of_stage(config: Config, stage: str | None, namespace: str | None) 
 
 def problems_of_sources(
     sources: Iterable[Source], config: Config, stage: str | None, proc: Proc
-) -> Iterator[UnavailableError]:
+) -> Iterator[HookError]:
     """Sources whose ids the kernel will not map.
 
     As in a real run, mounting.sources.clone_sources, one of config.json is no problem yet: it gets the error, which
@@ -48,6 +49,7 @@ def problems_of_sources(
         request, top = source.request, source.info
         if request.idmap is None or source.error is not None:
             continue
+        problem: HookError
         if is_inside:
             problem = UnavailableError(
                 "ids cannot be mapped from inside a user namespace",
@@ -57,6 +59,8 @@ def problems_of_sources(
         elif top is not None and top.type in _NEVER_MAPPED:
             text = f"the {top.type} file system of {source.path} cannot be id-mapped"
             problem = UnavailableError(text, where=request.at("options"))
+        elif refusal := source.refused_map():
+            problem = refusal
         else:
             continue
         if request.is_from_mounts:
@@ -65,7 +69,7 @@ def problems_of_sources(
             yield _at("clone", problem)
 
 
-def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) -> Iterator[UnavailableError]:
+def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) -> Iterator[HookError]:
     """Mount points that must be made where nothing can be recorded."""
     is_nested = _is_nested(config, stage)
     if not is_nested or not config.uid_mappings or _is_mapped(config, proc.uid_outside(os.geteuid())):
@@ -86,7 +90,7 @@ def _is_nested(config: Config, stage: str | None) -> bool:
     return stage == "createContainer" and "user" in config.namespaces
 
 
-def _at(step: Step, problem: UnavailableError) -> UnavailableError:
+def _at(step: Step, problem: HookError) -> HookError:
     """The problem, which a real run meets at ``step``."""
     problem.step = step
     return problem

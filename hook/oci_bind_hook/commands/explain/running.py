@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ...mounting.mounted import is_in
+from ...record.state_file import places_of
 from ...requests.request import Recorded
 
 TYPE_CHECKING = False
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from ...kernel.proc import Proc
     from ...mounting.plan import Bind
-    from ...record.state_file import Record
+    from ...record.state_file import MountRecord, Record
 
 
 class Running:
@@ -25,6 +26,8 @@ class Running:
         table = proc.mounts() if self._pid is None else proc.mounts_of(self._pid)
         self._table = table
         self._points = {info.mount_point for info in table}
+        self._namespace = proc.mount_namespace_id() if self._pid is None else proc.mount_namespace_id_of(self._pid)
+        self._record = record
         self._recorded = record["mounts"] if record is not None else []
         self._known = Recorded(self._recorded)
         self._asked: set[int] = set()  # by id(), since records are no keys
@@ -41,13 +44,17 @@ class Running:
         if not self._points or bind.target is None:
             return None
         if mount is not None:
-            return is_in(mount["attached"][0], self._table)
+            return self._is_in(mount)
         return not self._points.isdisjoint((bind.target.path, rootfs + bind.target.path))
+
+    def _is_in(self, mount: MountRecord) -> bool:
+        places = places_of(mount, self._record) if self._record is not None else None
+        return is_in(mount["attached"][0], self._table, self._namespace, places)
 
     def others(self) -> Iterator[str]:
         """The recorded binds that no call of ``has`` asked for, one line each."""
         for mount in self._recorded:
             if id(mount) not in self._asked:
                 what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['by']}"
-                there = "is mounted" if is_in(mount["attached"][0], self._table) else "is recorded"
+                there = "is mounted" if self._is_in(mount) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"

@@ -186,8 +186,10 @@ class _Round:
             if held is None or removal is None:
                 forget(folder, entry.id, proc)
             else:
-                lives = self.registry.lives
-                remarks = undo_held(folder, held, entry.id, removal, proc, self.log, lives, keep_mountpoints=keep)
+                lives, claims = self.registry.lives, self.registry.witness.claims
+                remarks = undo_held(
+                    folder, held, entry.id, removal, proc, self.log, lives, keep_mountpoints=keep, claims=claims
+                )
                 if remarks is None:
                     outcome.action, outcome.reason = "kept", _WORKED
                     return

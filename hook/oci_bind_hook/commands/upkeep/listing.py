@@ -12,7 +12,8 @@ import json
 from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
-from ...lifecycle.tear_down import SILENT_HINT, Removal, find_rootfs, foreign, listen, why_silent
+from ...lifecycle.claims import Claims
+from ...lifecycle.tear_down import SILENT_HINT, Removal, find_rootfs, foreign, is_in_this_namespace, listen, why_silent
 from ...lifecycle.witness import Witness
 from ...log import one_line
 from ...mounting.undo import difference
@@ -102,7 +103,7 @@ class Registry:
 
     def look_around(self) -> None:
         """Reads anew the mount table, and which process is in which mount namespace."""
-        self.witness = Witness(self.proc)
+        self.witness = Witness(self.proc, Claims(self.folder.everyone if self.folder else lambda: ([], []), self.proc))
         self._silence = listen(self.witness.table, self._silent)
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
@@ -184,7 +185,7 @@ class Registry:
 
         ``unseen`` says why nobody must look, "" if that can be done.
         """
-        here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
+        here = is_in_this_namespace(record, self.proc, self.boot)
         rootfs = None
         try:
             found = find_rootfs(record, self.proc) if record["made"] and not unseen else None

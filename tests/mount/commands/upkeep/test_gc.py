@@ -28,10 +28,13 @@ NOBODY = 2**22 + 1  # no pid is so large
 
 
 class Dead:
-    """Containers that died without poststop, each with a mount point of its own below one that all use."""
+    """Containers that died without poststop, each with a mount point of its own below one that all use.
 
-    def __init__(self, path: Path, count: int) -> None:
-        self.bench = Bench(Path(tmpfs(os.fspath(path))))
+    ``unique``: mounts have ids that are not used again, if this kernel has them.
+    """
+
+    def __init__(self, path: Path, count: int, *, unique: bool = True) -> None:
+        self.bench = Bench(Path(tmpfs(os.fspath(path))), kind="runtime")
         self.options = Options()
         self.options.root = os.fspath(path / "state")
         folder = StateFolder.open(self.options.root, create=True)
@@ -40,6 +43,8 @@ class Dead:
         record = self.bench.mount(*(request(self.bench.source, f"/new/{number}") for number in range(count)))
         shared, *points = record["made"]
         for number, (mount, point) in enumerate(zip(record["mounts"], points, strict=True)):
+            if not unique:
+                mount["attached"][0]["unique"] = None
             made = [point] if number else [shared, point]
             self.save(record, f"c{number:03}", mounts=[mount], made=made, uses=["/new", point["path"]])
 
@@ -54,9 +59,13 @@ class Dead:
         return {name: outcome.action for name, outcome in found.outcomes.items()}
 
 
-def test_each_of_the_dead_takes_the_same_work(tmp_path: Path) -> None:
+UNIQUE = pytest.mark.parametrize("unique", [True, False], ids=["unique-ids", "ids-used-again"])
+
+
+@UNIQUE
+def test_each_of_the_dead_takes_the_same_work(tmp_path: Path, unique: bool) -> None:
     def measure(count: int) -> int:
-        dead = Dead(tmp_path / str(count), count)
+        dead = Dead(tmp_path / str(count), count, unique=unique)
         found = work.opcodes(dead.collect)
         assert os.listdir(dead.options.root or "") == []
         assert "new" not in os.listdir(dead.bench.rootfs)
@@ -65,10 +74,11 @@ def test_each_of_the_dead_takes_the_same_work(tmp_path: Path) -> None:
     work.check_growth(measure, SIZE)
 
 
+@UNIQUE
 @pytest.mark.parametrize("command", ["list", "gc --dry-run"])
-def test_each_takes_the_same_work_to_be_looked_at(tmp_path: Path, command: str) -> None:
+def test_each_takes_the_same_work_to_be_looked_at(tmp_path: Path, command: str, unique: bool) -> None:
     def measure(count: int) -> int:
-        dead = Dead(tmp_path / str(count), count)
+        dead = Dead(tmp_path / str(count), count, unique=unique)
         dead.options.dry_run = True
         return work.opcodes(dead.collect if command != "list" else lambda: listing.look(dead.options))
 

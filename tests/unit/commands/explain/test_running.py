@@ -32,7 +32,8 @@ def recorded(*texts: str) -> Record:
         }
         for number, text in enumerate(texts, 1)
     ]
-    return cast("Record", {"init": None, "mounts": mounts})
+    rootfs, namespace = {"path": "/rootfs"}, {"kind": "container"}
+    return cast("Record", {"init": None, "rootfs": rootfs, "namespace": namespace, "mounts": mounts})
 
 
 ASKED = {

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by tests/matrix.sh and tests/kernel/run.sh, after tests/setup.sh: a Debian root file system with the project.
+# shellcheck shell=bash disable=SC2034,SC2154  # project, child and the lists are theirs
+
+# The mirror that this machine's apt uses for Debian itself.
+mirror() {
+    apt-get indextargets --format "\$(REPO_URI)" 'Identifier: Packages' 'Origin: Debian' 'Label: Debian' |
+        awk '!found && /^(https?|file):/ { print; found = 1 } END { exit !found }'
+}
+
+# make_root ROOT SUITE: by debootstrap, under another name until it is whole.
+make_root() {
+    # netavark, since debootstrap finds no package for the container-network-stack that podman wants.
+    local packages=("${build_packages[@]}" "${container_packages[@]}" mount "${check_packages[@]}" netavark)
+    local root=$1 suite=$2 from proxy=''
+    need_packages debootstrap debian-archive-keyring
+    from=$(mirror) || { apt-get -q update >/dev/null && from=$(mirror); } ||
+        die "the sources of apt name no mirror of Debian"
+    eval "$(apt-config shell proxy Acquire::http::Proxy)"
+    say "making $root from $suite: some minutes"
+    mkdir -p "${root%/*}"
+    rm -rf --one-file-system "$root.new"
+    contained env ${proxy:+"http_proxy=$proxy"} debootstrap --variant=minbase \
+        --include="$(IFS=,; printf '%s' "${packages[*]}")" "$suite" "$root.new" "$from" >"$root.log" 2>&1 ||
+        die "debootstrap: see $root.log"
+    mv "$root.new" "$root"
+    rm "$root.log"
+}
+
+# How names, certificates and packages are found is this machine's business: what it knows, the root is told.
+copy_settings() {
+    local root=$1 file
+    for file in /etc/resolv.conf /etc/hosts /etc/pip.conf "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" \
+        "$HOME/.pip/pip.conf" "${PIP_CONFIG_FILE:-}" /etc/ssl/certs/ca-certificates.crt \
+        "${PIP_CERT:-}" "${SSL_CERT_FILE:-}" "${REQUESTS_CA_BUNDLE:-}"; do
+        [ ! -f "$file" ] || { mkdir -p "$root${file%/*}" && cp -L --remove-destination "$file" "$root$file"; }
+    done
+}
+
+# A copy: what the tests make beside the project stays there, and its .venv is that root's own.
+copy_project() {
+    mkdir -p "$1/project"
+    find "$1/project" -mindepth 1 -maxdepth 1 ! -name '.venv*' -exec rm -rf {} +
+    tar -C "$project" --exclude='./.?*' --exclude=__pycache__ -c . | tar -C "$1/project" --no-same-owner -x
+}
+
+# contained COMMAND...: in namespaces of its own. It ends with us however we end, and with it all that it started and
+# all that it mounted.
+contained() {
+    setpriv --pdeathsig KILL unshare --mount --propagation private --pid --kill-child "$@" 9>&- &
+    child=$!
+    local status=0
+    wait "$child" || status=$?
+    child=
+    return "$status"
+}
+
+# enter ROOT COMMAND...: a chroot would not do, runtimes want a root that is a mount.
+enter() {
+    local root=$1
+    shift
+    mount --bind "$root" "$root"
+    mount -t proc proc "$root/proc"
+    mount --rbind /sys "$root/sys"
+    mount --rbind /dev "$root/dev"
+    mount -t tmpfs -o mode=755 run "$root/run"
+    # crun refuses a machine that has both cgroup versions mounted.
+    ! mountpoint -q "$root/sys/fs/cgroup/unified" || umount "$root/sys/fs/cgroup/unified"
+    cd "$root"
+    # Newer Debian has pivot_root(8) in a package of its own.
+    bin/busybox pivot_root . mnt
+    cd /project
+    umount -l /mnt
+    exec "$@"
+}
+
+# What a script that sources this does at its end, however it ends.
+child=
+trap '[ -z "$child" ] || { kill -KILL "$child"; wait "$child"; } 2>/dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Of nothing else than what the root needs: a test that reads more of this machine's environment is wrong.
+clean=(env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV -u TMPDIR PATH=/usr/sbin:/usr/bin:/sbin:/bin)
