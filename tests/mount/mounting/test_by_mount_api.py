@@ -254,6 +254,7 @@ def test_a_source_is_never_opened_for_reading(
 @pytest.mark.parametrize("config", [False, True], ids=["argument", "config"])
 def test_an_unbindable_source_is_an_error_that_says_so(bench: Bench, volume: str, config: bool) -> None:
     propagate(volume, MS_UNBINDABLE)
+    bench.kind = "runtime"
     with pytest.raises(KernelError, match=r"open_tree .*/volume: Invalid argument") as refused:
         raise bench.plan(request(volume, "/mnt", config=config)).problems[0]
     assert refused.value.hint == "it is unbindable, or mounts below it are locked and need rbind"

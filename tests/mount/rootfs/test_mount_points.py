@@ -183,7 +183,7 @@ def foreign(bench: Bench, how: str) -> None:
 NOT_ASKED: dict[str, list[Request]] = {
     "nothing": [],
     "elsewhere": [asked("/etc")],
-    "above": [asked("/")],
+    "above": [asked("/"), asked("/etc")],
     "another type": [asked("/mnt", "sysfs")],
     "a bind over it": [asked("/mnt"), request("/etc", "/mnt", config=True)],
     "another type over it": [asked("/mnt"), asked("/mnt", "sysfs")],
@@ -193,7 +193,8 @@ NOT_ASKED: dict[str, list[Request]] = {
 
 @pytest.mark.parametrize("case", NOT_ASKED)
 def test_nor_on_one_that_config_json_does_not_ask_for(bench: Bench, case: str) -> None:
-    tmpfs(bench.inside("/mnt"))
+    for name in ("/mnt", "/etc"):
+        tmpfs(bench.inside(name))
     plan = bench.plan(*NOT_ASKED[case], request(bench.source, "/mnt/new"))
     assert [problem.problem for problem in plan.problems] == [
         "the mount point /mnt/new does not exist, and would have to be made inside another mount"

@@ -28,10 +28,17 @@ _COLOURS = {
     "hint": "\x1b[31m",
     "warning": "\x1b[33m",
     **dict.fromkeys(("bind", "unmount", "remove"), "\x1b[1;32m"),
-    **dict.fromkeys(("present", "skip", "gone"), "\x1b[1m"),
+    **dict.fromkeys(("present", "left", "skip", "gone"), "\x1b[1m"),
 }
 _OTHERS = "\x1b[2m"
-_VERBS = {"mount": "bind", "present": "present", "unmount": "unmount", "gone": "gone", "skipped": "skip"}
+_VERBS = {
+    "mount": "bind",
+    "present": "present",
+    "left": "left",
+    "unmount": "unmount",
+    "gone": "gone",
+    "skipped": "skip",
+}
 _MADE = {"directory": "folder", "file": "file"}
 _NAMESPACES = {"container": "the container's own", "runtime": "the one that the runtime was started in"}
 
@@ -205,7 +212,7 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     action = mount["action"]
     yield False, _VERBS[action], f"{mount['source']} on {mount['resolved'] or mount['destination']}"
     yield True, "asked", f"{mount['origin']}, destination {mount['destination']}"
-    if action in ("mount", "present"):
+    if action in ("mount", "present", "left"):
         earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
         yield True, "by", f"the {mount['by']}{earlier}"
         yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])
