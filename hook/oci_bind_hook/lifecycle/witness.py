@@ -31,7 +31,7 @@ class Witness:
         self.proc = proc
         self.boot = boot_id()
         self.table = proc.mounts()
-        self._processes = proc.mount_namespaces()
+        self._processes: dict[int, int] | None = None
         self._files_of_namespaces = {info.root for info in self.table if info.type == "nsfs"}
 
     def judge(self, record: Record) -> tuple[Life, str]:
@@ -70,6 +70,9 @@ class Witness:
 
     def _process_in(self, inode: int) -> int | None:
         """A process in the mount namespace ``inode``, None if there is none. Looks at all only if that one has left."""
+        # A poststop asks about its neighbours, and mostly all of them live: then no process is looked at.
+        if self._processes is None:
+            self._processes = self.proc.mount_namespaces()
         user = self._processes.get(inode)
         is_there = user is None or self.proc.mount_namespace_of(user) == inode
         return user if is_there else self.proc.process_in_namespace(inode)
