@@ -31,7 +31,7 @@ def test_200_are_set_up_and_torn_down_at_once(world: World) -> None:
     """Half of them have a rootfs of their own, the others share one."""
     folders = [world.path / f"rootfs-{number}" for number in range(100)]
     for folder in folders:
-        folder.mkdir()
+        (folder / "dev").mkdir(parents=True)
     containers = [Container(world, f"own-{n}", str(folder)) for n, folder in enumerate(folders)]
     containers += [Container(world, f"shared-{number}") for number in range(100)]
     before = (support.tree(world.rootfs), support.mounts())
@@ -43,7 +43,7 @@ def test_200_are_set_up_and_torn_down_at_once(world: World) -> None:
         each.end()
     finish(*[each.launch(status="stopped") for each in containers])
     assert support.records(world.state) == []
-    assert [os.listdir(folder) for folder in folders] == [[]] * 100
+    assert [os.listdir(folder) for folder in folders] == [["dev"]] * 100
     assert (support.tree(world.rootfs), support.mounts()) == before
 
 
