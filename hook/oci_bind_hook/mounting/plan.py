@@ -263,7 +263,7 @@ class Planner:
             if self.namespace.assumed:
                 bind.action = "present"
                 self.rootfs.cover(target, _cover(bind.source))
-            elif self._is_hidden(bind, target) or (stat is not None and stat.mount_root):
+            elif (stat is not None and stat.mount_root) or self._is_hidden(bind, target):
                 bind.action = "present"
             else:
                 bind.warnings.append(f"left to the runtime, nothing is mounted on {target.path}")
