@@ -12,7 +12,7 @@ from ..kernel.proc import Namespace
 from ..requests.request import Recorded
 from ..rootfs.admit import admit
 from ..rootfs.mount_points import MountPoint, Rootfs
-from ..rootfs.walk import Cover, Target, is_utf8
+from ..rootfs.walk import Cover, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Planner:
             target = self.rootfs.resolve(request.destination)
         except HookError:
             return
-        self.plan.uses.update(filter(is_utf8, target.uses))
+        self.plan.uses.update(target.uses)
         self._order.append((request, target.path, None))
         self._note(request, target)
         if self.namespace.assumed and self.namespace.kind == "container":
@@ -201,7 +201,7 @@ class Planner:
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
         target = bind.target = self.rootfs.resolve(request.destination)
-        self.plan.uses.update(filter(is_utf8, target.uses))
+        self.plan.uses.update(target.uses)
         if request.is_from_mounts:
             self._note(request, target)
         is_recorded = self.recorded.find(request) is not None
@@ -257,7 +257,7 @@ class Planner:
         bind.action, bind.by = "left", "runtime"
         try:
             target = bind.target = self.rootfs.resolve(bind.request.destination)
-            self.plan.uses.update(filter(is_utf8, target.uses))
+            self.plan.uses.update(target.uses)
             self._note(bind.request, target)
             stat = target.last.stat
             if self.namespace.assumed:

@@ -188,8 +188,8 @@ def allowed(folders: Sequence[str]) -> Opener | None:
 def expand(requests: Iterable[Request]) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    A match goes below the destination under its own name. MissingError if nothing matches, RequestError for a match
-    that is not UTF-8, EscapeError for a pattern of an annotation that leads out of the allowed folders.
+    A match goes below the destination under its own name. MissingError if nothing matches, and what patterns.matches
+    raises.
     """
     expanded: list[Request] = []
     for request in requests:

@@ -50,10 +50,6 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
     Binds are recursive unless said otherwise, as in docker and podman. UsageError where it is malformed, RequestError
     where a key or word is not known or makes no sense.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{text} is not UTF-8, and the state file can hold nothing else", where=place) from None
     members: dict[str, str | bool] = {}
     words: list[str] = []
     for field in split_csv(text, place):

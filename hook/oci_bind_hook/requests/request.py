@@ -166,12 +166,7 @@ class Request:
         return self.top.get("ro", self.deep.get("ro")) is True
 
     def match(self, source: str) -> Request:
-        """The request for one match of the pattern, below the destination. Raises RequestError if it is not UTF-8."""
-        try:
-            source.encode()
-        except UnicodeEncodeError:
-            problem = f"the match {source} is not UTF-8, and the state file can hold nothing else"
-            raise RequestError(problem, where=self.at("source")) from None
+        """The request for one match of the pattern, below the destination."""
         one = Request.__new__(Request)
         one.__dict__.update(self.__dict__)
         one.is_glob = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import EscapeError, RequestError
 from ..kernel import linux
 from ..kernel.proc import may_wait
-from .walk import PATH_MAX, Target, is_utf8
+from .walk import PATH_MAX, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     path = target.path
     if len(linux.encode_path(rootfs.path + path)) >= PATH_MAX:
         raise RequestError(f"the destination is longer than {PATH_MAX} bytes with the rootfs before it")
-    if not is_utf8(path):
-        raise RequestError(f"{path!a} is not UTF-8, and the state file can hold nothing else")
     if len(target.steps) == 1:
         raise EscapeError("the destination is the rootfs itself")
     for place, text in target.links:

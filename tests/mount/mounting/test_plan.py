@@ -163,11 +163,16 @@ def test_a_second_argument_for_one_destination_is_refused(
     ]
 
 
-def test_a_name_that_no_state_file_can_hold_is_refused(bench: Bench) -> None:
-    os.symlink("\udcff", bench.inside("/link"))
-    plan = bench.plan(request(bench.source, "/link"))
-    assert [type(problem) for problem in plan.problems] == [RequestError]
-    assert str(plan.problems[0]).startswith("--mount 1: '/\\udcff' is not UTF-8")
+def test_names_need_not_be_utf8(bench: Bench) -> None:
+    """They are recorded in escapes, record.document."""
+    os.symlink("\udcff/a", bench.inside("/link"))
+    os.rename(bench.source, f"{bench.source}\udcfe")
+    record = bench.mount(request(f"{bench.source}\udcfe", "/link"), request(bench.file, "/etc/\udcf6"))
+    assert content(bench, "/\udcff/a/word") == "hello\n"
+    assert [mount["resolved"] for mount in bench.saved[-1]["mounts"]] == ["/\udcff/a", "/etc/\udcf6"]
+    bench.undo(bench.saved[-1])
+    assert record["mounts"]
+    assert (mounting.mount_points(bench.rootfs), os.path.exists(bench.inside("/\udcff"))) == ([], False)
 
 
 def test_a_hard_link_of_a_mount_point_is_another_one(bench: Bench) -> None:

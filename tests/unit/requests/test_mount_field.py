@@ -239,7 +239,6 @@ MALFORMED = {
     # Malformed counts before not known, wherever it stands.
     "type not known, source bare": ("type=1,ro,source,dst=/d", '"source" needs a value (source=...)'),
     "type not known, a flag of no kind": ("type=1,src=/a,dst=/d,ro=x", '"ro" is true or false, not "x"'),
-    "not UTF-8": ("src=/\udcff,dst=/b", "src=/\udcff,dst=/b is not UTF-8, and the state file can hold nothing else"),
 }
 
 _SUPERBLOCK = "belongs to a whole file system and does nothing to a bind"

@@ -7,11 +7,11 @@ author wrote is escaped before any colour is added.
 
 from __future__ import annotations
 
-import json
 import os
 
 from ...errors import STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
+from ..json_text import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,18 +115,7 @@ def _facts(problem: HookError) -> Iterator[dict[str, object]]:
 
 def as_json(report: Report) -> str:
     """The report as one JSON document, schemas/plan.json."""
-    return json.dumps(_plain(report.document()), indent=2) + "\n"
-
-
-def _plain(value: object) -> object:
-    """A value that JSON can hold: bytes of a file name that are not UTF-8 become escapes."""
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return value
+    return json_text(report.document())
 
 
 def as_text(report: Report, *, width: int = 0, colour: bool = False) -> str:
