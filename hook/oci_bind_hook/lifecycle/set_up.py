@@ -196,7 +196,7 @@ def _enter(
     if not is_seen:
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
-            hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
+            hint="it has its own root already, as in runsc: run prestart before the runtime, by a state without a pid",
         )
     is_container = namespace.kind == "container"
     rootfs = Rootfs(

@@ -226,7 +226,24 @@ class Planner:
         self._by_cover[cover] = bind
         if request.origin_kind == "argument":
             self._protect(target.path, request.origin)
-        bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+        try:
+            bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+        except RequestError as problem:
+            self._name_mount(problem, target)
+            raise
+
+    def _name_mount(self, problem: RequestError, target: Target) -> None:
+        """Says in which mount a mount point would have to be made, and where that is on the host."""
+        inside = next((path for step, path in target.paths() if step is target.anchor), "/")
+        for request, path, bind in reversed(self._order):
+            if request.is_bind and not request.is_root and path in _upwards(inside):
+                source = request.source if bind is None or bind.action != "mount" else bind.source.path
+                problem.problem = f"{problem.problem}, that on {path}"
+                problem.hint = f"make {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
+                return
+        info = self.namespace.mount_of(target.anchor.stat) if target.anchor.stat is not None else None
+        if info is not None:
+            problem.problem = f"{problem.problem}, the {info.type} on {info.mount_point}"
 
     def _resolve_root(self, bind: Bind) -> None:
         """Lays the read-only root over the rootfs: later destinations are resolved in that mount."""

@@ -4,7 +4,7 @@
 How a source becomes a mount of the container depends on the kernel: by_mount_api, or by_mount for older ones.
 
 Loaded by every start of a container: it imports only posix, errno and stat. by_mount, confined and patterns are loaded
-where they are needed, before setns(2).
+where they are needed, and unopened where a source cannot be opened, before setns(2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import stat as modes
 
 from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
-from ..kernel.errnos import refused, unopened
+from ..kernel.errnos import refused
 from ..kernel.proc import may_wait
 from . import by_mount_api
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         def attach(self, source: Source, target: int) -> None: ...
 
 
+_DELETED = "//deleted"  # at the end of a mount's root in mountinfo: no path can end so
 FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
 FDS_BESIDES = 64
 
@@ -84,11 +85,19 @@ class Source:
             return
         except OSError as reason:
             self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
-            self.error = unopened(f"the source {self.path}", reason, where=request.at("source"))
+            from .unopened import explain
+
+            self.error = explain(self.path, reason, request.at("source"), namespace)
             self.error.__cause__ = reason
             return
         self.namespace = namespace
         self._locate()
+        if self.info is not None and self.info.type == "autofs" and self.is_folder:
+            self._trigger()
+        if self.info is not None and self.info.root.endswith(_DELETED):
+            self.error = MissingError(f"the source {self.path} was deleted", where=request.at("source"))
+            self.is_missing = True
+            return
         try:
             way.check(self)
         except UnavailableError as problem:
@@ -101,6 +110,19 @@ class Source:
         if self.request.opener is None:
             return posix.open(self.path, posix.O_PATH | posix.O_CLOEXEC)
         return self.request.opener.open(self.request)
+
+    def _trigger(self) -> None:
+        """Lets automount(8) mount what it mounts on a path of its own, a direct map."""
+        # O_PATH alone does not come into the folder, and so triggers nothing. What is there then is held.
+        try:
+            fd = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=self.fd)
+        except OSError as reason:
+            self.error = refused("openat", self.path, reason, where=self.request.at("source"))
+            return
+        posix.close(self.fd)
+        self.fd = fd
+        self.stat = files.statx(fd)
+        self._locate()
 
     @property
     def is_folder(self) -> bool:
@@ -160,6 +182,27 @@ class Source:
         A mount that was attached before the error is found by its recorded id.
         """
         self._way.attach(self, target)
+
+    def refused_attributes(self, call: str, reason: OSError) -> KernelError:
+        """The error for attributes that the kernel refuses to set; it names those that are locked."""
+        error = refused(call, self.path, reason, where=self.request.at("options"))
+        if reason.errno == errno.EPERM and self.namespace.proc.in_user_namespace() and (locked := self._locked()):
+            error.hint = f"{', '.join(locked)} of the source is locked: it was mounted outside of this user namespace"
+        return error
+
+    def _locked(self) -> list[str]:
+        """The attributes that mounts of the source have and the request takes away, mount_namespaces(7)."""
+        below = [info for _, info in self.submounts]
+        found: dict[str, None] = {}
+        for wanted, infos in ((self.request.deep, [self.info, *below]), (self.request.top, [self.info])):
+            for info in infos:
+                options = info.options if info is not None else ()
+                for attribute, value in wanted.items():
+                    atime = next((word for word in ("noatime", "relatime") if word in options), "strictatime")
+                    word = atime if attribute == "atime" else attribute
+                    if value is not True and word != value and (attribute == "atime" or word in options):
+                        found[word] = None
+        return [*found]
 
     def shares(self, mnt_id: int) -> bool:
         """Whether a later mount inside the bind, in the mount with the id ``mnt_id``, would propagate to the source."""

@@ -66,7 +66,8 @@ _BINDS = {"bind": False, "rbind": True}
 _SUPERBLOCK = frozenset(
     "sync async dirsync mand nomand lazytime nolazytime iversion noiversion acl noacl tmpcopyup".split()
 )
-_WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud"))
+# docker takes "consistency" on Linux, too, and does nothing about it.
+_WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud", "consistency"))
 
 # They are the engine's work: it must do it before a runtime, and so this hook, is called.
 _ENGINE_OPTIONS = {
@@ -74,7 +75,6 @@ _ENGINE_OPTIONS = {
     "Z": "relabels the source for SELinux",
     "U": "changes the owner of the source",
     "relabel": "relabels the source for SELinux",
-    "consistency": "means nothing on Linux",
 }
 _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)

@@ -36,8 +36,7 @@ PROC_FILES = frozenset(
 def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     """Checks that a source may be mounted on ``target``; ``directory`` is true if the source is a folder.
 
-    Raises EscapeError for the root, procfs and sysfs, and RequestError if source and target differ in kind, or if the
-    mount point would have to be made inside another mount.
+    Raises EscapeError for the root, procfs and sysfs, and RequestError if source and target differ in kind.
     """
     path = target.path
     if len(linux.encode_path(rootfs.path + path)) >= PATH_MAX:
@@ -68,8 +67,6 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     if exists and last.folder != directory:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
         raise RequestError(f"the source is {ours}, but {path} is {theirs}")
-    if rootfs.is_to_be_made(target):
-        rootfs.filesystem_of(target)
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:

@@ -285,7 +285,7 @@ def test_in_a_user_namespace(bench: Bench, volume: str) -> None:
     assert "mounts below it are locked and need rbind" in refused.value.hint
     with pytest.raises(KernelError, match=r"mount_setattr .*/volume: Operation not permitted") as refused:
         bench.plan(request(volume, "/mnt", "rbind", "suid"))
-    assert refused.value.hint == "an attribute of the source is locked"
+    assert refused.value.hint == "nosuid of the source is locked: it was mounted outside of this user namespace"
     record = bench.mount(request(volume, "/mnt", "rbind", "ro"))
     assert words(bench.inside("/mnt")) == {"ro", "nosuid", "nodev", "relatime"}
     bench.undo(record)

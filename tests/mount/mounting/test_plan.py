@@ -102,8 +102,8 @@ def test_a_name_missing_in_a_planned_mount_is_not_made(bench: Bench, vol: str) -
     problem = plan.binds[1].problem
     assert isinstance(problem, RequestError)
     assert str(problem) == (
-        "--mount 1: the mount point /new/in/none does not exist, and would have to be made inside another mount"
-        " (make it in the source of that mount)"
+        "--mount 1: the mount point /new/in/none does not exist, and would have to be made inside another mount, that on"
+        f" /new (make {vol}/in/none on the host, in the source of --mount 1)"
     )
     assert [bind.problem for bind in plan.binds[::2]] == [None, None]
 

@@ -251,19 +251,29 @@ REFUSED = {
     ),
     "U": "changes the owner of the source; the engine must do that",
     "U=true": "changes the owner of the source; the engine must do that",
-    "consistency=cached": "means nothing on Linux; the engine must do that",
 }
 
+QUOTE = "If it is a part of the path before it, quote that: "
 SENSELESS = {
-    "unknown key": ("src=/a,dst=/b,x=y", f'"x" is not known ({KEYS})'),
+    "unknown key": ("src=/a,dst=/b,ro,x=y", f'"x" is not known ({KEYS})'),
+    "unknown key after a path": ("src=/a,dst=/b,x=y", f'"x" is not known ({KEYS}. {QUOTE}"dst=/b,x=y")'),
+    "comma in a path": (
+        "src=/a,share=b,dst=/c",
+        f'"share" is not known (did you mean "shared"? {QUOTE}"src=/a,share=b")',
+    ),
+    "variable": (
+        "src=$H/x,dst=/b",
+        'the source "$H/x" is not an absolute path (variables and ~ are not expanded)',
+    ),
+    "home": ("src=~/x,dst=/b", 'the source "~/x" is not an absolute path (variables and ~ are not expanded)'),
     "near key": ("src=/a,dts=/b", '"dts" is not known (did you mean "dst"?)'),
     "nearer key": ("src=/a,dst=/b,read-only", '"read-only" is not known (did you mean "readonly"?)'),
-    "key in capitals": ("src=/a,dst=/b,READONLY", f'"READONLY" is not known ({KEYS})'),
+    "key in capitals": ("src=/a,dst=/b,READONLY", f'"READONLY" is not known ({KEYS}. {QUOTE}"dst=/b,READONLY")'),
     "key with a blank": ("src=/a, dst=/b", '" dst" is not known (did you mean "dst"?)'),
     "near option": ("src=/a,dst=/b,nosiud", '"nosiud" is not known (did you mean "nosuid"?)'),
-    "near option with a value": ("src=/a,dst=/b,rnoexe=1", '"rnoexe" is not known (did you mean "rnoexec"?)'),
-    "option of a file system": ("src=/a,dst=/b,size=10m", f'"size" is not known ({KEYS})'),
-    "quote in a word": ('src=/a,dst=/b,"x""y"', f'"x"y" is not known ({KEYS})'),
+    "near option with a value": ("src=/a,dst=/b,ro,rnoexe=1", '"rnoexe" is not known (did you mean "rnoexec"?)'),
+    "option of a file system": ("src=/a,dst=/b,ro,size=10m", f'"size" is not known ({KEYS})'),
+    "quote in a word": ('src=/a,dst=/b,ro,"x""y"', f'"x"y" is not known ({KEYS})'),
     "source and destination relative": ("dst=d,src=rel", 'the source "rel" is not an absolute path'),
     "links without a pattern": (
         "src=/a,dst=/b,follow-links",
