@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 COUNTS = (1, 10, 100, 1000)
+OWN = (5, 50, 500)
 ROUNDS = 15
 UNIT = [sys.executable, "-I", "-S", "-c", "pass"]
 
@@ -148,6 +149,34 @@ def scale(bench: Bench, books: Books, rounds: int) -> None:
         books.measure("dry-run 1000", dry)
 
 
+def runtimes_own(bench: Bench, books: Books, rounds: int) -> None:
+    """One bind of ours, in a namespace where the runtime has mounted so many of its own; and what reading takes."""
+    with open(bench.launcher, encoding="utf-8") as file:
+        import_path = next(line for line in file.read().splitlines() if line.startswith("sys.path"))
+    reading = f"{STEPS['modules of the hook']}; from oci_bind_hook.documents.bundle import Bundle"
+    bundle = f"{bench.path}/bundle"
+    program = ["import sys; sys.dont_write_bytecode = True", import_path, *STEPS.values(), reading]
+    program += [f"assert Bundle({bundle!r}, None).violations == []", "os._exit(0)"]
+    for count in OWN:
+        places = [f"{bench.rootfs}/real/{number}" for number in range(count)]
+        bench.write_config(
+            mounts=[support.bind(f"{bench.path}/sources/{number}", f"/real/{number}") for number in range(count)],
+            linux={"namespaces": [{"type": "mount"}]},
+        )
+        script = f'for place; do mount --bind {bench.path}/sources/0 "$place"; done; echo; read end'
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *places]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as init:
+            assert init.stdout is not None
+            init.stdout.readline()
+            creating = json.dumps({**json.loads(bench.state("creating")), "pid": init.pid})
+            for _ in range(rounds):
+                set_up = bench.hook("createRuntime", "--mount", f"src={bench.path}/sources/0,dst=/mnt")
+                books.measure(f"beside {count}", set_up, creating)
+                books.measure(f"read {count}", [*UNIT[:-1], "\n".join(program)])
+                os.unlink(f"{bench.path}/state/c.json")
+                subprocess.run(["nsenter", "-m", "-t", str(init.pid), "umount", f"{bench.rootfs}/mnt"], check=True)
+
+
 def containers(bench: Bench, books: Books, rounds: int) -> None:
     """A whole container that ends at once, without the hook and with it."""
     rows = {}
@@ -266,6 +295,7 @@ def main(rounds: int) -> None:
             run(UNIT)
         scale(bench, books, rounds)
         containers(bench, books, rounds)
+        runtimes_own(bench, books, rounds)
         bench.write_config()
         memory = peak_memory(*bench.hook("prestart", *bench.mounts(10)), stdin=bench.state("creating"))
         run(bench.hook("poststop"), bench.state("stopped"))
@@ -292,6 +322,12 @@ def main(rounds: int) -> None:
     for runtime in support.RUNTIMES:
         for row in (f"{runtime} run", f"{runtime} run with the hook"):
             print(f"| `{row}` | {books.median(row):.2f} | {books.median(row) * books.unit:.1f} |")
+    print("\n| binds of the runtime's own | set-up of one of ours | reading and validation alone |\n|---|---|---|")
+    for count in OWN:
+        print(f"| {count} | {books.median(f'beside {count}'):.2f} | {books.median(f'read {count}'):.2f} |")
+    for row in ("beside", "read"):
+        slope = (books.median(f"{row} {OWN[-1]}") - books.median(f"{row} {OWN[0]}")) / (OWN[-1] - OWN[0])
+        print(f"{row}, each of the runtime's binds: {slope * books.unit * 1000:.0f} us")
     print("\n| validation | acceptor | jsonschema |\n|---|---|---|")
     for name, quick, judged in compared:
         print(f"| {name} | {quick:.2f} ms | {judged:.1f} ms |")

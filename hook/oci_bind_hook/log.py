@@ -34,7 +34,16 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
 
 
+def readable(text: str) -> str:
+    """``text`` in a form that JSON and UTF-8 can hold: what was decoded from other bytes is written as ``\\xff``."""
+    if text.isascii():
+        return text
+    return "".join(_escape(ord(c)) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
 def _escape(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8, PEP 383
+        code -= 0xDC00
     # Not by the codec unicode_escape, which Python would import: after setns(2) that is impossible.
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 

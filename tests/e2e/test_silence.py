@@ -153,6 +153,7 @@ def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
     """Its own poststop ends with 71, in time, and loses nothing."""
     support.bundle(world.path / "bundle", ["true"])
     with Fuse(f"{world.path}/fuse") as fuse:
+        os.mkdir(f"{fuse.path}/dev")
         silent, well = Container(world, "silent", fuse.path), Container(world, "well")
         before = (support.tree(fuse.path), support.tree(world.rootfs))
         for each in (silent, well):

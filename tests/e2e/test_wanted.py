@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import support
+from helpers.fuse import Fuse
 from helpers.world import call, mounted, state
 
 if TYPE_CHECKING:
@@ -170,10 +171,15 @@ def test_a_second_call_takes_what_has_come_since(world: World, many: str) -> Non
 @pytest.mark.parametrize("pattern", ["*.d", "*.d/sub"], ids=["name", "folder"])
 def test_a_match_whose_name_is_not_utf8(world: World, many: str, pattern: str) -> None:
     os.makedirs(os.fsencode(many) + b"/\xff.d/sub")
-    code, line, found = run(world, f"type=glob,src={many}/{pattern},dst=/new")
-    assert (code, found) == (78, [])
-    assert "is not UTF-8" in line
-    assert line.count("\n") == 1
+    before = world.snapshot()
+    words = ("--mount", f"type=glob,src={many}/{pattern},dst=/new")
+    assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
+    name = {"*.d": "/new/\udcff.d", "*.d/sub": "/new/sub"}[pattern]
+    assert name in [os.fsencode(path).decode(errors="surrogateescape") for path in mounted(world)]
+    shown = call(world, "show", "c1", stdin="")
+    assert (shown.returncode, f"{many}/\\xff.d" in shown.stdout) == (0, True)
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
 
 
 def plant(world: World, many: str, links: dict[str, str]) -> None:
@@ -269,3 +275,15 @@ def test_the_options_hold_for_each_match(world: World, many: str) -> None:
     for name in ("a.d", "b.d"):
         flags = os.statvfs(f"{world.rootfs}/new/{name}").f_flag
         assert flags & (os.ST_RDONLY | os.ST_NOSUID) == os.ST_RDONLY | os.ST_NOSUID
+
+
+@pytest.mark.parametrize("optional", ["", ",optional"])
+@pytest.mark.parametrize("pattern", ["fuse/*", "*/word", "fuse/[f]older/*"])
+def test_a_folder_that_fails_has_no_answer(world: World, many: str, pattern: str, optional: str) -> None:
+    """It is no folder without matches: perhaps it has them."""
+    with Fuse(f"{many}/fuse") as fuse:
+        fuse.end()
+        code, line, found = run(world, f"type=glob,src={many}/{pattern},dst=/new{optional}")
+    assert (code, found) == (66, [])
+    assert f"{many}/fuse" in line
+    assert "cannot be opened: Transport endpoint is not connected (the program behind this FUSE mount has ended" in line

@@ -10,13 +10,12 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import select
 import signal
 import stat
 import struct
 from typing import TYPE_CHECKING
 
-from helpers import mounting
+from helpers import mounting, support
 from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
@@ -44,16 +43,19 @@ SECONDS = 20  # to wait for what happens at once
 class Fuse:
     """A context manager: a file system of folders and files on ``path``, which need not exist.
 
+    Everybody may enter it or, as where an ordinary user has mounted it, only ``user``.
+
     The kernel keeps nothing of what it is told: it asks for every look.
     """
 
-    def __init__(self, path: str, tree: Tree = TREE) -> None:
+    def __init__(self, path: str, tree: Tree = TREE, *, user: int | None = None) -> None:
         self.path = path
         os.makedirs(path, exist_ok=True)
         self._shared = memoryview(mmap.mmap(-1, 4 * (2 + _COUNTS))).cast("I")
         self.stuck, told = os.pipe2(os.O_CLOEXEC)
         device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        words = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
+        words = f"fd={device},rootmode=40000,user_id={user or 0},group_id=0"
+        words += "" if user else ",allow_other"
         mounting.mount("tests", path, "fuse", data=words)
         self.pid = mounting.forked(lambda: _Server(device, told, self._shared, tree).run())
         os.close(device)
@@ -80,7 +82,7 @@ class Fuse:
 
     def await_stuck(self) -> None:
         """Waits until somebody waits for an answer that does not come."""
-        assert select.select([self.stuck], [], [], SECONDS)[0]
+        assert support.is_readable(self.stuck, SECONDS)
         os.read(self.stuck, 1)
 
     def hurry(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +90,7 @@ class Fuse:
         real = linux.wait_readable
 
         def wait(fd: int, seconds: float) -> bool:
-            assert select.select([self.stuck], [], [], SECONDS)[0]
+            assert support.is_readable(self.stuck, SECONDS)
             return real(fd, min(seconds, 0.05))
 
         monkeypatch.setattr(linux, "wait_readable", wait)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,9 @@ class Container:
         self.rootfs = rootfs or world.rootfs
         self.bundle = world.path / f"bundle-{name}"
         support.bundle(self.bundle, ["true"], rootfs=self.rootfs)
-        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo; exec cat"]
+        # The tmpfs that config.json asks for.
+        made = f"mount -t tmpfs tmpfs {shlex.quote(self.rootfs)}/dev && echo && exec cat"
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", made]
         self.init = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def launch(self, *arguments: str, status: str = "creating") -> subprocess.Popen[str]:
@@ -136,7 +139,8 @@ class Container:
 
     def mounted(self) -> list[str]:
         points = [line.split(" ")[4] for line in support.mounts(self.init.pid)]
-        return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
+        inside = (point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
+        return sorted(point for point in inside if point != "/dev")
 
 
 def dead(world: World, name: str, *destinations: str, rootfs: str | None = None) -> Container:

@@ -35,7 +35,7 @@ ESCAPED = {
     "isolate": ("a\u2066b", "a\\u2066b"),
     "line separator": ("a\u2028b\u2029", "a\\u2028b\\u2029"),
     "zero width": ("a\u200bb\ufeff", "a\\u200bb\\ufeff"),
-    "not UTF-8": ("a\udcffb", "a\\udcffb"),
+    "not UTF-8": ("a\udcffb", "a\\xffb"),
     "beyond 16 bits": ("a\U000e0041b", "a\\U000e0041b"),
     "letters and signs": ("ä → 漢 שלום 🙂", "ä → 漢 שלום 🙂"),
 }

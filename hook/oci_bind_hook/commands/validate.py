@@ -10,7 +10,7 @@ from ..documents import oci
 from ..documents.bundle import read_regular
 from ..documents.strictjson import documents
 from ..errors import DataError, HookError
-from ..log import one_line
+from ..log import one_line, readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Verdict:
     def document(self) -> dict[str, object]:
         """The verdict in the form of schemas/validation.json."""
         found: dict[str, object] = {
-            "name": self.name.encode(errors="backslashreplace").decode(),
+            "name": readable(self.name),
             "valid": not self.violations and self.problem is None,
             "violations": [{"pointer": pointer, "message": message} for pointer, message in self.violations],
         }

@@ -53,10 +53,6 @@ class Bundle:
             self.rootfs = files.real_path(rootfs)
         except OSError as reason:
             raise unopened(f"the rootfs {rootfs}", reason) from reason
-        try:
-            self.rootfs.encode()
-        except UnicodeEncodeError:
-            raise MissingError(f"the rootfs {self.rootfs!a} is not UTF-8, and no state file can name it") from None
         self.has_namespace = "mount" in self.config.namespaces
 
 

@@ -19,7 +19,7 @@ from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
 from ..mounting.apply import carry_out, reconcile
 from ..mounting.mounted import clear_staging
-from ..mounting.plan import Planner
+from ..mounting.plan import Planner, is_runtimes
 from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..options import Options
     from ..record.folder import HeldRecords, Records
     from ..record.held import Users
-    from ..record.state_file import MadeRecord, Record, RootfsRecord
+    from ..record.state_file import MadeRecord, NamespaceKind, Record, RootfsRecord
     from ..requests.request import Request
 
 
@@ -54,10 +54,11 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         bundle = _read(options, state, document, place, log)
     with At("ask"):
         requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
-        if bundle.config.root_readonly and place.kind(bundle, is_another=place.is_elsewhere()) == "runtime":
+        kind = place.kind(bundle, is_another=place.is_elsewhere())
+        if bundle.config.root_readonly and kind == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
     resisting: list[LeftoverError] = []
-    while not _try(options, state, bundle, requests, place, resisting, log):
+    while not _try(options, state, bundle, requests, place, kind, resisting, log):
         # An earlier container of this id was undone. Its binds may have been in front of the sources, or be the sources
         # themselves: they are opened again, once more without a lock.
         pass
@@ -69,6 +70,7 @@ def _try(
     bundle: Bundle,
     requests: list[Request],
     place: Place,
+    kind: NamespaceKind,
     resisting: list[LeftoverError],
     log: Log,
 ) -> bool:
@@ -77,13 +79,15 @@ def _try(
     ``resisting`` then has what could not be undone, to be called again with.
     """
     namespace = Namespace(place.proc, "runtime")
+    # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
+    ours = [request for request in requests if not is_runtimes(request, kind)]
     with At("open"):
-        sources = open_sources(requests, bundle.path, namespace)
+        sources = open_sources(ours, bundle.path, namespace)
     with At("clone"):
         clone_sources(sources)
     log.step("sources opened")
     with At("state folder"):
-        folder = _open_folder(options, place, create=any(request.is_bind for request in requests))
+        folder = _open_folder(options, place, create=bool(sources))
         if folder is None:
             log.info("no bind is asked for")
             return True
@@ -110,7 +114,7 @@ def _try(
                 log.info("no bind is asked for")
                 return True
             with At("enter"):
-                rootfs = _enter(bundle, known, place, namespace, log)
+                rootfs = _enter(bundle, known, place, kind, namespace, log)
                 log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
                 _check_neighbours(requests, others, namespace)
                 _complete_or_check(record, rootfs, namespace)
@@ -179,12 +183,14 @@ def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) 
     return Staged(sources, make, lambda: clear_staging(folder, container, proc), proc)
 
 
-def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespace, log: Log) -> Rootfs:
+def _enter(
+    bundle: Bundle, known: RootfsRecord, place: Place, kind: NamespaceKind, namespace: Namespace, log: Log
+) -> Rootfs:
     """Enters the container's mount namespace, if it is another one, and returns the rootfs as seen from there.
 
     From here on nothing is imported, and nothing is read but through fds that are open already: ``/`` may be the
     image's now. UnavailableError if ``/`` or the rootfs is not the object that it was before (``known``): then the
-    container has its own root already, or the pid is another process's.
+    container has its own root already, or the pid is another process's; or if it is no namespace of that ``kind``.
     """
     root = posix.stat("/")
     log.prepare()
@@ -192,6 +198,8 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
     place.enter(namespace)
     rights.give_up(rights.TO_ENTER)
     namespace.kind = place.kind(bundle, is_another=namespace.entered)
+    if namespace.kind != kind:
+        raise UnavailableError("the container's process has changed its mount namespace at this moment")
     try:
         is_seen = files.is_same_file(root, posix.stat("/")) and is_object(known, posix.stat(bundle.rootfs))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -201,7 +209,7 @@ def _enter(bundle: Bundle, known: RootfsRecord, place: Place, namespace: Namespa
     if not is_seen:
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
-            hint="it has its own root already: register for createRuntime or createContainer; runsc needs the latter",
+            hint="it has its own root already, as in runsc: run prestart before the runtime, by a state without a pid",
         )
     is_container = namespace.kind == "container"
     rootfs = Rootfs(

@@ -195,7 +195,7 @@ def _set_attributes(source: Source, fd: int, info: MountInfo, wanted: dict[str, 
     try:
         source.namespace.proc.mount(None, fd, flags)
     except OSError as reason:
-        raise refused("mount(MS_REMOUNT)", source.path, reason, where=source.request.at("options")) from reason
+        raise source.refused_attributes("mount(MS_REMOUNT)", reason) from reason
 
 
 def _check_attributes(source: Source, mounts: list[MountInfo]) -> None:

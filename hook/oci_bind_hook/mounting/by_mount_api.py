@@ -105,10 +105,9 @@ def _set_attributes(source: Source, tree: int) -> None:
     except OSError as reason:
         if reason.errno == errno.EINVAL and request.idmap is not None:
             raise _unmappable(source, request.idmap) from reason
-        call = "mount_setattr"
         if reason.errno == errno.EPERM and request.idmap is not None:
-            call = "mount_setattr(idmap)"
-        raise refused(call, source.path, reason, where=request.at("options")) from reason
+            raise refused("mount_setattr(idmap)", source.path, reason, where=request.at("options")) from reason
+        raise source.refused_attributes("mount_setattr", reason) from reason
 
 
 def _set_all(source: Source, tree: int) -> None:

@@ -6,6 +6,7 @@ Loaded only where there is a pattern, before setns(2), since it needs glob and a
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import posix
@@ -45,8 +46,8 @@ class _Look:
 def matches(pattern: Request) -> list[Request]:
     """One request for each match, sorted by name; none if nothing matches.
 
-    Raises RequestError for a match that is not UTF-8, and where too many names are to be looked up; EscapeError for a
-    pattern of an annotation that leads out of the folders that are allowed.
+    Raises RequestError where too many names are to be looked up; EscapeError for a pattern of an annotation that leads
+    out of the folders that are allowed; and what a folder or a name cannot be looked at for, unless it is not there.
     """
     if isinstance(pattern.opener, Allowed):
         return _allowed_matches(pattern, pattern.opener)
@@ -74,20 +75,39 @@ def _plain_matches(pattern: Request) -> list[str]:
     for name in names[first : len(names) - len(tail)]:
         found = []
         for path in paths:
-            try:
+            with _Passed(pattern, path):
                 found += [look.at(f"{path}{each}/") for each in _matching(name, look.at(path))]
-            except OSError:
-                pass  # nothing is in it
         paths = found
-    return [path for path in (each[:-1] + tail for each in paths) if _is_there(path)]
+    return [path for path in (each[:-1] + tail for each in paths) if _is_there(pattern, path)]
 
 
-def _is_there(path: str) -> bool:
-    try:
+def _is_there(pattern: Request, path: str) -> bool:
+    with _Passed(pattern, path):
         posix.lstat(path)
-    except OSError:
-        return False
-    return True
+        return True
+    return False
+
+
+class _Passed:
+    """A context manager that passes over what is not there. Any other OSError is raised as HookError."""
+
+    # A folder on a file system that does not work now has matches, perhaps. A start without them would look like one
+    # for which nothing was asked.
+
+    def __init__(self, pattern: Request, path: str) -> None:
+        self._pattern = pattern
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, reason: BaseException | None, _trace: object) -> bool:
+        if not isinstance(reason, OSError):
+            return False
+        if reason.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            return True
+        path = self._path.rstrip("/") or "/"
+        raise unopened(path, reason, where=self._pattern.at("source")) from reason
 
 
 def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
@@ -95,7 +115,8 @@ def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
 
     A folder is read once for each name of the pattern, however many links lead to it.
     """
-    try:
+    fixed = None
+    with _Passed(pattern, pattern.source):
         folder, above, names = allowed.named(pattern, glob.escape)
         if not names:
             return [pattern.match(above)]
@@ -103,31 +124,27 @@ def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
         start = "".join(f"{name}/" for name in names[:first])
         with allowed.walk(folder, start, pattern) as walk:
             fixed = Folder(walk.keep())
-    except OSError:
+    if fixed is None:
         return []
+    above = above.rstrip("/")
     tail = "/" if names[-1] == "" else ""
     look = _Look(pattern)
     paths = [start]
     for name in names[first : len(names) - len(tail)]:
         found: dict[object, list[str]] = {}
         for path in paths:
-            try:
-                with allowed.walk(folder, look.at(path), pattern) as walk:
-                    if (key := walk.steps[-1].key) not in found:
-                        found[key] = [look.at(f"{path}{each}/") for each in _matching(name, walk.steps[-1].fd)]
-            except OSError:
-                pass  # nothing is in it
+            with _Passed(pattern, f"{above}/{path}"), allowed.walk(folder, look.at(path), pattern) as walk:
+                if (key := walk.steps[-1].key) not in found:
+                    found[key] = [look.at(f"{path}{each}/") for each in _matching(name, walk.steps[-1].fd)]
         paths = [path for each in found.values() for path in each]
-    above = above.rstrip("/")
     within = Within(pattern, fixed, f"{above}/{start}".rstrip("/") or "/", allowed)
     matches = []
     for path in sorted(each.rstrip("/") + tail for each in paths):
-        try:
-            with allowed.walk(folder, path, pattern):
-                pass
-        except OSError:
-            if tail or not _is_wild(names[-1]):
-                continue  # it is not there; else it is a link to nothing, which matches
+        is_there = False
+        with _Passed(pattern, f"{above}/{path}"), allowed.walk(folder, path, pattern):
+            is_there = True
+        if not is_there and (tail or not _is_wild(names[-1])):
+            continue  # else it is a link to nothing, which matches
         match = pattern.match(f"{above}/{path}")
         match.opener = within
         matches.append(match)

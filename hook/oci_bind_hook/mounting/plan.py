@@ -6,24 +6,25 @@ A dry-run describes the plan, a real run carries it out. There is no second way 
 
 from __future__ import annotations
 
-from ..errors import EscapeError, HookError, RequestError
+from ..errors import EscapeError, HookError, RequestError, UnavailableError
 from ..kernel import files
 from ..kernel.proc import Namespace
 from ..requests.request import Recorded
 from ..rootfs.admit import admit
 from ..rootfs.mount_points import MountPoint, Rootfs
-from ..rootfs.walk import Cover, Target, is_utf8
+from ..rootfs.walk import Cover, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Literal
 
-    from ..record.state_file import MountRecord
+    from ..record.state_file import MountRecord, NamespaceKind
     from ..requests.request import Request
     from .sources import Source
 
-    Action = Literal["mount", "present", "skipped"]
+    # "left": it is the runtime's, and not mounted.
+    Action = Literal["mount", "present", "left", "skipped"]
 
 
 class Bind:
@@ -33,9 +34,9 @@ class Bind:
     ``is_hidden``: a later mount covers it. ``problem`` is why it cannot be mounted, None if it can.
     """
 
-    def __init__(self, request: Request, source: Source) -> None:
+    def __init__(self, request: Request, source: Source | None) -> None:
         self.request = request
-        self.source = source
+        self._source = source
         self.target: Target | None = None
         self.action: Action = "mount"
         self.by: Literal["hook", "runtime"] | None = "hook"
@@ -44,11 +45,19 @@ class Bind:
         self.warnings = list(request.warnings)
         self.problem: HookError | None = None
 
+    @property
+    def source(self) -> Source:
+        """Its source. A real run opens none for a bind that is the runtime's."""
+        assert self._source is not None
+        return self._source
+
     def summary(self) -> str:
         """One line for the log: what was done."""
         path = self.target.path if self.target else self.request.destination
         if self.action == "skipped":
             return f"{self.request.origin}: skipped, {self.warnings[-1]}"
+        if self.action == "left":
+            return f"{self.request.origin}: {self.warnings[-1]}"
         if self.action == "present":
             return f"{self.request.origin}: left alone, {path} is mounted already"
         made = "".join(f", made {point.path}" for point in self.create)
@@ -103,23 +112,29 @@ class Planner:
         self.allow_shared = allow_shared
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
+        # Whether the runtime should have mounted something, and whether any of it is there. Binds of an earlier call
+        # may cover all of it.
+        self._is_awaited, self._is_seen = False, bool(recorded)
         self._hiders = Hiders(rootfs, [mount["resolved"] for mount in recorded])
         self._order: list[tuple[Request, str, Bind | None]] = []
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
-        """The plan for ``requests``. ``sources`` holds one source per bind among them, in the same order.
+        """The plan for ``requests``. ``sources`` are those of the binds among them, but for the runtime's, is_runtimes.
 
-        A request that cannot be carried out raises nothing: its bind carries the problem.
+        A request that cannot be carried out raises nothing: its bind carries the problem. UnavailableError if the
+        runtime has not mounted anything yet.
         """
-        rest = iter(sources)
+        source_of = {source.request: source for source in sources}
         self._hiders.await_requests(requests)
         for request in requests:
             if request.is_bind:
-                bind = Bind(request, next(rest))
+                bind = Bind(request, source_of.get(request))
                 self.plan.binds.append(bind)
                 try:
                     if request.is_root:
                         self._resolve_root(bind)
+                    elif is_runtimes(request, self.namespace.kind):
+                        self._leave(bind)
                     else:
                         self._resolve(bind)
                 except HookError as problem:
@@ -131,8 +146,17 @@ class Planner:
                     self._order.append((request, bind.target.path, bind))
             else:
                 self._pass(request)
+        self._check_runtime()
         self._tell_hidden()
         return self.plan
+
+    def _check_runtime(self) -> None:
+        """Raises UnavailableError where a runtime should have mounted something by now, and has not."""
+        if self._is_awaited and not self._is_seen:
+            raise UnavailableError(
+                "nothing that config.json mounts is there in the container's mount namespace",
+                hint="this runtime calls the hook before it mounts, or restores a checkpoint: nothing can be bound now",
+            )
 
     def _tell_hidden(self) -> None:
         """Adds a warning to every bind that a later mount covers, the runtime's or the hook's."""
@@ -154,35 +178,36 @@ class Planner:
             target = self.rootfs.resolve(request.destination)
         except HookError:
             return
-        self.plan.uses.update(filter(is_utf8, target.uses))
+        self.plan.uses.update(target.uses)
         self._order.append((request, target.path, None))
-        self._note_tmpfs(request, target)
+        self._note(request, target)
         if self.namespace.assumed and self.namespace.kind == "container":
             self.rootfs.cover(target, Cover(request.type))
         target.close()
 
-    def _note_tmpfs(self, request: Request, target: Target) -> None:
-        """Notes which mount is where config.json asks for a tmpfs; of several mounts on one place the last counts.
+    def _note(self, request: Request, target: Target) -> None:
+        """Notes what is mounted where config.json asks for a mount; of several on one place the last counts.
 
         By what mountinfo shows alone a tmpfs that the host mounted below the rootfs may look like the container's own:
         at createContainer the hook sees only the container's namespace, where the runtime's bind of the rootfs has
         taken it along.
         """
         stat = target.last.stat
+        self._is_awaited = self._is_awaited or (self.namespace.kind == "container" and not self.namespace.assumed)
         if stat is not None and stat.mount_root:
+            self._is_seen = True
             (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
 
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
         target = bind.target = self.rootfs.resolve(request.destination)
-        self.plan.uses.update(filter(is_utf8, target.uses))
+        self.plan.uses.update(target.uses)
         if request.is_from_mounts:
-            self._note_tmpfs(request, target)
-        if self._is_present(bind, target) or self._is_hidden(bind, target):
+            self._note(request, target)
+        is_recorded = self.recorded.find(request) is not None
+        if is_recorded or self._is_present(bind, target):
             bind.action = "present"
-            bind.by = "hook" if self.recorded.find(request) else "runtime"
-            if self.namespace.assumed:
-                self.rootfs.cover(target, _cover(source))
+            bind.by = "hook" if is_recorded else "runtime"
             target.close()
             return
         if skipped := self._why_skipped(bind):
@@ -201,7 +226,24 @@ class Planner:
         self._by_cover[cover] = bind
         if request.origin_kind == "argument":
             self._protect(target.path, request.origin)
-        bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+        try:
+            bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+        except RequestError as problem:
+            self._name_mount(problem, target)
+            raise
+
+    def _name_mount(self, problem: RequestError, target: Target) -> None:
+        """Says in which mount a mount point would have to be made, and where that is on the host."""
+        inside = next((path for step, path in target.paths() if step is target.anchor), "/")
+        for request, path, bind in reversed(self._order):
+            if request.is_bind and not request.is_root and path in _upwards(inside):
+                source = request.source if bind is None or bind.action != "mount" else bind.source.path
+                problem.problem = f"{problem.problem}, that on {path}"
+                problem.hint = f"make {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
+                return
+        info = self.namespace.mount_of(target.anchor.stat) if target.anchor.stat is not None else None
+        if info is not None:
+            problem.problem = f"{problem.problem}, the {info.type} on {info.mount_point}"
 
     def _resolve_root(self, bind: Bind) -> None:
         """Lays the read-only root over the rootfs: later destinations are resolved in that mount."""
@@ -227,31 +269,38 @@ class Planner:
                 return f"{request.when_exists} does not exist in the container"
         return ""
 
+    def _leave(self, bind: Bind) -> None:
+        """Notes a bind that is the runtime's: there, or left alone. Nobody asks its source anything."""
+        bind.action, bind.by = "left", "runtime"
+        try:
+            target = bind.target = self.rootfs.resolve(bind.request.destination)
+            self.plan.uses.update(target.uses)
+            self._note(bind.request, target)
+            stat = target.last.stat
+            if self.namespace.assumed:
+                bind.action = "present"
+                self.rootfs.cover(target, _cover(bind.source))
+            elif (stat is not None and stat.mount_root) or self._is_hidden(bind, target):
+                bind.action = "present"
+            else:
+                bind.warnings.append(f"left to the runtime, nothing is mounted on {target.path}")
+            target.close()
+        except HookError as problem:
+            bind.warnings.append(f"left to the runtime: {problem.problem}")
+
     def _is_present(self, bind: Bind, target: Target) -> bool:
-        request, source, stat = bind.request, bind.source, target.last.stat
-        if self.recorded.find(request):
-            return True
-        if not request.is_from_mounts:
+        """Whether a bind of config.json is there, where no runtime has made the namespace."""
+        source, stat = bind.source, target.last.stat
+        if not bind.request.is_from_mounts or stat is None or not stat.mount_root:
             return False
-        if self.namespace.assumed and self.namespace.kind == "container":
-            return True
-        if stat is None or not stat.mount_root:
-            return False
-        is_same = source.error is None and (stat.dev, stat.ino) == (source.stat.dev, source.stat.ino)
-        if self.namespace.kind != "container":
-            return is_same
-        if not is_same:
-            bind.warnings.append("something else than the source is mounted there: left to the runtime")
-        return True
+        return source.error is None and (stat.dev, stat.ino) == (source.stat.dev, source.stat.ino)
 
     def _is_hidden(self, bind: Bind, target: Target) -> bool:
         """Whether a later mount of the runtime, or an earlier bind of the hook, covers this bind of config.json.
 
-        The runtime mounted it, so there is nothing left to do. Its destination, looked up now, would be another place:
-        perhaps one that a link inside the covering mount leads to.
+        Its destination, looked up now, would be another place: perhaps one that a link inside the covering mount leads
+        to.
         """
-        if not bind.request.is_from_mounts or self.namespace.kind != "container":
-            return False
         passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
         name = self._hiders.find(bind.request, passed)
         if name is None:
@@ -313,6 +362,11 @@ class Planner:
             f"{target.path} is below a mount that is shared with the host: the bind would appear there and stay",
             hint="--allow-shared allows it",
         )
+
+
+def is_runtimes(request: Request, kind: NamespaceKind) -> bool:
+    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind."""
+    return request.is_from_mounts and kind == "container"
 
 
 class Hiders:

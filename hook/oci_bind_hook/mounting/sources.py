@@ -4,7 +4,7 @@
 How a source becomes a mount of the container depends on the kernel: by_mount_api, or by_mount for older ones.
 
 Loaded by every start of a container: it imports only posix, errno and stat. by_mount, confined and patterns are loaded
-where they are needed, before setns(2).
+where they are needed, and unopened where a source cannot be opened, before setns(2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import stat as modes
 
 from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
-from ..kernel.errnos import refused, unopened
+from ..kernel.errnos import refused
 from ..kernel.proc import may_wait
 from . import by_mount_api
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         def attach(self, source: Source, target: int) -> None: ...
 
 
+_DELETED = "//deleted"  # at the end of a mount's root in mountinfo: no path can end so
 FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
 FDS_BESIDES = 64
 
@@ -76,6 +77,7 @@ class Source:
         self.visible: list[tuple[str, MountInfo]] = []
         self.info: MountInfo | None = None
         self.is_missing = False
+        self.namespace = namespace
         try:
             self.fd = self._open()
             self.stat = files.statx(self.fd)
@@ -83,17 +85,31 @@ class Source:
             self.error = refusal
             return
         except OSError as reason:
-            self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
-            self.error = unopened(f"the source {self.path}", reason, where=request.at("source"))
-            self.error.__cause__ = reason
+            self._fail(reason)
             return
-        self.namespace = namespace
         with files.Named(self.path):
             self._locate()
+        if self.info is not None and self.info.type == "autofs" and self.is_folder and request.opener is None:
+            try:
+                self._trigger()
+            except OSError as reason:
+                self._fail(reason)
+                return
+        if self.info is not None and self.info.root.endswith(_DELETED):
+            self.error = MissingError(f"the source {self.path} was deleted", where=request.at("source"))
+            self.is_missing = True
+            return
         try:
             way.check(self)
         except UnavailableError as problem:
             self.error = problem
+
+    def _fail(self, reason: OSError) -> None:
+        from .unopened import explain
+
+        self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
+        self.error = explain(self.path, reason, self.request.at("source"), self.namespace)
+        self.error.__cause__ = reason
 
     def _open(self) -> int:
         # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
@@ -102,6 +118,15 @@ class Source:
         if self.request.opener is None:
             return posix.open(self.path, posix.O_PATH | posix.O_CLOEXEC)
         return self.request.opener.open(self.request)
+
+    def _trigger(self) -> None:
+        """Lets automount(8) mount what it mounts on a path of its own, a direct map, and takes that. Raises OSError."""
+        # O_PATH alone stops before it. As mount(8) does it, the path is looked up; what is there then is held.
+        fd = posix.open(self.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        posix.close(self.fd)
+        self.fd = fd
+        self.stat = files.statx(fd)
+        self._locate()
 
     @property
     def is_open(self) -> bool:
@@ -176,6 +201,27 @@ class Source:
         """
         self._way.attach(self, target)
 
+    def refused_attributes(self, call: str, reason: OSError) -> KernelError:
+        """The error for attributes that the kernel refuses to set; it names those that are locked."""
+        error = refused(call, self.path, reason, where=self.request.at("options"))
+        if reason.errno == errno.EPERM and self.namespace.proc.in_user_namespace() and (locked := self._locked()):
+            error.hint = f"{', '.join(locked)} of the source is locked: it was mounted outside of this user namespace"
+        return error
+
+    def _locked(self) -> list[str]:
+        """The attributes that mounts of the source have and the request takes away, mount_namespaces(7)."""
+        below = [info for _, info in self.submounts]
+        found: dict[str, None] = {}
+        for wanted, infos in ((self.request.deep, [self.info, *below]), (self.request.top, [self.info])):
+            for info in infos:
+                options = info.options if info is not None else ()
+                for attribute, value in wanted.items():
+                    atime = next((word for word in ("noatime", "relatime") if word in options), "strictatime")
+                    word = atime if attribute == "atime" else attribute
+                    if value is not True and word != value and (attribute == "atime" or word in options):
+                        found[word] = None
+        return [*found]
+
     def shares(self, mnt_id: int) -> bool:
         """Whether a later mount inside the bind, in the mount with the id ``mnt_id``, would propagate to the source."""
         word = self.request.propagation
@@ -203,8 +249,8 @@ def allowed(folders: Sequence[str]) -> Opener | None:
 def expand(requests: Iterable[Request]) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    A match goes below the destination under its own name. MissingError if nothing matches, RequestError for a match
-    that is not UTF-8, EscapeError for a pattern of an annotation that leads out of the allowed folders.
+    A match goes below the destination under its own name. MissingError if nothing matches, and what patterns.matches
+    raises.
     """
     expanded: list[Request] = []
     for request in requests:

@@ -50,13 +50,12 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
     Binds are recursive unless said otherwise, as in docker and podman. UsageError where it is malformed, RequestError
     where a key or word is not known or makes no sense.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{text} is not UTF-8, and the state file can hold nothing else", where=place) from None
     members: dict[str, str | bool] = {}
     words: list[str] = []
+    cut: dict[str, str] = {}  # a word after a path, which may be the rest of that path
+    before = ""
     for field in split_csv(text, place):
+        cut[field], before = before, field
         key, equals, value = field.partition("=")
         if not key:
             raise UsageError(f'the field "{field}" has no name', where=place, hint="type=bind,src=/a,dst=/b")
@@ -71,14 +70,15 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
         members[name] = _value(key, equals, value, place)
     # Only now: text that is malformed anywhere is refused as such.
     _check_words(members, place)
-    request = _request(members, words, origin, place, origin_kind)
+    request = _request(members, words, origin, place, origin_kind, cut)
     # Only now: what is missing may be there under a misspelt name.
     for name in ("source", "destination"):
         if name not in members:
             raise UsageError(f"no {name} is given", where=place, hint="type=bind,src=/on/host,dst=/in/container")
     for name, (_, kind, _) in FIELDS.items():
         if kind == PATH and not str(members.get(name, "/")).startswith("/"):
-            raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place)
+            hint = "variables and ~ are not expanded" if str(members[name])[:1] in ("$", "~") else ""
+            raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place, hint=hint)
     return request
 
 
@@ -111,9 +111,17 @@ def _check_words(members: dict[str, str | bool], place: str) -> None:
 
 
 def _request(
-    members: dict[str, str | bool], words: list[str], origin: str, place: str, origin_kind: OriginKind
+    members: dict[str, str | bool],
+    words: list[str],
+    origin: str,
+    place: str,
+    origin_kind: OriginKind,
+    cut: dict[str, str],
 ) -> Request:
-    """The request made of ``members`` and option ``words``. A missing path is empty."""
+    """The request made of ``members`` and option ``words``. A missing path is empty.
+
+    ``cut`` tells of each field what stands before it.
+    """
     options = []
     recursive = members.get("bind-recursive")
     if recursive == "readonly" and members.get("ro") is not True:
@@ -135,8 +143,7 @@ def _request(
         )
     except RequestError as problem:
         if problem.unknown:
-            known = "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
-            problem.hint = nearest(problem.unknown, (*FIELDS, *WORDS)) or known
+            problem.hint = _hint(problem.unknown, cut)
         raise
     request.optional = members.get("optional") is True
     request.is_glob = members.get("type") == "glob" or members.get("glob") is True
@@ -146,6 +153,19 @@ def _request(
         raise RequestError('"follow-links" is for a pattern', where=place, hint=hint)
     request.when_exists = str(members["when-exists"]) if "when-exists" in members else None
     return request
+
+
+def _hint(unknown: str, cut: dict[str, str]) -> str:
+    """What may help with a word that is not known."""
+    if near := nearest(unknown, [name for name, (_, kind, _) in FIELDS.items() if kind != FLAG]):
+        return near
+    near = nearest(unknown, (*FIELDS, *WORDS))
+    hint = near or "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
+    field = next((each for each in cut if each.partition("=")[0] == unknown), unknown)
+    before = cut.get(field, "")
+    if FIELDS.get(before.partition("=")[0], ("", ""))[1] != PATH or (near and "=" not in field):
+        return hint
+    return f'{near or f"{hint}."} If it is a part of the path before it, quote that: "{before},{field}"'
 
 
 def _parse_idmap(text: str, place: str) -> IdMap:

@@ -66,7 +66,8 @@ _BINDS = {"bind": False, "rbind": True}
 _SUPERBLOCK = frozenset(
     "sync async dirsync mand nomand lazytime nolazytime iversion noiversion acl noacl tmpcopyup".split()
 )
-_WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud"))
+# docker takes "consistency" on Linux, too, and does nothing about it.
+_WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud", "consistency"))
 
 # They are the engine's work: it must do it before a runtime, and so this hook, is called.
 _ENGINE_OPTIONS = {
@@ -74,7 +75,6 @@ _ENGINE_OPTIONS = {
     "Z": "relabels the source for SELinux",
     "U": "changes the owner of the source",
     "relabel": "relabels the source for SELinux",
-    "consistency": "means nothing on Linux",
 }
 _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
@@ -166,12 +166,7 @@ class Request:
         return self.top.get("ro", self.deep.get("ro")) is True
 
     def match(self, source: str) -> Request:
-        """The request for one match of the pattern, below the destination. Raises RequestError if it is not UTF-8."""
-        try:
-            source.encode()
-        except UnicodeEncodeError:
-            problem = f"the match {source} is not UTF-8, and the state file can hold nothing else"
-            raise RequestError(problem, where=self.at("source")) from None
+        """The request for one match of the pattern, below the destination."""
         one = Request.__new__(Request)
         one.__dict__.update(self.__dict__)
         one.is_glob = False

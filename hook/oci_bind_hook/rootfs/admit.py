@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
 from ..kernel.proc import may_wait
-from .walk import PATH_MAX, Target, is_utf8
+from .walk import PATH_MAX, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,14 +36,11 @@ PROC_FILES = frozenset(
 def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     """Checks that a source may be mounted on ``target``; ``directory`` is true if the source is a folder.
 
-    Raises EscapeError for the root, procfs and sysfs, and RequestError if source and target differ in kind, or if the
-    mount point would have to be made inside another mount.
+    Raises EscapeError for the root, procfs and sysfs, and RequestError if source and target differ in kind.
     """
     path = target.path
     if len(linux.encode_path(rootfs.path + path)) >= PATH_MAX:
         raise RequestError(f"the destination is longer than {PATH_MAX} bytes with the rootfs before it")
-    if not is_utf8(path):
-        raise RequestError(f"{path!a} is not UTF-8, and the state file can hold nothing else")
     if len(target.steps) == 1:
         raise EscapeError("the destination is the rootfs itself")
     for place, text in target.links:
@@ -70,8 +67,6 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     if exists and last.folder != directory:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
         raise RequestError(f"the source is {ours}, but {path} is {theirs}")
-    if rootfs.is_to_be_made(target):
-        rootfs.filesystem_of(target)
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:

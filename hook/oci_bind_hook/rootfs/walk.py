@@ -119,11 +119,6 @@ def _by_link(links: Sequence[tuple[str, str]]) -> str:
     return f", by the link {links[-1][0][:NAME_MAX]}" if links else ""
 
 
-def is_utf8(path: str) -> bool:
-    """Whether a path, decoded like a file name, is UTF-8: only then can a JSON document hold it."""
-    return path.isascii() or not any("\udc80" <= c <= "\udcff" for c in path)
-
-
 def path_of(steps: Sequence[Step]) -> str:
     """The path of the last of ``steps``, absolute and without links."""
     return "/" + "/".join(step.name for step in steps[1:])

@@ -51,7 +51,7 @@ def resolving(bench: Bench, requests: list[Request], *, entered: bool = False) -
     """The work of resolving requests whose sources are open."""
     namespace = Namespace(bench.proc, bench.kind)
     namespace.entered = entered
-    sources = open_sources(requests, bench.path, namespace)
+    sources = open_sources([each for each in requests if not each.is_from_mounts], bench.path, namespace)
     clone_sources(sources)
     return work.opcodes(lambda: planner(bench, namespace).resolve(requests, sources))
 
@@ -59,7 +59,8 @@ def resolving(bench: Bench, requests: list[Request], *, entered: bool = False) -
 def test_binds_of_config_json_that_the_runtime_has_not_mounted(fresh: Callable[[], Bench]) -> None:
     def measure(count: int) -> int:
         bench = fresh()
-        return resolving(bench, spread(bench, count, config=True))
+        tmpfs(bench.inside("/etc"))
+        return resolving(bench, [asked("/etc"), *spread(bench, count, config=True)])
 
     work.check_growth(measure, SIZE)
 

@@ -102,8 +102,8 @@ def test_a_name_missing_in_a_planned_mount_is_not_made(bench: Bench, vol: str) -
     problem = plan.binds[1].problem
     assert isinstance(problem, RequestError)
     assert str(problem) == (
-        "--mount 1: the mount point /new/in/none does not exist, and would have to be made inside another mount"
-        " (make it in the source of that mount)"
+        "--mount 1: the mount point /new/in/none does not exist, and would have to be made inside another mount,"
+        f" that on /new (make {vol}/in/none on the host, in the source of --mount 1)"
     )
     assert [bind.problem for bind in plan.binds[::2]] == [None, None]
 
@@ -128,6 +128,7 @@ def test_the_same_holds_where_nothing_is_cloned(bench: Bench, vol: str) -> None:
 
 
 def test_binds_stacked_on_one_mount_point(bench: Bench, vol: str) -> None:
+    bench.kind = "runtime"
     requests = [request(vol, "/new/mnt", config=True), request(bench.source, "/new/mnt"), request(vol, "/new/mnt/sub")]
     plan = bench.plan(*requests)
     assert created(plan) == [[("/new", "folder"), ("/new/mnt", "folder")], [], []]
@@ -162,11 +163,16 @@ def test_a_second_argument_for_one_destination_is_refused(
     ]
 
 
-def test_a_name_that_no_state_file_can_hold_is_refused(bench: Bench) -> None:
-    os.symlink("\udcff", bench.inside("/link"))
-    plan = bench.plan(request(bench.source, "/link"))
-    assert [type(problem) for problem in plan.problems] == [RequestError]
-    assert str(plan.problems[0]).startswith("--mount 1: '/\\udcff' is not UTF-8")
+def test_names_need_not_be_utf8(bench: Bench) -> None:
+    """They are recorded in escapes, record.document."""
+    os.symlink("\udcff/a", bench.inside("/link"))
+    os.rename(bench.source, f"{bench.source}\udcfe")
+    record = bench.mount(request(f"{bench.source}\udcfe", "/link"), request(bench.file, "/etc/\udcf6"))
+    assert content(bench, "/\udcff/a/word") == "hello\n"
+    assert [mount["resolved"] for mount in bench.saved[-1]["mounts"]] == ["/\udcff/a", "/etc/\udcf6"]
+    bench.undo(bench.saved[-1])
+    assert record["mounts"]
+    assert (mounting.mount_points(bench.rootfs), os.path.exists(bench.inside("/\udcff"))) == ([], False)
 
 
 def test_a_hard_link_of_a_mount_point_is_another_one(bench: Bench) -> None:
@@ -237,7 +243,7 @@ def test_a_stranger_in_the_place_is_the_runtimes(bench: Bench) -> None:
     tmpfs(bench.inside("/mnt"))
     plan = bench.plan(request(bench.source, "/mnt", config=True))
     assert actions(plan) == ["present"]
-    assert plan.binds[0].warnings == ["something else than the source is mounted there: left to the runtime"]
+    assert plan.binds[0].warnings == []
     bench.kind = "runtime"
     assert actions(bench.plan(request(bench.source, "/mnt", config=True))) == ["mount"]
 
@@ -288,6 +294,7 @@ def test_two_unseen_mounts_are_two_places(bench: Bench) -> None:
 
 
 def test_a_missing_source_is_named_by_its_place(bench: Bench) -> None:
+    bench.kind = "runtime"
     plan = bench.plan(request("/absent", "/mnt"), request("/absent", "/mnt", config=True), request(bench.file, "/file"))
     assert [type(problem) for problem in plan.problems] == [MissingError, MissingError]
     assert [str(problem) for problem in plan.problems] == [
@@ -372,6 +379,8 @@ def test_the_description_of_a_plan(bench: Bench) -> None:
 @pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize("kind", ["config", "argument", "recorded"])
 def test_twice_the_binds_take_twice_the_work(bench: Bench, kind: str) -> None:
+    bench.kind = "runtime"
+
     def planned(count: int) -> int:
         requests = [request(bench.source, f"/d{number}/x", config=kind == "config") for number in range(count)]
         recorded: list[MountRecord] = []
@@ -384,6 +393,7 @@ def test_twice_the_binds_take_twice_the_work(bench: Bench, kind: str) -> None:
 
 
 def test_what_is_recorded_is_known_by_a_destination_without_its_slash(bench: Bench) -> None:
+    bench.kind = "runtime"
     one = request(bench.source, "mnt", config=True)
     record: MountRecord = {**EMPTY, "requested": one.as_mount(), "resolved": "/mnt"}
     [bind] = bench.plan(one, recorded=[record]).binds
@@ -391,11 +401,28 @@ def test_what_is_recorded_is_known_by_a_destination_without_its_slash(bench: Ben
 
 
 def test_every_bind_before_a_mount_that_cannot_be_looked_for_says_so(bench: Bench) -> None:
-    """It may hide them. One after it cannot be hidden by it."""
+    """It may hide them. One after it cannot be hidden by it. The container starts without the hook: with it, too."""
     os.close(mounting.dead_fuse(bench.inside("/dead")))
-    names = ("/a", "/b", "/dead/x", "/c")
+    tmpfs(bench.inside("/mnt"))
+    names = ("/a", "/b", "/dead/x", "/c", "/mnt")
     plan = bench.plan(*(request(bench.source, name, config=True) for name in names))
-    problems = [None if bind.problem is None else str(bind.problem) for bind in plan.binds]
-    assert [problem is not None and "Transport endpoint is not connected" in problem for problem in problems] == [
-        *(True, True, True, False)
-    ]
+    assert (plan.problems, actions(plan)) == ([], ["left"] * 4 + ["present"])
+    said = [" ".join(bind.warnings) for bind in plan.binds]
+    assert ["Transport endpoint is not connected" in each for each in said] == [True, True, True, False, False]
+    assert said[3] == "left to the runtime, nothing is mounted on /c"
+
+
+def test_a_source_of_the_runtime_is_not_touched(bench: Bench) -> None:
+    """Nor need it be there: the runtime may have mounted it, and renamed it since."""
+    tmpfs(bench.inside("/mnt"))
+    plan = bench.plan(request("/absent", "/mnt", config=True), request("/absent", "/etc", config=True))
+    assert (plan.problems, actions(plan)) == ([], ["present", "left"])
+    bench.attach(plan)
+    assert mounting.mount_points(bench.rootfs) == ["/mnt"]
+
+
+@pytest.mark.parametrize("kind", ["bind", "proc"])
+def test_a_runtime_that_has_mounted_nothing_called_too_early(bench: Bench, kind: str) -> None:
+    one = request(bench.source, "/mnt", config=True) if kind == "bind" else mounting.asked("/mnt", kind)
+    with pytest.raises(UnavailableError, match=r"nothing that config\.json mounts is there in the container's mount"):
+        bench.plan(one, request(bench.source, "/etc"))

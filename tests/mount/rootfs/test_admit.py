@@ -11,6 +11,7 @@ from helpers.mounting import mount, plant, tmpfs
 from oci_bind_hook.errors import EscapeError, RequestError
 from oci_bind_hook.rootfs.admit import admit
 from oci_bind_hook.rootfs.mount_points import Rootfs
+from oci_bind_hook.rootfs.walk import Cover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,7 @@ def test_source_and_mount_point_are_of_one_kind(
 
 def test_nothing_is_missing_inside_another_mount(golden: Rootfs) -> None:
     tmpfs(f"{golden.path}/real/conf")
-    admit(golden, golden.resolve("/relative"), directory=True)
+    golden.reserve(golden.resolve("/relative"), Cover("bind"), directory=True)
     with pytest.raises(RequestError, match="inside another mount") as refused:
-        admit(golden, golden.resolve("/relative/new"), directory=True)
+        golden.reserve(golden.resolve("/relative/new"), Cover("bind"), directory=True)
     assert refused.value.hint == "make it in the source of that mount"

@@ -184,7 +184,7 @@ def foreign(bench: Bench, how: str) -> None:
 NOT_ASKED: dict[str, list[Request]] = {
     "nothing": [],
     "elsewhere": [asked("/etc")],
-    "above": [asked("/")],
+    "above": [asked("/"), asked("/etc")],
     "another type": [asked("/mnt", "sysfs")],
     "a bind over it": [asked("/mnt"), request("/etc", "/mnt", config=True)],
     "another type over it": [asked("/mnt"), asked("/mnt", "sysfs")],
@@ -194,10 +194,12 @@ NOT_ASKED: dict[str, list[Request]] = {
 
 @pytest.mark.parametrize("case", NOT_ASKED)
 def test_nor_on_one_that_config_json_does_not_ask_for(bench: Bench, case: str) -> None:
-    tmpfs(bench.inside("/mnt"))
+    for name in ("/mnt", "/etc"):
+        tmpfs(bench.inside(name))
     plan = bench.plan(*NOT_ASKED[case], request(bench.source, "/mnt/new"))
+    which = "that on /mnt" if case == "a bind over it" else f"the tmpfs on {bench.inside('/mnt')}"
     assert [problem.problem for problem in plan.problems] == [
-        "the mount point /mnt/new does not exist, and would have to be made inside another mount"
+        f"the mount point /mnt/new does not exist, and would have to be made inside another mount, {which}"
     ]
 
 
@@ -206,8 +208,8 @@ def test_nor_on_one_that_others_see_as_well(bench: Bench, how: str) -> None:
     foreign(bench, how)
     plan = bench.plan(asked("/mnt"), request(bench.source, "/mnt/new"))
     assert [str(problem) for problem in plan.problems] == [
-        "--mount 1: the mount point /mnt/new does not exist, and would have to be made inside another mount"
-        " (make it in the source of that mount)"
+        "--mount 1: the mount point /mnt/new does not exist, and would have to be made inside another mount, the"
+        f" tmpfs on {bench.inside('/mnt')} (make it in the source of that mount)"
     ]
 
 

@@ -239,7 +239,6 @@ MALFORMED = {
     # Malformed counts before not known, wherever it stands.
     "type not known, source bare": ("type=1,ro,source,dst=/d", '"source" needs a value (source=...)'),
     "type not known, a flag of no kind": ("type=1,src=/a,dst=/d,ro=x", '"ro" is true or false, not "x"'),
-    "not UTF-8": ("src=/\udcff,dst=/b", "src=/\udcff,dst=/b is not UTF-8, and the state file can hold nothing else"),
 }
 
 _SUPERBLOCK = "belongs to a whole file system and does nothing to a bind"
@@ -252,19 +251,29 @@ REFUSED = {
     ),
     "U": "changes the owner of the source; the engine must do that",
     "U=true": "changes the owner of the source; the engine must do that",
-    "consistency=cached": "means nothing on Linux; the engine must do that",
 }
 
+QUOTE = "If it is a part of the path before it, quote that: "
 SENSELESS = {
-    "unknown key": ("src=/a,dst=/b,x=y", f'"x" is not known ({KEYS})'),
+    "unknown key": ("src=/a,dst=/b,ro,x=y", f'"x" is not known ({KEYS})'),
+    "unknown key after a path": ("src=/a,dst=/b,x=y", f'"x" is not known ({KEYS}. {QUOTE}"dst=/b,x=y")'),
+    "comma in a path": (
+        "src=/a,share=b,dst=/c",
+        f'"share" is not known (did you mean "shared"? {QUOTE}"src=/a,share=b")',
+    ),
+    "variable": (
+        "src=$H/x,dst=/b",
+        'the source "$H/x" is not an absolute path (variables and ~ are not expanded)',
+    ),
+    "home": ("src=~/x,dst=/b", 'the source "~/x" is not an absolute path (variables and ~ are not expanded)'),
     "near key": ("src=/a,dts=/b", '"dts" is not known (did you mean "dst"?)'),
     "nearer key": ("src=/a,dst=/b,read-only", '"read-only" is not known (did you mean "readonly"?)'),
-    "key in capitals": ("src=/a,dst=/b,READONLY", f'"READONLY" is not known ({KEYS})'),
+    "key in capitals": ("src=/a,dst=/b,READONLY", f'"READONLY" is not known ({KEYS}. {QUOTE}"dst=/b,READONLY")'),
     "key with a blank": ("src=/a, dst=/b", '" dst" is not known (did you mean "dst"?)'),
     "near option": ("src=/a,dst=/b,nosiud", '"nosiud" is not known (did you mean "nosuid"?)'),
-    "near option with a value": ("src=/a,dst=/b,rnoexe=1", '"rnoexe" is not known (did you mean "rnoexec"?)'),
-    "option of a file system": ("src=/a,dst=/b,size=10m", f'"size" is not known ({KEYS})'),
-    "quote in a word": ('src=/a,dst=/b,"x""y"', f'"x"y" is not known ({KEYS})'),
+    "near option with a value": ("src=/a,dst=/b,ro,rnoexe=1", '"rnoexe" is not known (did you mean "rnoexec"?)'),
+    "option of a file system": ("src=/a,dst=/b,ro,size=10m", f'"size" is not known ({KEYS})'),
+    "quote in a word": ('src=/a,dst=/b,ro,"x""y"', f'"x"y" is not known ({KEYS})'),
     "source and destination relative": ("dst=d,src=rel", 'the source "rel" is not an absolute path'),
     "links without a pattern": (
         "src=/a,dst=/b,follow-links",

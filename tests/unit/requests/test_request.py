@@ -42,9 +42,8 @@ ENGINES = {
     "Z": "relabels the source for SELinux",
     "U": "changes the owner of the source",
     "relabel=shared": "relabels the source for SELinux",
-    "consistency=cached": "means nothing on Linux",
 }
-SILENT = ("defaults", "silent", "loud")
+SILENT = ("defaults", "silent", "loud", "consistency=cached")
 UNKNOWN = ("foo", "", "RO", " ro", "size=10m", "rsync", "rrro", "bind=1", "r", "\x1b[2J", "no\nline")
 
 

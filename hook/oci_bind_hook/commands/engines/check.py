@@ -10,7 +10,7 @@ from ...documents import oci
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...errors import UsageError
-from ...log import one_line
+from ...log import one_line, readable
 from ...options import parse
 from ..explain import registered
 from . import cdi, hooks_d
@@ -211,18 +211,18 @@ def is_anchored(pattern: str) -> bool:
 def as_json(check: Check) -> str:
     """The findings as one JSON document, schemas/hooks-check.json."""
     document = {
-        "bundle": None if check.bundle is None else _plain(check.bundle),
+        "bundle": None if check.bundle is None else readable(check.bundle),
         "problems": [
             {
-                "path": _plain(problem.path),
-                "pointer": _plain(problem.pointer),
+                "path": readable(problem.path),
+                "pointer": readable(problem.pointer),
                 "message": one_line(problem.message),
                 "effect": problem.effect,
             }
             for problem in check.problems
         ],
         "folders": [
-            {"path": _plain(folder.path), "there": folder.is_there, "refused": bool(folder.refusal)}
+            {"path": readable(folder.path), "there": folder.is_there, "refused": bool(folder.refusal)}
             for folder in check.folders
         ],
         "hooks": [_hook(check, one) for one in check.files],
@@ -234,9 +234,9 @@ def as_json(check: Check) -> str:
 def _hook(check: Check, one: Registration) -> dict[str, object]:
     matches, because = check.verdict(one)
     return {
-        "path": _plain(one.path),
-        "hook": None if one.hook is None else _plain(one.hook),
-        "stages": [_plain(stage) for stage in one.stages],
+        "path": readable(one.path),
+        "hook": None if one.hook is None else readable(one.hook),
+        "stages": [readable(stage) for stage in one.stages],
         "used": one.is_used,
         "matches": matches,
         "because": one_line(because),
@@ -244,12 +244,8 @@ def _hook(check: Check, one: Registration) -> dict[str, object]:
 
 
 def _timer(timer: Timer) -> dict[str, object]:
-    command = [_plain(word) for word in timer.words]
-    return {"path": _plain(timer.timer), "command": command, "enabled": timer.is_enabled}
-
-
-def _plain(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+    command = [readable(word) for word in timer.words]
+    return {"path": readable(timer.timer), "command": command, "enabled": timer.is_enabled}
 
 
 def as_text(check: Check) -> str:

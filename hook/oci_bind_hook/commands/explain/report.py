@@ -7,11 +7,11 @@ author wrote is escaped before any colour is added.
 
 from __future__ import annotations
 
-import json
 import os
 
 from ...errors import STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
+from ..json_text import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +28,17 @@ _COLOURS = {
     "hint": "\x1b[31m",
     "warning": "\x1b[33m",
     **dict.fromkeys(("bind", "unmount", "remove"), "\x1b[1;32m"),
-    **dict.fromkeys(("present", "skip", "gone"), "\x1b[1m"),
+    **dict.fromkeys(("present", "left", "skip", "gone"), "\x1b[1m"),
 }
 _OTHERS = "\x1b[2m"
-_VERBS = {"mount": "bind", "present": "present", "unmount": "unmount", "gone": "gone", "skipped": "skip"}
+_VERBS = {
+    "mount": "bind",
+    "present": "present",
+    "left": "left",
+    "unmount": "unmount",
+    "gone": "gone",
+    "skipped": "skip",
+}
 _MADE = {"directory": "folder", "file": "file"}
 _NAMESPACES = {"container": "the container's own", "runtime": "the one that the runtime was started in"}
 
@@ -108,18 +115,7 @@ def _facts(problem: HookError) -> Iterator[dict[str, object]]:
 
 def as_json(report: Report) -> str:
     """The report as one JSON document, schemas/plan.json."""
-    return json.dumps(_plain(report.document()), indent=2) + "\n"
-
-
-def _plain(value: object) -> object:
-    """A value that JSON can hold: bytes of a file name that are not UTF-8 become escapes."""
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return value
+    return json_text(report.document())
 
 
 def as_text(report: Report, *, width: int = 0, colour: bool = False) -> str:
@@ -205,7 +201,7 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     action = mount["action"]
     yield False, _VERBS[action], f"{mount['source']} on {mount['resolved'] or mount['destination']}"
     yield True, "asked", f"{mount['origin']}, destination {mount['destination']}"
-    if action in ("mount", "present"):
+    if action in ("mount", "present", "left"):
         earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
         yield True, "by", f"the {mount['by']}{earlier}"
         yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])

@@ -16,7 +16,8 @@ from ...kernel import linux, rights
 from ...lifecycle.tear_down import Removal, foreign, forget, undo_held
 from ...log import NAME, one_line
 from ...rootfs.identity import primary
-from .listing import Registry, columns, json_text
+from ..json_text import json_text
+from .listing import Registry, columns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Outcome:
     def document(self) -> dict[str, object]:
         names = ("action", "reason", "advice", "unmount", "remove", "remarks")
         found = {
-            "id": self.id.encode(errors="backslashreplace").decode(),
+            "id": self.id,
             **{each: getattr(self, each) for each in names},
         }
         if self.problem is not None:

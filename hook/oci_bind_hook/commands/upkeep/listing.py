@@ -22,6 +22,7 @@ from ...record.folder import StateFolder
 from ...record.held import Users, peek
 from ...record.state_file import is_of_another_user
 from ...rootfs.identity import primary
+from ..json_text import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Entry:
     def document(self) -> dict[str, object]:
         """The entry for JSON. Without a record, the members that come from it are null."""
         found: dict[str, object] = {
-            "id": self.id.encode(errors="backslashreplace").decode(),
+            "id": self.id,
             **{name: getattr(self, name) for name in ("status", "reason", "advice", "busy", "files", "mounts", "made")},
             **dict.fromkeys(("phase", "created", "stage", "bundle", "rootfs", "namespace", "init")),
         }
@@ -260,12 +261,6 @@ def look(options: Options, wanted: Sequence[str] = ()) -> tuple[str, list[Entry]
 def as_json(folder: str, entries: Iterable[Entry]) -> str:
     """All as one JSON document, schemas/records.json."""
     return json_text({"folder": folder, "records": [entry.document() for entry in entries]})
-
-
-def json_text(document: dict[str, object]) -> str:
-    """A document as JSON that every reader takes: bytes of a name that are not UTF-8 are written as ``\\udcff``."""
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    return "".join(rf"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

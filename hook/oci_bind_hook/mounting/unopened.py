@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a source cannot be opened, where the errno alone does not tell.
+
+Loaded only for such a source, before setns(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from ..kernel.errnos import unopened
+from .confined import Walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import MissingError
+    from ..kernel.proc import MountInfo, Namespace
+
+_OVERFLOW = 65534  # whose owner a user namespace does not know, user_namespaces(7)
+
+
+def explain(path: str, reason: OSError, where: str, namespace: Namespace) -> MissingError:
+    """The error for the source at ``path``, with what is found on the way to it."""
+    error = unopened(f"the source {path}", reason, where=where)
+    if reason.errno == errno.ENOENT:
+        if links := _links(path):
+            at, to = links[-1]
+            what = "is a link" if at == path else f"leads by the link {at}"
+            error.problem = f"the source {path} {what} to {to}, which is not there"
+            error.hint = "it is looked up on the host, where the runtime runs"
+    elif reason.errno == errno.EACCES:
+        error.hint = _why_closed(path, namespace) or error.hint
+    return error
+
+
+def _links(path: str) -> list[tuple[str, str]]:
+    with Walk() as walk:
+        try:
+            walk.go(path)
+        except OSError:
+            return walk.links
+    return []
+
+
+def _why_closed(path: str, namespace: Namespace) -> str:
+    """Who closes the way to ``path``: a file system with rules of its own, or an unknown owner; "" for neither."""
+    fd, at = _reach(path, namespace)
+    try:
+        info = _mount_above(at, namespace)
+        kind = info.type if info is not None else ""
+        if kind.startswith("fuse"):
+            return f"{at} is on {kind}, which lets in only who mounted it: mount it with allow_root or allow_other"
+        if kind.startswith("nfs"):
+            return f"{at} is on {kind}, whose server may not know root: no_root_squash there, or let others read it"
+        if namespace.proc.in_user_namespace() and posix.fstat(fd).st_uid == _OVERFLOW:
+            return f"the owner of {at} is unknown in this user namespace: register for createRuntime, outside of it"
+    except OSError:
+        pass  # it may not even be looked at: the errno is all that is known
+    finally:
+        posix.close(fd)
+    return ""
+
+
+def _reach(path: str, namespace: Namespace) -> tuple[int, str]:
+    """An fd of what can be opened of ``path``, it or a folder above, and where that is."""
+    while path:
+        try:
+            fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
+        except OSError:
+            path = path.rpartition("/")[0]
+        else:
+            return fd, namespace.proc.path_of(fd)
+    return posix.open("/", posix.O_PATH | posix.O_CLOEXEC), "/"
+
+
+def _mount_above(path: str, namespace: Namespace) -> MountInfo | None:
+    """The mount that ``path``, without links, is on."""
+    table = namespace.started_in()
+    while True:
+        if mounts := table.at(path or "/"):
+            return mounts[-1]
+        if not path:
+            return None
+        path = path.rpartition("/")[0]
