@@ -52,6 +52,7 @@ WAYS = {
     "mount(MS_REMOUNT)": Way("mount", 4, "src={source},dst=/new,ro", is_classic=True),
     "mount(MS_MOVE)": Way("mount", 5, is_classic=True),
     "umount2": Way("umount2", 1, words=("poststop",)),
+    "unlinkat": Way("unlinkat", 1, path="new", words=("poststop",)),
     "setns": Way("setns", 1, words=("createRuntime",)),
     "state": Way("flock", 1),
 }
@@ -75,7 +76,7 @@ def refused(world: World, way: Way, error: int) -> str:
     with subprocess.Popen(["unshare", "-m", "cat"], stdin=subprocess.PIPE) as holder:
         members: dict[str, Any] = {"pid": holder.pid} if way.syscall == "setns" else {}
         if way.words == ("poststop",):
-            first = [world.launcher, "prestart", "--root", str(world.state), f"--mount=src={world.source},dst=/etc"]
+            first = [world.launcher, "prestart", "--root", str(world.state), f"--mount=src={world.source},dst=/new"]
             done = call(first, state(world))
             assert (done.returncode, done.stderr) == (0, "")
             members["status"] = "stopped"

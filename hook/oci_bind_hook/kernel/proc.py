@@ -332,9 +332,11 @@ class Proc:
         if len(self.pids()) > 1:
             return False
         try:
-            posix.close(posix.pidfd_open(pid))
-        except OSError:
+            posix.kill(pid, 0)
+        except ProcessLookupError:
             return False
+        except PermissionError:
+            pass
         # It is there. It may have begun only since it was looked for, and so may not be hidden.
         try:
             posix.stat(f"../{pid}", dir_fd=self.fd)
