@@ -112,3 +112,11 @@ def test_a_fuse_that_lets_in_only_its_mounter_says_so(world: World, below: str, 
             f"--mount 1: the source {fuse.path}{below} cannot be opened: Permission denied ({fuse.path} is on fuse,"
             " which lets in only who mounted it: mount it with allow_root or allow_other)",
         )
+
+
+def test_an_automount_point_below_a_source_is_taken_along_as_it_is(world: World) -> None:
+    prepare(world)
+    source = f"{world.path}/folder"
+    with Automount(f"{source}/auto") as auto:
+        assert bound(world, source) == ["auto"]
+        assert [info.type for info in mounting.table() if info.mount_point == auto.path] == ["autofs"]
