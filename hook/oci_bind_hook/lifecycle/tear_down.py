@@ -439,9 +439,12 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
         rootfs.close()
         unseen = f"the rootfs {known['path']} cannot be looked at: {reason.strerror}"
         raise LeftoverError(unseen, hint=advice("openat", reason) or hint) from reason
-    if is_same(known, now, same_boot=same_boot):
+    if is_same(known, now, same_boot=same_boot) and (known["upper"] is None or now["upper"] is not None):
         return rootfs, now
     rootfs.close()
     if is_gone(known, same_boot=same_boot):
         return None
+    if known["upper"] is not None and now["overlay"] and now["upper"] is None:
+        # Without it nobody would be a neighbour who was on the same rootfs before it was mounted anew.
+        raise LeftoverError(f"the upper folder {known['upper']['path']} cannot be looked at", hint=hint)
     raise LeftoverError(f"another file system is at {known['path']} now", hint=hint)
