@@ -38,7 +38,8 @@ class Straggler:
 
     def mounted(self) -> list[str]:
         points = [line.split(" ")[4] for line in support.mounts(self.process.pid)]
-        return sorted(point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
+        inside = (point[len(self.rootfs) :] for point in points if point.startswith(self.rootfs + "/"))
+        return sorted(point for point in inside if point != "/dev")
 
 
 def record(world: World, name: str) -> dict[str, Any]:

@@ -102,7 +102,7 @@ WRONG = {
     "other --log-format": (["--log-format=JSON"], '--log-format: "JSON" is neither text nor json'),
     "--bundle alone": (["--bundle", "/b"], "--bundle: only a --dry-run can do without the state of a container"),
     "escape sequence": (["\x1b[2J\n"], f"\\x1b[2J\\x0a: {SEE_HELP}"),
-    "not UTF-8": (["\udcff"], f"\\udcff: {SEE_HELP}"),
+    "not UTF-8": (["\udcff"], f"\\xff: {SEE_HELP}"),
     "install, unknown word": (
         [*NOWHERE, "prestart"],
         "prestart: unknown argument of install (what the hook is given comes after --)",

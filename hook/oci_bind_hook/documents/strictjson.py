@@ -108,7 +108,8 @@ def _pointer(path: Path) -> str:
 def shortened(text: str) -> str:
     """``text`` for use in a message: at most MAX_SHOWN characters, and none that acts on a terminal."""
     cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-    return one_line(cut)
+    # Half a surrogate pair is no byte of a file name here.
+    return one_line(cut.encode(errors="backslashreplace").decode())
 
 
 def _text(data: bytes, name: str) -> str:

@@ -15,7 +15,7 @@ import stat as modes
 
 from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
-from ..kernel.errnos import refused
+from ..kernel.errnos import refused, unopened
 from ..kernel.proc import may_wait
 from . import by_mount_api
 
@@ -105,10 +105,13 @@ class Source:
             self.error = problem
 
     def _fail(self, reason: OSError) -> None:
-        from .unopened import explain
-
         self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
-        self.error = explain(self.path, reason, self.request.at("source"), self.namespace)
+        if self.request.opener is None:
+            from .unopened import explain
+
+            self.error = explain(self.path, reason, self.request.at("source"), self.namespace)
+        else:  # whoever names it must learn nothing about the host
+            self.error = unopened(f"the source {self.path}", reason, where=self.request.at("source"))
         self.error.__cause__ = reason
 
     def _open(self) -> int:
