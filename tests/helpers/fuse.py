@@ -10,13 +10,12 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import select
 import signal
 import stat
 import struct
 from typing import TYPE_CHECKING
 
-from helpers import mounting
+from helpers import mounting, support
 from oci_bind_hook.kernel import linux
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Fuse:
 
     def await_stuck(self) -> None:
         """Waits until somebody waits for an answer that does not come."""
-        assert select.select([self.stuck], [], [], SECONDS)[0]
+        assert support.is_readable(self.stuck, SECONDS)
         os.read(self.stuck, 1)
 
     def hurry(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +87,7 @@ class Fuse:
         real = linux.wait_readable
 
         def wait(fd: int, seconds: float) -> bool:
-            assert select.select([self.stuck], [], [], SECONDS)[0]
+            assert support.is_readable(self.stuck, SECONDS)
             return real(fd, min(seconds, 0.05))
 
         monkeypatch.setattr(linux, "wait_readable", wait)

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import select
 import shutil
 import stat
 import subprocess
@@ -228,6 +229,19 @@ class RuntimeNamespace:
             assert time.monotonic() < end, f"{container} does not stop"
             time.sleep(0.02)
         return self.delete(container)
+
+
+def is_readable(fd: int, seconds: float) -> bool:
+    """Whether there is something to read within some seconds."""
+    return bool(readable(seconds, fd))
+
+
+def readable(seconds: float, *fds: int) -> list[int]:
+    """Those of ``fds`` from which something can be read, within some seconds; select(2) takes no fd above 1023."""
+    ready = select.poll()
+    for fd in fds:
+        ready.register(fd, select.POLLIN)
+    return [fd for fd, _ in ready.poll(seconds * 1000)]
 
 
 def as_user(uid: int) -> tuple[str, ...]:
