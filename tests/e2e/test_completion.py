@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import mounting
+from helpers import mounting, support
 from oci_bind_hook.commands.dispatch import COMMANDS
 from oci_bind_hook.commands.reference import HOOK, INSTALL
 from oci_bind_hook.options import STAGES
@@ -123,7 +122,7 @@ def press_tab(command: list[str], setup: str, line: str, end: str, folder: Path)
             os.write(terminal, text.encode())
             seen = b""
             while goal not in seen:
-                assert select.select([terminal], [], [], 20)[0], seen
+                assert support.is_readable(terminal, 20), seen
                 seen += os.read(terminal, 1 << 16)
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import socket
 import struct
 import subprocess
@@ -81,7 +80,7 @@ def test_I01_the_time_is_up_for_all(world: World, trickles: bool) -> None:
         assert hook.stderr is not None
         hook.stdin.write(state(world))
         hook.stdin.flush()
-        while trickles and not select.select([hook.stderr], [], [], 1)[0]:
+        while trickles and not support.is_readable(hook.stderr.fileno(), 1):
             hook.stdin.write(" ")
             hook.stdin.flush()
         assert STUCK in hook.stderr.read()

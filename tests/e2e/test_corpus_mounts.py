@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING
@@ -264,7 +263,7 @@ def test_M11_a_file_system_that_never_answers_is_left_to_the_timeout(world: Worl
         stdin.write(state(world))
         stdin.seek(0)
         with subprocess.Popen([world.launcher, "prestart", *arguments], stdin=stdin) as hook:
-            select.select([mute], [], [])  # what it waits for; read, it could not even be killed
+            assert support.is_readable(mute, support.TIMEOUT)  # what it waits for; read, it could not even be killed
             assert hook.poll() is None
             hook.kill()
     assert support.mounts() == before

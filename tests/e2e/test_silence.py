@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def is_stuck(process: subprocess.Popen[str], fuse: Fuse) -> bool:
     """Waits until a process has ended or somebody waits for an answer, and tells whether it is the latter."""
     pidfd = os.pidfd_open(process.pid)
-    ready, _, _ = select.select([pidfd, fuse.stuck], [], [], SECONDS)
+    ready = support.readable(SECONDS, pidfd, fuse.stuck)
     os.close(pidfd)
     assert ready
     return pidfd not in ready

@@ -234,10 +234,16 @@ class RuntimeNamespace:
 
 
 def is_readable(fd: int, seconds: float) -> bool:
-    """Whether there is something to read within some seconds; select(2) takes no fd above 1023."""
+    """Whether there is something to read within some seconds."""
+    return bool(readable(seconds, fd))
+
+
+def readable(seconds: float, *fds: int) -> list[int]:
+    """Those of ``fds`` from which something can be read, within some seconds; select(2) takes no fd above 1023."""
     ready = select.poll()
-    ready.register(fd, select.POLLIN)
-    return bool(ready.poll(seconds * 1000))
+    for fd in fds:
+        ready.register(fd, select.POLLIN)
+    return [fd for fd, _ in ready.poll(seconds * 1000)]
 
 
 def as_user(uid: int) -> tuple[str, ...]:

@@ -359,7 +359,7 @@ class Proc:
         if self._ticks_ahead is None:
             try:
                 lines = self._read("timens_offsets").splitlines()
-            except OSError:
+            except FileNotFoundError:
                 lines = []  # before Linux 5.6
             # A line for each clock, with seconds and nanoseconds. Before Linux 5.11 it has the clock's number.
             offsets = [line.split()[1:] for line in lines if line.startswith(("boottime ", "7 "))]

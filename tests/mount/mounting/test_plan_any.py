@@ -74,7 +74,9 @@ def test_planned_at_once_as_one_after_the_other(
                 assert bind.target.path in paths
                 continue
             alone = bench.plan(bind.request)
-            assert [str(problem) for problem in alone.problems] == ([str(bind.problem)] if bind.problem else [])
+            # Which mount a mount point would be in is told by its request, which one alone does not know.
+            told = [problem.problem.partition(", ")[0] for problem in (bind.problem, *alone.problems) if problem]
+            assert (len(alone.problems), len({*told})) == ((1, 1) if bind.problem else (0, 0))
             if bind.problem is None:
                 assert bind.target
                 assert alone.binds[0].target
