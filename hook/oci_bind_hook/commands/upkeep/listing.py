@@ -11,7 +11,15 @@ import json
 from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
-from ...lifecycle.tear_down import SILENT_HINT, Removal, find_rootfs, foreign, listen, why_silent
+from ...lifecycle.tear_down import (
+    SILENT_HINT,
+    Removal,
+    find_rootfs,
+    foreign,
+    is_in_this_namespace,
+    listen,
+    why_silent,
+)
 from ...lifecycle.witness import Witness
 from ...log import one_line
 from ...mounting.undo import difference
@@ -183,7 +191,7 @@ class Registry:
 
         ``unseen`` says why nobody must look, "" if that can be done.
         """
-        here = record["boot"] == self.boot and record["namespace"]["inode"] == self.proc.mount_namespace()
+        here = is_in_this_namespace(record, self.proc, self.boot)
         rootfs = None
         try:
             found = find_rootfs(record, self.proc) if record["made"] and not unseen else None
