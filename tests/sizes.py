@@ -150,20 +150,21 @@ def elsewhere(ground: Ground, count: int) -> dict[str, float]:
     """A start and an end, while so many containers are recorded on other rootfs; of several the shortest."""
     ground.config("mount")
     words = ["--mount", f"src={ground.path}/source,dst=/etc"]
-    took: dict[str, list[float]] = {"set-up": [], "tear-down": []}
-    for number in range(TIMES + 1):
+
+    def set_up() -> float:
         with container(ground) as creating:
-            took["set-up"].append(ground.seconds("createRuntime", *words, stdin=creating))
-        if number:
-            took["tear-down"].append(ground.seconds("poststop", stdin=ground.state("stopped")))
-            continue
-        # The first record is the pattern of the others.
-        record, folder = ground.take_record()
-        took["set-up"].clear()
-        for other in range(count):
-            rootfs: RootfsRecord = {**record["rootfs"], "path": f"/srv/{other}", "ino": 1 << 40 | other}
-            with folder.lock_rootfs(rootfs) as held:
-                held.save({**record, "id": f"other{other}", "rootfs": rootfs})
+            return ground.seconds("createRuntime", *words, stdin=creating)
+
+    set_up()
+    record, folder = ground.take_record()
+    for number in range(count):
+        rootfs: RootfsRecord = {**record["rootfs"], "path": f"/srv/{number}", "ino": 1 << 40 | number}
+        with folder.lock_rootfs(rootfs) as held:
+            held.save({**record, "id": f"other{number}", "rootfs": rootfs})
+    took: dict[str, list[float]] = {"set-up": [], "tear-down": []}
+    for _ in range(TIMES):
+        took["set-up"].append(set_up())
+        took["tear-down"].append(ground.seconds("poststop", stdin=ground.state("stopped")))
     return {step: min(times) for step, times in took.items()}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import mounting, support
-from helpers.podman import ISOLATED
+from helpers.podman import ISOLATED, OPTIONS, ROOTLESS_LIMITS, UNIFIED
 from helpers.world import call, mount, mounted, state
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import timer
@@ -105,10 +105,9 @@ def test_what_the_users_service_calls_undoes_what_a_dead_container_left(
     assert [os.path.basename(word) for word in before_it] == ["podman", "unshare"]
     give(user.path)
     before = user.snapshot()
-    storage = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]
-    limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=none", "--cgroups=disabled"]
-    podman = ["podman", *storage, f"--hooks-dir={user.path}/hooks.d", "run", *limits, "--rootfs", user.rootfs]
-    script = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified\n"
+    podman = ["podman", "--storage-driver=vfs", *OPTIONS, f"--hooks-dir={user.path}/hooks.d"]
+    podman += ["run", *ROOTLESS_LIMITS, "--rootfs", user.rootfs]
+    script = f"{UNIFIED}\n"
     for command in ([*podman, "cat", "/new/place/word"], [*before_it, launcher, "gc", "--root", root]):
         script += f"{shlex.join([*as_service(user), *command])} && ls -1 {user.state} {user.rootfs}\n"
     # In a pid namespace of their own: podman leaves a process that holds its user namespace.

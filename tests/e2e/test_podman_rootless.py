@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import support
-from helpers.podman import ISOLATED
+from helpers.podman import ISOLATED, OPTIONS, ROOTLESS_LIMITS, UNIFIED
 from oci_bind_hook.commands.engines.install import install
 
 from .test_rootless import FOLDER, UID, Rootless, give
@@ -23,17 +23,13 @@ from .test_rootless import FOLDER, UID, Rootless, give
 if TYPE_CHECKING:
     from pathlib import Path
 
-# One id is enough for it here: no package must be installed for more.
-OPTIONS = ["--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]
-LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=none", "--cgroups=disabled"]
-
 
 class Shell:
     """Commands of one ordinary user, one after the other, in a pid namespace that takes all they leave with it."""
 
     def __init__(self, world: Rootless) -> None:
         self.world = world
-        self.lines = ["! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified"]
+        self.lines = [UNIFIED]
 
     def add(self, name: str, *words: str) -> None:
         environment = {"HOME": self.world.path, "XDG_RUNTIME_DIR": FOLDER, "PATH": support.PATH}
@@ -60,6 +56,7 @@ def test_from_outside_nothing_is_lost(tmp_path: Path, launcher: str, driver: str
     words = ["--mount", f"src={world.source},dst=/new/place"]
     install(str(world.path / "prefix"), ("createRuntime",), words, hooks_dir=f"{world.path}/hooks.d")
     give(world.path)
+    # One id is enough for it here: no package must be installed for more.
     podman = ["podman", f"--storage-driver={driver}", f"--storage-opt={driver}.ignore_chown_errors=true", *OPTIONS]
     inside = [*podman, "unshare"]
     storage = f"{world.path}/.local/share/containers/storage"
@@ -67,7 +64,7 @@ def test_from_outside_nothing_is_lost(tmp_path: Path, launcher: str, driver: str
     records = ["find", str(world.state), "-name", "*.json"]
     shell = Shell(world)
     shell.add("import", *podman, "import", "--quiet", image, "image")
-    run = [*podman, f"--hooks-dir={world.path}/hooks.d", "run", "--name=c", *LIMITS, "image"]
+    run = [*podman, f"--hooks-dir={world.path}/hooks.d", "run", "--name=c", *ROOTLESS_LIMITS, "image"]
     shell.add("run", *run, "cat", "/new/place/word")
     shell.add("made", *find)
     shell.add("recorded", *records)

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 # No process is left, of podman's either: all of them end with the first one of their namespace.
 ISOLATED = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
 # What it writes below /run goes with it, too; its own folder there must have a short name.
-PREPARE = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; mount -t tmpfs tmpfs /run; "
+UNIFIED = "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified"
+PREPARE = f"{UNIFIED}; mount -t tmpfs tmpfs /run; "
+# What every podman of the tests is given, and every container: the machine's limits may be more than a user may have.
+OPTIONS = ("--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun")
+LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=none")
+ROOTLESS_LIMITS = (*LIMITS, "--cgroups=disabled")
 
 
 class Podman:
@@ -32,10 +37,9 @@ class Podman:
     ) -> subprocess.CompletedProcess[str]:
         """Run a container with the hooks of these folders, after a script that prepares their mount namespace."""
         storage = [f"--root={self.folder}/storage", "--runroot=/run/podman", "--tmpdir=/run/libpod"]
-        storage += ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=crun"]
+        storage += ["--storage-driver=vfs", *OPTIONS]
         hooks = [f"--hooks-dir={folder}" for folder in folders]
-        limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=none"]
-        words = ["podman", *storage, *hooks, "run", "--rm", *limits, *options, "--rootfs", self.rootfs, *command]
+        words = ["podman", *storage, *hooks, "run", "--rm", *LIMITS, *options, "--rootfs", self.rootfs, *command]
         # Not with exec: the first process is there to the end.
         return subprocess.run(
             [*ISOLATED, "sh", "-c", f'{PREPARE} {prepare} "$@"; exit $?', "sh", *words],

@@ -152,7 +152,7 @@ def dead(world: World, name: str, *destinations: str, rootfs: str | None = None)
 
 
 def launch(world: World, *arguments: str, stdin: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """The same, not waited for."""
+    """As ``call``, but not waited for."""
     command = [*before, world.launcher, *arguments, "--root", str(world.state)]
     process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
     assert process.stdin is not None

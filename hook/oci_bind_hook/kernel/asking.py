@@ -15,6 +15,7 @@ import marshal
 import posix
 import sys
 
+from .. import open_stdio
 from . import files, linux
 from .proc import may_wait
 
@@ -33,35 +34,25 @@ SECONDS = 2.0  # within which a file system that is well answers, far from it as
 _MOST_LAYERS = 1000  # overlays on overlays: what has more is taken for one that may wait
 
 
-class Ways:
-    """The mounts of a namespace, by where they are, to tell which ways lead through one that may wait.
+def first_that_may_wait(table: MountTable, path: str) -> MountInfo | None:
+    """A mount on the way to ``path``, absolute and without links, that may wait; None if there is none.
 
-    Nothing is asked: it is all in the mount ``table``.
+    On the way through an overlay are its layers, too. Nothing is asked: it is all in the mount ``table``.
     """
-
-    def __init__(self, table: MountTable) -> None:
-        self._table = table
-        self._are_any = any(map(may_wait, table.types()))
-
-    def first(self, path: str) -> MountInfo | None:
-        """A mount on the way to ``path``, absolute and without links, that may wait; None if there is none.
-
-        On the way through an overlay are its layers, too.
-        """
-        pending, seen = [path] if self._are_any else [], {path}
-        while pending:
-            way = pending.pop().rstrip("/")
-            while True:
-                for info in self._table.at(way or "/"):
-                    if may_wait(info.type) or len(seen) > _MOST_LAYERS:
-                        return info
-                    layers = [layer for layer in _layers(info) if layer.startswith("/") and layer not in seen]
-                    pending += layers
-                    seen.update(layers)
-                if not way:
-                    break
-                way = way.rpartition("/")[0]
-        return None
+    pending, seen = [path], {path}
+    while pending:
+        way = pending.pop().rstrip("/")
+        while True:
+            for info in table.at(way or "/"):
+                if may_wait(info.type) or len(seen) > _MOST_LAYERS:
+                    return info
+                layers = [layer for layer in _layers(info) if layer.startswith("/") and layer not in seen]
+                pending += layers
+                seen.update(layers)
+            if not way:
+                break
+            way = way.rpartition("/")[0]
+    return None
 
 
 def _layers(info: MountInfo) -> list[str]:
@@ -166,20 +157,16 @@ def _close_all_but(fds: set[int]) -> None:
         posix.closerange(first, fd)
         first = fd + 1
     linux.close_from(first)
-    # Else the next file to be opened would be taken for the standard output.
-    while posix.open("/dev/null", posix.O_RDWR) < 2:
-        pass
+    open_stdio()
 
 
 def _read(outcome: Outcome, told: int) -> None:
     posix.lseek(told, 0, 0)
-    chunks = []
-    while chunk := posix.read(told, 1 << 16):
-        chunks.append(chunk)
-    if not chunks:  # it was killed by somebody else
+    data = files.read_all(told)
+    if not data:  # it was killed by somebody else
         outcome.is_silent = True
         return
-    what, value = marshal.loads(b"".join(chunks))
+    what, value = marshal.loads(data)
     if what == "bug":
         raise RuntimeError(value)
     if what == "error":

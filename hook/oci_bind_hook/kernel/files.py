@@ -119,12 +119,17 @@ def _read_proc(name: str) -> str:
     try:
         if linux.fstatfs_type(fd) != linux.PROC_SUPER_MAGIC:
             raise OSError(errno.ENOSYS, "neither statx(2) nor procfs tells of mounts")
-        chunks = []
-        while chunk := posix.read(fd, 1 << 16):
-            chunks.append(chunk)
+        return linux.decode_path(read_all(fd))
     finally:
         posix.close(fd)
-    return linux.decode_path(b"".join(chunks))
+
+
+def read_all(fd: int) -> bytes:
+    """The rest of what ``fd`` holds. Raises OSError."""
+    chunks = []
+    while chunk := posix.read(fd, 1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def _mount_id(fd: int) -> int:

@@ -11,7 +11,7 @@ import _signal  # type: ignore[import-not-found]
 import errno
 import posix
 
-from . import linux
+from . import files, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,14 +73,12 @@ def _holder(fd: int) -> int | None:
     except OSError:
         return None
     try:
-        chunks = []
-        while chunk := posix.read(table, 1 << 16):
-            chunks.append(chunk)
+        text = files.read_all(table).decode("ascii", "replace")
     except OSError:
         return None
     finally:
         posix.close(table)
-    for line in b"".join(chunks).decode("ascii", "replace").splitlines():
+    for line in text.splitlines():
         fields = line.split()
         # Those who wait stand below the holder, with an arrow. A process of another pid namespace has no number here.
         if len(fields) == 8 and fields[1] == "FLOCK" and fields[5] == place and int(fields[4]) > 0:

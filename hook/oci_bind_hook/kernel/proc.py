@@ -499,10 +499,7 @@ def _is_out_of_sight(reason: OSError) -> bool:
 
 def read_text(fd: int) -> str:
     """The rest of what ``fd`` holds, decoded like a file name. Raises OSError."""
-    chunks = []
-    while chunk := posix.read(fd, 1 << 16):
-        chunks.append(chunk)
-    return linux.decode_path(b"".join(chunks))
+    return linux.decode_path(files.read_all(fd))
 
 
 def outside(number: int, id_map: str) -> int:
@@ -521,13 +518,19 @@ def _rows(id_map: str) -> list[IdRun]:
 
 def boot_id() -> str:
     """The random id of this boot of the kernel, random(4). Raises OSError."""
-    path = "/proc/sys/kernel/random/boot_id"
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        with files.Named(path):
-            return read_text(fd).strip()
-    finally:
-        posix.close(fd)
+    # Read once: a process outlives no boot, and after setns(2) nothing is to be read by its path.
+    if not _boot:
+        path = "/proc/sys/kernel/random/boot_id"
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            with files.Named(path):
+                _boot.append(read_text(fd).strip())
+        finally:
+            posix.close(fd)
+    return _boot[0]
+
+
+_boot: list[str] = []
 
 
 class Namespace:

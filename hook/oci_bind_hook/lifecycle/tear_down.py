@@ -123,7 +123,7 @@ def take_down(
         silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
         # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
         if silent and (is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints)):
-            raise LeftoverError(f"the rootfs {known['rootfs']['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
+            raise _unlooked(known["rootfs"], silent, SILENT_HINT)
         with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
             log.step("rootfs locked")
             remarks = undo_held(
@@ -190,15 +190,14 @@ class Removal:
         self.problem: LeftoverError | None = None
         self.now = record["rootfs"]
         self.is_asked = bool(record["made"])
-        try:
-            if silent:
-                raise LeftoverError(f"the rootfs {self.now['path']} cannot be looked at: {silent}", hint=SILENT_HINT)
-            found = find_rootfs(record, proc, owner_of) if self.is_asked else None
-        except LeftoverError as problem:
-            self.problem = problem
-        else:
-            if found is not None:
-                self.rootfs, self.now = found
+        if silent:
+            self.problem = _unlooked(self.now, silent, SILENT_HINT)
+        elif self.is_asked:
+            try:
+                if (found := find_rootfs(record, proc, owner_of)) is not None:
+                    self.rootfs, self.now = found
+            except LeftoverError as problem:
+                self.problem = problem
         self.all = [self.now] if self.now is record["rootfs"] else [self.now, record["rootfs"]]
 
     def __enter__(self) -> Removal:
@@ -344,7 +343,6 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
     existed before the container and still exists, or may exist; DoubtError if this one has the number of theirs, and it
     cannot be known whether it is the same.
     """
-    inode = record["namespace"]["inode"]
     if record["boot"] != boot:
         return False
     is_same = is_same_namespace(record, proc)
@@ -353,6 +351,7 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
     if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
         return False
     hint = "run poststop, or gc, in the namespace that prestart ran in"
+    inode = record["namespace"]["inode"]
     user = proc.process_in_namespace(inode)
     # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
     if user is not None and is_same_namespace(record, proc, user) is not False:
@@ -416,6 +415,10 @@ def is_in_this_namespace(record: Record, proc: Proc, boot: str) -> bool:
     return record["boot"] == boot and is_same_namespace(record, proc) is not False
 
 
+def _unlooked(rootfs: RootfsRecord, why: str, hint: str) -> LeftoverError:
+    return LeftoverError(f"the rootfs {rootfs['path']} cannot be looked at: {why}", hint=hint)
+
+
 def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:
     """The rootfs of a record, and what it is known by now; None if it is gone for good, rootfs.identity.is_gone.
 
@@ -437,8 +440,7 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
         now = identify(known["path"], rootfs.fd, proc.mounts)
     except OSError as reason:
         rootfs.close()
-        unseen = f"the rootfs {known['path']} cannot be looked at: {reason.strerror}"
-        raise LeftoverError(unseen, hint=advice("openat", reason) or hint) from reason
+        raise _unlooked(known, str(reason.strerror), advice("openat", reason) or hint) from reason
     if is_same(known, now, same_boot=same_boot) and (known["upper"] is None or now["upper"] is not None):
         return rootfs, now
     rootfs.close()

@@ -417,7 +417,4 @@ def _read_own(fd: int, path: str) -> bytes:
         raise RecordError(f"{path} is not a state file of ours", hint=f"regular, own, mode 0600, one link; {MOVE_AWAY}")
     if stat.st_size > MAX_BYTES:
         raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG))
-    chunks = []
-    while chunk := posix.read(fd, 1 << 16):
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return files.read_all(fd)

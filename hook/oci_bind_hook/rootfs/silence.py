@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import HookError
-from ..kernel.asking import Ways, ask
+from ..kernel.asking import ask, first_that_may_wait
 from ..kernel.proc import may_wait
 from .identity import is_gone
 from .mount_points import Rootfs
@@ -31,7 +31,6 @@ class Silence:
     def __init__(self, table: MountTable, known: dict[int, str] | None = None) -> None:
         self.known = {} if known is None else known
         self._table = table
-        self._ways = Ways(table)
 
     def why(self, record: Record, seconds: float, *, here: bool) -> str:
         """Why what a record needs to be undone must not be asked now: who does not answer within ``seconds``, or "".
@@ -42,7 +41,7 @@ class Silence:
         rootfs = record["rootfs"]
         # An overlay that is not mounted now has no layers in the table, and its upper folder is looked for by its path.
         places = [each["path"] for each in (rootfs, rootfs["upper"]) if each is not None]
-        mounts = [*map(self._ways.first, places), *(mount for _, mount in points)]
+        mounts = [first_that_may_wait(self._table, place) for place in places] + [mount for _, mount in points]
         on_the_way = {mount.id: mount for mount in mounts if mount is not None}
         if silent := next((self.known[number] for number in on_the_way if number in self.known), ""):
             return silent
@@ -68,7 +67,7 @@ class Silence:
             # What is mounted inside a silent bind of this record goes with it, mounting.mounted: nobody walks there.
             if info is None or not above or any(each.id in ids and may_wait(each.type) for each in above):
                 continue
-            if (first := self._ways.first(above[0].mount_point)) is not None:
+            if (first := first_that_may_wait(self._table, above[0].mount_point)) is not None:
                 yield info.mount_point, first
 
 
