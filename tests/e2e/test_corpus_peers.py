@@ -68,6 +68,7 @@ def test_E07_no_core_file_tells_of_the_hook(world: World) -> None:
     assert not os.WCOREDUMP(status)
 
 
+@pytest.mark.kernel(5, 12)
 @EVERY
 def test_E07_nobody_looks_into_its_helper(world: World, kept: Set[int]) -> None:
     """The user namespace for an id map belongs to our uid, and so everybody of that uid has all power in it."""

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import mounting, support
-from helpers.world import mount
+from helpers.world import faults, mount
 
 if TYPE_CHECKING:
     from helpers.world import World
 
 # Where it is stopped until it is killed: with an intent written, with mount points made and known, with
 # some binds attached, with all of them.
-STOPPED_AT = [("renameat", 1), ("mkdirat", 2), ("renameat", 2), ("move_mount", 3), ("renameat", 3)]
-SECONDS = 1
+STOPPED_AT = faults(("renameat", 1), ("mkdirat", 2), ("renameat", 2), ("move_mount", 3), ("renameat", 3))
+SECONDS = support.PATIENCE
 
 
 def stopped(world: World, call: str, number: int, signal: str) -> str:
@@ -33,7 +33,7 @@ def stopped(world: World, call: str, number: int, signal: str) -> str:
 
 
 def bundle(world: World, stage: str, path: str, *arguments: str) -> str:
-    """A bundle whose hook is killed by the runtime after a second."""
+    """A bundle whose hook is killed by the runtime after SECONDS."""
     hook: dict[str, Any] = {**world.hook(stage, *arguments), "path": path, "timeout": SECONDS}
     hooks = {stage: [hook], "poststop": [world.hook("poststop")]}
     return support.bundle(world.path / "bundle", ["cat", "/k/a/word"], hooks=hooks)
@@ -62,7 +62,7 @@ def refused(world: World, runtime: str, made: str) -> None:
     while pids := hooks_of(world):
         assert time.monotonic() < end, f"still there: {pids}"
     if runtime == "runc":
-        assert "ran past specified timeout of 1.0s" in done.stderr
+        assert f"ran past specified timeout of {SECONDS}.0s" in done.stderr
 
 
 def next_of_this_id(world: World, runtime: str, stage: str, before: dict[str, object], *arguments: str) -> None:

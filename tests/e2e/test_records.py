@@ -488,7 +488,9 @@ def test_a_state_file_that_cannot_be_read_is_told_and_stays(world: World, init: 
         assert entry["advice"].endswith("move it away")
         assert str(path) in entry["problem"]["message"]
     assert str(path) in tell(world, "gc", code=74)
-    assert mounted(world) == ["/a"]
+    # Without unique ids it may be of a container that has got the mount of the other one, too.
+    is_known = json.loads(good)["mounts"][0]["attached"][0]["unique"] is not None
+    assert mounted(world) == (["/a"] if is_known else ["/a", "/b"])
     assert path.read_text() == text
     # It may be of a live container that uses the mount point of the other one.
     assert support.records(world.state) == ["c1.json", "c2.json"]

@@ -19,7 +19,7 @@ declare -A suites=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie)
 # Whose Python and runtimes run the tests: they start on all three kernels.
 suite=bookworm
 # What asks the kernel most. The others are the same on any: texts, engines' folders, what needs the network.
-fit=(collect corpus_peers doctor gone hostile idmap lifecycle older_kernels readonly_root real_kills records reused_ids rootless
+fit=(collect corpus_peers doctor gone hostile idmap lifecycle readonly_root real_kills records reused_ids rootless
     stages state_trouble userns)
 
 # fetch_kernel VERSION FOLDER: Debian's kernel and its modules, unpacked to FOLDER. apt looks for them in lists of its
@@ -122,7 +122,7 @@ say "Linux ${modules##*/} starts; what it says is in $folder/console"
 # Not /dev/kvm: in a virtual machine it may be there and run no old kernel.
 machine=(timeout 7200 qemu-system-x86_64 -accel "tcg,thread=multi" -cpu max -smp 2 -m 4096 -nodefaults -no-reboot
     -display none -serial stdio -kernel "$folder"/tree/boot/vmlinuz-* -initrd "$work/initrd"
-    -append "console=ttyS0 quiet panic=-1 oops=panic"
+    -append "console=ttyS0 loglevel=5 panic=-1 oops=panic"
     -drive "file=$root.ext4,format=raw,if=virtio,snapshot=on"
     -drive "file=$work/in.tar,format=raw,if=virtio,readonly=on"
     -drive "file=$work/out.tar,format=raw,if=virtio")

@@ -76,6 +76,7 @@ def test_what_is_handed_over_to_it_meanwhile_is_undone_as_well(
     bench: Bench, folder: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had made nothing, so the rootfs was not looked at before it was locked."""
+    bench.kind = "runtime"  # where a mount without a unique id is known by its place
     first = bench.mount(request(bench.source, "/new/a"))
     second = named(first, "c2", made=[], mounts=[])
     for each in (first, second):
@@ -97,6 +98,7 @@ def test_the_dead_are_collected_for_a_short_time_only(
     bench: Bench, folder: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tear_down, "COLLECT_SECONDS", 0)
+    bench.kind = "runtime"
     record = bench.mount(request(bench.source, "/new/a"))
     folder.save(record)
     with folder.lock_rootfs(record["rootfs"]) as held:
