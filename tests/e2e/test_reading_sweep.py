@@ -82,3 +82,12 @@ def test_looks_fail(tmp_path: Path, where: str, act: str) -> None:
         return zip(share, itertools.cycle(ERRORS), strict=False)
 
     sweep(tmp_path, where, act, choose)
+
+
+def test_who_may_not_read_of_itself_takes_nobody_for_hidden(tmp_path: Path) -> None:
+    """Whether procfs hides a process is asked of this one's own status: an error there tells nothing of the other."""
+
+    def choose(found: list[Point]) -> Iterable[tuple[Point, str]]:
+        return [(point, "EACCES") for point in found if re.match(r'read\(\d+, "Name:', point.text)]
+
+    sweep(tmp_path, "entered", "gc", choose)

@@ -5,13 +5,12 @@
 procfs instance. They may differ from what this process sees of itself: a createContainer hook runs in the container's
 pid namespace while ``/proc`` is still the host's.
 
-Loaded by every start of a container: it imports only errno and posix. Lines are split by hand, since re takes half as
+Loaded by every start of a container: it imports only posix. Lines are split by hand, since re takes half as
 long to import as Python takes to start.
 """
 
 from __future__ import annotations
 
-import errno
 import posix
 
 from ..errors import UnavailableError
@@ -169,6 +168,10 @@ class MountTable:
         return any(info.mount_point.startswith(path + "/") for info in self)
 
 
+class HiddenError(Exception):
+    """There is a process, and procfs does not show it to this user, as under hidepid, proc(5)."""
+
+
 class Proc:
     """procfs, held by an fd of ``/proc/self``. Raises UnavailableError if ``/proc`` is not procfs."""
 
@@ -314,13 +317,15 @@ class Proc:
         """The start time of the process ``pid`` in clock ticks since boot; None if it has ended or is a zombie.
 
         It is the same number in each time namespace: a createContainer hook may be in that of the container. Raises
-        PermissionError if there is such a process, and procfs does not show it, as under hidepid, proc(5).
+        HiddenError if there is such a process, and procfs does not show it.
         """
         try:
             stat = self._read(f"../{pid}/stat")
+        except PermissionError:
+            raise HiddenError from None
         except (FileNotFoundError, ProcessLookupError):
             if self._is_hidden(pid):
-                raise PermissionError(errno.EPERM, posix.strerror(errno.EPERM), pid) from None
+                raise HiddenError from None
             return None
         fields = stat[stat.rindex(")") + 2 :].split()
         # A process whose first thread has ended looks like a zombie while others live: fields[17] is num_threads.
@@ -348,7 +353,7 @@ class Proc:
         """Whether the process ``pid`` with the start time ``start`` runs, or one that procfs hides, which may be it."""
         try:
             return self.start_time(pid) == start
-        except PermissionError:
+        except HiddenError:
             return True
 
     def _ahead(self) -> int:
@@ -372,7 +377,7 @@ class Proc:
         """The start time of process 1, which identifies procfs's pid namespace; None under hidepid, proc(5)."""
         try:
             return self.start_time(1)
-        except PermissionError:
+        except HiddenError:
             return None
 
     def has_ended(self, pid: int, start: int, seconds: float) -> bool:

@@ -12,6 +12,7 @@ import posix
 
 from ..errors import UnavailableError
 from ..kernel.errnos import because, hint, refused
+from ..kernel.proc import HiddenError
 
 ROOTLESS = "rootless, register for createContainer"
 
@@ -104,7 +105,7 @@ class Place:
     def _describe(self, pid: int) -> InitRecord | None:
         try:
             start = self.proc.start_time(pid) if pid > 0 else None
-        except PermissionError:
+        except HiddenError:
             start = None  # under hidepid, proc(5)
         return None if start is None else {"pid": pid, "start": start, "first": self.proc.first_start()}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from ..kernel.proc import Proc, boot_id
+from ..kernel.proc import HiddenError, Proc, boot_id
 from ..record.state_file import is_live, is_unseen
 from .claims import is_same_namespace, sees, stands
 
@@ -47,7 +47,7 @@ class Witness:
             return "unknown", f"its first process {init['pid']} is in another pid namespace than what /proc shows here"
         try:
             self.proc.start_time(init["pid"])
-        except PermissionError:
+        except HiddenError:
             return "unknown", f"procfs hides the process {init['pid']}, which may be its first one"
         if is_live(record, self.proc, self.boot):
             return "alive", f"its first process {init['pid']} runs"
