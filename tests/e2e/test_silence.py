@@ -162,6 +162,7 @@ def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
         silence = f"{fuse.path} (fuse) does not answer"
         # All at once, since each waits some seconds.
         down = silent.launch(status="stopped")
+        dry = silent.launch("--dry-run", status="stopped")
         both = [launch(world, command, "--format=json", stdin="") for command in ("list", "gc")]
         listed, collected = (json.loads(process.communicate(timeout=SECONDS)[0])["records"] for process in both)
         entry = listed[0]
@@ -173,6 +174,8 @@ def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
         assert silence in collected[0]["reason"]
         (said,) = finish(down, code=71)
         assert f"the rootfs {fuse.path} cannot be looked at: {silence}" in said
+        told = dry.communicate(timeout=SECONDS)[0]
+        assert (dry.returncode, f"{fuse.path} cannot be looked at: {silence}" in told) == (71, True), told
         assert sorted(os.listdir(world.state)) == ["rootfs", "silent.json"]
         fuse.speak()
         silent.tear_down()

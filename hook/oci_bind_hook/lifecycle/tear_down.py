@@ -120,10 +120,7 @@ def take_down(
     living = Living(folder, proc)
     while True:
         boot = boot_id()
-        silent = why_silent(known, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
-        # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
-        if silent and (is_in_this_namespace(known, proc, boot) or not (is_start or keep_mountpoints)):
-            raise _unlooked(known["rootfs"], silent, SILENT_HINT)
+        silent = check_answers(known, proc, boot, may_give_up=is_start or keep_mountpoints)
         with Removal(known, proc, owner_of, silent) as removal, folder.lock_rootfs(*removal.all) as held:
             log.step("rootfs locked")
             remarks = undo_held(
@@ -146,6 +143,18 @@ def take_down(
                         log.warning(f"whoever else is dead on this rootfs is left to oci-bind-hook gc: {problem}")
                 return remarks
         known = folder.load(known["id"]) or known
+
+
+def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -> str:
+    """Why the rootfs of a record must not be looked at, "" if it can be. Raises LeftoverError if it has to be.
+
+    ``may_give_up``: then its mount points need not be removed, only its binds need to be unmounted.
+    """
+    silent = why_silent(record, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
+    # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
+    if silent and (is_in_this_namespace(record, proc, boot) or not may_give_up):
+        raise _unlooked(record["rootfs"], silent, SILENT_HINT)
+    return silent
 
 
 class Living:

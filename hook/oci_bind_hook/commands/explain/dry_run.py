@@ -17,7 +17,7 @@ from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.claims import Claims
 from ...lifecycle.set_up import is_continued
 from ...lifecycle.stage import Place
-from ...lifecycle.tear_down import Removal, foreign, is_here, why_untouched
+from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
 from ...mounting.apply import announce
 from ...mounting.mounted import is_in
 from ...mounting.plan import Planner
@@ -299,6 +299,7 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
         report.warnings.append(reason)
         return
     boot = boot_id()
+    silent = check_answers(record, proc, boot, may_give_up=options.keep_mountpoints)
     claimed = Claims(folder.everyone, proc).against(record)
     here = is_here(record, proc, boot, claimed)
     table = proc.mounts()
@@ -309,7 +310,7 @@ def _fill_from_record(report: Report, options: Options, state: State, proc: Proc
             report.add(problem)
             is_there = True
         report.mounts.append(undone(mount, here=is_there))
-    with Removal(record, proc) as removal:
+    with Removal(record, proc, silent=silent) as removal:
         users = peek(folder, removal.now, boot)
         kept = removal.why_kept(users)
     report.warnings += users.unread
