@@ -12,6 +12,7 @@ STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "pos
 BIND = {
     "destination": "/data",
     "source": "data",
+    "subpath": "a/b",
     "type": "bind",
     "options": ["rbind", "ro"],
     "uidMappings": IDS,
@@ -64,6 +65,7 @@ VALID: dict[str, Any] = {
             {
                 "origin": "--mount 1",
                 "source": "/srv/data",
+                "subpath": "a/b",
                 "found": {
                     "path": "/srv/data",
                     "kind": "block device",
@@ -164,6 +166,7 @@ VALID: dict[str, Any] = {
                     {
                         "origin": "--mount 1",
                         "source": "/srv/data",
+                        "subpath": "a/b",
                         "destination": "/link/data",
                         "resolved": "/real/data",
                         "state": "mounted",
@@ -457,6 +460,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ("", "/destination /source /type /options/0"),
         (NUL, "/destination /source"),
         ("rel", "/destination"),
+        *[(value, "/subpath") for value in (1, "", "/abs", NUL)],
         ("remount", "/options/0"),
         (1, below("", MAPPINGS)),
         *[(value, below("", MAPPED)) for value in (GONE, "0", -1, 2**32)],
@@ -475,6 +479,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/mounts/0", "found asked asked/0 kept kept/0 idmap by now")),
         ("rel", "/mounts/0/kept/0 /mounts/0/by"),
         (["ro", "ro"], "/mounts/0/kept"),
+        (1, "/mounts/0/subpath"),
         (GONE, below("/mounts/0/idmap", "uids gids namespace")),
         (1, below("/mounts/0/idmap", "uids uids/0 gids gids/0 namespace unknown")),
         ("rel", "/mounts/0/idmap/namespace"),
@@ -571,7 +576,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (2**64, below("/records/0", "namespace/inode init/pid init/start init/first")),
         (1, below("/records/0", "namespace/unknown init/unknown")),
         (GONE, below("/records/0/mounts/0", "origin source destination resolved state")),
-        (1, below("/records/0/mounts/0", "origin source destination resolved state unknown")),
+        (1, below("/records/0/mounts/0", "origin source subpath destination resolved state unknown")),
         ("rel", below("/records/0/mounts/0", "resolved state")),
         (GONE, below("/records/0/made/0", "path kind filesystem state reason")),
         (1, below("/records/0/made/0", "path kind filesystem state reason unknown")),

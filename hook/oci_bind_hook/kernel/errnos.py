@@ -15,6 +15,10 @@ import posix
 from ..errors import KernelError, MissingError
 from . import rights
 
+# What says that nothing is there: a name, a folder on the way, what a link leads to, or what automount(8) knows.
+# ``optional`` forgives these, and nothing else: any other errno may hide something that is there.
+ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR))
+
 # The capabilities that a refused call needs. If the process lacks one, the hint names it; else HINTS applies.
 NEEDS = {
     ("openat", errno.EACCES): ("CAP_DAC_OVERRIDE",),

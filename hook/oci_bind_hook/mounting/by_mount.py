@@ -90,6 +90,8 @@ IS_DETACHED = False  # cloned in the container's namespace: mount(2) binds nothi
 def check(source: Source) -> None:
     """Checks that mount(2) can do what is asked for. Raises UnavailableError."""
     request = source.request
+    if request.nofollow:
+        raise UnavailableError("this kernel cannot bind on a link itself", where=request.at("options"))
     if request.idmap is not None:
         raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
     if request.deep and len(source.visible) < len(source.submounts):

@@ -175,7 +175,7 @@ class Planner:
         if request.type == "remount":
             return
         try:
-            target = self.rootfs.resolve(request.destination)
+            target = self._walk(request)
         except HookError:
             return
         self.plan.uses.update(target.uses)
@@ -193,14 +193,15 @@ class Planner:
         taken it along.
         """
         stat = target.last.stat
-        self._is_awaited = self._is_awaited or (self.namespace.kind == "container" and not self.namespace.assumed)
+        if self.namespace.kind == "container" and not self.namespace.assumed:
+            self._is_awaited = self._is_awaited or not request.is_runtimes_alone
         if stat is not None and stat.mount_root:
             self._is_seen = True
             (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
 
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
-        target = bind.target = self.rootfs.resolve(request.destination)
+        target = bind.target = self._walk(request)
         self.plan.uses.update(target.uses)
         if request.is_from_mounts:
             self._note(request, target)
@@ -231,6 +232,18 @@ class Planner:
         except RequestError as problem:
             self._name_mount(problem, target)
             raise
+
+    def _walk(self, request: Request) -> Target:
+        """The destination of a request. HookError."""
+        nofollow = request.nofollow or request.is_runtimes_alone
+        target = self.rootfs.resolve(request.destination, nofollow=nofollow)
+        if not (request.nofollow and target.last.is_link and is_runtimes(request, self.namespace.kind)):
+            return target
+        # runc does not know dest-nofollow: where nothing is mounted on the link, it may be on what that leads to.
+        if not self.namespace.assumed and target.last.stat is not None and not target.last.stat.mount_root:
+            target.close()
+            return self.rootfs.resolve(request.destination)
+        return target
 
     def _name_mount(self, problem: RequestError, target: Target) -> None:
         """Says in which mount a mount point would have to be made, and where that is on the host."""
@@ -273,16 +286,16 @@ class Planner:
         """Notes a bind that is the runtime's: there, or left alone. Nobody asks its source anything."""
         bind.action, bind.by = "left", "runtime"
         try:
-            target = bind.target = self.rootfs.resolve(bind.request.destination)
+            target = bind.target = self._walk(bind.request)
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
             stat = target.last.stat
-            if self.namespace.assumed:
+            if self.namespace.assumed and not bind.request.is_runtimes_alone:
                 bind.action = "present"
                 self.rootfs.cover(target, _cover(bind.source))
             elif (stat is not None and stat.mount_root) or self._is_hidden(bind, target):
                 bind.action = "present"
-            else:
+            elif not bind.request.is_runtimes_alone:
                 bind.warnings.append(f"left to the runtime, nothing is mounted on {target.path}")
             target.close()
         except HookError as problem:
@@ -365,8 +378,8 @@ class Planner:
 
 
 def is_runtimes(request: Request, kind: NamespaceKind) -> bool:
-    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind."""
-    return request.is_from_mounts and kind == "container"
+    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind or by an option."""
+    return request.is_from_mounts and (kind == "container" or request.is_runtimes_alone)
 
 
 class Hiders:
@@ -421,7 +434,7 @@ class Hiders:
             request = self._requests[number]
             paths = {_lexical(request.destination)}
             try:
-                target = self._rootfs.resolve(request.destination)
+                target = self._rootfs.resolve(request.destination, nofollow=request.nofollow)
             except (RequestError, EscapeError):
                 pass  # the runtime cannot reach it either
             except HookError as problem:

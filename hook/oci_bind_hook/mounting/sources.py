@@ -15,8 +15,9 @@ import stat as modes
 
 from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
-from ..kernel.errnos import refused, unopened
+from ..kernel.errnos import ABSENT, refused, unopened
 from ..kernel.proc import may_wait
+from ..requests.request import below
 from . import by_mount_api
 
 TYPE_CHECKING = False
@@ -50,6 +51,8 @@ FDS_BESIDES = 64
 class Source:
     """The source of a bind, held by ``fd``. If it cannot be opened, ``error`` says why; ``is_missing`` if it is absent.
 
+    ``path`` is what the request names, and ``above`` the same without its subpath.
+
     ``info`` is the mount it is on, ``root`` its path inside that file system, as mountinfo will show it for a bind.
     ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no other one
     hides. ``infos`` are the same by id, those of the source and, once it is cloned, those of the bind. ``attached``
@@ -59,8 +62,8 @@ class Source:
     """
 
     __slots__ = (
-        *("_way", "attached", "error", "fd", "info", "infos", "is_missing", "namespace", "path", "request", "root"),
-        *("staging", "stat", "submounts", "visible"),
+        *("_way", "above", "attached", "error", "fd", "info", "infos", "is_missing", "namespace", "path"),
+        *("request", "root", "staging", "stat", "submounts", "visible"),
     )
 
     staging: Staging  # where by_mount clones; set once there is one
@@ -68,7 +71,8 @@ class Source:
     def __init__(self, request: Request, bundle: str, namespace: Namespace, way: Way) -> None:
         self._way = way
         self.request = request
-        self.path = files.below(bundle, request.source)
+        self.above = files.below(bundle, request.source)
+        self.path = below(self.above, request.subpath)
         self.fd = -1
         self.error: HookError | None = None
         self.attached: list[AttachedRecord] = []
@@ -82,6 +86,7 @@ class Source:
             self.fd = self._open()
             self.stat = files.statx(self.fd)
         except EscapeError as refusal:
+            refusal.where = refusal.where or request.at("source")
             self.error = refusal
             return
         except OSError as reason:
@@ -89,7 +94,8 @@ class Source:
             return
         with files.Named(self.path):
             self._locate()
-        if self.info is not None and self.info.type == "autofs" and self.is_folder and request.opener is None:
+        is_walked = request.opener is not None or request.subpath is not None  # and so mounted on the way
+        if self.info is not None and self.info.type == "autofs" and self.is_folder and not is_walked:
             try:
                 self._trigger()
             except OSError as reason:
@@ -105,11 +111,11 @@ class Source:
             self.error = problem
 
     def _fail(self, reason: OSError) -> None:
-        self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
+        self.is_missing = reason.errno in ABSENT
         if self.request.opener is None:
             from .unopened import explain
 
-            self.error = explain(self.path, reason, self.request.at("source"), self.namespace)
+            self.error = explain(self, reason)
         else:  # whoever names it must learn nothing about the host
             self.error = unopened(f"the source {self.path}", reason, where=self.request.at("source"))
         self.error.__cause__ = reason
@@ -118,9 +124,22 @@ class Source:
         # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
         # config.json and the command line are trusted. An annotation is not, nor what matches a pattern: they have an
         # opener, which does not follow links out of a folder.
-        if self.request.opener is None:
+        opener, subpath = self.request.opener, self.request.subpath
+        if subpath is None and opener is None:
             return posix.open(self.path, posix.O_PATH | posix.O_CLOEXEC)
-        return self.request.opener.open(self.request)
+        if opener is not None:
+            fd = opener.open(self.request)
+        else:
+            # O_DIRECTORY: what automount(8) mounts on the source itself is mounted first.
+            fd = posix.open(self.above, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        if subpath is None:
+            return fd
+        from .confined import open_beneath
+
+        try:
+            return open_beneath(fd, self.above, subpath)
+        finally:
+            posix.close(fd)
 
     def _trigger(self) -> None:
         """Lets automount(8) mount what it mounts on a path of its own, a direct map, and takes that. Raises OSError."""
@@ -252,21 +271,16 @@ def allowed(folders: Sequence[str]) -> Opener | None:
 def expand(requests: Iterable[Request]) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    A match goes below the destination under its own name. MissingError if nothing matches, and what patterns.matches
-    raises.
+    A match goes below the destination under its own name. Raises what patterns.found raises.
     """
     expanded: list[Request] = []
     for request in requests:
         if not request.is_glob:
             expanded.append(request)
             continue
-        from .patterns import matches
+        from .patterns import found
 
-        found = matches(request)
-        if not found and not request.optional:
-            where = request.at("source")
-            raise MissingError(f"nothing matches {request.source}", where=where, hint="optional allows that")
-        expanded += found
+        expanded += found(request)
     return expanded
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import posix
+import stat as modes
 
 from ..kernel.errnos import unopened
 from .confined import Walk
@@ -16,22 +17,34 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..errors import MissingError
     from ..kernel.proc import MountInfo, Namespace
+    from .sources import Source
 
 _OVERFLOW = 65534  # whose owner a user namespace does not know, user_namespaces(7)
 
 
-def explain(path: str, reason: OSError, where: str, namespace: Namespace) -> MissingError:
-    """The error for the source at ``path``, with what is found on the way to it."""
-    error = unopened(f"the source {path}", reason, where=where)
-    if reason.errno == errno.ENOENT:
+def explain(source: Source, reason: OSError) -> MissingError:
+    """The error for a source that is not opened, for this ``reason``, with what is found on the way to it."""
+    path = source.path
+    error = unopened(f"the source {path}", reason, where=source.request.at("source"))
+    if reason.errno == errno.ENOTDIR and path != source.above and _is_file(source.above):
+        error.problem = f"the source {source.above} is no folder: it has no subpath {source.request.subpath}"
+        error.hint = "leave out the subpath"
+    elif reason.errno == errno.ENOENT:
         if links := _links(path):
             at, to = links[-1]
             what = "is a link" if at == path else f"leads by the link {at}"
             error.problem = f"the source {path} {what} to {to}, which is not there"
             error.hint = "it is looked up on the host, where the runtime runs"
     elif reason.errno == errno.EACCES:
-        error.hint = _why_closed(path, namespace) or error.hint
+        error.hint = _why_closed(path, source.namespace) or error.hint
     return error
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return not modes.S_ISDIR(posix.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _links(path: str) -> list[tuple[str, str]]:

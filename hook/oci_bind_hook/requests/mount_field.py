@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from ..errors import RequestError, UsageError
-from .request import PROPAGATIONS, WORDS, IdMap, Request, nearest
+from .request import NOFOLLOW, PROPAGATIONS, WORDS, IdMap, Request, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.oci import IdMappings
     from .request import OriginKind
 
-FLAG, PATH, ID_MAP = "flag", "path", "id map"
+FLAG, PATH, BELOW, ID_MAP = "flag", "path", "path below", "id map"
 
 # Field -> what it fills, its kind (or the words that it may be), and whether another value makes another bind, which
 # is then not taken for one that is recorded. Every other field is an option of runtime-spec, request.WORDS, and makes
@@ -22,6 +22,8 @@ FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
     "dst": ("destination", PATH, True),
     "destination": ("destination", PATH, True),
     "target": ("destination", PATH, True),
+    "subpath": ("subpath", BELOW, True),
+    "volume-subpath": ("subpath", BELOW, True),
     "type": ("type", ("bind", "glob"), False),
     "bind-propagation": ("bind-propagation", PROPAGATIONS, True),
     "bind-recursive": ("bind-recursive", ("enabled", "disabled", "writable", "readonly"), True),
@@ -31,6 +33,8 @@ FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
     "ro": ("ro", FLAG, True),
     "readonly": ("ro", FLAG, True),
     "bind-nonrecursive": ("bind-recursive", FLAG, True),
+    "nofollow": ("nofollow", FLAG, True),
+    "dest-nofollow": ("nofollow", FLAG, True),
     "optional": ("optional", FLAG, False),
     "glob": ("glob", FLAG, False),
     "follow-links": ("follow-links", FLAG, False),
@@ -79,7 +83,23 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
         if kind == PATH and not str(members.get(name, "/")).startswith("/"):
             hint = "variables and ~ are not expanded" if str(members[name])[:1] in ("$", "~") else ""
             raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place, hint=hint)
+    _check_below(request, place)
     return request
+
+
+def _check_below(request: Request, place: str) -> None:
+    """RequestError for a ``subpath`` that does not say what is inside the source, or ``nofollow`` for no last step."""
+    below = request.subpath
+    if below is not None:
+        if below.startswith("/"):
+            raise RequestError(f'the subpath "{below}" is absolute', where=place, hint="it is a path inside the source")
+        if ".." in below.split("/"):
+            raise RequestError(f'the subpath "{below}" has ".." in it', where=place, hint="name the folder itself")
+        if request.is_glob:
+            raise RequestError('"subpath" is for a source that is no pattern', where=place)
+    if request.nofollow and not request.is_glob and request.destination.endswith(("/", "/.")):
+        problem = f'with "nofollow" the destination "{request.destination}" must end with a name'
+        raise RequestError(problem, where=place, hint="a link before a slash is followed")
 
 
 def _value(key: str, equals: str, value: str, place: str) -> str | bool:
@@ -132,6 +152,8 @@ def _request(
         options.append("rbind")
     if members.get("ro") is True:
         options.append("rro" if recursive == "readonly" else "ro")
+    if members.get("nofollow") is True:
+        options.append(NOFOLLOW)
     if "bind-propagation" in members:
         options.append(str(members["bind-propagation"]))
     idmap = _parse_idmap(str(members["idmap"]), place) if "idmap" in members else None
@@ -145,6 +167,7 @@ def _request(
         if problem.unknown:
             problem.hint = _hint(problem.unknown, cut)
         raise
+    request.subpath = str(members["subpath"]) if "subpath" in members else None
     request.optional = members.get("optional") is True
     request.is_glob = members.get("type") == "glob" or members.get("glob") is True
     request.follow_links = members.get("follow-links") is True
@@ -163,7 +186,8 @@ def _hint(unknown: str, cut: dict[str, str]) -> str:
     hint = near or "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
     field = next((each for each in cut if each.partition("=")[0] == unknown), unknown)
     before = cut.get(field, "")
-    if FIELDS.get(before.partition("=")[0], ("", ""))[1] != PATH or (near and "=" not in field):
+    is_path = FIELDS.get(before.partition("=")[0], ("", ""))[1] in (PATH, BELOW)
+    if not is_path or (near and "=" not in field):
         return hint
     return f'{near or f"{hint}."} If it is a part of the path before it, quote that: "{before},{field}"'
 

@@ -10,7 +10,7 @@ from ..errors import RequestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from typing import Literal, Protocol
 
     from ..documents.oci import IdMappings
@@ -76,6 +76,12 @@ _ENGINE_OPTIONS = {
     "U": "changes the owner of the source",
     "relabel": "relabels the source for SELinux",
 }
+# crun's words for links. Only the first is about a bind: the others are crun's work alone.
+NOFOLLOW = "dest-nofollow"
+_RUNTIMES_OPTIONS = {
+    "copy-symlink": "copies a link and mounts nothing",
+    "src-nofollow": "binds a link, and not what it leads to",
+}
 _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
 
@@ -103,6 +109,8 @@ class Request:
     error. ``type`` is "bind", or the file system type of one that only the runtime mounts. ``top`` are the attributes
     of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
     order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
+    ``subpath`` is the part of the source that is bound, None for all of it. ``nofollow``: a link at the last step of
+    the destination is not followed. ``is_runtimes_alone``: an option asks for what no other but the runtime does.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -123,7 +131,10 @@ class Request:
         self.place = place
         self.origin_kind = origin_kind
         self.source = source
+        self.subpath: str | None = None
         self.destination = destination
+        self.nofollow = False
+        self.is_runtimes_alone = False
         self.type = "bind"
         self.recursive = False
         self.top: dict[str, bool | str] = {}
@@ -200,6 +211,8 @@ class Request:
         elif option in _IDMAPS:
             known = self.idmap or IdMap(None, None, recursive=False)
             self.idmap = IdMap(known.uids, known.gids, recursive=_IDMAPS[option])
+        elif option == NOFOLLOW:
+            self.nofollow = True
         else:
             self._refuse(option)
 
@@ -214,6 +227,9 @@ class Request:
             problem = "changes a mount that is there; a bind makes a new one"
         elif key in _ENGINE_OPTIONS:
             problem = f"{_ENGINE_OPTIONS[key]}; the engine must do that"
+        elif key in _RUNTIMES_OPTIONS:
+            problem = f"{_RUNTIMES_OPTIONS[key]}; only the runtime does that"
+            self.is_runtimes_alone = True
         elif key in _SUPERBLOCK:
             problem = "belongs to a whole file system and does nothing to a bind"
         elif key in _WITHOUT_EFFECT:
@@ -235,7 +251,9 @@ class Request:
                 yield prefix + _word(attribute, attributes[attribute])
         if self.idmap is not None:
             yield "ridmap" if self.idmap.recursive else "idmap"
-        yield self.propagation
+        if self.nofollow:
+            yield "nofollow"
+        yield self.propagation  # the last: mounting.undo.propagation_of
 
     def as_mount(self) -> dict[str, object]:
         """The request as an OCI mount object, schemas/bind-request.json."""
@@ -245,6 +263,8 @@ class Request:
             "type": "bind",
             "options": list(self.options),
         }
+        if self.subpath is not None:
+            mount["subpath"] = self.subpath
         if self.idmap is not None and self.idmap.uids is not None and self.idmap.gids is not None:
             mount["uidMappings"] = _as_mappings(self.idmap.uids)
             mount["gidMappings"] = _as_mappings(self.idmap.gids)
@@ -254,7 +274,8 @@ class Request:
 class Recorded:
     """The binds of a record, found by what was asked for.
 
-    A bind is identified by its source, destination, options, propagation and id map, that is by ``Request.as_mount``.
+    A bind is identified by its source and the part of it, destination, options, propagation and id map, that is by
+    ``Request.as_mount``.
     Conditions, such as ``optional``, do not make it another bind.
     """
 
@@ -265,6 +286,17 @@ class Recorded:
     def find(self, request: Request) -> MountRecord | None:
         """The record of this bind, None if there is none, as at the start of nearly every container."""
         return self._found.get(_frozen(request.as_mount())) if self._found else None
+
+
+def below(source: str, subpath: str | None) -> str:
+    """The path of what is bound, for people."""
+    return source if subpath is None else f"{source.rstrip('/')}/{subpath}"
+
+
+def source_of(requested: Mapping[str, object]) -> str:
+    """The same of a recorded request, or of another object with its members."""
+    subpath = requested.get("subpath")
+    return below(str(requested["source"]), None if subpath is None else str(subpath))
 
 
 def _frozen(value: object) -> Hashable:

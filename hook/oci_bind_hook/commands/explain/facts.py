@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat as modes
 
+from ...errors import EscapeError
 from ...mounting.confined import Walk
 from . import recognise
 
@@ -64,8 +65,9 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
     request, source, target = bind.request, bind.source, bind.target
     return {
         "origin": request.origin,
-        "source": source.path,
-        "source_links": [] if request.is_root else _links_to(source.path),
+        "source": source.above,
+        **({} if request.subpath is None else {"subpath": request.subpath}),
+        "source_links": [] if request.is_root else _links_to(source),
         "destination": request.destination,
         "resolved": target.path if target else None,
         "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
@@ -125,12 +127,14 @@ def _found(source: Source, path: str | None) -> dict[str, object] | None:
     }
 
 
-def _links_to(path: str) -> list[dict[str, str]]:
+def _links_to(source: Source) -> list[dict[str, str]]:
     """The links on the way to a source: somebody who can change one of them decides what is bound."""
     with Walk() as walk:
         try:
-            walk.go(path)
-        except OSError:
+            walk.go(source.above)
+            if source.request.subpath is not None:
+                walk.go(source.request.subpath, beneath=True)
+        except (OSError, EscapeError):
             pass  # those before it are told: one of them may be why
         return [{"at": at, "to": to} for at, to in walk.links]
 
@@ -159,7 +163,7 @@ def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
     assert isinstance(options, list)
     return {
         "origin": mount["by"],
-        "source": requested["source"],
+        **{name: requested[name] for name in ("source", "subpath") if name in requested},
         "source_links": [],
         "destination": requested["destination"],
         "resolved": mount["resolved"],

@@ -11,6 +11,7 @@ import os
 
 from ...errors import STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
+from ...requests.request import source_of
 from ..json_text import json_text
 
 TYPE_CHECKING = False
@@ -199,13 +200,16 @@ def _of_the_container(report: Report) -> Iterator[_Row]:
 
 def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     action = mount["action"]
-    yield False, _VERBS[action], f"{mount['source']} on {mount['resolved'] or mount['destination']}"
+    source = source_of(mount)
+    yield False, _VERBS[action], f"{source} on {mount['resolved'] or mount['destination']}"
     yield True, "asked", f"{mount['origin']}, destination {mount['destination']}"
+    if "subpath" in mount:
+        yield True, "subpath", f"{mount['subpath']}, beneath {mount['source']}"
     if action in ("mount", "present", "left"):
         earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
         yield True, "by", f"the {mount['by']}{earlier}"
         yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])
-        yield from _of_a_source(mount["source"], mount["found"])
+        yield from _of_a_source(source, mount["found"])
     yield from ((True, "link", f"{link['at']} -> {link['to']}") for link in mount["links"])
     yield from ((True, "make", f"{_MADE[made['kind']]} {made['path']}") for made in mount["create"])
     if action == "mount":

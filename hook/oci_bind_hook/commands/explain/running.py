@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ...mounting.mounted import is_in
 from ...record.state_file import places_of
-from ...requests.request import Recorded
+from ...requests.request import Recorded, source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Running:
         """The recorded binds that no call of ``has`` asked for, one line each."""
         for mount in self._recorded:
             if id(mount) not in self._asked:
-                what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['by']}"
+                source = source_of(mount["requested"])
+                what = f"{source} on {mount['resolved']}, asked for by {mount['by']}"
                 there = "is mounted" if self._is_in(mount) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"

@@ -21,6 +21,7 @@ from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ...record.held import Users, peek
 from ...record.state_file import is_of_another_user
+from ...requests.request import source_of
 from ...rootfs.identity import primary
 from ..json_text import json_text
 
@@ -144,11 +145,12 @@ class Registry:
             entry.status, entry.reason = "unknown", "it was recorded in another user namespace"
         has: Has = (lambda _: None) if entry.is_foreign else self.witness.look(record)
         for mount in record["mounts"]:
+            requested = mount["requested"]
             entry.mounts.append(
                 {
                     "origin": mount["by"],
-                    "source": mount["requested"]["source"],
-                    "destination": mount["requested"]["destination"],
+                    **{name: requested[name] for name in ("source", "subpath") if name in requested},
+                    "destination": requested["destination"],
                     "resolved": mount["resolved"],
                     "state": _MOUNTED[has(mount)],
                 }
@@ -313,7 +315,7 @@ def as_text(entry: Entry) -> str:
         ]
     lines = columns(facts)
     for mount in entry.mounts:
-        lines.append(one_line(f"{mount['state']}: {mount['source']} on {mount['resolved']}"))
+        lines.append(one_line(f"{mount['state']}: {source_of(mount)} on {mount['resolved']}"))
         lines.append(one_line(f"  asked for by {mount['origin']}, destination {mount['destination']}"))
     for made in entry.made:
         reason = f" ({made['reason']})" if made["reason"] else ""
