@@ -80,7 +80,7 @@ def _try(
     """
     namespace = Namespace(place.proc, "runtime")
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
-    ours = [request for request in requests if not is_runtimes(request, kind)]
+    ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
         sources = open_sources(ours, bundle.path, namespace)
     with At("clone"):

@@ -77,6 +77,17 @@ _ENGINE_OPTIONS = {
     "relabel": "relabels the source for SELinux",
 }
 _IDMAPS = {"idmap": False, "ridmap": True}
+
+# At these words in config.json's options a runtime does something else than to bind, with links followed in both paths,
+# crun(1): copy-symlink since 1.10, the others since 1.22. "idmap=" has a form of crun's; the word alone is that of
+# runtime-spec.
+_OTHERWISE = {
+    "copy-symlink": "has a link copied, and then nothing mounted",
+    "src-nofollow": "has a link bound, and not what it leads to",
+    "dest-nofollow": "has a link mounted on, and not what it leads to",
+    "idmap": "has an id map in it",
+    "ridmap": "has an id map in it",
+}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
 
 
@@ -103,6 +114,7 @@ class Request:
     error. ``type`` is "bind", or the file system type of one that only the runtime mounts. ``top`` are the attributes
     of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
     order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
+    ``otherwise``: an option tells the runtime to do something else than to bind.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -135,6 +147,7 @@ class Request:
         self.is_glob = False
         self.follow_links = False
         self.opener: Opener | None = None
+        self.otherwise = False
         self.warnings: list[str] = []
         self._is_strict = is_strict
         self._said: dict[str, tuple[str, object]] = {}
@@ -222,6 +235,9 @@ class Request:
             unknown = RequestError(f'"{key}" is not known', where=self.place)
             unknown.unknown = key
             raise unknown
+        elif key in _OTHERWISE:
+            problem = f"{_OTHERWISE[key]}: the hook leaves that to the runtime"
+            self.otherwise = True
         else:
             problem = "is not known; the runtime decides about it"
         if self._is_strict:
