@@ -147,6 +147,12 @@ def _read(options: Options, state: State, document: object | None, place: Place,
     for remark in remarks(options):
         log.warning(remark)
     log.step("config.json validated")
+    # What runtimes give a hook is what they have read. Some read another file, as crun does by --config.
+    read = {f"{name}={value}" for name, value in bundle.config.annotations.items()}
+    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
+    told = {f"{name}={value}": name for name, value in state.annotations.items()}
+    if other := [told[each] for each in told if each not in read]:
+        log.warning(f"the runtime may have another config.json: the state has another annotation {other[0]}")
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     return bundle
