@@ -62,6 +62,12 @@ def _read_config(bundle: str) -> bytes:
     except MissingError as problem:
         if isinstance(problem.__cause__, FileNotFoundError):
             problem.hint = "if crun has another file, by --config, no hook is told of it"
+            if bundle == "/":
+                problem.problem = "the runtime has lost the bundle, and names / instead, which has no config.json"
+                problem.hint = (
+                    "as crun does where it makes devices for a user namespace: give it --bundle with an absolute path, "
+                    "register for createContainer, or take runc"
+                )
         raise
 
 

@@ -23,7 +23,7 @@ from ..mounting.plan import Planner, is_runtimes
 from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_object, is_same_bundle, now
+from ..record.state_file import is_live, is_lost, is_object, is_same_bundle, now
 from ..requests import collect
 from ..rootfs.identity import identify_path, is_same
 from ..rootfs.mount_points import Rootfs
@@ -140,7 +140,13 @@ def _try(
 
 def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
-    bundle = Bundle(state.bundle, document, whole=options.strict)
+    path = state.bundle
+    if document is None and is_lost(path):
+        from .lost import find
+
+        path, document = find(state, place.proc) or (path, None)
+        log.step(f"the runtime has lost the bundle: it is {path}")
+    bundle = Bundle(path, document, whole=options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = place.choose(bundle)

@@ -155,8 +155,8 @@ class Planner:
         if self._is_awaited and not self._is_seen:
             raise UnavailableError(
                 "nothing that config.json mounts is there in the container's mount namespace",
-                hint="this runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, as"
-                " by crun --config: nothing can be bound now",
+                hint="this runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, "
+                "as by crun --config: nothing can be bound now",
             )
 
     def _tell_hidden(self) -> None:
