@@ -166,7 +166,8 @@ KINDS = [
         dead,
         "",
         os.EX_NOINPUT,
-        f"{CANNOT}Transport endpoint is not connected (the program behind this FUSE mount has ended: unmount it, and mount it again)",
+        f"{CANNOT}Transport endpoint is not connected (the program behind this FUSE mount has ended: unmount"
+        " it, and mount it again)",
     ),
     Kind(
         "FUSE: it lets in only who mounted it",

@@ -224,7 +224,7 @@ class Bench:
     ) -> Plan:
         """The sources opened and, unless ``assumed``, cloned; every request resolved."""
         namespace = Namespace(self.proc, self.kind, assumed=assumed)
-        ours = [each for each in requests if assumed or not is_runtimes(each, self.kind)]
+        ours = [each for each in requests if assumed or not is_runtimes(each, self.kind, self.rootfs)]
         sources = open_sources(ours, self.path, namespace)
         if not assumed:
             self.staged.end()  # of an earlier plan that was not carried out

@@ -421,7 +421,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, "/root /root/path /root/readonly /mounts /annotations /annotations/a /linux /linux/rootfsPropagation"),
         (1, "/mounts/0 /mounts/0/destination /mounts/0/source /mounts/0/type /mounts/0/options /mounts/0/options/0"),
         (1, "/linux/namespaces /linux/namespaces/0 /linux/namespaces/0/type /linux/namespaces/1/path"),
-        ("", "/root/path /mounts/0/destination /linux/namespaces/0/type /linux/namespaces/1/path"),
+        ("", "/root/path /mounts/0/destination /linux/namespaces/0/type"),
         (NUL, "/root/path /mounts/0/destination /mounts/0/source /mounts/0/type /linux/namespaces/1/path"),
         ("rel", "/linux/rootfsPropagation /linux/namespaces/0/type /linux/namespaces/1/path"),
         ("1", "/annotations/"),

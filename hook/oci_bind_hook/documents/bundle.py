@@ -41,7 +41,7 @@ class Bundle:
         except OSError as reason:
             raise unopened(f"the bundle {path}", reason) from reason
         if document is None:
-            document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
+            document = documents(_read_config(path), "config.json")[0]
         self.document = document if whole else None
         self.violations = oci.config_violations(document) if whole else []
         try:
@@ -54,6 +54,21 @@ class Bundle:
         except OSError as reason:
             raise unopened(f"the rootfs {rootfs}", reason) from reason
         self.has_namespace = "mount" in self.config.namespaces
+
+
+def _read_config(bundle: str) -> bytes:
+    try:
+        return read_regular(f"{bundle}/config.json")
+    except MissingError as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            problem.hint = "if crun has another file, by --config, no hook is told of it"
+            if bundle == "/":
+                problem.problem = "the runtime has lost the bundle, and names / instead, which has no config.json"
+                problem.hint = (
+                    "as crun does where it makes devices for a user namespace: give it --bundle with an absolute path, "
+                    "register for createContainer, or take runc"
+                )
+        raise
 
 
 def read_regular(path: str) -> bytes:

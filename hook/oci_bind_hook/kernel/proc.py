@@ -235,6 +235,10 @@ class Proc:
         """The pid of the parent of this process, or of ``pid``, as this procfs numbers it. Raises OSError."""
         return int(self._status("PPid", _of(pid)))
 
+    def arguments(self, pid: int) -> list[str]:
+        """What the process ``pid`` was started with; none for a kernel thread or a zombie. Raises OSError."""
+        return self._read(f"../{pid}/cmdline").split("\0")[:-1]
+
     def mount_namespace_id(self) -> int | None:
         """The id of this process's mount namespace that is never used again; None before Linux 6.11. Raises OSError."""
         return self._namespace_id("ns/mnt")

@@ -23,7 +23,7 @@ from ..mounting.plan import Planner, is_runtimes
 from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_object, is_same_bundle, now
+from ..record.state_file import is_live, is_lost, is_object, is_same_bundle, now
 from ..requests import collect
 from ..rootfs.identity import identify_path, is_same
 from ..rootfs.mount_points import Rootfs
@@ -80,7 +80,7 @@ def _try(
     """
     namespace = Namespace(place.proc, "runtime")
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
-    ours = [request for request in requests if not is_runtimes(request, kind)]
+    ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
         sources = open_sources(ours, bundle.path, namespace)
     with At("clone"):
@@ -140,13 +140,25 @@ def _try(
 
 def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
-    bundle = Bundle(state.bundle, document, whole=options.strict)
+    path = state.bundle
+    if document is None and is_lost(path):
+        from .lost import find
+
+        path, document = find(state, place.proc) or (path, None)
+        log.step(f"the runtime has lost the bundle: it is {path}")
+    bundle = Bundle(path, document, whole=options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = place.choose(bundle)
     for remark in remarks(options):
         log.warning(remark)
     log.step("config.json validated")
+    # What runtimes give a hook is what they have read. Some read another file, as crun does by --config.
+    read = {f"{name}={value}" for name, value in bundle.config.annotations.items()}
+    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
+    told = {f"{name}={value}": name for name, value in state.annotations.items()}
+    if other := [told[each] for each in told if each not in read]:
+        log.warning(f"the runtime may have another config.json: the state has another annotation {other[0]}")
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     return bundle

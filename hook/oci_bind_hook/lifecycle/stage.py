@@ -50,6 +50,11 @@ class Place:
             self.init = self._describe(self._first_process(bundle))
         elif self._pid is not None:
             self._open(self._pid)
+            if not bundle.has_namespace and self.is_elsewhere():
+                raise UnavailableError(
+                    "the container has a mount namespace of its own, and config.json asks for none",
+                    hint="the runtime has another config.json, as by crun --config, or the pid is another process's",
+                )
         elif self.stage == "createRuntime":
             raise UnavailableError(
                 "the state names no process whose mount namespace could be entered",

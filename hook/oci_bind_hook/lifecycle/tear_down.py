@@ -20,7 +20,7 @@ from ..mounting.mounted import DoubtError, clear_staging, is_in
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_of_another_user, is_same_bundle
+from ..record.state_file import is_live, is_lost, is_of_another_user, is_same_bundle
 from ..rootfs.identity import identify, is_gone, is_same
 from ..rootfs.mount_points import Rootfs
 from .claims import Claims, is_same_namespace, stands
@@ -92,9 +92,10 @@ def foreign(record: Record, proc: Proc) -> LeftoverError:
 
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:
     """Why a record must not be undone now, "" if it may be. Waits up to ``grace`` seconds for its init to end."""
-    if not is_same_bundle(record, state.bundle):
-        return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
     init = record["init"]
+    # Where the runtime has lost the bundle, the id and a first process that has ended must tell.
+    if not is_same_bundle(record, state.bundle) and (init is None or not is_lost(state.bundle)):
+        return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
     if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
         return "the container's first process still runs: nothing is touched"
     return ""

@@ -133,7 +133,7 @@ class Planner:
                 try:
                     if request.is_root:
                         self._resolve_root(bind)
-                    elif is_runtimes(request, self.namespace.kind):
+                    elif is_runtimes(request, self.namespace.kind, self.rootfs.path):
                         self._leave(bind)
                     else:
                         self._resolve(bind)
@@ -155,7 +155,8 @@ class Planner:
         if self._is_awaited and not self._is_seen:
             raise UnavailableError(
                 "nothing that config.json mounts is there in the container's mount namespace",
-                hint="this runtime calls the hook before it mounts, or restores a checkpoint: nothing can be bound now",
+                hint="this runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, "
+                "as by crun --config: nothing can be bound now",
             )
 
     def _tell_hidden(self) -> None:
@@ -175,15 +176,31 @@ class Planner:
         if request.type == "remount":
             return
         try:
-            target = self._walk(request)
+            target = self._find(request)
         except HookError:
             return
         self.plan.uses.update(target.uses)
         self._order.append((request, target.path, None))
         self._note(request, target)
-        if self.namespace.assumed and self.namespace.kind == "container":
+        if self.namespace.assumed and self.namespace.kind == "container" and not self._is_elsewhere(request):
             self.rootfs.cover(target, Cover(request.type))
         target.close()
+
+    def _find(self, request: Request) -> Target:
+        """Where a mount of the runtime's is or, if it is nowhere, where its destination leads. HookError."""
+        target = self._walk(request)
+        inside = below_rootfs(self.rootfs.path, request.destination)
+        if inside and not _is_mount(target):
+            other = self.rootfs.resolve(inside)
+            if _is_mount(other):
+                target.close()
+                return other
+            other.close()
+        return target
+
+    def _is_elsewhere(self, request: Request) -> bool:
+        """Whether the runtime may do something else than to mount on the destination, or have another one."""
+        return request.is_runtimes_alone or below_rootfs(self.rootfs.path, request.destination) != ""
 
     def _note(self, request: Request, target: Target) -> None:
         """Notes what is mounted where config.json asks for a mount; of several on one place the last counts.
@@ -193,8 +210,8 @@ class Planner:
         taken it along.
         """
         stat = target.last.stat
-        if self.namespace.kind == "container" and not self.namespace.assumed:
-            self._is_awaited = self._is_awaited or not request.is_runtimes_alone
+        if self.namespace.kind == "container" and not self.namespace.assumed and not self._is_elsewhere(request):
+            self._is_awaited = True
         if stat is not None and stat.mount_root:
             self._is_seen = True
             (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
@@ -205,6 +222,8 @@ class Planner:
         self.plan.uses.update(target.uses)
         if request.is_from_mounts:
             self._note(request, target)
+        elif inside := below_rootfs(self.rootfs.path, request.destination):
+            bind.warnings.append(f"the destination begins with the path of the rootfs, inside: is {inside} meant?")
         is_recorded = self.recorded.find(request) is not None
         if is_recorded or self._is_present(bind, target):
             bind.action = "present"
@@ -237,7 +256,9 @@ class Planner:
         """The destination of a request. HookError."""
         nofollow = request.nofollow or request.is_runtimes_alone
         target = self.rootfs.resolve(request.destination, nofollow=nofollow)
-        if not (request.nofollow and target.last.is_link and is_runtimes(request, self.namespace.kind)):
+        if not (
+            request.nofollow and target.last.is_link and is_runtimes(request, self.namespace.kind, self.rootfs.path)
+        ):
             return target
         # runc does not know dest-nofollow: where nothing is mounted on the link, it may be on what that leads to.
         if not self.namespace.assumed and target.last.stat is not None and not target.last.stat.mount_root:
@@ -285,17 +306,20 @@ class Planner:
     def _leave(self, bind: Bind) -> None:
         """Notes a bind that is the runtime's: there, or left alone. Nobody asks its source anything."""
         bind.action, bind.by = "left", "runtime"
+        is_elsewhere = self._is_elsewhere(bind.request)
+        if is_elsewhere and not bind.request.is_runtimes_alone:
+            said = "the destination begins with the path of the rootfs, which runc takes off and crun does not"
+            bind.warnings.append(f"{said}: the hook leaves it to the runtime")
         try:
-            target = bind.target = self._walk(bind.request)
+            target = bind.target = self._find(bind.request)
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
-            stat = target.last.stat
-            if self.namespace.assumed and not bind.request.is_runtimes_alone:
+            if self.namespace.assumed and not is_elsewhere:
                 bind.action = "present"
                 self.rootfs.cover(target, _cover(bind.source))
-            elif (stat is not None and stat.mount_root) or self._is_hidden(bind, target):
+            elif _is_mount(target) or (not is_elsewhere and self._is_hidden(bind, target)):
                 bind.action = "present"
-            elif not bind.request.is_runtimes_alone:
+            elif not is_elsewhere:
                 bind.warnings.append(f"left to the runtime, nothing is mounted on {target.path}")
             target.close()
         except HookError as problem:
@@ -377,9 +401,24 @@ class Planner:
         )
 
 
-def is_runtimes(request: Request, kind: NamespaceKind) -> bool:
-    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind or by an option."""
-    return request.is_from_mounts and (kind == "container" or request.is_runtimes_alone)
+def is_runtimes(request: Request, kind: NamespaceKind, rootfs: str) -> bool:
+    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind.
+
+    In any namespace it is if runtimes do something else than to bind, or do not agree where, in this ``rootfs``.
+    """
+    if not request.is_from_mounts:
+        return False
+    return kind == "container" or request.is_runtimes_alone or below_rootfs(rootfs, request.destination) != ""
+
+
+def below_rootfs(rootfs: str, destination: str) -> str:
+    """A destination without the rootfs's own path on the host, if it begins with that, else ""."""
+    if len(destination) + 1 < len(rootfs):  # as nearly all are
+        return ""
+    path = _lexical(destination)
+    if path != rootfs and not path.startswith(f"{rootfs}/"):
+        return ""
+    return path[len(rootfs) :] or "/"
 
 
 class Hiders:
@@ -432,7 +471,7 @@ class Hiders:
         found: dict[str, list[int]] = {}
         for number in range(len(self._requests) - 1, here, -1):
             request = self._requests[number]
-            paths = {_lexical(request.destination)}
+            paths = {_lexical(request.destination), below_rootfs(self._rootfs.path, request.destination)} - {""}
             try:
                 target = self._rootfs.resolve(request.destination, nofollow=request.nofollow)
             except (RequestError, EscapeError):
@@ -454,6 +493,11 @@ def _cover(source: Source) -> Cover:
         return Cover("bind")
     types = {number: info.type for number, info in source.infos.items() if info is not None}
     return Cover("bind", (source.fd, source.stat), types)
+
+
+def _is_mount(target: Target) -> bool:
+    """Whether what is there is the root of a mount."""
+    return target.last.stat is not None and target.last.stat.mount_root
 
 
 def _lexical(destination: str) -> str:

@@ -155,6 +155,14 @@ def now() -> int:
     return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
 
 
+def is_lost(bundle: str) -> bool:
+    """Whether a runtime has lost the bundle, and names ``/`` instead, as crun may: lifecycle.lost. Raises OSError."""
+    try:
+        return bundle == "/" and not posix.lstat("/config.json")
+    except FileNotFoundError:
+        return True
+
+
 def is_same_bundle(record: Record, path: str) -> bool:
     """Whether a record is of the bundle at ``path``, by whatever name. Raises OSError."""
     known = record["bundle"]

@@ -76,11 +76,14 @@ _ENGINE_OPTIONS = {
     "U": "changes the owner of the source",
     "relabel": "relabels the source for SELinux",
 }
-# crun's words for links. Only the first is about a bind: the others are crun's work alone.
-NOFOLLOW = "dest-nofollow"
+NOFOLLOW = "dest-nofollow"  # of crun
+# At these words in config.json's options crun does something else than to bind what the source leads to, crun(1):
+# copy-symlink since 1.10, the others since 1.22. "idmap=" is crun's; the word alone is runtime-spec's.
 _RUNTIMES_OPTIONS = {
     "copy-symlink": "copies a link and mounts nothing",
     "src-nofollow": "binds a link, and not what it leads to",
+    "idmap": "has an id map in it",
+    "ridmap": "has an id map in it",
 }
 _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
