@@ -48,7 +48,7 @@ LATER = {
     "requests.request": {"difflib"},
 }
 # Modules that are themselves loaded only when they are asked for.
-ON_DEMAND = ("kernel.asking", "kernel.locks", "mounting.confined", "mounting.patterns")
+ON_DEMAND = ("kernel.asking", "kernel.locks", "mounting.confined", "mounting.patterns", "mounting.propagation")
 # What nothing of ours loads, the commands neither: slow, or a second way to something.
 NOWHERE = {"argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading"}
 

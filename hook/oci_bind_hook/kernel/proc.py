@@ -235,6 +235,10 @@ class Proc:
         """The pid of the parent of this process, or of ``pid``, as this procfs numbers it. Raises OSError."""
         return int(self._status("PPid", _of(pid)))
 
+    def name_of(self, pid: int) -> str:
+        """The name that the process ``pid`` has given itself, proc_pid_comm(5). Raises OSError."""
+        return self._read(f"../{pid}/comm").rstrip("\n")
+
     def mount_namespace_id(self) -> int | None:
         """The id of this process's mount namespace that is never used again; None before Linux 6.11. Raises OSError."""
         return self._namespace_id("ns/mnt")

@@ -142,6 +142,8 @@ class Planner:
                     bind.problem = problem
                 if self.is_admin and bind.action == "mount" and request.is_read_only:
                     bind.warnings.append("the container has CAP_SYS_ADMIN, and can make the bind writable again")
+                if bind.action == "mount" and not request.is_root:
+                    bind.warnings += bind.source.warnings
                 if bind.target is not None and bind.action != "skipped":
                     self._order.append((request, bind.target.path, bind))
             else:
