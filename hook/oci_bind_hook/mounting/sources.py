@@ -125,6 +125,8 @@ class Source:
         else:  # whoever names it must learn nothing about the host
             self.error = unopened(f"the source {self.path}", reason, where=self.request.at("source"))
         self.error.__cause__ = reason
+        if self.is_missing and "*" in self.request.source and self.request.may_mean_star:
+            self.error.hint = "type=glob takes * for a pattern"
 
     def _open(self) -> int:
         # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
