@@ -138,7 +138,10 @@ def options(names: str) -> tuple[Option, ...]:
 # Fields of --mount, and options of mounts: names that mean the same, or go together, and what they mean. Of the options
 # those with an "r" before them, as in rro, are not in it.
 FIELD_TEXTS = (
-    ("type", "`bind`, the default, or `glob`: every match of the pattern `src`, below the folder `dst`"),
+    (
+        "type",
+        "`bind`, the default, or `glob`: all that matches `src`, below `dst` or where its `*` say",
+    ),
     ("src source", "what is bound, an absolute path on the host"),
     (
         "subpath volume-subpath",

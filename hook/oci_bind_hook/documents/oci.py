@@ -100,12 +100,12 @@ class Config:
 
     ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one; so runc
     takes an empty path. The mappings are those of the container's user namespace, None if it has none. ``is_admin``:
-    processes can have CAP_SYS_ADMIN.
+    processes can have CAP_SYS_ADMIN. ``rootfs_propagation`` is "" if it is missing.
     """
 
     __slots__ = (
         *("annotations", "gid_mappings", "is_admin", "mounts", "namespaces", "root_path", "root_readonly"),
-        "uid_mappings",
+        *("rootfs_propagation", "uid_mappings"),
     )
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -116,6 +116,7 @@ class Config:
         self.annotations: dict[str, str] = document.get("annotations", {})
         namespaces = linux.get("namespaces", ())
         self.namespaces: dict[str, str | None] = {each["type"]: each.get("path") or None for each in namespaces}
+        self.rootfs_propagation: str = linux.get("rootfsPropagation", "")
         self.uid_mappings = _id_mappings(linux.get("uidMappings"))
         self.gid_mappings = _id_mappings(linux.get("gidMappings"))
         self.is_admin = _gives("CAP_SYS_ADMIN", document.get("process"))

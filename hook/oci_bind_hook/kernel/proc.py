@@ -239,6 +239,10 @@ class Proc:
         """What the process ``pid`` was started with; none for a kernel thread or a zombie. Raises OSError."""
         return self._read(f"../{pid}/cmdline").split("\0")[:-1]
 
+    def name_of(self, pid: int) -> str:
+        """The name that the process ``pid`` has given itself, proc_pid_comm(5). Raises OSError."""
+        return self._read(f"../{pid}/comm").rstrip("\n")
+
     def mount_namespace_id(self) -> int | None:
         """The id of this process's mount namespace that is never used again; None before Linux 6.11. Raises OSError."""
         return self._namespace_id("ns/mnt")

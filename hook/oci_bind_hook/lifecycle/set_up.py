@@ -20,7 +20,15 @@ from ..log import NAME
 from ..mounting.apply import carry_out, reconcile
 from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner, is_runtimes
-from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
+from ..mounting.sources import (
+    Staged,
+    allowed,
+    clone_sources,
+    close_sources,
+    expand,
+    open_sources,
+    warn_of_propagation,
+)
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_lost, is_object, is_same_bundle, now
@@ -83,6 +91,12 @@ def _try(
     ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
         sources = open_sources(ours, bundle.path, namespace)
+        warn_of_propagation(
+            sources,
+            lambda: place.runtimes() if kind == "container" else (),
+            bundle.config.rootfs_propagation,
+            is_inside=place.stage == "createContainer",
+        )
     with At("clone"):
         clone_sources(sources)
     log.step("sources opened")

@@ -15,6 +15,7 @@ from ..kernel.errnos import because, hint, refused
 from ..kernel.proc import HiddenError
 
 ROOTLESS = "rootless, register for createContainer"
+RUNTIMES = ("runc", "crun")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,6 +107,17 @@ class Place:
         except OSError:
             pass  # under hidepid, proc(5), or it has ended since
         return pid
+
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that may have called the hook: runc, if the container's first process says so, else all known.
+
+        What runs in that process before the last hook has ended is the runtime.
+        """
+        try:
+            name = self.proc.name_of(self.init["pid"]) if self.init is not None else ""
+        except OSError:
+            name = ""  # under hidepid, proc(5)
+        return RUNTIMES[:1] if name.startswith("runc:") else RUNTIMES
 
     def _describe(self, pid: int) -> InitRecord | None:
         try:

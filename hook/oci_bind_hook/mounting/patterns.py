@@ -13,10 +13,13 @@ import posix
 
 from ..errors import MissingError, RequestError
 from ..kernel.errnos import ABSENT, unopened
+from ..requests import stars
 from .confined import Allowed, Folder, Within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..requests.request import Request
 
 
@@ -102,10 +105,10 @@ def matches(pattern: Request, look: Look | None = None) -> list[Request]:
     look = look or Look(pattern)
     if isinstance(pattern.opener, Allowed):
         return _allowed_matches(pattern, pattern.opener, look)
-    found = [pattern.match(path) for path in sorted(_plain_matches(pattern, look))]
+    names = pattern.source.split("/")
+    found = [_match(pattern, path, names, path.split("/")) for path in sorted(_plain_matches(pattern, look))]
     if found and not pattern.follow_links:
         # Only now. Somebody may change a match at any moment: it is judged when it is opened.
-        names = pattern.source.split("/")
         above = "/".join(names[: _first_wild(names)]) or "/"
         try:
             within = Within(pattern, Folder.at(above), above)
@@ -147,7 +150,7 @@ def _allowed_matches(pattern: Request, allowed: Allowed, look: Look) -> list[Req
     with look.passing(pattern.source):
         folder, above, names = allowed.named(pattern, glob.escape)
         if not names:
-            return [pattern.match(above)]
+            return [_match(pattern, above, [], [])]
         first = _first_wild(names)
         start = "".join(f"{name}/" for name in names[:first])
         with allowed.walk(folder, start, pattern) as walk:
@@ -172,10 +175,25 @@ def _allowed_matches(pattern: Request, allowed: Allowed, look: Look) -> list[Req
             is_there = True
         if not is_there and (tail or not _is_wild(names[-1])):
             continue  # else it is a link to nothing, which matches
-        match = pattern.match(f"{above}/{path}")
+        match = _match(pattern, f"{above}/{path}", names, path.split("/"))
         match.opener = within
         matches.append(match)
     return matches
+
+
+def _match(pattern: Request, source: str, names: Sequence[str], found: Sequence[str]) -> Request:
+    """The request for one match, of which the names of the pattern that may be wild ``found`` theirs.
+
+    RequestError if it would be bound nowhere in particular.
+    """
+    if not stars.count(pattern.destination):
+        name = source.rstrip("/").rpartition("/")[2]
+        return pattern.match(source, f"{stars.filled(pattern.destination, ())}".rstrip("/") + f"/{name}")
+    destination = stars.filled(pattern.destination, stars.matched(names, found))
+    if destination is None:
+        problem = f"{source} leaves no name for a * of {pattern.destination}"
+        raise RequestError(problem, where=pattern.at("destination"), hint="a name must not become empty, . or ..")
+    return pattern.match(source, destination)
 
 
 def _matching(pattern: str, folder: int | str) -> list[str]:

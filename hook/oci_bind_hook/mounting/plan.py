@@ -142,6 +142,8 @@ class Planner:
                     bind.problem = problem
                 if self.is_admin and bind.action == "mount" and request.is_read_only:
                     bind.warnings.append("the container has CAP_SYS_ADMIN, and can make the bind writable again")
+                if bind.action == "mount" and not request.is_root:
+                    bind.warnings += bind.source.warnings
                 if bind.target is not None and bind.action != "skipped":
                     self._order.append((request, bind.target.path, bind))
             else:
@@ -240,7 +242,7 @@ class Planner:
         if request.origin_kind == "annotation":
             self._check_administrators(target.path)
         admit(self.rootfs, target, directory=source.is_folder)
-        self._check_double(target)
+        self._check_double(request, target)
         self._check_leak(bind, target)
         cover = _cover(source)
         self._by_cover[cover] = bind
@@ -248,6 +250,8 @@ class Planner:
             self._protect(target.path, request.origin)
         try:
             bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+            if request.may_mean_star and any("*" in point.path for point in bind.create):
+                bind.warnings.append(f"the * in {target.path} is a part of the name: type=glob takes it for one of src")
         except RequestError as problem:
             self._name_mount(problem, target)
             raise
@@ -295,7 +299,8 @@ class Planner:
         """Why a condition of the request leaves the bind out, "" if none does."""
         request = bind.request
         if request.optional and bind.source.is_missing:
-            return "the source is not there, and it is optional"
+            hint = bind.source.error.hint if bind.source.error is not None and "*" in request.source else ""
+            return "the source is not there, and it is optional" + (f": {hint}" if hint else "")
         if request.when_exists is not None:
             condition = self.rootfs.resolve(request.when_exists)
             condition.close()
@@ -360,14 +365,18 @@ class Planner:
             if origin := self._administrators.get(place, ""):
                 raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
 
-    def _check_double(self, target: Target) -> None:
+    def _check_double(self, request: Request, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError."""
         cover = target.last.cover
         is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)
         first = self._by_cover.get(cover) if cover is not None and is_root else None
         if first is None or first.request.is_from_mounts:
             return
-        raise RequestError(f"{target.path} is the destination of {first.request.origin} already")
+        if request.pattern is not None and request.pattern is first.request.pattern:
+            problem = f"{first.request.source} and {request.source} would both be bound on {target.path}"
+            raise RequestError(problem, hint=request.pattern.apart)
+        of = f", for {first.request.source}" if first.request.pattern is not None else ""
+        raise RequestError(f"{target.path} is the destination of {first.request.origin} already{of}")
 
     def _check_leak(self, bind: Bind, target: Target) -> None:
         """Refuses to attach to a mount that is shared with the host. EscapeError.

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _DELETED = "//deleted"  # at the end of a mount's root in mountinfo: no path can end so
 FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
 FDS_BESIDES = 64
+_MOST_NAMES = 3  # in a warning
 
 
 class Source:
@@ -56,14 +57,14 @@ class Source:
     ``info`` is the mount it is on, ``root`` its path inside that file system, as mountinfo will show it for a bind.
     ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no other one
     hides. ``infos`` are the same by id, those of the source and, once it is cloned, those of the bind. ``attached``
-    identifies the mounts that the bind will consist of, the top first.
+    identifies the mounts that the bind will consist of, the top first. ``warnings`` tell what the bind will not be.
 
     ``way`` makes it a mount of the container: by_mount_api or by_mount.
     """
 
     __slots__ = (
         *("_way", "above", "attached", "error", "fd", "info", "infos", "is_missing", "namespace", "path"),
-        *("request", "root", "staging", "stat", "submounts", "visible"),
+        *("request", "root", "staging", "stat", "submounts", "visible", "warnings"),
     )
 
     staging: Staging  # where by_mount clones; set once there is one
@@ -81,6 +82,7 @@ class Source:
         self.visible: list[tuple[str, MountInfo]] = []
         self.info: MountInfo | None = None
         self.is_missing = False
+        self.warnings: list[str] = []
         self.namespace = namespace
         try:
             self.fd = self._open()
@@ -109,6 +111,16 @@ class Source:
             way.check(self)
         except UnavailableError as problem:
             self.error = problem
+        if request.top.get("ro") is True:
+            self._warn_of_writable()
+
+    def _warn_of_writable(self) -> None:
+        """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
+        writable = [path for path, info in self.visible if "ro" not in info.options]
+        if writable:
+            more = f" and {len(writable) - _MOST_NAMES} more" if len(writable) > _MOST_NAMES else ""
+            names = ", ".join(writable[:_MOST_NAMES]) + more
+            self.warnings.append(f"ro leaves the mounts below writable, {names}: rro reaches them")
 
     def _fail(self, reason: OSError) -> None:
         self.is_missing = reason.errno in ABSENT
@@ -119,6 +131,8 @@ class Source:
         else:  # whoever names it must learn nothing about the host
             self.error = unopened(f"the source {self.path}", reason, where=self.request.at("source"))
         self.error.__cause__ = reason
+        if self.is_missing and "*" in self.request.source and self.request.may_mean_star:
+            self.error.hint = "type=glob takes * for a pattern"
 
     def _open(self) -> int:
         # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
@@ -311,6 +325,20 @@ def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace)
 
         way = by_mount
     return [Source(request, bundle, namespace, way) for request in binds]
+
+
+def warn_of_propagation(
+    sources: Iterable[Source], runtimes: Callable[[], Sequence[str]], word: str, *, is_inside: bool
+) -> None:
+    """Adds to the ``warnings`` of sources what will not hold of the propagation that is asked for.
+
+    ``runtimes``, ``word`` and ``is_inside`` are those of propagation.Runtimes.
+    """
+    asking = [source for source in sources if source.request.propagation not in ("private", "rprivate")]
+    if asking:
+        from .propagation import Runtimes, remark
+
+        remark(asking, Runtimes(runtimes(), word, is_inside=is_inside))
 
 
 def clone_sources(sources: Iterable[Source]) -> None:

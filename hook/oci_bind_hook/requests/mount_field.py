@@ -84,6 +84,8 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
             hint = "variables and ~ are not expanded" if str(members[name])[:1] in ("$", "~") else ""
             raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place, hint=hint)
     _check_below(request, place)
+    if request.is_glob and "*" in request.destination:
+        _check_stars(request)
     return request
 
 
@@ -100,6 +102,16 @@ def _check_below(request: Request, place: str) -> None:
     if request.nofollow and not request.is_glob and request.destination.endswith(("/", "/.")):
         problem = f'with "nofollow" the destination "{request.destination}" must end with a name'
         raise RequestError(problem, where=place, hint="a link before a slash is followed")
+
+
+def _check_stars(request: Request) -> None:
+    """RequestError for a ``*`` in the destination that stands for none of the source."""
+    from .stars import count
+
+    source, destination = count(request.source), count(request.destination)
+    if destination > source:
+        problem = f"the destination has {destination} *, and the source {source or 'none'}: each stands for one there"
+        raise RequestError(problem, where=request.place, hint="[*] is a star that is a part of the name")
 
 
 def _value(key: str, equals: str, value: str, place: str) -> str | bool:

@@ -114,6 +114,7 @@ class Request:
     order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
     ``subpath`` is the part of the source that is bound, None for all of it. ``nofollow``: a link at the last step of
     the destination is not followed. ``is_runtimes_alone``: an option asks for what no other but the runtime does.
+    ``pattern`` is the request that this one is a match of, or None.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -147,6 +148,7 @@ class Request:
         self.optional = False
         self.when_exists: str | None = None
         self.is_glob = False
+        self.pattern: Request | None = None
         self.follow_links = False
         self.opener: Opener | None = None
         self.warnings: list[str] = []
@@ -179,14 +181,31 @@ class Request:
         """Whether ``ro`` or ``rro`` is asked for."""
         return self.top.get("ro", self.deep.get("ro")) is True
 
-    def match(self, source: str) -> Request:
-        """The request for one match of the pattern, below the destination."""
+    def match(self, source: str, destination: str) -> Request:
+        """The request for one match of the pattern."""
         one = Request.__new__(Request)
         one.__dict__.update(self.__dict__)
         one.is_glob = False
+        one.pattern = self
         one.source = source
-        one.destination = f"{self.destination.rstrip('/')}/{source.rstrip('/').rpartition('/')[2]}"
+        one.destination = destination
         return one
+
+    @property
+    def apart(self) -> str:
+        """What to say instead of a pattern whose matches come to one destination."""
+        names = self.source.split("/")
+        while names and {"*", "?", "["}.isdisjoint(names[0]):
+            names.pop(0)
+        wild = "/".join(names)
+        if "*" in self.destination or "*" not in wild or not {"?", "["}.isdisjoint(wild):
+            return "a * in dst for each one in src keeps them apart"
+        return f"dst={self.destination.rstrip('/')}/{wild} keeps them apart"
+
+    @property
+    def may_mean_star(self) -> bool:
+        """Whether a ``*`` in a path is one that somebody typed, and perhaps took for that of a pattern."""
+        return self.pattern is None and self.origin_kind in ("argument", "annotation")
 
     def at(self, member: str) -> str:
         """The place of a member of the request, for an error message."""

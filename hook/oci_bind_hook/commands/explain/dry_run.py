@@ -16,11 +16,12 @@ from ...errors import At, DataError, HookError, LeftoverError, RecordError, Unav
 from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.claims import Claims
 from ...lifecycle.set_up import is_continued
-from ...lifecycle.stage import Place
+from ...lifecycle.stage import RUNTIMES, Place
 from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
 from ...mounting.apply import announce
 from ...mounting.mounted import is_in
-from ...mounting.plan import Planner
+from ...mounting.plan import Planner, is_runtimes
+from ...mounting.propagation import Runtimes, remark
 from ...mounting.sources import allowed, expand, open_sources
 from ...mounting.undo import kept_points, tree_of
 from ...options import Options, is_teardown, parse, remarks, state_folder
@@ -39,7 +40,7 @@ from .running import Running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...documents.oci import State
+    from ...documents.oci import Config, State
     from ...record.state_file import MountRecord, Record
     from ...requests.request import Request
     from .registered import Entry
@@ -130,6 +131,8 @@ def _fill_with_plan(
             own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
             type_of=namespace.type_of,
         )
+    ours = [source for source in sources if not is_runtimes(source.request, namespace.kind, bundle.rootfs)]
+    remark(ours, _runtimes(report, config, rootfs))
     planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
     planned = planner.resolve(requests, sources)
     report.mounts = describe(planned, writable_root=not config.root_readonly)
@@ -148,6 +151,15 @@ def _fill_with_plan(
     report.notes += recognise.notes(config.annotations)
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+
+
+def _runtimes(report: Report, config: Config, rootfs: Rootfs) -> Runtimes:
+    """What any runtime would do with the propagation of binds."""
+    names = RUNTIMES if report.namespace == "container" else ()
+    if report.stage != "createContainer":
+        return Runtimes(names, config.rootfs_propagation)
+    has_users = "user" in config.namespaces
+    return Runtimes(names, config.rootfs_propagation, is_inside=True, ahead=rootfs.stat.mnt_id, has_users=has_users)
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:

@@ -34,7 +34,6 @@ _KINDS = {
 _STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
 _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
-_MOST_NAMES = 3
 
 
 def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
@@ -50,7 +49,6 @@ def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object
         found_at = paths.get(bind)
         warnings = [*bind.warnings]
         if found_at is not None and bind.action == "mount" and not bind.request.is_root:
-            warnings += _of_submounts(bind)
             warnings += [
                 f"the source is below {open_to[each]}: the container may put something else in its place"
                 for each in _above(found_at)
@@ -137,16 +135,6 @@ def _links_to(source: Source) -> list[dict[str, str]]:
         except (OSError, EscapeError):
             pass  # those before it are told: one of them may be why
         return [{"at": at, "to": to} for at, to in walk.links]
-
-
-def _of_submounts(bind: Bind) -> Iterator[str]:
-    """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
-    request = bind.request
-    if request.top.get("ro") is True:
-        writable = [path for path, info in bind.source.visible if "ro" not in info.options]
-        if writable:
-            more = f" and {len(writable) - _MOST_NAMES} more" if len(writable) > _MOST_NAMES else ""
-            yield f"ro leaves the mounts below writable, {', '.join(writable[:_MOST_NAMES])}{more}: rro reaches them"
 
 
 def _above(path: str) -> Iterator[str]:
