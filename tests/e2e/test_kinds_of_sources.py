@@ -42,8 +42,8 @@ class Kind(NamedTuple):
     """A kind of source. ``make`` has one at the path it is given, as a context manager that ends it.
 
     ``below`` is what is named inside of it, ``code`` and ``said`` are the exit code and the sentence, 0 if it is bound.
-    ``optional`` leaves it out, if ``is_missing``. ``glob`` is the sentence for a pattern if it is another one; "" if no
-    name matches.
+    ``optional`` leaves it out, if ``is_missing``. ``glob`` is the sentence for a pattern if it is another one;
+    ``is_unnamed``: a pattern cannot even look the name up.
     """
 
     text: str
@@ -53,6 +53,7 @@ class Kind(NamedTuple):
     said: str = ""
     is_missing: bool = False
     glob: str | None = None
+    is_unnamed: bool = False
 
 
 @contextlib.contextmanager
@@ -152,6 +153,7 @@ def link(path: str, to: str) -> Iterator[None]:
 
 NOT_THERE = "(it is looked up on the host, where the runtime runs)"
 CANNOT = "the source PATH cannot be opened: "
+NOTHING = "nothing matches PATTERN (optional allows that)"
 KINDS = [
     Kind("a folder", plain),
     Kind("a file", file),
@@ -168,6 +170,7 @@ KINDS = [
         os.EX_NOINPUT,
         f"{CANNOT}Transport endpoint is not connected (the program behind this FUSE mount has ended: unmount"
         " it, and mount it again)",
+        is_unnamed=True,
     ),
     Kind(
         "FUSE: it lets in only who mounted it",
@@ -176,6 +179,7 @@ KINDS = [
         os.EX_NOINPUT,
         f"{CANNOT}Permission denied (PATH is on fuse, which lets in only who mounted it: mount it with allow_root or"
         " allow_other)",
+        is_unnamed=True,
     ),
     Kind(
         "FUSE: its disk fails",
@@ -183,6 +187,7 @@ KINDS = [
         "/word",
         os.EX_NOINPUT,
         f"{CANNOT}Input/output error (the disk, or the server behind it, fails: see dmesg(1))",
+        is_unnamed=True,
     ),
     Kind(
         "a network: its server knows the file no more",
@@ -190,6 +195,7 @@ KINDS = [
         "/word",
         os.EX_NOINPUT,
         f"{CANNOT}Stale file handle (the server has another file there by now, as on NFS: mount it again on the host)",
+        is_unnamed=True,
     ),
     Kind("an automount point of a direct map", automount),
     Kind(
@@ -209,6 +215,7 @@ KINDS = [
         os.EX_NOINPUT,
         f"{CANNOT}No such file or directory",
         is_missing=True,
+        glob=NOTHING,
     ),
     Kind("an automount point of a browsable map", lambda path: automount(path, ("key",), is_browsable=True), "/key"),
     Kind(
@@ -242,7 +249,7 @@ KINDS = [
         os.EX_NOINPUT,
         f"the source PATH leads by the link ABOVE to gone, which is not there {NOT_THERE}",
         is_missing=True,
-        glob="",
+        glob=NOTHING,
     ),
     Kind(
         "a way that leads through a file",
@@ -251,7 +258,7 @@ KINDS = [
         os.EX_NOINPUT,
         f"{CANNOT}Not a directory (it, or something on the way there, is no folder)",
         is_missing=True,
-        glob="",
+        glob=NOTHING,
     ),
     Kind(
         "a link to itself",
@@ -267,7 +274,9 @@ def _expected(kind: Kind, form: str) -> str:
     """The sentence for a bind, "" if it is made or left out."""
     if kind.is_missing and "optional" in form:
         return ""
-    return kind.said if kind.glob is None or "glob" not in form else kind.glob
+    if kind.glob is not None and "glob" in form:
+        return kind.glob
+    return kind.said.removeprefix("the source ") if kind.is_unnamed and "glob" in form else kind.said
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.text.replace(" ", "-"))
@@ -308,3 +317,19 @@ def test_a_kind(kind: Kind, world: World) -> None:
             )
         assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
         assert (mounted(world), support.tree(world.rootfs)) == ([], before)
+
+
+def rows() -> list[str]:
+    """The table of the document: what is bound, what is refused, and what is said."""
+    found = []
+    for kind in KINDS:
+        happens = "bound" if not kind.code else f"refused, {kind.code}" + "; with `optional` left out" * kind.is_missing
+        words = kind.said.replace("ABOVE", "PATH" if not kind.below else "/its/beginning").replace("PATH", "/the/path")
+        found.append(f"| {kind.text} | {happens} | {words} |")
+    return found
+
+
+def test_the_document_has_what_was_seen() -> None:
+    lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
+    first = lines.index("| source | what happens | what is said |") + 2
+    assert lines[first : first + len(KINDS)] == rows()

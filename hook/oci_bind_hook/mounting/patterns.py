@@ -13,6 +13,7 @@ import posix
 
 from ..errors import MissingError, RequestError
 from ..kernel.errnos import ABSENT, unopened
+from ..kernel.proc import Proc
 from ..requests import stars
 from .confined import Allowed, Folder, Within
 
@@ -72,8 +73,14 @@ class _Passing:
             return False
         if reason.errno in ABSENT:
             return True
-        problem = unopened(self._path.rstrip("/") or "/", reason, where=self._pattern.at("source"))
+        path = self._path.rstrip("/") or "/"
+        problem = unopened(path, reason, where=self._pattern.at("source"))
         problem.__cause__ = reason
+        # The author of an annotation is to learn nothing about the host.
+        if reason.errno == errno.EACCES and self._pattern.origin_kind != "annotation":
+            from .unopened import why_closed
+
+            problem.hint = why_closed(path, Proc()) or problem.hint
         if reason.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
             raise problem
         self._look.passed = self._look.passed or problem

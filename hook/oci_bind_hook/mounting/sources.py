@@ -124,7 +124,7 @@ class Source:
 
     def _fail(self, reason: OSError) -> None:
         self.is_missing = reason.errno in ABSENT
-        if self.request.opener is None:
+        if self.request.origin_kind != "annotation":
             from .unopened import explain
 
             self.error = explain(self, reason)
