@@ -143,7 +143,8 @@ def test_without_the_mount_api_it_is_refused(world: World, kernel: str) -> None:
     def older() -> None:
         kernels.play(kernel)
         spec = f"src={world.file},dst=/etc/link,nofollow"
-        assert run(world, spec) == (69, "--mount 1: this kernel cannot bind on a link itself")
+        problem = "this kernel cannot bind on a link itself (nofollow needs the mount API of Linux 5.12)"
+        assert run(world, spec) == (69, f"--mount 1: {problem}")
 
     assert mounting.ended_well(mounting.forked(older))
     assert world.snapshot() == before
@@ -188,6 +189,21 @@ def test_two_containers_on_one_rootfs(world: World) -> None:
     second.end()
     second.tear_down()
     assert support.tree(world.rootfs) == before
+
+
+def test_a_dry_run_warns_of_a_bind_by_a_link_on_what_the_container_runs(world: World) -> None:
+    """In an image made of busybox the bind of one program is the bind of all."""
+    support.bundle(world.path / "bundle", ["sh", "-c", "true"])
+    found = {}
+    for options in ("", ",nofollow"):
+        words = ("--dry-run", "--format", "json", "--mount", f"src={world.file},dst=/bin/cat{options}")
+        done = call(world, "prestart", *words, stdin=state(world))
+        assert done.returncode == 0
+        found[options] = json.loads(done.stdout)["mounts"][-1]["warnings"]
+    assert found[""][0] == "covers /bin/busybox, the program of process.args"
+    assert found[""][1].startswith("covers /bin/busybox, which /bin/")
+    assert found[""][1].endswith(" more are links to: nofollow binds on the link alone")
+    assert found[",nofollow"] == []
 
 
 # -- config.json -------------------------------------------------------------------------------------------------------

@@ -91,7 +91,9 @@ def check(source: Source) -> None:
     """Checks that mount(2) can do what is asked for. Raises UnavailableError."""
     request = source.request
     if request.nofollow:
-        raise UnavailableError("this kernel cannot bind on a link itself", where=request.at("options"))
+        # mount(2) looks up the path of the link, and by which kernels it stops there is not known.
+        problem = "this kernel cannot bind on a link itself"
+        raise UnavailableError(problem, where=request.at("options"), hint="nofollow needs the mount API of Linux 5.12")
     if request.idmap is not None:
         raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
     if request.deep and len(source.visible) < len(source.submounts):

@@ -31,7 +31,7 @@ from ...record.state_file import is_live, is_of_another_user, places_of
 from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
-from . import recognise, registered
+from . import programs, recognise, registered
 from .facts import describe, undone
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
 from .report import Report
@@ -135,7 +135,8 @@ def _fill_with_plan(
     remark(ours, _runtimes(report, config, rootfs))
     planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
     planned = planner.resolve(requests, sources)
-    report.mounts = describe(planned, writable_root=not config.root_readonly)
+    covering = programs.warnings(planned, bundle.document)
+    report.mounts = describe(planned, writable_root=not config.root_readonly, covering=covering)
     if running := _running(options, bundle, state, proc):
         report.running = running.facts()
         for bind, mount in zip(planned.binds, report.mounts, strict=True):

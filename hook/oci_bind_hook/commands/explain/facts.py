@@ -15,7 +15,7 @@ from . import recognise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ...mounting.plan import Bind, Plan
     from ...mounting.sources import Source
@@ -36,8 +36,10 @@ _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
 
 
-def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
-    """The binds of a plan. ``writable_root``: the container may write to its rootfs."""
+def describe(
+    plan: Plan, *, writable_root: bool = True, covering: Mapping[Bind, Sequence[str]] | None = None
+) -> list[dict[str, object]]:
+    """The binds of a plan. ``writable_root``: the container may write to its rootfs. ``covering``: more warnings."""
     paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if bind.source.is_open}
     attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
@@ -47,7 +49,7 @@ def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object
     described = []
     for bind in plan.binds:
         found_at = paths.get(bind)
-        warnings = [*bind.warnings]
+        warnings = [*bind.warnings, *(covering or {}).get(bind, ())]
         if found_at is not None and bind.action == "mount" and not bind.request.is_root:
             warnings += [
                 f"the source is below {open_to[each]}: the container may put something else in its place"
