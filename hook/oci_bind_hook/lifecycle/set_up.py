@@ -31,6 +31,8 @@ from .stage import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..documents.oci import State
     from ..log import Log
     from ..mounting.plan import Plan
@@ -53,7 +55,8 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         place = Place(options.stage, state, proc)
         bundle = _read(options, state, document, place, log)
     with At("ask"):
-        requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
+        asked = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources))
+        requests = expand(asked, _before(log))
         kind = place.kind(bundle, is_another=place.is_elsewhere())
         if bundle.config.root_readonly and kind == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
@@ -82,7 +85,7 @@ def _try(
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
     ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
-        sources = open_sources(ours, bundle.path, namespace)
+        sources = open_sources(ours, bundle.path, namespace, _before(log))
     with At("clone"):
         clone_sources(sources)
     log.step("sources opened")
@@ -99,6 +102,7 @@ def _try(
                 close_sources(sources)
                 return False
         with At("enter"):
+            log.step(f"opening the rootfs {bundle.rootfs}")
             known = identify_path(bundle.rootfs, namespace.started_in)
             rootfs_lock = folder.lock_rootfs(known)
         with rootfs_lock as held:
@@ -138,6 +142,11 @@ def _try(
     return True
 
 
+def _before(log: Log) -> Callable[[Request, str], None] | None:
+    """What writes down whose source is asked for next: if its server is silent, that is the last line of the log."""
+    return (lambda request, path: log.step(f"{request.origin}: opening {path}")) if log.is_kept else None
+
+
 def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
     path = state.bundle
@@ -146,6 +155,7 @@ def _read(options: Options, state: State, document: object | None, place: Place,
 
         path, document = find(state, place.proc) or (path, None)
         log.step(f"the runtime has lost the bundle: it is {path}")
+    log.step(f"opening the bundle {path} and its rootfs")
     bundle = Bundle(path, document, whole=options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)

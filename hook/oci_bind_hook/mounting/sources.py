@@ -13,7 +13,7 @@ import errno
 import posix
 import stat as modes
 
-from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
+from ..errors import At, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
 from ..kernel.proc import may_wait
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ..record.state_file import AttachedRecord
     from ..requests.request import Opener, Request
     from .by_mount import Staging
+
+    Before = Callable[[Request, str], None]
 
     class Way(Protocol):
         """How a kernel makes a mount of a source: the modules by_mount_api and by_mount."""
@@ -81,7 +83,7 @@ class Source:
         try:
             self.fd = self._open()
             self.stat = files.statx(self.fd)
-        except EscapeError as refusal:
+        except HookError as refusal:
             self.error = refusal
             return
         except OSError as reason:
@@ -249,10 +251,11 @@ def allowed(folders: Sequence[str]) -> Opener | None:
     return Allowed(folders)
 
 
-def expand(requests: Iterable[Request]) -> list[Request]:
+def expand(requests: Iterable[Request], before: Before | None = None) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    A match goes below the destination under its own name. MissingError if nothing matches, and what patterns.matches
+    A match goes below the destination under its own name. ``before`` is called for each pattern before it is looked up,
+    so that it is known who does not answer. MissingError if nothing matches, and what patterns.matches
     raises.
     """
     expanded: list[Request] = []
@@ -262,6 +265,8 @@ def expand(requests: Iterable[Request]) -> list[Request]:
             continue
         from .patterns import matches
 
+        if before is not None:
+            before(request, request.source)
         found = matches(request)
         if not found and not request.optional:
             where = request.at("source")
@@ -281,8 +286,12 @@ def check_open_files(binds: int, mount_points: int = 0) -> None:
         )
 
 
-def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
+def open_sources(
+    requests: Iterable[Request], bundle: str, namespace: Namespace, before: Before | None = None
+) -> list[Source]:
     """The sources of all binds among ``requests``, held by fd. UnavailableError if there are not enough fds.
+
+    ``before`` is called for each before it is opened, with its path.
 
     A source that is missing or refused raises nothing here: it carries the error, since a condition may leave its
     bind out.
@@ -296,7 +305,12 @@ def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace)
         from . import by_mount
 
         way = by_mount
-    return [Source(request, bundle, namespace, way) for request in binds]
+    sources = []
+    for request in binds:
+        if before is not None:
+            before(request, files.below(bundle, request.source))
+        sources.append(Source(request, bundle, namespace, way))
+    return sources
 
 
 def clone_sources(sources: Iterable[Source]) -> None:

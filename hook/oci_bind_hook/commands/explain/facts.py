@@ -11,10 +11,11 @@ import stat as modes
 
 from ...mounting.confined import Walk
 from . import recognise
+from .patience import Mute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ...mounting.plan import Bind, Plan
     from ...mounting.sources import Source
@@ -36,8 +37,13 @@ _ATIMES = ("noatime", "relatime", "strictatime")
 _MOST_NAMES = 3
 
 
-def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
-    """The binds of a plan. ``writable_root``: the container may write to its rootfs."""
+def describe(
+    plan: Plan, *, writable_root: bool = True, before: Callable[[Request, str], None] = lambda *_: None
+) -> list[dict[str, object]]:
+    """The binds of a plan. ``writable_root``: the container may write to its rootfs.
+
+    ``before`` is called for each before the way to its source is looked at.
+    """
     paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if bind.source.is_open}
     attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
@@ -56,6 +62,7 @@ def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object
                 if each in open_to
             ][:1]
         found = _found(bind.source, found_at)
+        before(bind.request, bind.source.path)
         described.append({**_describe(bind, attributes[bind]), "found": found, "now": None, "warnings": warnings})
     return described
 
@@ -65,7 +72,7 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
     return {
         "origin": request.origin,
         "source": source.path,
-        "source_links": [] if request.is_root else _links_to(source.path),
+        "source_links": [] if request.is_root or isinstance(request.opener, Mute) else _links_to(source.path),
         "destination": request.destination,
         "resolved": target.path if target else None,
         "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
@@ -82,12 +89,22 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
 
 def attributes_of(source: Source) -> list[str]:
     """The attributes that a mount of the source will have, its own included, in a fixed order. Raises OSError."""
-    flags = os.fstatvfs(source.fd).f_flag if source.error is None else 0
+    flags = _flags(source) if source.error is None else 0
     wanted = {**source.request.deep, **source.request.top}
     words = [word for word, bit in _STATVFS.items() if wanted.get(word, bool(flags & bit))]
     kept = next((word for word, bit in _STATVFS_ATIMES.items() if flags & bit), "")
     atime = str(wanted.get("atime", kept))
     return [*words, atime] if atime else words
+
+
+def _flags(source: Source) -> int:
+    """The attributes that the source has, as statvfs(3) tells them, mostly without a word from its file system."""
+    info = source.info
+    if info is None:
+        return os.fstatvfs(source.fd).f_flag
+    bits = {**_STATVFS, **_STATVFS_ATIMES}
+    options = {*info.options, *(word for word in info.super_options.split(",") if word == "ro")}
+    return sum(bit for word, bit in bits.items() if word in options)
 
 
 def _kept(request: Request, attributes: list[str]) -> list[str]:
