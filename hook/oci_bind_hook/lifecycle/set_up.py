@@ -33,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..documents.oci import State
+    from ..documents.oci import Config, State
     from ..log import Log
     from ..mounting.plan import Plan
     from ..mounting.sources import Source
@@ -163,15 +163,24 @@ def _read(options: Options, state: State, document: object | None, place: Place,
     for remark in remarks(options):
         log.warning(remark)
     log.step("config.json validated")
-    # What runtimes give a hook is what they have read. Some read another file, as crun does by --config.
-    read = {f"{name}={value}" for name, value in bundle.config.annotations.items()}
-    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
-    told = {f"{name}={value}": name for name, value in state.annotations.items()}
-    if other := [told[each] for each in told if each not in read]:
-        log.warning(f"the runtime may have another config.json: the state has another annotation {other[0]}")
+    if other := other_annotation(state, bundle.config):
+        log.warning(other)
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     return bundle
+
+
+def other_annotation(state: State, config: Config) -> str:
+    """The warning for a state with an annotation that config.json has not, "" if there is none.
+
+    What runtimes tell a hook is what they have read. Some read another file, as crun does by ``--config``.
+    """
+    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
+    read = {f"{name}={value}" for name, value in config.annotations.items()}
+    for name, value in state.annotations.items():
+        if f"{name}={value}" not in read:
+            return f"the runtime may have another config.json: the state has another annotation {name}"
+    return ""
 
 
 def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:

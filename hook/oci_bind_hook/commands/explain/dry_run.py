@@ -16,7 +16,7 @@ from ...errors import At, DataError, HookError, LeftoverError, RecordError, Unav
 from ...kernel import files
 from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.claims import Claims
-from ...lifecycle.set_up import is_continued
+from ...lifecycle.set_up import is_continued, other_annotation
 from ...lifecycle.stage import Place
 from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
 from ...mounting.apply import announce
@@ -105,6 +105,8 @@ def _fill(
         report.add(DataError("config.json", bundle.violations), "read")
     else:
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
+    if state is not None and (other := other_annotation(state, bundle.config)):
+        report.warnings.append(other)
     entries = registered.find(bundle.document)
     options = _with_registered(report, entries, bundle, options, patience)
     if not patience.why_not("log", f"the log {options.log}", options.log or "/"):
