@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import support
-from helpers.world import mount
+from helpers.world import call, mount, state
 
 if TYPE_CHECKING:
     import subprocess
@@ -81,7 +81,11 @@ def test_where_another_one_has_other_annotations(world: World, bundle: str, anno
     rest(bundle, annotations=annotations)
     done = run(bundle)
     assert (done.returncode, done.stdout) == (0, "hello from the host\n0\n"), done.stderr
-    assert "may have another config.json: the state has another annotation io.example.a" in log(world)
+    said = "the runtime may have another config.json: the state has another annotation io.example.a"
+    assert said in log(world)
+    text = state(world, annotations={"io.example.a": "1"})
+    report = json.loads(call(world, "prestart", "--dry-run", "--format=json", stdin=text).stdout)
+    assert said in report["warnings"]
 
 
 def test_where_another_one_asks_for_no_namespace(world: World, bundle: str) -> None:

@@ -47,7 +47,7 @@ def dry_run(options: Options) -> int:
     from .explain import dry_run
     from .explain.report import as_json, as_text
 
-    report = dry_run.dry_run(options, read_given)
+    report = dry_run.dry_run(options, read_given, _tell)
     if options.as_json:
         _print(as_json(report))
     elif os.isatty(1):
@@ -237,8 +237,11 @@ def _warn(remarks: list[str]) -> None:
 
 
 def _tell(remark: str) -> None:
-    """Prints one line on stderr, so that stdout holds only paths."""
-    os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
+    """Prints one line on stderr, so that stdout holds only the answer."""
+    try:
+        os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # nobody reads it
 
 
 COMMANDS = (

@@ -31,10 +31,17 @@ class Bundle:
 
     ``document`` is the config if the runtime sent it on stdin; otherwise config.json is read. With ``whole`` the entire
     document is kept in ``document`` and its schema violations in ``violations``; without, only what the hook uses is
-    judged. Raises MissingError, and DataError if a used part is invalid.
+    judged. ``real_path`` finds the rootfs. Raises MissingError, and DataError if a used part is invalid.
     """
 
-    def __init__(self, path: str, document: object | None = None, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        document: object | None = None,
+        *,
+        whole: bool = False,
+        real_path: Callable[[str], str] = files.real_path,
+    ) -> None:
         self.path = path
         try:
             self.stat = posix.stat(path)
@@ -50,7 +57,7 @@ class Bundle:
             raise (DataError("config.json", self.violations) if whole else problem) from None
         rootfs = files.below(path, self.config.root_path)
         try:
-            self.rootfs = files.real_path(rootfs)
+            self.rootfs = real_path(rootfs)
         except OSError as reason:
             raise unopened(f"the rootfs {rootfs}", reason) from reason
         self.has_namespace = "mount" in self.config.namespaces

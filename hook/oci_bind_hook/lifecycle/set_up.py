@@ -39,7 +39,9 @@ from .stage import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..documents.oci import State
+    from collections.abc import Callable
+
+    from ..documents.oci import Config, State
     from ..log import Log
     from ..mounting.plan import Plan
     from ..mounting.sources import Source
@@ -61,7 +63,8 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         place = Place(options.stage, state, proc)
         bundle = _read(options, state, document, place, log)
     with At("ask"):
-        requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
+        asked = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources))
+        requests = expand(asked, _before(log))
         kind = place.kind(bundle, is_another=place.is_elsewhere())
         if bundle.config.root_readonly and kind == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
@@ -90,7 +93,7 @@ def _try(
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
     ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
-        sources = open_sources(ours, bundle.path, namespace)
+        sources = open_sources(ours, bundle.path, namespace, _before(log))
         warn_of_propagation(
             sources,
             lambda: place.runtimes() if kind == "container" else (),
@@ -113,6 +116,7 @@ def _try(
                 close_sources(sources)
                 return False
         with At("enter"):
+            log.step(f"opening the rootfs {bundle.rootfs}")
             known = identify_path(bundle.rootfs, namespace.started_in)
             rootfs_lock = folder.lock_rootfs(known)
         with rootfs_lock as held:
@@ -152,6 +156,11 @@ def _try(
     return True
 
 
+def _before(log: Log) -> Callable[[Request, str], None] | None:
+    """What writes down whose source is asked for next: if its server is silent, that is the last line of the log."""
+    return (lambda request, path: log.step(f"{request.origin}: opening {path}")) if log.is_kept else None
+
+
 def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
     path = state.bundle
@@ -160,6 +169,7 @@ def _read(options: Options, state: State, document: object | None, place: Place,
 
         path, document = find(state, place.proc) or (path, None)
         log.step(f"the runtime has lost the bundle: it is {path}")
+    log.step(f"opening the bundle {path} and its rootfs")
     bundle = Bundle(path, document, whole=options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
@@ -167,15 +177,24 @@ def _read(options: Options, state: State, document: object | None, place: Place,
     for remark in remarks(options):
         log.warning(remark)
     log.step("config.json validated")
-    # What runtimes give a hook is what they have read. Some read another file, as crun does by --config.
-    read = {f"{name}={value}" for name, value in bundle.config.annotations.items()}
-    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
-    told = {f"{name}={value}": name for name, value in state.annotations.items()}
-    if other := [told[each] for each in told if each not in read]:
-        log.warning(f"the runtime may have another config.json: the state has another annotation {other[0]}")
+    if other := other_annotation(state, bundle.config):
+        log.warning(other)
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     return bundle
+
+
+def other_annotation(state: State, config: Config) -> str:
+    """The warning for a state with an annotation that config.json has not, "" if there is none.
+
+    What runtimes tell a hook is what they have read. Some read another file, as crun does by ``--config``.
+    """
+    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
+    read = {f"{name}={value}" for name, value in config.annotations.items()}
+    for name, value in state.annotations.items():
+        if f"{name}={value}" not in read:
+            return f"the runtime may have another config.json: the state has another annotation {name}"
+    return ""
 
 
 def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:

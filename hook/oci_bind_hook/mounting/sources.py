@@ -13,7 +13,7 @@ import errno
 import posix
 import stat as modes
 
-from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
+from ..errors import At, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import ABSENT, refused, unopened
 from ..kernel.proc import may_wait
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..record.state_file import AttachedRecord
     from ..requests.request import Opener, Request
     from .by_mount import Staging
+
+    Before = Callable[[Request, str], None]
 
     class Way(Protocol):
         """How a kernel makes a mount of a source: the modules by_mount_api and by_mount."""
@@ -87,7 +89,7 @@ class Source:
         try:
             self.fd = self._open()
             self.stat = files.statx(self.fd)
-        except EscapeError as refusal:
+        except HookError as refusal:
             refusal.where = refusal.where or request.at("source")
             self.error = refusal
             return
@@ -282,10 +284,11 @@ def allowed(folders: Sequence[str]) -> Opener | None:
     return Allowed(folders)
 
 
-def expand(requests: Iterable[Request]) -> list[Request]:
+def expand(requests: Iterable[Request], before: Before | None = None) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    A match goes below the destination under its own name. Raises what patterns.found raises.
+    A match goes below the destination under its own name, or has its part of the pattern there. ``before`` is called
+    for each pattern before it is looked up, so that it is known who does not answer. Raises what patterns.found raises.
     """
     expanded: list[Request] = []
     for request in requests:
@@ -294,6 +297,8 @@ def expand(requests: Iterable[Request]) -> list[Request]:
             continue
         from .patterns import found
 
+        if before is not None:
+            before(request, request.source)
         expanded += found(request)
     return expanded
 
@@ -309,8 +314,12 @@ def check_open_files(binds: int, mount_points: int = 0) -> None:
         )
 
 
-def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
+def open_sources(
+    requests: Iterable[Request], bundle: str, namespace: Namespace, before: Before | None = None
+) -> list[Source]:
     """The sources of all binds among ``requests``, held by fd. UnavailableError if there are not enough fds.
+
+    ``before`` is called for each before it is opened, with its path.
 
     A source that is missing or refused raises nothing here: it carries the error, since a condition may leave its
     bind out.
@@ -324,7 +333,12 @@ def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace)
         from . import by_mount
 
         way = by_mount
-    return [Source(request, bundle, namespace, way) for request in binds]
+    sources = []
+    for request in binds:
+        if before is not None:
+            before(request, files.below(bundle, request.source))
+        sources.append(Source(request, bundle, namespace, way))
+    return sources
 
 
 def warn_of_propagation(

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -181,3 +183,12 @@ def test_the_pid_behind_a_pidfd_until_it_is_gone() -> None:
         os.waitpid(pid, 0)
     assert proc.pid_of(pidfd) == -1
     os.close(pidfd)
+
+
+def test_what_a_process_was_started_with() -> None:
+    words = ["-c", "input()", "a b", "", "\udcff"]
+    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE) as process:
+        assert Proc().arguments(process.pid) == [sys.executable, *words]
+        process.communicate(b"\n")
+    with pytest.raises(FileNotFoundError):
+        Proc().arguments(process.pid)

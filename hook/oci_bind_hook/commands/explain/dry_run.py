@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
 from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
+from ...kernel import files
 from ...kernel.proc import Namespace, Proc, boot_id
 from ...lifecycle.claims import Claims
-from ...lifecycle.set_up import is_continued
+from ...lifecycle.set_up import is_continued, other_annotation
 from ...lifecycle.stage import RUNTIMES, Place
 from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
 from ...mounting.apply import announce
@@ -34,6 +35,7 @@ from ...rootfs.mount_points import Rootfs
 from . import programs, recognise, registered
 from .facts import describe, undone
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
+from .patience import DESTINATIONS, HINT, Mute, gathered, silent
 from .report import Report
 from .running import Running
 
@@ -41,53 +43,85 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...documents.oci import Config, State
+    from ...mounting.sources import Source
     from ...record.state_file import MountRecord, Record
     from ...requests.request import Request
+    from .patience import Patience
     from .registered import Entry
 
 
-def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
+def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], None] = lambda _: None) -> Report:
     """The report on the bundle of ``options``, or on the bundle of the state that ``read`` returns.
 
-    If ``options`` ask for no bind, the arguments count that config.json registers the hook with.
+    If ``options`` ask for no bind, the arguments count that config.json registers the hook with. ``tell`` is told whom
+    it waits for, if it does for a second; who does not answer is a problem of the report.
     """
     report = Report()
+    report.stage = options.stage
+    given: tuple[State, object | None] | None = None
     try:
-        _fill(report, options, read)
+        if options.bundle is not None:
+            report.bundle = options.bundle
+            report.stage = options.stage or "createRuntime"
+        else:
+            given = state, _ = read_state(read())
+            report.id, report.bundle = state.id, state.bundle
+            if _is_teardown(report, options, state):
+                report.stage = "poststop"
+                _fill_from_record(report, options, state, Proc())
+                return report
     except HookError as problem:
         report.add(problem)
-    return report
+        return report
+
+    def gather(patience: Patience) -> Report:
+        try:
+            # procfs is another one for a child.
+            _fill(report, options, Proc(), given, patience)
+        except HookError as problem:
+            report.add(problem)
+        return report
+
+    return gathered(report, Proc().mounts(), gather, tell)
 
 
-def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
-    proc = Proc()
-    report.stage = options.stage
-    document = place = state = None
-    if options.bundle is not None:
-        report.bundle = options.bundle
-        report.stage = options.stage or "createRuntime"
-    else:
-        state, document = read_state(read())
-        report.id, report.bundle = state.id, state.bundle
-        if _is_teardown(report, options, state):
-            report.stage = "poststop"
-            _fill_from_record(report, options, state, proc)
-            return
-        place = Place(options.stage, state, proc) if state.status in ("creating", "created") else None
-    bundle = Bundle(report.bundle, document, whole=True)
+def _fill(
+    report: Report,
+    options: Options,
+    proc: Proc,
+    given: tuple[State, object | None] | None,
+    patience: Patience,
+) -> None:
+    assert report.bundle is not None
+    state, document = given or (None, None)
+    place = None
+    if state is not None and state.status in ("creating", "created"):
+        place = Place(options.stage, state, proc)
+    if why := patience.why_not("bundle", f"the bundle {report.bundle}", report.bundle):
+        report.add(silent(f"the bundle {report.bundle}", why, step="read"))
+        return
+    bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
     if bundle.violations and options.strict:
         report.add(DataError("config.json", bundle.violations), "read")
     else:
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
+    if state is not None and (other := other_annotation(state, bundle.config)):
+        report.warnings.append(other)
     entries = registered.find(bundle.document)
-    options = _with_registered(report, entries, bundle, options)
-    report.warnings += [*remarks(options), *_of_log(options.log)]
+    options = _with_registered(report, entries, bundle, options, patience)
+    if not patience.why_not("log", f"the log {options.log}", options.log or "/"):
+        report.warnings += [*remarks(options), *_of_log(options.log)]
     if place is None:
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:
         is_elsewhere = _place(report, place, bundle)
-    _fill_with_plan(report, options, bundle, proc, place, is_elsewhere=is_elsewhere, state=state)
+    _fill_with_plan(report, options, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state)
+
+
+def _rootfs(path: str, patience: Patience) -> str:
+    """The rootfs without links, or as it is named if it is silent."""
+    return path if patience.why_not("rootfs", f"the rootfs {path}", path) else files.real_path(path)
 
 
 def _is_teardown(report: Report, options: Options, state: State) -> bool:
@@ -107,24 +141,34 @@ def _fill_with_plan(
     bundle: Bundle,
     proc: Proc,
     place: Place | None,
+    patience: Patience,
     *,
     is_elsewhere: bool,
     state: State | None,
 ) -> None:
     config = bundle.config
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
-    requests = _requests(report, bundle, options)
+    requests = _requests(report, bundle, options, patience)
     if config.root_readonly and report.namespace == "runtime":
         requests.insert(0, collect.read_only_root(bundle.rootfs))
+    folder = state_folder(options, proc)
+    no_folder = patience.why_not("state folder", f"the state folder {folder}", folder)
+    recorded = []
     with At("state folder"):
-        recorded = _recorded(options, report, place, proc)
+        if no_folder:
+            report.add(RecordError(f"{folder} cannot be looked at: {no_folder}", hint=HINT))
+        else:
+            recorded = _recorded(options, report, place, proc)
     with At("open"):
-        sources = open_sources(requests, bundle.path, namespace)
+        sources = open_sources(requests, bundle.path, namespace, patience.source_of)
     for foreseen in [
         *problems_of_sources(sources, config, report.stage, proc),
         *problems_of_stage(config, report.stage, report.namespace),
     ]:
         report.add(foreseen)
+    if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
+        _without_plan(report, silent(f"the rootfs {bundle.rootfs}", why, step="read"), sources)
+        return
     with At("enter"):
         rootfs = Rootfs(
             bundle.rootfs,
@@ -134,10 +178,22 @@ def _fill_with_plan(
     ours = [source for source in sources if not is_runtimes(source.request, namespace.kind, bundle.rootfs)]
     remark(ours, _runtimes(report, config, rootfs))
     planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
+    whose = f"the rootfs {bundle.rootfs}, or a source that a destination leads into,"
+    if why := patience.why_not(DESTINATIONS, whose, bundle.rootfs):
+        _without_plan(report, silent(whose, why, step="resolve"), sources)
+        return
     planned = planner.resolve(requests, sources)
+    for bind in planned.binds:
+        if isinstance(mute := bind.request.opener, Mute):
+            if bind.by == "runtime":
+                bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
+            else:  # whatever condition leaves it out: a real run opens it before it looks at that
+                bind.problem = mute.problem
     covering = programs.warnings(planned, bundle.document)
-    report.mounts = describe(planned, writable_root=not config.root_readonly, covering=covering)
-    if running := _running(options, bundle, state, proc):
+    report.mounts = describe(
+        planned, writable_root=not config.root_readonly, covering=covering, before=patience.source_of
+    )
+    if not no_folder and (running := _running(options, bundle, state, proc)):
         report.running = running.facts()
         for bind, mount in zip(planned.binds, report.mounts, strict=True):
             mount["now"] = running.has(bind, bundle.rootfs)
@@ -161,6 +217,14 @@ def _runtimes(report: Report, config: Config, rootfs: Rootfs) -> Runtimes:
         return Runtimes(names, config.rootfs_propagation)
     has_users = "user" in config.namespaces
     return Runtimes(names, config.rootfs_propagation, is_inside=True, ahead=rootfs.stat.mnt_id, has_users=has_users)
+
+
+def _without_plan(report: Report, problem: HookError, sources: list[Source]) -> None:
+    """Says why there is no plan, and what is known without one."""
+    report.add(problem)
+    for source in sources:
+        if source.error is not None and not source.request.is_from_mounts:
+            report.add(source.error, "resolve")
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:
@@ -191,7 +255,9 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
     return is_elsewhere
 
 
-def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, options: Options) -> Options:
+def _with_registered(
+    report: Report, entries: list[Entry], bundle: Bundle, options: Options, patience: Patience
+) -> Options:
     """The options, or if they ask for no bind those of the registration. Reports how the hook is registered."""
     report.registered = [entry.place for entry in entries]
     report.unsafe += registered.problems(entries)
@@ -199,7 +265,9 @@ def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, optio
     report.warnings += [
         f"{entry.place}/path: {entry.path} cannot be executed here"
         for entry in entries
-        if entry.path and not os.access(entry.path, os.X_OK)
+        if entry.path
+        and not patience.why_not(entry.place, f"the hook {entry.path}", entry.path)
+        and not os.access(entry.path, os.X_OK)
     ]
     entry = registered.choose(entries, options.stage)
     if entry is None or options.mounts or options.annotation_sources:
@@ -231,7 +299,7 @@ def _of_log(path: str | None) -> list[str]:
     return [f"--log {path} cannot be written"]
 
 
-def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]:
+def _requests(report: Report, bundle: Bundle, options: Options, patience: Patience) -> list[Request]:
     """All requests that make sense. The others become problems of the report."""
 
     def refused(problem: HookError) -> None:
@@ -244,6 +312,10 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
         report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
     expanded = []
     for request in requests:
+        pattern = f"the pattern {request.source}"
+        if request.is_glob and (why := patience.why_not(request.origin, pattern, request.source)):
+            refused(silent(pattern, why, request.at("source"), step="ask"))
+            continue
         try:
             expanded += expand([request])
         except HookError as problem:

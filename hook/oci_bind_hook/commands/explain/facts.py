@@ -12,10 +12,11 @@ import stat as modes
 from ...errors import EscapeError
 from ...mounting.confined import Walk
 from . import recognise
+from .patience import Mute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ...mounting.plan import Bind, Plan
     from ...mounting.sources import Source
@@ -37,9 +38,16 @@ _ATIMES = ("noatime", "relatime", "strictatime")
 
 
 def describe(
-    plan: Plan, *, writable_root: bool = True, covering: Mapping[Bind, Sequence[str]] | None = None
+    plan: Plan,
+    *,
+    writable_root: bool = True,
+    covering: Mapping[Bind, Sequence[str]] | None = None,
+    before: Callable[[Request, str], None] = lambda *_: None,
 ) -> list[dict[str, object]]:
-    """The binds of a plan. ``writable_root``: the container may write to its rootfs. ``covering``: more warnings."""
+    """The binds of a plan. ``writable_root``: the container may write to its rootfs. ``covering``: more warnings.
+
+    ``before`` is called for each before the way to its source is looked at.
+    """
     paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if bind.source.is_open}
     attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
@@ -57,6 +65,7 @@ def describe(
                 if each in open_to
             ][:1]
         found = _found(bind.source, found_at)
+        before(bind.request, bind.source.path)
         described.append({**_describe(bind, attributes[bind]), "found": found, "now": None, "warnings": warnings})
     return described
 
@@ -67,7 +76,7 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
         "origin": request.origin,
         "source": source.above,
         **({} if request.subpath is None else {"subpath": request.subpath}),
-        "source_links": [] if request.is_root else _links_to(source),
+        "source_links": [] if request.is_root or isinstance(request.opener, Mute) else _links_to(source),
         "destination": request.destination,
         "resolved": target.path if target else None,
         "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
@@ -84,12 +93,22 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
 
 def attributes_of(source: Source) -> list[str]:
     """The attributes that a mount of the source will have, its own included, in a fixed order. Raises OSError."""
-    flags = os.fstatvfs(source.fd).f_flag if source.error is None else 0
+    flags = _flags(source) if source.error is None else 0
     wanted = {**source.request.deep, **source.request.top}
     words = [word for word, bit in _STATVFS.items() if wanted.get(word, bool(flags & bit))]
     kept = next((word for word, bit in _STATVFS_ATIMES.items() if flags & bit), "")
     atime = str(wanted.get("atime", kept))
     return [*words, atime] if atime else words
+
+
+def _flags(source: Source) -> int:
+    """The attributes that the source has, as statvfs(3) tells them, mostly without a word from its file system."""
+    info = source.info
+    if info is None:
+        return os.fstatvfs(source.fd).f_flag
+    bits = {**_STATVFS, **_STATVFS_ATIMES}
+    options = {*info.options, *(word for word in info.super_options.split(",") if word == "ro")}
+    return sum(bit for word, bit in bits.items() if word in options)
 
 
 def _kept(request: Request, attributes: list[str]) -> list[str]:

@@ -95,12 +95,36 @@ class Report:
         # Stable: what a real run meets at one step, it meets in the order in which it was found here.
         self._problems.sort(key=lambda known: STEPS.index(known.step) if known.step else 0)
 
+    def told(self) -> dict[str, Any]:
+        """The report as values that a process can tell another one, kernel.asking."""
+        return {**vars(self), "unsafe": _packed(self.unsafe), "_problems": _packed(self._problems)}
+
+    @classmethod
+    def from_told(cls, values: dict[str, Any]) -> Report:
+        """The report that was told by these."""
+        report = cls()
+        vars(report).update(values, unsafe=_unpacked(values["unsafe"]), _problems=_unpacked(values["_problems"]))
+        return report
+
     def document(self) -> dict[str, object]:
         names = ("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts")
         found: dict[str, object] = {name: getattr(self, name) for name in (*names, "problems", "warnings", "notes")}
         if self.remove is not None:
             found["remove"] = self.remove
         return found
+
+
+def _packed(problems: list[HookError]) -> list[tuple[bool, dict[str, Any]]]:
+    return [(isinstance(each, DataError), {**vars(each), "exit_code": each.exit_code}) for each in problems]
+
+
+def _unpacked(told: list[tuple[bool, dict[str, Any]]]) -> list[HookError]:
+    problems: list[HookError] = []
+    for is_data, values in told:
+        problem = DataError.__new__(DataError) if is_data else HookError("")
+        vars(problem).update(values)
+        problems.append(problem)
+    return problems
 
 
 def _facts(problem: HookError) -> Iterator[dict[str, object]]:
