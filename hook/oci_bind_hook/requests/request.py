@@ -103,7 +103,8 @@ class Request:
     error. ``type`` is "bind", or the file system type of one that only the runtime mounts. ``top`` are the attributes
     of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
     order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
-    ``pattern`` is the request that this one is a match of, or None.
+    ``pattern`` is the request that this one is a match of, or None. ``may_stay_writable``: if mounts below the source
+    cannot be made read-only, that of the source alone is.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -131,6 +132,7 @@ class Request:
         self.deep: dict[str, bool | str] = {}
         self.propagation: Propagation = DEFAULT_PROPAGATION
         self.idmap = idmap
+        self.may_stay_writable = False
         self.optional = False
         self.when_exists: str | None = None
         self.is_glob = False
@@ -176,6 +178,11 @@ class Request:
         one.source = source
         one.destination = destination
         return one
+
+    def settle_for_top(self) -> None:
+        """Asks for no more than a read-only mount on top."""
+        self.deep = {name: value for name, value in self.deep.items() if name != "ro"}
+        self.top = {**self.top, "ro": True}
 
     @property
     def apart(self) -> str:
