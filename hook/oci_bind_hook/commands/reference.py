@@ -160,7 +160,10 @@ FIELD_TEXTS = (
         "it, as in `rro`: for the mounts below as well",
     ),
     ("bind rbind", "without the mounts below the source, or with them, which is the default"),
-    ("bind-recursive", "`enabled` (the default), `disabled`, `writable`, `readonly` (needs `ro`)"),
+    (
+        "bind-recursive",
+        "`enabled`, `disabled`, `writable`, `readonly` (needs `ro`), as docker has them: see the table below",
+    ),
     ("bind-nonrecursive", "the same as `bind-recursive=disabled`"),
     ("bind-propagation", "`rprivate` (the default), or one of the eight words below"),
     (

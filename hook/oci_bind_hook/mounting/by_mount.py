@@ -96,7 +96,10 @@ def check(source: Source) -> None:
         raise UnavailableError(problem, where=request.at("options"), hint="nofollow needs the mount API of Linux 5.12")
     if request.idmap is not None:
         raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
-    if request.deep and len(source.visible) < len(source.submounts):
+    has_hidden = len(source.visible) < len(source.submounts)
+    if has_hidden and request.may_stay_writable:
+        request.settle_for_top()
+    if has_hidden and request.deep:
         raise UnavailableError(
             f"a mount below {source.path} is hidden by another one, and this kernel cannot change it there",
             where=request.at("options"),

@@ -122,7 +122,7 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
             raise UsageError(f'"{key}" is true or false, not "{value}"', where=place)
         flag = _BOOLEANS[value] if equals else True
         if key == "bind-nonrecursive":
-            return "disabled" if flag else "enabled"
+            return "disabled" if flag else ""  # podman has it, too, and says nothing about the mounts below
         return flag
     if kind == ID_MAP and not equals:
         return key
@@ -158,12 +158,14 @@ def _request(
     recursive = members.get("bind-recursive")
     if recursive == "readonly" and members.get("ro") is not True:
         raise RequestError("bind-recursive=readonly needs ro as well", where=place)
-    if recursive:
+    if recursive == "writable" and "rro" in words:
+        raise RequestError('"rro" says the opposite of "bind-recursive=writable"', where=place)
+    if recursive is not None:
         options.append("bind" if recursive == "disabled" else "rbind")
     elif "bind" not in words:
         options.append("rbind")
     if members.get("ro") is True:
-        options.append("rro" if recursive == "readonly" else "ro")
+        options.append("rro" if recursive in ("readonly", "enabled") else "ro")
     if members.get("nofollow") is True:
         options.append(NOFOLLOW)
     if "bind-propagation" in members:
@@ -179,6 +181,10 @@ def _request(
         if problem.unknown:
             problem.hint = _hint(problem.unknown, cut)
         raise
+    if recursive == "readonly" and request.propagation != "rprivate":
+        hint = "mounts that arrive later would be writable; rro in its place allows that"
+        raise RequestError("bind-recursive=readonly needs rprivate", where=place, hint=hint)
+    request.may_stay_writable = recursive == "enabled"
     request.subpath = str(members["subpath"]) if "subpath" in members else None
     request.optional = members.get("optional") is True
     request.is_glob = members.get("type") == "glob" or members.get("glob") is True

@@ -114,7 +114,8 @@ class Request:
     order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
     ``subpath`` is the part of the source that is bound, None for all of it. ``nofollow``: a link at the last step of
     the destination is not followed. ``is_runtimes_alone``: an option asks for what no other but the runtime does.
-    ``pattern`` is the request that this one is a match of, or None.
+    ``pattern`` is the request that this one is a match of, or None. ``may_stay_writable``: if mounts below the source
+    cannot be made read-only, that of the source alone is.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -145,6 +146,7 @@ class Request:
         self.deep: dict[str, bool | str] = {}
         self.propagation: Propagation = DEFAULT_PROPAGATION
         self.idmap = idmap
+        self.may_stay_writable = False
         self.optional = False
         self.when_exists: str | None = None
         self.is_glob = False
@@ -190,6 +192,11 @@ class Request:
         one.source = source
         one.destination = destination
         return one
+
+    def settle_for_top(self) -> None:
+        """Asks for no more than a read-only mount on top."""
+        self.deep = {name: value for name, value in self.deep.items() if name != "ro"}
+        self.top = {**self.top, "ro": True}
 
     @property
     def apart(self) -> str:

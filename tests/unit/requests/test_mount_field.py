@@ -70,6 +70,13 @@ GOOD = {
     "bind-recursive=enabled": ("src=/a,dst=/b,bind-recursive=enabled", ["rbind", "rprivate"]),
     "bind-recursive=disabled": ("src=/a,dst=/b,bind-recursive=disabled", ["bind", "rprivate"]),
     "bind-recursive=writable": ("src=/a,dst=/b,bind-recursive=writable,ro", ["rbind", "ro", "rprivate"]),
+    "bind-recursive=writable alone": ("src=/a,dst=/b,bind-recursive=writable", ["rbind", "rprivate"]),
+    "bind-recursive=enabled, ro": ("src=/a,dst=/b,ro,bind-recursive=enabled", ["rbind", "rro", "rprivate"]),
+    "bind-recursive=enabled, rw": ("src=/a,dst=/b,bind-recursive=enabled,rw", ["rbind", "rw", "rprivate"]),
+    "bind-recursive=enabled, slave": ("src=/a,dst=/b,bind-recursive=enabled,ro,rslave", ["rbind", "rro", "rslave"]),
+    "bind-recursive=disabled, ro": ("src=/a,dst=/b,readonly,bind-recursive=disabled", ["bind", "ro", "rprivate"]),
+    "bind-nonrecursive=0, ro": ("src=/a,dst=/b,ro,bind-nonrecursive=0", ["rbind", "ro", "rprivate"]),
+    "ro alone": ("src=/a,dst=/b,ro", ["rbind", "ro", "rprivate"]),
     "bind-recursive=readonly": ("src=/a,dst=/b,bind-recursive=readonly,ro", ["rbind", "rro", "rprivate"]),
     **{word: (f"src=/a,dst=/b,{word}", ["rbind", says, "rprivate"]) for word, says in WORDS.items()},
     **{f"r{word}": (f"src=/a,dst=/b,r{word}", ["rbind", f"r{says}", "rprivate"]) for word, says in WORDS.items()},
@@ -358,6 +365,19 @@ SENSELESS = {
         "src=/a,dst=/b,bind-recursive=readonly,ro,rw",
         '"rw" says the opposite of "rro"',
     ),
+    **{
+        f"bind-recursive=readonly, {word}": (
+            f"src=/a,dst=/b,bind-recursive=readonly,ro,{word}",
+            "bind-recursive=readonly needs rprivate "
+            "(mounts that arrive later would be writable; rro in its place allows that)",
+        )
+        for word in ("private", "rslave", "bind-propagation=rshared")
+    },
+    "bind-recursive=writable and rro": (
+        "src=/a,dst=/b,bind-recursive=writable,rro",
+        '"rro" says the opposite of "bind-recursive=writable"',
+    ),
+    "bind and bind-nonrecursive=0": ("src=/a,dst=/b,bind,bind-nonrecursive=0", '"bind" says the opposite of "rbind"'),
     "near bind-recursive": (
         "src=/a,dst=/b,bind-recursive=enable",
         'bind-recursive "enable" is not known (did you mean "enabled"?)',

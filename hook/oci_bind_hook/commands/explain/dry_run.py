@@ -33,7 +33,7 @@ from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
 from . import programs, recognise, registered
-from .facts import describe, undone
+from .facts import describe, replaced_by_rename, undone
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
 from .patience import DESTINATIONS, HINT, Mute, gathered, silent
 from .report import Report
@@ -197,6 +197,7 @@ def _fill_with_plan(
         report.running = running.facts()
         for bind, mount in zip(planned.binds, report.mounts, strict=True):
             mount["now"] = running.has(bind, bundle.rootfs)
+            mount["source_now"] = running.source_now(bind) if mount["now"] else None
         report.warnings += running.others()
     for problem in [*planned.problems, *problems_of_plan(planned, config, report.stage, proc)]:
         report.add(problem, "resolve")
@@ -205,7 +206,7 @@ def _fill_with_plan(
             announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
         except HookError as problem:
             report.add(problem, "make")
-    report.notes += recognise.notes(config.annotations)
+    report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
 

@@ -35,6 +35,8 @@ _KINDS = {
 _STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
 _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
+_RENAMED = (modes.S_IFREG, modes.S_IFSOCK)  # kinds that programs put in the place of another one
+_MOST_NAMES = 3
 
 
 def describe(
@@ -66,8 +68,20 @@ def describe(
             ][:1]
         found = _found(bind.source, found_at)
         before(bind.request, bind.source.path)
-        described.append({**_describe(bind, attributes[bind]), "found": found, "now": None, "warnings": warnings})
+        now = {"now": None, "source_now": None}
+        described.append({**_describe(bind, attributes[bind]), "found": found, **now, "warnings": warnings})
     return described
+
+
+def replaced_by_rename(plan: Plan) -> list[str]:
+    """A note on the files of a plan, which most programs replace instead of writing to them; none without a file."""
+    files = [bind for bind in plan.to_mount if bind.source.is_open and modes.S_IFMT(bind.source.stat.mode) in _RENAMED]
+    origins = [*dict.fromkeys(bind.request.origin for bind in files)]
+    if not origins:
+        return []
+    more = f" and {len(origins) - _MOST_NAMES} more" if len(origins) > _MOST_NAMES else ""
+    which = ", ".join(origins[:_MOST_NAMES]) + more
+    return [f"{which}: the container keeps the file that is bound: bind its folder if it is replaced by rename"]
 
 
 def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
@@ -187,5 +201,6 @@ def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
         "by": "hook",
         "found": None,
         "now": here,
+        "source_now": None,
         "warnings": [],
     }

@@ -13,6 +13,7 @@ from ...errors import STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
 from ...requests.request import source_of
 from ..json_text import json_text
+from ..upkeep.replaced import WORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -243,7 +244,8 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     if mount["idmap"]:
         yield True, "ids", _ids(mount["idmap"])
     if mount["now"] is not None and action != "gone":
-        yield True, "now", "mounted" if mount["now"] else "not mounted"
+        there = "mounted" if mount["now"] else "not mounted"
+        yield True, "now", ", ".join(filter(None, (there, WORDS.get(mount["source_now"]))))
     yield from ((True, "warning", warning) for warning in mount["warnings"])
 
 
