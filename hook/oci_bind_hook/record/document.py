@@ -116,6 +116,7 @@ def _decoded(data: bytes, document: Any) -> Record:
     if b"\\\\" in data:
         document = _each_text(document, unescape)
     del document["version"]
+    document["rootfs"].setdefault("mounts", [])
     paths = [""]
     for one in document["uses"]:
         parent, name = one["in"], one["name"]
