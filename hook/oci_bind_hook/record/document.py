@@ -25,7 +25,6 @@ else:
 
 
 VERSION = 2
-BEGINNING = b'{"version":%d,' % VERSION  # of each document that ``write`` has written
 _ENTRY = 300  # bytes in JSON of an entry without its texts, at most
 
 

@@ -126,11 +126,16 @@ class HeldRootfs:
         """Whether ``rootfs`` is locked by all its keys."""
         return keys(rootfs) <= self._indexes.keys()
 
-    def users(self, rootfs: RootfsRecord, boot: str) -> Users:
-        """The records of all containers that may be on ``rootfs``, as it is now in the boot ``boot`` of the machine."""
+    def users(self, rootfs: RootfsRecord, boot: str, recorded: str = "") -> Users:
+        """The records of all containers that may be on ``rootfs``, as it is now in the boot ``boot`` of the machine.
+
+        ``recorded`` is one that certainly has a record there, if any is known: its list must have it.
+        """
         at = primary(rootfs)
         if at not in self._users:
             named = {container for index in self._mine(rootfs) for container in index.containers}
+            if recorded and recorded not in named:
+                self._folder.indexes.doubt()
             self._users[at] = _users(self._folder, named, rootfs, boot, is_locked=True)
             for container in named.difference(self._users[at].records):
                 if not self._folder.has(container):
