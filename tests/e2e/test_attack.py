@@ -138,6 +138,32 @@ def test_who_has_left_by_chroot_does_not_speak_for_all(world: World, kernel_is: 
     assert (os.path.exists(f"{world.rootfs}/a"), os.listdir(world.state)) == (False, [])
 
 
+@pytest.mark.parametrize("command", ["poststop", "gc"])
+@pytest.mark.parametrize("what", ["all lists", "each list", "the content"])
+def test_who_is_in_no_list_any_more_keeps_its_binds(world: World, what: str, command: str) -> None:
+    """Somebody tidied up, or the power failed: the first poststop called the new list whole, which it was not."""
+    before = support.tree(world.rootfs)
+    two, others = Container(world, "two"), [Container(world, name) for name in ("one", "three")]
+    for each in (others[0], two, others[1]):
+        each.set_up("/a")
+    for path in [*(world.state / "rootfs").iterdir()]:
+        if what == "the content":
+            path.write_bytes(b"")
+        else:
+            path.unlink()
+    if what == "all lists":
+        (world.state / "rootfs").rmdir()
+    for each in others:
+        each.end()
+        if command == "poststop":
+            each.tear_down()
+    assert call(world, "gc", stdin="").returncode == 0
+    assert (two.mounted(), support.records(world.state)) == (["/a"], ["two.json"])
+    two.end()
+    two.tear_down()
+    assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
 # -- nothing is forgotten ----------------------------------------------------------------------------------------------
 
 

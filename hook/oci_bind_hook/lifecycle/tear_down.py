@@ -257,7 +257,7 @@ def undo_held(
     boot = boot_id()
     binds, points = len(record["mounts"]), len(record["made"])
     clear_staging(folder, container, proc)
-    users = held.users(removal.now, boot)
+    users = held.users(removal.now, boot, container)
     claimed = (claims or Claims(folder.everyone, proc)).against(record, users.besides(container))
     try:
         here = is_here(record, proc, boot, claimed)
@@ -410,7 +410,7 @@ def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Sil
     return silence.why(record, seconds, here=here) if silence is not None else ""
 
 
-def listen(table: MountTable, known: dict[int, str] | None = None) -> Silence | None:
+def listen(table: MountTable, known: dict[frozenset[int], str] | None = None) -> Silence | None:
     """What finds out who does not answer, rootfs.silence; mostly None, since no mount is such that it need not."""
     # A server that is silent keeps whoever asks it, beyond signals, with all the locks that they hold.
     if not any(map(may_wait, table.types())):

@@ -157,8 +157,7 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     table = proc.mounts()
     record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]
     if record["phase"] != "done":
-        for mount in record["mounts"]:
-            restore_propagation(tree_of(mount, record), propagation_of(mount), proc)
+        restore_propagation([(tree_of(mount, record), propagation_of(mount)) for mount in record["mounts"]], proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:

@@ -16,7 +16,7 @@ from .lock import Index, read_index, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _NAME = "rootfs"
 _FLAGS = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -95,6 +95,34 @@ class Indexes:
             posix.chmod(self._fd, 0o1700)
         except OSError:
             pass  # then all records are read the next time, too
+
+    def check(self, containers: Iterable[str]) -> None:
+        """Calls ``doubt`` if one of ``containers``, which have a record, is in no list that can be read."""
+        listed: set[str] = set()
+        try:
+            for key in posix.listdir(self._path) if self.is_whole() else ():
+                try:
+                    listed.update(self.listed(key))
+                except RecordError:
+                    pass  # who stands in it will be missed
+        except FileNotFoundError:
+            return  # the last list has gone meanwhile
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be read", reason) from reason
+        if not listed.issuperset(containers):
+            self.doubt()
+
+    def doubt(self) -> None:
+        """Notes that there may be records that no list has.
+
+        A list that was removed, or that a power loss has emptied, tells nobody of the containers that were in it.
+        """
+        try:
+            posix.chmod(_NAME, 0o700, dir_fd=self._above)
+        except FileNotFoundError:
+            pass  # without the folder nobody takes a list for whole
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be changed", reason) from reason
 
     def listed(self, key: str) -> list[str]:
         """The containers that a name of a rootfs lists, without its lock."""

@@ -42,12 +42,14 @@ if TYPE_CHECKING:
         """The rootfs. On overlayfs (``overlay``) device and inode number change with every mount of it.
 
         ``upper`` is the upper folder of an overlay, which stays; None if it is none, or if it is not known. ``above``
-        are the folders above ``upper`` or, without one, above the rootfs, ``/`` first.
+        are the folders above ``upper`` or, without one, above the rootfs, ``/`` first. ``mounts`` are the numbers of
+        those that were mount points, from 0; the number after them is that of the folder itself.
         """
 
         overlay: bool
         upper: PathRecord | None
         above: list[ObjectRecord]
+        mounts: list[int]
 
     class IdRun(TypedDict):
         """A run of ``size`` ids of a user namespace; ``outside`` is None if only those inside can be seen."""

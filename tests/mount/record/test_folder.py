@@ -390,6 +390,7 @@ def test_what_a_neighbour_uses_becomes_its_own_once(folder: StateFolder, record:
         assert held.hand_over(made("/new"), users, "c2") is False
         for path in ("/new/b", "/new", "/new/b", "/new/b/c"):
             assert held.hand_over(made(path), users, "c1") is True
+        held.remove("c1")
     found = folder.load("c2")
     assert found is not None
     assert found["made"] == [made(path) for path in used]

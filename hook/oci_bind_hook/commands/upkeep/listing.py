@@ -101,7 +101,7 @@ class Registry:
         self._hint = f" --root {self.path}" if options.root is not None else ""
         self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
-        self._silent: dict[int, str] = {}  # mounts that did not answer: they are not asked again
+        self._silent: dict[frozenset[int], str] = {}  # ways on which somebody did not answer: they are not asked again
         self.look_around()
 
     def look_around(self) -> None:
