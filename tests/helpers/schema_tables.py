@@ -218,6 +218,7 @@ VALID: dict[str, Any] = {
             "overlay": True,
             "upper": {"path": "/upper", "dev": 1, "ino": 6},
             "above": [{"dev": 1, "ino": 2}],
+            "mounts": [0],
         },
         "user": {
             "owner": 1000,
@@ -615,7 +616,9 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (2.0, "/version"),
         (GONE, below("/rootfs", "path dev ino overlay upper above")),
         ("rel", below("/rootfs", "path dev ino overlay upper above")),
-        (1, below("/rootfs", "path upper above unknown")),
+        (1, below("/rootfs", "path upper above mounts unknown")),
+        ("rel", below("/rootfs", "mounts mounts/0")),
+        (-1, "/rootfs/mounts/0"),
         (GONE, f"{below('/rootfs/upper', 'path dev ino')} /rootfs/above/0/dev /rootfs/above/0/ino"),
         ("rel", below("/rootfs/upper", "path dev ino")),
         (1, "/rootfs/upper/path /rootfs/upper/unknown /rootfs/above/0 /rootfs/above/0/unknown"),

@@ -119,8 +119,9 @@ tar -C "$work/in" -c -f "$work/in.tar" .
 truncate -s 256M "$work/out.tar"
 
 say "Linux ${modules##*/} starts; what it says is in $folder/console"
-# Not /dev/kvm: in a virtual machine it may be there and run no old kernel.
-machine=(timeout 7200 qemu-system-x86_64 -accel "tcg,thread=multi" -cpu max -smp 2 -m 4096 -nodefaults -no-reboot
+# Not /dev/kvm: in a virtual machine it may be there and run no old kernel. One processor: where several are emulated, a
+# kernel that patches its own code, as for static keys, may wait for ever.
+machine=(timeout 7200 qemu-system-x86_64 -accel "tcg,thread=single" -cpu max -smp 1 -m 4096 -nodefaults -no-reboot
     -display none -serial stdio -kernel "$folder"/tree/boot/vmlinuz-* -initrd "$work/initrd"
     -append "console=ttyS0 loglevel=5 panic=-1 oops=panic"
     -drive "file=$root.ext4,format=raw,if=virtio,snapshot=on"
