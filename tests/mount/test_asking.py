@@ -14,7 +14,8 @@ import pytest
 from helpers import mounting
 from helpers.fuse import KINDS, Fuse
 from oci_bind_hook.kernel import asking, files, linux
-from oci_bind_hook.kernel.proc import MountTable, Proc, may_wait
+from oci_bind_hook.kernel.mountinfo import MountTable, may_wait
+from oci_bind_hook.kernel.proc import Proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,14 +17,14 @@ import sys
 
 from .. import open_stdio
 from . import files, linux
-from .proc import may_wait
+from .mountinfo import may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from .proc import MountInfo, MountTable
+    from .mountinfo import MountInfo, MountTable
 
     # What a child can tell: numbers, texts, None, and tuples, lists and dicts of these.
     Told = Any

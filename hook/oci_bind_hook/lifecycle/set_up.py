@@ -15,11 +15,13 @@ from ..documents.bundle import Bundle
 from ..errors import At, DataError, LeftoverError, RecordError, UnavailableError
 from ..kernel import files, rights
 from ..kernel.errnos import unopened
-from ..kernel.proc import Namespace, Proc, boot_id
+from ..kernel.namespace import Namespace
+from ..kernel.proc import Proc, boot_id
 from ..log import NAME
 from ..mounting.apply import carry_out, reconcile
+from ..mounting.config_mounts import is_runtimes
 from ..mounting.mounted import clear_staging
-from ..mounting.plan import Planner, is_runtimes
+from ..mounting.plan import Planner
 from ..mounting.sources import (
     Staged,
     allowed,

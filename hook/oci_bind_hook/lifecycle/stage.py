@@ -21,7 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.bundle import Bundle
     from ..documents.oci import State
-    from ..kernel.proc import Namespace, Proc
+    from ..kernel.namespace import Namespace
+    from ..kernel.proc import Proc
     from ..record.state_file import InitRecord, NamespaceKind, UserRecord
     from ..rootfs.mount_points import OwnerOf
 

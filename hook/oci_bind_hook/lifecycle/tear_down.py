@@ -14,7 +14,8 @@ import time
 from ..errors import EscapeError, HookError, LeftoverError, MissingError, RecordError
 from ..kernel import linux, rights
 from ..kernel.errnos import hint as advice
-from ..kernel.proc import Proc, boot_id, may_wait
+from ..kernel.mountinfo import may_wait
+from ..kernel.proc import Proc, boot_id
 from ..log import NAME
 from ..mounting.mounted import DoubtError, clear_staging, is_in
 from ..mounting.undo import undo
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..documents.oci import State
-    from ..kernel.proc import MountTable
+    from ..kernel.mountinfo import MountTable
     from ..log import Log
     from ..mounting.undo import Remark
     from ..options import Options

@@ -16,7 +16,8 @@ import posix
 from ..errors import MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import hint, refused
-from ..kernel.proc import MountInfo, MountTable, Proc
+from ..kernel.mountinfo import MountInfo, MountTable
+from ..kernel.proc import Proc
 from .mounted import TRIES, describe, identity, open_root, propagate, unmount
 
 TYPE_CHECKING = False

@@ -14,7 +14,8 @@ import posix
 from ..errors import LeftoverError
 from ..kernel import files, linux
 from ..kernel.errnos import refused
-from ..kernel.proc import MountInfo, MountTable, Proc, may_wait
+from ..kernel.mountinfo import MountInfo, MountTable, may_wait
+from ..kernel.proc import Proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,19 +7,19 @@ A dry-run describes the plan, a real run carries it out. There is no second way 
 from __future__ import annotations
 
 from ..errors import EscapeError, HookError, RequestError, UnavailableError
-from ..kernel import files
-from ..kernel.proc import Namespace
+from ..kernel.namespace import Namespace
 from ..requests.request import Recorded
 from ..rootfs.admit import admit
 from ..rootfs.mount_points import MountPoint, Rootfs
 from ..rootfs.walk import Cover, Target
+from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Literal
 
-    from ..record.state_file import MountRecord, NamespaceKind
+    from ..record.state_file import MountRecord
     from ..requests.request import Request
     from .sources import Source
 
@@ -166,7 +166,7 @@ class Planner:
         later: dict[str, str] = {}
         for request, path, bind in reversed(self._order):
             if bind is not None and not bind.is_hidden:
-                for above in _upwards(path):
+                for above in upwards(path):
                     if above in later:
                         bind.is_hidden = True
                         bind.warnings.append(f"hidden by the later mount on {later[above]}")
@@ -274,7 +274,7 @@ class Planner:
         """Says in which mount a mount point would have to be made, and where that is on the host."""
         inside = next((path for step, path in target.paths() if step is target.anchor), "/")
         for request, path, bind in reversed(self._order):
-            if request.is_bind and not request.is_root and path in _upwards(inside):
+            if request.is_bind and not request.is_root and path in upwards(inside):
                 source = request.source if bind is None or bind.action != "mount" else bind.source.path
                 problem.problem = f"{problem.problem}, that on {path}"
                 problem.hint = f"make {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
@@ -343,7 +343,7 @@ class Planner:
         Its destination, looked up now, would be another place: perhaps one that a link inside the covering mount leads
         to.
         """
-        passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
+        passed = [lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
         name = self._hiders.find(bind.request, passed)
         if name is None:
             return False
@@ -353,7 +353,7 @@ class Planner:
 
     def _protect(self, place: str, origin: str) -> None:
         self._administrators[place] = origin
-        for above in _upwards(place):
+        for above in upwards(place):
             self._above_them.setdefault(above, place)
 
     def _check_administrators(self, path: str) -> None:
@@ -361,7 +361,7 @@ class Planner:
         if place := self._above_them.get(path):
             origin = self._administrators[place]
             raise EscapeError(f"{path} would cover what {origin} binds on {place}, which no annotation may")
-        for place in _upwards(path):
+        for place in upwards(path):
             if origin := self._administrators.get(place, ""):
                 raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
 
@@ -410,92 +410,6 @@ class Planner:
         )
 
 
-def is_runtimes(request: Request, kind: NamespaceKind, rootfs: str) -> bool:
-    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind.
-
-    In any namespace it is if runtimes do something else than to bind, or do not agree where, in this ``rootfs``.
-    """
-    if not request.is_from_mounts:
-        return False
-    return kind == "container" or request.is_runtimes_alone or below_rootfs(rootfs, request.destination) != ""
-
-
-def below_rootfs(rootfs: str, destination: str) -> str:
-    """A destination without the rootfs's own path on the host, if it begins with that, else ""."""
-    if len(destination) + 1 < len(rootfs):  # as nearly all are
-        return ""
-    path = _lexical(destination)
-    if path != rootfs and not path.startswith(f"{rootfs}/"):
-        return ""
-    return path[len(rootfs) :] or "/"
-
-
-class Hiders:
-    """What may hide a bind of config.json: the binds ``recorded``, and later mounts of config.json itself.
-
-    They are found by the paths that they cover, so that each bind is compared with those above it only.
-    """
-
-    def __init__(self, rootfs: Rootfs, recorded: Sequence[str]) -> None:
-        self._rootfs = rootfs
-        self._recorded = recorded
-        self._by_record = {path: number for number, path in reversed(list(enumerate(recorded)))}
-        self._requests: list[Request] = []
-        self._numbers: dict[Request, int] = {}
-        # By path, the numbers of the requests that cover it, the first of them last. None until it is asked for.
-        self._by_request: dict[str, list[int]] | None = None
-        self._unknown: list[tuple[int, HookError]] = []
-
-    def await_requests(self, requests: Sequence[Request]) -> None:
-        """Takes notice of all requests, in their order."""
-        self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
-        self._numbers = {request: number for number, request in enumerate(self._requests)}
-
-    def find(self, request: Request, paths: Iterable[str]) -> str | None:
-        """The destination of the first mount later than ``request`` that covers one of ``paths``, None if none does.
-
-        To be asked about one request after the other, in their order. Raises KernelError.
-        """
-        covering = {above for path in paths for above in (path, *_upwards(path))}
-        if recorded := [self._by_record[path] for path in covering if path in self._by_record]:
-            return self._recorded[min(recorded)]
-        here = self._numbers[request]
-        if self._by_request is None:
-            self._by_request = self._look_behind(here)
-        first = len(self._requests)
-        for path in covering:
-            numbers = self._by_request.get(path, [])
-            while numbers and numbers[-1] <= here:
-                numbers.pop()
-            if numbers:
-                first = min(first, numbers[-1])
-        while self._unknown and self._unknown[-1][0] <= here:
-            self._unknown.pop()
-        if self._unknown and self._unknown[-1][0] < first:
-            raise self._unknown[-1][1]
-        return self._requests[first].destination if first < len(self._requests) else None
-
-    def _look_behind(self, here: int) -> dict[str, list[int]]:
-        """The paths at which a runtime may have put the mounts behind ``here``: cleaned, and with links followed."""
-        found: dict[str, list[int]] = {}
-        for number in range(len(self._requests) - 1, here, -1):
-            request = self._requests[number]
-            paths = {_lexical(request.destination), below_rootfs(self._rootfs.path, request.destination)} - {""}
-            try:
-                target = self._rootfs.resolve(request.destination, nofollow=request.nofollow)
-            except (RequestError, EscapeError):
-                pass  # the runtime cannot reach it either
-            except HookError as problem:
-                problem.where = problem.where or request.at("destination")
-                self._unknown.append((number, problem))
-            else:
-                paths.add(target.path)
-                target.close()
-            for path in paths:
-                found.setdefault(path, []).append(number)
-        return found
-
-
 def _cover(source: Source) -> Cover:
     """What a bind puts in the place of its destination. The source's file system is asked nothing more."""
     if source.error is not None:
@@ -507,15 +421,3 @@ def _cover(source: Source) -> Cover:
 def _is_mount(target: Target) -> bool:
     """Whether what is there is the root of a mount."""
     return target.last.stat is not None and target.last.stat.mount_root
-
-
-def _lexical(destination: str) -> str:
-    """A destination cleaned of ``..``, ``.`` and double slashes, as runtimes do that clean paths lexically."""
-    return files.clean_path("/" + destination.lstrip("/"))
-
-
-def _upwards(path: str) -> Iterator[str]:
-    """A path and every folder above it but ``/``."""
-    while path != "/":
-        yield path
-        path = path.rpartition("/")[0] or "/"

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ..kernel.proc import MountInfo
+    from ..kernel.mountinfo import MountInfo
     from .sources import Source
 
 _BECOME = {"private": "private", "slave": "slaves", "shared": "shared", "unbindable": "unbindable"}

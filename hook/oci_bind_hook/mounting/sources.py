@@ -16,7 +16,7 @@ import stat as modes
 from ..errors import At, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import ABSENT, refused, unopened
-from ..kernel.proc import may_wait
+from ..kernel.mountinfo import may_wait
 from ..requests.request import below
 from . import by_mount_api
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
-    from ..kernel.proc import MountInfo, Namespace, Proc
+    from ..kernel.mountinfo import MountInfo
+    from ..kernel.namespace import Namespace
+    from ..kernel.proc import Proc
     from ..record.state_file import AttachedRecord
     from ..requests.request import Opener, Request
     from .by_mount import Staging

@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..kernel.proc import MountInfo
+    from ..kernel.mountinfo import MountInfo
     from ..record.state_file import Identity, MadeRecord, MountRecord, Record
 
 

@@ -16,7 +16,8 @@ from .confined import Walk
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..errors import MissingError
-    from ..kernel.proc import MountInfo, MountTable, Proc
+    from ..kernel.mountinfo import MountInfo, MountTable
+    from ..kernel.proc import Proc
     from .sources import Source
 
 _OVERFLOW = 65534  # whose owner a user namespace does not know, user_namespaces(7)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
-from ..kernel.proc import may_wait
+from ..kernel.mountinfo import may_wait
 from .walk import PATH_MAX, Target
 
 TYPE_CHECKING = False

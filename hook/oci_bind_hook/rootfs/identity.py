@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..kernel.proc import MountTable
+    from ..kernel.mountinfo import MountTable
     from ..record.state_file import ObjectRecord, PathRecord, RootfsRecord
 
 # What a path that leads to no folder is refused with.

@@ -10,7 +10,7 @@ import posix
 
 from ..errors import HookError
 from ..kernel.asking import ask, first_that_may_wait
-from ..kernel.proc import may_wait
+from ..kernel.mountinfo import may_wait
 from .identity import identify, is_gone
 from .mount_points import Rootfs
 
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..kernel.proc import MountInfo, MountTable
+    from ..kernel.mountinfo import MountInfo, MountTable
     from ..record.state_file import Record
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from helpers import mounting
 from helpers.mounting import asked, request
-from oci_bind_hook.mounting.plan import below_rootfs, is_runtimes
+from oci_bind_hook.mounting.config_mounts import below_rootfs, is_runtimes
 
 if TYPE_CHECKING:
     from helpers.mounting import Bench

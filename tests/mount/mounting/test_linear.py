@@ -16,7 +16,8 @@ import pytest
 from helpers import mounting, work
 from helpers.mounting import MS_SHARED, Bench, asked, propagate, request, tmpfs
 from oci_bind_hook.errors import LeftoverError
-from oci_bind_hook.kernel.proc import Namespace, Proc
+from oci_bind_hook.kernel.namespace import Namespace
+from oci_bind_hook.kernel.proc import Proc
 from oci_bind_hook.mounting import mounted
 from oci_bind_hook.mounting.plan import Planner
 from oci_bind_hook.mounting.sources import clone_sources, open_sources

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from oci_bind_hook.kernel import files
-from oci_bind_hook.kernel.proc import MountInfo, MountTable, Proc, boot_id, outside, read_text
+from oci_bind_hook.kernel.mountinfo import MountInfo, MountTable
+from oci_bind_hook.kernel.proc import Proc, boot_id, outside, read_text
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 ro

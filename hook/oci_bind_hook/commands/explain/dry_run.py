@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, cast
 from ...documents.bundle import Bundle, read_state
 from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
 from ...kernel import files
-from ...kernel.proc import Namespace, Proc, boot_id
+from ...kernel.namespace import Namespace
+from ...kernel.proc import Proc, boot_id
 from ...lifecycle.claims import Claims
 from ...lifecycle.set_up import is_continued, other_annotation
 from ...lifecycle.stage import RUNTIMES, Place
 from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
 from ...mounting.apply import announce
+from ...mounting.config_mounts import is_runtimes
 from ...mounting.mounted import is_in
-from ...mounting.plan import Planner, is_runtimes
+from ...mounting.plan import Planner
 from ...mounting.propagation import Runtimes, remark
 from ...mounting.sources import allowed, expand, open_sources
 from ...mounting.undo import kept_points, tree_of

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from ...errors import MissingError
 from ...kernel import files
 from ...kernel.asking import SECONDS, ask, first_that_may_wait
-from ...kernel.proc import may_wait
+from ...kernel.mountinfo import may_wait
 from .report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...errors import HookError, Step
-    from ...kernel.proc import MountTable
+    from ...kernel.mountinfo import MountTable
     from ...requests.request import Request
 
 DEADLINE = 20.0  # seconds for all of a dry-run, however many are silent

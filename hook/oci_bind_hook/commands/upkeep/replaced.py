@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from ...kernel.proc import MountTable
+    from ...kernel.mountinfo import MountTable
     from ...record.state_file import MountRecord, ObjectRecord
 
     # None: it is not known.
