@@ -20,7 +20,7 @@ from .mountinfo import MountTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..record.state_file import IdRun, NamespaceKind, UserRecord
+    from ..record.state_file import IdRun, UserRecord
 
 
 class HiddenError(Exception):
