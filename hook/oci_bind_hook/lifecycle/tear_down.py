@@ -85,9 +85,12 @@ def foreign(record: Record, proc: Proc) -> LeftoverError:
     """The error for a record of another user namespace, with the command that works."""
     # From outside, an overlay that podman mounted inside is not there, and owners have other numbers: all would be
     # taken for gone or for a stranger's, and forgotten.
-    owner = record["user"]["owner"]
-    who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}: "
+    owner, uids = record["user"]["owner"], record["user"]["uids"]
     problem = f'the container "{record["id"]}" was recorded in another user namespace: what it left is not seen here'
+    if [(run["inside"], run["size"]) for run in uids] == [(0, 2**32 - 1)]:
+        # The machine's own, where an ordinary user calls runc or crun. This one is podman's, or one like it.
+        return LeftoverError(problem, hint="oci-bind-hook gc, outside of podman unshare")
+    who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}: "
     return LeftoverError(problem, hint=f"{who}podman unshare oci-bind-hook gc")
 
 

@@ -256,14 +256,20 @@ class StateFolder:
                     found.append(record)
                     are_all_listed = are_all_listed and (is_whole or self._is_listed(record))
             except RecordError as problem:
-                remarks.append(f"left out: {problem}")
+                remarks.append(f"a container may use the same mount points: {problem}")
         if is_locked and not is_whole and are_all_listed and not remarks:
             self.indexes.note_whole()
         return found, remarks
 
     def check_lists(self) -> None:
         """Has the records of all containers read from now on, not only those listed, if one is in no list."""
-        self.indexes.check([*self._containers()])
+        for container in self.indexes.missing([*self._containers()]):
+            try:
+                record = self.load(container)
+            except RecordError:
+                continue  # it would keep the mount points of all others, and may never have been in a list
+            if record is not None:
+                self.indexes.doubt()
 
     def _is_listed(self, record: Record) -> bool:
         return all(record["id"] in self.indexes.listed(key) for key in keys(record["rootfs"]))

@@ -96,21 +96,22 @@ class Indexes:
         except OSError:
             pass  # then all records are read the next time, too
 
-    def check(self, containers: Iterable[str]) -> None:
-        """Calls ``doubt`` if one of ``containers``, which have a record, is in no list that can be read."""
-        listed: set[str] = set()
+    def missing(self, containers: Iterable[str]) -> set[str]:
+        """Those of ``containers``, which have a record, that should be in a list and are in none that can be read."""
+        if not self.is_whole():
+            return set()
+        left = set(containers)
         try:
-            for key in posix.listdir(self._path) if self.is_whole() else ():
+            for key in posix.listdir(self._path):
                 try:
-                    listed.update(self.listed(key))
+                    left.difference_update(self.listed(key))
                 except RecordError:
                     pass  # who stands in it will be missed
         except FileNotFoundError:
-            return  # the last list has gone meanwhile
+            return set()  # the last list has gone meanwhile
         except OSError as reason:
             raise refused(f"{self._path} cannot be read", reason) from reason
-        if not listed.issuperset(containers):
-            self.doubt()
+        return left
 
     def doubt(self) -> None:
         """Notes that there may be records that no list has.

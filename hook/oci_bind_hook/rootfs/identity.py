@@ -112,7 +112,9 @@ def _way(place: str) -> tuple[list[ObjectRecord], list[int]]:
     mounts = []
     for folder in (*_above(place), place):
         dev, ino, is_root = files.look_at(folder)
-        if is_root or (is_root is None and found and found[-1]["dev"] != dev):
+        is_another = bool(found) and found[-1]["dev"] != dev
+        # By createContainer a runtime has bound the rootfs on itself. Outside it is a folder like any other.
+        if is_another if is_root is None or folder == place else is_root:
             mounts.append(len(found))
         found.append({"dev": dev, "ino": ino})
     return found[:-1], mounts

@@ -276,3 +276,15 @@ def test_a_bind_of_the_same_file_system_is_a_mount_point_as_well(base: Path) -> 
 def folder(path: str) -> str:
     os.makedirs(path)
     return path
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+def test_what_a_runtime_has_bound_on_itself_is_no_mount_point_outside(base: Path, *, same_boot: bool) -> None:
+    """As a hook sees it at createContainer."""
+    rootfs = f"{base}/b/rootfs"
+    os.makedirs(rootfs)
+    mount(rootfs, rootfs, None, MS_BIND)
+    before = known(rootfs)
+    umount(rootfs)
+    os.rmdir(rootfs)
+    assert is_gone(before, same_boot=same_boot)
