@@ -33,7 +33,7 @@ from ..mounting.sources import (
 )
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_lost, is_object, is_same_bundle, now
+from ..record.state_file import is_live, is_lost, is_object, is_of_another_user, is_same_bundle, now
 from ..requests import collect
 from ..rootfs.identity import identify_path, is_same
 from ..rootfs.mount_points import Rootfs
@@ -429,14 +429,16 @@ def _clear_stale(
     """Undoes what a dead container of the same id left, and returns whether there was one.
 
     If nothing but mount points could not be removed, ``resisting`` gets the error. RecordError if one of another bundle
-    is alive.
+    is alive; LeftoverError if it is of another user namespace.
     """
     record = folder.load(state.id)
     if record is not None:
         clear_staging(folder, state.id, place.proc)
     if record is not None and not is_continued(record, bundle.path, place.proc):
-        from .tear_down import take_down
+        from .tear_down import foreign, take_down
 
+        if is_of_another_user(record, place.user(bundle)):
+            raise foreign(record, place.proc)
         log.warning("an earlier container of this id was not torn down: doing it now")
         keep = options.keep_mountpoints
         owner_of = place.owner_of(bundle)

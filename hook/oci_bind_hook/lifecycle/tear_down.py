@@ -99,9 +99,10 @@ def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str
     init = record["init"]
     # Where the runtime has lost the bundle, the id and a first process that has ended must tell.
     if not is_same_bundle(record, state.bundle) and (init is None or not is_lost(state.bundle)):
-        return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
+        other = record["bundle"]["path"]
+        return f"what is recorded belongs to the bundle {other}: nothing is touched; gc does it after its end"
     if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
-        return "the container's first process still runs: nothing is touched"
+        return "the container's first process still runs: nothing is touched; gc does it after its end"
     return ""
 
 
@@ -441,7 +442,7 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     """
     known = record["rootfs"]
     same_boot = record["boot"] == boot_id()
-    hint = f'mount it, then poststop or gc; if it was deleted, remove the state file of "{record["id"]}"'
+    hint = f'mount it, then run oci-bind-hook gc; if it was deleted, delete the state file of "{record["id"]}"'
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:

@@ -130,6 +130,7 @@ def test_a_folder_above_it(image: Bench, destination: str, warning: str | None) 
     assert told(image, destination, "python3", folder=True) == ([warning] if warning else [])
 
 
+@pytest.mark.kernel(5, 12)  # nofollow
 def test_a_link_on_the_way_itself(image: Bench) -> None:
     assert told(image, "/bin/python3", "python3", nofollow=True) == [
         f"covers /usr/bin/python3, a link that leads to {PROGRAM}"
@@ -153,6 +154,7 @@ def test_a_config_that_says_nothing_of_it(image: Bench, process: object) -> None
     assert [*warnings(plan, {"process": process}).values()] == [[]]
 
 
+@pytest.mark.kernel(5, 12)  # nofollow
 def test_what_many_names_are_links_to(bench: Bench, tmp_path: Path) -> None:
     bench.rootfs = busybox_rootfs(tmp_path / "busybox")
     others = sorted(f"/bin/{name}" for name in APPLETS)
