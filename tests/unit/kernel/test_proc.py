@@ -187,8 +187,10 @@ def test_the_pid_behind_a_pidfd_until_it_is_gone() -> None:
 
 
 def test_what_a_process_was_started_with() -> None:
-    words = ["-c", "input()", "a b", "", "\udcff"]
-    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE) as process:
+    words = ["-c", "print(flush=True); input()", "a b", "", "\udcff"]
+    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before, execve(2) may not have come so far
         assert Proc().arguments(process.pid) == [sys.executable, *words]
         process.communicate(b"\n")
     with pytest.raises(FileNotFoundError):
