@@ -18,9 +18,9 @@ me=tests/run
 declare -A suites=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie)
 # Whose Python and runtimes run the tests: they start on all three kernels.
 suite=bookworm
-# What asks the kernel most. The others are the same on any: texts, engines' folders, what needs the network.
-fit=(collect corpus_peers doctor gone hostile idmap lifecycle readonly_root real_kills records reused_ids rootless
-    stages state_trouble userns)
+# What asks the kernel most. The others are the same on any: texts, engines' folders, what needs the network; or they take
+# long where the processor is emulated, and ask nothing else.
+fit=(doctor gone idmap lifecycle readonly_root records reused_ids stages userns)
 
 # fetch_kernel VERSION FOLDER: Debian's kernel and its modules, unpacked to FOLDER. apt looks for them in lists of its
 # own, with the keys of Debian's archive: the suite need not be among this machine's sources.
