@@ -42,10 +42,9 @@ def is_reading(point: Point) -> bool:
 def tells(point: Point, error: str) -> bool:
     """Whether an error says only that something is not to be seen now.
 
-    EACCES at the namespace of a process, or at process 1, says more, proc(5): they are hidden from this user, now and
-    later.
+    EACCES at a process or at its namespace says more, proc(5): they are hidden from this user, now and later.
     """
-    return error != "EACCES" or re.search(r'"\.\./(\d+/ns/|1/stat)|"1 \(', point.text) is None
+    return error != "EACCES" or re.search(r'"\.\./\d+/(ns/|stat")|"\d+ \(', point.text) is None
 
 
 def alone(action: Callable[[], object]) -> Any:
