@@ -99,9 +99,18 @@ def _check_below(request: Request, place: str) -> None:
             raise RequestError(f'the subpath "{below}" has ".." in it', where=place, hint="name the folder itself")
         if request.is_glob:
             raise RequestError('"subpath" is for a source that is no pattern', where=place)
-    if request.nofollow and not request.is_glob and request.destination.endswith(("/", "/.")):
+    if request.nofollow and request.destination.endswith(("/", "/.")) and not _is_folder_of_matches(request):
         problem = f'with "nofollow" the destination "{request.destination}" must end with a name'
         raise RequestError(problem, where=place, hint="a link before a slash is followed")
+
+
+def _is_folder_of_matches(request: Request) -> bool:
+    """Whether each match of a pattern goes below the destination, under its own name."""
+    if not request.is_glob:
+        return False
+    from .stars import count
+
+    return not count(request.destination)
 
 
 def _check_stars(request: Request) -> None:
