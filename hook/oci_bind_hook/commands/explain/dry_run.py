@@ -37,7 +37,7 @@ from ...rootfs.mount_points import Rootfs
 from . import programs, recognise, registered
 from .facts import describe, replaced_by_rename, undone
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
-from .patience import DESTINATIONS, HINT, Mute, gathered, silent
+from .patience import DESTINATIONS, HINT, PROGRAMS, Mute, gathered, silent
 from .report import Report
 from .running import Running
 
@@ -191,7 +191,12 @@ def _fill_with_plan(
                 bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
             else:  # whatever condition leaves it out: a real run opens it before it looks at that
                 bind.problem = mute.problem
-    covering = programs.warnings(planned, bundle.document)
+    # No real run looks at the programs: who is silent there is no problem.
+    if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
+        covering = {}
+        report.notes.append(f"whether a bind covers programs of the container is not known: {why}")
+    else:
+        covering = programs.warnings(planned, bundle.document)
     report.mounts = describe(
         planned, writable_root=not config.root_readonly, covering=covering, before=patience.source_of
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 20.0  # seconds for all of a dry-run, however many are silent
 DESTINATIONS = "destinations"  # of all binds: they may lead into a source that is bound before
+PROGRAMS = "programs"  # of the container, which the binds may cover
 _TICK = SECONDS / 4
 _CLOCK_OF_ALL_THREADS = 2  # CPUCLOCK_SCHED, linux/posix-timers.h
 HINT = "a real run waits until its server answers or ends, or the runtime's timeout kills it"
