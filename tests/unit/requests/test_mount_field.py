@@ -335,6 +335,14 @@ SENSELESS = {
         )
         for path in ("/", "/b/", "/b/.", "/.")
     },
+    "long destination": (
+        f"src=/a,dst=/{'a/../' * 819}",
+        "the destination has 4096 characters, and a path at most 4095",
+    ),
+    "long when-exists": (
+        f"src=/a,dst=/{'b' * 4094},when-exists=/{'b' * 4096}",
+        "the when-exists has 4097 characters, and a path at most 4095",
+    ),
     "nofollow on what a star makes": (
         "type=glob,src=/a/*,dst=/b/*/,nofollow",
         'with "nofollow" the destination "/b/*/" must end with a name (a link before a slash is followed)',
