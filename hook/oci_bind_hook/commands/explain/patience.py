@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...kernel.mountinfo import MountTable
     from ...requests.request import Request
 
-DEADLINE = 20.0  # seconds for all of a dry-run, however many are silent
+DEADLINE = 20.0  # seconds, after which nobody is waited for any more, however many are silent
 DESTINATIONS = "destinations"  # of all binds: they may lead into a source that is bound before
 PROGRAMS = "programs"  # of the container, which the binds may cover
 _TICK = SECONDS / 4
@@ -74,7 +74,7 @@ class Patience:
             if quiet and note != told and note:
                 tell(f"waiting for {json.loads(note)[1]}")
                 told = note
-            return quiet * _TICK < SECONDS and time.monotonic() < end
+            return not quiet or (quiet * _TICK < SECONDS and time.monotonic() < end)
 
         os.ftruncate(self._notes, 0)
         outcome = ask(lambda: gather().told(), _TICK, fds=[self._notes], goes_on=goes_on)

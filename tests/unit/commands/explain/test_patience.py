@@ -43,7 +43,7 @@ def waiting() -> Iterator[int]:
     os.waitpid(child, 0)
 
 
-def asked(one: Patience, child: int, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, list[str]]:
+def asked(one: Patience, child: int, monkeypatch: pytest.MonkeyPatch, seconds: float = 60) -> tuple[bool, list[str]]:
     """Whether it is waited for ``child``, which has noted whom it asks, all the time; and what is told meanwhile."""
 
     def ask(_: object, __: float, *, goes_on: Callable[[int], bool], **___: Any) -> Outcome:
@@ -55,11 +55,12 @@ def asked(one: Patience, child: int, monkeypatch: pytest.MonkeyPatch) -> tuple[b
 
     monkeypatch.setattr(patience, "ask", ask)
     told: list[str] = []
-    return one.ask(Report, told.append, time.monotonic() + 60) is not None, told
+    return one.ask(Report, told.append, time.monotonic() + seconds) is not None, told
 
 
 def test_who_works_is_not_silent(one: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asked(one, os.getpid(), monkeypatch) == (True, [])  # it does between the questions
+    for seconds in (60, 0):  # a deadline is for those that wait
+        assert asked(one, os.getpid(), monkeypatch, seconds) == (True, [])  # it works between the questions
 
 
 def test_who_waits_is(one: Patience, waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +68,13 @@ def test_who_waits_is(one: Patience, waiting: int, monkeypatch: pytest.MonkeyPat
         pass
     assert asked(one, waiting, monkeypatch) == (False, ["waiting for what"])
     assert one.silent == {"key": "what does not answer"}
+
+
+def test_after_the_deadline_who_waits_is_at_once(one: Patience, waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "SECONDS", 600)
+    while "S" not in _state(waiting):
+        pass
+    assert asked(one, waiting, monkeypatch, 0) == (False, ["waiting for what"])
 
 
 def _state(process: int) -> str:
