@@ -69,6 +69,16 @@ def test_it_is_the_one_that_the_runtime_was_started_with(world: World, named: li
     assert world.snapshot() == before
 
 
+def test_a_dry_run_finds_it_as_well(world: World) -> None:
+    """One that is registered: a code of its own would stop the container."""
+    bundle = bundle_with_device(world, "createRuntime", "--dry-run")
+    before = world.snapshot()
+    with support.RuntimeNamespace("crun") as crun:
+        done = crun.call("run", "--bundle", bundle, "c1")
+    assert (done.returncode, done.stderr) == (1, "cat: can't open '/new/word': No such file or directory\n")
+    assert world.snapshot() == before
+
+
 def test_with_create_start_and_delete(world: World) -> None:
     """The end is called with / as well; it is undone once the first process has ended, and not before."""
     bundle = bundle_with_device(world)

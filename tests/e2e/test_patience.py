@@ -166,6 +166,19 @@ def test_where_more_than_a_source_is_silent(world: World, bundle: Path) -> None:
     )
 
 
+def test_what_a_real_run_does_not_look_for_is_no_problem(world: World) -> None:
+    """The programs of the container: only the warnings on them need a look."""
+    bundle = world.path / "bundle"
+    support.bundle(bundle, ["true"], env=["PATH=/slow/bin:/bin"])
+    with Fuse(f"{world.rootfs}/slow", {"bin": {}}) as fuse:
+        fuse.silence("LOOKUP")
+        code, document, _ = end(begin(world, bundle, *mount(world, "/a"), stage="prestart"))
+    assert (code, document["problems"], document["mounts"][-1]["resolved"]) == (0, [], "/a")
+    program = f"a program in the rootfs {world.rootfs} does not answer"
+    note = f"whether a bind covers programs of the container is not known: {program}"
+    assert note in [each.partition(", and process")[0] for each in document["notes"]]
+
+
 def test_an_automount_that_nobody_serves(world: World, bundle: Path) -> None:
     with Automount(f"{world.path}/auto") as automount:
         os.kill(automount.pid, signal.SIGSTOP)

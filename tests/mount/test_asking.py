@@ -76,7 +76,7 @@ def test_it_is_waited_for_longer_as_long_as_that_is_wanted() -> None:
     read, write = os.pipe()
     asked: list[int] = []
 
-    def goes_on() -> bool:
+    def goes_on(_: int) -> bool:
         asked.append(1)
         if len(asked) == 2:
             os.write(write, b".")
@@ -85,7 +85,7 @@ def test_it_is_waited_for_longer_as_long_as_that_is_wanted() -> None:
     assert asking.ask(lambda: len(os.read(read, 9)), 0.05, fds=[read], goes_on=goes_on).answer == 1
     assert len(asked) >= 2
     left = [True, True, False]
-    outcome = asking.ask(signal.pause, 0.01, goes_on=lambda: left.pop(0))
+    outcome = asking.ask(signal.pause, 0.01, goes_on=lambda _: left.pop(0))
     assert (outcome.is_silent, left) == (True, [])
     if outcome.left is not None:  # on a very slow machine
         os.waitpid(outcome.left, 0)

@@ -46,7 +46,7 @@ LATER = {
     "options": {"os"},
     "record.folder": {"os"},
     "requests.request": {"difflib"},
-    "requests.stars": {"fnmatch"},
+    "requests.stars": {"fnmatch", "functools"},
 }
 # Modules that are themselves loaded only when they are asked for.
 ON_DEMAND = (

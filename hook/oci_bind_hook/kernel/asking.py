@@ -88,7 +88,7 @@ def ask(
     seconds: float = SECONDS,
     *,
     fds: Sequence[int] = (),
-    goes_on: Callable[[], bool] = lambda: False,
+    goes_on: Callable[[int], bool] = lambda _: False,
 ) -> Outcome:
     """Has a child call ``question``, and waits up to ``seconds`` for what it returns or for the OSError that it raises.
 
@@ -96,7 +96,7 @@ def ask(
     that a runtime reads to its end, and no file system that is to be unmounted, such as the bundle's. After the
     deadline it gets a SIGKILL. Where the kernel does not let it die before the server answers, it is left behind and
     told of. Any other exception than OSError is a bug, and is RuntimeError here. ``goes_on`` is asked when the time is
-    up whether to wait as long once more.
+    up whether to wait as long once more for the child, whose pid it is given.
 
     Raises OSError if there can be no child, by fork(2), memfd_create(2) or pidfd_open(2), Linux 5.3.
     """
@@ -115,7 +115,7 @@ def ask(
         pidfd = _open(child)
         try:
             while not linux.wait_readable(pidfd, seconds):
-                if goes_on():
+                if goes_on(child):
                     continue
                 outcome.is_silent = True
                 posix.kill(child, 9)  # SIGKILL. Its pid cannot be another's: nobody else has waited for it.

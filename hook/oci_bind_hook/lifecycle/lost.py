@@ -72,7 +72,8 @@ def _registers(document: object, words: Sequence[str]) -> bool:
     stages = document.get("hooks") if isinstance(document, dict) else None
     for entries in stages.values() if isinstance(stages, dict) else ():
         for entry in entries if isinstance(entries, list) else ():
-            args = entry.get("args") if isinstance(entry, dict) else None
+            # Without arguments a hook is called with its path alone.
+            args = entry.get("args", [""]) if isinstance(entry, dict) else None
             # Something may stand before them, such as timeout(1) with its own.
             if isinstance(args, list) and len(args) > len(words) and args[len(args) - len(words) :] == [*words]:
                 return True

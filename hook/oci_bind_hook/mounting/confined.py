@@ -116,7 +116,10 @@ class Walk:
         at = "/".join([*(step.name for step in self.steps), link.name])
         self.links.append((at, text))
         is_magic = linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC
-        if floor and (is_magic or text.startswith("/")):
+        if floor and is_magic:
+            problem = f"the link {at}, to {text}, is one of procfs, of which a subpath follows none"
+            raise EscapeError(problem, hint="name what it leads to")
+        if floor and text.startswith("/"):
             raise self._led_above(floor, len(self.links))
         if is_magic:
             # A link of procfs may lead anywhere, whatever its text says: to the root of another mount namespace, to a

@@ -46,6 +46,8 @@ _BOOLEANS = {
     **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
 }
 _LARGEST_ID = 2**32 - 1
+# Of a path in the container, path_resolution(7). It is walked to for each match of a pattern.
+_PATH_MAX = 4096
 
 
 def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "argument") -> Request:
@@ -83,6 +85,9 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
         if kind == PATH and not str(members.get(name, "/")).startswith("/"):
             hint = "variables and ~ are not expanded" if str(members[name])[:1] in ("$", "~") else ""
             raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place, hint=hint)
+    for name in ("destination", "when-exists"):
+        if (length := len(str(members.get(name, "")))) >= _PATH_MAX:
+            raise RequestError(f"the {name} has {length} characters, and a path at most {_PATH_MAX - 1}", where=place)
     _check_below(request, place)
     if request.is_glob and "*" in request.destination:
         _check_stars(request)
@@ -99,9 +104,18 @@ def _check_below(request: Request, place: str) -> None:
             raise RequestError(f'the subpath "{below}" has ".." in it', where=place, hint="name the folder itself")
         if request.is_glob:
             raise RequestError('"subpath" is for a source that is no pattern', where=place)
-    if request.nofollow and not request.is_glob and request.destination.endswith(("/", "/.")):
+    if request.nofollow and request.destination.endswith(("/", "/.")) and not _is_folder_of_matches(request):
         problem = f'with "nofollow" the destination "{request.destination}" must end with a name'
         raise RequestError(problem, where=place, hint="a link before a slash is followed")
+
+
+def _is_folder_of_matches(request: Request) -> bool:
+    """Whether each match of a pattern goes below the destination, under its own name."""
+    if not request.is_glob:
+        return False
+    from .stars import count
+
+    return not count(request.destination)
 
 
 def _check_stars(request: Request) -> None:

@@ -5,12 +5,14 @@ The first ``*`` of the destination stands for what the first ``*`` of the source
 ``**`` is one star, and none of them matches a slash. ``?`` and ``[...]`` have no number: in the destination they are
 names like any other, but for ``[*]``, which is a star that is meant as such, in the source and in the destination.
 
-Loaded only where there is a pattern, before setns(2), since it needs fnmatch.
+Loaded only where there is a pattern, before setns(2), since it needs fnmatch, and functools like that.
+A pattern has thousands of matches and one destination, which is taken apart once.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import functools
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _STAR = "*"
 
 
+@functools.lru_cache(maxsize=2)
 def count(path: str) -> int:
     """How many stars a pattern or a destination has."""
     return sum(_tokens(name).count(_STAR) for name in path.split("/"))
@@ -36,13 +39,28 @@ def filled(destination: str, parts: Sequence[str]) -> str | None:
     """
     left = iter(parts)
     names = []
-    for name in destination.split("/"):
-        tokens = _tokens(name)
-        made = "".join(next(left) if token == _STAR else _STAR if token == "[*]" else token for token in tokens)
-        if _STAR in tokens and made in ("", ".", ".."):
+    for name in _names(destination):
+        if isinstance(name, str):
+            names.append(name)
+            continue
+        made = "".join(next(left) if piece is None else piece for piece in name)
+        if made in ("", ".", ".."):
             return None
         names.append(made)
     return "/".join(names)
+
+
+@functools.lru_cache(maxsize=1)
+def _names(destination: str) -> list[str | list[str | None]]:
+    """The names of a destination: what has a star in pieces, of which None is the star."""
+    return [_pieces(name) for name in destination.split("/")]
+
+
+def _pieces(name: str) -> str | list[str | None]:
+    found: list[str | None] = [
+        None if token == _STAR else _STAR if token == "[*]" else token for token in _tokens(name)
+    ]
+    return found if None in found else "".join(piece for piece in found if piece is not None)
 
 
 def _tokens(name: str) -> list[str]:

@@ -162,6 +162,7 @@ def test_id_map(text: str, idmap: tuple[object, object, bool]) -> None:
 PATHS = {
     "equals sign": ("src=/a=b,dst=/c=d", "/a=b", "/c=d"),
     "nofollow, a folder for matches": ("type=glob,src=/a*,dst=/b/,nofollow", "/a*", "/b/"),
+    "nofollow, a folder with a star": ("type=glob,src=/a*,dst=/b/[*]/,nofollow", "/a*", "/b/[*]/"),
     "nofollow, two dots": ("src=/a,dst=/b/..,nofollow", "/a", "/b/.."),
     "blanks are kept": ("src=/a b ,dst=/c", "/a b ", "/c"),
     "comma in quotes": ('"src=/a,b",dst=/c', "/a,b", "/c"),
@@ -334,6 +335,18 @@ SENSELESS = {
         )
         for path in ("/", "/b/", "/b/.", "/.")
     },
+    "long destination": (
+        f"src=/a,dst=/{'a/../' * 819}",
+        "the destination has 4096 characters, and a path at most 4095",
+    ),
+    "long when-exists": (
+        f"src=/a,dst=/{'b' * 4094},when-exists=/{'b' * 4096}",
+        "the when-exists has 4097 characters, and a path at most 4095",
+    ),
+    "nofollow on what a star makes": (
+        "type=glob,src=/a/*,dst=/b/*/,nofollow",
+        'with "nofollow" the destination "/b/*/" must end with a name (a link before a slash is followed)',
+    ),
     "links without a pattern": (
         "src=/a,dst=/b,follow-links",
         '"follow-links" is for a pattern (a source without one is followed wherever its links lead)',

@@ -108,3 +108,10 @@ def test_as_many_or_fewer(spec: str) -> None:
 def test_many_brackets_take_no_long_time(text: str) -> None:
     counts = [calls(lambda size=size: stars.count(text * size)) for size in (1000, 2000)]  # type: ignore[misc]
     assert counts[1] < 2.2 * counts[0]
+
+
+def test_a_destination_is_taken_apart_once() -> None:
+    """Somebody who may name a long one may also have made thousands of matches."""
+    destination = f"/{'a/../' * 800}x"
+    first, again = (calls(lambda: stars.filled(destination, ())) for _ in range(2))
+    assert 3 * again < first

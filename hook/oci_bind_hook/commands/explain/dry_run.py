@@ -16,6 +16,7 @@ from ...errors import At, DataError, HookError, LeftoverError, RecordError, Unav
 from ...kernel import files
 from ...kernel.namespace import Namespace
 from ...kernel.proc import Proc, boot_id
+from ...lifecycle import lost
 from ...lifecycle.claims import Claims
 from ...lifecycle.set_up import is_continued, other_annotation
 from ...lifecycle.stage import RUNTIMES, Place
@@ -30,14 +31,14 @@ from ...mounting.undo import kept_points, tree_of
 from ...options import Options, is_teardown, parse, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
-from ...record.state_file import is_live, is_of_another_user, places_of
+from ...record.state_file import is_live, is_lost, is_of_another_user, places_of
 from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
 from . import programs, recognise, registered
 from .facts import describe, replaced_by_rename, undone
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
-from .patience import DESTINATIONS, HINT, Mute, gathered, silent
+from .patience import DESTINATIONS, HINT, PROGRAMS, Mute, gathered, silent
 from .report import Report
 from .running import Running
 
@@ -66,12 +67,13 @@ def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], N
             report.bundle = options.bundle
             report.stage = options.stage or "createRuntime"
         else:
-            given = state, _ = read_state(read())
+            state, document = read_state(read())
             report.id, report.bundle = state.id, state.bundle
             if _is_teardown(report, options, state):
                 report.stage = "poststop"
                 _fill_from_record(report, options, state, Proc())
                 return report
+            given = state, document
     except HookError as problem:
         report.add(problem)
         return report
@@ -87,6 +89,15 @@ def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], N
     return gathered(report, Proc().mounts(), gather, tell)
 
 
+def _found(report: Report, state: State, document: object | None, proc: Proc, patience: Patience) -> object | None:
+    """The ``document`` of a state, or where the runtime has lost the bundle the one that a real run finds."""
+    if document is not None or not is_lost(state.bundle):
+        return document
+    why = patience.why_not("lost", "the bundle that the runtime has lost", "/")
+    report.bundle, document = (None if why else lost.find(state, proc)) or (state.bundle, None)
+    return document
+
+
 def _fill(
     report: Report,
     options: Options,
@@ -96,6 +107,8 @@ def _fill(
 ) -> None:
     assert report.bundle is not None
     state, document = given or (None, None)
+    if state is not None:
+        document = _found(report, state, document, proc, patience)
     place = None
     if state is not None and state.status in ("creating", "created"):
         place = Place(options.stage, state, proc)
@@ -191,7 +204,12 @@ def _fill_with_plan(
                 bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
             else:  # whatever condition leaves it out: a real run opens it before it looks at that
                 bind.problem = mute.problem
-    covering = programs.warnings(planned, bundle.document)
+    # No real run looks at the programs: who is silent there is no problem.
+    if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
+        covering = {}
+        report.notes.append(f"whether a bind covers programs of the container is not known: {why}")
+    else:
+        covering = programs.warnings(planned, bundle.document)
     report.mounts = describe(
         planned, writable_root=not config.root_readonly, covering=covering, before=patience.source_of
     )

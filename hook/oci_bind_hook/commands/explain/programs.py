@@ -124,10 +124,10 @@ class _Image:
         seen = set()
         for folder in dict.fromkeys([*self._path.split(":"), *_PATH.split(":")]):
             target = self._resolve(os.path.join("/", self._cwd, folder))
-            if target is None or target.missing or target.path in seen:
+            if target is None:
                 continue
+            names = [] if target.missing or target.path in seen else _link_names(target)
             seen.add(target.path)
-            names = _link_names(target)
             target.close()
             for name in names[:left]:
                 path = f"{target.path.rstrip('/')}/{name}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.mounting import plant, request
+from helpers.mounting import fds, plant, request
 from helpers.support import APPLETS, busybox_rootfs
 from oci_bind_hook.commands.explain.programs import warnings
 
@@ -152,6 +152,16 @@ def test_a_relative_program(image: Bench) -> None:
 def test_a_config_that_says_nothing_of_it(image: Bench, process: object) -> None:
     plan = image.plan(request(image.file, "/bin/static"), assumed=True)
     assert [*warnings(plan, {"process": process}).values()] == [[]]
+
+
+def test_nothing_stays_open(image: Bench) -> None:
+    """Of folders that are not there, are the same, or are none."""
+    asked = request(image.file, "/usr/bin/static")
+    plan = image.plan(asked, assumed=True)
+    env = ["PATH=/usr/absent:/usr/bin/absent/too:/usr/bin:/bin:/usr/bin/plain"]
+    before = fds()
+    warnings(plan, {"process": {"args": ["python3"], "env": env}})
+    assert fds() == before
 
 
 @pytest.mark.kernel(5, 12)  # nofollow
