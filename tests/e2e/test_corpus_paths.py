@@ -160,6 +160,22 @@ def test_P14_procfs_and_sysfs_are_not_covered(world: World, *, is_mounted: bool)
         refused(world, *words, code=78 if path.endswith("/") and is_mounted else 77, dry=path in PSEUDO[1::4])
 
 
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize("path", ["/proc/self", "/proc/self/environ", "/proc/thread-self/x", "/etc/mtab"])
+def test_P14_procfs_of_another_pid_namespace_is_not_covered(world: World, path: str, runtime: str) -> None:
+    """Its own links have no text for a process that is not in that pid namespace, as a hook at createRuntime is not."""
+    os.symlink("../proc/self/mounts", f"{world.rootfs}/etc/mtab")
+    log = f"{world.path}/log"
+    bundle = world.bundle("true", "createRuntime", "--mount", f"src={world.file},dst={path}", "--log", log)
+    before = support.tree(world.rootfs)
+    done = support.run_container(runtime, bundle, "c1")
+    assert done.returncode != 0
+    place = path.replace("/etc/mtab", "/proc/self/mounts")
+    with open(log, encoding="utf-8") as file:
+        assert f"--mount 1: {place} is on procfs, where only a few files may be hidden" in file.read()
+    assert support.tree(world.rootfs) == before
+
+
 def test_P14_files_of_procfs_that_runc_lets_be_hidden_can_be(world: World) -> None:
     prepare(world)
     subprocess.run(["mount", "-t", "proc", "proc", f"{world.rootfs}/proc"], check=True)

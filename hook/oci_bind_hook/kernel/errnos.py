@@ -40,7 +40,7 @@ NEEDS = {
 }
 
 _MOUNT_MAX = "the limit of mounts in a namespace is reached: raise /proc/sys/fs/mount-max"
-_READ_ONLY = "the rootfs is read-only; make the mount point in the image, or register for createRuntime"
+_READ_ONLY = "the rootfs is read-only; make it in the image, or, if at createContainer, register for createRuntime"
 _FULL = "the disk below the rootfs is full, or has no inode left; or make the mount point in the image"
 _LOCKED = "it is unbindable, or mounts below it are locked and need rbind"
 _GONE = "the mount point was removed at this moment"

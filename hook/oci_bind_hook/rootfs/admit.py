@@ -58,7 +58,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
         if path not in PROC_FILES or (target.missing and not is_unseen):
             raise EscapeError(
                 f"{path} is on procfs, where only a few files may be hidden, as in runc",
-                hint=" ".join(sorted(PROC_FILES)),
+                hint=f"allowed are {' '.join(sorted(PROC_FILES))}",
             )
     last = target.last
     if target.as_folder and not directory:

@@ -228,9 +228,14 @@ class Root:
             step.on_rootfs = on_rootfs
         elif follow and step.is_link:
             try:
-                return step, self._readlink(top, step, path_of([*steps, step]))
+                text = self._readlink(top, step, path_of([*steps, step]))
             finally:
                 step.close()
+            if text is not None:
+                return step, text
+            # For this process it leads nowhere. Like a name that is missing it ends on procfs, which admit refuses.
+            step = Step(name, None, top.cover, exists=False)
+            step.on_rootfs = self.is_on_root(top)
         return step, None
 
     def is_on_root(self, step: Step) -> bool:
@@ -239,10 +244,12 @@ class Root:
             return False
         return step.on_rootfs if step.stat is None else step.stat.mnt_id == self.stat.mnt_id
 
-    def _readlink(self, top: Step, link: Step, path: str) -> str:
+    def _readlink(self, top: Step, link: Step, path: str) -> str | None:
+        """The text of a link. None for one of procfs that has a text for processes of its pid namespace only: self."""
         assert link.fd is not None
         assert top.fd is not None
-        if linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC:
+        is_proc = linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC
+        if is_proc:
             try:
                 flags = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
                 posix.close(linux.openat2(top.fd, link.name, flags=posix.O_PATH, resolve=flags))
@@ -256,6 +263,8 @@ class Root:
         try:
             return posix.readlink("", dir_fd=link.fd)
         except OSError as reason:
+            if is_proc and reason.errno == errno.ENOENT:
+                return None
             raise refused("readlinkat", path, reason) from reason
 
     def _root(self) -> Step:

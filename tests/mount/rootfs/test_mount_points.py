@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oci_bind_hook.record.state_file import Record
     from oci_bind_hook.requests.request import Request
 
-HINT = "the rootfs is read-only; make the mount point in the image, or register for createRuntime"
+HINT = "the rootfs is read-only; make it in the image, or, if at createContainer, register for createRuntime"
 
 
 def read_only_root(bench: Bench) -> None:

@@ -169,7 +169,8 @@ def _links_to(source: Source) -> list[dict[str, str]]:
                 walk.go(source.request.subpath, beneath=True)
         except (OSError, EscapeError):
             pass  # those before it are told: one of them may be why
-        return [{"at": at, "to": to} for at, to in walk.links]
+        # A loop leads through the same link forty times.
+        return [{"at": at, "to": to} for at, to in dict.fromkeys(walk.links)]
 
 
 def _above(path: str) -> Iterator[str]:
