@@ -286,6 +286,7 @@ def test_a_mount_point_that_cannot_be_opened_is_told_of_with_the_reason(world: W
     undone(world, poststop(world))
 
 
+@pytest.mark.kernel(6, 8)
 def test_a_mount_that_the_kernel_does_not_tell_of_is_not_gone(world: World) -> None:
     """statmount(2) is the only call of a look that strace cannot refuse."""
     support.bundle(world.path / "bundle", ["true"])
