@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 ADDRESS = "urn:oci-bind-hook:"  # the $id of a schema is this and its name
 SCHEMAS = (
-    "bind-request",
+    *("bind-request", "cdi"),
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
     *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
-    *("defs", "doctor", "gc", "hooks-check", "hooks-d", "hooks-d-old", "plan", "records", "state", "state-file"),
-    *("state-file-1", "validation"),
+    *("defs", "doctor", "gc", "hooks-check", "hooks-d", "hooks-d-old", "plan", "records", "registrations", "state"),
+    *("state-file", "state-file-1", "validation"),
 )
 
 

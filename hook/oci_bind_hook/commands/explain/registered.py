@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 
 class Entry:
-    """One hook entry of ours: its ``place`` in config.json, ``stage``, program ``path``, arguments and environment."""
+    """One hook entry of ours: its ``place`` in config.json, ``stage``, program ``path``, arguments and environment.
+
+    ``words`` are the arguments without the first, which is a name.
+    """
 
     def __init__(self, stage: str, number: int, entry: dict[str, Any]) -> None:
         self.stage = stage
         self.place = f"config.json: /hooks/{stage}/{number}"
         self.path = _text(entry.get("path"))
-        self.words = _texts(entry.get("args"))[1:]
+        self.args = _texts(entry.get("args"))
+        self.words = self.args[1:]
         self.env = _texts(entry.get("env"))
 
 
