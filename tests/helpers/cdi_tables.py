@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-HOOK = {"hookName": "createContainer", "path": "/usr/libexec/oci/hooks.d/oci-bind-hook", "env": ["A=1"], "timeout": 9}
+HOOK: dict[str, Any] = {
+    "hookName": "createContainer",
+    "path": "/usr/libexec/oci/hooks.d/oci-bind-hook",
+    "env": ["A=1"],
+    "timeout": 9,
+}
 
 
 def document(*edits: dict[str, Any], **members: Any) -> dict[str, Any]:

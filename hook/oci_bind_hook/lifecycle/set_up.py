@@ -12,8 +12,8 @@ from __future__ import annotations
 import posix
 
 from ..documents.bundle import Bundle
-from ..errors import At, DataError, LeftoverError, RecordError, UnavailableError
-from ..kernel import files, rights
+from ..errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
+from ..kernel import files, linux, rights
 from ..kernel.errnos import unopened
 from ..kernel.proc import Namespace, Proc, boot_id
 from ..log import NAME
@@ -21,6 +21,7 @@ from ..mounting.apply import carry_out, reconcile
 from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner, is_runtimes
 from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
+from ..mounting.undo import undo
 from ..options import remarks, state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_object, is_same_bundle, now
@@ -40,6 +41,40 @@ if TYPE_CHECKING:
     from ..record.held import Users
     from ..record.state_file import MadeRecord, NamespaceKind, Record, RootfsRecord
     from ..requests.request import Request
+    from ..rootfs.mount_points import OwnerOf
+
+
+class Call:
+    """One call of the hook: what it was given, and what it has found out so far."""
+
+    __slots__ = ("_place", "bundle", "has_earlier", "is_sealed", "log", "options", "resisting", "state")
+
+    def __init__(self, options: Options, state: State, log: Log) -> None:
+        self.options = options
+        self.state = state
+        self.log = log
+        self._place: Place | None = None
+        self.bundle: Bundle | None = None
+        # Whether an earlier call for this container has a record; and whether it is too late to load a module.
+        self.has_earlier = False
+        self.is_sealed = False
+        # What could not be undone of an earlier container of this id.
+        self.resisting: list[LeftoverError] = []
+
+    @property
+    def place(self) -> Place:
+        """Where the hook was started. Raises OSError, and HookError without procfs."""
+        if self._place is None:
+            self._place = Place(self.options.stage, self.state, Proc())
+        return self._place
+
+    @property
+    def owner_of(self) -> OwnerOf | None:
+        return self.place.owner_of(self.bundle) if self.bundle is not None else None
+
+    def is_of_this(self, record: Record) -> bool:
+        """Whether a record belongs to this container, as ``is_continued``. Raises RecordError."""
+        return is_continued(record, self.state.bundle, self.place.proc)
 
 
 def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
@@ -48,36 +83,36 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
     ``document`` is the config if the runtime sent it on stdin, else None. HookError, which knows its step.
     """
     rights.hide()
-    proc = Proc()
+    call = Call(options, state, log)
+    try:
+        _set_up(call, document)
+    except BaseException as failure:
+        if not call.is_sealed:
+            from .earlier import give_up
+
+            give_up(call, failure)
+        raise
+
+
+def _set_up(call: Call, document: object | None) -> None:
+    options = call.options
     with At("read"):
-        place = Place(options.stage, state, proc)
-        bundle = _read(options, state, document, place, log)
+        place = call.place
+        bundle = call.bundle = _read(call, document)
     with At("ask"):
         requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
         kind = place.kind(bundle, is_another=place.is_elsewhere())
         if bundle.config.root_readonly and kind == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
-    resisting: list[LeftoverError] = []
-    while not _try(options, state, bundle, requests, place, kind, resisting, log):
+    while not _try(call, bundle, requests, kind):
         # An earlier container of this id was undone. Its binds may have been in front of the sources, or be the sources
         # themselves: they are opened again, once more without a lock.
         pass
 
 
-def _try(
-    options: Options,
-    state: State,
-    bundle: Bundle,
-    requests: list[Request],
-    place: Place,
-    kind: NamespaceKind,
-    resisting: list[LeftoverError],
-    log: Log,
-) -> bool:
-    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed.
-
-    ``resisting`` then has what could not be undone, to be called again with.
-    """
+def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKind) -> bool:
+    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed."""
+    options, state, place, log = call.options, call.state, call.place, call.log
     namespace = Namespace(place.proc, "runtime")
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
     ours = [request for request in requests if not is_runtimes(request, kind)]
@@ -95,7 +130,7 @@ def _try(
     with id_lock:
         log.step("id locked")
         with At("state folder"):
-            if not resisting and _clear_stale(options, folder, state, bundle, place, resisting, log):
+            if not call.resisting and _clear_stale(call, folder):
                 close_sources(sources)
                 return False
         with At("enter"):
@@ -104,8 +139,8 @@ def _try(
         with rootfs_lock as held:
             log.step("rootfs locked")
             record = folder.load(state.id)
-            if record is None or resisting:
-                record = _new_record(state, bundle, place, known, _inherited(record, known, resisting))
+            if record is None or call.resisting:
+                record = _new_record(state, bundle, place, known, _inherited(record, known, call.resisting))
             users = held.users(known, record["boot"])
             for remark in users.unread:
                 log.warning(remark)
@@ -113,38 +148,46 @@ def _try(
             if not sources and not others and not users.unread:
                 log.info("no bind is asked for")
                 return True
-            with At("enter"):
-                rootfs = _enter(bundle, known, place, kind, namespace, log)
-                log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
-                _check_neighbours(requests, others, namespace)
-                _complete_or_check(record, rootfs, namespace)
-                staged = _staged(sources, folder, record, place.proc)
-            with staged:
-                with At("resolve"):
-                    planner = Planner(
-                        rootfs,
-                        namespace,
-                        record["mounts"],
-                        allow_shared=options.allow_shared,
-                        is_admin=bundle.config.is_admin,
-                    )
-                    plan = planner.resolve(requests, sources)
-                    log.step("destinations resolved")
-                    _raise_problem(plan, log)
-                with At("make"):  # and "attach", by its own step
-                    _carry_out(plan, record, folder, held, users, staged, log)
+            call.is_sealed = True
+            rootfs = None
+            try:
+                with At("enter"):
+                    rootfs = _enter(bundle, known, place, kind, namespace, log)
+                    log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
+                    _check_neighbours(requests, others, namespace)
+                    _complete_or_check(record, rootfs, namespace)
+                    staged = _staged(sources, folder, record, place.proc)
+                with staged:
+                    with At("resolve"):
+                        planner = Planner(
+                            rootfs,
+                            namespace,
+                            record["mounts"],
+                            allow_shared=options.allow_shared,
+                            is_admin=bundle.config.is_admin,
+                        )
+                        plan = planner.resolve(requests, sources)
+                        log.step("destinations resolved")
+                        _raise_problem(plan, log)
+                    with At("make"):  # and "attach", by its own step
+                        _carry_out(plan, record, folder, held, users, staged, log)
+            except BaseException as failure:
+                if call.has_earlier and not place.is_by_hand:
+                    _undo_earlier(call, record, rootfs, known, held, users, failure)
+                raise
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
     return True
 
 
-def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
+def _read(call: Call, document: object | None) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
-    bundle = Bundle(state.bundle, document, whole=options.strict)
+    log = call.log
+    bundle = Bundle(call.state.bundle, document, whole=call.options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
-    log.stage = place.choose(bundle)
-    for remark in remarks(options):
+    log.stage = call.place.choose(bundle)
+    for remark in remarks(call.options):
         log.warning(remark)
     log.step("config.json validated")
     if bundle.config.namespaces.get("mount"):
@@ -307,6 +350,49 @@ def _carry_out(
         raise
 
 
+def _undo_earlier(
+    call: Call,
+    record: Record,
+    rootfs: Rootfs | None,
+    known: RootfsRecord,
+    held: HeldRecords,
+    users: Users,
+    failure: BaseException,
+) -> None:
+    """Undoes what earlier calls did for this container, since this one has failed. LeftoverError.
+
+    Several entries of this hook at one stage, as of several CDI devices, are several calls. Each undoes itself when it
+    fails, mounting.apply. But when any hook before the container's program fails, runc and crun give the container up,
+    and crun calls no poststop then: nobody else would undo the others. Only by hand nobody gives up anything.
+    """
+    container, keeps = record["id"], call.options.keep_mountpoints
+    here = record["namespace"]["inode"] == call.place.proc.mount_namespace()
+    if not here and record["namespace"]["kind"] == "runtime":
+        return  # its binds are seen nowhere else
+    call.log.warning("what earlier calls did for this container is undone as well: its creation ends here")
+    linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
+    try:
+        rootfs = rootfs or Rootfs(known["path"], owner_of=call.owner_of)
+        if not is_object(record["rootfs"], posix.fstat(rootfs.fd)):
+            raise LeftoverError(f"could not undo what earlier calls did: {known['path']} is another rootfs than theirs")
+        undo(
+            record,
+            call.place.proc,
+            rootfs,
+            # Whether a neighbour lives cannot be asked here. A dead one removes what is handed over to it, too.
+            keep=lambda made: keeps or held.hand_over(made, users, container),
+            inherit=lambda made: held.hand_over(made, users, container),
+            here=here,
+            kept="" if keeps else next(iter(users.unread), ""),
+        )
+    except (HookError, OSError) as problem:
+        held.save(record)
+        if not isinstance(failure, LeftoverError):  # else it tells already that something is left
+            raise LeftoverError(f"{failure}; then {problem}") from failure
+    else:
+        held.remove(container)
+
+
 def _new_record(
     state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord, inherited: list[MadeRecord]
 ) -> Record:
@@ -370,39 +456,22 @@ def _unrecorded(reason: str, hint: str) -> Records:
     return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
 
 
-def _clear_stale(
-    options: Options,
-    folder: Records,
-    state: State,
-    bundle: Bundle,
-    place: Place,
-    resisting: list[LeftoverError],
-    log: Log,
-) -> bool:
+def _clear_stale(call: Call, folder: Records) -> bool:
     """Undoes what a dead container of the same id left, and returns whether there was one.
 
-    If nothing but mount points could not be removed, ``resisting`` gets the error. RecordError if one of another bundle
-    is alive.
+    Finds out as well whether an earlier call has a record for this one. RecordError if one of another bundle is alive.
     """
-    record = folder.load(state.id)
-    if record is not None:
-        clear_staging(folder, state.id, place.proc)
-    if record is not None and not is_continued(record, bundle.path, place.proc):
-        from .tear_down import take_down
+    record = folder.load(call.state.id)
+    if record is None:
+        return False
+    clear_staging(folder, call.state.id, call.place.proc)
+    if call.is_of_this(record):
+        call.has_earlier = True
+        return False
+    from .earlier import clear_stale
 
-        log.warning("an earlier container of this id was not torn down: doing it now")
-        keep = options.keep_mountpoints
-        owner_of = place.owner_of(bundle)
-        try:
-            take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=owner_of, is_start=True)
-        except LeftoverError as problem:
-            left = folder.load(state.id)
-            if left is None or left["mounts"]:
-                raise
-            log.warning(f"{problem.problem}: the next poststop tries again")
-            resisting.append(problem)
-        return True
-    return False
+    clear_stale(call, folder, record)
+    return True
 
 
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:

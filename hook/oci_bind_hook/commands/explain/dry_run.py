@@ -8,6 +8,7 @@ mounts are taken as made.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, cast
 
@@ -20,7 +21,7 @@ from ...lifecycle.stage import Place
 from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
 from ...mounting.apply import announce
 from ...mounting.mounted import is_in
-from ...mounting.plan import Planner
+from ...mounting.plan import Plan, Planner
 from ...mounting.sources import allowed, expand, open_sources
 from ...mounting.undo import kept_points, tree_of
 from ...options import Options, is_teardown, parse, remarks, state_folder
@@ -37,12 +38,15 @@ from .report import Report
 from .running import Running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ...documents.oci import State
     from ...record.state_file import MountRecord, Record
     from ...requests.request import Request
     from .registered import Entry
+
+    # What one call of the hook is given, and where that stands in config.json.
+    Part = tuple[Options, str]
 
 
 def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
@@ -75,18 +79,23 @@ def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
         place = Place(options.stage, state, proc) if state.status in ("creating", "created") else None
     bundle = Bundle(report.bundle, document, whole=True)
     report.rootfs = bundle.rootfs
-    if bundle.violations and options.strict:
+    entries = registered.find(bundle.document)
+    parts = _with_registered(report, entries, options)
+    strict = [part.strict for part, _ in parts]
+    if bundle.violations and any(strict):
+        report.turn = strict.index(True)
         report.add(DataError("config.json", bundle.violations), "read")
+        report.turn = 0
     else:
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
-    entries = registered.find(bundle.document)
-    options = _with_registered(report, entries, bundle, options)
-    report.warnings += [*remarks(options), *_of_log(options.log)]
+    _warn_of_registration(report, entries, bundle)
+    for part, _ in parts:
+        report.warnings += [*remarks(part), *_of_log(part.log)]
     if place is None:
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:
         is_elsewhere = _place(report, place, bundle)
-    _fill_with_plan(report, options, bundle, proc, place, is_elsewhere=is_elsewhere, state=state)
+    _fill_with_plan(report, parts, bundle, proc, place, is_elsewhere=is_elsewhere, state=state)
 
 
 def _is_teardown(report: Report, options: Options, state: State) -> bool:
@@ -102,7 +111,7 @@ def _is_teardown(report: Report, options: Options, state: State) -> bool:
 
 def _fill_with_plan(
     report: Report,
-    options: Options,
+    parts: list[Part],
     bundle: Bundle,
     proc: Proc,
     place: Place | None,
@@ -110,19 +119,21 @@ def _fill_with_plan(
     is_elsewhere: bool,
     state: State | None,
 ) -> None:
-    config = bundle.config
+    config, options = bundle.config, parts[0][0]
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
-    requests = _requests(report, bundle, options)
+    calls = list(_requests_of_each(report, bundle, parts))
     if config.root_readonly and report.namespace == "runtime":
-        requests.insert(0, collect.read_only_root(bundle.rootfs))
+        calls[0].insert(0, collect.read_only_root(bundle.rootfs))
     with At("state folder"):
         recorded = _recorded(options, report, place, proc)
-    with At("open"):
-        sources = open_sources(requests, bundle.path, namespace)
-    for foreseen in [
-        *problems_of_sources(sources, config, report.stage, proc),
-        *problems_of_stage(config, report.stage, report.namespace),
-    ]:
+    opened = []
+    for report.turn, requests in enumerate(calls):
+        with At("open"):
+            opened.append(open_sources(requests, bundle.path, namespace))
+        for foreseen in problems_of_sources(opened[-1], config, report.stage, proc):
+            report.add(foreseen)
+    report.turn = 0
+    for foreseen in problems_of_stage(config, report.stage, report.namespace):
         report.add(foreseen)
     with At("enter"):
         rootfs = Rootfs(
@@ -130,16 +141,21 @@ def _fill_with_plan(
             own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
             type_of=namespace.type_of,
         )
-    planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
-    planned = planner.resolve(requests, sources)
+    planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
+    planned = planner.plan
+    for report.turn, ((part, _), requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
+        before, planner.allow_shared = len(planned.binds), part.allow_shared
+        planner.resolve(requests, sources)
+        own = Plan(rootfs, namespace)
+        own.binds = planned.binds[before:]
+        for problem in [*own.problems, *problems_of_plan(own, config, report.stage, proc)]:
+            report.add(problem, "resolve")
     report.mounts = describe(planned, writable_root=not config.root_readonly)
     if running := _running(options, bundle, state, proc):
         report.running = running.facts()
         for bind, mount in zip(planned.binds, report.mounts, strict=True):
             mount["now"] = running.has(bind, bundle.rootfs)
         report.warnings += running.others()
-    for problem in [*planned.problems, *problems_of_plan(planned, config, report.stage, proc)]:
-        report.add(problem, "resolve")
     if not planned.problems:
         try:
             announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
@@ -178,9 +194,7 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
     return is_elsewhere
 
 
-def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, options: Options) -> Options:
-    """The options, or if they ask for no bind those of the registration. Reports how the hook is registered."""
-    report.registered = [entry.place for entry in entries]
+def _warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle) -> None:
     report.unsafe += registered.problems(entries)
     report.warnings += registered.warnings(entries, bundle.document)
     report.warnings += [
@@ -188,27 +202,65 @@ def _with_registered(report: Report, entries: list[Entry], bundle: Bundle, optio
         for entry in entries
         if entry.path and not os.access(entry.path, os.X_OK)
     ]
-    entry = registered.choose(entries, options.stage)
-    if entry is None or options.mounts or options.annotation_sources:
-        return options
-    same = [other for other in entries if other.stage == entry.stage and other is not entry]
-    if same:
-        report.warnings.append(f"{same[0].place}: is called as well, and its options are not looked at")
-    try:
-        merged, _ = parse(list(entry.words))
-    except HookError as problem:
-        problem.where = f"{entry.place}/args: {problem.where}"
-        report.add(problem, "read")
-        return options
-    report.options = entry.place
+
+
+def _with_registered(report: Report, entries: list[Entry], options: Options) -> list[Part]:
+    """The options, or if they ask for no bind those of each entry that is called at the stage, in their order.
+
+    Reports how the hook is registered.
+    """
+    report.registered = [entry.place for entry in entries]
+    called = registered.chosen(entries, options.stage)
+    if not called or options.mounts or options.annotation_sources:
+        return [(options, "")]
+    parts: list[Part] = []
+    for report.turn, entry in enumerate(called):
+        try:
+            parts.append((_merged(entry, options), entry.place))
+        except HookError as problem:
+            problem.where = f"{entry.place}/args: {problem.where}"
+            report.add(problem, "read")
+            parts.append((options, ""))
+    report.turn = 0
+    understood = [place for _, place in parts if place]
+    report.options = ", ".join(understood) or None
+    if options.bundle is not None and understood:
+        report.stage = called[0].stage
+    if len({part.root for part, _ in parts}) > 1:
+        report.warnings.append(
+            f"{called[0].place}: those of this stage have different --root: a failure of one does not undo the others"
+        )
+    return parts
+
+
+def _merged(entry: Entry, options: Options) -> Options:
+    """The options of an entry of config.json, for a dry-run with these. Raises UsageError."""
+    merged, _ = parse(list(entry.words))
     merged.bundle = options.bundle
     merged.dry_run = True
     merged.strict = merged.strict or options.strict
     merged.root = options.root or merged.root
-    if options.bundle is not None:
-        report.stage = entry.stage
     merged.stage = options.stage or merged.stage
     return merged
+
+
+def _requests_of_each(report: Report, bundle: Bundle, parts: list[Part]) -> Iterator[list[Request]]:
+    """What each call asks for, but for what an earlier one has asked for: that is mounted by then, and left alone."""
+    asked: set[tuple[bool, str]] = set()
+    for report.turn, (part, place) in enumerate(parts):
+        requests = _requests(report, bundle, part)
+        keys = [(each.is_from_mounts, json.dumps(each.as_mount(), sort_keys=True)) for each in requests]
+        own = [request for request, key in zip(requests, keys, strict=True) if key not in asked]
+        asked.update(keys)
+        for request in own if len(parts) > 1 else ():
+            if request.origin_kind == "argument":
+                request.origin, request.place = f"{place}: {request.origin}", f"{place}: {request.place}"
+        yield own
+    report.turn = 0
+    asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
+    if asking and not any(part.annotation_sources for part, _ in parts):
+        allowing = "--allow-annotations and --allow-source"
+        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
 
 
 def _of_log(path: str | None) -> list[str]:
@@ -225,10 +277,6 @@ def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]
         report.add(problem, "ask")
 
     requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
-    asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
-    if asking and not options.annotation_sources:
-        allowing = "--allow-annotations and --allow-source"
-        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
     expanded = []
     for request in requests:
         try:

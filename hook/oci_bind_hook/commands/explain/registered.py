@@ -77,6 +77,12 @@ def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
     return None
 
 
+def chosen(found: Sequence[Entry], stage: str | None) -> list[Entry]:
+    """All entries that set up at one stage, in the order in which a runtime calls them: that of ``choose`` first."""
+    first = choose(found, stage)
+    return [] if first is None else [entry for entry in found if entry.stage == first.stage]
+
+
 def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
     """What will go wrong with a hook that is registered this way, one line each."""
     for entry in found:

@@ -62,7 +62,13 @@ class Report:
         self.is_sure = True
         # The registration's: a real run does not look at it, and may end otherwise.
         self.unsafe: list[HookError] = []
-        self._problems: list[HookError] = []
+        # Of several entries of this hook at one stage, each is a run of its own: which of them is looked at now.
+        self.turn = 0
+        self._turns: list[tuple[int, HookError]] = []
+
+    @property
+    def _problems(self) -> list[HookError]:
+        return [problem for _, problem in self._turns]
 
     @property
     def is_verdict(self) -> bool:
@@ -90,9 +96,9 @@ class Report:
             text = f"this user may not look: {problem.problem}"
             problem = UnavailableError(text, where=problem.where, hint="ask again as root")
         problem.step = step
-        self._problems.append(problem)
+        self._turns.append((self.turn, problem))
         # Stable: what a real run meets at one step, it meets in the order in which it was found here.
-        self._problems.sort(key=lambda known: STEPS.index(known.step) if known.step else 0)
+        self._turns.sort(key=lambda known: (known[0], STEPS.index(known[1].step) if known[1].step else 0))
 
     def document(self) -> dict[str, object]:
         names = ("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts")
