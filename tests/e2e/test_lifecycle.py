@@ -54,6 +54,22 @@ def test_a_failing_second_prestart_undoes_only_itself(world: World) -> None:
     assert world.snapshot() == before
 
 
+def test_a_second_call_covers_no_bind_of_the_first(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    words = ["--mount", f"src={world.source},dst=/a"]
+    assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
+    done = call(world, "prestart", "--mount", f"src={world.source},dst=/climb/../a,ro", stdin=state(world))
+    told = "/a is the destination of --mount 1 already, in an earlier call of the hook"
+    assert (done.returncode, told in done.stderr) == (os.EX_CONFIG, True), done.stderr
+    assert mounted(world) == ["/a"]
+    # Where somebody has unmounted the first, it covers nothing.
+    subprocess.run(["umount", f"{world.rootfs}/a"], check=True)
+    assert call(world, "prestart", "--mount", f"src={world.source},dst=/a,ro", stdin=state(world)).returncode == 0
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
 FAILING = {
     "before it is entered": (["--mount", "src=/absent,dst=/x"], os.EX_NOINPUT),
     "a request": (["--mount", "src=/,dst=/x,what"], os.EX_CONFIG),
