@@ -53,5 +53,6 @@ complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l always -d 
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l gc-timer -d 'write a systemd timer as well that calls gc each hour'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l units-dir -x -a '(__fish_complete_directories)' -d 'the folder for the timer'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l check -d 'explain hooks.d and CDI folders'
+complete -c oci-bind-hook -n "__fish_seen_subcommand_from uninstall" -l all -d 'remove all registrations that call the launcher below the prefix'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l list -d 'show what registers the hook'
 # end

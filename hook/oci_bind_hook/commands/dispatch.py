@@ -144,7 +144,7 @@ def _stdin() -> bytes:
 
 def _install(given: Given, _: Log) -> int:
     from .engines.conditions import When
-    from .engines.install import Places, install, missing_sources, warnings
+    from .engines.install import Places, install, missing_sources, warnings, warnings_of_devices
     from .engines.timer import Timer
 
     when = When(
@@ -161,6 +161,7 @@ def _install(given: Given, _: Log) -> int:
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
     _tell_changes(install(prefix, stages, given.others, hooks_dir=folder, when=when, name=name, devices=devices))
     _warn([*when.warnings, *missing_sources(requests), *warnings(places)])
+    _warn(warnings_of_devices(devices) if devices is not None else [])
     if timer is not None:
         _tell_changes(timer.write(units))
         _tell(f"to enable the timer: {timer.enabling}")
@@ -231,8 +232,12 @@ def _uninstall(given: Given, _: Log) -> int:
     from .engines.timer import Timer
 
     timer = Timer(given.last("--units-dir"))
+    everything = "--all" in given.values
+    for option in ("--name", "--cdi") if everything else ():
+        if option in given.values:
+            raise UsageError("--all removes all registrations", where=option)
     try:
-        removed, missing = uninstall(*_where(given)), None
+        removed, missing = uninstall(*_where(given), everything=everything), None
     except MissingError as problem:
         removed, missing = Removed(), problem
     units = timer.remove()
@@ -355,7 +360,7 @@ COMMANDS = (
         _uninstall,
         "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
-        options("--prefix --name --hooks-dir --cdi --cdi-dir --units-dir"),
+        options("--prefix --name --hooks-dir --cdi --cdi-dir --all --units-dir"),
     ),
     Command(
         "doctor",

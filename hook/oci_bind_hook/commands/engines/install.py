@@ -17,6 +17,7 @@ from ...options import STAGES
 from . import cdi, conditions, registration
 from .conditions import When
 from .launcher import LAUNCHER_PATH, closed, import_folders, is_launcher, launcher_text
+from .problems import of_cdi_folders
 from .registration import HOOKS_FOLDERS, checked_name, file_name
 from .written import Change, is_taken, remove, write_all
 
@@ -133,6 +134,13 @@ def missing_sources(requests: Iterable[Request]) -> list[str]:
     return found
 
 
+def warnings_of_devices(devices: Devices) -> list[str]:
+    """Warnings about devices that were written, beside those that are there already."""
+    folders = cdi.read(dict.fromkeys([*cdi.FOLDERS, devices.folder]))
+    found = [problem for problem in of_cdi_folders(folders) if problem.path in devices.paths]
+    return [f"{problem.path}: {problem.message}" for problem in found]
+
+
 def warnings(places: Places) -> list[str]:
     """Warnings about an installation that was written but will not work for everyone."""
     found = []
@@ -159,19 +167,29 @@ class Removed:
 
 
 def uninstall(
-    prefix: str, hooks_dir: str | None = None, name: str | None = None, devices: Devices | None = None
+    prefix: str,
+    hooks_dir: str | None = None,
+    name: str | None = None,
+    devices: Devices | None = None,
+    *,
+    everything: bool = False,
 ) -> Removed:
     """Remove what ``install`` wrote there, and nothing else: files are known by what is in them.
 
-    A launcher that other files of hooks.d or CDI folders name stays. MissingError if there is nothing of ours,
-    UsageError, KernelError.
+    ``everything``: each registration that calls the launcher below the prefix, in the folders that engines read and in
+    ``hooks_dir``. A launcher that other files of hooks.d or CDI folders name stays. MissingError if there is nothing of
+    ours, UsageError, KernelError.
     """
     places, removed = Places(prefix, hooks_dir, name, devices), Removed()
+    targets = [(path, places.kind) for path in places.registrations]
+    if everything:
+        found = registration.find(places.known, places.known)
+        targets = [(one.path, one.kind) for one in found if one.is_written and one.launcher == places.launcher]
     launchers = []
-    for path in places.registrations:
+    for path, kind in dict.fromkeys(targets):
         if not os.path.lexists(path):
             continue
-        known = registration.at(path, places.kind)
+        known = registration.at(path, kind)
         if known is None:
             removed.kept.append(f"{path} was not written by install")
         else:
@@ -189,6 +207,6 @@ def uninstall(
         else:
             removed.paths.append(remove(launcher))
     if not removed.paths:
-        where = " and ".join([*places.registrations, places.launcher])
+        where = " and ".join([*(path for path, _ in targets), places.launcher])
         raise MissingError(f"nothing that install wrote is at {where}", hint="; ".join(removed.kept))
     return removed

@@ -215,6 +215,40 @@ def test_a_device_is_one_file(machine: Machine) -> None:
     assert not machine.hooks.exists()
 
 
+def test_variables_and_devices_that_surprise_are_told(machine: Machine) -> None:
+    machine.run("install", "--cdi", "a", "--env", "LD_LIBRARY_PATH=/x", "--env", "B=1")
+    told = "warning: cdi/oci-bind-hook-a.json: sets LD_LIBRARY_PATH, and the image's own value is lost\n"
+    assert (told in machine.err, machine.err.count("cdi/oci-bind-hook-a.json: ")) == (True, 1)
+    machine.run("install", "--cdi", "b", "--env", "B=2")
+    both = "oci-bind-hook.github.io/bind=b and oci-bind-hook.github.io/bind=a"
+    told = f"sets B to another value than cdi/oci-bind-hook-a.json: a container with {both} gets one of them\n"
+    assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
+    (machine.cdi / "other.json").write_text((machine.cdi / "oci-bind-hook-b.json").read_text())
+    machine.run("install", "--cdi", "b", "--stages", "createRuntime")
+    told = "oci-bind-hook.github.io/bind=b is in cdi/other.json as well, and engines know neither\n"
+    assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
+    told = "has no poststop: mount points that were made and the state file stay\n"
+    assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
+
+
+def test_all_are_removed_at_once(machine: Machine) -> None:
+    machine.run("install")
+    machine.run("install", "--name", "b", "--", "--root", str(machine.path / "state"))
+    machine.run("install", "--cdi", "c,d")
+    other = {"version": "1.0.0", "hook": {"path": "/opt/oci-bind-hook", "args": ["oci-bind-hook"]}, "stages": []}
+    (machine.hooks / "oci-bind-hook-other.json").write_text(json.dumps(other))
+    (machine.path / "state").mkdir()
+    (machine.path / "state/c.json").write_text("{}")
+    for option in ("--name", "--cdi"):
+        machine.run("uninstall", "--all", option, "b", code=os.EX_USAGE)
+    names = ("hooks.d/oci-bind-hook", "hooks.d/oci-bind-hook-b", "cdi/oci-bind-hook-c", "cdi/oci-bind-hook-d")
+    removed = [*(f"removed {name}.json" for name in names), f"removed {LAUNCHER_PATH}"]
+    assert machine.run("uninstall", "--all") == removed
+    assert "warning: state still has state files" in machine.err
+    assert os.listdir(machine.hooks) == ["oci-bind-hook-other.json"]
+    machine.run("uninstall", "--all", code=os.EX_NOINPUT)
+
+
 NOT_FOR_CDI = "it is for hooks.d; a CDI device is for the containers that ask for it by --device"
 REFUSED = {
     "name": (["--cdi", "a", "--name", "b"], f"--name: {NOT_FOR_CDI}"),
