@@ -155,6 +155,9 @@ def _install(given: Given, _: Log) -> int:
     )
     options, requests = _registered(given.others)
     prefix, folder, name, devices = _where(given)
+    for option in ("--cdi-dir", "--env") if devices is None else ("--hooks-dir",):
+        if option in given.values:
+            raise UsageError(_NOT_FOR_CDI if devices else _ONLY_FOR_CDI, where=option)
     places = Places(prefix, folder, name, devices)
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
@@ -170,6 +173,10 @@ def _install(given: Given, _: Log) -> int:
     return os.EX_OK
 
 
+_NOT_FOR_CDI = "it is for hooks.d; a CDI device is for the containers that ask for it by --device"
+_ONLY_FOR_CDI = "it is for CDI: name a device with --cdi as well"
+
+
 def _where(given: Given) -> tuple[str, str | None, str | None, Devices | None]:
     """The prefix, the folder of the hooks.d file if it is elsewhere, its name; and the devices for CDI instead."""
     from .engines.cdi_file import Devices
@@ -177,17 +184,11 @@ def _where(given: Given) -> tuple[str, str | None, str | None, Devices | None]:
     prefix = given.last("--prefix")
     devices = None
     if "--cdi" in given.values:
-        for option in ("--hooks-dir", "--name", "--annotation", "--command", "--has-bind-mounts", "--always"):
+        for option in ("--name", "--annotation", "--command", "--has-bind-mounts", "--always"):
             if option in given.values:
-                raise UsageError(
-                    "it is for hooks.d; a CDI device is for the containers that ask for it by --device", where=option
-                )
+                raise UsageError(_NOT_FOR_CDI, where=option)
         names = [name for text in given.all("--cdi") for name in text.split(",")]
         devices = Devices(names, given.last("--cdi-dir"), given.all("--env"))
-    else:
-        for option in ("--cdi-dir", "--env"):
-            if option in given.values:
-                raise UsageError("it is for CDI: name a device with --cdi as well", where=option)
     return "/usr/local" if prefix is None else prefix, given.last("--hooks-dir"), given.last("--name"), devices
 
 
@@ -237,7 +238,8 @@ def _uninstall(given: Given, _: Log) -> int:
         if option in given.values:
             raise UsageError("--all removes all registrations", where=option)
     try:
-        removed, missing = uninstall(*_where(given), everything=everything), None
+        others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
+        removed, missing = uninstall(*_where(given), others, everything=everything), None
     except MissingError as problem:
         removed, missing = Removed(), problem
     units = timer.remove()

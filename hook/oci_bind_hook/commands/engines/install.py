@@ -171,16 +171,18 @@ def uninstall(
     hooks_dir: str | None = None,
     name: str | None = None,
     devices: Devices | None = None,
+    others: Sequence[str] = (),
     *,
     everything: bool = False,
 ) -> Removed:
     """Remove what ``install`` wrote there, and nothing else: files are known by what is in them.
 
     ``everything``: each registration that calls the launcher below the prefix, in the folders that engines read and in
-    ``hooks_dir``. A launcher that other files of hooks.d or CDI folders name stays. MissingError if there is nothing of
-    ours, UsageError, KernelError.
+    ``others``. A launcher that other files in all these folders name stays. MissingError if there is nothing of ours,
+    UsageError, KernelError.
     """
     places, removed = Places(prefix, hooks_dir, name, devices), Removed()
+    places.known += map(os.path.abspath, others)
     targets = [(path, places.kind) for path in places.registrations]
     if everything:
         found = registration.find(places.known, places.known)

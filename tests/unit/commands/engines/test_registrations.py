@@ -164,6 +164,20 @@ def test_a_launcher_that_anything_names_stays(name: str, text: str, machine: Mac
     assert machine.run("uninstall") == [f"removed {LAUNCHER_PATH}"]
 
 
+def test_folders_of_ones_own_are_looked_at_where_they_are_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdi, "FOLDERS", ())
+    machine.run("install")
+    machine.run("install", "--cdi", "a")
+    hooks, devices = ["--hooks-dir", str(machine.hooks)], ["--cdi-dir", str(machine.cdi)]
+    assert machine.run("uninstall", *devices) == ["removed hooks.d/oci-bind-hook.json"]
+    assert f"warning: {LAUNCHER_PATH} is still named by cdi/oci-bind-hook-a.json\n" in machine.err
+    machine.run("install")
+    assert machine.run("uninstall", "--cdi", "a", *hooks) == ["removed cdi/oci-bind-hook-a.json"]
+    assert f"warning: {LAUNCHER_PATH} is still named by hooks.d/oci-bind-hook.json\n" in machine.err
+
+
 @pytest.mark.parametrize("kind", ["hooks.d", "CDI"])
 def test_a_failure_leaves_all_as_it_was(kind: str, machine: Machine) -> None:
     words = ("--name", "b") if kind == "hooks.d" else ("--cdi", "a,b")
@@ -256,6 +270,8 @@ REFUSED = {
     "command": (["--cdi", "a", "--command", "b"], f"--command: {NOT_FOR_CDI}"),
     "bind mounts": (["--cdi", "a", "--has-bind-mounts"], f"--has-bind-mounts: {NOT_FOR_CDI}"),
     "always": (["--cdi", "a", "--always"], f"--always: {NOT_FOR_CDI}"),
+    "hooks.d folder": (["--cdi", "a", "--hooks-dir", "/x"], f"--hooks-dir: {NOT_FOR_CDI}"),
+    "CDI folder": (["--cdi-dir", "/x"], "--cdi-dir: it is for CDI: name a device with --cdi as well"),
     "env": (["--env", "A=1"], "--env: it is for CDI: name a device with --cdi as well"),
     "env without a value": (["--cdi", "a", "--env", "A"], "--env: 'A' is not KEY=VALUE"),
     "env without a name": (["--cdi", "a", "--env", "=A"], "--env: '=A' is not KEY=VALUE"),
