@@ -347,6 +347,32 @@ def test_patterns_inside(world: World, srv: str) -> None:
     assert mounted(world) == ["/x/in", "/x/self"]
 
 
+def test_each_match_keeps_its_part(world: World, srv: str) -> None:
+    plain = f"{srv}/plain [*]"
+    for name in ("a.1", "b.2", ".h"):
+        os.makedirs(f"{plain}/{name}/lib")
+    written = plain.replace("[", "[[]").replace("*", "[*]")
+    prepare(world, {"x": f"type=glob,src={written}//*.*/./lib,dst=/*/x-*/[*]"})
+    assert by_hand(world, *allowed(plain)).returncode == 0
+    assert mounted(world) == ["/a/x-1/*", "/b/x-2/*"]
+
+
+def test_two_matches_of_one_name_and_more_stars_than_there_are(world: World, srv: str) -> None:
+    place = f"config.json: /annotations/{KEY}x"
+    for name in ("a", "b"):
+        os.makedirs(f"{srv}/a/in/{name}/lib")
+    first, second = (f"{srv}/a/in/{name}/lib" for name in ("a", "b"))
+    prepare(world, {"x": f"type=glob,src={srv}/a/in/*/lib,dst=/x"})
+    told = f"{place}: {first} and {second} would both be bound on /x/lib (dst=/x/*/lib keeps them apart)"
+    assert refused(world, *allowed(f"{srv}/a")) == (78, told)
+    prepare(world, {"x": f"type=glob,src={srv}/a/in/*/lib,dst=/x/*/*"})
+    code, line = refused(world, *allowed(f"{srv}/a"))
+    assert (code, "the destination has 2 *, and the source 1" in line) == (78, True)
+    prepare(world, {"x": f"src={srv}/a/in/*/lib,dst=/x"})
+    code, line = refused(world, *allowed(f"{srv}/a"))
+    assert (code, line.endswith("No such file or directory (type=glob takes * for a pattern)")) == (66, True)
+
+
 # -- destinations ------------------------------------------------------------------------------------------------------
 
 COVERS, INSIDE_OF = "would cover what --mount 1 binds on", "is inside what --mount 1 binds on"

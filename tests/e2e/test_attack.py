@@ -138,6 +138,32 @@ def test_who_has_left_by_chroot_does_not_speak_for_all(world: World, kernel_is: 
     assert (os.path.exists(f"{world.rootfs}/a"), os.listdir(world.state)) == (False, [])
 
 
+@pytest.mark.parametrize("command", ["poststop", "gc"])
+@pytest.mark.parametrize("what", ["all lists", "each list", "the content"])
+def test_who_is_in_no_list_any_more_keeps_its_binds(world: World, what: str, command: str) -> None:
+    """Somebody tidied up, or the power failed: the first poststop called the new list whole, which it was not."""
+    before = support.tree(world.rootfs)
+    two, others = Container(world, "two"), [Container(world, name) for name in ("one", "three")]
+    for each in (others[0], two, others[1]):
+        each.set_up("/a")
+    for path in [*(world.state / "rootfs").iterdir()]:
+        if what == "the content":
+            path.write_bytes(b"")
+        else:
+            path.unlink()
+    if what == "all lists":
+        (world.state / "rootfs").rmdir()
+    for each in others:
+        each.end()
+        if command == "poststop":
+            each.tear_down()
+    assert call(world, "gc", stdin="").returncode == 0
+    assert (two.mounted(), support.records(world.state)) == (["/a"], ["two.json"])
+    two.end()
+    two.tear_down()
+    assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
 # -- nothing is forgotten ----------------------------------------------------------------------------------------------
 
 
@@ -283,6 +309,45 @@ def test_what_resists_in_another_rootfs_is_no_concern_of_the_next_record(world: 
     subprocess.run(["chattr", "-i", f"{world.rootfs}/a"], check=True)
     one.tear_down()
     assert os.listdir(world.state) == []
+
+
+def test_a_namespace_that_a_file_keeps_may_be_entered_again(world: World) -> None:
+    """No process is in it, and what it has mounted is there all the same."""
+    # The kernel keeps a namespace by a file only in one with a lower id, and each processor has ids of its own.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    mounting.unshare()
+    one, two = Container(world, "one"), Container(world, "two")
+    one.set_up("/one")
+    two.set_up("/two")
+    kept = world.path / "kept"
+    kept.touch()
+    mounting.bind(f"/proc/{one.init.pid}/ns/mnt", str(kept))
+    one.end()
+    listed = json.loads(call(world, "list", "--format=json", stdin="").stdout)["records"]
+    (entry,) = [each for each in listed if each["id"] == "one"]
+    assert entry["status"] == "unknown"
+    assert entry["reason"].endswith(f"has ended, but {kept} keeps its mount namespace")
+    two.end()
+    two.tear_down()
+    assert "one.json" in os.listdir(world.state)
+    assert os.path.isdir(f"{world.rootfs}/one")
+    mounting.umount(str(kept))
+    assert call(world, "gc", stdin="").returncode == 0
+    assert os.listdir(world.state) == []
+
+
+def test_the_next_of_its_id_forgets_no_container_of_another_user_namespace(world: World) -> None:
+    dead(world, "one", "/a")
+    path = world.state / "one.json"
+    known = json.loads(path.read_text())
+    known["user"] = {"owner": 1234, "uids": [{"inside": 0, "outside": 1234, "size": 1}], "gids": []}
+    path.write_text(json.dumps(known, separators=(",", ":")))
+    again = Container(world, "one")
+    (said,) = finish(again.launch(*mount(world, "/b")), code=71)
+    assert "was recorded in another user namespace: what it left is not seen here" in said
+    assert "podman unshare oci-bind-hook gc" in said
+    assert json.loads(path.read_text()) == known
+    again.end()
 
 
 def test_what_cannot_be_found_out_of_the_dead_fails_nobody_else(world: World) -> None:

@@ -98,7 +98,7 @@ def test_a_bad_state_file_stops_no_other_container(world: World) -> None:
     assert call(world, "prestart", *mount(world, "/data"), log, stdin=state(world)).returncode == 0
     assert call(world, "poststop", log, stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
-    assert (world.path / "log").read_text().count("left out: ") == 2
+    assert (world.path / "log").read_text().count("a container may use the same mount points: ") == 2
     assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
     done = call(world, "poststop", stdin=state(world, status="stopped"))
     assert (done.returncode, str(bad) in done.stderr) == (os.EX_OSERR, True)
@@ -107,6 +107,18 @@ def test_a_bad_state_file_stops_no_other_container(world: World) -> None:
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot()["rootfs"] == before["rootfs"]
     assert support.records(world.state) == []
+
+
+def test_a_bad_state_file_that_no_list_names_keeps_nothing(world: World) -> None:
+    """Nor does gc, which misses it in the lists, have it read from then on for each other container."""
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()["rootfs"]
+    assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
+    (world.state / "zz.json").touch(0o600)
+    assert call(world, "gc", stdin="").returncode == os.EX_IOERR
+    done = call(world, "poststop", stdin=state(world, status="stopped"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (world.snapshot()["rootfs"], support.records(world.state)) == (before, ["zz.json"])
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)

@@ -24,15 +24,15 @@ PYTHON = {
 BOTH = (
     "cli errors log options"
     " documents documents.acceptor documents.bundle documents.oci documents.strictjson"
-    " kernel kernel.errnos kernel.files kernel.linux kernel.proc kernel.rights"
+    " kernel kernel.errnos kernel.files kernel.linux kernel.mountinfo kernel.proc kernel.rights"
     " lifecycle"
     " mounting mounting.mounted mounting.undo"
     " record record.document record.folder record.held record.indexes record.lock record.state_file"
     " rootfs rootfs.identity rootfs.mount_points rootfs.walk"
 )
 OURS = {
-    "prestart": f"{BOTH} lifecycle.set_up lifecycle.stage"
-    " mounting.apply mounting.by_mount_api mounting.plan mounting.sources"
+    "prestart": f"{BOTH} kernel.namespace lifecycle.set_up lifecycle.stage lifecycle.start_record"
+    " mounting.apply mounting.by_mount_api mounting.config_mounts mounting.plan mounting.sources"
     " requests requests.collect requests.mount_field requests.request rootfs.admit",
     "poststop": f"{BOTH} lifecycle.claims lifecycle.tear_down",
 }

@@ -65,6 +65,24 @@ def test_names_that_look_like_something_else(world: World) -> None:
     assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
 
 
+def test_ids_that_look_like_other_files_of_the_state_folder(world: World) -> None:
+    """All at once on one rootfs: none is taken for a lock, a list, or what another one left."""
+    before = support.tree(world.rootfs)
+    ids = ["-x", "a", "a.json", "a.lock", "a.new", "a.staging", "rootfs", "..a", "x" * 200]
+    containers = [Container(world, name) for name in ids]
+    for each in containers:
+        each.set_up("/a")
+    assert call(world, "gc", stdin="").stdout.count("kept") == len(ids)
+    for each in containers[::2]:
+        each.end()
+    assert call(world, "gc", stdin="").stdout.count("finished") == len(containers[::2])
+    assert [each.mounted() for each in containers[1::2]] == [["/a"]] * len(containers[1::2])
+    for each in containers[1::2]:
+        each.end()
+        each.tear_down()
+    assert (support.tree(world.rootfs), os.listdir(world.state)) == (before, [])
+
+
 def test_no_process_can_be_entered_by_an_odd_pid(world: World) -> None:
     support.bundle(world.path / "bundle", ["true"])
     before = world.snapshot()

@@ -216,6 +216,26 @@ def test_what_was_not_torn_down_is_undone_by_the_next(world: Rootless, runtime: 
     assert world.snapshot() == before
 
 
+def test_from_inside_of_podmans_user_namespace_the_command_outside_is_named(world: Rootless) -> None:
+    """It named podman unshare, in which it ran, and would never have ended."""
+    before = world.snapshot()
+    bundle = world.bundle("true", "createContainer", *mount(world, "/first/place"))
+    with open(f"{bundle}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    del config["hooks"]["poststop"]
+    with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    assert run("crun", bundle) == (0, "", "")
+    user = (*support.as_user(UID), "env", "-i", *world.env)
+    for command in (["gc"], ["list"]):
+        done = call(world, *command, stdin="", before=(*user, "unshare", "--map-root-user"))
+        assert done.returncode == (71 if command == ["gc"] else 0), done
+        assert "oci-bind-hook gc, outside of podman unshare" in done.stdout
+    done = call(world, "gc", stdin="", before=user)
+    assert (done.returncode, "finished" in done.stdout) == (0, True), done
+    assert world.snapshot() == before
+
+
 @RUNTIMES
 def test_neighbours_on_one_rootfs_hand_over(world: Rootless, runtime: str) -> None:
     before = world.snapshot()

@@ -120,6 +120,7 @@ def test_a_namespace_in_which_nothing_is_mounted_is_refused(world: World, stage:
     assert (done.returncode, done.stderr) == (
         os.EX_UNAVAILABLE,
         f"oci-bind-hook: c1 {stage}: nothing that config.json mounts is there in the container's mount namespace (this"
-        " runtime calls the hook before it mounts, or restores a checkpoint: nothing can be bound now)\n",
+        " runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, as by crun"
+        " --config: nothing can be bound now)\n",
     )
     assert world.snapshot() == before

@@ -80,6 +80,7 @@ def hook(tmp_path: Path, launcher: str) -> Hook:
 
 STATE = '{"ociVersion":"1.0.2","id":"c1","status":"creating","bundle":"/absent"}'
 FILE = " (it, or something on the way there, is no folder)"
+OTHER_FILE = " (if crun has another file, by --config, no hook is told of it)"
 LOOP = " (it leads through too many links: a loop?)"
 NOT_THERE = "c1 prestart: the bundle /absent cannot be opened: No such file or directory"
 ID = "must be 1 to 200 of the characters A-Z a-z 0-9 _ + . - and neither . nor .."
@@ -229,7 +230,7 @@ def spoil(hook: Hook, kind: str) -> None:
 
 
 BUNDLES = {
-    "missing": (66, "BUNDLE/config.json cannot be opened: No such file or directory"),
+    "missing": (66, f"BUNDLE/config.json cannot be opened: No such file or directory{OTHER_FILE}"),
     "fifo": (66, "BUNDLE/config.json is not a regular file"),
     "folder": (66, "BUNDLE/config.json is not a regular file"),
     "loop": (66, f"BUNDLE/config.json cannot be opened: Too many levels of symbolic links{LOOP}"),

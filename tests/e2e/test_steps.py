@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from helpers.world import World
 
 SET_UP = [
-    *("state read", "config.json validated", "sources opened", "id locked", "rootfs locked"),
+    *("state read", "opening the bundle {0}/bundle and its rootfs", "config.json validated"),
+    *("--mount 1: opening {0}/source", "sources opened", "id locked"),
+    *("opening the rootfs {0}/bundle/rootfs", "rootfs locked"),
     "in the container's mount namespace, entered",
     *("destinations resolved", "recorded what is to be done", "mount points made", "binds attached"),
 ]
@@ -44,7 +46,8 @@ def test_every_step_is_logged(world: World, runtime: str, stage: str) -> None:
     by_stage = {name: [each for each in found if each["stage"] == name] for name in (stage, "poststop")}
     assert [each for name in by_stage for each in by_stage[name]] == found
     steps = {name: [each["msg"] for each in by_stage[name] if each["level"] == "debug"] for name in by_stage}
-    expected = [step.replace(", entered", "" if stage == "createContainer" else ", entered") for step in SET_UP]
+    is_entered = ", entered" if stage == "createRuntime" else ""
+    expected = [step.format(world.path).replace(", entered", is_entered) for step in SET_UP]
     assert steps == {stage: [*expected, "done"], "poststop": [*TEAR_DOWN, "done"]}
     told = [each["msg"] for each in found if each["level"] == "info"]
     assert told[0].startswith(f"--mount 1: bound {world.source} on /a/b ")

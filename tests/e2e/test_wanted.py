@@ -154,7 +154,96 @@ def test_two_matches_of_one_name(world: World, many: str) -> None:
     os.makedirs(f"{many}/b.d/a.d")
     code, line, found = run(world, f"type=glob,src={many}/[bc].d/*,dst=/new")
     assert (code, found) == (78, [])
-    assert line == "--mount 1: /new/a.d is the destination of --mount 1 already\n"
+    assert line == (
+        f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/a.d (a * in dst for each one in src "
+        "keeps them apart)\n"
+    )
+    for pattern, destination in (("*/a.d", "/new/"), ("*.d/a.d", "/new"), ("*/a*", "/new")):
+        code, line, found = run(world, f"type=glob,src={many}/{pattern},dst={destination}")
+        assert (code, found) == (78, [])
+        assert line == (
+            f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/a.d (dst=/new/{pattern} keeps "
+            "them apart)\n"
+        )
+        spec = f"type=glob,src={many}/{pattern},dst=/new/{pattern}"
+        assert run(world, spec) == (0, "", ["/new/b.d/a.d", "/new/c.d/a.d"])
+    code, line, found = run(world, f"type=glob,src={many}/[bc].d/a*,dst=/new/*")
+    assert line == (
+        f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/.d (a * in dst for each one in src "
+        "keeps them apart)\n"
+    )
+
+
+def test_a_match_on_a_destination_that_another_argument_has(world: World, many: str) -> None:
+    code, line, found = run(world, f"type=glob,src={many}/a*,dst=/new", f"src={world.source},dst=/new/a.d")
+    assert (code, found) == (78, [])
+    assert line == f"--mount 2: /new/a.d is the destination of --mount 1 already, for {many}/a.d\n"
+
+
+# -- stars in the destination ------------------------------------------------------------------------------------------
+
+
+def test_each_match_keeps_its_part(world: World) -> None:
+    """As podman-hpc's modules have it: /opt/cray/*/lib64:/opt/cray/*/lib64, and a part of a name."""
+    cray = world.path / "cray"
+    for name in ("mpich/8.1/lib64", "libfabric/1.15/lib64/libfabric", "pe/lib64"):
+        (cray / name).mkdir(parents=True)
+    for name in ("cxi0", "cxi1", "other"):
+        (cray / name).write_text("a device, nearly\n")
+    tables = {
+        ("*/*/lib64", "/opt/cray/*/*/lib64"): ["libfabric/1.15/lib64", "mpich/8.1/lib64"],
+        ("libfabric/*/lib64/libfabric", "/opt/cray/libfabric/*/lib64/libfabric"): ["libfabric/1.15/lib64/libfabric"],
+        ("cxi*", "/opt/cray/cxi*"): ["cxi0", "cxi1"],
+    }
+    for (source, destination), found in tables.items():
+        spec = f"type=glob,src={cray}/{source},dst={destination}"
+        assert run(world, spec) == (0, "", [f"/opt/cray/{name}" for name in found])
+        code, mounts, problems = plan(world, spec)
+        assert (code, problems) == (0, [])
+        assert [mount[:3] for mount in mounts] == [("mount", f"{cray}/{name}", f"/opt/cray/{name}") for name in found]
+
+
+def test_a_part_that_is_not_utf8_and_one_with_a_star(world: World, many: str) -> None:
+    for name in (b"\xff.e", b"*.e", b"[*].e"):
+        os.makedirs(os.fsencode(many) + b"/" + name + b"/lib")
+    before = world.snapshot()
+    words = ("--mount", f"type=glob,src={many}/*.e/lib,dst=/new/*/[*]/lib")
+    assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
+    there = [os.fsencode(path).decode(errors="surrogateescape") for path in mounted(world)]
+    assert there == ["/new/*/*/lib", "/new/[*]/*/lib", "/new/\udcff/*/lib"]
+    shown = call(world, "show", "c1", stdin="").stdout
+    assert f"mounted: {many}/\\xff.e/lib on /new/\\xff/*/lib" in shown
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("name", ["x", "x.", "x.."])
+@pytest.mark.parametrize("destination", ["/new/*", "/new/*/etc", "/*"])
+def test_a_planted_name_chooses_no_other_folder(world: World, many: str, name: str, destination: str) -> None:
+    os.makedirs(f"{many}/{name}")
+    code, line, found = run(world, f"type=glob,src={many}/x*,dst={destination}")
+    assert (code, found) == (78, [])
+    assert line == (
+        f"--mount 1: {many}/{name} leaves no name for a * of {destination} (a name must not become empty, . or ..)\n"
+    )
+
+
+def test_without_glob_a_star_is_a_name_and_it_is_said_where_it_is_not_there(world: World, many: str) -> None:
+    absent = f"src={many}/*/lib,dst=/new"
+    code, line, found = run(world, absent)
+    assert (code, found) == (66, [])
+    assert line.endswith("No such file or directory (type=glob takes * for a pattern)\n")
+    skipped = plan(world, f"{absent},optional")[1][0]
+    assert skipped[3] == ["the source is not there, and it is optional: type=glob takes * for a pattern"]
+    spec = f"src={world.source},dst=/new/*/x"
+    warning = "the * in /new/*/x is a part of the name: type=glob takes it for one of src"
+    assert plan(world, spec)[1][0][3] == [warning]
+    assert run(world, spec) == (0, "", ["/new/*/x"])
+    os.makedirs(f"{many}/*/lib")
+    os.makedirs(f"{world.rootfs}/new/*/x")
+    spec = f"src={many}/*/lib,dst=/new/*/x"
+    assert plan(world, spec)[1] == [("mount", f"{many}/*/lib", "/new/*/x", [])]
+    assert run(world, spec) == (0, "", ["/new/*/x"])
 
 
 def test_a_second_call_takes_what_has_come_since(world: World, many: str) -> None:
@@ -266,7 +355,7 @@ def test_a_link_to_nothing_is_missing(world: World, many: str) -> None:
     plant(world, many, {"z.d": "OUT/absent"})
     code, line, found = run(world, f"type=glob,src={many}/z*,dst=/new")
     assert (code, found) == (66, [])
-    assert line.startswith(f"--mount 1: the source {many}/z.d cannot be opened: No such file or directory")
+    assert line.startswith(f"--mount 1: the source {many}/z.d is a link to {world.path}/out/absent, which is not there")
 
 
 def test_the_options_hold_for_each_match(world: World, many: str) -> None:

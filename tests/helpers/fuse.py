@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A FUSE server of the tests' own, fuse(4), that can go silent at one kind of request: it reads it and never answers.
+It can answer one kind of request with an error, too.
 
 The server is a child process. Whoever waits for its answer cannot be killed before the server has ended, so it is ended
 by its pid when the block ends; then the kernel tells them that nobody is there.
@@ -36,6 +37,7 @@ KINDS = {"LOOKUP": LOOKUP, "GETATTR": GETATTR, "STATFS": STATFS, "OPEN": OPEN, "
 _HEADER = struct.Struct("=IIQQIIII")  # struct fuse_in_header: length, opcode, unique, nodeid, uid, gid, pid, padding
 _ROOT = 1
 _COUNTS = 64  # one for each opcode, behind the one that is silent and how many answers it still gives
+_REFUSED = 2 + _COUNTS  # the opcode that is refused, and the errno
 TREE: Tree = {"word": b"hello\n", "folder": {"below": b""}}
 SECONDS = 20  # to wait for what happens at once
 
@@ -51,7 +53,7 @@ class Fuse:
     def __init__(self, path: str, tree: Tree = TREE, *, user: int | None = None) -> None:
         self.path = path
         os.makedirs(path, exist_ok=True)
-        self._shared = memoryview(mmap.mmap(-1, 4 * (2 + _COUNTS))).cast("I")
+        self._shared = memoryview(mmap.mmap(-1, 4 * (2 + _COUNTS + 2))).cast("I")
         self.stuck, told = os.pipe2(os.O_CLOEXEC)
         device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         words = f"fd={device},rootmode=40000,user_id={user or 0},group_id=0"
@@ -71,6 +73,11 @@ class Fuse:
         """From now on the server answers so many more requests of a kind, and then none."""
         self._shared[1] = after
         self._shared[0] = KINDS[kind]
+
+    def refuse(self, kind: str, error: int) -> None:
+        """From now on the server answers a kind of request with an errno."""
+        self._shared[_REFUSED + 1] = error
+        self._shared[_REFUSED] = KINDS[kind]
 
     def speak(self) -> None:
         """From now on it answers all again, but for what it has passed over."""
@@ -165,6 +172,8 @@ class _Server:
                 self._shared[1] -= 1
             code, answer = 0, b""
             try:
+                if kind == self._shared[_REFUSED]:
+                    raise OSError(self._shared[_REFUSED + 1], "")
                 answer = self._answers[kind](self._nodes[number], data[_HEADER.size : length])
             except OSError as reason:
                 code = reason.errno or errno.EIO

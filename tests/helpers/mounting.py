@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, cast
 
 from helpers import support
 from oci_bind_hook.kernel import linux
-from oci_bind_hook.kernel.proc import MountInfo, MountTable, Namespace, Proc, boot_id
+from oci_bind_hook.kernel.mountinfo import MountInfo, MountTable
+from oci_bind_hook.kernel.namespace import Namespace
+from oci_bind_hook.kernel.proc import Proc, boot_id
 from oci_bind_hook.mounting import apply, undo
-from oci_bind_hook.mounting.plan import Planner, is_runtimes
+from oci_bind_hook.mounting.config_mounts import is_runtimes
+from oci_bind_hook.mounting.plan import Planner
 from oci_bind_hook.mounting.sources import Staged, clone_sources, open_sources
 from oci_bind_hook.record import document
 from oci_bind_hook.record.state_file import now
@@ -224,7 +227,7 @@ class Bench:
     ) -> Plan:
         """The sources opened and, unless ``assumed``, cloned; every request resolved."""
         namespace = Namespace(self.proc, self.kind, assumed=assumed)
-        ours = [each for each in requests if assumed or not is_runtimes(each, self.kind)]
+        ours = [each for each in requests if assumed or not is_runtimes(each, self.kind, self.rootfs)]
         sources = open_sources(ours, self.path, namespace)
         if not assumed:
             self.staged.end()  # of an earlier plan that was not carried out

@@ -30,7 +30,7 @@ READING = frozenset(
 # A run has its modules before it is refused anything: the way Python looks for them is Python's.
 for _name in ("dispatch", "upkeep.gc"):
     importlib.import_module(f"oci_bind_hook.commands.{_name}")
-for _name in ("set_up", "tear_down", "witness"):
+for _name in ("set_up", "earlier", "tear_down", "witness"):
     importlib.import_module(f"oci_bind_hook.lifecycle.{_name}")
 
 

@@ -33,7 +33,7 @@ cd /project || exit
 echo "Linux $(uname -r), $(python --version), $(runc --version | head -n 1), $(crun --version | head -n 1)"
 eval "arguments=($(cat .arguments))"
 # -v: if the machine dies, the last line is all that is known.
-PATIENCE=6 pytest -v -p no:cacheprovider --numprocesses=2 --dist=loadfile --junit-xml="$results/report.xml" \
+PATIENCE=6 pytest -v -p no:cacheprovider --numprocesses=1 --junit-xml="$results/report.xml" \
     "${arguments[@]}" 2>&1 | tee "$results/output"
 echo "${PIPESTATUS[0]}" >"$results/status"
 tail -n 1 "$results/output" | sed "s/^=* //; s/ =*$//" >"$results/counts"

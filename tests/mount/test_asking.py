@@ -14,7 +14,8 @@ import pytest
 from helpers import mounting
 from helpers.fuse import KINDS, Fuse
 from oci_bind_hook.kernel import asking, files, linux
-from oci_bind_hook.kernel.proc import MountTable, Proc, may_wait
+from oci_bind_hook.kernel.mountinfo import MountTable, may_wait
+from oci_bind_hook.kernel.proc import Proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,27 @@ def test_who_can_be_killed_is_not_left_behind() -> None:
         os.waitpid(outcome.left, 0)
     with pytest.raises(ChildProcessError):
         os.wait()
+
+
+def test_it_is_waited_for_longer_as_long_as_that_is_wanted() -> None:
+    read, write = os.pipe()
+    asked: list[int] = []
+
+    def goes_on() -> bool:
+        asked.append(1)
+        if len(asked) == 2:
+            os.write(write, b".")
+        return True
+
+    assert asking.ask(lambda: len(os.read(read, 9)), 0.05, fds=[read], goes_on=goes_on).answer == 1
+    assert len(asked) >= 2
+    left = [True, True, False]
+    outcome = asking.ask(signal.pause, 0.01, goes_on=lambda: left.pop(0))
+    assert (outcome.is_silent, left) == (True, [])
+    if outcome.left is not None:  # on a very slow machine
+        os.waitpid(outcome.left, 0)
+    os.close(read)
+    os.close(write)
 
 
 def test_who_cannot_be_killed_is_left_behind_and_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

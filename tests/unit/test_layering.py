@@ -46,9 +46,17 @@ LATER = {
     "options": {"os"},
     "record.folder": {"os"},
     "requests.request": {"difflib"},
+    "requests.stars": {"fnmatch"},
 }
 # Modules that are themselves loaded only when they are asked for.
-ON_DEMAND = ("kernel.asking", "kernel.locks", "mounting.confined", "mounting.patterns")
+ON_DEMAND = (
+    "kernel.asking",
+    "kernel.locks",
+    "mounting.confined",
+    "mounting.patterns",
+    "mounting.propagation",
+    "requests.stars",
+)
 # What nothing of ours loads, the commands neither: slow, or a second way to something.
 NOWHERE = {"argparse", "dataclasses", "logging", "multiprocessing", "pathlib", "shutil", "threading"}
 

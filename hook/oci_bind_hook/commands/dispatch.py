@@ -50,7 +50,7 @@ def dry_run(options: Options) -> int:
     from .explain import dry_run
     from .explain.report import as_json, as_text
 
-    report = dry_run.dry_run(options, read_given)
+    report = dry_run.dry_run(options, read_given, _tell)
     if options.as_json:
         _print(as_json(report))
     elif os.isatty(1):
@@ -288,8 +288,11 @@ def _tell_changes(changes: list[Change]) -> None:
 
 
 def _tell(remark: str) -> None:
-    """Prints one line on stderr, so that stdout holds only what was done to files."""
-    os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
+    """Prints one line on stderr, so that stdout holds only the answer, or what was done to files."""
+    try:
+        os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # nobody reads it
 
 
 COMMANDS = (

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..requests import mount_field
-from ..requests.mount_field import FLAG, ID_MAP, PATH
+from ..requests.mount_field import BELOW, FLAG, ID_MAP, PATH
 
 
 class Option(NamedTuple):
@@ -165,9 +165,20 @@ def options(names: str) -> tuple[Option, ...]:
 # Fields of --mount, and options of mounts: names that mean the same, or go together, and what they mean. Of the options
 # those with an "r" before them, as in rro, are not in it.
 FIELD_TEXTS = (
-    ("type", "`bind`, the default, or `glob`: every match of the pattern `src`, below the folder `dst`"),
+    (
+        "type",
+        "`bind`, the default, or `glob`: all that matches `src`, below `dst` or where its `*` say",
+    ),
     ("src source", "what is bound, an absolute path on the host"),
+    (
+        "subpath volume-subpath",
+        "what is bound of `src`, a path inside it: neither absolute nor with `..`, and by no link that leads out",
+    ),
     ("dst destination target", "where, an absolute path in the container"),
+    (
+        "nofollow dest-nofollow",
+        "if the last name of `dst` is a link, bind on the link itself, which takes no folder: not where it leads to",
+    ),
     ("ro readonly rw", "read-only, or not"),
     ("nosuid suid nodev dev noexec exec nosymfollow symfollow", "as mount(8) has them"),
     (
@@ -176,7 +187,10 @@ FIELD_TEXTS = (
         "it, as in `rro`: for the mounts below as well",
     ),
     ("bind rbind", "without the mounts below the source, or with them, which is the default"),
-    ("bind-recursive", "`enabled` (the default), `disabled`, `writable`, `readonly` (needs `ro`)"),
+    (
+        "bind-recursive",
+        "`enabled`, `disabled`, `writable`, `readonly` (needs `ro`), as docker has them: see the table below",
+    ),
     ("bind-nonrecursive", "the same as `bind-recursive=disabled`"),
     ("bind-propagation", "`rprivate` (the default), or one of the eight words below"),
     (
@@ -188,7 +202,10 @@ FIELD_TEXTS = (
         "owners mapped, `idmap=uids=0-1000-1;gids=0-1000-1`: the id in the source, the id on the host, and how many, "
         "further runs after `#`; without a value as in the container's user namespace",
     ),
-    ("optional", "a source that is not there, or a pattern that matches nothing, is no error"),
+    (
+        "optional",
+        "a source that is not there, or a pattern that matches nothing, is no error; one that cannot be looked at is",
+    ),
     ("when-exists", "only if this path exists in the container"),
     ("glob", "the same as `type=glob`"),
     (
@@ -233,7 +250,7 @@ EXIT_CODES = (
 
 def fields() -> str:
     """The fields of ``--mount`` beyond mount(8)'s options, each by its first name, for --help."""
-    values = {FLAG: "", PATH: "=PATH", ID_MAP: "[=MAP]"}
+    values = {FLAG: "", PATH: "=PATH", BELOW: "=DIR", ID_MAP: "[=MAP]"}
     names = [row.split()[0] for row, _ in FIELD_TEXTS if row not in ("type", "src source", "dst destination target")]
     forms = {name: mount_field.FIELDS[name][1] for name in names if name in mount_field.FIELDS}
     return ", ".join(name + ("=WORD" if isinstance(kind, tuple) else values[kind]) for name, kind in forms.items())

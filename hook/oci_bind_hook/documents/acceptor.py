@@ -311,6 +311,7 @@ _PATTERNS: dict[str, Accept] = {
     "^[^\\u0000]*$": lambda text: "\0" not in text,
     "^[^\\u0000]+$": lambda text: text != "" and "\0" not in text,
     "^/[^\\u0000]*$": lambda text: text.startswith("/") and "\0" not in text,
+    r"^(/[^\u0000]*)?$(?!\n)": lambda text: text[:1] in ("", "/") and "\0" not in text,
     "^[^=\\u0000]+=[^\\u0000]*$": _is_variable,
     r"^(/(?!\.{1,2}(/|$(?!\n)))[^/\u0000]+)+$(?!\n)": _is_clean,
     r"^(?!\.{1,2}$(?!\n))[^/\u0000]+$(?!\n)": lambda text: "/" not in text and _is_clean(f"/{text}"),

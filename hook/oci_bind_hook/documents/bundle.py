@@ -31,17 +31,24 @@ class Bundle:
 
     ``document`` is the config if the runtime sent it on stdin; otherwise config.json is read. With ``whole`` the entire
     document is kept in ``document`` and its schema violations in ``violations``; without, only what the hook uses is
-    judged. Raises MissingError, and DataError if a used part is invalid.
+    judged. ``real_path`` finds the rootfs. Raises MissingError, and DataError if a used part is invalid.
     """
 
-    def __init__(self, path: str, document: object | None = None, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        document: object | None = None,
+        *,
+        whole: bool = False,
+        real_path: Callable[[str], str] = files.real_path,
+    ) -> None:
         self.path = path
         try:
             self.stat = posix.stat(path)
         except OSError as reason:
             raise unopened(f"the bundle {path}", reason) from reason
         if document is None:
-            document = documents(read_regular(f"{path}/config.json"), "config.json")[0]
+            document = documents(_read_config(path), "config.json")[0]
         self.document = document if whole else None
         self.violations = oci.config_violations(document) if whole else []
         try:
@@ -50,10 +57,25 @@ class Bundle:
             raise (DataError("config.json", self.violations) if whole else problem) from None
         rootfs = files.below(path, self.config.root_path)
         try:
-            self.rootfs = files.real_path(rootfs)
+            self.rootfs = real_path(rootfs)
         except OSError as reason:
             raise unopened(f"the rootfs {rootfs}", reason) from reason
         self.has_namespace = "mount" in self.config.namespaces
+
+
+def _read_config(bundle: str) -> bytes:
+    try:
+        return read_regular(f"{bundle}/config.json")
+    except MissingError as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            problem.hint = "if crun has another file, by --config, no hook is told of it"
+            if bundle == "/":
+                problem.problem = "the runtime has lost the bundle, and names / instead, which has no config.json"
+                problem.hint = (
+                    "as crun does where it makes devices for a user namespace: give it --bundle with an absolute path, "
+                    "register for createContainer, or take runc"
+                )
+        raise
 
 
 def read_regular(path: str) -> bytes:

@@ -98,13 +98,14 @@ class Mount:
 class Config:
     """The part of config.json that the hook uses (runtime-spec config.md, config-linux.md), from a valid document.
 
-    ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one. The mappings are those
-    of the container's user namespace, None if it has none. ``is_admin``: processes can have CAP_SYS_ADMIN.
+    ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one; so runc
+    takes an empty path. The mappings are those of the container's user namespace, None if it has none. ``is_admin``:
+    processes can have CAP_SYS_ADMIN. ``rootfs_propagation`` is "" if it is missing.
     """
 
     __slots__ = (
         *("annotations", "gid_mappings", "is_admin", "mounts", "namespaces", "root_path", "root_readonly"),
-        "uid_mappings",
+        *("rootfs_propagation", "uid_mappings"),
     )
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -114,7 +115,8 @@ class Config:
         self.mounts = tuple(Mount(index, mount) for index, mount in enumerate(document.get("mounts", ())))
         self.annotations: dict[str, str] = document.get("annotations", {})
         namespaces = linux.get("namespaces", ())
-        self.namespaces: dict[str, str | None] = {each["type"]: each.get("path") for each in namespaces}
+        self.namespaces: dict[str, str | None] = {each["type"]: each.get("path") or None for each in namespaces}
+        self.rootfs_propagation: str = linux.get("rootfsPropagation", "")
         self.uid_mappings = _id_mappings(linux.get("uidMappings"))
         self.gid_mappings = _id_mappings(linux.get("gidMappings"))
         self.is_admin = _gives("CAP_SYS_ADMIN", document.get("process"))

@@ -17,14 +17,14 @@ import sys
 
 from .. import open_stdio
 from . import files, linux
-from .proc import may_wait
+from .mountinfo import may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from .proc import MountInfo, MountTable
+    from .mountinfo import MountInfo, MountTable
 
     # What a child can tell: numbers, texts, None, and tuples, lists and dicts of these.
     Told = Any
@@ -83,13 +83,20 @@ class Outcome:
         self.left: int | None = None
 
 
-def ask(question: Callable[[], Told], seconds: float = SECONDS, *, fds: Sequence[int] = ()) -> Outcome:
+def ask(
+    question: Callable[[], Told],
+    seconds: float = SECONDS,
+    *,
+    fds: Sequence[int] = (),
+    goes_on: Callable[[], bool] = lambda: False,
+) -> Outcome:
     """Has a child call ``question``, and waits up to ``seconds`` for what it returns or for the OSError that it raises.
 
     The child has no fds but ``fds``, and works in ``/``: so while it waits it holds no lock, no state file, no output
     that a runtime reads to its end, and no file system that is to be unmounted, such as the bundle's. After the
     deadline it gets a SIGKILL. Where the kernel does not let it die before the server answers, it is left behind and
-    told of. Any other exception than OSError is a bug, and is RuntimeError here.
+    told of. Any other exception than OSError is a bug, and is RuntimeError here. ``goes_on`` is asked when the time is
+    up whether to wait as long once more.
 
     Raises OSError if there can be no child, by fork(2), memfd_create(2) or pidfd_open(2), Linux 5.3.
     """
@@ -107,10 +114,13 @@ def ask(question: Callable[[], Told], seconds: float = SECONDS, *, fds: Sequence
         outcome.left = child
         pidfd = _open(child)
         try:
-            if not linux.wait_readable(pidfd, seconds):
+            while not linux.wait_readable(pidfd, seconds):
+                if goes_on():
+                    continue
                 outcome.is_silent = True
                 posix.kill(child, 9)  # SIGKILL. Its pid cannot be another's: nobody else has waited for it.
                 linux.wait_readable(pidfd, _GRACE)
+                break
         finally:
             posix.close(pidfd)
         if posix.waitpid(child, posix.WNOHANG)[0]:

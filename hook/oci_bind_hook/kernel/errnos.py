@@ -15,6 +15,10 @@ import posix
 from ..errors import KernelError, MissingError
 from . import rights
 
+# What says that nothing is there: a name, a folder on the way, what a link leads to, or what automount(8) knows.
+# ``optional`` forgives these, and nothing else: any other errno may hide something that is there.
+ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR))
+
 # The capabilities that a refused call needs. If the process lacks one, the hint names it; else HINTS applies.
 NEEDS = {
     ("openat", errno.EACCES): ("CAP_DAC_OVERRIDE",),
@@ -41,7 +45,7 @@ _FULL = "the disk below the rootfs is full, or has no inode left; or make the mo
 _LOCKED = "it is unbindable, or mounts below it are locked and need rbind"
 _GONE = "the mount point was removed at this moment"
 _OTHER_KIND = "the mount point was replaced at this moment by something of another kind"
-_ELSEWHERE = "the mount point has become one at this moment on which nothing can be mounted"
+_ELSEWHERE = "the mount point can no longer be mounted on, or is shared, and the bind unbindable"
 _IMMUTABLE = "the folder is immutable, see lsattr(1), or its owner is not known in this user namespace"
 _FORBIDDEN = "a security module forbids it: see the audit log"
 _MAKE_ROOM = "make room there or let it be written, or give --root another folder"

@@ -100,6 +100,26 @@ def statx(fd: int, *, ask: bool = True) -> Stat:
     return stat
 
 
+def look_at(path: str) -> tuple[int, int, bool | None]:
+    """Device and inode number of what is at ``path``, no link followed, and whether a mount has its root there.
+
+    The last is None before Linux 5.8, or where a filter hides statx(2). Raises OSError.
+    """
+    flags = linux.AT_SYMLINK_NOFOLLOW
+    try:
+        with Named(path):
+            raw = linux.raw_statx(linux.AT_FDCWD, linux.STATX_BASIC_STATS, flags, linux.encode_path(path))
+    except OSError as reason:
+        if not linux.is_absent(reason):
+            raise
+        known = posix.lstat(path)
+        return known.st_dev, known.st_ino, None
+    words, longs = raw.cast("I"), raw.cast("Q")
+    attributes, mask = longs[1], longs[7]
+    is_root = bool(attributes & linux.STATX_ATTR_MOUNT_ROOT) if mask & linux.STATX_ATTR_MOUNT_ROOT else None
+    return posix.makedev(words[34], words[35]), longs[4], is_root
+
+
 def mount_id(fd: int) -> int:
     """The id of the mount that ``fd`` was reached through, as in mountinfo. No file system is asked. Raises OSError."""
     # A silent server would keep whoever asks for more: stat(2) of the root of its mount is a question to it.

@@ -27,9 +27,12 @@ else:
 
 # From the kernel's UAPI headers: fcntl.h, mount.h, sched.h, stat.h, openat2.h, magic.h.
 AT_EMPTY_PATH = 0x1000
+AT_FDCWD = -100
 AT_NO_AUTOMOUNT = 0x800
 AT_RECURSIVE = 0x8000
 AT_STATX_DONT_SYNC = 0x4000
+AT_SYMLINK_NOFOLLOW = 0x100
+AUTOFS_SUPER_MAGIC = 0x187
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 LOCK_EX = 2
@@ -180,10 +183,10 @@ def _call(number: int, *arguments: object) -> int:
 _STATX = numbers(size=32)
 
 
-def raw_statx(fd: int, mask: int, flags: int = 0) -> memoryview:
-    """struct statx of the file that ``fd`` holds. With AT_STATX_DONT_SYNC no server is asked."""
+def raw_statx(fd: int, mask: int, flags: int = 0, path: bytes = b"") -> memoryview:
+    """struct statx of the file that ``fd`` holds, or at ``path``. With AT_STATX_DONT_SYNC no server is asked."""
     try:
-        _statx(fd, b"", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | flags, mask, _STATX)
+        _statx(fd, path, AT_EMPTY_PATH | AT_NO_AUTOMOUNT | flags, mask, _STATX)
     except OSError as reason:
         # Where the kernel has no statx(2) the C library plays it, and does not know this flag.
         if reason.errno != errno.EINVAL or not flags:

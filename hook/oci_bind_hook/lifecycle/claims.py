@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from ..kernel.proc import MountInfo, MountTable
+    from ..kernel.mountinfo import MountInfo, MountTable
     from ..record.state_file import MountRecord, Record
 
     Claimed = Callable[[MountInfo], bool]

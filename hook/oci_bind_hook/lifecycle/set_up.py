@@ -12,51 +12,66 @@ from __future__ import annotations
 import posix
 
 from ..documents.bundle import Bundle
-from ..errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
-from ..kernel import files, linux, rights
+from ..errors import At, DataError, LeftoverError, UnavailableError
+from ..kernel import files, rights
 from ..kernel.errnos import unopened
-from ..kernel.proc import Namespace, Proc, boot_id
+from ..kernel.namespace import Namespace
+from ..kernel.proc import Proc
 from ..log import NAME
-from ..mounting.apply import carry_out, reconcile
+from ..mounting.apply import carry_out
+from ..mounting.config_mounts import is_runtimes
 from ..mounting.mounted import clear_staging
-from ..mounting.plan import Planner, is_runtimes
-from ..mounting.sources import Staged, allowed, clone_sources, close_sources, expand, open_sources
-from ..mounting.undo import undo
-from ..options import remarks, state_folder
-from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_object, is_same_bundle, now
+from ..mounting.plan import Planner
+from ..mounting.sources import (
+    Staged,
+    allowed,
+    clone_sources,
+    close_sources,
+    expand,
+    open_sources,
+    warn_of_propagation,
+)
+from ..options import remarks
+from ..record.state_file import is_lost, is_object, now
 from ..requests import collect
-from ..rootfs.identity import identify_path, is_same
+from ..rootfs.identity import identify_path
 from ..rootfs.mount_points import Rootfs
 from .stage import Place
+from .start_record import check_neighbours, complete_or_check, inherited, is_continued, new_record, open_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..documents.oci import State
+    from collections.abc import Callable
+
+    from ..documents.oci import Config, State
     from ..log import Log
     from ..mounting.plan import Plan
     from ..mounting.sources import Source
     from ..options import Options
     from ..record.folder import HeldRecords, Records
     from ..record.held import Users
-    from ..record.state_file import MadeRecord, NamespaceKind, Record, RootfsRecord
+    from ..record.state_file import NamespaceKind, Record, RootfsRecord
     from ..requests.request import Request
     from ..rootfs.mount_points import OwnerOf
+    from .earlier import UndoEarlier
 
 
 class Call:
     """One call of the hook: what it was given, and what it has found out so far."""
 
-    __slots__ = ("_place", "bundle", "has_earlier", "is_sealed", "log", "options", "resisting", "state")
+    __slots__ = ("_place", "bundle", "is_sealed", "log", "options", "path", "resisting", "state", "undo_earlier")
 
     def __init__(self, options: Options, state: State, log: Log) -> None:
         self.options = options
         self.state = state
         self.log = log
         self._place: Place | None = None
+        # Where the bundle is, and what was read of it.
+        self.path = state.bundle
         self.bundle: Bundle | None = None
-        # Whether an earlier call for this container has a record; and whether it is too late to load a module.
-        self.has_earlier = False
+        # If an earlier call for this container has a record, lifecycle.earlier.undo_entered, loaded before it is too
+        # late to load a module.
+        self.undo_earlier: UndoEarlier | None = None
         self.is_sealed = False
         # What could not be undone of an earlier container of this id.
         self.resisting: list[LeftoverError] = []
@@ -74,7 +89,7 @@ class Call:
 
     def is_of_this(self, record: Record) -> bool:
         """Whether a record belongs to this container, as ``is_continued``. Raises RecordError."""
-        return is_continued(record, self.state.bundle, self.place.proc)
+        return is_continued(record, self.path, self.place.proc)
 
 
 def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
@@ -100,7 +115,8 @@ def _set_up(call: Call, document: object | None) -> None:
         place = call.place
         bundle = call.bundle = _read(call, document)
     with At("ask"):
-        requests = expand(collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources)))
+        asked = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources))
+        requests = expand(asked, _before(call.log))
         kind = place.kind(bundle, is_another=place.is_elsewhere())
         if bundle.config.root_readonly and kind == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
@@ -115,14 +131,20 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
     options, state, place, log = call.options, call.state, call.place, call.log
     namespace = Namespace(place.proc, "runtime")
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
-    ours = [request for request in requests if not is_runtimes(request, kind)]
+    ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
-        sources = open_sources(ours, bundle.path, namespace)
+        sources = open_sources(ours, bundle.path, namespace, _before(log))
+        warn_of_propagation(
+            sources,
+            lambda: place.runtimes() if kind == "container" else (),
+            bundle.config.rootfs_propagation,
+            is_inside=place.stage == "createContainer",
+        )
     with At("clone"):
         clone_sources(sources)
     log.step("sources opened")
     with At("state folder"):
-        folder = _open_folder(options, place, create=bool(sources))
+        folder = open_folder(options, place, create=bool(sources))
         if folder is None:
             log.info("no bind is asked for")
             return True
@@ -134,13 +156,14 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
                 close_sources(sources)
                 return False
         with At("enter"):
+            log.step(f"opening the rootfs {bundle.rootfs}")
             known = identify_path(bundle.rootfs, namespace.started_in)
             rootfs_lock = folder.lock_rootfs(known)
         with rootfs_lock as held:
             log.step("rootfs locked")
             record = folder.load(state.id)
             if record is None or call.resisting:
-                record = _new_record(state, bundle, place, known, _inherited(record, known, call.resisting))
+                record = new_record(state, bundle, place, known, inherited(record, known, call.resisting))
             users = held.users(known, record["boot"])
             for remark in users.unread:
                 log.warning(remark)
@@ -154,8 +177,8 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
                 with At("enter"):
                     rootfs = _enter(bundle, known, place, kind, namespace, log)
                     log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
-                    _check_neighbours(requests, others, namespace)
-                    _complete_or_check(record, rootfs, namespace)
+                    check_neighbours(requests, others, namespace)
+                    complete_or_check(record, rootfs, namespace)
                     staged = _staged(sources, folder, record, place.proc)
                 with staged:
                     with At("resolve"):
@@ -172,46 +195,53 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
                     with At("make"):  # and "attach", by its own step
                         _carry_out(plan, record, folder, held, users, staged, log)
             except BaseException as failure:
-                if call.has_earlier and not place.is_by_hand:
-                    _undo_earlier(call, record, rootfs, known, held, users, failure)
+                if call.undo_earlier is not None and not place.is_by_hand:
+                    call.undo_earlier(call, record, rootfs, known, held, users, failure)
                 raise
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
     return True
 
 
+def _before(log: Log) -> Callable[[Request, str], None] | None:
+    """What writes down whose source is asked for next: if its server is silent, that is the last line of the log."""
+    return (lambda request, path: log.step(f"{request.origin}: opening {path}")) if log.is_kept else None
+
+
 def _read(call: Call, document: object | None) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
-    log = call.log
-    bundle = Bundle(call.state.bundle, document, whole=call.options.strict)
+    state, log = call.state, call.log
+    if document is None and is_lost(state.bundle):
+        from .lost import find
+
+        call.path, document = find(state, call.place.proc) or (state.bundle, None)
+        log.step(f"the runtime has lost the bundle: it is {call.path}")
+    log.step(f"opening the bundle {call.path} and its rootfs")
+    bundle = Bundle(call.path, document, whole=call.options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = call.place.choose(bundle)
     for remark in remarks(call.options):
         log.warning(remark)
     log.step("config.json validated")
+    if other := other_annotation(state, bundle.config):
+        log.warning(other)
     if bundle.config.namespaces.get("mount"):
         log.warning("the mount namespace outlives the container, and so will the binds in it")
     return bundle
 
 
-def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
-    """Refuses a read-only root where another container has binds in the same rootfs and namespace, and the reverse.
+def other_annotation(state: State, config: Config) -> str:
+    """The warning for a state with an annotation that config.json has not, "" if there is none.
 
-    UnavailableError. Undoing one would take down the other. In namespaces of their own containers do not meet.
+    What runtimes tell a hook is what they have read. Some read another file, as crun does by ``--config``.
     """
-    has_root = any(request.is_root for request in requests)
-    boot = boot_id() if others else ""
-    for other in others:
-        is_here = other["boot"] == boot and other["namespace"]["inode"] == namespace.inode
-        # The number of a dead container's own namespace is another's by now: its binds ended with it.
-        is_here = is_here and (other["namespace"]["kind"] == "runtime" or is_live(other, namespace.proc, boot))
-        if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
-            raise UnavailableError(
-                f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '
-                "would be for both",
-                hint="give each a rootfs or a mount namespace of its own",
-            )
+    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
+    read = {f"{name}={value}" for name, value in config.annotations.items()}
+    for name, value in state.annotations.items():
+        if f"{name}={value}" not in read:
+            return f"the runtime may have another config.json: the state has another annotation {name}"
+    return ""
 
 
 def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) -> Staged:
@@ -271,29 +301,6 @@ def _enter(
     return rootfs
 
 
-def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
-    """Completes a new record, or checks that the record of an earlier call is for the same namespace and rootfs.
-
-    What an earlier call announced but was killed over is removed from the record. RecordError.
-    """
-    is_new = not record["namespace"]["inode"]
-    if is_new or (not record["mounts"] and not record["made"]):
-        unique = namespace.proc.mount_namespace_id()
-        record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode, "unique": unique}
-        return
-    if record["namespace"]["inode"] != namespace.inode:
-        raise RecordError(
-            f'the container "{record["id"]}" has binds in another mount namespace already',
-            hint="call poststop for it first",
-        )
-    if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
-        raise RecordError(
-            f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
-            hint="call poststop for it first",
-        )
-    reconcile(record, namespace.proc, rootfs)
-
-
 def _raise_problem(plan: Plan, log: Log) -> None:
     """Raises the first problem of a plan. Without problems, logs its warnings."""
     if problems := plan.problems:
@@ -350,139 +357,19 @@ def _carry_out(
         raise
 
 
-def _undo_earlier(
-    call: Call,
-    record: Record,
-    rootfs: Rootfs | None,
-    known: RootfsRecord,
-    held: HeldRecords,
-    users: Users,
-    failure: BaseException,
-) -> None:
-    """Undoes what earlier calls did for this container, since this one has failed. LeftoverError.
-
-    Several entries of this hook at one stage, as of several CDI devices, are several calls. Each undoes itself when it
-    fails, mounting.apply. But when any hook before the container's program fails, runc and crun give the container up,
-    and crun calls no poststop then: nobody else would undo the others. Only by hand nobody gives up anything.
-    """
-    container, keeps = record["id"], call.options.keep_mountpoints
-    here = record["namespace"]["inode"] == call.place.proc.mount_namespace()
-    if not here and record["namespace"]["kind"] == "runtime":
-        return  # its binds are seen nowhere else
-    call.log.warning("what earlier calls did for this container is undone as well: its creation ends here")
-    linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
-    try:
-        rootfs = rootfs or Rootfs(known["path"], owner_of=call.owner_of)
-        if not is_object(record["rootfs"], posix.fstat(rootfs.fd)):
-            raise LeftoverError(f"could not undo what earlier calls did: {known['path']} is another rootfs than theirs")
-        undo(
-            record,
-            call.place.proc,
-            rootfs,
-            # Whether a neighbour lives cannot be asked here. A dead one removes what is handed over to it, too.
-            keep=lambda made: keeps or held.hand_over(made, users, container),
-            inherit=lambda made: held.hand_over(made, users, container),
-            here=here,
-            kept="" if keeps else next(iter(users.unread), ""),
-        )
-    except (HookError, OSError) as problem:
-        held.save(record)
-        if not isinstance(failure, LeftoverError):  # else it tells already that something is left
-            raise LeftoverError(f"{failure}; then {problem}") from failure
-    else:
-        held.remove(container)
-
-
-def _new_record(
-    state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord, inherited: list[MadeRecord]
-) -> Record:
-    return {
-        "id": state.id,
-        "phase": "done",
-        "created": 0,
-        "boot": boot_id(),
-        "stage": place.stage,
-        "bundle": {"path": bundle.path, "dev": bundle.stat.st_dev, "ino": bundle.stat.st_ino},
-        "rootfs": rootfs,
-        "user": place.user(bundle),
-        "namespace": {"kind": "container", "inode": 0, "unique": None},
-        "init": place.init,
-        "mounts": [],
-        "uses": [],
-        "made": inherited,
-    }
-
-
-def _inherited(known: Record | None, rootfs: RootfsRecord, resisting: list[LeftoverError]) -> list[MadeRecord]:
-    """What resisted when the dead container of the record ``known`` was undone, for the next one of its id.
-
-    That must start all the same, and undoes it in the end. LeftoverError if it has another rootfs.
-    """
-    if known is None or not known["made"]:
-        return []
-    if not is_same(known["rootfs"], rootfs, same_boot=known["boot"] == boot_id()):
-        raise resisting[0]
-    made = [one for one in known["made"] if one["identity"] is not None]
-    for one in made:
-        # By the device number of today, which the record of the next container has.
-        if one["identity"] is not None and one["identity"]["dev"] == known["rootfs"]["dev"]:
-            one["identity"]["dev"] = rootfs["dev"]
-    return made
-
-
-def _open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
-    """The state folder, or in a container's user namespace its stand-in, where no record can be kept.
-
-    No record is needed: those mounts end with the container's namespace. Only mount points outlive it. RecordError.
-    """
-    path = state_folder(options, place.proc)
-    is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
-    if is_nested and not place.proc.is_ours():
-        # poststop runs as the runtime's user, who has no uid in here and refuses a folder that is not their own.
-        reason = "nothing can be recorded in a user namespace that another user made"
-        return _unrecorded(reason, "make them in the image, or register for createRuntime")
-    try:
-        return StateFolder.open(path, create=create)
-    except RecordError as problem:
-        if is_nested and isinstance(problem.__cause__, OSError):
-            hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"
-            return _unrecorded(problem.problem, f"{hint} if the runtime is root's")
-        raise
-
-
-def _unrecorded(reason: str, hint: str) -> Records:
-    from ..record.unrecorded import Unrecorded
-
-    return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
-
-
 def _clear_stale(call: Call, folder: Records) -> bool:
-    """Undoes what a dead container of the same id left, and returns whether there was one.
+    """Undoes what a dead container of the same id left, and returns whether there was one. HookError.
 
-    Finds out as well whether an earlier call has a record for this one. RecordError if one of another bundle is alive.
+    Finds out as well whether an earlier call has a record for this one.
     """
     record = folder.load(call.state.id)
     if record is None:
         return False
     clear_staging(folder, call.state.id, call.place.proc)
+    from . import earlier  # now: after setns(2) nothing can be loaded
+
     if call.is_of_this(record):
-        call.has_earlier = True
+        call.undo_earlier = earlier.undo_entered
         return False
-    from .earlier import clear_stale
-
-    clear_stale(call, folder, record)
-    return True
-
-
-def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
-    """Whether a record belongs to the container that is being set up. False if its container is dead.
-
-    RecordError if it belongs to another container that is alive.
-    """
-    if not is_live(record, proc, boot_id()):
-        return False
-    if not is_same_bundle(record, bundle):
-        other = record["bundle"]["path"]
-        problem = f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}'
-        raise RecordError(problem, hint="choose another id, or end that one first: list and show tell of it")
+    earlier.clear_stale(call, folder, record)
     return True

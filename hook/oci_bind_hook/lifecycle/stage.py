@@ -15,12 +15,14 @@ from ..kernel.errnos import because, hint, refused
 from ..kernel.proc import HiddenError
 
 ROOTLESS = "rootless, register for createContainer"
+RUNTIMES = ("runc", "crun")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.bundle import Bundle
     from ..documents.oci import State
-    from ..kernel.proc import Namespace, Proc
+    from ..kernel.namespace import Namespace
+    from ..kernel.proc import Proc
     from ..record.state_file import InitRecord, NamespaceKind, UserRecord
     from ..rootfs.mount_points import OwnerOf
 
@@ -50,6 +52,11 @@ class Place:
             self.init = self._describe(self._first_process(bundle))
         elif self._pid is not None:
             self._open(self._pid)
+            if not bundle.has_namespace and self.is_elsewhere():
+                raise UnavailableError(
+                    "the container has a mount namespace of its own, and config.json asks for none",
+                    hint="the runtime has another config.json, as by crun --config, or the pid is another process's",
+                )
         elif self.stage == "createRuntime":
             raise UnavailableError(
                 "the state names no process whose mount namespace could be entered",
@@ -106,6 +113,17 @@ class Place:
         except OSError:
             pass  # under hidepid, proc(5), or it has ended since
         return pid
+
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that may have called the hook: runc, if the container's first process says so, else all known.
+
+        What runs in that process before the last hook has ended is the runtime.
+        """
+        try:
+            name = self.proc.name_of(self.init["pid"]) if self.init is not None else ""
+        except OSError:
+            name = ""  # under hidepid, proc(5)
+        return RUNTIMES[:1] if name.startswith("runc:") else RUNTIMES
 
     def _describe(self, pid: int) -> InitRecord | None:
         try:

@@ -14,13 +14,14 @@ import time
 from ..errors import EscapeError, HookError, LeftoverError, MissingError, RecordError
 from ..kernel import linux, rights
 from ..kernel.errnos import hint as advice
-from ..kernel.proc import Proc, boot_id, may_wait
+from ..kernel.mountinfo import may_wait
+from ..kernel.proc import Proc, boot_id
 from ..log import NAME
 from ..mounting.mounted import DoubtError, clear_staging, is_in
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_of_another_user, is_same_bundle
+from ..record.state_file import is_live, is_lost, is_of_another_user, is_same_bundle
 from ..rootfs.identity import identify, is_gone, is_same
 from ..rootfs.mount_points import Rootfs
 from .claims import Claims, is_same_namespace, stands
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..documents.oci import State
-    from ..kernel.proc import MountTable
+    from ..kernel.mountinfo import MountTable
     from ..log import Log
     from ..mounting.undo import Remark
     from ..options import Options
@@ -84,19 +85,24 @@ def foreign(record: Record, proc: Proc) -> LeftoverError:
     """The error for a record of another user namespace, with the command that works."""
     # From outside, an overlay that podman mounted inside is not there, and owners have other numbers: all would be
     # taken for gone or for a stranger's, and forgotten.
-    owner = record["user"]["owner"]
-    who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}: "
+    owner, uids = record["user"]["owner"], record["user"]["uids"]
     problem = f'the container "{record["id"]}" was recorded in another user namespace: what it left is not seen here'
+    if [(run["inside"], run["size"]) for run in uids] == [(0, 2**32 - 1)]:
+        # The machine's own, where an ordinary user calls runc or crun. This one is podman's, or one like it.
+        return LeftoverError(problem, hint="oci-bind-hook gc, outside of podman unshare")
+    who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}: "
     return LeftoverError(problem, hint=f"{who}podman unshare oci-bind-hook gc")
 
 
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:
     """Why a record must not be undone now, "" if it may be. Waits up to ``grace`` seconds for its init to end."""
-    if not is_same_bundle(record, state.bundle):
-        return f"what is recorded belongs to the bundle {record['bundle']['path']}: nothing is touched"
     init = record["init"]
+    # Where the runtime has lost the bundle, the id and a first process that has ended must tell.
+    if not is_same_bundle(record, state.bundle) and (init is None or not is_lost(state.bundle)):
+        other = record["bundle"]["path"]
+        return f"what is recorded belongs to the bundle {other}: nothing is touched; gc does it after its end"
     if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
-        return "the container's first process still runs: nothing is touched"
+        return "the container's first process still runs: nothing is touched; gc does it after its end"
     return ""
 
 
@@ -256,7 +262,7 @@ def undo_held(
     boot = boot_id()
     binds, points = len(record["mounts"]), len(record["made"])
     clear_staging(folder, container, proc)
-    users = held.users(removal.now, boot)
+    users = held.users(removal.now, boot, container)
     claimed = (claims or Claims(folder.everyone, proc)).against(record, users.besides(container))
     try:
         here = is_here(record, proc, boot, claimed)
@@ -409,7 +415,7 @@ def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Sil
     return silence.why(record, seconds, here=here) if silence is not None else ""
 
 
-def listen(table: MountTable, known: dict[int, str] | None = None) -> Silence | None:
+def listen(table: MountTable, known: dict[frozenset[int], str] | None = None) -> Silence | None:
     """What finds out who does not answer, rootfs.silence; mostly None, since no mount is such that it need not."""
     # A server that is silent keeps whoever asks it, beyond signals, with all the locks that they hold.
     if not any(map(may_wait, table.types())):
@@ -436,7 +442,7 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     """
     known = record["rootfs"]
     same_boot = record["boot"] == boot_id()
-    hint = f'mount it, then poststop or gc; if it was deleted, remove the state file of "{record["id"]}"'
+    hint = f'mount it, then run oci-bind-hook gc; if it was deleted, delete the state file of "{record["id"]}"'
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:

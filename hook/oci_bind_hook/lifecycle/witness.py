@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posix
 
+from ..kernel import linux
 from ..kernel.proc import HiddenError, Proc, boot_id
 from ..record.state_file import is_live, is_unseen
 from .claims import is_same_namespace, sees, stands
@@ -34,7 +35,6 @@ class Witness:
         self.boot = boot_id()
         self.table = proc.mounts()
         self._processes: dict[int, int] | None = None
-        self._files_of_namespaces = {info.root for info in self.table if info.type == "nsfs"}
 
     def judge(self, record: Record) -> tuple[Life, str]:
         """Whether a container is "alive", "dead" or "unknown", and by which fact."""
@@ -56,6 +56,8 @@ class Witness:
             user = self._process_in(record)
             if user is not None and (in_use := self._why_in_use(record, user)):
                 return in_use
+            if (file := self._file_of(record)) is not None:
+                return "unknown", f"its first process {init['pid']} has ended, but {file} keeps its mount namespace"
         return "dead", f"its first process {init['pid']} has ended"
 
     def _why_in_use(self, record: Record, user: int) -> tuple[Life, str] | None:
@@ -88,9 +90,25 @@ class Witness:
         user = user or self._process_in(record)
         if user is not None:
             return self._seen_by(user, record)
-        is_kept = f"mnt:[{inode}]" in self._files_of_namespaces
-        may_look = posix.geteuid() == 0 and not self.proc.in_user_namespace()
-        return lambda _: False if may_look and not is_kept else None
+        may_look = posix.geteuid() == 0 and not self.proc.in_user_namespace() and self._file_of(record) is None
+        return lambda _: False if may_look else None
+
+    def _file_of(self, record: Record) -> str | None:
+        """A file that keeps the mount namespace of a record, or one that has got its number, namespaces(7)."""
+        name = f"mnt:[{record['namespace']['inode']}]"
+        file = next((info.mount_point for info in self.table if info.type == "nsfs" and info.root == name), None)
+        known = record["namespace"]["unique"]
+        if file is None or known is None:
+            return file
+        try:
+            fd = posix.open(file, posix.O_RDONLY | posix.O_CLOEXEC)
+        except OSError:
+            return file
+        try:
+            unique = linux.mount_namespace_id(fd)
+        finally:
+            posix.close(fd)
+        return file if unique in (None, known) else None
 
     def _process_in(self, record: Record) -> int | None:
         """A process in the mount namespace of a record, None if there is none, or if it is in another by now."""

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from .plan import Bind, Plan
 
 
+# For one bind. No image needs more. A link in one can ask for two thousand, each in the other, and some disks take a
+# millisecond to remove one, while others wait for the lock.
+MOST_MADE = 256
+
+
 def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
     """Carries out ``plan`` and keeps ``record`` true by calling ``save``.
 
@@ -109,8 +114,18 @@ def announce(plan: Plan, record: Record) -> None:
     }
     if is_too_large(announced):
         raise _too_large(binds)
+    for bind in binds:
+        if len(bind.create) > MOST_MADE:
+            raise _too_deep(bind)
     check_open_files(len(binds), len(made))
     record.update(announced)
+
+
+def _too_deep(bind: Bind) -> RequestError:
+    assert bind.target is not None
+    link = f", where the link {bind.target.links[-1][0]} leads," if bind.target.links else ""
+    problem = f"{len(bind.create)} names are missing there{link} and {MOST_MADE} are made at most for one bind"
+    return RequestError(problem, where=bind.request.at("destination"), hint="make the mount point in the image")
 
 
 def _too_large(binds: Sequence[Bind]) -> RequestError:
@@ -157,8 +172,7 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     table = proc.mounts()
     record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]
     if record["phase"] != "done":
-        for mount in record["mounts"]:
-            restore_propagation(tree_of(mount, record), propagation_of(mount), proc)
+        restore_propagation([(tree_of(mount, record), propagation_of(mount)) for mount in record["mounts"]], proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:

@@ -16,7 +16,8 @@ import posix
 from ..errors import MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import hint, refused
-from ..kernel.proc import MountInfo, MountTable, Proc
+from ..kernel.mountinfo import MountInfo, MountTable
+from ..kernel.proc import Proc
 from .mounted import TRIES, describe, identity, open_root, propagate, unmount
 
 TYPE_CHECKING = False
@@ -90,9 +91,16 @@ IS_DETACHED = False  # cloned in the container's namespace: mount(2) binds nothi
 def check(source: Source) -> None:
     """Checks that mount(2) can do what is asked for. Raises UnavailableError."""
     request = source.request
+    if request.nofollow:
+        # mount(2) looks up the path of the link, and by which kernels it stops there is not known.
+        problem = "this kernel cannot bind on a link itself"
+        raise UnavailableError(problem, where=request.at("options"), hint="nofollow needs the mount API of Linux 5.12")
     if request.idmap is not None:
         raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
-    if request.deep and len(source.visible) < len(source.submounts):
+    has_hidden = len(source.visible) < len(source.submounts)
+    if has_hidden and request.may_stay_writable:
+        request.settle_for_top()
+    if has_hidden and request.deep:
         raise UnavailableError(
             f"a mount below {source.path} is hidden by another one, and this kernel cannot change it there",
             where=request.at("options"),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources that must not lead out of a folder: those of annotations, and the matches of a pattern.
+"""Sources that must not lead out of a folder: those of annotations, the matches of a pattern, and what has a subpath.
 
 A name in such a folder may be a link that somebody planted. So a source is walked to name by name, from the folder that
 is held by fd, and what counts is where the walk has come to, not what a path says before or after.
 
-Loaded only for an annotation or a pattern, before setns(2): it imports only errno, posix and stat.
+Loaded only for such a source, before setns(2): it imports only errno, posix and stat.
 """
 
 from __future__ import annotations
@@ -63,22 +63,30 @@ class Walk:
         while self._opened:
             posix.close(self._opened.pop())
 
-    def go(self, path: str) -> None:
-        """Walks on to ``path``, as path_resolution(7) does. Raises OSError, and what ``judge`` raises."""
-        names = path.split("/")[::-1]
+    def go(self, path: str, *, beneath: bool = False) -> None:
+        """Walks on to ``path``, as path_resolution(7) does. Raises OSError, and what ``judge`` raises.
+
+        With ``beneath`` it stays below the last of the steps, as with RESOLVE_BENEATH of openat2(2): EscapeError for a
+        link that is absolute, that leads above that step, or that is one of procfs.
+        """
+        floor = len(self.steps) if beneath else 1
+        # Each name with the number of links that were followed before it stood there: the last of them says it.
+        names = [(name, 0) for name in path.split("/")[::-1]]
         while names:
-            name = names.pop()
+            name, said = names.pop()
             top = self.steps[-1]
             if not modes.S_ISDIR(top.mode):
                 raise OSError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR), path)
-            if name == ".." and len(self.steps) > 1:
+            if name == ".." and len(self.steps) > floor:
                 # The folder that the walk came from: the kernel's ".." may be another one after a rename.
                 self.steps.pop()
+            elif name == ".." and beneath:
+                raise self._led_above(floor, said)
             if name in ("", ".", ".."):
                 continue
             step = self._open(name, top.fd)
             if modes.S_ISLNK(step.mode):
-                names += self._follow(step)[::-1]
+                names += [(each, len(self.links)) for each in self._follow(step, floor if beneath else 0)[::-1]]
                 continue
             self.steps.append(step)
             if self._judge is not None:
@@ -93,14 +101,24 @@ class Walk:
         self._opened.append(fd)
         return Held("" if folder is None else name, fd)
 
-    def _follow(self, link: Held) -> list[str]:
-        """The names to walk on with, from the last of the steps."""
+    def _led_above(self, floor: int, said: int) -> EscapeError:
+        """The error for what leads above the first ``floor`` steps: the link of that number, counted from 1."""
+        above = "/".join(step.name for step in self.steps[:floor]) or "/"
+        at, text = self.links[said - 1] if said else ("..", "..")
+        hint = "beneath it only relative links are followed, and none to a folder above"
+        return EscapeError(f"the link {at}, to {text}, leads out of the source {above}", hint=hint)
+
+    def _follow(self, link: Held, floor: int) -> list[str]:
+        """The names to walk on with, from the last of the steps; ``floor`` as in ``_led_above``, 0 if there is none."""
         if len(self.links) == files.MAX_LINKS:
             raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), link.name)
         text = posix.readlink("", dir_fd=link.fd)
         at = "/".join([*(step.name for step in self.steps), link.name])
         self.links.append((at, text))
-        if linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC:
+        is_magic = linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC
+        if floor and (is_magic or text.startswith("/")):
+            raise self._led_above(floor, len(self.links))
+        if is_magic:
             # A link of procfs may lead anywhere, whatever its text says: to the root of another mount namespace, to a
             # file that is open somewhere. openat2(2) could tell which ones do, but none has a use in such a path.
             if self._judge is not None:
@@ -122,6 +140,13 @@ class Walk:
     def take(self) -> int:
         """An fd of its own of what the walk has come to."""
         return posix.dup(self.steps[-1].fd)
+
+
+def open_beneath(fd: int, path: str, subpath: str) -> int:
+    """An fd of what ``subpath`` names in the folder ``fd``, which ``path`` has led to. Raises OSError, EscapeError."""
+    with Walk([Held(path.rstrip("/"), fd)]) as walk:
+        walk.go(subpath, beneath=True)
+        return walk.take()
 
 
 class Folder:

@@ -14,7 +14,8 @@ import posix
 from ..errors import LeftoverError
 from ..kernel import files, linux
 from ..kernel.errnos import refused
-from ..kernel.proc import MountInfo, MountTable, Proc, may_wait
+from ..kernel.mountinfo import MountInfo, MountTable, may_wait
+from ..kernel.proc import Proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -329,15 +330,30 @@ def _reach(tree: Tree, info: MountInfo) -> int | None:
         return None
 
 
-def restore_propagation(tree: Tree, propagation: str, proc: Proc) -> None:
-    """Sets the propagation of an attached tree, if a killed run may not have done so. Raises OSError, DoubtError."""
-    info = find(tree.attached[0], proc.mounts())
-    fd = tree.open(info) if info is not None else None
-    if fd is not None:
-        try:
-            if not tree.may_be_another or tree.find(proc.mounts()) is not None:
+def restore_propagation(trees: Sequence[tuple[Tree, str]], proc: Proc) -> None:
+    """Sets the propagation of attached trees, as the word beside each says. Raises OSError, DoubtError.
+
+    A killed run may not have done so.
+    """
+    table = proc.mounts()
+    for first in range(0, len(trees), _MOST_HELD):
+        _restore(trees[first : first + _MOST_HELD], table, proc)
+
+
+def _restore(trees: Sequence[tuple[Tree, str]], table: MountTable, proc: Proc) -> None:
+    held: list[tuple[Tree, str, int]] = []
+    try:
+        for tree, propagation in trees:
+            info = find(tree.attached[0], table)
+            if info is not None and (fd := tree.open(info)) is not None:
+                held.append((tree, propagation, fd))
+        if any(tree.may_be_another for tree, _, _ in held):
+            table = proc.mounts()  # only what is read while they are held is true of them
+        for tree, propagation, fd in held:
+            if not tree.may_be_another or tree.find(table) is not None:
                 propagate(fd, propagation, proc)
-        finally:
+    finally:
+        for _, _, fd in held:
             posix.close(fd)
 
 

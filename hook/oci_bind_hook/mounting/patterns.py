@@ -11,12 +11,16 @@ import fnmatch
 import glob
 import posix
 
-from ..errors import RequestError
-from ..kernel.errnos import unopened
+from ..errors import MissingError, RequestError
+from ..kernel.errnos import ABSENT, unopened
+from ..kernel.proc import Proc
+from ..requests import stars
 from .confined import Allowed, Folder, Within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..requests.request import Request
 
 
@@ -27,10 +31,14 @@ _WILD = frozenset("*?[")
 MOST_NAMES = 100_000
 
 
-class _Look:
-    """Counts the names that are looked up for a pattern. Raises RequestError at one too many."""
+class Look:
+    """A look for the matches of a pattern. ``passed`` is why a name that is there leads nowhere, None if none is so.
+
+    It counts the names that are looked up. Raises RequestError at one too many.
+    """
 
     def __init__(self, pattern: Request) -> None:
+        self.passed: MissingError | None = None
         self._pattern = pattern
         self._left = MOST_NAMES
 
@@ -42,19 +50,72 @@ class _Look:
             raise RequestError(problem, where=self._pattern.at("source"), hint="are there links to a folder above?")
         return path
 
+    def passing(self, path: str) -> _Passing:
+        """A context manager that passes over ``path`` if it is not there. Any other OSError is raised as HookError."""
+        return _Passing(self, self._pattern, path)
 
-def matches(pattern: Request) -> list[Request]:
+
+class _Passing:
+    # A folder on a file system that does not work now has matches, perhaps. A start without them would look like one
+    # for which nothing was asked. A loop of links, or a path longer than paths can be, has none, and glob(7) passes it
+    # over. But it is there: where nothing else matches, that is told, and not forgiven.
+
+    def __init__(self, look: Look, pattern: Request, path: str) -> None:
+        self._look = look
+        self._pattern = pattern
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, reason: BaseException | None, _trace: object) -> bool:
+        if not isinstance(reason, OSError):
+            return False
+        if reason.errno in ABSENT:
+            return True
+        path = self._path.rstrip("/") or "/"
+        problem = unopened(path, reason, where=self._pattern.at("source"))
+        problem.__cause__ = reason
+        # The author of an annotation is to learn nothing about the host.
+        if reason.errno == errno.EACCES and self._pattern.origin_kind != "annotation":
+            from .unopened import why_closed
+
+            problem.hint = why_closed(path, Proc()) or problem.hint
+        if reason.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise problem
+        self._look.passed = self._look.passed or problem
+        return True
+
+
+def found(pattern: Request) -> list[Request]:
+    """The matches; none only for a pattern that is optional.
+
+    MissingError where nothing matches, else as ``matches``.
+    """
+    look = Look(pattern)
+    if requests := matches(pattern, look):
+        return requests
+    if look.passed is not None:
+        raise look.passed
+    if not pattern.optional:
+        where = pattern.at("source")
+        raise MissingError(f"nothing matches {pattern.source}", where=where, hint="optional allows that")
+    return []
+
+
+def matches(pattern: Request, look: Look | None = None) -> list[Request]:
     """One request for each match, sorted by name; none if nothing matches.
 
     Raises RequestError where too many names are to be looked up; EscapeError for a pattern of an annotation that leads
     out of the folders that are allowed; and what a folder or a name cannot be looked at for, unless it is not there.
     """
+    look = look or Look(pattern)
     if isinstance(pattern.opener, Allowed):
-        return _allowed_matches(pattern, pattern.opener)
-    found = [pattern.match(path) for path in sorted(_plain_matches(pattern))]
+        return _allowed_matches(pattern, pattern.opener, look)
+    names = pattern.source.split("/")
+    found = [_match(pattern, path, names, path.split("/")) for path in sorted(_plain_matches(pattern, look))]
     if found and not pattern.follow_links:
         # Only now. Somebody may change a match at any moment: it is judged when it is opened.
-        names = pattern.source.split("/")
         above = "/".join(names[: _first_wild(names)]) or "/"
         try:
             within = Within(pattern, Folder.at(above), above)
@@ -65,9 +126,8 @@ def matches(pattern: Request) -> list[Request]:
     return found
 
 
-def _plain_matches(pattern: Request) -> list[str]:
+def _plain_matches(pattern: Request, look: Look) -> list[str]:
     """The paths that glob(7) finds, by any link on the way."""
-    look = _Look(pattern)
     names = pattern.source.split("/")
     first = _first_wild(names)
     tail = "/" if names[-1] == "" else ""
@@ -75,51 +135,29 @@ def _plain_matches(pattern: Request) -> list[str]:
     for name in names[first : len(names) - len(tail)]:
         found = []
         for path in paths:
-            with _Passed(pattern, path):
+            with look.passing(path):
                 found += [look.at(f"{path}{each}/") for each in _matching(name, look.at(path))]
         paths = found
-    return [path for path in (each[:-1] + tail for each in paths) if _is_there(pattern, path)]
+    return [path for path in (each[:-1] + tail for each in paths) if _is_there(look, path)]
 
 
-def _is_there(pattern: Request, path: str) -> bool:
-    with _Passed(pattern, path):
+def _is_there(look: Look, path: str) -> bool:
+    with look.passing(path):
         posix.lstat(path)
         return True
     return False
 
 
-class _Passed:
-    """A context manager that passes over what is not there. Any other OSError is raised as HookError."""
-
-    # A folder on a file system that does not work now has matches, perhaps. A start without them would look like one
-    # for which nothing was asked.
-
-    def __init__(self, pattern: Request, path: str) -> None:
-        self._pattern = pattern
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, reason: BaseException | None, _trace: object) -> bool:
-        if not isinstance(reason, OSError):
-            return False
-        if reason.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-            return True
-        path = self._path.rstrip("/") or "/"
-        raise unopened(path, reason, where=self._pattern.at("source")) from reason
-
-
-def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
+def _allowed_matches(pattern: Request, allowed: Allowed, look: Look) -> list[Request]:
     """The matches of a pattern in an annotation, found without a look at anything that is not allowed.
 
     A folder is read once for each name of the pattern, however many links lead to it.
     """
     fixed = None
-    with _Passed(pattern, pattern.source):
+    with look.passing(pattern.source):
         folder, above, names = allowed.named(pattern, glob.escape)
         if not names:
-            return [pattern.match(above)]
+            return [_match(pattern, above, [], [])]
         first = _first_wild(names)
         start = "".join(f"{name}/" for name in names[:first])
         with allowed.walk(folder, start, pattern) as walk:
@@ -128,12 +166,11 @@ def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
         return []
     above = above.rstrip("/")
     tail = "/" if names[-1] == "" else ""
-    look = _Look(pattern)
     paths = [start]
     for name in names[first : len(names) - len(tail)]:
         found: dict[object, list[str]] = {}
         for path in paths:
-            with _Passed(pattern, f"{above}/{path}"), allowed.walk(folder, look.at(path), pattern) as walk:
+            with look.passing(f"{above}/{path}"), allowed.walk(folder, look.at(path), pattern) as walk:
                 if (key := walk.steps[-1].key) not in found:
                     found[key] = [look.at(f"{path}{each}/") for each in _matching(name, walk.steps[-1].fd)]
         paths = [path for each in found.values() for path in each]
@@ -141,14 +178,29 @@ def _allowed_matches(pattern: Request, allowed: Allowed) -> list[Request]:
     matches = []
     for path in sorted(each.rstrip("/") + tail for each in paths):
         is_there = False
-        with _Passed(pattern, f"{above}/{path}"), allowed.walk(folder, path, pattern):
+        with look.passing(f"{above}/{path}"), allowed.walk(folder, path, pattern):
             is_there = True
         if not is_there and (tail or not _is_wild(names[-1])):
             continue  # else it is a link to nothing, which matches
-        match = pattern.match(f"{above}/{path}")
+        match = _match(pattern, f"{above}/{path}", names, path.split("/"))
         match.opener = within
         matches.append(match)
     return matches
+
+
+def _match(pattern: Request, source: str, names: Sequence[str], found: Sequence[str]) -> Request:
+    """The request for one match, of which the names of the pattern that may be wild ``found`` theirs.
+
+    RequestError if it would be bound nowhere in particular.
+    """
+    if not stars.count(pattern.destination):
+        name = source.rstrip("/").rpartition("/")[2]
+        return pattern.match(source, f"{stars.filled(pattern.destination, ())}".rstrip("/") + f"/{name}")
+    destination = stars.filled(pattern.destination, stars.matched(names, found))
+    if destination is None:
+        problem = f"{source} leaves no name for a * of {pattern.destination}"
+        raise RequestError(problem, where=pattern.at("destination"), hint="a name must not become empty, . or ..")
+    return pattern.match(source, destination)
 
 
 def _matching(pattern: str, folder: int | str) -> list[str]:

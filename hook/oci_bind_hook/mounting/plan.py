@@ -7,19 +7,19 @@ A dry-run describes the plan, a real run carries it out. There is no second way 
 from __future__ import annotations
 
 from ..errors import EscapeError, HookError, RequestError, UnavailableError
-from ..kernel import files
-from ..kernel.proc import Namespace
+from ..kernel.namespace import Namespace
 from ..requests.request import Recorded
 from ..rootfs.admit import admit
 from ..rootfs.mount_points import MountPoint, Rootfs
 from ..rootfs.walk import Cover, Target
+from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Literal
 
-    from ..record.state_file import MountRecord, NamespaceKind
+    from ..record.state_file import MountRecord
     from ..requests.request import Request
     from .sources import Source
 
@@ -137,7 +137,7 @@ class Planner:
                 try:
                     if request.is_root:
                         self._resolve_root(bind)
-                    elif is_runtimes(request, self.namespace.kind):
+                    elif is_runtimes(request, self.namespace.kind, self.rootfs.path):
                         self._leave(bind)
                     else:
                         self._resolve(bind)
@@ -146,6 +146,8 @@ class Planner:
                     bind.problem = problem
                 if self.is_admin and bind.action == "mount" and request.is_read_only:
                     bind.warnings.append("the container has CAP_SYS_ADMIN, and can make the bind writable again")
+                if bind.action == "mount" and not request.is_root:
+                    bind.warnings += bind.source.warnings
                 if bind.target is not None and bind.action != "skipped":
                     self._order.append((request, bind.target.path, bind))
             else:
@@ -159,7 +161,8 @@ class Planner:
         if self._is_awaited and not self._is_seen:
             raise UnavailableError(
                 "nothing that config.json mounts is there in the container's mount namespace",
-                hint="this runtime calls the hook before it mounts, or restores a checkpoint: nothing can be bound now",
+                hint="this runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, "
+                "as by crun --config: nothing can be bound now",
             )
 
     def _tell_hidden(self) -> None:
@@ -167,7 +170,7 @@ class Planner:
         later: dict[str, str] = {}
         for request, path, bind in reversed(self._order):
             if bind is not None and not bind.is_hidden:
-                for above in _upwards(path):
+                for above in upwards(path):
                     if above in later:
                         bind.is_hidden = True
                         bind.warnings.append(f"hidden by the later mount on {later[above]}")
@@ -179,15 +182,31 @@ class Planner:
         if request.type == "remount":
             return
         try:
-            target = self.rootfs.resolve(request.destination)
+            target = self._find(request)
         except HookError:
             return
         self.plan.uses.update(target.uses)
         self._order.append((request, target.path, None))
         self._note(request, target)
-        if self.namespace.assumed and self.namespace.kind == "container":
+        if self.namespace.assumed and self.namespace.kind == "container" and not self._is_elsewhere(request):
             self.rootfs.cover(target, Cover(request.type))
         target.close()
+
+    def _find(self, request: Request) -> Target:
+        """Where a mount of the runtime's is or, if it is nowhere, where its destination leads. HookError."""
+        target = self._walk(request)
+        inside = below_rootfs(self.rootfs.path, request.destination)
+        if inside and not _is_mount(target):
+            other = self.rootfs.resolve(inside)
+            if _is_mount(other):
+                target.close()
+                return other
+            other.close()
+        return target
+
+    def _is_elsewhere(self, request: Request) -> bool:
+        """Whether the runtime may do something else than to mount on the destination, or have another one."""
+        return request.is_runtimes_alone or below_rootfs(self.rootfs.path, request.destination) != ""
 
     def _note(self, request: Request, target: Target) -> None:
         """Notes what is mounted where config.json asks for a mount; of several on one place the last counts.
@@ -197,17 +216,20 @@ class Planner:
         taken it along.
         """
         stat = target.last.stat
-        self._is_awaited = self._is_awaited or (self.namespace.kind == "container" and not self.namespace.assumed)
+        if self.namespace.kind == "container" and not self.namespace.assumed and not self._is_elsewhere(request):
+            self._is_awaited = True
         if stat is not None and stat.mount_root:
             self._is_seen = True
             (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
 
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
-        target = bind.target = self.rootfs.resolve(request.destination)
+        target = bind.target = self._walk(request)
         self.plan.uses.update(target.uses)
         if request.is_from_mounts:
             self._note(request, target)
+        elif inside := below_rootfs(self.rootfs.path, request.destination):
+            bind.warnings.append(f"the destination begins with the path of the rootfs, inside: is {inside} meant?")
         is_recorded = self.recorded.find(request) is not None
         if is_recorded or self._is_present(bind, target):
             bind.action = "present"
@@ -224,7 +246,7 @@ class Planner:
         if request.origin_kind == "annotation":
             self._check_administrators(target.path)
         admit(self.rootfs, target, directory=source.is_folder)
-        self._check_double(target)
+        self._check_double(request, target)
         self._check_leak(bind, target)
         cover = _cover(source)
         self._by_cover[cover] = bind
@@ -232,15 +254,31 @@ class Planner:
             self._protect(target.path, request.origin)
         try:
             bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
+            if request.may_mean_star and any("*" in point.path for point in bind.create):
+                bind.warnings.append(f"the * in {target.path} is a part of the name: type=glob takes it for one of src")
         except RequestError as problem:
             self._name_mount(problem, target)
             raise
+
+    def _walk(self, request: Request) -> Target:
+        """The destination of a request. HookError."""
+        nofollow = request.nofollow or request.is_runtimes_alone
+        target = self.rootfs.resolve(request.destination, nofollow=nofollow)
+        if not (
+            request.nofollow and target.last.is_link and is_runtimes(request, self.namespace.kind, self.rootfs.path)
+        ):
+            return target
+        # runc does not know dest-nofollow: where nothing is mounted on the link, it may be on what that leads to.
+        if not self.namespace.assumed and target.last.stat is not None and not target.last.stat.mount_root:
+            target.close()
+            return self.rootfs.resolve(request.destination)
+        return target
 
     def _name_mount(self, problem: RequestError, target: Target) -> None:
         """Says in which mount a mount point would have to be made, and where that is on the host."""
         inside = next((path for step, path in target.paths() if step is target.anchor), "/")
         for request, path, bind in reversed(self._order):
-            if request.is_bind and not request.is_root and path in _upwards(inside):
+            if request.is_bind and not request.is_root and path in upwards(inside):
                 source = request.source if bind is None or bind.action != "mount" else bind.source.path
                 problem.problem = f"{problem.problem}, that on {path}"
                 problem.hint = f"make {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
@@ -265,7 +303,8 @@ class Planner:
         """Why a condition of the request leaves the bind out, "" if none does."""
         request = bind.request
         if request.optional and bind.source.is_missing:
-            return "the source is not there, and it is optional"
+            hint = bind.source.error.hint if bind.source.error is not None and "*" in request.source else ""
+            return "the source is not there, and it is optional" + (f": {hint}" if hint else "")
         if request.when_exists is not None:
             condition = self.rootfs.resolve(request.when_exists)
             condition.close()
@@ -276,17 +315,20 @@ class Planner:
     def _leave(self, bind: Bind) -> None:
         """Notes a bind that is the runtime's: there, or left alone. Nobody asks its source anything."""
         bind.action, bind.by = "left", "runtime"
+        is_elsewhere = self._is_elsewhere(bind.request)
+        if is_elsewhere and not bind.request.is_runtimes_alone:
+            said = "the destination begins with the path of the rootfs, which runc takes off and crun does not"
+            bind.warnings.append(f"{said}: the hook leaves it to the runtime")
         try:
-            target = bind.target = self.rootfs.resolve(bind.request.destination)
+            target = bind.target = self._find(bind.request)
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
-            stat = target.last.stat
-            if self.namespace.assumed:
+            if self.namespace.assumed and not is_elsewhere:
                 bind.action = "present"
                 self.rootfs.cover(target, _cover(bind.source))
-            elif (stat is not None and stat.mount_root) or self._is_hidden(bind, target):
+            elif _is_mount(target) or (not is_elsewhere and self._is_hidden(bind, target)):
                 bind.action = "present"
-            else:
+            elif not is_elsewhere:
                 bind.warnings.append(f"left to the runtime, nothing is mounted on {target.path}")
             target.close()
         except HookError as problem:
@@ -305,7 +347,7 @@ class Planner:
         Its destination, looked up now, would be another place: perhaps one that a link inside the covering mount leads
         to.
         """
-        passed = [_lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
+        passed = [lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
         name = self._hiders.find(bind.request, passed)
         if name is None:
             return False
@@ -315,7 +357,7 @@ class Planner:
 
     def _protect(self, place: str, origin: str) -> None:
         self._administrators[place] = origin
-        for above in _upwards(place):
+        for above in upwards(place):
             self._above_them.setdefault(above, place)
 
     def _check_administrators(self, path: str) -> None:
@@ -323,11 +365,11 @@ class Planner:
         if place := self._above_them.get(path):
             origin = self._administrators[place]
             raise EscapeError(f"{path} would cover what {origin} binds on {place}, which no annotation may")
-        for place in _upwards(path):
+        for place in upwards(path):
             if origin := self._administrators.get(place, ""):
                 raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
 
-    def _check_double(self, target: Target) -> None:
+    def _check_double(self, request: Request, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError.
 
         The first may be that of an earlier call, for another entry of this hook.
@@ -341,7 +383,11 @@ class Planner:
         first = self._by_cover.get(cover) if cover is not None and is_root else None
         if first is None or first.request.is_from_mounts:
             return
-        raise RequestError(f"{target.path} is the destination of {first.request.origin} already")
+        if request.pattern is not None and request.pattern is first.request.pattern:
+            problem = f"{first.request.source} and {request.source} would both be bound on {target.path}"
+            raise RequestError(problem, hint=request.pattern.apart)
+        of = f", for {first.request.source}" if first.request.pattern is not None else ""
+        raise RequestError(f"{target.path} is the destination of {first.request.origin} already{of}")
 
     def _check_leak(self, bind: Bind, target: Target) -> None:
         """Refuses to attach to a mount that is shared with the host. EscapeError.
@@ -375,77 +421,6 @@ class Planner:
         )
 
 
-def is_runtimes(request: Request, kind: NamespaceKind) -> bool:
-    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind."""
-    return request.is_from_mounts and kind == "container"
-
-
-class Hiders:
-    """What may hide a bind of config.json: the binds ``recorded``, and later mounts of config.json itself.
-
-    They are found by the paths that they cover, so that each bind is compared with those above it only.
-    """
-
-    def __init__(self, rootfs: Rootfs, recorded: Sequence[str]) -> None:
-        self._rootfs = rootfs
-        self._recorded = recorded
-        self._by_record = {path: number for number, path in reversed(list(enumerate(recorded)))}
-        self._requests: list[Request] = []
-        self._numbers: dict[Request, int] = {}
-        # By path, the numbers of the requests that cover it, the first of them last. None until it is asked for.
-        self._by_request: dict[str, list[int]] | None = None
-        self._unknown: list[tuple[int, HookError]] = []
-
-    def await_requests(self, requests: Sequence[Request]) -> None:
-        """Takes notice of all requests, in their order."""
-        self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
-        self._numbers = {request: number for number, request in enumerate(self._requests)}
-
-    def find(self, request: Request, paths: Iterable[str]) -> str | None:
-        """The destination of the first mount later than ``request`` that covers one of ``paths``, None if none does.
-
-        To be asked about one request after the other, in their order. Raises KernelError.
-        """
-        covering = {above for path in paths for above in (path, *_upwards(path))}
-        if recorded := [self._by_record[path] for path in covering if path in self._by_record]:
-            return self._recorded[min(recorded)]
-        here = self._numbers[request]
-        if self._by_request is None:
-            self._by_request = self._look_behind(here)
-        first = len(self._requests)
-        for path in covering:
-            numbers = self._by_request.get(path, [])
-            while numbers and numbers[-1] <= here:
-                numbers.pop()
-            if numbers:
-                first = min(first, numbers[-1])
-        while self._unknown and self._unknown[-1][0] <= here:
-            self._unknown.pop()
-        if self._unknown and self._unknown[-1][0] < first:
-            raise self._unknown[-1][1]
-        return self._requests[first].destination if first < len(self._requests) else None
-
-    def _look_behind(self, here: int) -> dict[str, list[int]]:
-        """The paths at which a runtime may have put the mounts behind ``here``: cleaned, and with links followed."""
-        found: dict[str, list[int]] = {}
-        for number in range(len(self._requests) - 1, here, -1):
-            request = self._requests[number]
-            paths = {_lexical(request.destination)}
-            try:
-                target = self._rootfs.resolve(request.destination)
-            except (RequestError, EscapeError):
-                pass  # the runtime cannot reach it either
-            except HookError as problem:
-                problem.where = problem.where or request.at("destination")
-                self._unknown.append((number, problem))
-            else:
-                paths.add(target.path)
-                target.close()
-            for path in paths:
-                found.setdefault(path, []).append(number)
-        return found
-
-
 def _cover(source: Source) -> Cover:
     """What a bind puts in the place of its destination. The source's file system is asked nothing more."""
     if source.error is not None:
@@ -454,13 +429,6 @@ def _cover(source: Source) -> Cover:
     return Cover("bind", (source.fd, source.stat), types)
 
 
-def _lexical(destination: str) -> str:
-    """A destination cleaned of ``..``, ``.`` and double slashes, as runtimes do that clean paths lexically."""
-    return files.clean_path("/" + destination.lstrip("/"))
-
-
-def _upwards(path: str) -> Iterator[str]:
-    """A path and every folder above it but ``/``."""
-    while path != "/":
-        yield path
-        path = path.rpartition("/")[0] or "/"
+def _is_mount(target: Target) -> bool:
+    """Whether what is there is the root of a mount."""
+    return target.last.stat is not None and target.last.stat.mount_root

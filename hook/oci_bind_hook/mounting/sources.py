@@ -13,10 +13,11 @@ import errno
 import posix
 import stat as modes
 
-from ..errors import At, EscapeError, HookError, KernelError, MissingError, UnavailableError
+from ..errors import At, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
-from ..kernel.errnos import refused, unopened
-from ..kernel.proc import may_wait
+from ..kernel.errnos import ABSENT, refused, unopened
+from ..kernel.mountinfo import may_wait
+from ..requests.request import below
 from . import by_mount_api
 
 TYPE_CHECKING = False
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
-    from ..kernel.proc import MountInfo, Namespace, Proc
+    from ..kernel.mountinfo import MountInfo
+    from ..kernel.namespace import Namespace
+    from ..kernel.proc import Proc
     from ..record.state_file import AttachedRecord
     from ..requests.request import Opener, Request
     from .by_mount import Staging
+
+    Before = Callable[[Request, str], None]
 
     class Way(Protocol):
         """How a kernel makes a mount of a source: the modules by_mount_api and by_mount."""
@@ -45,22 +50,25 @@ if TYPE_CHECKING:
 _DELETED = "//deleted"  # at the end of a mount's root in mountinfo: no path can end so
 FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
 FDS_BESIDES = 64
+_MOST_NAMES = 3  # in a warning
 
 
 class Source:
     """The source of a bind, held by ``fd``. If it cannot be opened, ``error`` says why; ``is_missing`` if it is absent.
 
+    ``path`` is what the request names, and ``above`` the same without its subpath.
+
     ``info`` is the mount it is on, ``root`` its path inside that file system, as mountinfo will show it for a bind.
     ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no other one
     hides. ``infos`` are the same by id, those of the source and, once it is cloned, those of the bind. ``attached``
-    identifies the mounts that the bind will consist of, the top first.
+    identifies the mounts that the bind will consist of, the top first. ``warnings`` tell what the bind will not be.
 
     ``way`` makes it a mount of the container: by_mount_api or by_mount.
     """
 
     __slots__ = (
-        *("_way", "attached", "error", "fd", "info", "infos", "is_missing", "namespace", "path", "request", "root"),
-        *("staging", "stat", "submounts", "visible"),
+        *("_way", "above", "attached", "error", "fd", "info", "infos", "is_missing", "namespace", "path"),
+        *("request", "root", "staging", "stat", "submounts", "visible", "warnings"),
     )
 
     staging: Staging  # where by_mount clones; set once there is one
@@ -68,7 +76,8 @@ class Source:
     def __init__(self, request: Request, bundle: str, namespace: Namespace, way: Way) -> None:
         self._way = way
         self.request = request
-        self.path = files.below(bundle, request.source)
+        self.above = files.below(bundle, request.source)
+        self.path = below(self.above, request.subpath)
         self.fd = -1
         self.error: HookError | None = None
         self.attached: list[AttachedRecord] = []
@@ -77,11 +86,13 @@ class Source:
         self.visible: list[tuple[str, MountInfo]] = []
         self.info: MountInfo | None = None
         self.is_missing = False
+        self.warnings: list[str] = []
         self.namespace = namespace
         try:
             self.fd = self._open()
             self.stat = files.statx(self.fd)
-        except EscapeError as refusal:
+        except HookError as refusal:
+            refusal.where = refusal.where or request.at("source")
             self.error = refusal
             return
         except OSError as reason:
@@ -89,7 +100,8 @@ class Source:
             return
         with files.Named(self.path):
             self._locate()
-        if self.info is not None and self.info.type == "autofs" and self.is_folder and request.opener is None:
+        is_walked = request.opener is not None or request.subpath is not None  # and so mounted on the way
+        if self.info is not None and self.info.type == "autofs" and self.is_folder and not is_walked:
             try:
                 self._trigger()
             except OSError as reason:
@@ -103,24 +115,49 @@ class Source:
             way.check(self)
         except UnavailableError as problem:
             self.error = problem
+        if request.top.get("ro") is True:
+            self._warn_of_writable()
+
+    def _warn_of_writable(self) -> None:
+        """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
+        writable = [path for path, info in self.visible if "ro" not in info.options]
+        if writable:
+            more = f" and {len(writable) - _MOST_NAMES} more" if len(writable) > _MOST_NAMES else ""
+            names = ", ".join(writable[:_MOST_NAMES]) + more
+            self.warnings.append(f"ro leaves the mounts below writable, {names}: rro reaches them")
 
     def _fail(self, reason: OSError) -> None:
-        self.is_missing = reason.errno in (errno.ENOENT, errno.ENOTDIR)
-        if self.request.opener is None:
+        self.is_missing = reason.errno in ABSENT
+        if self.request.origin_kind != "annotation":
             from .unopened import explain
 
-            self.error = explain(self.path, reason, self.request.at("source"), self.namespace)
+            self.error = explain(self, reason)
         else:  # whoever names it must learn nothing about the host
             self.error = unopened(f"the source {self.path}", reason, where=self.request.at("source"))
         self.error.__cause__ = reason
+        if self.is_missing and "*" in self.request.source and self.request.may_mean_star:
+            self.error.hint = "type=glob takes * for a pattern"
 
     def _open(self) -> int:
         # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
         # config.json and the command line are trusted. An annotation is not, nor what matches a pattern: they have an
         # opener, which does not follow links out of a folder.
-        if self.request.opener is None:
+        opener, subpath = self.request.opener, self.request.subpath
+        if subpath is None and opener is None:
             return posix.open(self.path, posix.O_PATH | posix.O_CLOEXEC)
-        return self.request.opener.open(self.request)
+        if opener is not None:
+            fd = opener.open(self.request)
+        else:
+            # O_DIRECTORY: what automount(8) mounts on the source itself is mounted first.
+            fd = posix.open(self.above, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        if subpath is None:
+            return fd
+        from .confined import open_beneath
+
+        try:
+            return open_beneath(fd, self.above, subpath)
+        finally:
+            posix.close(fd)
 
     def _trigger(self) -> None:
         """Lets automount(8) mount what it mounts on a path of its own, a direct map, and takes that. Raises OSError."""
@@ -249,24 +286,22 @@ def allowed(folders: Sequence[str]) -> Opener | None:
     return Allowed(folders)
 
 
-def expand(requests: Iterable[Request]) -> list[Request]:
+def expand(requests: Iterable[Request], before: Before | None = None) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    A match goes below the destination under its own name. MissingError if nothing matches, and what patterns.matches
-    raises.
+    A match goes below the destination under its own name, or has its part of the pattern there. ``before`` is called
+    for each pattern before it is looked up, so that it is known who does not answer. Raises what patterns.found raises.
     """
     expanded: list[Request] = []
     for request in requests:
         if not request.is_glob:
             expanded.append(request)
             continue
-        from .patterns import matches
+        from .patterns import found
 
-        found = matches(request)
-        if not found and not request.optional:
-            where = request.at("source")
-            raise MissingError(f"nothing matches {request.source}", where=where, hint="optional allows that")
-        expanded += found
+        if before is not None:
+            before(request, request.source)
+        expanded += found(request)
     return expanded
 
 
@@ -281,8 +316,12 @@ def check_open_files(binds: int, mount_points: int = 0) -> None:
         )
 
 
-def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace) -> list[Source]:
+def open_sources(
+    requests: Iterable[Request], bundle: str, namespace: Namespace, before: Before | None = None
+) -> list[Source]:
     """The sources of all binds among ``requests``, held by fd. UnavailableError if there are not enough fds.
+
+    ``before`` is called for each before it is opened, with its path.
 
     A source that is missing or refused raises nothing here: it carries the error, since a condition may leave its
     bind out.
@@ -296,7 +335,26 @@ def open_sources(requests: Iterable[Request], bundle: str, namespace: Namespace)
         from . import by_mount
 
         way = by_mount
-    return [Source(request, bundle, namespace, way) for request in binds]
+    sources = []
+    for request in binds:
+        if before is not None:
+            before(request, files.below(bundle, request.source))
+        sources.append(Source(request, bundle, namespace, way))
+    return sources
+
+
+def warn_of_propagation(
+    sources: Iterable[Source], runtimes: Callable[[], Sequence[str]], word: str, *, is_inside: bool
+) -> None:
+    """Adds to the ``warnings`` of sources what will not hold of the propagation that is asked for.
+
+    ``runtimes``, ``word`` and ``is_inside`` are those of propagation.Runtimes.
+    """
+    asking = [source for source in sources if source.request.propagation not in ("private", "rprivate")]
+    if asking:
+        from .propagation import Runtimes, remark
+
+        remark(asking, Runtimes(runtimes(), word, is_inside=is_inside))
 
 
 def clone_sources(sources: Iterable[Source]) -> None:

@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..kernel.proc import MountInfo
+    from ..kernel.mountinfo import MountInfo
     from ..record.state_file import Identity, MadeRecord, MountRecord, Record
 
 
@@ -125,10 +125,11 @@ def _unmake_all(
     """
     remarks: list[Remark] = []
     resisting: list[MadeRecord] = []
+    above: set[str] = set()  # the folders that what resists is in
     try:
         while record["made"]:
             made = record["made"][-1]
-            if any(other["path"].startswith(made["path"] + "/") for other in resisting):
+            if made["path"] in above:
                 resisting.append(record["made"].pop())
                 continue
             try:
@@ -142,6 +143,10 @@ def _unmake_all(
                 else:
                     problems.append(f"{made['path']}: {message('unlinkat', refusal)}")
                     resisting.append(record["made"].pop())
+                    folder = made["path"].rpartition("/")[0]
+                    while folder not in above:
+                        above.add(folder)
+                        folder = folder.rpartition("/")[0]
                     continue
             record["made"].pop()
             if reason:

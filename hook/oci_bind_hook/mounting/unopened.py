@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import posix
+import stat as modes
 
 from ..kernel.errnos import unopened
 from .confined import Walk
@@ -15,23 +16,36 @@ from .confined import Walk
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..errors import MissingError
-    from ..kernel.proc import MountInfo, Namespace
+    from ..kernel.mountinfo import MountInfo, MountTable
+    from ..kernel.proc import Proc
+    from .sources import Source
 
 _OVERFLOW = 65534  # whose owner a user namespace does not know, user_namespaces(7)
 
 
-def explain(path: str, reason: OSError, where: str, namespace: Namespace) -> MissingError:
-    """The error for the source at ``path``, with what is found on the way to it."""
-    error = unopened(f"the source {path}", reason, where=where)
-    if reason.errno == errno.ENOENT:
+def explain(source: Source, reason: OSError) -> MissingError:
+    """The error for a source that is not opened, for this ``reason``, with what is found on the way to it."""
+    path = source.path
+    error = unopened(f"the source {path}", reason, where=source.request.at("source"))
+    if reason.errno == errno.ENOTDIR and path != source.above and _is_file(source.above):
+        error.problem = f"the source {source.above} is no folder: it has no subpath {source.request.subpath}"
+        error.hint = "leave out the subpath"
+    elif reason.errno == errno.ENOENT:
         if links := _links(path):
             at, to = links[-1]
             what = "is a link" if at == path else f"leads by the link {at}"
             error.problem = f"the source {path} {what} to {to}, which is not there"
             error.hint = "it is looked up on the host, where the runtime runs"
     elif reason.errno == errno.EACCES:
-        error.hint = _why_closed(path, namespace) or error.hint
+        error.hint = why_closed(path, source.namespace.proc) or error.hint
     return error
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return not modes.S_ISDIR(posix.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _links(path: str) -> list[tuple[str, str]]:
@@ -43,17 +57,17 @@ def _links(path: str) -> list[tuple[str, str]]:
     return []
 
 
-def _why_closed(path: str, namespace: Namespace) -> str:
+def why_closed(path: str, proc: Proc) -> str:
     """Who closes the way to ``path``: a file system with rules of its own, or an unknown owner; "" for neither."""
-    fd, at = _reach(path, namespace)
+    fd, at = _reach(path, proc)
     try:
-        info = _mount_above(at, namespace)
+        info = _mount_above(at, proc.mounts())
         kind = info.type if info is not None else ""
         if kind.startswith("fuse"):
             return f"{at} is on {kind}, which lets in only who mounted it: mount it with allow_root or allow_other"
         if kind.startswith("nfs"):
             return f"{at} is on {kind}, whose server may not know root: no_root_squash there, or let others read it"
-        if namespace.proc.in_user_namespace() and posix.fstat(fd).st_uid == _OVERFLOW:
+        if proc.in_user_namespace() and posix.fstat(fd).st_uid == _OVERFLOW:
             return f"the owner of {at} is unknown in this user namespace: register for createRuntime, outside of it"
     except OSError:
         pass  # it may not even be looked at: the errno is all that is known
@@ -62,7 +76,7 @@ def _why_closed(path: str, namespace: Namespace) -> str:
     return ""
 
 
-def _reach(path: str, namespace: Namespace) -> tuple[int, str]:
+def _reach(path: str, proc: Proc) -> tuple[int, str]:
     """An fd of what can be opened of ``path``, it or a folder above, and where that is."""
     while path:
         try:
@@ -70,13 +84,12 @@ def _reach(path: str, namespace: Namespace) -> tuple[int, str]:
         except OSError:
             path = path.rpartition("/")[0]
         else:
-            return fd, namespace.proc.path_of(fd)
+            return fd, proc.path_of(fd)
     return posix.open("/", posix.O_PATH | posix.O_CLOEXEC), "/"
 
 
-def _mount_above(path: str, namespace: Namespace) -> MountInfo | None:
+def _mount_above(path: str, table: MountTable) -> MountInfo | None:
     """The mount that ``path``, without links, is on."""
-    table = namespace.started_in()
     while True:
         if mounts := table.at(path or "/"):
             return mounts[-1]

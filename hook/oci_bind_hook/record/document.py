@@ -25,7 +25,6 @@ else:
 
 
 VERSION = 2
-BEGINNING = b'{"version":%d,' % VERSION  # of each document that ``write`` has written
 _ENTRY = 300  # bytes in JSON of an entry without its texts, at most
 
 
@@ -116,6 +115,7 @@ def _decoded(data: bytes, document: Any) -> Record:
     if b"\\\\" in data:
         document = _each_text(document, unescape)
     del document["version"]
+    document["rootfs"].setdefault("mounts", [])
     paths = [""]
     for one in document["uses"]:
         parent, name = one["in"], one["name"]

@@ -18,6 +18,7 @@ import stat as modes
 from ..documents.strictjson import MAX_BYTES
 from ..errors import DataError, RecordError
 from ..kernel import files, linux
+from ..rootfs.identity import keys
 from . import document
 from .held import HeldRootfs
 from .indexes import Indexes, refused, unlocked
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
         def __exit__(self, *_: object) -> None: ...
 
-        def users(self, rootfs: RootfsRecord, boot: str) -> Users: ...
+        def users(self, rootfs: RootfsRecord, boot: str, recorded: str = "") -> Users: ...
 
         def holds(self, rootfs: RootfsRecord) -> bool: ...
 
@@ -243,23 +244,35 @@ class StateFolder:
     def load_all(self, containers: Sequence[str], *, is_locked: bool) -> tuple[list[Record], list[str]]:
         """The records of ``containers``, and a remark on each one that cannot be read.
 
-        In a folder with records that an earlier version wrote, and that no rootfs lists, those of all containers. A
-        caller that holds the lock of their rootfs may note that there are none.
+        Those of all containers where there may be records that no rootfs lists: an earlier version wrote them, or their
+        lists were removed. A caller that holds the lock of their rootfs may note that there are none.
         """
         found, remarks = [], []
         is_whole = self.indexes.is_whole()
         are_all_listed = True
         for container in containers if is_whole else self._containers():
             try:
-                data = self._read(container)
-                are_all_listed = are_all_listed and (data is None or data.startswith(document.BEGINNING))
-                if data is not None:
-                    found.append(self._parse(container, data))
+                if (record := self.load(container)) is not None:
+                    found.append(record)
+                    are_all_listed = are_all_listed and (is_whole or self._is_listed(record))
             except RecordError as problem:
-                remarks.append(f"left out: {problem}")
+                remarks.append(f"a container may use the same mount points: {problem}")
         if is_locked and not is_whole and are_all_listed and not remarks:
             self.indexes.note_whole()
         return found, remarks
+
+    def check_lists(self) -> None:
+        """Has the records of all containers read from now on, not only those listed, if one is in no list."""
+        for container in self.indexes.missing([*self._containers()]):
+            try:
+                record = self.load(container)
+            except RecordError:
+                continue  # it would keep the mount points of all others, and may never have been in a list
+            if record is not None:
+                self.indexes.doubt()
+
+    def _is_listed(self, record: Record) -> bool:
+        return all(record["id"] in self.indexes.listed(key) for key in keys(record["rootfs"]))
 
     def save(self, record: Record) -> None:
         """Writes a record: a reader finds the old one or the new one, whole. The caller holds the rootfs's lock."""

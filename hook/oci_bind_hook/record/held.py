@@ -96,6 +96,9 @@ class HeldRootfs:
         self._folder = folder
         self._indexes: dict[str, Index] = {}
         self._users: dict[tuple[int, int], Users] = {}
+        # Who took mount points over that its state file does not name yet, and the paths of all that it has by now.
+        self._heirs: dict[str, Record] = {}
+        self._taken: dict[str, set[str]] = {}
         try:
             # All in one order, or two runs could each wait for what the other holds.
             seconds = LOCK_SECONDS if wait else 0
@@ -123,11 +126,16 @@ class HeldRootfs:
         """Whether ``rootfs`` is locked by all its keys."""
         return keys(rootfs) <= self._indexes.keys()
 
-    def users(self, rootfs: RootfsRecord, boot: str) -> Users:
-        """The records of all containers that may be on ``rootfs``, as it is now in the boot ``boot`` of the machine."""
+    def users(self, rootfs: RootfsRecord, boot: str, recorded: str = "") -> Users:
+        """The records of all containers that may be on ``rootfs``, as it is now in the boot ``boot`` of the machine.
+
+        ``recorded`` is one that certainly has a record there, if any is known: its list must have it.
+        """
         at = primary(rootfs)
         if at not in self._users:
             named = {container for index in self._mine(rootfs) for container in index.containers}
+            if recorded and recorded not in named:
+                self._folder.indexes.doubt()
             self._users[at] = _users(self._folder, named, rootfs, boot, is_locked=True)
             for container in named.difference(self._users[at].records):
                 if not self._folder.has(container):
@@ -138,7 +146,19 @@ class HeldRootfs:
         return [self._indexes[key] for key in sorted(keys(rootfs)) if key in self._indexes]
 
     def save(self, record: Record) -> None:
-        """Writes a record: a reader finds the old one or the new one, whole."""
+        """Writes a record: a reader finds the old one or the new one, whole. Who took over from it is written first."""
+        self._save_heirs()
+        self._save(record)
+
+    def _save_heirs(self) -> None:
+        while self._heirs:
+            container, heir = next(iter(self._heirs.items()))
+            # By depth, because undo starts at the end: a folder goes after what was made in it.
+            heir["made"].sort(key=lambda made: made["path"].count("/"))
+            self._save(heir)
+            del self._heirs[container]
+
+    def _save(self, record: Record) -> None:
         added = []
         try:
             for index in self._mine(record["rootfs"]):
@@ -154,12 +174,16 @@ class HeldRootfs:
                     f"the list of containers {self._folder.path}/rootfs cannot be written", problem
                 ) from problem
             raise
+        if record["id"] not in self._heirs:
+            self._taken.pop(record["id"], None)
         for users in self._users.values():
             if record["id"] in users.records:
                 users.records[record["id"]] = record
 
     def remove(self, container: str) -> None:
-        """Removes the record of a container, if there is one."""
+        """Removes the record of a container, if there is one. Who took over from it is written first."""
+        self._save_heirs()
+        self._taken.pop(container, None)
         self._folder.remove(container)
         self._discard(container)
         for users in self._users.values():
@@ -174,17 +198,22 @@ class HeldRootfs:
     ) -> bool:
         """Hands a mount point of the container ``besides`` over to another that uses it. False if none does.
 
-        With ``is_live`` only a live one counts. Saves its record.
+        With ``is_live`` only a live one counts. Its record is written before that of ``besides``.
         """
         # rmdir(2) and unlink(2) of a mount point silently detach what is mounted there in all other mount namespaces: a
         # container that ends would cut the bind of one that still runs on the same rootfs. So the first to end writes
         # its mount point into the record of a neighbour that uses it, and the last to end removes it. The rootfs is
         # locked, so that no neighbour starts or ends meanwhile. The neighbour's record is saved before the caller's: a
-        # kill in between leaves the mount point in both, and the second to remove it finds it gone. Sorted by depth,
-        # because undo starts at the end: a folder goes after what was made in it.
+        # kill in between leaves the mount point in both, and the second to remove it finds it gone. It is saved once
+        # for all that it takes: a link in the image can lead two thousand folders deep, and others wait for the lock.
         other = users.heir(made["path"], besides, is_live)
-        if other is not None and all(known["path"] != made["path"] for known in other["made"]):
-            taken = sorted([*other["made"], made], key=lambda known: known["path"].count("/"))
-            self.save({**other, "made": taken})
-            other["made"] = taken
-        return other is not None
+        if other is None:
+            return False
+        container = other["id"]
+        if container not in self._taken:
+            self._taken[container] = {known["path"] for known in other["made"]}
+        if made["path"] not in self._taken[container]:
+            self._taken[container].add(made["path"])
+            other["made"].append(made)
+            self._heirs[container] = other
+        return True

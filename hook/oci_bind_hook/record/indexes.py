@@ -16,7 +16,7 @@ from .lock import Index, read_index, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _NAME = "rootfs"
 _FLAGS = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -95,6 +95,35 @@ class Indexes:
             posix.chmod(self._fd, 0o1700)
         except OSError:
             pass  # then all records are read the next time, too
+
+    def missing(self, containers: Iterable[str]) -> set[str]:
+        """Those of ``containers``, which have a record, that should be in a list and are in none that can be read."""
+        if not self.is_whole():
+            return set()
+        left = set(containers)
+        try:
+            for key in posix.listdir(self._path):
+                try:
+                    left.difference_update(self.listed(key))
+                except RecordError:
+                    pass  # who stands in it will be missed
+        except FileNotFoundError:
+            return set()  # the last list has gone meanwhile
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be read", reason) from reason
+        return left
+
+    def doubt(self) -> None:
+        """Notes that there may be records that no list has.
+
+        A list that was removed, or that a power loss has emptied, tells nobody of the containers that were in it.
+        """
+        try:
+            posix.chmod(_NAME, 0o700, dir_fd=self._above)
+        except FileNotFoundError:
+            pass  # without the folder nobody takes a list for whole
+        except OSError as reason:
+            raise refused(f"{self._path} cannot be changed", reason) from reason
 
     def listed(self, key: str) -> list[str]:
         """The containers that a name of a rootfs lists, without its lock."""

@@ -42,12 +42,14 @@ if TYPE_CHECKING:
         """The rootfs. On overlayfs (``overlay``) device and inode number change with every mount of it.
 
         ``upper`` is the upper folder of an overlay, which stays; None if it is none, or if it is not known. ``above``
-        are the folders above ``upper`` or, without one, above the rootfs, ``/`` first.
+        are the folders above ``upper`` or, without one, above the rootfs, ``/`` first. ``mounts`` are the numbers of
+        those that were mount points, from 0; the number after them is that of the folder itself.
         """
 
         overlay: bool
         upper: PathRecord | None
         above: list[ObjectRecord]
+        mounts: list[int]
 
     class IdRun(TypedDict):
         """A run of ``size`` ids of a user namespace; ``outside`` is None if only those inside can be seen."""
@@ -155,6 +157,14 @@ def now() -> int:
     return time.clock_gettime_ns(linux.CLOCK_REALTIME_COARSE)
 
 
+def is_lost(bundle: str) -> bool:
+    """Whether a runtime has lost the bundle, and names ``/`` instead, as crun may: lifecycle.lost. Raises OSError."""
+    try:
+        return bundle == "/" and not posix.lstat("/config.json")
+    except FileNotFoundError:
+        return True
+
+
 def is_same_bundle(record: Record, path: str) -> bool:
     """Whether a record is of the bundle at ``path``, by whatever name. Raises OSError."""
     known = record["bundle"]
@@ -178,6 +188,9 @@ def is_of_another_user(record: Record, here: UserRecord) -> bool:
     The inode of a user namespace is of no use: podman makes a new one, with the same maps, whenever none is left.
     """
     known = record["user"]
+    if not known["uids"] and posix.geteuid():
+        # Version 1 kept nothing of it. But an ordinary user makes files of root only inside a namespace like podman's.
+        return any(made["identity"] is not None and made["identity"]["uid"] == 0 for made in record["made"])
     return not (_are_alike(known["uids"], here["uids"]) and _are_alike(known["gids"], here["gids"]))
 
 

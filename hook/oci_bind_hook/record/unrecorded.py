@@ -56,7 +56,7 @@ class Unlocked:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def users(self, rootfs: RootfsRecord, boot: str) -> Users:
+    def users(self, rootfs: RootfsRecord, boot: str, recorded: str = "") -> Users:
         return Users(())
 
     def holds(self, rootfs: RootfsRecord) -> bool:

@@ -25,7 +25,7 @@ def read(document: Any, name: str) -> Record:
     if violations := oci.violations(document, "state-file-1"):
         raise DataError(name, violations)
     del document["version"]
-    document["rootfs"] |= {"upper": None, "above": []}
+    document["rootfs"] |= {"upper": None, "above": [], "mounts": []}
     document["user"] = {"owner": None, "uids": [], "gids": []}
     document["namespace"]["unique"] = None
     for mount in document["mounts"]:

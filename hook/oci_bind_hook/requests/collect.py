@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import EscapeError, HookError, RequestError
 from .mount_field import parse_mount
-from .request import IdMap, Request
+from .request import NOFOLLOW, IdMap, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _from_mount(mount: Mount, config: Config) -> Request:
     if not is_bind or "remount" in mount.options:
         request = Request(origin, place, mount.source or "", mount.destination, (), origin_kind="mounts")
         request.type = "remount" if "remount" in mount.options else mount.type or "none"
+        request.nofollow = NOFOLLOW in mount.options
         return request
     if not mount.source:
         raise RequestError("a bind needs a source", where=f"{place}/source")

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from ..errors import RequestError, UsageError
-from .request import PROPAGATIONS, WORDS, IdMap, Request, nearest
+from .request import NOFOLLOW, PROPAGATIONS, WORDS, IdMap, Request, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..documents.oci import IdMappings
     from .request import OriginKind
 
-FLAG, PATH, ID_MAP = "flag", "path", "id map"
+FLAG, PATH, BELOW, ID_MAP = "flag", "path", "path below", "id map"
 
 # Field -> what it fills, its kind (or the words that it may be), and whether another value makes another bind, which
 # is then not taken for one that is recorded. Every other field is an option of runtime-spec, request.WORDS, and makes
@@ -22,6 +22,8 @@ FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
     "dst": ("destination", PATH, True),
     "destination": ("destination", PATH, True),
     "target": ("destination", PATH, True),
+    "subpath": ("subpath", BELOW, True),
+    "volume-subpath": ("subpath", BELOW, True),
     "type": ("type", ("bind", "glob"), False),
     "bind-propagation": ("bind-propagation", PROPAGATIONS, True),
     "bind-recursive": ("bind-recursive", ("enabled", "disabled", "writable", "readonly"), True),
@@ -31,6 +33,8 @@ FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
     "ro": ("ro", FLAG, True),
     "readonly": ("ro", FLAG, True),
     "bind-nonrecursive": ("bind-recursive", FLAG, True),
+    "nofollow": ("nofollow", FLAG, True),
+    "dest-nofollow": ("nofollow", FLAG, True),
     "optional": ("optional", FLAG, False),
     "glob": ("glob", FLAG, False),
     "follow-links": ("follow-links", FLAG, False),
@@ -79,7 +83,35 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
         if kind == PATH and not str(members.get(name, "/")).startswith("/"):
             hint = "variables and ~ are not expanded" if str(members[name])[:1] in ("$", "~") else ""
             raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place, hint=hint)
+    _check_below(request, place)
+    if request.is_glob and "*" in request.destination:
+        _check_stars(request)
     return request
+
+
+def _check_below(request: Request, place: str) -> None:
+    """RequestError for a ``subpath`` that does not say what is inside the source, or ``nofollow`` for no last step."""
+    below = request.subpath
+    if below is not None:
+        if below.startswith("/"):
+            raise RequestError(f'the subpath "{below}" is absolute', where=place, hint="it is a path inside the source")
+        if ".." in below.split("/"):
+            raise RequestError(f'the subpath "{below}" has ".." in it', where=place, hint="name the folder itself")
+        if request.is_glob:
+            raise RequestError('"subpath" is for a source that is no pattern', where=place)
+    if request.nofollow and not request.is_glob and request.destination.endswith(("/", "/.")):
+        problem = f'with "nofollow" the destination "{request.destination}" must end with a name'
+        raise RequestError(problem, where=place, hint="a link before a slash is followed")
+
+
+def _check_stars(request: Request) -> None:
+    """RequestError for a ``*`` in the destination that stands for none of the source."""
+    from .stars import count
+
+    source, destination = count(request.source), count(request.destination)
+    if destination > source:
+        problem = f"the destination has {destination} *, and the source {source or 'none'}: each stands for one there"
+        raise RequestError(problem, where=request.place, hint="[*] is a star that is a part of the name")
 
 
 def _value(key: str, equals: str, value: str, place: str) -> str | bool:
@@ -90,7 +122,7 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
             raise UsageError(f'"{key}" is true or false, not "{value}"', where=place)
         flag = _BOOLEANS[value] if equals else True
         if key == "bind-nonrecursive":
-            return "disabled" if flag else "enabled"
+            return "disabled" if flag else ""  # podman has it, too, and says nothing about the mounts below
         return flag
     if kind == ID_MAP and not equals:
         return key
@@ -126,12 +158,16 @@ def _request(
     recursive = members.get("bind-recursive")
     if recursive == "readonly" and members.get("ro") is not True:
         raise RequestError("bind-recursive=readonly needs ro as well", where=place)
-    if recursive:
+    if recursive == "writable" and "rro" in words:
+        raise RequestError('"rro" says the opposite of "bind-recursive=writable"', where=place)
+    if recursive is not None:
         options.append("bind" if recursive == "disabled" else "rbind")
     elif "bind" not in words:
         options.append("rbind")
     if members.get("ro") is True:
-        options.append("rro" if recursive == "readonly" else "ro")
+        options.append("rro" if recursive in ("readonly", "enabled") else "ro")
+    if members.get("nofollow") is True:
+        options.append(NOFOLLOW)
     if "bind-propagation" in members:
         options.append(str(members["bind-propagation"]))
     idmap = _parse_idmap(str(members["idmap"]), place) if "idmap" in members else None
@@ -145,6 +181,11 @@ def _request(
         if problem.unknown:
             problem.hint = _hint(problem.unknown, cut)
         raise
+    if recursive == "readonly" and request.propagation != "rprivate":
+        hint = "mounts that arrive later would be writable; rro in its place allows that"
+        raise RequestError("bind-recursive=readonly needs rprivate", where=place, hint=hint)
+    request.may_stay_writable = recursive == "enabled"
+    request.subpath = str(members["subpath"]) if "subpath" in members else None
     request.optional = members.get("optional") is True
     request.is_glob = members.get("type") == "glob" or members.get("glob") is True
     request.follow_links = members.get("follow-links") is True
@@ -163,7 +204,8 @@ def _hint(unknown: str, cut: dict[str, str]) -> str:
     hint = near or "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
     field = next((each for each in cut if each.partition("=")[0] == unknown), unknown)
     before = cut.get(field, "")
-    if FIELDS.get(before.partition("=")[0], ("", ""))[1] != PATH or (near and "=" not in field):
+    is_path = FIELDS.get(before.partition("=")[0], ("", ""))[1] in (PATH, BELOW)
+    if not is_path or (near and "=" not in field):
         return hint
     return f'{near or f"{hint}."} If it is a part of the path before it, quote that: "{before},{field}"'
 

@@ -10,7 +10,7 @@ from ..errors import RequestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from typing import Literal, Protocol
 
     from ..documents.oci import IdMappings
@@ -76,6 +76,15 @@ _ENGINE_OPTIONS = {
     "U": "changes the owner of the source",
     "relabel": "relabels the source for SELinux",
 }
+NOFOLLOW = "dest-nofollow"  # of crun
+# At these words in config.json's options crun does something else than to bind what the source leads to, crun(1):
+# copy-symlink since 1.10, the others since 1.22. "idmap=" is crun's; the word alone is runtime-spec's.
+_RUNTIMES_OPTIONS = {
+    "copy-symlink": "copies a link and mounts nothing",
+    "src-nofollow": "binds a link, and not what it leads to",
+    "idmap": "has an id map in it",
+    "ridmap": "has an id map in it",
+}
 _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
 
@@ -103,6 +112,10 @@ class Request:
     error. ``type`` is "bind", or the file system type of one that only the runtime mounts. ``top`` are the attributes
     of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
     order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
+    ``subpath`` is the part of the source that is bound, None for all of it. ``nofollow``: a link at the last step of
+    the destination is not followed. ``is_runtimes_alone``: an option asks for what no other but the runtime does.
+    ``pattern`` is the request that this one is a match of, or None. ``may_stay_writable``: if mounts below the source
+    cannot be made read-only, that of the source alone is.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -123,16 +136,21 @@ class Request:
         self.place = place
         self.origin_kind = origin_kind
         self.source = source
+        self.subpath: str | None = None
         self.destination = destination
+        self.nofollow = False
+        self.is_runtimes_alone = False
         self.type = "bind"
         self.recursive = False
         self.top: dict[str, bool | str] = {}
         self.deep: dict[str, bool | str] = {}
         self.propagation: Propagation = DEFAULT_PROPAGATION
         self.idmap = idmap
+        self.may_stay_writable = False
         self.optional = False
         self.when_exists: str | None = None
         self.is_glob = False
+        self.pattern: Request | None = None
         self.follow_links = False
         self.opener: Opener | None = None
         self.warnings: list[str] = []
@@ -165,14 +183,36 @@ class Request:
         """Whether ``ro`` or ``rro`` is asked for."""
         return self.top.get("ro", self.deep.get("ro")) is True
 
-    def match(self, source: str) -> Request:
-        """The request for one match of the pattern, below the destination."""
+    def match(self, source: str, destination: str) -> Request:
+        """The request for one match of the pattern."""
         one = Request.__new__(Request)
         one.__dict__.update(self.__dict__)
         one.is_glob = False
+        one.pattern = self
         one.source = source
-        one.destination = f"{self.destination.rstrip('/')}/{source.rstrip('/').rpartition('/')[2]}"
+        one.destination = destination
         return one
+
+    def settle_for_top(self) -> None:
+        """Asks for no more than a read-only mount on top."""
+        self.deep = {name: value for name, value in self.deep.items() if name != "ro"}
+        self.top = {**self.top, "ro": True}
+
+    @property
+    def apart(self) -> str:
+        """What to say instead of a pattern whose matches come to one destination."""
+        names = self.source.split("/")
+        while names and {"*", "?", "["}.isdisjoint(names[0]):
+            names.pop(0)
+        wild = "/".join(names)
+        if "*" in self.destination or "*" not in wild or not {"?", "["}.isdisjoint(wild):
+            return "a * in dst for each one in src keeps them apart"
+        return f"dst={self.destination.rstrip('/')}/{wild} keeps them apart"
+
+    @property
+    def may_mean_star(self) -> bool:
+        """Whether a ``*`` in a path is one that somebody typed, and perhaps took for that of a pattern."""
+        return self.pattern is None and self.origin_kind in ("argument", "annotation")
 
     def at(self, member: str) -> str:
         """The place of a member of the request, for an error message."""
@@ -200,6 +240,8 @@ class Request:
         elif option in _IDMAPS:
             known = self.idmap or IdMap(None, None, recursive=False)
             self.idmap = IdMap(known.uids, known.gids, recursive=_IDMAPS[option])
+        elif option == NOFOLLOW:
+            self.nofollow = True
         else:
             self._refuse(option)
 
@@ -214,6 +256,9 @@ class Request:
             problem = "changes a mount that is there; a bind makes a new one"
         elif key in _ENGINE_OPTIONS:
             problem = f"{_ENGINE_OPTIONS[key]}; the engine must do that"
+        elif key in _RUNTIMES_OPTIONS:
+            problem = f"{_RUNTIMES_OPTIONS[key]}; only the runtime does that"
+            self.is_runtimes_alone = True
         elif key in _SUPERBLOCK:
             problem = "belongs to a whole file system and does nothing to a bind"
         elif key in _WITHOUT_EFFECT:
@@ -235,7 +280,9 @@ class Request:
                 yield prefix + _word(attribute, attributes[attribute])
         if self.idmap is not None:
             yield "ridmap" if self.idmap.recursive else "idmap"
-        yield self.propagation
+        if self.nofollow:
+            yield "nofollow"
+        yield self.propagation  # the last: mounting.undo.propagation_of
 
     def as_mount(self) -> dict[str, object]:
         """The request as an OCI mount object, schemas/bind-request.json."""
@@ -245,6 +292,8 @@ class Request:
             "type": "bind",
             "options": list(self.options),
         }
+        if self.subpath is not None:
+            mount["subpath"] = self.subpath
         if self.idmap is not None and self.idmap.uids is not None and self.idmap.gids is not None:
             mount["uidMappings"] = _as_mappings(self.idmap.uids)
             mount["gidMappings"] = _as_mappings(self.idmap.gids)
@@ -254,7 +303,8 @@ class Request:
 class Recorded:
     """The binds of a record, found by what was asked for.
 
-    A bind is identified by its source, destination, options, propagation and id map, that is by ``Request.as_mount``.
+    A bind is identified by its source and the part of it, destination, options, propagation and id map, that is by
+    ``Request.as_mount``.
     Conditions, such as ``optional``, do not make it another bind.
     """
 
@@ -265,6 +315,17 @@ class Recorded:
     def find(self, request: Request) -> MountRecord | None:
         """The record of this bind, None if there is none, as at the start of nearly every container."""
         return self._found.get(_frozen(request.as_mount())) if self._found else None
+
+
+def below(source: str, subpath: str | None) -> str:
+    """The path of what is bound, for people."""
+    return source if subpath is None else f"{source.rstrip('/')}/{subpath}"
+
+
+def source_of(requested: Mapping[str, object]) -> str:
+    """The same of a recorded request, or of another object with its members."""
+    subpath = requested.get("subpath")
+    return below(str(requested["source"]), None if subpath is None else str(subpath))
 
 
 def _frozen(value: object) -> Hashable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
-from ..kernel.proc import may_wait
+from ..kernel.mountinfo import may_wait
 from .walk import PATH_MAX, Target
 
 TYPE_CHECKING = False
@@ -66,7 +66,8 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     exists = last.exists or rootfs.has_reserved(target)
     if exists and last.folder != directory:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
-        raise RequestError(f"the source is {ours}, but {path} is {theirs}")
+        theirs, hint = ("a link", "only a file goes on a link itself") if last.is_link else (theirs, "")
+        raise RequestError(f"the source is {ours}, but {path} is {theirs}", hint=hint)
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..kernel.proc import MountTable
+    from ..kernel.mountinfo import MountTable
     from ..record.state_file import ObjectRecord, PathRecord, RootfsRecord
 
 # What a path that leads to no folder is refused with.
@@ -37,13 +37,15 @@ def identify(path: str, fd: int, mounts: Callable[[], MountTable]) -> RootfsReco
     overlay = is_overlay(fd)
     upper = _upper(path, fd, mounts()) if overlay else None
     place = upper["path"] if upper else path
+    above, points = _way(place)
     return {
         "path": path,
         "dev": stat.st_dev,
         "ino": stat.st_ino,
         "overlay": overlay,
         "upper": upper,
-        "above": [{"dev": each.st_dev, "ino": each.st_ino} for each in map(posix.lstat, _above(place))],
+        "above": above,
+        "mounts": points,
     }
 
 
@@ -104,6 +106,20 @@ def _above(path: str) -> Iterator[str]:
         end = path.find("/", end + 1)
 
 
+def _way(place: str) -> tuple[list[ObjectRecord], list[int]]:
+    """The folders above ``place``, and which of them, by number, are mount points, ``place`` being the last."""
+    found: list[ObjectRecord] = []
+    mounts = []
+    for folder in (*_above(place), place):
+        dev, ino, is_root = files.look_at(folder)
+        is_another = bool(found) and found[-1]["dev"] != dev
+        # By createContainer a runtime has bound the rootfs on itself. Outside it is a folder like any other.
+        if is_another if is_root is None or folder == place else is_root:
+            mounts.append(len(found))
+        found.append({"dev": dev, "ino": ino})
+    return found[:-1], mounts
+
+
 def keys(rootfs: RootfsRecord) -> set[str]:
     """Names for a rootfs, of which two have one in common if they are, or may be, the same. At most 41 characters."""
     found = {f"{one['dev']}:{one['ino']}" for one in (rootfs, rootfs["upper"]) if one is not None}
@@ -149,14 +165,26 @@ def is_gone(known: RootfsRecord, *, same_boot: bool) -> bool:
     place: PathRecord = known["upper"] or known
     recorded: list[ObjectRecord] = [*known["above"], place]
     above: tuple[int, int] | None = None  # the device of the folder above, now and then
-    for folder, then in zip([*_above(place["path"]), place["path"]], recorded, strict=False):
+    for number, (folder, then) in enumerate(zip([*_above(place["path"]), place["path"]], recorded, strict=False)):
         try:
             now = posix.lstat(folder)
         except FileNotFoundError:
-            return above is not None
+            return above is not None and not _is_unmounted(known, number, same_boot=same_boot)
         except OSError:
             return False
         if now.st_ino != then["ino"] or (same_boot and now.st_dev != then["dev"]):
-            return above == (now.st_dev, then["dev"]) and not modes.S_ISLNK(now.st_mode)
+            is_another = above == (now.st_dev, then["dev"]) and not modes.S_ISLNK(now.st_mode)
+            return is_another and not _is_unmounted(known, number, same_boot=same_boot)
         above = now.st_dev, then["dev"]
     return False
+
+
+def _is_unmounted(known: RootfsRecord, missing: int, *, same_boot: bool) -> bool:
+    """Whether what is missing may be the mount point of a file system that lives on, or a folder above one.
+
+    Some who unmount a disk remove its mount point as well: udisks, autofs, podman with a fuse-overlayfs.
+    """
+    last = len(known["above"])
+    # The mount of a rootfs itself is its engine's, and so is the folder in which it is: that is removed with the
+    # container. Only /run, where it may be, is empty after another start of the machine.
+    return any(at == missing or (at > missing and (at != last or not same_boot)) for at in known["mounts"])

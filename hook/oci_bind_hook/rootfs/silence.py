@@ -10,25 +10,26 @@ import posix
 
 from ..errors import HookError
 from ..kernel.asking import ask, first_that_may_wait
-from ..kernel.proc import may_wait
-from .identity import is_gone
+from ..kernel.mountinfo import may_wait
+from .identity import identify, is_gone
 from .mount_points import Rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..kernel.proc import MountInfo, MountTable
+    from ..kernel.mountinfo import MountInfo, MountTable
     from ..record.state_file import Record
 
 
 class Silence:
     """Which of the mounts in ``table``, those of this mount namespace, do not answer.
 
-    ``known`` are those that did not before, by id, with what is to be told: they are not asked again.
+    ``known`` are the ways on which one did not before, as the ids of all who may be silent there, with what is to be
+    told: who goes such a way is not asked again.
     """
 
-    def __init__(self, table: MountTable, known: dict[int, str] | None = None) -> None:
+    def __init__(self, table: MountTable, known: dict[frozenset[int], str] | None = None) -> None:
         self.known = {} if known is None else known
         self._table = table
 
@@ -43,20 +44,43 @@ class Silence:
         places = [each["path"] for each in (rootfs, rootfs["upper"]) if each is not None]
         mounts = [first_that_may_wait(self._table, place) for place in places] + [mount for _, mount in points]
         on_the_way = {mount.id: mount for mount in mounts if mount is not None}
-        if silent := next((self.known[number] for number in on_the_way if number in self.known), ""):
+        if silent := next((told for way, told in self.known.items() if way.issubset(on_the_way)), ""):
             return silent
         if not on_the_way:
             return ""
-        mount = next(iter(on_the_way.values()))
+        who = " or ".join(f"{mount.mount_point} ({mount.type})" for mount in on_the_way.values())
         try:
-            outcome = ask(lambda: _look(record, [point for point, _ in points]), seconds)
+            outcome = ask(lambda: self._look(record, [point for point, _ in points]), seconds)
         except OSError as reason:  # it is not risked
-            return f"{mount.mount_point} ({mount.type}) may be silent, and there can be no child that asks: {reason}"
+            return f"{who} may be silent, and there can be no child that asks: {reason}"
         if not outcome.is_silent:
             return ""
         left = f", and process {outcome.left} is left waiting for it" if outcome.left is not None else ""
-        self.known[mount.id] = f"{mount.mount_point} ({mount.type}) does not answer{left}"
-        return self.known[mount.id]
+        told = self.known[frozenset(on_the_way)] = f"{who} does not answer{left}"
+        return told
+
+    def _look(self, record: Record, points: list[str]) -> None:
+        """Asks all that will be asked to undo the record. Whatever the answers are, they have come."""
+        for point in points:
+            try:
+                posix.close(posix.open(point, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC))
+            except OSError:
+                continue
+        known = record["rootfs"]
+        for same_boot in (True, False):  # each ends at the first folder that is another one
+            is_gone(known, same_boot=same_boot)
+        try:
+            rootfs = Rootfs(known["path"])
+            identify(known["path"], rootfs.fd, lambda: self._table)
+        except (OSError, HookError):
+            return
+        for made in record["made"]:
+            try:
+                found = rootfs.find(made["path"], across=False)
+            except OSError:
+                continue
+            if found is not None:
+                found.close()
 
     def _points(self, record: Record) -> Iterator[tuple[str, MountInfo]]:
         """Where the binds of a record are mounted, if the way there may wait, and for which mount."""
@@ -69,25 +93,3 @@ class Silence:
                 continue
             if (first := first_that_may_wait(self._table, above[0].mount_point)) is not None:
                 yield info.mount_point, first
-
-
-def _look(record: Record, points: list[str]) -> None:
-    """Asks all that will be asked to undo the record. Whatever the answers are, they have come."""
-    is_gone(record["rootfs"], same_boot=True)
-    try:
-        rootfs = Rootfs(record["rootfs"]["path"])
-        assert rootfs.is_overlay in (True, False)
-    except (OSError, HookError):
-        return
-    for made in record["made"]:
-        try:
-            found = rootfs.find(made["path"], across=False)
-        except OSError:
-            continue
-        if found is not None:
-            found.close()
-    for point in points:
-        try:
-            posix.close(posix.open(point, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC))
-        except OSError:
-            continue

@@ -70,6 +70,11 @@ class Step:
         """Whether it can have names below: a folder, a missing name (it can be made one), the root of a cover."""
         return self.stat is None or modes.S_ISDIR(self.stat.mode)
 
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link: one that was not to be followed, if it is among the steps of a walk."""
+        return self.stat is not None and modes.S_ISLNK(self.stat.mode)
+
     def close(self) -> None:
         """Closes ``fd``, except for the root of a cover, which its source owns."""
         is_cover = self.cover is not None and self.cover.held == (self.fd, self.stat)
@@ -136,8 +141,10 @@ class Root:
         self._covers: dict[Hashable, Cover] = {}
         self._missing: dict[Hashable, int] = {}
 
-    def resolve(self, destination: str) -> Target:
+    def resolve(self, destination: str, *, nofollow: bool = False) -> Target:
         """Resolves ``destination`` as path_resolution(7) does, with this root as ``/``.
+
+        With ``nofollow`` a link at its last step is not followed, but is that step.
 
         The path is not cleaned first: ``link/..`` is the parent of the link's target. A missing tail is returned as
         missing steps. Raises RequestError for a file used as a folder and for more than files.MAX_LINKS links,
@@ -172,7 +179,7 @@ class Root:
                     raise RequestError(
                         f"{destination[:NAME_MAX]} leads to a path of more than {PATH_MAX} bytes{_by_link(links)}"
                     )
-                step, text = self._step(steps, name)
+                step, text = self._step(steps, name, follow=bool(pending) or not nofollow)
                 if text is None:
                     step.place = self._place(top, step)
                     steps.append(step)
@@ -196,8 +203,8 @@ class Root:
                 step.close()
         return target
 
-    def _step(self, steps: list[Step], name: str) -> tuple[Step, str | None]:
-        """The step from the last of ``steps`` to ``name``, and the link's text if it is one."""
+    def _step(self, steps: list[Step], name: str, *, follow: bool) -> tuple[Step, str | None]:
+        """The step from the last of ``steps`` to ``name``, and the link's text if it is one to ``follow``."""
         top = steps[-1]
         step = Step(name, None, top.cover, exists=False)
         # Checked here, since the kernel is not asked for names below a missing one.
@@ -213,16 +220,17 @@ class Root:
             except OSError as reason:
                 raise refused("openat", path_of([*steps, step]), reason) from reason
         step.on_rootfs = self.is_on_root(top)
-        if step.stat is not None and modes.S_ISLNK(step.stat.mode):
-            try:
-                return step, self._readlink(top, step, path_of([*steps, step]))
-            finally:
-                step.close()
+        # First: what is mounted on a link is come to, and not what the link says.
         if (cover := self._covers.get(self.key(top, step))) is not None:
             step.close()
             on_rootfs = step.on_rootfs
             step = Step(name, cover.held, cover, exists=True)
             step.on_rootfs = on_rootfs
+        elif follow and step.is_link:
+            try:
+                return step, self._readlink(top, step, path_of([*steps, step]))
+            finally:
+                step.close()
         return step, None
 
     def is_on_root(self, step: Step) -> bool:

@@ -19,7 +19,7 @@ from oci_bind_hook.mounting.mounted import DoubtError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from oci_bind_hook.kernel.proc import MountInfo
+    from oci_bind_hook.kernel.mountinfo import MountInfo
     from oci_bind_hook.record.state_file import InitRecord, MountRecord, Record
 
 DEAD: InitRecord = {"pid": 1, "start": 1, "first": None}  # process 1 has started earlier, or later

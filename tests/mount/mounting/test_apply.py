@@ -47,6 +47,20 @@ def test_what_no_state_file_can_hold_is_refused_before_anything_is_made(
     assert (look(bench), record["made"], bench.saved) == (before, [], [])
 
 
+def test_more_names_than_any_image_needs_are_not_made_for_one_bind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oci_bind_hook.mounting.apply.MOST_MADE", 4)
+    os.symlink("/a/b/c/d/e", bench.inside("/models"))
+    before, record = look(bench), bench.record()
+    problem = "5 names are missing there, where the link /models leads, and 4 are made at most for one bind"
+    with pytest.raises(RequestError, match=problem):
+        bench.attach(bench.plan(request(bench.source, "/mnt"), request(bench.source, "/models")), record)
+    assert (look(bench), record["made"], bench.saved) == (before, [], [])
+    bench.attach(bench.plan(request(bench.source, "/a/b/c/d")), record)
+    assert len(record["made"]) == 4
+
+
 # -- forth -------------------------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from helpers.mounting import (
 )
 from oci_bind_hook.errors import EscapeError, KernelError, LeftoverError, UnavailableError
 from oci_bind_hook.kernel import files, linux
+from oci_bind_hook.requests.mount_field import parse_mount
 from oci_bind_hook.requests.request import IdMap, Request
 from oci_bind_hook.rootfs.mount_points import Rootfs
 
@@ -152,6 +153,18 @@ def test_a_hidden_mount_cannot_be_made_read_only(bench: Bench, volume: str) -> N
     record = bench.mount(request(volume, "/mnt", "rbind", "ro"))
     assert bench.undo(record) == []
     assert mount_points(bench.rootfs) == []
+
+
+@OLDER
+def test_where_it_may_stay_writable_the_mount_on_top_is_read_only_all_the_same(bench: Bench, volume: str) -> None:
+    """docker's bind-recursive=enabled."""
+    tmpfs(f"{volume}/two")
+    asked = parse_mount(f"src={volume},dst=/mnt,ro,bind-recursive=enabled", "--mount 1", "--mount 1")
+    plan = bench.plan(asked, assumed=True)
+    assert plan.problems == []
+    assert plan.binds[0].warnings == ["ro leaves the mounts below writable, one, two: rro reaches them"]
+    bench.mount(parse_mount(f"src={volume},dst=/mnt,ro,bind-recursive=enabled", "--mount 1", "--mount 1"))
+    assert ["ro" in line(bench.inside(path)).options for path in ("/mnt", "/mnt/one")] == [True, False]
 
 
 @OLDER

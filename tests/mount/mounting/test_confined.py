@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from helpers.mounting import ended_well, fds, forked, plant, tmpfs
+from helpers.properties import examples
 from helpers.rival import Rival
 from oci_bind_hook.errors import EscapeError
 from oci_bind_hook.kernel import files, linux
-from oci_bind_hook.mounting.confined import Allowed, Walk
+from oci_bind_hook.mounting.confined import Allowed, Walk, open_beneath
 from oci_bind_hook.mounting.patterns import matches
 from oci_bind_hook.requests.mount_field import parse_mount
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from helpers.mounting import Tree
     from oci_bind_hook.requests.request import Request
 
 
@@ -160,3 +165,119 @@ def test_a_mount_over_a_folder_that_is_held_is_another_folder(top: str) -> None:
     assert read(asked(f"{top}/allowed/file", allowed)) == b"inside"
     with pytest.raises(EscapeError):
         read(asked(f"{top}/allowed/absolute", allowed))
+
+
+# -- beneath a folder --------------------------------------------------------------------------------------------------
+
+RESOLVE_BENEATH = 0x08  # openat2(2)
+
+NAMES = some.sampled_from(("a", "b", "c"))
+TEXTS = ("a", "b", ".", "..", "a/b", "../a", "a/..", "b/../..", "../../d/a", "/", "TOP", "TOP/a", "absent", "a/")
+LEAVES = some.one_of(some.just(b""), some.sampled_from(TEXTS))
+TREES = some.recursive(
+    some.dictionaries(NAMES, LEAVES, max_size=3),
+    lambda trees: some.dictionaries(NAMES, some.one_of(LEAVES, trees), min_size=1, max_size=3),
+    max_leaves=8,
+)
+PATHS = some.lists(some.sampled_from(("a", "b", "c", ".", "")), min_size=1, max_size=4).map("/".join)
+
+
+def rooted(tree: Tree, top: str) -> Tree:
+    """The tree with absolute links into itself."""
+    found: dict[str, bytes | str | Tree] = {}
+    for name, what in tree.items():
+        if isinstance(what, str):
+            found[name] = what.replace("TOP", top)
+        else:
+            found[name] = what if isinstance(what, bytes) else rooted(what, top)
+    return found
+
+
+def beneath(fd: int, top: str, path: str) -> tuple[int, int, int] | int:
+    """What is there by the walk: mount, device and inode, or the errno."""
+    try:
+        found = open_beneath(fd, top, path)
+    except EscapeError:
+        return errno.EXDEV
+    except OSError as reason:
+        return reason.errno or 0
+    return identity(found)
+
+
+def identity(fd: int) -> tuple[int, int, int]:
+    stat = files.statx(fd)
+    os.close(fd)
+    return stat.mnt_id, stat.dev, stat.ino
+
+
+def by_kernel(fd: int, path: str) -> tuple[int, int, int] | int:
+    """The same by openat2(2)."""
+    flags = RESOLVE_BENEATH | linux.RESOLVE_NO_MAGICLINKS
+    while True:
+        try:
+            return identity(linux.openat2(fd, path, flags=os.O_PATH, resolve=flags))
+        except BlockingIOError:
+            pass  # something was renamed on this machine
+        except OSError as reason:
+            return reason.errno or 0
+
+
+@pytest.mark.kernel(5, 6)
+@examples(200)
+@given(tree=TREES, path=PATHS.filter(lambda path: path[:1] not in ("", "/")))
+def test_beneath_a_folder_is_what_the_kernel_finds_there(tree: Tree, path: str) -> None:
+    with tempfile.TemporaryDirectory() as above:
+        top = f"{above}/d"
+        plant(top, rooted(tree, top))
+        fd = os.open(top, os.O_PATH)
+        assert beneath(fd, top, path) == by_kernel(fd, path)
+        os.close(fd)
+
+
+def test_what_is_exchanged_for_a_link_does_not_lead_out(top: str) -> None:
+    os.symlink("../outside/deep", f"{top}/allowed/other")
+    fd = os.open(f"{top}/allowed", os.O_PATH)
+    inside = os.stat(f"{top}/allowed/deep/file").st_ino
+    found = set()
+    with Rival(f"{top}/allowed/deep", f"{top}/allowed/other") as rival, rival.at_work():
+        for _ in range(300):
+            what = beneath(fd, f"{top}/allowed", "deep/file")
+            found.add(what if isinstance(what, int) else what[2])
+    assert found <= {inside, errno.EXDEV}
+    os.close(fd)
+
+
+def test_a_folder_that_is_moved_away_during_the_walk_is_no_way_out(top: str) -> None:
+    """Its ``..`` is the folder that the walk came from, wherever it stands now."""
+    plant(f"{top}/allowed/deep", {"in": {"up": "../../file"}})
+    fd = os.open(f"{top}/allowed", os.O_PATH)
+    inside = os.stat(f"{top}/allowed/file").st_ino
+    os.mkdir(f"{top}/outside/in")
+    found = set()
+    with Rival(f"{top}/allowed/deep/in", f"{top}/outside/in") as rival, rival.at_work():
+        for _ in range(300):
+            what = beneath(fd, f"{top}/allowed", "deep/in/up")
+            found.add(what if isinstance(what, int) else what[2])
+    assert found <= {inside, errno.ENOENT}
+    os.close(fd)
+
+
+def test_no_fd_stays_open_beneath(top: str) -> None:
+    fd = os.open(f"{top}/allowed", os.O_PATH)
+    os.symlink("../outside", f"{top}/allowed/out")
+    before = fds()
+    for path in ("link", "deep/file", "out/file", "absent", "file/x", "."):
+        beneath(fd, top, path)
+    assert fds() == before
+    os.close(fd)
+
+
+def test_the_link_that_leads_out_is_the_one_that_says_it(top: str) -> None:
+    """And not a later one, which was followed on its way."""
+    plant(f"{top}/allowed", {"here": ".", "out": "here/../outside"})
+    fd = os.open(f"{top}/allowed", os.O_PATH)
+    with pytest.raises(EscapeError) as raised:
+        open_beneath(fd, f"{top}/allowed", "out/file")
+    folder = f"{top}/allowed"
+    assert raised.value.problem == f"the link {folder}/out, to here/../outside, leads out of the source {folder}"
+    os.close(fd)

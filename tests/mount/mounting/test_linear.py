@@ -7,6 +7,7 @@ What is counted are the instructions of the hook's own Python.
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ import pytest
 
 from helpers import mounting, work
 from helpers.mounting import MS_SHARED, Bench, asked, propagate, request, tmpfs
-from oci_bind_hook.kernel.proc import Namespace, Proc
+from oci_bind_hook.errors import LeftoverError
+from oci_bind_hook.kernel.namespace import Namespace
+from oci_bind_hook.kernel.proc import Proc
 from oci_bind_hook.mounting import mounted
 from oci_bind_hook.mounting.plan import Planner
 from oci_bind_hook.mounting.sources import clone_sources, open_sources
@@ -113,6 +116,25 @@ def test_sources_on_a_file_system_with_many_mounts(fresh: Callable[[], Bench]) -
         requests = [request(f"{bench.source}/{number}", "/mnt", "rbind") for number in range(count)]
         namespace = Namespace(bench.proc, bench.kind)
         return work.opcodes(lambda: open_sources(requests, bench.path, namespace))
+
+    work.check_growth(measure, SIZE)
+
+
+def test_mount_points_that_cannot_be_removed(fresh: Callable[[], Bench]) -> None:
+    def measure(count: int) -> int:
+        bench = fresh()
+        record = bench.mount(*(request(bench.source, f"/new/{number}") for number in range(count)))
+        bench.undo({**record, "made": []})
+        record["mounts"] = []
+        subprocess.run(["mount", "-o", "remount,ro", bench.path], check=True)
+
+        def undo() -> None:
+            with pytest.raises(LeftoverError, match=rf"/new/{count - 1}: Read-only file system.* and {count - 1} more"):
+                bench.undo(record)
+
+        found = work.opcodes(undo)
+        assert len(record["made"]) == count + 1
+        return found
 
     work.check_growth(measure, SIZE)
 

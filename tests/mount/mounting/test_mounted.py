@@ -27,14 +27,15 @@ from helpers.mounting import (
     umount,
 )
 from oci_bind_hook.errors import LeftoverError
-from oci_bind_hook.kernel.proc import MountTable, Proc
+from oci_bind_hook.kernel.mountinfo import MountTable
+from oci_bind_hook.kernel.proc import Proc
 from oci_bind_hook.mounting import mounted as module
 from oci_bind_hook.mounting.undo import tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from oci_bind_hook.kernel.proc import MountInfo
+    from oci_bind_hook.kernel.mountinfo import MountInfo
     from oci_bind_hook.record.state_file import AttachedRecord
 
 

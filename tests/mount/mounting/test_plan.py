@@ -371,6 +371,7 @@ def test_the_description_of_a_plan(bench: Bench) -> None:
             "action": "mount",
             "by": "hook",
             "now": None,
+            "source_now": None,
             "warnings": [],
         }
     ]

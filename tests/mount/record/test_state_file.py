@@ -19,7 +19,7 @@ from oci_bind_hook.kernel.proc import Proc, boot_id
 from oci_bind_hook.lifecycle.claims import Claims
 from oci_bind_hook.lifecycle.witness import Witness
 from oci_bind_hook.record import document
-from oci_bind_hook.record.state_file import is_live
+from oci_bind_hook.record.state_file import is_live, is_of_another_user
 
 if TYPE_CHECKING:
     from oci_bind_hook.record.state_file import Record
@@ -123,3 +123,22 @@ def test_what_an_earlier_version_wrote_can_be_read(path: Path) -> None:
     record = document.read(path.read_bytes(), str(path))
     assert [mount["resolved"] for mount in record["mounts"]] == ["/conf", "/etc/new/deep", "/file"]
     assert [made["path"] for made in record["made"]] == ["/conf", "/etc/new", "/etc/new/deep", "/file"]
+
+
+def test_what_root_of_podman_made_is_not_an_ordinary_users_in_version_1_either() -> None:
+    """It has no user namespace: outside of podman's gc took what it made for a stranger's, and forgot it."""
+    old = document.read((WRITTEN / "1.json").read_bytes(), "1.json")
+    here = Proc().user_namespace()
+    assert old["user"]["uids"] == []
+    assert not is_of_another_user(old, here)
+    assert {made["identity"]["uid"] for made in old["made"] if made["identity"]} == {0}
+
+    def ask() -> None:
+        os.setresuid(1000, 1000, 1000)
+        assert is_of_another_user(old, here)
+        for made in old["made"]:
+            if made["identity"] is not None:
+                made["identity"]["uid"] = 1000
+        assert not is_of_another_user(old, here)
+
+    assert ended_well(forked(ask))

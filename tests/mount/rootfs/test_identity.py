@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from helpers import mounting
+from helpers import kernels, mounting
 from helpers.mounting import mount, plant, tmpfs, umount
 from oci_bind_hook.kernel.proc import Proc
 from oci_bind_hook.rootfs.identity import identify_path, is_gone, is_same, keys, may_be_same, primary
@@ -231,3 +231,60 @@ def test_where_the_folders_above_are_not_recorded_nothing_is_known_to_be_gone(ba
     os.rmdir(base / "rootfs")
     assert is_gone(before, same_boot=True)
     assert not is_gone({**before, "above": []}, same_boot=True)
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+@pytest.mark.parametrize("kernel_is", ["this", "before 4.11"])
+def test_a_mount_point_that_was_removed_with_its_mount_is_not_gone(
+    base: Path, kernel_is: str, *, same_boot: bool
+) -> None:
+    """As udisks, autofs and podman remove it: what is missing there may be mounted again."""
+    kernels.play(kernel_is)
+    disk = tmpfs(f"{base}/media/disk")
+    plant(base / "kept", {})
+    mount(disk, f"{base}/kept", None, MS_BIND)
+    os.makedirs(f"{disk}/b/rootfs")
+    inside, itself = known(f"{disk}/b/rootfs"), known(disk)
+    umount(disk)
+    assert not is_gone(inside, same_boot=same_boot)
+    os.rmdir(disk)
+    for each in (inside, itself):
+        assert not is_gone(each, same_boot=same_boot)
+    mount(f"{base}/kept", folder(disk), None, MS_BIND)
+    shutil.rmtree(f"{disk}/b")
+    assert is_gone(inside, same_boot=same_boot)
+    umount(disk)
+    shutil.rmtree(f"{base}/media")
+    assert not is_gone(inside, same_boot=same_boot)
+    # Who mounts a rootfs removes the folder with the container, if it was not lost with a /run in memory.
+    assert is_gone(itself, same_boot=same_boot) is same_boot
+
+
+@pytest.mark.kernel(5, 8)
+def test_a_bind_of_the_same_file_system_is_a_mount_point_as_well(base: Path) -> None:
+    plant(base / "disk", {"b": {"rootfs": {}}})
+    plant(base / "bound", {})
+    mount(f"{base}/disk", f"{base}/bound", None, MS_BIND)
+    before = known(f"{base}/bound/b/rootfs")
+    umount(f"{base}/bound")
+    os.rmdir(base / "bound")
+    assert not is_gone(before, same_boot=True)
+    os.symlink("disk", base / "bound")
+    assert not is_gone(before, same_boot=True)
+
+
+def folder(path: str) -> str:
+    os.makedirs(path)
+    return path
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+def test_what_a_runtime_has_bound_on_itself_is_no_mount_point_outside(base: Path, *, same_boot: bool) -> None:
+    """As a hook sees it at createContainer."""
+    rootfs = f"{base}/b/rootfs"
+    os.makedirs(rootfs)
+    mount(rootfs, rootfs, None, MS_BIND)
+    before = known(rootfs)
+    umount(rootfs)
+    os.rmdir(rootfs)
+    assert is_gone(before, same_boot=same_boot)

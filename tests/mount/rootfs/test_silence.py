@@ -30,7 +30,7 @@ def fuse(tmp_path: Path) -> Iterator[Fuse]:
         yield fuse
 
 
-def silence(bench: Bench, record: Record, seconds: float, known: dict[int, str] | None = None) -> str:
+def silence(bench: Bench, record: Record, seconds: float, known: dict[frozenset[int], str] | None = None) -> str:
     return Silence(bench.proc.mounts(), known).why(record, seconds, here=True)
 
 
@@ -48,7 +48,7 @@ def test_a_rootfs_on_fuse(bench: Bench, fuse: Fuse, monkeypatch: pytest.MonkeyPa
     record = on(bench, fuse.path).mount(request(bench.source, "/new/a"))
     assert silence(bench, record, LONG) == ""
     fuse.silence(kind, after)
-    known: dict[int, str] = {}
+    known: dict[frozenset[int], str] = {}
     if kind in WAITS:
         fuse.hurry(monkeypatch)
     told = silence(bench, record, LONG, known)
@@ -107,3 +107,46 @@ def test_without_a_child_nobody_asks(bench: Bench, fuse: Fuse) -> None:
         f"{fuse.path} (fuse) may be silent, and there can be no child that asks: [Errno 24] Too many open files"
     )
     assert fuse.asked() == asked
+
+
+def overlay_on(base: str, upper: str) -> str:
+    """An overlay whose upper folder is on a disk that is mounted in a folder of a FUSE; its place."""
+    mounting.tmpfs(upper)
+    mounting.plant(upper, {"upper": {}, "work": {}})
+    mounting.plant(base, {"lower": {}, "merged": {}})
+    data = f"lowerdir={base}/lower,upperdir={upper}/upper,workdir={upper}/work"
+    mounting.mount("overlay", f"{base}/merged", "overlay", data=data)
+    return f"{base}/merged"
+
+
+@pytest.mark.parametrize("boot", ["this", "another"])
+def test_the_way_to_an_upper_folder_is_asked_after_a_restart_too(
+    bench: Bench, fuse: Fuse, monkeypatch: pytest.MonkeyPatch, boot: str
+) -> None:
+    """Which numbers the devices had tells nothing then: who stopped at the first that differs had asked nobody."""
+    rootfs = overlay_on(f"{bench.path}/layers", f"{fuse.path}/folder")
+    record = on(bench, rootfs).mount(request(bench.source, "/new/a"))
+    assert silence(bench, record, LONG) == ""
+    if boot == "another":
+        for folder in record["rootfs"]["above"]:
+            folder["dev"] += 1
+    fuse.silence("LOOKUP")
+    fuse.hurry(monkeypatch)
+    assert f"{fuse.path} (fuse) does not answer" in silence(bench, record, LONG)
+
+
+def test_who_is_well_is_not_blamed_for_another_on_the_same_way(
+    bench: Bench, fuse: Fuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Fuse(f"{bench.path}/well", {"lower": {}, "merged": {}, "rootfs": {"a": {}}}) as well:
+        rootfs = overlay_on(well.path, f"{fuse.path}/folder")
+        beside = on(bench, f"{well.path}/rootfs").mount(request(bench.source, "/a"))
+        record = on(bench, rootfs).mount(request(bench.source, "/new/a"))
+        known: dict[frozenset[int], str] = {}
+        fuse.silence("LOOKUP")
+        fuse.hurry(monkeypatch)
+        told = silence(bench, record, LONG, known)
+        assert told.startswith(f"{well.path} (fuse) or {fuse.path} (fuse) does not answer")
+        monkeypatch.undo()
+        assert silence(bench, beside, LONG, known) == ""
+        assert silence(bench, record, LONG, known) == told

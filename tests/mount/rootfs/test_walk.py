@@ -98,12 +98,12 @@ REFUSED = [
 ]
 
 
-def kernel(rootfs: Rootfs, destination: str) -> int:
+def kernel(rootfs: Rootfs, destination: str, flags: int = 0) -> int:
     """What the kernel finds at ``destination`` inside the root, an fd. OSError."""
     resolve = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
     while True:
         try:
-            return linux.openat2(rootfs.fd, destination, flags=os.O_PATH, resolve=resolve)
+            return linux.openat2(rootfs.fd, destination, flags=os.O_PATH | flags, resolve=resolve)
         except BlockingIOError:
             pass  # somebody on this machine renamed or mounted something: openat2(2) asks to try again
 
@@ -201,6 +201,31 @@ def test_without_newer_calls_the_answers_are_the_kernels_too(
         with pytest.raises(RequestError, match=problem):
             rootfs.resolve(destination)
         assert expected[destinations.index(destination)][2] == number
+
+
+# destination, where it leads if the last link is not followed, and what that is.
+NOT_FOLLOWED = [
+    ("/absolute", "/absolute", "l"),
+    ("/a/climbing", "/a/climbing", "l"),
+    ("/lx/../../absolute", "/absolute", "l"),
+    ("/absolute/../relative", "/relative", "l"),
+    ("/dangling", "/dangling", "l"),
+    ("/to-file", "/to-file", "l"),
+    ("/absolute/", "/real", "d"),
+    ("/absolute/.", "/real", "d"),
+    ("/absolute/conf", "/real/conf", "d"),
+    ("/root/etc", "/etc", "d"),
+    ("/etc/passwd", "/etc/passwd", "-"),
+]
+
+
+@pytest.mark.parametrize(("destination", "path", "kind"), NOT_FOLLOWED, ids=[row[0] for row in NOT_FOLLOWED])
+def test_the_last_link_is_not_followed_where_that_is_asked(
+    golden: Rootfs, destination: str, path: str, kind: str
+) -> None:
+    target = golden.resolve(destination, nofollow=True)
+    assert (target.path, target.missing, target.last.is_link) == (path, [], kind == "l")
+    assert same(held(target), kernel(golden, destination, os.O_NOFOLLOW))
 
 
 def test_links_are_told_where_they_stand_and_as_they_are_written(golden: Rootfs) -> None:

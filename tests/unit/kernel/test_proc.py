@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from oci_bind_hook.kernel import files
-from oci_bind_hook.kernel.proc import MountInfo, MountTable, Proc, boot_id, outside, read_text
+from oci_bind_hook.kernel.mountinfo import MountInfo, MountTable
+from oci_bind_hook.kernel.proc import Proc, boot_id, outside, read_text
 
 TABLE = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 36 22 0:31 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:5 master:7 propagate_from:2 - cgroup2 cgroup2 ro
@@ -181,3 +184,14 @@ def test_the_pid_behind_a_pidfd_until_it_is_gone() -> None:
         os.waitpid(pid, 0)
     assert proc.pid_of(pidfd) == -1
     os.close(pidfd)
+
+
+def test_what_a_process_was_started_with() -> None:
+    words = ["-c", "print(flush=True); input()", "a b", "", "\udcff"]
+    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before, execve(2) may not have come so far
+        assert Proc().arguments(process.pid) == [sys.executable, *words]
+        process.communicate(b"\n")
+    with pytest.raises(FileNotFoundError):
+        Proc().arguments(process.pid)

@@ -70,6 +70,13 @@ GOOD = {
     "bind-recursive=enabled": ("src=/a,dst=/b,bind-recursive=enabled", ["rbind", "rprivate"]),
     "bind-recursive=disabled": ("src=/a,dst=/b,bind-recursive=disabled", ["bind", "rprivate"]),
     "bind-recursive=writable": ("src=/a,dst=/b,bind-recursive=writable,ro", ["rbind", "ro", "rprivate"]),
+    "bind-recursive=writable alone": ("src=/a,dst=/b,bind-recursive=writable", ["rbind", "rprivate"]),
+    "bind-recursive=enabled, ro": ("src=/a,dst=/b,ro,bind-recursive=enabled", ["rbind", "rro", "rprivate"]),
+    "bind-recursive=enabled, rw": ("src=/a,dst=/b,bind-recursive=enabled,rw", ["rbind", "rw", "rprivate"]),
+    "bind-recursive=enabled, slave": ("src=/a,dst=/b,bind-recursive=enabled,ro,rslave", ["rbind", "rro", "rslave"]),
+    "bind-recursive=disabled, ro": ("src=/a,dst=/b,readonly,bind-recursive=disabled", ["bind", "ro", "rprivate"]),
+    "bind-nonrecursive=0, ro": ("src=/a,dst=/b,ro,bind-nonrecursive=0", ["rbind", "ro", "rprivate"]),
+    "ro alone": ("src=/a,dst=/b,ro", ["rbind", "ro", "rprivate"]),
     "bind-recursive=readonly": ("src=/a,dst=/b,bind-recursive=readonly,ro", ["rbind", "rro", "rprivate"]),
     **{word: (f"src=/a,dst=/b,{word}", ["rbind", says, "rprivate"]) for word, says in WORDS.items()},
     **{f"r{word}": (f"src=/a,dst=/b,r{word}", ["rbind", f"r{says}", "rprivate"]) for word, says in WORDS.items()},
@@ -87,6 +94,23 @@ def test_good_argument(text: str, options: list[str]) -> None:
     assert (request.origin, request.place, request.is_from_mounts) == ("--mount 7", "--mount 7", False)
     assert (request.warnings, request.idmap, request.is_bind) == ([], None, True)
     assert (request.optional, request.when_exists, request.is_glob) == (False, None, False)
+
+
+@pytest.mark.parametrize("field", ["subpath", "volume-subpath"])
+@pytest.mark.parametrize("path", ["a", "a/b", "a/", ".", "./a", "...", "a..", "..b/c", "a=b", "ä", "a//b"])
+def test_a_part_of_the_source(field: str, path: str) -> None:
+    request = parse_mount(f"src=/a,dst=/b,{field}={path}", 1)
+    assert (request.source, request.subpath) == ("/a", path)
+    expected = {"destination": "/b", "source": "/a", "type": "bind", "options": ["rbind", "rprivate"]}
+    assert request.as_mount() == {**expected, "subpath": path}
+
+
+@pytest.mark.parametrize("field", ["nofollow", "dest-nofollow=true"])
+def test_on_a_link_itself(field: str) -> None:
+    request = parse_mount(f"src=/a,dst=/b,{field},ro", 1)
+    assert request.nofollow
+    assert request.options == ("rbind", "ro", "nofollow", "rprivate")
+    assert not parse_mount("src=/a,dst=/b,nofollow=false", 1).nofollow
 
 
 MEMBERS: dict[str, tuple[str, dict[str, object]]] = {
@@ -137,6 +161,8 @@ def test_id_map(text: str, idmap: tuple[object, object, bool]) -> None:
 
 PATHS = {
     "equals sign": ("src=/a=b,dst=/c=d", "/a=b", "/c=d"),
+    "nofollow, a folder for matches": ("type=glob,src=/a*,dst=/b/,nofollow", "/a*", "/b/"),
+    "nofollow, two dots": ("src=/a,dst=/b/..,nofollow", "/a", "/b/.."),
     "blanks are kept": ("src=/a b ,dst=/c", "/a b ", "/c"),
     "comma in quotes": ('"src=/a,b",dst=/c', "/a,b", "/c"),
     "quote in quotes": ('"src=/a""b",dst=/c', '/a"b', "/c"),
@@ -172,7 +198,7 @@ MALFORMED = {
     "propagation empty": ("src=/a,dst=/b,bind-propagation=", '"bind-propagation" needs a value (bind-propagation=...)'),
     **{
         f"{key}={value}": (f"src=/a,dst=/b,{key}={value}", f'"{key}" is true or false, not "{value}"')
-        for key in ("ro", "readonly", "bind-nonrecursive", "optional", "glob", "follow-links")
+        for key in (name for name, (_, kind, _) in mount_field.FIELDS.items() if kind == mount_field.FLAG)
         for value in ("", "yes", "tRUE", "2", " 1")
     },
     **{
@@ -192,6 +218,16 @@ MALFORMED = {
         'the bind-recursive is given twice, the second time as "bind-nonrecursive"',
     ),
     "when-exists empty": ("src=/a,dst=/b,when-exists", '"when-exists" needs a value (when-exists=...)'),
+    "subpath empty": ("src=/a,dst=/b,subpath=", '"subpath" needs a value (subpath=...)'),
+    "subpath bare": ("src=/a,dst=/b,volume-subpath", '"volume-subpath" needs a value (volume-subpath=...)'),
+    "subpath by two names": (
+        "src=/a,dst=/b,volume-subpath=a,subpath=a",
+        'the subpath is given twice, the second time as "subpath"',
+    ),
+    "nofollow by two names": (
+        "src=/a,dst=/b,nofollow,dest-nofollow",
+        'the nofollow is given twice, the second time as "dest-nofollow"',
+    ),
     "optional twice": ("src=/a,dst=/b,optional,optional", 'the optional is given twice, the second time as "optional"'),
     "idmap twice": ("src=/a,dst=/b,idmap,ridmap", 'the idmap is given twice, the second time as "ridmap"'),
     "idmap empty": ("src=/a,dst=/b,idmap=", '"idmap" needs a value (idmap=...)'),
@@ -250,6 +286,8 @@ REFUSED = {
         ("z", "Z", "relabel=shared", "relabel=private"), "relabels the source for SELinux; the engine must do that"
     ),
     "U": "changes the owner of the source; the engine must do that",
+    "copy-symlink": "copies a link and mounts nothing; only the runtime does that",
+    "src-nofollow": "binds a link, and not what it leads to; only the runtime does that",
     "U=true": "changes the owner of the source; the engine must do that",
 }
 
@@ -275,6 +313,27 @@ SENSELESS = {
     "option of a file system": ("src=/a,dst=/b,ro,size=10m", f'"size" is not known ({KEYS})'),
     "quote in a word": ('src=/a,dst=/b,ro,"x""y"', f'"x"y" is not known ({KEYS})'),
     "source and destination relative": ("dst=d,src=rel", 'the source "rel" is not an absolute path'),
+    **{
+        f"subpath {path}": (f"src=/a,dst=/b,subpath={path}", f'the subpath "{path}" {problem}')
+        for path, problem in {
+            "/": "is absolute (it is a path inside the source)",
+            "/a": "is absolute (it is a path inside the source)",
+            **dict.fromkeys(("..", "../a", "a/..", "a/../b", "a//../"), 'has ".." in it (name the folder itself)'),
+        }.items()
+    },
+    "subpath with a NUL": ("src=/a,dst=/b,subpath=a\0", '"subpath" holds a NUL'),
+    "subpath of a pattern": ("type=glob,src=/a/*,dst=/b,subpath=a", '"subpath" is for a source that is no pattern'),
+    "comma in a subpath": (
+        "src=/a,dst=/c,subpath=a,share=b",
+        f'"share" is not known (did you mean "shared"? {QUOTE}"subpath=a,share=b")',
+    ),
+    **{
+        f"nofollow on {path}": (
+            f"src=/a,dst={path},nofollow",
+            f'with "nofollow" the destination "{path}" must end with a name (a link before a slash is followed)',
+        )
+        for path in ("/", "/b/", "/b/.", "/.")
+    },
     "links without a pattern": (
         "src=/a,dst=/b,follow-links",
         '"follow-links" is for a pattern (a source without one is followed wherever its links lead)',
@@ -306,6 +365,19 @@ SENSELESS = {
         "src=/a,dst=/b,bind-recursive=readonly,ro,rw",
         '"rw" says the opposite of "rro"',
     ),
+    **{
+        f"bind-recursive=readonly, {word}": (
+            f"src=/a,dst=/b,bind-recursive=readonly,ro,{word}",
+            "bind-recursive=readonly needs rprivate "
+            "(mounts that arrive later would be writable; rro in its place allows that)",
+        )
+        for word in ("private", "rslave", "bind-propagation=rshared")
+    },
+    "bind-recursive=writable and rro": (
+        "src=/a,dst=/b,bind-recursive=writable,rro",
+        '"rro" says the opposite of "bind-recursive=writable"',
+    ),
+    "bind and bind-nonrecursive=0": ("src=/a,dst=/b,bind,bind-nonrecursive=0", '"bind" says the opposite of "rbind"'),
     "near bind-recursive": (
         "src=/a,dst=/b,bind-recursive=enable",
         'bind-recursive "enable" is not known (did you mean "enabled"?)',
@@ -360,6 +432,10 @@ def test_senseless_argument(text: str, message: str) -> None:
 VALUES = {
     "src": ("src=/a,dst=/b", "src=/c,dst=/b"),
     "source": ("source=/a,dst=/b", "source=/c,dst=/b"),
+    "subpath": ("{},subpath=a", "{},subpath=a/b"),
+    "volume-subpath": ("{},volume-subpath=a", "{}"),
+    "nofollow": ("{},nofollow", "{},nofollow=0"),
+    "dest-nofollow": ("{},dest-nofollow", "{}"),
     "dst": ("src=/a,dst=/b", "src=/a,dst=/c"),
     "destination": ("src=/a,destination=/b", "src=/a,destination=/c"),
     "target": ("src=/a,target=/b", "src=/a,target=/c"),

@@ -76,6 +76,31 @@ def test_recursion_is_what_the_last_word_says(options: tuple[str, ...], *, recur
     assert (request.recursive, request.propagation, request.is_bind) == (recursive, "rprivate", True)
 
 
+def test_crun_s_word_for_a_link_at_the_destination() -> None:
+    request = from_config("bind", "dest-nofollow", "ro")
+    assert (request.nofollow, request.options, request.warnings) == (True, ("bind", "ro", "nofollow", "rprivate"), [])
+    assert from_config("dest-nofollow", type="tmpfs").nofollow
+    unknown = from_config("bind", "nofollow")  # --mount's own word
+    assert (unknown.nofollow, unknown.warnings) == (
+        False,
+        ['option "nofollow" is not known; the runtime decides about it'],
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [
+        ("copy-symlink", "copies a link and mounts nothing"),
+        ("src-nofollow", "binds a link, and not what it leads to"),
+    ],
+)
+def test_crun_s_words_that_only_crun_can_do(option: str, what: str) -> None:
+    request = from_config("bind", option)
+    assert (request.is_bind, request.is_runtimes_alone) == (True, True)
+    assert request.warnings == [f'option "{option}" {what}; only the runtime does that']
+    assert not from_config("bind").is_runtimes_alone
+
+
 @pytest.mark.parametrize("option", SUPERBLOCK)
 def test_option_of_a_whole_file_system_is_warned_of(option: str) -> None:
     request = from_config("bind", option)

@@ -8,94 +8,126 @@ mounts are taken as made.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
-from ...kernel.proc import Namespace, Proc, boot_id
-from ...lifecycle.claims import Claims
-from ...lifecycle.set_up import is_continued
-from ...lifecycle.stage import Place
-from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
+from ...errors import At, DataError, HookError, RecordError, UnavailableError
+from ...kernel import files
+from ...kernel.namespace import Namespace
+from ...kernel.proc import Proc, boot_id
+from ...lifecycle.set_up import other_annotation
+from ...lifecycle.stage import RUNTIMES, Place
+from ...lifecycle.start_record import is_continued
 from ...mounting.apply import announce
+from ...mounting.config_mounts import is_runtimes
 from ...mounting.mounted import is_in
 from ...mounting.plan import Plan, Planner
-from ...mounting.sources import allowed, expand, open_sources
-from ...mounting.undo import kept_points, tree_of
-from ...options import Options, is_teardown, parse, remarks, state_folder
+from ...mounting.propagation import Runtimes, remark
+from ...mounting.sources import open_sources
+from ...options import Options, is_teardown, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
-from ...record.state_file import is_live, is_of_another_user, places_of
+from ...record.state_file import is_live, places_of
 from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
-from . import recognise, registered
-from .facts import describe, undone
+from . import programs, recognise, registered
+from .facts import describe, replaced_by_rename
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
+from .parts import requests_of_each, warn_of_registration, with_registered
+from .patience import DESTINATIONS, HINT, Mute, gathered, silent
 from .report import Report
 from .running import Running
+from .undoing import fill_from_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from ...documents.oci import State
+    from ...documents.oci import Config, State
+    from ...mounting.sources import Source
     from ...record.state_file import MountRecord, Record
-    from ...requests.request import Request
+    from .parts import Part
+    from .patience import Patience
     from .registered import Entry
 
-    # What one call of the hook is given, and where that stands in config.json.
-    Part = tuple[Options, str]
 
-
-def dry_run(options: Options, read: Callable[[], bytes]) -> Report:
+def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], None] = lambda _: None) -> Report:
     """The report on the bundle of ``options``, or on the bundle of the state that ``read`` returns.
 
-    If ``options`` ask for no bind, the arguments count that config.json registers the hook with.
+    If ``options`` ask for no bind, the arguments count that config.json registers the hook with. ``tell`` is told whom
+    it waits for, if it does for a second; who does not answer is a problem of the report.
     """
     report = Report()
+    report.stage = options.stage
+    given: tuple[State, object | None] | None = None
     try:
-        _fill(report, options, read)
+        if options.bundle is not None:
+            report.bundle = options.bundle
+            report.stage = options.stage or "createRuntime"
+        else:
+            given = state, _ = read_state(read())
+            report.id, report.bundle = state.id, state.bundle
+            if _is_teardown(report, options, state):
+                report.stage = "poststop"
+                fill_from_record(report, options, state, Proc())
+                return report
     except HookError as problem:
         report.add(problem)
-    return report
+        return report
+
+    def gather(patience: Patience) -> Report:
+        try:
+            # procfs is another one for a child.
+            _fill(report, options, Proc(), given, patience)
+        except HookError as problem:
+            report.add(problem)
+        return report
+
+    return gathered(report, Proc().mounts(), gather, tell)
 
 
-def _fill(report: Report, options: Options, read: Callable[[], bytes]) -> None:
-    proc = Proc()
-    report.stage = options.stage
-    document = place = state = None
-    if options.bundle is not None:
-        report.bundle = options.bundle
-        report.stage = options.stage or "createRuntime"
-    else:
-        state, document = read_state(read())
-        report.id, report.bundle = state.id, state.bundle
-        if _is_teardown(report, options, state):
-            report.stage = "poststop"
-            _fill_from_record(report, options, state, proc)
-            return
-        place = Place(options.stage, state, proc) if state.status in ("creating", "created") else None
-    bundle = Bundle(report.bundle, document, whole=True)
+def _fill(
+    report: Report,
+    options: Options,
+    proc: Proc,
+    given: tuple[State, object | None] | None,
+    patience: Patience,
+) -> None:
+    assert report.bundle is not None
+    state, document = given or (None, None)
+    place = None
+    if state is not None and state.status in ("creating", "created"):
+        place = Place(options.stage, state, proc)
+    if why := patience.why_not("bundle", f"the bundle {report.bundle}", report.bundle):
+        report.add(silent(f"the bundle {report.bundle}", why, step="read"))
+        return
+    bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
     entries = registered.find(bundle.document)
-    parts = _with_registered(report, entries, options)
-    strict = [part.strict for part, _ in parts]
+    parts = with_registered(report, entries, options)
+    strict = [part.options.strict for part in parts]
     if bundle.violations and any(strict):
         report.turn = strict.index(True)
         report.add(DataError("config.json", bundle.violations), "read")
         report.turn = 0
     else:
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
-    _warn_of_registration(report, entries, bundle)
-    for part, _ in parts:
-        report.warnings += [*remarks(part), *_of_log(part.log)]
+    if state is not None and (other := other_annotation(state, bundle.config)):
+        report.warnings.append(other)
+    warn_of_registration(report, entries, bundle, patience)
+    for part in parts:
+        report.warnings += [*remarks(part.options), *_of_log(part.options.log, patience)]
     if place is None:
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:
         is_elsewhere = _place(report, place, bundle)
-    _fill_with_plan(report, parts, bundle, proc, place, is_elsewhere=is_elsewhere, state=state)
+    _fill_with_plan(report, parts, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state)
+
+
+def _rootfs(path: str, patience: Patience) -> str:
+    """The rootfs without links, or as it is named if it is silent."""
+    return path if patience.why_not("rootfs", f"the rootfs {path}", path) else files.real_path(path)
 
 
 def _is_teardown(report: Report, options: Options, state: State) -> bool:
@@ -115,55 +147,105 @@ def _fill_with_plan(
     bundle: Bundle,
     proc: Proc,
     place: Place | None,
+    patience: Patience,
     *,
     is_elsewhere: bool,
     state: State | None,
 ) -> None:
-    config, options = bundle.config, parts[0][0]
+    config, options = bundle.config, parts[0].options
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
-    calls = list(_requests_of_each(report, bundle, parts))
+    calls = list(requests_of_each(report, bundle, parts, patience))
     if config.root_readonly and report.namespace == "runtime":
         calls[0].insert(0, collect.read_only_root(bundle.rootfs))
+    folder = state_folder(options, proc)
+    no_folder = patience.why_not("state folder", f"the state folder {folder}", folder)
+    recorded = []
     with At("state folder"):
-        recorded = _recorded(options, report, place, proc)
+        if no_folder:
+            report.add(RecordError(f"{folder} cannot be looked at: {no_folder}", hint=HINT))
+        else:
+            recorded = _recorded(options, report, place, proc)
     opened = []
     for report.turn, requests in enumerate(calls):
         with At("open"):
-            opened.append(open_sources(requests, bundle.path, namespace))
+            opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
         for foreseen in problems_of_sources(opened[-1], config, report.stage, proc):
             report.add(foreseen)
     report.turn = 0
     for foreseen in problems_of_stage(config, report.stage, report.namespace):
         report.add(foreseen)
+    if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
+        _without_plan(report, silent(f"the rootfs {bundle.rootfs}", why, step="read"), opened)
+        return
     with At("enter"):
         rootfs = Rootfs(
             bundle.rootfs,
             own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
             type_of=namespace.type_of,
         )
+    runtimes = _runtimes(report, config, rootfs)
+    for sources in opened:
+        remark([one for one in sources if not is_runtimes(one.request, namespace.kind, bundle.rootfs)], runtimes)
+    whose = f"the rootfs {bundle.rootfs}, or a source that a destination leads into,"
+    if why := patience.why_not(DESTINATIONS, whose, bundle.rootfs):
+        _without_plan(report, silent(whose, why, step="resolve"), opened)
+        return
     planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
     planned = planner.plan
-    for report.turn, ((part, _), requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
-        before, planner.allow_shared = len(planned.binds), part.allow_shared
-        planner.resolve(requests, sources)
+    for report.turn, (part, requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
         own = Plan(rootfs, namespace)
+        before, planner.allow_shared = len(planned.binds), part.options.allow_shared
+        planner.resolve(requests, sources)
         own.binds = planned.binds[before:]
+        _mute(own)
         for problem in [*own.problems, *problems_of_plan(own, config, report.stage, proc)]:
             report.add(problem, "resolve")
-    report.mounts = describe(planned, writable_root=not config.root_readonly)
-    if running := _running(options, bundle, state, proc):
+    covering = programs.warnings(planned, bundle.document)
+    report.mounts = describe(
+        planned, writable_root=not config.root_readonly, covering=covering, before=patience.source_of
+    )
+    if not no_folder and (running := _running(options, bundle, state, proc)):
         report.running = running.facts()
         for bind, mount in zip(planned.binds, report.mounts, strict=True):
             mount["now"] = running.has(bind, bundle.rootfs)
+            mount["source_now"] = running.source_now(bind) if mount["now"] else None
         report.warnings += running.others()
     if not planned.problems:
         try:
             announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
         except HookError as problem:
             report.add(problem, "make")
-    report.notes += recognise.notes(config.annotations)
+    report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+
+
+def _mute(plan: Plan) -> None:
+    """Says of each bind whose source is silent what that means for it."""
+    for bind in plan.binds:
+        if isinstance(mute := bind.request.opener, Mute):
+            if bind.by == "runtime":
+                bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
+            else:  # whatever condition leaves it out: a real run opens it before it looks at that
+                bind.problem = mute.problem
+
+
+def _runtimes(report: Report, config: Config, rootfs: Rootfs) -> Runtimes:
+    """What any runtime would do with the propagation of binds."""
+    names = RUNTIMES if report.namespace == "container" else ()
+    if report.stage != "createContainer":
+        return Runtimes(names, config.rootfs_propagation)
+    has_users = "user" in config.namespaces
+    return Runtimes(names, config.rootfs_propagation, is_inside=True, ahead=rootfs.stat.mnt_id, has_users=has_users)
+
+
+def _without_plan(report: Report, problem: HookError, opened: list[list[Source]]) -> None:
+    """Says why there is no plan, and what is known without one."""
+    report.add(problem)
+    for report.turn, sources in enumerate(opened):
+        for source in sources:
+            if source.error is not None and not source.request.is_from_mounts:
+                report.add(source.error, "resolve")
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:
@@ -194,96 +276,13 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
     return is_elsewhere
 
 
-def _warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle) -> None:
-    report.unsafe += registered.problems(entries)
-    report.warnings += registered.warnings(entries, bundle.document)
-    report.warnings += [
-        f"{entry.place}/path: {entry.path} cannot be executed here"
-        for entry in entries
-        if entry.path and not os.access(entry.path, os.X_OK)
-    ]
-
-
-def _with_registered(report: Report, entries: list[Entry], options: Options) -> list[Part]:
-    """The options, or if they ask for no bind those of each entry that is called at the stage, in their order.
-
-    Reports how the hook is registered.
-    """
-    report.registered = [entry.place for entry in entries]
-    called = registered.chosen(entries, options.stage)
-    if not called or options.mounts or options.annotation_sources:
-        return [(options, "")]
-    parts: list[Part] = []
-    for report.turn, entry in enumerate(called):
-        try:
-            parts.append((_merged(entry, options), entry.place))
-        except HookError as problem:
-            problem.where = f"{entry.place}/args: {problem.where}"
-            report.add(problem, "read")
-            parts.append((options, ""))
-    report.turn = 0
-    understood = [place for _, place in parts if place]
-    report.options = ", ".join(understood) or None
-    if options.bundle is not None and understood:
-        report.stage = called[0].stage
-    if len({part.root for part, _ in parts}) > 1:
-        report.warnings.append(
-            f"{called[0].place}: those of this stage have different --root: a failure of one does not undo the others"
-        )
-    return parts
-
-
-def _merged(entry: Entry, options: Options) -> Options:
-    """The options of an entry of config.json, for a dry-run with these. Raises UsageError."""
-    merged, _ = parse(list(entry.words))
-    merged.bundle = options.bundle
-    merged.dry_run = True
-    merged.strict = merged.strict or options.strict
-    merged.root = options.root or merged.root
-    merged.stage = options.stage or merged.stage
-    return merged
-
-
-def _requests_of_each(report: Report, bundle: Bundle, parts: list[Part]) -> Iterator[list[Request]]:
-    """What each call asks for, but for what an earlier one has asked for: that is mounted by then, and left alone."""
-    asked: set[tuple[bool, str]] = set()
-    for report.turn, (part, place) in enumerate(parts):
-        requests = _requests(report, bundle, part)
-        keys = [(each.is_from_mounts, json.dumps(each.as_mount(), sort_keys=True)) for each in requests]
-        own = [request for request, key in zip(requests, keys, strict=True) if key not in asked]
-        asked.update(keys)
-        for request in own if len(parts) > 1 else ():
-            if request.origin_kind == "argument":
-                request.origin, request.place = f"{place}: {request.origin}", f"{place}: {request.place}"
-        yield own
-    report.turn = 0
-    asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
-    if asking and not any(part.annotation_sources for part, _ in parts):
-        allowing = "--allow-annotations and --allow-source"
-        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
-
-
-def _of_log(path: str | None) -> list[str]:
+def _of_log(path: str | None, patience: Patience) -> list[str]:
     """A warning for a log that cannot be written: a real run does not fail for it, so it is easily overlooked."""
-    if path is None or os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
+    if path is None or patience.why_not(f"log {path}", f"the log {path}", path):
+        return []
+    if os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
         return []
     return [f"--log {path} cannot be written"]
-
-
-def _requests(report: Report, bundle: Bundle, options: Options) -> list[Request]:
-    """All requests that make sense. The others become problems of the report."""
-
-    def refused(problem: HookError) -> None:
-        report.add(problem, "ask")
-
-    requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
-    expanded = []
-    for request in requests:
-        try:
-            expanded += expand([request])
-        except HookError as problem:
-            refused(problem)
-    return expanded
 
 
 def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
@@ -329,44 +328,3 @@ def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) 
     mine = [record for record in others if record["bundle"]["path"] == bundle.path]
     record = next((record for record in mine if is_live(record, proc, boot_id())), None)
     return None if record is None else Running(record["id"], record, None, proc)
-
-
-def _fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
-    report.remove = []
-    folder = StateFolder.open(state_folder(options, proc), create=False)
-    record = folder.load(state.id) if folder else None
-    if folder is None or record is None:
-        report.warnings.append(f"nothing is recorded in {state_folder(options, proc)}")
-        return
-    report.rootfs = record["rootfs"]["path"]
-    report.namespace = record["namespace"]["kind"]
-    if is_of_another_user(record, proc.user_namespace()):
-        report.add(foreign(record, proc))
-        return
-    if reason := why_untouched(record, state, proc, 0):
-        report.warnings.append(reason)
-        return
-    boot = boot_id()
-    silent = check_answers(record, proc, boot, may_give_up=options.keep_mountpoints)
-    claimed = Claims(folder.everyone, proc).against(record)
-    here = is_here(record, proc, boot, claimed)
-    table = proc.mounts()
-    for mount in reversed(record["mounts"]):
-        try:
-            is_there = here and tree_of(mount, record, claimed).find(table) is not None
-        except LeftoverError as problem:
-            report.add(problem)
-            is_there = True
-        report.mounts.append(undone(mount, here=is_there))
-    with Removal(record, proc, silent=silent) as removal:
-        users = peek(folder, removal.now, boot)
-        kept = removal.why_kept(users)
-    report.warnings += users.unread
-    if kept and record["made"] and not options.keep_mountpoints:
-        report.add(kept_points(record, kept))
-        return
-    for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
-        if other := users.heir(path, record["id"], lambda other: is_live(other, proc, boot)):
-            report.warnings.append(f"{path} is handed over to the container {other['id']}, which uses it")
-        else:
-            report.remove.append(path)

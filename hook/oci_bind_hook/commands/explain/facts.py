@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import stat as modes
 
+from ...errors import EscapeError
 from ...mounting.confined import Walk
 from . import recognise
+from .patience import Mute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ...mounting.plan import Bind, Plan
     from ...mounting.sources import Source
@@ -33,11 +35,21 @@ _KINDS = {
 _STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
 _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
+_RENAMED = (modes.S_IFREG, modes.S_IFSOCK)  # kinds that programs put in the place of another one
 _MOST_NAMES = 3
 
 
-def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object]]:
-    """The binds of a plan. ``writable_root``: the container may write to its rootfs."""
+def describe(
+    plan: Plan,
+    *,
+    writable_root: bool = True,
+    covering: Mapping[Bind, Sequence[str]] | None = None,
+    before: Callable[[Request, str], None] = lambda *_: None,
+) -> list[dict[str, object]]:
+    """The binds of a plan. ``writable_root``: the container may write to its rootfs. ``covering``: more warnings.
+
+    ``before`` is called for each before the way to its source is looked at.
+    """
     paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if bind.source.is_open}
     attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
@@ -47,25 +59,38 @@ def describe(plan: Plan, *, writable_root: bool = True) -> list[dict[str, object
     described = []
     for bind in plan.binds:
         found_at = paths.get(bind)
-        warnings = [*bind.warnings]
+        warnings = [*bind.warnings, *(covering or {}).get(bind, ())]
         if found_at is not None and bind.action == "mount" and not bind.request.is_root:
-            warnings += _of_submounts(bind)
             warnings += [
                 f"the source is below {open_to[each]}: the container may put something else in its place"
                 for each in _above(found_at)
                 if each in open_to
             ][:1]
         found = _found(bind.source, found_at)
-        described.append({**_describe(bind, attributes[bind]), "found": found, "now": None, "warnings": warnings})
+        before(bind.request, bind.source.path)
+        now = {"now": None, "source_now": None}
+        described.append({**_describe(bind, attributes[bind]), "found": found, **now, "warnings": warnings})
     return described
+
+
+def replaced_by_rename(plan: Plan) -> list[str]:
+    """A note on the files of a plan, which most programs replace instead of writing to them; none without a file."""
+    files = [bind for bind in plan.to_mount if bind.source.is_open and modes.S_IFMT(bind.source.stat.mode) in _RENAMED]
+    origins = [*dict.fromkeys(bind.request.origin for bind in files)]
+    if not origins:
+        return []
+    more = f" and {len(origins) - _MOST_NAMES} more" if len(origins) > _MOST_NAMES else ""
+    which = ", ".join(origins[:_MOST_NAMES]) + more
+    return [f"{which}: the container keeps the file that is bound: bind its folder if it is replaced by rename"]
 
 
 def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
     request, source, target = bind.request, bind.source, bind.target
     return {
         "origin": request.origin,
-        "source": source.path,
-        "source_links": [] if request.is_root else _links_to(source.path),
+        "source": source.above,
+        **({} if request.subpath is None else {"subpath": request.subpath}),
+        "source_links": [] if request.is_root or isinstance(request.opener, Mute) else _links_to(source),
         "destination": request.destination,
         "resolved": target.path if target else None,
         "links": [{"at": at, "to": to} for at, to in target.links] if target else [],
@@ -82,12 +107,22 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
 
 def attributes_of(source: Source) -> list[str]:
     """The attributes that a mount of the source will have, its own included, in a fixed order. Raises OSError."""
-    flags = os.fstatvfs(source.fd).f_flag if source.error is None else 0
+    flags = _flags(source) if source.error is None else 0
     wanted = {**source.request.deep, **source.request.top}
     words = [word for word, bit in _STATVFS.items() if wanted.get(word, bool(flags & bit))]
     kept = next((word for word, bit in _STATVFS_ATIMES.items() if flags & bit), "")
     atime = str(wanted.get("atime", kept))
     return [*words, atime] if atime else words
+
+
+def _flags(source: Source) -> int:
+    """The attributes that the source has, as statvfs(3) tells them, mostly without a word from its file system."""
+    info = source.info
+    if info is None:
+        return os.fstatvfs(source.fd).f_flag
+    bits = {**_STATVFS, **_STATVFS_ATIMES}
+    options = {*info.options, *(word for word in info.super_options.split(",") if word == "ro")}
+    return sum(bit for word, bit in bits.items() if word in options)
 
 
 def _kept(request: Request, attributes: list[str]) -> list[str]:
@@ -125,24 +160,16 @@ def _found(source: Source, path: str | None) -> dict[str, object] | None:
     }
 
 
-def _links_to(path: str) -> list[dict[str, str]]:
+def _links_to(source: Source) -> list[dict[str, str]]:
     """The links on the way to a source: somebody who can change one of them decides what is bound."""
     with Walk() as walk:
         try:
-            walk.go(path)
-        except OSError:
+            walk.go(source.above)
+            if source.request.subpath is not None:
+                walk.go(source.request.subpath, beneath=True)
+        except (OSError, EscapeError):
             pass  # those before it are told: one of them may be why
         return [{"at": at, "to": to} for at, to in walk.links]
-
-
-def _of_submounts(bind: Bind) -> Iterator[str]:
-    """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
-    request = bind.request
-    if request.top.get("ro") is True:
-        writable = [path for path, info in bind.source.visible if "ro" not in info.options]
-        if writable:
-            more = f" and {len(writable) - _MOST_NAMES} more" if len(writable) > _MOST_NAMES else ""
-            yield f"ro leaves the mounts below writable, {', '.join(writable[:_MOST_NAMES])}{more}: rro reaches them"
 
 
 def _above(path: str) -> Iterator[str]:
@@ -159,7 +186,7 @@ def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
     assert isinstance(options, list)
     return {
         "origin": mount["by"],
-        "source": requested["source"],
+        **{name: requested[name] for name in ("source", "subpath") if name in requested},
         "source_links": [],
         "destination": requested["destination"],
         "resolved": mount["resolved"],
@@ -174,5 +201,6 @@ def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
         "by": "hook",
         "found": None,
         "now": here,
+        "source_now": None,
         "warnings": [],
     }

@@ -11,7 +11,9 @@ import os
 
 from ...errors import STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
+from ...requests.request import source_of
 from ..json_text import json_text
+from ..upkeep.replaced import WORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,12 +102,39 @@ class Report:
         # Stable: what a real run meets at one step, it meets in the order in which it was found here.
         self._turns.sort(key=lambda known: (known[0], STEPS.index(known[1].step) if known[1].step else 0))
 
+    def told(self) -> dict[str, Any]:
+        """The report as values that a process can tell another one, kernel.asking."""
+        turns = [turn for turn, _ in self._turns]
+        return {**vars(self), "unsafe": _packed(self.unsafe), "_turns": (turns, _packed(self._problems))}
+
+    @classmethod
+    def from_told(cls, values: dict[str, Any]) -> Report:
+        """The report that was told by these."""
+        report = cls()
+        turns, problems = values["_turns"]
+        told = list(zip(turns, _unpacked(problems), strict=True))
+        vars(report).update(values, unsafe=_unpacked(values["unsafe"]), _turns=told)
+        return report
+
     def document(self) -> dict[str, object]:
         names = ("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts")
         found: dict[str, object] = {name: getattr(self, name) for name in (*names, "problems", "warnings", "notes")}
         if self.remove is not None:
             found["remove"] = self.remove
         return found
+
+
+def _packed(problems: list[HookError]) -> list[tuple[bool, dict[str, Any]]]:
+    return [(isinstance(each, DataError), {**vars(each), "exit_code": each.exit_code}) for each in problems]
+
+
+def _unpacked(told: list[tuple[bool, dict[str, Any]]]) -> list[HookError]:
+    problems: list[HookError] = []
+    for is_data, values in told:
+        problem = DataError.__new__(DataError) if is_data else HookError("")
+        vars(problem).update(values)
+        problems.append(problem)
+    return problems
 
 
 def _facts(problem: HookError) -> Iterator[dict[str, object]]:
@@ -205,13 +234,16 @@ def _of_the_container(report: Report) -> Iterator[_Row]:
 
 def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     action = mount["action"]
-    yield False, _VERBS[action], f"{mount['source']} on {mount['resolved'] or mount['destination']}"
+    source = source_of(mount)
+    yield False, _VERBS[action], f"{source} on {mount['resolved'] or mount['destination']}"
     yield True, "asked", f"{mount['origin']}, destination {mount['destination']}"
+    if "subpath" in mount:
+        yield True, "subpath", f"{mount['subpath']}, beneath {mount['source']}"
     if action in ("mount", "present", "left"):
         earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
         yield True, "by", f"the {mount['by']}{earlier}"
         yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])
-        yield from _of_a_source(mount["source"], mount["found"])
+        yield from _of_a_source(source, mount["found"])
     yield from ((True, "link", f"{link['at']} -> {link['to']}") for link in mount["links"])
     yield from ((True, "make", f"{_MADE[made['kind']]} {made['path']}") for made in mount["create"])
     if action == "mount":
@@ -221,7 +253,8 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     if mount["idmap"]:
         yield True, "ids", _ids(mount["idmap"])
     if mount["now"] is not None and action != "gone":
-        yield True, "now", "mounted" if mount["now"] else "not mounted"
+        there = "mounted" if mount["now"] else "not mounted"
+        yield True, "now", ", ".join(filter(None, (there, WORDS.get(mount["source_now"]))))
     yield from ((True, "warning", warning) for warning in mount["warnings"])
 
 

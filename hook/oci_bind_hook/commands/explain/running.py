@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from ...mounting.mounted import is_in
 from ...record.state_file import places_of
-from ...requests.request import Recorded
+from ...requests.request import Recorded, source_of
+from ..upkeep.replaced import compare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ...kernel.proc import Proc
     from ...mounting.plan import Bind
     from ...record.state_file import MountRecord, Record
+    from ..upkeep.replaced import SourceNow
 
 
 class Running:
@@ -47,6 +49,15 @@ class Running:
             return self._is_in(mount)
         return not self._points.isdisjoint((bind.target.path, rootfs + bind.target.path))
 
+    def source_now(self, bind: Bind) -> SourceNow:
+        """What the path of a bind's source leads to now, by the record. None if that is not known."""
+        mount = self._known.find(bind.request)
+        if mount is None:
+            return None
+        if bind.source.is_open:
+            return compare(bind.source.stat.dev, bind.source.stat.ino, mount["source"])
+        return "gone" if bind.source.is_missing else None
+
     def _is_in(self, mount: MountRecord) -> bool:
         places = places_of(mount, self._record) if self._record is not None else None
         return is_in(mount["attached"][0], self._table, self._namespace, places)
@@ -55,6 +66,7 @@ class Running:
         """The recorded binds that no call of ``has`` asked for, one line each."""
         for mount in self._recorded:
             if id(mount) not in self._asked:
-                what = f"{mount['requested']['source']} on {mount['resolved']}, asked for by {mount['by']}"
+                source = source_of(mount["requested"])
+                what = f"{source} on {mount['resolved']}, asked for by {mount['by']}"
                 there = "is mounted" if self._is_in(mount) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"

@@ -95,6 +95,9 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
     if not options.dry_run:
         rights.hide()
         rights.harden(NAME)
+        if registry.folder is not None:
+            # Before anything is undone: a container on the same rootfs is known by the lists, mostly.
+            registry.folder.check_lists()
     while pending:
         done = len(pending)
         found = _Round(pending, registry, options, log).outcomes

@@ -21,8 +21,10 @@ from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ...record.held import Users, peek
 from ...record.state_file import is_of_another_user
+from ...requests.request import source_of
 from ...rootfs.identity import primary
 from ..json_text import json_text
+from .replaced import WORDS, sources_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class Registry:
         self._hint = f" --root {self.path}" if options.root is not None else ""
         self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
-        self._silent: dict[int, str] = {}  # mounts that did not answer: they are not asked again
+        self._silent: dict[frozenset[int], str] = {}  # ways on which somebody did not answer: they are not asked again
         self.look_around()
 
     def look_around(self) -> None:
@@ -144,13 +146,15 @@ class Registry:
             entry.status, entry.reason = "unknown", "it was recorded in another user namespace"
         has: Has = (lambda _: None) if entry.is_foreign else self.witness.look(record)
         for mount in record["mounts"]:
+            requested = mount["requested"]
             entry.mounts.append(
                 {
                     "origin": mount["by"],
-                    "source": mount["requested"]["source"],
-                    "destination": mount["requested"]["destination"],
+                    **{name: requested[name] for name in ("source", "subpath") if name in requested},
+                    "destination": requested["destination"],
                     "resolved": mount["resolved"],
                     "state": _MOUNTED[has(mount)],
+                    "source_now": None,
                 }
             )
         if not entry.is_foreign:
@@ -159,6 +163,16 @@ class Registry:
         unseen = "it is in another user namespace" if entry.is_foreign else entry.silent
         entry.made = self._standings(record, unseen)
         self._advise(entry, record)
+
+    def look_at_sources(self, entry: Entry) -> None:
+        """Fills in what the source paths of the binds lead to that are mounted."""
+        if entry.record is None:
+            return
+        told = [*zip(entry.mounts, entry.record["mounts"], strict=True)]
+        told = [(shown, mount) for shown, mount in told if shown["state"] == "mounted"]
+        found = sources_now([mount for _, mount in told], entry.record["bundle"]["path"], self.witness.table)
+        for (shown, _), now in zip(told, found, strict=True):
+            shown["source_now"] = now
 
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
@@ -248,11 +262,17 @@ def _quoted(text: str) -> str:
 
 
 def look(options: Options, wanted: Sequence[str] = ()) -> tuple[str, list[Entry]]:
-    """The path of the state folder, and an entry for each container or for those ``wanted``. HookError."""
+    """The path of the state folder, and an entry for each container, or for those ``wanted``. HookError.
+
+    The sources of all containers are too many to be asked for.
+    """
     registry = Registry(options)
     linux.raise_open_files()
-    entries = [registry.entry(container) for container in registry.names(wanted)]
-    return registry.path, [entry for entry in entries if entry is not None]
+    found = [registry.entry(container) for container in registry.names(wanted)]
+    entries = [entry for entry in found if entry is not None]
+    for entry in entries if wanted else ():
+        registry.look_at_sources(entry)
+    return registry.path, entries
 
 
 # -- in words --------------------------------------------------------------------------------------------------------
@@ -313,7 +333,8 @@ def as_text(entry: Entry) -> str:
         ]
     lines = columns(facts)
     for mount in entry.mounts:
-        lines.append(one_line(f"{mount['state']}: {mount['source']} on {mount['resolved']}"))
+        state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
+        lines.append(one_line(f"{state}: {source_of(mount)} on {mount['resolved']}"))
         lines.append(one_line(f"  asked for by {mount['origin']}, destination {mount['destination']}"))
     for made in entry.made:
         reason = f" ({made['reason']})" if made["reason"] else ""

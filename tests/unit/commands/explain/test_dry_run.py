@@ -90,6 +90,7 @@ def kept(path: str, *without: str) -> list[str]:
     return [word for word in words if flags & bits[word] and word not in without]
 
 
+RENAMED = "the container keeps the file that is bound: bind its folder if it is replaced by rename"
 NOTHING = "config.json mounts nothing on /proc, /sys, /dev, /dev/pts, which programs expect to be there"
 
 
@@ -147,6 +148,7 @@ def test_everything_about_a_bind(desk: Desk) -> None:
                 "action": "mount",
                 "by": "hook",
                 "now": None,
+                "source_now": None,
                 "warnings": [],
             }
         ],
@@ -166,13 +168,16 @@ def source_line(path: str, kind: str) -> str:
 
 def test_text_for_a_person(desk: Desk) -> None:
     desk.config(support.bind("../source", "/config", "ro", "sync"), {"destination": "/proc", "type": "proc"})
-    report = desk.report(f"src={desk.file},dst=/absolute/new,ro,bind-propagation=slave", f"src={desk.source},dst=/etc")
+    report = desk.report(
+        f"src={desk.file},dst=/absolute/new,ro,bind-propagation=private", f"src={desk.source},dst=/etc"
+    )
     assert as_text(report) == (
         f"bundle     {desk.bundle}\n"
         f"rootfs     {desk.rootfs}\n"
         "stage      createRuntime\n"
         "namespace  the container's own\n"
         "registered not in config.json\n"
+        f"note       --mount 1: {RENAMED}\n"
         "note       config.json mounts nothing on /sys, /dev, /dev/pts, which programs expect to be there\n"
         "\n"
         f"present    {desk.bundle}/../source on /config\n"
@@ -188,7 +193,7 @@ def test_text_for_a_person(desk: Desk) -> None:
         f"{source_line(desk.file, 'file')}"
         "  link     /absolute -> /real\n"
         "  make     file /real/new\n"
-        "  options  rbind ro slave\n"
+        "  options  rbind ro private\n"
         f"  kept     {' '.join(kept(desk.file, 'ro'))}, as the source has it\n"
         "\n"
         f"bind       {desk.source} on /etc\n"
@@ -488,7 +493,8 @@ def test_annotations_of_others_are_named_and_ours_if_they_do_not_count(desk: Des
     devices = "CDI devices, cdi.k8s.io/a: v.com/gpu=0: the engine adds their mounts to config.json"
     assert desk.report().notes == [ignored, devices, NOTHING]
     allowed = desk.report(allow_annotations=True, allowed_sources=[str(desk.path)])
-    assert (allowed.notes, len(allowed.mounts)) == ([devices, NOTHING], 1)
+    renamed = f"config.json#/annotations/io.github.oci-bind-hook.mount.x: {RENAMED}"
+    assert (allowed.notes, len(allowed.mounts)) == ([renamed, devices, NOTHING], 1)
 
 
 # The hook as config.json registers it

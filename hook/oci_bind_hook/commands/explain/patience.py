@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dry-run that waits for nobody for long, and still says all that can be known.
+
+A child gathers the report, as kernel.asking has it, and notes what it is about to ask. Whom it waits for too long is
+silent: another child does it all again, and leaves that one out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ...errors import MissingError
+from ...kernel import files
+from ...kernel.asking import SECONDS, ask, first_that_may_wait
+from ...kernel.mountinfo import may_wait
+from .report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...errors import HookError, Step
+    from ...kernel.mountinfo import MountTable
+    from ...requests.request import Request
+
+DEADLINE = 20.0  # seconds for all of a dry-run, however many are silent
+DESTINATIONS = "destinations"  # of all binds: they may lead into a source that is bound before
+_TICK = SECONDS / 4
+HINT = "a real run waits until its server answers or ends, or the runtime's timeout kills it"
+
+
+class Patience:
+    """What is known to be silent, and a place to note what is asked next.
+
+    ``silent`` are those that did not answer before: key -> why it is not asked, and ``mounts`` the same by mount id.
+    """
+
+    def __init__(self, table: MountTable) -> None:
+        self.silent: dict[str, str] = {}
+        self.mounts: dict[int, str] = {}
+        self._table = table
+        self._notes = os.memfd_create("notes", os.MFD_CLOEXEC)
+
+    def why_not(self, key: str, what: str, path: str) -> str:
+        """Why nothing is to be asked about ``path``, "" if it may be: then ``what`` is asked right after this call.
+
+        ``key`` is its name here, the same each time.
+        """
+        mount = first_that_may_wait(self._table, path) if self.mounts else None
+        if mount is not None and mount.id in self.mounts:
+            return self.mounts[mount.id]
+        if key not in self.silent:
+            os.write(self._notes, json.dumps([key, what, path]).encode() + b"\n")
+        return self.silent.get(key, "")
+
+    def source_of(self, request: Request, path: str) -> None:
+        """To be called before the source of a request is opened, at ``path``. If that is silent, it is not opened."""
+        if why := self.why_not(request.origin, f"the source {path} of {request.origin}", path):
+            request.opener = Mute(silent(f"the source {path}", why, request.at("source")))
+
+    def ask(self, gather: Callable[[], Report], tell: Callable[[str], None], end: float) -> Report | None:
+        """What a child gathers; None if somebody was silent, who is known now."""
+        seen, told, quiet = b"", b"", 0
+
+        def goes_on() -> bool:
+            nonlocal seen, told, quiet
+            now = self._last()
+            quiet = quiet + 1 if now == seen else 0
+            seen = now
+            if quiet and now != told and now:
+                tell(f"waiting for {json.loads(now)[1]}")
+                told = now
+            return quiet * _TICK < SECONDS and time.monotonic() < end
+
+        os.ftruncate(self._notes, 0)
+        outcome = ask(lambda: gather().told(), _TICK, fds=[self._notes], goes_on=goes_on)
+        if outcome.error is not None:
+            raise outcome.error
+        if not outcome.is_silent:
+            return Report.from_told(outcome.answer)
+        key, what, path = json.loads(self._last() or b'["", "the dry-run itself", "/"]')
+        mount = first_that_may_wait(self._table, path)
+        left = f", and process {outcome.left} is left waiting for it" if outcome.left is not None else ""
+        who = f"{mount.mount_point} ({mount.type})" if mount is not None else what
+        why = f"{who} does not answer{left}"
+        if mount is not None:
+            # It may be why those did not answer, whose way leads anywhere.
+            self.silent.pop(DESTINATIONS, None)
+            self.mounts.setdefault(mount.id, why)
+        self.silent[key] = why
+        return None
+
+    @property
+    def known(self) -> tuple[set[int], set[str]]:
+        """Who is known to be silent."""
+        return {*self.mounts}, {*self.silent}
+
+    def _last(self) -> bytes:
+        """The last note; the one that is being written does not count."""
+        os.lseek(self._notes, 0, os.SEEK_SET)
+        return b"\n".join(files.read_all(self._notes).split(b"\n")[-2:-1])
+
+    def close(self) -> None:
+        os.close(self._notes)
+
+
+class Mute:
+    """Opens nothing: the source is silent."""
+
+    def __init__(self, problem: HookError) -> None:
+        self.problem = problem
+
+    def open(self, _: Request, /) -> int:
+        raise self.problem
+
+
+def silent(subject: str, why: str, where: str = "", *, step: Step = "open") -> MissingError:
+    """The problem of a real run that asks what is silent, at its ``step``."""
+    # Its code is what the run ends with if the server ends first, or is unmounted.
+    problem = MissingError(f"{subject} cannot be looked at: {why}", where=where, hint=HINT)
+    problem.step = step
+    return problem
+
+
+def gathered(
+    report: Report, table: MountTable, gather: Callable[[Patience], Report], tell: Callable[[str], None]
+) -> Report:
+    """What ``gather`` makes of a ``report``, in time. ``tell`` is told what is waited for.
+
+    A child does that, with a report of its own, only where the mount ``table`` shows somebody who may wait. OSError, if
+    there can be none.
+    """
+    patience = Patience(table)
+    try:
+        if not any(map(may_wait, table.types())):
+            return gather(patience)
+        end = time.monotonic() + DEADLINE
+        known = None
+        while time.monotonic() < end and known != patience.known:
+            known = patience.known
+            answer = patience.ask(lambda: gather(patience), tell, end)
+            if answer is not None:
+                return answer
+    finally:
+        patience.close()
+    for why in dict.fromkeys((*patience.mounts.values(), *patience.silent.values())):
+        report.add(silent("what is asked for", why))
+    return report

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the path of a source still leads to what is bound. A file that is renamed over it is another file.
+
+A path may lead to a server that never answers, so a child asks, with a deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ...kernel import files, linux
+from ...kernel.asking import SECONDS, ask, first_that_may_wait
+from ...requests.request import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal
+
+    from ...kernel.mountinfo import MountTable
+    from ...record.state_file import MountRecord, ObjectRecord
+
+    # None: it is not known.
+    SourceNow = Literal["same", "another", "gone"] | None
+
+# What is said after "mounted".
+WORDS = {"another": "but the path leads to another file now", "gone": "but nothing is at its path now"}
+
+
+def sources_now(mounts: Sequence[MountRecord], bundle: str, table: MountTable) -> list[SourceNow]:
+    """What the source path of each recorded bind leads to, on this boot, by the mount ``table`` of this process.
+
+    Paths that begin in the same file system that may wait are asked together, and all others, so that one silent
+    server hides nothing of the others. Where a link leads to one, the table does not tell.
+    """
+    paths = [files.below(bundle, source_of(mount["requested"])) for mount in mounts]
+    groups: dict[int | None, list[int]] = {}
+    for number, path in enumerate(paths):
+        first = first_that_may_wait(table, path)
+        groups.setdefault(None if first is None else first.id, []).append(number)
+    found: list[SourceNow] = [None] * len(mounts)
+    for numbers in groups.values():
+        question = partial(_look_at_all, [(paths[number], mounts[number]["source"]) for number in numbers])
+        try:
+            answers = ask(question, SECONDS).answer
+        except OSError:
+            continue  # there can be no child, and nobody else risks it
+        for number, answer in zip(numbers, answers or (), strict=False):
+            found[number] = answer
+    return found
+
+
+def _look_at_all(asked: Sequence[tuple[str, ObjectRecord]]) -> list[SourceNow]:
+    return [_look(path, bound) for path, bound in asked]
+
+
+def _look(path: str, bound: ObjectRecord) -> SourceNow:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as reason:
+        return "gone" if reason.errno in (errno.ENOENT, errno.ENOTDIR) else None
+    try:
+        # What automount(8) has taken away comes back when somebody needs it.
+        if linux.fstatfs_type(fd) == linux.AUTOFS_SUPER_MAGIC:
+            return None
+        stat = os.fstat(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return compare(stat.st_dev, stat.st_ino, bound)
+
+
+def compare(dev: int, ino: int, bound: ObjectRecord) -> SourceNow:
+    """Whether a file is the one that was bound."""
+    return "same" if (dev, ino) == (bound["dev"], bound["ino"]) else "another"

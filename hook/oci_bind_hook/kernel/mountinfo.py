@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mounts of a mount namespace, as mountinfo tells them.
+
+Loaded by every start of a container: it imports only posix. Lines are split by hand, since re takes half as long to
+import as Python takes to start.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from . import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Set
+
+
+# File systems whose answers come from a process or from another machine, filesystems(5). FUSE has many names.
+_MAY_WAIT = frozenset(
+    "9p afs autofs beegfs ceph cifs coda fuse fuseblk gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs smb3 smbfs"
+    " vboxsf virtiofs vmhgfs wekafs".split()
+)
+
+
+def may_wait(kind: str) -> bool:
+    """Whether a file system of this type (as mountinfo names it) may keep those waiting who ask it something."""
+    return kind in _MAY_WAIT or kind.startswith("fuse.")
+
+
+class MountInfo:
+    """One mount: a line of mountinfo, proc_pid_mountinfo(5).
+
+    ``id`` and ``parent`` are mount ids and ``dev`` is the device as os.makedev returns it. ``root`` is the path inside
+    the file system that is mounted, ``mount_point`` the path below the reader's ``/`` where it is. ``options`` are the
+    per-mount options. ``shared`` is the peer group, or None; ``is_propagated`` is true for a shared or slave mount.
+    ``type`` and ``source`` are those of the file system, ``super_options`` its own options, still escaped.
+    """
+
+    __slots__ = (
+        *("dev", "id", "is_propagated", "mount_point", "options", "parent", "root", "shared", "source"),
+        *("super_options", "type"),
+    )
+
+    def __init__(self, line: str) -> None:
+        fields = line.split(" ")
+        dash = fields.index("-", 6)
+        self.id = int(fields[0])
+        self.parent = int(fields[1])
+        major, minor = fields[2].split(":")
+        self.dev = posix.makedev(int(major), int(minor))
+        self.root = files.unescape(fields[3])
+        self.mount_point = files.unescape(fields[4])
+        self.options = fields[5].split(",")
+        groups = [int(tag[7:]) for tag in fields[6:dash] if tag.startswith("shared:")]
+        self.shared = groups[0] if groups else None
+        self.is_propagated = any(tag.startswith(("shared:", "master:")) for tag in fields[6:dash])
+        self.type = files.unescape(fields[dash + 1])
+        self.source = files.unescape(fields[dash + 2])
+        self.super_options = fields[dash + 3] if len(fields) > dash + 3 else ""
+
+    def super_option(self, name: str) -> str | None:
+        """The value of an option ``name=value`` of the file system, None without one."""
+        # A comma in a value is written as \054.
+        values = (option.partition("=") for option in self.super_options.split(","))
+        return next((files.unescape(value) for key, _, value in values if key == name), None)
+
+
+class MountTable:
+    """The mounts of a namespace at one moment, in the order of mountinfo.
+
+    A line is parsed when it is first needed: of the thousands that a host may have, few ever are.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[int, str] = {}
+        self._infos: dict[int, MountInfo] = {}
+        self._children: dict[int, list[int]] = {}
+        self._points: dict[str, list[int]] = {}
+        self._inside: dict[int, dict[str, list[MountInfo]]] = {}
+        for line in text.split("\n"):
+            if line:
+                number, parent, _ = line.split(" ", 2)
+                self._lines[int(number)] = line
+                self._children.setdefault(int(parent), []).append(int(number))
+
+    def __iter__(self) -> Iterator[MountInfo]:
+        return (self._info(number) for number in self._lines)
+
+    def _info(self, number: int) -> MountInfo:
+        if number not in self._infos:
+            self._infos[number] = MountInfo(self._lines[number])
+        return self._infos[number]
+
+    def types(self) -> set[str]:
+        """The types of all file systems."""
+        return {line.partition(" - ")[2].partition(" ")[0] for line in self._lines.values()}
+
+    def at(self, path: str) -> list[MountInfo]:
+        """The mounts with the mount point ``path``, in order. All are noted when it is first asked."""
+        if not self._points:
+            for number, line in self._lines.items():
+                self._points.setdefault(files.unescape(line.split(" ", 5)[4]), []).append(number)
+        return [self._info(number) for number in self._points.get(path, ())]
+
+    def get(self, mnt_id: int | None) -> MountInfo | None:
+        """The mount with the id ``mnt_id``, None if there is none."""
+        return self._info(mnt_id) if mnt_id in self._lines else None
+
+    def ids(self) -> set[int]:
+        """The ids of all mounts."""
+        return set(self._lines)
+
+    def on(self, parent: int) -> list[MountInfo]:
+        """The mounts whose mount point is on the mount ``parent``."""
+        return [self._info(number) for number in self._children.get(parent, ())]
+
+    def above(self, info: MountInfo) -> Iterator[MountInfo]:
+        """The mounts that a mount is on or below, the nearest first."""
+        seen = {info.id}
+        above = self.get(info.parent)
+        while above is not None and above.id not in seen:
+            yield above
+            # The root mount may be its own parent.
+            seen.add(above.id)
+            above = self.get(above.parent)
+
+    def below(self, top: int, besides: Set[int] = frozenset()) -> Iterator[MountInfo]:
+        """The mounts on and below the mount with the id ``top``, each after its parent.
+
+        Those with the ids ``besides`` are left out, with all that is on and below them. Only what is asked for is
+        looked at.
+        """
+        pending = [top]
+        # The root mount may be its own parent.
+        seen = {top}
+        while pending:
+            children = self._children.get(pending.pop(), ())
+            children = [number for number in children if number not in seen and number not in besides]
+            seen.update(children)
+            pending += children
+            yield from map(self._info, children)
+
+    def inside(self, top: int, path: str) -> list[MountInfo]:
+        """Of the mounts on and below the mount ``top`` those with a mount point below the folder ``path``, in order.
+
+        All folders are noted when it is first asked: a bind need not look at every mount of the host.
+        """
+        if top not in self._inside:
+            found = self._inside[top] = {}
+            for info in self.below(top):
+                folder = info.mount_point
+                while folder:
+                    folder = folder.rpartition("/")[0]
+                    found.setdefault(folder, []).append(info)
+        return self._inside[top].get(path.rstrip("/"), [])
+
+    def has_below(self, path: str) -> bool:
+        """Whether anything is mounted below ``path``; in a container's namespace the runtime has by createContainer."""
+        return any(info.mount_point.startswith(path + "/") for info in self)

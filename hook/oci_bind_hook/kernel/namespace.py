@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mount namespace in which binds are attached, and what mountinfo shows of it and of the one before.
+
+Loaded by every start of a container.
+"""
+
+from __future__ import annotations
+
+from . import files, linux
+from .mountinfo import MountTable
+from .proc import read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..record.state_file import NamespaceKind
+    from .mountinfo import MountInfo
+    from .proc import Proc
+
+
+class Namespace:
+    """The mount namespace in which the binds are attached, first the one that the hook was started in.
+
+    ``kind`` is "container" for one that the runtime made for the container, else "runtime". ``entered`` is true once
+    this process has moved to another one. ``assumed`` is true in a dry-run, which takes the runtime's mounts as made.
+    """
+
+    def __init__(self, proc: Proc, kind: NamespaceKind, *, assumed: bool = False) -> None:
+        self.proc = proc
+        self.kind = kind
+        self.assumed = assumed
+        self.entered = False
+        self.inode = proc.mount_namespace()
+        # Opened here, since procfs shows the new namespace after setns(2). Read only when needed: it may be long.
+        self._before = proc.open("mountinfo")
+        self._tables: dict[str, MountTable] = {}
+        self._groups: set[int | None] | None = None
+        self._devices: dict[str, set[int]] = {}
+
+    def enter(self, pidfd: int) -> None:
+        """Enters the mount namespace of the process ``pidfd``. Nothing can be imported afterwards. Raises OSError."""
+        linux.enter_mount_namespace(pidfd)
+        inode = self.proc.mount_namespace()
+        self.entered = inode != self.inode
+        self.inode = inode
+
+    def started_in(self) -> MountTable:
+        """The mounts of the namespace that the hook was started in, whichever has been entered since."""
+        if "before" not in self._tables:
+            with files.Named("/proc/self/mountinfo"):
+                self._tables["before"] = MountTable(read_text(self._before))
+        return self._tables["before"]
+
+    def groups_started_in(self) -> set[int | None]:
+        """The peer groups of ``started_in``, and None if a mount there has none."""
+        if self._groups is None:
+            self._groups = {info.shared for info in self.started_in()}
+        return self._groups
+
+    def here(self) -> MountTable:
+        """The mounts of the current namespace, as they were before the hook's first change."""
+        if not self.entered:
+            return self.started_in()
+        if "here" not in self._tables:
+            self._tables["here"] = self.proc.mounts()
+        return self._tables["here"]
+
+    def mount_of(self, stat: files.Stat) -> MountInfo | None:
+        """The mount through which a file was reached, None if it is not in the current namespace."""
+        return self.here().get(stat.mnt_id)
+
+    def type_of(self, stat: files.Stat) -> str | None:
+        """The type of the file system that a file is on, None if its mount is not in the current namespace."""
+        info = self.mount_of(stat)
+        return info.type if info is not None else None
+
+    def is_locked_by_host(self, stat: files.Stat) -> bool:
+        """Whether the mount below the file's own is read-only or unknown.
+
+        A runtime makes a rootfs read-only by a bind on itself. A mount below that was read-only before belongs to the
+        host, which wants it so.
+        """
+        info = self.mount_of(stat)
+        below = self.here().get(info.parent) if info is not None else None
+        return below is None or "ro" in below.options
+
+    def is_own_tmpfs(self, stat: files.Stat, rootfs: str) -> bool:
+        """Whether a file is on a tmpfs that mountinfo shows for this container alone, and that may die with it.
+
+        One of the host below the rootfs may look the same at createContainer: only config.json tells them apart.
+        """
+        info = self.mount_of(stat)
+        if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":
+            return False
+        if rootfs not in self._devices:
+            inside = rootfs + "/"
+            self._devices[rootfs] = {
+                other.dev for other in self.started_in() if self.entered or not other.mount_point.startswith(inside)
+            }
+        return info.dev not in self._devices[rootfs]
