@@ -80,7 +80,7 @@ def main(target: str) -> None:
 
 def launcher(site: Path) -> str:
     """What `install` writes, with nothing to add to where Python looks for modules: the archive is there already."""
-    script = "from oci_bind_hook.commands.engines.install import launcher_text; print(launcher_text('/python', ()))"
+    script = "from oci_bind_hook.commands.engines.launcher import launcher_text; print(launcher_text('/python', ()))"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     text = subprocess.run(
         [sys.executable, "-c", script], env=environment, check=True, stdout=subprocess.PIPE, text=True

@@ -29,7 +29,7 @@ LINES = {
         for command in COMMANDS
         if not command.name.startswith("install")
     },
-    "install --": {"--format", *(option.name for option in INSTALL), *EVERYWHERE},
+    "install --": {"--format", *(option.name for option in INSTALL if option.name != "--all"), *EVERYWHERE},
     "show c": {"c1", "c2"},
     "install --stages ": set(STAGES),
     "--log-format ": {"text", "json"},

@@ -15,7 +15,7 @@ import pytest
 from helpers import support
 from helpers.corpus import fails, gone, lands, look, plant, prepare, refused, succeeds
 from helpers.world import call, hands_over, mount, mounted, state
-from oci_bind_hook.commands.engines.install import REGISTRATION_PATH
+from oci_bind_hook.commands.engines.install import HOOKS_PATH
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -137,7 +137,7 @@ def test_E02_a_variable_that_leads_to_a_python_library_in_the_image(
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_E03_as_it_is_registered_the_linker_sees_nothing_of_the_image(world: World, runtime: str) -> None:
     prepare(world)
-    registration = json.loads((Path(world.launcher).parents[3] / REGISTRATION_PATH).read_text())["hook"]
+    registration = json.loads((Path(world.launcher).parents[3] / HOOKS_PATH / "oci-bind-hook.json").read_text())["hook"]
     assert registration["env"]
     told = world.path / "linker"
     told.mkdir()

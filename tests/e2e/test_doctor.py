@@ -15,7 +15,8 @@ import pytest
 
 from helpers import kernels, mounting, support
 from oci_bind_hook.commands.engines.doctor import FEATURES
-from oci_bind_hook.commands.engines.install import import_folders, install
+from oci_bind_hook.commands.engines.install import install
+from oci_bind_hook.commands.engines.launcher import import_folders
 from oci_bind_hook.kernel import linux
 from oci_bind_hook.kernel.proc import Proc, boot_id
 from oci_bind_hook.record.folder import StateFolder

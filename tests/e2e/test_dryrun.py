@@ -438,6 +438,35 @@ def test_what_a_link_in_the_image_makes_deep_is_undone_like_all_else(world: Worl
     assert world.snapshot() == before
 
 
+# Several entries of this hook at one stage, as of several CDI devices: what each is given, and how they end.
+SEVERAL: dict[str, tuple[list[str], int, str]] = {
+    "all well": (["dst=/new/a", "dst=/new/a/inner", "dst=/new/a"], os.EX_OK, "/new/a"),
+    "one source is missing": (["dst=/new/a", "src=/absent,dst=/new/b"], os.EX_NOINPUT, "/absent"),
+    "on one place": (["dst=/new/a", "dst=/new/a,ro"], os.EX_CONFIG, "--mount 1: /new/a is the destination of "),
+    "the first fails late": (["dst=/proc", "src=/absent,dst=/new/b"], os.EX_NOPERM, "--mount 1: /proc "),
+}
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_several_entries_end_as_the_dry_run_says(world: World, runtime: str, case: str) -> None:
+    (world.source / "inner").mkdir()
+    fields, code, words = SEVERAL[case]
+    fields = [text if text.startswith("src=") else f"src={world.source},{text}" for text in fields]
+    log = str(world.path / "log")
+    entries = [world.hook("--mount", text, "--log", log) for text in fields]
+    hooks = {"createRuntime": entries, "poststop": entries}
+    bundle = support.bundle(world.path / "bundle", ["/bin/sh", "-c", "ls /new/a"], hooks=hooks)
+    before = world.snapshot()
+    said = worlds.call(world, "--dry-run", "--bundle", bundle, stdin="")
+    assert (said.returncode, world.snapshot()) == (code, before), said.stdout
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode == 0, done.stdout) == (code == 0, "" if code else "inner\nword\n")
+    with open(log) as file:  # crun throws away what hooks print
+        assert (words in said.stdout, words in file.read()) == (True, True), said.stdout
+    assert world.snapshot() == before
+
+
 @pytest.mark.parametrize("link", ["/\x01" * 1900, "/x" * 256], ids=["control characters", "letters"])
 def test_what_a_link_in_the_image_makes_deeper_is_refused_before_anything_is_made(world: World, link: str) -> None:
     support.bundle(world.path / "bundle", ["true"])

@@ -20,7 +20,7 @@ import yaml
 from helpers import configs, mounting, support
 from helpers.podman import configured, covered, isolated
 from oci_bind_hook.commands.engines import check, hooks_d
-from oci_bind_hook.commands.engines.install import import_folders
+from oci_bind_hook.commands.engines.launcher import import_folders
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def installed(
     assert (
         cli.main(["install", "--prefix", str(prefix), "--gc-timer", *words, "--", "--root", str(root), *arguments]) == 0
     )
-    *_, service, _ = capfd.readouterr().out.splitlines()
+    *_, service, _ = (line.partition(" ")[2] for line in capfd.readouterr().out.splitlines())
     [line] = [line for line in Path(service).read_text().splitlines() if line.startswith("ExecStart=")]
     return shlex.split(line.removeprefix("ExecStart="))
 

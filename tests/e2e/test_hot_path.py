@@ -31,7 +31,7 @@ BOTH = (
     " rootfs rootfs.identity rootfs.mount_points rootfs.walk"
 )
 OURS = {
-    "prestart": f"{BOTH} kernel.namespace lifecycle.set_up lifecycle.stage"
+    "prestart": f"{BOTH} kernel.namespace lifecycle.set_up lifecycle.stage lifecycle.start_record"
     " mounting.apply mounting.by_mount_api mounting.config_mounts mounting.plan mounting.sources"
     " requests requests.collect requests.mount_field requests.request rootfs.admit",
     "poststop": f"{BOTH} lifecycle.claims lifecycle.tear_down",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import support
-from helpers.world import call, fail, mount, mounted, state
+from helpers.world import Container, call, fail, finish, mount, mounted, state
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -52,6 +52,64 @@ def test_a_failing_second_prestart_undoes_only_itself(world: World) -> None:
     assert sorted(os.listdir(f"{world.rootfs}/a")) == ["b"]
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
+
+
+def test_a_second_call_covers_no_bind_of_the_first(world: World) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = world.snapshot()
+    words = ["--mount", f"src={world.source},dst=/a"]
+    assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
+    done = call(world, "prestart", "--mount", f"src={world.source},dst=/climb/../a,ro", stdin=state(world))
+    told = "/a is the destination of --mount 1 already, in an earlier call of the hook"
+    assert (done.returncode, told in done.stderr) == (os.EX_CONFIG, True), done.stderr
+    assert mounted(world) == ["/a"]
+    # Where somebody has unmounted the first, it covers nothing.
+    subprocess.run(["umount", f"{world.rootfs}/a"], check=True)
+    assert call(world, "prestart", "--mount", f"src={world.source},dst=/a,ro", stdin=state(world)).returncode == 0
+    assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
+    assert world.snapshot() == before
+
+
+FAILING = {
+    "before it is entered": (["--mount", "src=/absent,dst=/x"], os.EX_NOINPUT),
+    "a request": (["--mount", "src=/,dst=/x,what"], os.EX_CONFIG),
+    "in its namespace": (["--mount", "src=/,dst=/proc"], os.EX_NOPERM),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_a_failing_second_call_of_a_container_undoes_the_first_as_well(world: World, case: str) -> None:
+    """The runtime gives the container up, and crun calls no poststop then. What a neighbour uses stays for it."""
+    words, code = FAILING[case]
+    before = world.snapshot()
+    neighbour, container = Container(world, "n"), Container(world, "c")
+    container.set_up("/new/both", "/new/one")
+    neighbour.set_up("/new/both")
+    [said] = finish(container.launch(*words, first=False), code=code)
+    assert (said.count("\n"), os.listdir(f"{world.rootfs}/new")) == (1, ["both"]), said
+    assert [name for name in os.listdir(world.state) if name.endswith(".json")] == ["n.json"]
+    # What stays of its binds in its own namespace ends with that.
+    assert (neighbour.mounted(), {*container.mounted()} <= {"/new/both"}) == (["/new/both"], True)
+    # A runtime that calls poststop all the same finds nothing to do.
+    container.end()
+    container.tear_down()
+    neighbour.end()
+    neighbour.tear_down()
+    assert world.snapshot() == before
+
+
+def test_what_cannot_be_undone_of_the_first_call_stays_recorded(world: World) -> None:
+    container = Container(world, "c")
+    container.set_up("/new/one")
+    with open(f"{world.rootfs}/new/other", "w"):
+        pass
+    words = ["--mount", "src=/,dst=/proc"]
+    [said] = finish(container.launch(*words, first=False, before=fail("umount2", 1)), code=os.EX_OSERR)
+    assert "; then could not undo the bind on /new/one: " in said
+    assert "c.json" in os.listdir(world.state)
+    container.end()
+    container.tear_down()
+    assert (os.listdir(world.state), os.listdir(f"{world.rootfs}/new")) == ([], ["other"])
 
 
 # Of a mount that was carried away with its rootfs only a unique id tells whose it is.

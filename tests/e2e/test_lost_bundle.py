@@ -16,6 +16,7 @@ from helpers import mounting, support
 from helpers.podman import Podman
 from helpers.world import Container, World, call, dead, mount, state
 from oci_bind_hook.commands.engines import install
+from oci_bind_hook.commands.engines.launcher import import_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ DEVICE = {"path": "/dev/foo", "type": "c", "major": 1, "minor": 5, "fileMode": 0
 @pytest.fixture
 def world(tmp_path: Path, launcher: str) -> World:
     """A world that another user can look into, with a log that they can write."""
-    mounting.show(str(tmp_path), sys.base_prefix, *install.import_folders(), str(Path(launcher).parents[3]))
+    mounting.show(str(tmp_path), sys.base_prefix, *import_folders(), str(Path(launcher).parents[3]))
     world = World(tmp_path, launcher)
     tmp_path.chmod(0o755)
     (tmp_path / "log").touch()
@@ -76,6 +77,35 @@ def test_a_dry_run_finds_it_as_well(world: World) -> None:
     with support.RuntimeNamespace("crun") as crun:
         done = crun.call("run", "--bundle", bundle, "c1")
     assert (done.returncode, done.stderr) == (1, "cat: can't open '/new/word': No such file or directory\n")
+    assert world.snapshot() == before
+
+
+SECOND = {
+    "well": (["dst=/other"], 0),
+    "before it is entered": (["dst=/other,src=/absent"], 1),
+    "as its config.json is read": (["dst=/other", "--strict"], 1),
+}
+
+
+@pytest.mark.parametrize("case", SECOND)
+def test_a_second_entry_knows_what_the_first_did(world: World, case: str) -> None:
+    """However it ends: what the first did is its container's, of whatever bundle crun speaks."""
+    bundle = bundle_with_device(world)
+    (fields, *more), failures = SECOND[case]
+    with open(f"{bundle}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    text = fields if "src=" in fields else f"src={world.source},{fields}"
+    config["hooks"]["createRuntime"].append(world.hook("--mount", text, "--log", f"{world.path}/log", *more))
+    config["hostname"] = 1  # not valid, and crun passes over it
+    with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    before = world.snapshot()
+    with support.RuntimeNamespace("crun") as crun:
+        done = crun.call("run", "--bundle", bundle, "c1")
+    shown = "" if failures else "hello from the host\n"
+    assert (done.returncode != 0, done.stdout) == (bool(failures), shown), (done.stderr, log(world))
+    told = "what earlier calls did for this container is undone as well"
+    assert log(world).count(told) == failures
     assert world.snapshot() == before
 
 

@@ -110,7 +110,7 @@ def test_the_wheel_works_where_it_is_installed(version: str, dist: Path, tmp_pat
     told = run(command, "--version", folder=Path("/"))
     assert f"commit: {COMMIT}\nPython: {version}." in told
     launcher, _ = run(command, "install", "--prefix", tmp_path / "prefix").splitlines()
-    assert binds(launcher, tmp_path / "world")
+    assert binds(launcher.removeprefix("wrote "), tmp_path / "world")
     # What is wrong is worded by jsonschema.
     (tmp_path / "config.json").write_text('{"ociVersion": 1}')
     done = subprocess.run([command, "validate", tmp_path / "config.json"], capture_output=True, text=True, check=False)
@@ -140,7 +140,7 @@ def test_the_single_file_does_what_the_package_does(tmp_path: Path) -> None:
     # It is a hook, and so is what it installs.
     assert binds(str(file), tmp_path / "one")
     launcher, _ = run(file, "install", "--prefix", tmp_path / "prefix").splitlines()
-    assert binds(launcher, tmp_path / "two")
+    assert binds(launcher.removeprefix("wrote "), tmp_path / "two")
     (tmp_path / "config.json").write_text('{"ociVersion": 1}')
     done = subprocess.run([file, "validate", tmp_path / "config.json"], capture_output=True, text=True, check=False)
     assert (done.returncode, "must be of type string" in done.stdout) == (65, True)
@@ -168,6 +168,8 @@ def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
         f"oci-bind-hook install --prefix /usr -- --mount src={tmp_path}/source,dst=/new,ro >&2",
         f"podman run --rm --rootfs {rootfs} cat /new/word",
         f"bash -c 'echo {left}'",
+        # Each registration goes with it.
+        "oci-bind-hook install --prefix /usr --name other >&2",
         # What this package did not install stays, and does not keep it from going.
         "mkdir -p /usr/local/libexec/oci/hooks.d",
         "echo '#!/bin/sh' >/usr/local/libexec/oci/hooks.d/oci-bind-hook",

@@ -90,6 +90,27 @@ def test_a_child_gives_the_same_answer(world: World, words: list[str]) -> None:
     assert json.loads(alone[0])["problems"] != []
 
 
+def test_a_silent_one_of_several_entries_leaves_the_others_alone(world: World) -> None:
+    """Each has a first --mount of its own, and the verdict is that of the first that fails, at whatever step."""
+    with Fuse(f"{world.path}/fuse") as fuse:
+        fuse.silence("GETATTR")
+        entries = [
+            world.hook(*mount(world, "/proc")),
+            world.hook(*bind(f"{fuse.path}/*", "/b", "glob")),
+            world.hook(*bind(f"{world.source}/*", "/c", "glob")),
+        ]
+        bundle = world.path / "bundle"
+        support.bundle(bundle, ["true"], hooks={"createRuntime": entries, "poststop": entries})
+        code, document, _ = dry_run(world, bundle)
+    place = "config.json: /hooks/createRuntime"
+    assert code == os.EX_NOPERM
+    assert [(problem["where"], problem["exit"]) for problem in document["problems"]] == [
+        (f"{place}/0: --mount 1", os.EX_NOPERM),
+        (f"{place}/1: --mount 1", os.EX_NOINPUT),
+    ]
+    assert [each["resolved"] for each in document["mounts"] if each["origin"] == f"{place}/2: --mount 1"] == ["/c/word"]
+
+
 def test_one_is_found_through_a_link_and_beside_another(world: World, bundle: Path) -> None:
     """Of a link it is not known beforehand where it leads."""
     with Fuse(f"{world.path}/one") as one, Fuse(f"{world.path}/two") as two:

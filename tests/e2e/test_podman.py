@@ -15,7 +15,7 @@ import pytest
 from helpers import hooks_d_tables as tables
 from helpers import support
 from helpers.podman import Podman
-from oci_bind_hook.commands.engines import check, hooks_d, install
+from oci_bind_hook.commands.engines import check, conditions, hooks_d, install
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +136,7 @@ def test_an_installed_hook_binds_in_the_containers_it_is_for(podman: Podman) -> 
     state = podman.folder / "state"
     before = support.tree(podman.rootfs)
     words = ["--mount", f"src={source},dst=/new/place,ro", "--root", str(state)]
-    when = install.When(annotations=["io.example.models=a+b (c)"])
+    when = conditions.When(annotations=["io.example.models=a+b (c)"])
     prefix, folder = str(podman.folder / "prefix"), str(podman.folder / "etc/hooks.d")
     install.install(prefix, (), words, hooks_dir=folder, when=when)
     assert check.Check([folder]).problems == []

@@ -221,6 +221,6 @@ def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
     assert "kernel" in then, done.stderr
     assert "hook /usr/share/containers/oci/hooks.d/oci-bind-hook.json is for createRuntime, poststop" in then
     assert then.endswith(
-        "/usr/share/containers/oci/hooks.d/oci-bind-hook.json\n/usr/libexec/oci/hooks.d/oci-bind-hook\n"
+        "removed /usr/share/containers/oci/hooks.d/oci-bind-hook.json\nremoved /usr/libexec/oci/hooks.d/oci-bind-hook\n"
     ), then
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from helpers import mounting, support
 from helpers.world import World, mount, state
-from oci_bind_hook.commands.engines.install import import_folders
+from oci_bind_hook.commands.engines.launcher import import_folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

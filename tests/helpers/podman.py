@@ -32,17 +32,30 @@ class Podman:
         self.rootfs = support.busybox_rootfs(folder / "rootfs")
         self.probe = tables.write_probe(folder)
 
+    @property
+    def words(self) -> list[str]:
+        """The program, with the options that every call of it has."""
+        storage = [f"--root={self.folder}/storage", "--runroot=/run/podman", "--tmpdir=/run/libpod"]
+        return ["podman", *storage, "--storage-driver=vfs", *OPTIONS]
+
     def run(
-        self, folders: list[str], *command: str, options: tuple[str, ...] = (), prepare: str = ""
+        self,
+        folders: list[str],
+        *command: str,
+        options: tuple[str, ...] = (),
+        prepare: str = "",
+        runtime: str = "crun",
     ) -> subprocess.CompletedProcess[str]:
         """Run a container with the hooks of these folders, after a script that prepares their mount namespace."""
-        storage = [f"--root={self.folder}/storage", "--runroot=/run/podman", "--tmpdir=/run/libpod"]
-        storage += ["--storage-driver=vfs", *OPTIONS]
-        hooks = [f"--hooks-dir={folder}" for folder in folders]
-        words = ["podman", *storage, *hooks, "run", "--rm", *LIMITS, *options, "--rootfs", self.rootfs, *command]
+        hooks = [f"--runtime={runtime}", *(f"--hooks-dir={folder}" for folder in folders)]
+        words = [*self.words, *hooks, "run", "--rm", *LIMITS, *options, "--rootfs", self.rootfs, *command]
+        return self.script(f'{prepare} "$@"', *words)
+
+    def script(self, text: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell script with these arguments."""
         # Not with exec: the first process is there to the end.
         return subprocess.run(
-            [*ISOLATED, "sh", "-c", f'{PREPARE} {prepare} "$@"; exit $?', "sh", *words],
+            [*ISOLATED, "sh", "-c", f"{PREPARE} {text}; exit $?", "sh", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -10,7 +10,7 @@ import re
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from helpers import mounting
+from helpers import mounting, support
 from helpers.sweep import Act, Container, Scene, Sweep, assert_same, finish
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ READING = frozenset(
 # A run has its modules before it is refused anything: the way Python looks for them is Python's.
 for _name in ("dispatch", "upkeep.gc"):
     importlib.import_module(f"oci_bind_hook.commands.{_name}")
-for _name in ("set_up", "tear_down", "witness"):
+for _name in ("set_up", "earlier", "tear_down", "witness"):
     importlib.import_module(f"oci_bind_hook.lifecycle.{_name}")
 
 
@@ -154,6 +154,8 @@ class Reading(Sweep):
         # Where nothing is ever changed, what was before is there for the next try, too.
         self.is_changing = self.act.run in ("set-up", "poststop") or act == "gc"
         self.is_ready = False
+        # Not by scene.look, which starts a container.
+        self.nothing = set(support.tree(scene.rootfs))
         self.found = self._find()
 
     def begin(self) -> Begun:
@@ -197,7 +199,13 @@ class Reading(Sweep):
         if self.act.run == "set-up":
             self._check_line(done, SET_UP)
             if done.returncode:
-                assert_same(without_locks(now), without_locks(before))
+                # A second call that fails ends the container's creation: what the first one did goes, too, if it is
+                # known yet which container that is.
+                is_early = done.returncode == os.EX_USAGE or not re.search(r"oci-bind-hook: c1", done.stderr)
+                if self.act.more and scene.is_entered and not is_early:
+                    self._check_given_up(now, done)
+                else:
+                    assert_same(without_locks(now), without_locks(before))
             else:
                 harmless = [*HARMLESS, *([HIDDEN_UPPER] if scene.where == "overlay" and error == "EACCES" else [])]
                 assert any(re.match(call, point.text) for call in harmless), "not refused"
@@ -217,6 +225,13 @@ class Reading(Sweep):
         assert now["mounts"] == before["mounts"] or not scene.is_entered
         if self.is_changing:
             self.end()
+
+    def _check_given_up(self, now: dict[str, Any], done: Done) -> None:
+        """Nothing is left of c1 but what its neighbour uses, which is recorded there. AssertionError."""
+        assert "c1.json" not in now["state"], done.stderr
+        # Not by our own reader: what it loads, the runs that are forked from here would load no more.
+        kept = {path[1:] for path in support.made_paths(json.loads((self.scene.state / "n1.json").read_text()))}
+        assert set(now["rootfs"]) - self.nothing <= kept
 
     def _check_line(self, done: Done, codes: set[int], problems: Sequence[dict[str, Any]] = ()) -> None:
         """One line, which names a place and says what to do. Of a command, a problem of its own may tell instead."""

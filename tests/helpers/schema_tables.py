@@ -9,6 +9,35 @@ from typing import Any
 IDS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 HOOK = {"path": "/bin/true", "args": ["true"], "env": ["A=", "B=b=b"], "timeout": 1}
 STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+EDITS = {
+    "env": ["A=1"],
+    "deviceNodes": [
+        {
+            "path": "/dev/x",
+            "hostPath": "/dev/y",
+            "type": "c",
+            "major": 1,
+            "minor": 3,
+            "fileMode": 438,
+            "permissions": "rw",
+            "uid": 0,
+            "gid": 0,
+        }
+    ],
+    "netDevices": [{"hostInterfaceName": "a", "name": "b"}],
+    "mounts": [{"hostPath": "/x", "containerPath": "/y", "type": "bind", "options": ["ro"]}],
+    "hooks": [{"hookName": "prestart", **HOOK}],
+    "intelRdt": {
+        "closID": "c",
+        "l3CacheSchema": "l",
+        "memBwSchema": "m",
+        "schemata": ["s"],
+        "enableMonitoring": True,
+        "enableCMT": True,
+        "enableMBM": True,
+    },
+    "additionalGids": [1],
+}
 BIND = {
     "destination": "/data",
     "source": "data",
@@ -143,7 +172,45 @@ VALID: dict[str, Any] = {
                 "because": "always",
             }
         ],
+        "cdiFolders": [{"path": "/c", "there": True}],
+        "devices": [
+            {
+                "path": "/c/a.json",
+                "device": "a.b/cd=e",
+                "hook": "/bin/true",
+                "stages": ["prestart"],
+                "used": True,
+                "matches": True,
+                "because": "b",
+            }
+        ],
+        "registered": [{"pointer": "/hooks/prestart/0", "stage": "prestart", "hook": "/bin/true", "because": "b"}],
         "timer": {"path": "/u/x.timer", "command": ["/l", "gc"], "enabled": True},
+    },
+    "registrations": {
+        "registrations": [
+            {
+                "kind": "CDI",
+                "name": "e",
+                "device": "a.b/cd=e",
+                "path": "/c/a.json",
+                "launcher": "/bin/true",
+                "stages": ["prestart"],
+                "conditions": ["--always"],
+                "env": ["A=1"],
+                "arguments": ["--debug"],
+            }
+        ]
+    },
+    "cdi": {
+        "cdiVersion": "0.5.0",
+        "kind": "example.com/models",
+        "annotations": {"a": "b"},
+        "devices": [
+            {"name": "all", "annotations": {"a": "b"}, "containerEdits": EDITS},
+            {"name": "none", "containerEdits": {}},
+        ],
+        "containerEdits": EDITS,
     },
     "doctor": {"findings": [{"name": "pidfd", "there": True, "needed": True, "detail": "", "without": ""}]},
     "records": {
@@ -281,6 +348,7 @@ VALID: dict[str, Any] = {
 
 # More documents that must be accepted: what the full ones above cannot show. A place, and what is put there.
 GONE = object()
+CDI_EDITS = "/devices/0/containerEdits"
 ALSO_VALID = [
     ("state", "/pid", GONE),
     ("state", "/pid", 0),
@@ -308,7 +376,17 @@ ALSO_VALID = [
     ("hooks-check", "/bundle", None),
     ("hooks-check", "/hooks/0/hook", None),
     ("hooks-check", "/hooks/0/matches", None),
+    ("hooks-check", "/devices/0/matches", None),
     ("hooks-check", "/timer", None),
+    ("registrations", "/registrations/0/kind", "hooks.d"),
+    ("registrations", "/registrations/0/name", None),
+    ("registrations", "/registrations/0/device", None),
+    *[("cdi", place, GONE) for place in ("/annotations", "/containerEdits", "/devices/0/annotations")],
+    *[("cdi", f"{CDI_EDITS}/{name}", GONE) for name in EDITS],
+    *[("cdi", "/cdiVersion", version) for version in ("0.3.0", "1.1.0")],
+    *[("cdi", "/kind", kind) for kind in ("aB/c9", "a_-.9/b_-.9")],
+    *[("cdi", "/devices/0/name", name) for name in ("0", "a", "A.b_c-9")],
+    *[("cdi", f"{CDI_EDITS}/deviceNodes/0/permissions", word) for word in ("", "none", "rwm")],
     ("plan", "/id", None),
     ("plan", "/stage", None),
     ("plan", "/namespace", None),
@@ -362,9 +440,34 @@ FOUND = "path kind number filesystem device from mount owner mode known submount
 MAPPED = " ".join(f"{which}Mappings/0/{member}" for which in ("uid", "gid") for member in IDS[0])
 
 
+REGISTERED = "kind name device path launcher stages conditions env arguments"
+
+
 def below(parent: str, members: str) -> str:
     return " ".join(f"{parent}/{member}" for member in members.split())
 
+
+# The same of the edits in a CDI file, which stand in two places.
+OF_EDITS: list[tuple[Any, str]] = [
+    (GONE, "hooks/0/hookName hooks/0/path mounts/0/hostPath mounts/0/containerPath"),
+    (GONE, "deviceNodes/0/path netDevices/0/hostInterfaceName netDevices/0/name"),
+    (1, f"{' '.join(EDITS)} env/0 deviceNodes/0 netDevices/0 mounts/0 hooks/0 unknown"),
+    (1, below("hooks/0", "hookName path args args/0 env env/0 unknown")),
+    (1, below("mounts/0", "hostPath containerPath type options options/0 unknown")),
+    (1, below("netDevices/0", "hostInterfaceName name unknown")),
+    (1, below("deviceNodes/0", "path hostPath type permissions unknown")),
+    (1, below("intelRdt", "closID l3CacheSchema memBwSchema schemata schemata/0 unknown")),
+    (1, below("intelRdt", "enableMonitoring enableCMT enableMBM")),
+    ("1", f"hooks/0/timeout additionalGids/0 {below('deviceNodes/0', 'major minor fileMode uid gid')}"),
+    (NUL, "hooks/0/path hooks/0/args/0 mounts/0/hostPath mounts/0/containerPath mounts/0/options/0 env/0"),
+    (NUL, "deviceNodes/0/path deviceNodes/0/hostPath netDevices/0/hostInterfaceName netDevices/0/name hooks/0/env/0"),
+    ("x", f"hooks/0/hookName hooks/0/path hooks/0/env/0 env/0 {below('deviceNodes/0', 'type path hostPath')}"),
+    ("x", "deviceNodes/0/permissions"),
+    ("", "mounts/0/hostPath mounts/0/containerPath netDevices/0/name"),
+    (-1, f"additionalGids/0 {below('deviceNodes/0', 'major minor fileMode uid gid')}"),
+    (2**32, "deviceNodes/0/uid deviceNodes/0/gid additionalGids/0 hooks/0/timeout"),
+    (0, "hooks/0/timeout"),
+]
 
 # For each schema: put this value at these places of the valid document, and each place is all that is reported.
 # What is refused in a state file of either version.
@@ -545,8 +648,15 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     ],
     "hooks-check": [
         ([], ""),
-        (GONE, "/bundle /problems /folders /hooks /timer"),
+        (GONE, "/bundle /problems /folders /cdiFolders /hooks /devices /registered /timer"),
         (1, "/bundle /problems /problems/0 /folders /folders/0 /hooks /hooks/0 /timer /unknown"),
+        (1, "/cdiFolders /cdiFolders/0 /devices /devices/0 /registered /registered/0"),
+        (GONE, below("/cdiFolders/0", "path there")),
+        (1, below("/cdiFolders/0", "path there unknown")),
+        (GONE, below("/devices/0", "path device hook stages used matches because")),
+        (1, below("/devices/0", "path device hook stages stages/0 used matches because unknown")),
+        (GONE, below("/registered/0", "pointer stage hook because")),
+        (1, below("/registered/0", "pointer stage hook because unknown")),
         (GONE, below("/problems/0", "path pointer message effect")),
         (1, below("/problems/0", "path pointer message effect unknown")),
         ("breaks", "/problems/0/effect"),
@@ -556,6 +666,29 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/hooks/0", "path hook stages stages/0 used matches because unknown")),
         (GONE, below("/timer", "path command enabled")),
         (1, below("/timer", "path command command/0 enabled unknown")),
+    ],
+    "registrations": [
+        ([], ""),
+        (GONE, "/registrations"),
+        (1, "/registrations /registrations/0 /unknown"),
+        (GONE, below("/registrations/0", REGISTERED)),
+        (1, below("/registrations/0", f"{REGISTERED} stages/0 conditions/0 env/0 arguments/0 unknown")),
+        ("nri", "/registrations/0/kind"),
+    ],
+    "cdi": [
+        ([], ""),
+        (GONE, "/cdiVersion /kind /devices /devices/0/name /devices/0/containerEdits"),
+        (1, "/cdiVersion /kind /annotations /annotations/a /devices /devices/0 /containerEdits /unknown"),
+        (1, "/devices/0/name /devices/0/annotations /devices/0/annotations/a /devices/0/containerEdits"),
+        (1, "/devices/0/unknown"),
+        (NUL, "/annotations/a /devices/0/annotations/a"),
+        ("0.5.1", "/cdiVersion"),
+        *[(kind, "/kind") for kind in ("a/b", "example.com/m", "e/models", "example.com/models\n")],
+        *[(name, "/devices/0/name") for name in ("a:b", "a\n", "")],
+        ([], "/devices"),
+        ("all", "/devices/1/name"),
+        ("text", "/annotations/ /devices/0/annotations/"),
+        *[(value, below(place, members)) for place in ("/containerEdits", CDI_EDITS) for value, members in OF_EDITS],
     ],
     "doctor": [
         ([], ""),

@@ -118,15 +118,17 @@ class Container:
         command = ["unshare", "-m", "--propagation", "private", "sh", "-c", made]
         self.init = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def launch(self, *arguments: str, status: str = "creating") -> subprocess.Popen[str]:
-        """A call of the hook, not waited for."""
+    def launch(
+        self, *arguments: str, status: str = "creating", first: bool = True, before: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """A call of the hook, not waited for; ``first`` at this container's start."""
         assert self.init.stdout is not None
-        if status == "creating":
+        if status == "creating" and first:
             assert self.init.stdout.read(1) == b"\n"
         members = {"pid": self.init.pid} if status == "creating" else {}
         text = state(self.world, self.name, status=status, bundle=str(self.bundle), **members)
         stage = "createRuntime" if status == "creating" else "poststop"
-        return launch(self.world, stage, *arguments, stdin=text)
+        return launch(self.world, stage, *arguments, stdin=text, before=before)
 
     def set_up(self, *destinations: str) -> None:
         finish(self.launch(*mount(self.world, *destinations)))

@@ -41,10 +41,13 @@ def test_bash_completes_stages_and_commands_first() -> None:
     assert complete("create") == {"createRuntime", "createContainer"}
 
 
+UNINSTALL = ("prefix", "name", "hooks-dir", "cdi", "cdi-dir", "all", "units-dir")
+
+
 def test_bash_completes_the_options_that_each_command_has() -> None:
     assert complete("createRuntime", "--") == {option.name for option in HOOK}
-    assert complete("install", "--") == {*(option.name for option in INSTALL), "--format", "--"}
-    assert complete("uninstall", "--") == {"--prefix", "--hooks-dir", "--units-dir"}
+    assert complete("install", "--") == {*(option.name for option in INSTALL), "--format", "--"} - {"--all"}
+    assert complete("uninstall", "--") == {f"--{name}" for name in UNINSTALL}
     assert complete("validate", "--") == complete("doctor", "--") == {"--format"}
     assert complete("list", "--") == complete("show", "--") == {"--root", "--format", "--debug"}
     assert complete("gc", "--") - complete("list", "--") == {"--dry-run", "--keep-mountpoints", "--log", "--log-format"}

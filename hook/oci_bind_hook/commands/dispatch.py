@@ -18,6 +18,9 @@ from .reference import Option, options
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..log import Log
+    from ..requests.request import Request
+    from .engines.cdi_file import Devices
+    from .engines.written import Change
 
 
 def run(argv: list[str], log: Log) -> int:
@@ -34,9 +37,9 @@ def run(argv: list[str], log: Log) -> int:
         return os.EX_OK
     commands = {tuple(command.name.split()): command for command in COMMANDS}
     first, *words = argv
-    name: tuple[str, ...] = (first, "--check")
-    if name not in commands or "--check" not in words[: words.index("--") if "--" in words else None]:
-        name = (first,)
+    own = words[: words.index("--") if "--" in words else None]
+    # An option may make it another command, such as "install --check".
+    name = next(((first, word) for word in own if (first, word) in commands), (first,))
     if name not in commands:
         raise unknown(first, tuple(known for known, *_ in commands))
     return commands[name].run(Given(commands[name], words), log)
@@ -140,7 +143,8 @@ def _stdin() -> bytes:
 
 
 def _install(given: Given, _: Log) -> int:
-    from .engines.install import Places, When, install, warnings
+    from .engines.conditions import When
+    from .engines.install import Places, install, missing_sources, warnings, warnings_of_devices
     from .engines.timer import Timer
 
     when = When(
@@ -149,38 +153,54 @@ def _install(given: Given, _: Log) -> int:
         commands=given.all("--command"),
         has_bind_mounts="--has-bind-mounts" in given.values,
     )
-    options = _check_registered(given.others)
-    prefix, folder = _where(given)
-    places = Places(prefix, folder)
+    options, requests = _registered(given.others)
+    prefix, folder, name, devices = _where(given)
+    for option in ("--cdi-dir", "--env") if devices is None else ("--hooks-dir",):
+        if option in given.values:
+            raise UsageError(_NOT_FOR_CDI if devices else _ONLY_FOR_CDI, where=option)
+    places = Places(prefix, folder, name, devices)
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
-    for path in install(prefix, stages, given.others, hooks_dir=folder, when=when):
-        _print(f"{path}\n")
-    _warn(warnings(places))
+    _tell_changes(install(prefix, stages, given.others, hooks_dir=folder, when=when, name=name, devices=devices))
+    _warn([*when.warnings, *missing_sources(requests), *warnings(places)])
+    _warn(warnings_of_devices(devices) if devices is not None else [])
     if timer is not None:
-        for path in timer.write(units):
-            _print(f"{path}\n")
+        _tell_changes(timer.write(units))
         _tell(f"to enable the timer: {timer.enabling}")
+    for use in devices.uses if devices is not None else ():
+        _tell(f"to use it: {use}")
     return os.EX_OK
 
 
-def _where(given: Given) -> tuple[str, str | None]:
-    """The prefix of the installation, and the folder of the hooks.d file if it is elsewhere."""
+_NOT_FOR_CDI = "it is for hooks.d; a CDI device is for the containers that ask for it by --device"
+_ONLY_FOR_CDI = "it is for CDI: name a device with --cdi as well"
+
+
+def _where(given: Given) -> tuple[str, str | None, str | None, Devices | None]:
+    """The prefix, the folder of the hooks.d file if it is elsewhere, its name; and the devices for CDI instead."""
+    from .engines.cdi_file import Devices
+
     prefix = given.last("--prefix")
-    return "/usr/local" if prefix is None else prefix, given.last("--hooks-dir")
+    devices = None
+    if "--cdi" in given.values:
+        for option in ("--name", "--annotation", "--command", "--has-bind-mounts", "--always"):
+            if option in given.values:
+                raise UsageError(_NOT_FOR_CDI, where=option)
+        names = [name for text in given.all("--cdi") for name in text.split(",")]
+        devices = Devices(names, given.last("--cdi-dir"), given.all("--env"))
+    return "/usr/local" if prefix is None else prefix, given.last("--hooks-dir"), given.last("--name"), devices
 
 
-def _check_registered(words: list[str]) -> Options:
-    """The options that the hook is given. UsageError, RequestError for what makes no sense for every container."""
+def _registered(words: list[str]) -> tuple[Options, list[Request]]:
+    """The options that the hook is given, and the binds. UsageError, RequestError for what makes no sense anywhere."""
     options, _ = parse(words)
     if options.stage is not None:
         raise UsageError("the same words are given to the hook at each of its stages", where=options.stage)
     if options.dry_run:
         raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
-    for number, text in enumerate(options.mounts, 1):
-        parse_mount(text, f"--mount {number}", f"--mount {number}")
-    return options
+    places = [(f"--mount {number}", text) for number, text in enumerate(options.mounts, 1)]
+    return options, [parse_mount(text, place, place) for place, text in places]
 
 
 def _check(given: Given, _: Log) -> int:
@@ -188,9 +208,23 @@ def _check(given: Given, _: Log) -> int:
 
     if len(given.others) > 1:
         raise UsageError("one bundle at a time", where=given.others[1])
-    found = check.Check(given.all("--hooks-dir") or hooks_d.FOLDERS, next(iter(given.others), None))
+    hooks = given.all("--hooks-dir") or hooks_d.FOLDERS
+    found = check.Check(hooks, next(iter(given.others), None), given.all("--cdi-dir") or None)
     _print(check.as_json(found) if given.as_json else check.as_text(found))
     return os.EX_DATAERR if found.is_broken else os.EX_OK
+
+
+def _list_registrations(given: Given, _: Log) -> int:
+    from .engines import cdi, install, registration
+
+    prefix = [install.Places(each).folder for each in given.all("--prefix")]
+    hooks = [*prefix, *given.all("--hooks-dir")]
+    folders = given.all("--cdi-dir")
+    if not hooks and not folders:
+        hooks, folders = [*registration.HOOKS_FOLDERS], [*cdi.FOLDERS]
+    found = registration.find(hooks, folders)
+    _print(registration.as_json(found) if given.as_json else registration.as_text(found))
+    return os.EX_OK
 
 
 def _uninstall(given: Given, _: Log) -> int:
@@ -199,28 +233,40 @@ def _uninstall(given: Given, _: Log) -> int:
     from .engines.timer import Timer
 
     timer = Timer(given.last("--units-dir"))
+    everything = "--all" in given.values
+    for option in ("--name", "--cdi") if everything else ():
+        if option in given.values:
+            raise UsageError("--all removes all registrations", where=option)
     try:
-        removed, missing = uninstall(*_where(given)), None
+        others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
+        removed, missing = uninstall(*_where(given), others, everything=everything), None
     except MissingError as problem:
         removed, missing = Removed(), problem
     units = timer.remove()
     if missing is not None and not units:
         raise missing
-    for path in (*removed.paths, *units):
-        _print(f"{path}\n")
+    _tell_changes([*removed.paths, *units])
     if units:
         _tell(f"to make systemd forget the timer: {timer.forgetting}")
-    try:
-        folder, left = state_files(parse(removed.arguments)[0])
-    except UsageError:  # of a hooks.d file that somebody has edited
-        folder, left = state_files(Options())
-    if left:
-        removed.kept.append(
-            f"{folder} still has state files, and poststop can no longer be called: {len(left)} (once their "
-            'containers have ended, "oci-bind-hook gc" undoes them)'
-        )
+    for folder, left in dict(map(state_files, _all_options(removed.arguments))).items():
+        if left:
+            removed.kept.append(
+                f"{folder} still has state files, and poststop can no longer be called: {len(left)} (once their "
+                'containers have ended, "oci-bind-hook gc" undoes them)'
+            )
     _warn(removed.kept)
     return os.EX_OK
+
+
+def _all_options(arguments: list[list[str]]) -> list[Options]:
+    """What registrations gave the hook, as far as it can be understood: somebody may have edited them."""
+    found = []
+    for words in arguments or [[]]:
+        try:
+            found.append(parse(words)[0])
+        except UsageError:
+            found.append(Options())
+    return found
 
 
 def _doctor(given: Given, _: Log) -> int:
@@ -236,8 +282,13 @@ def _warn(remarks: list[str]) -> None:
         _tell(f"warning: {remark}")
 
 
+def _tell_changes(changes: list[Change]) -> None:
+    for change in changes:
+        _print(f"{one_line(change.line())}\n")
+
+
 def _tell(remark: str) -> None:
-    """Prints one line on stderr, so that stdout holds only the answer."""
+    """Prints one line on stderr, so that stdout holds only the answer, or what was done to files."""
     try:
         os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
     except OSError:
@@ -285,9 +336,10 @@ COMMANDS = (
         "install",
         _install,
         "[--prefix DIR] [WHERE AND WHEN]... [-- OPTION...]",
-        "register the hook with podman and CRI-O, oci-hooks(5)",
+        "register the hook with engines, in hooks.d for podman and CRI-O, or in CDI for all",
         options(
-            "--prefix --hooks-dir --stages --annotation --command --has-bind-mounts --always --gc-timer --units-dir"
+            "--prefix --name --hooks-dir --stages --annotation --command --has-bind-mounts --always --cdi --cdi-dir "
+            "--env --gc-timer --units-dir"
         ),
         takes=("OPTION",),
         only_behind=True,
@@ -296,17 +348,24 @@ COMMANDS = (
     Command(
         "install --check",
         _check,
-        "[--hooks-dir DIR]... [BUNDLE]",
-        "show the hooks in hooks.d folders, what is wrong with them, and which a bundle gets",
-        options("--check --hooks-dir --format"),
+        "[WHERE]... [BUNDLE]",
+        "show the hooks in hooks.d and CDI folders, what is wrong with them, and which a bundle gets",
+        options("--check --hooks-dir --cdi-dir --format"),
         takes=("BUNDLE",),
+    ),
+    Command(
+        "install --list",
+        _list_registrations,
+        "[--prefix DIR] [WHERE]...",
+        "show what registers the hook, with the words that it is given",
+        options("--list --prefix --hooks-dir --cdi-dir --format"),
     ),
     Command(
         "uninstall",
         _uninstall,
         "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
-        options("--prefix --hooks-dir --units-dir"),
+        options("--prefix --name --hooks-dir --cdi --cdi-dir --all --units-dir"),
     ),
     Command(
         "doctor",

@@ -59,7 +59,8 @@ HOOK = (
         "--format",
         "text|json",
         "what is printed: for a person, or for a program",
-        " by one of the bundled schemas (`plan`, `validation`, `records`, `gc`, `hooks-check`, `doctor`)",
+        " by one of the bundled schemas (`plan`, `validation`, `records`, `gc`, `hooks-check`, `registrations`, "
+        "`doctor`)",
     ),
     Option("--strict", "", "refuse what breaks the schema anywhere in config.json, not only where the hook uses it"),
     Option(
@@ -97,7 +98,31 @@ INSTALL = (
     Option(
         "--hooks-dir",
         "DIR",
-        "the folder for the hooks.d file, if not below the prefix; with `--check` a folder to read, may be repeated",
+        "the folder for the hooks.d file, if not below the prefix; with `--check` and `--list` a folder to read, may "
+        "be repeated",
+    ),
+    Option(
+        "--name",
+        "NAME",
+        "the name of one registration of several",
+        ": `install` leaves those of other names as they are, `uninstall` removes that one",
+    ),
+    Option(
+        "--cdi",
+        "NAME,...",
+        "for containers that ask for the CDI device `oci-bind-hook.github.io/bind=NAME`, instead of by hooks.d",
+        ". docker, podman, containerd and CRI-O all read CDI",
+    ),
+    Option(
+        "--cdi-dir",
+        "DIR",
+        "the folder for CDI files: `/etc/cdi` by default; with `--check` and `--list` a folder to read, may be "
+        "repeated",
+    ),
+    Option(
+        "--env",
+        "KEY=VALUE",
+        "with `--cdi`, a variable that the container gets in place of the image's; may be repeated",
     ),
     Option("--stages", "STAGE,...", "when the hook is called: `createRuntime,poststop` by default"),
     Option(
@@ -124,7 +149,9 @@ INSTALL = (
         "DIR",
         "the folder for the timer: `/etc/systemd/system` by default, for an ordinary user `~/.config/systemd/user`",
     ),
-    Option("--check", "", "explain hooks.d folders, and change nothing"),
+    Option("--check", "", "explain hooks.d and CDI folders, and change nothing"),
+    Option("--all", "", "remove all registrations that call the launcher below the prefix"),
+    Option("--list", "", "show what registers the hook, and change nothing"),
 )
 
 _BY_NAME = {option.name: option for option in (*HOOK, *INSTALL)}

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 ADDRESS = "urn:oci-bind-hook:"  # the $id of a schema is this and its name
 SCHEMAS = (
-    "bind-request",
+    *("bind-request", "cdi"),
     *("config", "config-freebsd", "config-linux", "config-linux-resources", "config-process", "config-seccomp"),
     *("config-solaris", "config-used", "config-vm", "config-windows", "config-zos"),
-    *("defs", "doctor", "gc", "hooks-check", "hooks-d", "hooks-d-old", "plan", "records", "state", "state-file"),
-    *("state-file-1", "validation"),
+    *("defs", "doctor", "gc", "hooks-check", "hooks-d", "hooks-d-old", "plan", "records", "registrations", "state"),
+    *("state-file", "state-file-1", "validation"),
 )
 
 
@@ -82,7 +82,11 @@ class Acceptor:
         if address not in self._accepts:
             # A schema that refers to itself finds this while it is being compiled.
             self._accepts[address] = lambda value: self._accepts[address](value)
-            self._accepts[address] = self._compile(self._dig(address), address.partition("#")[0])
+            try:
+                self._accepts[address] = self._compile(self._dig(address), address.partition("#")[0])
+            except BaseException:
+                del self._accepts[address]  # it would find nothing but itself for ever, when it is asked for again
+                raise
         return self._accepts[address]
 
     def _dig(self, address: str) -> Schema:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import posix
 
 from ..documents.bundle import Bundle
-from ..errors import At, DataError, LeftoverError, RecordError, UnavailableError
+from ..errors import At, DataError, LeftoverError, UnavailableError
 from ..kernel import files, rights
 from ..kernel.errnos import unopened
 from ..kernel.namespace import Namespace
-from ..kernel.proc import Proc, boot_id
+from ..kernel.proc import Proc
 from ..log import NAME
-from ..mounting.apply import carry_out, reconcile
+from ..mounting.apply import carry_out
 from ..mounting.config_mounts import is_runtimes
 from ..mounting.mounted import clear_staging
 from ..mounting.plan import Planner
@@ -31,13 +31,13 @@ from ..mounting.sources import (
     open_sources,
     warn_of_propagation,
 )
-from ..options import remarks, state_folder
-from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_lost, is_object, is_of_another_user, is_same_bundle, now
+from ..options import remarks
+from ..record.state_file import is_lost, is_object, now
 from ..requests import collect
-from ..rootfs.identity import identify_path, is_same
+from ..rootfs.identity import identify_path
 from ..rootfs.mount_points import Rootfs
 from .stage import Place
+from .start_record import check_neighbours, complete_or_check, inherited, is_continued, new_record, open_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,8 +50,46 @@ if TYPE_CHECKING:
     from ..options import Options
     from ..record.folder import HeldRecords, Records
     from ..record.held import Users
-    from ..record.state_file import MadeRecord, NamespaceKind, Record, RootfsRecord
+    from ..record.state_file import NamespaceKind, Record, RootfsRecord
     from ..requests.request import Request
+    from ..rootfs.mount_points import OwnerOf
+    from .earlier import UndoEarlier
+
+
+class Call:
+    """One call of the hook: what it was given, and what it has found out so far."""
+
+    __slots__ = ("_place", "bundle", "is_sealed", "log", "options", "path", "resisting", "state", "undo_earlier")
+
+    def __init__(self, options: Options, state: State, log: Log) -> None:
+        self.options = options
+        self.state = state
+        self.log = log
+        self._place: Place | None = None
+        # Where the bundle is, and what was read of it.
+        self.path = state.bundle
+        self.bundle: Bundle | None = None
+        # If an earlier call for this container has a record, lifecycle.earlier.undo_entered, loaded before it is too
+        # late to load a module.
+        self.undo_earlier: UndoEarlier | None = None
+        self.is_sealed = False
+        # What could not be undone of an earlier container of this id.
+        self.resisting: list[LeftoverError] = []
+
+    @property
+    def place(self) -> Place:
+        """Where the hook was started. Raises OSError, and HookError without procfs."""
+        if self._place is None:
+            self._place = Place(self.options.stage, self.state, Proc())
+        return self._place
+
+    @property
+    def owner_of(self) -> OwnerOf | None:
+        return self.place.owner_of(self.bundle) if self.bundle is not None else None
+
+    def is_of_this(self, record: Record) -> bool:
+        """Whether a record belongs to this container, as ``is_continued``. Raises RecordError."""
+        return is_continued(record, self.path, self.place.proc)
 
 
 def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
@@ -60,37 +98,37 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
     ``document`` is the config if the runtime sent it on stdin, else None. HookError, which knows its step.
     """
     rights.hide()
-    proc = Proc()
+    call = Call(options, state, log)
+    try:
+        _set_up(call, document)
+    except BaseException as failure:
+        if not call.is_sealed:
+            from .earlier import give_up
+
+            give_up(call, failure)
+        raise
+
+
+def _set_up(call: Call, document: object | None) -> None:
+    options = call.options
     with At("read"):
-        place = Place(options.stage, state, proc)
-        bundle = _read(options, state, document, place, log)
+        place = call.place
+        bundle = call.bundle = _read(call, document)
     with At("ask"):
         asked = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources))
-        requests = expand(asked, _before(log))
+        requests = expand(asked, _before(call.log))
         kind = place.kind(bundle, is_another=place.is_elsewhere())
         if bundle.config.root_readonly and kind == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
-    resisting: list[LeftoverError] = []
-    while not _try(options, state, bundle, requests, place, kind, resisting, log):
+    while not _try(call, bundle, requests, kind):
         # An earlier container of this id was undone. Its binds may have been in front of the sources, or be the sources
         # themselves: they are opened again, once more without a lock.
         pass
 
 
-def _try(
-    options: Options,
-    state: State,
-    bundle: Bundle,
-    requests: list[Request],
-    place: Place,
-    kind: NamespaceKind,
-    resisting: list[LeftoverError],
-    log: Log,
-) -> bool:
-    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed.
-
-    ``resisting`` then has what could not be undone, to be called again with.
-    """
+def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKind) -> bool:
+    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed."""
+    options, state, place, log = call.options, call.state, call.place, call.log
     namespace = Namespace(place.proc, "runtime")
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
     ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
@@ -106,7 +144,7 @@ def _try(
         clone_sources(sources)
     log.step("sources opened")
     with At("state folder"):
-        folder = _open_folder(options, place, create=bool(sources))
+        folder = open_folder(options, place, create=bool(sources))
         if folder is None:
             log.info("no bind is asked for")
             return True
@@ -114,7 +152,7 @@ def _try(
     with id_lock:
         log.step("id locked")
         with At("state folder"):
-            if not resisting and _clear_stale(options, folder, state, bundle, place, resisting, log):
+            if not call.resisting and _clear_stale(call, folder):
                 close_sources(sources)
                 return False
         with At("enter"):
@@ -124,8 +162,8 @@ def _try(
         with rootfs_lock as held:
             log.step("rootfs locked")
             record = folder.load(state.id)
-            if record is None or resisting:
-                record = _new_record(state, bundle, place, known, _inherited(record, known, resisting))
+            if record is None or call.resisting:
+                record = new_record(state, bundle, place, known, inherited(record, known, call.resisting))
             users = held.users(known, record["boot"])
             for remark in users.unread:
                 log.warning(remark)
@@ -133,26 +171,33 @@ def _try(
             if not sources and not others and not users.unread:
                 log.info("no bind is asked for")
                 return True
-            with At("enter"):
-                rootfs = _enter(bundle, known, place, kind, namespace, log)
-                log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
-                _check_neighbours(requests, others, namespace)
-                _complete_or_check(record, rootfs, namespace)
-                staged = _staged(sources, folder, record, place.proc)
-            with staged:
-                with At("resolve"):
-                    planner = Planner(
-                        rootfs,
-                        namespace,
-                        record["mounts"],
-                        allow_shared=options.allow_shared,
-                        is_admin=bundle.config.is_admin,
-                    )
-                    plan = planner.resolve(requests, sources)
-                    log.step("destinations resolved")
-                    _raise_problem(plan, log)
-                with At("make"):  # and "attach", by its own step
-                    _carry_out(plan, record, folder, held, users, staged, log)
+            call.is_sealed = True
+            rootfs = None
+            try:
+                with At("enter"):
+                    rootfs = _enter(bundle, known, place, kind, namespace, log)
+                    log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
+                    check_neighbours(requests, others, namespace)
+                    complete_or_check(record, rootfs, namespace)
+                    staged = _staged(sources, folder, record, place.proc)
+                with staged:
+                    with At("resolve"):
+                        planner = Planner(
+                            rootfs,
+                            namespace,
+                            record["mounts"],
+                            allow_shared=options.allow_shared,
+                            is_admin=bundle.config.is_admin,
+                        )
+                        plan = planner.resolve(requests, sources)
+                        log.step("destinations resolved")
+                        _raise_problem(plan, log)
+                    with At("make"):  # and "attach", by its own step
+                        _carry_out(plan, record, folder, held, users, staged, log)
+            except BaseException as failure:
+                if call.undo_earlier is not None and not place.is_by_hand:
+                    call.undo_earlier(call, record, rootfs, known, held, users, failure)
+                raise
             for bind in plan.binds if log.is_kept else ():
                 log.info(bind.summary())
     return True
@@ -163,20 +208,20 @@ def _before(log: Log) -> Callable[[Request, str], None] | None:
     return (lambda request, path: log.step(f"{request.origin}: opening {path}")) if log.is_kept else None
 
 
-def _read(options: Options, state: State, document: object | None, place: Place, log: Log) -> Bundle:
+def _read(call: Call, document: object | None) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
-    path = state.bundle
-    if document is None and is_lost(path):
+    state, log = call.state, call.log
+    if document is None and is_lost(state.bundle):
         from .lost import find
 
-        path, document = find(state, place.proc) or (path, None)
-        log.step(f"the runtime has lost the bundle: it is {path}")
-    log.step(f"opening the bundle {path} and its rootfs")
-    bundle = Bundle(path, document, whole=options.strict)
+        call.path, document = find(state, call.place.proc) or (state.bundle, None)
+        log.step(f"the runtime has lost the bundle: it is {call.path}")
+    log.step(f"opening the bundle {call.path} and its rootfs")
+    bundle = Bundle(call.path, document, whole=call.options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
-    log.stage = place.choose(bundle)
-    for remark in remarks(options):
+    log.stage = call.place.choose(bundle)
+    for remark in remarks(call.options):
         log.warning(remark)
     log.step("config.json validated")
     if other := other_annotation(state, bundle.config):
@@ -197,25 +242,6 @@ def other_annotation(state: State, config: Config) -> str:
         if f"{name}={value}" not in read:
             return f"the runtime may have another config.json: the state has another annotation {name}"
     return ""
-
-
-def _check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
-    """Refuses a read-only root where another container has binds in the same rootfs and namespace, and the reverse.
-
-    UnavailableError. Undoing one would take down the other. In namespaces of their own containers do not meet.
-    """
-    has_root = any(request.is_root for request in requests)
-    boot = boot_id() if others else ""
-    for other in others:
-        is_here = other["boot"] == boot and other["namespace"]["inode"] == namespace.inode
-        # The number of a dead container's own namespace is another's by now: its binds ended with it.
-        is_here = is_here and (other["namespace"]["kind"] == "runtime" or is_live(other, namespace.proc, boot))
-        if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
-            raise UnavailableError(
-                f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '
-                "would be for both",
-                hint="give each a rootfs or a mount namespace of its own",
-            )
 
 
 def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) -> Staged:
@@ -275,29 +301,6 @@ def _enter(
     return rootfs
 
 
-def _complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
-    """Completes a new record, or checks that the record of an earlier call is for the same namespace and rootfs.
-
-    What an earlier call announced but was killed over is removed from the record. RecordError.
-    """
-    is_new = not record["namespace"]["inode"]
-    if is_new or (not record["mounts"] and not record["made"]):
-        unique = namespace.proc.mount_namespace_id()
-        record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode, "unique": unique}
-        return
-    if record["namespace"]["inode"] != namespace.inode:
-        raise RecordError(
-            f'the container "{record["id"]}" has binds in another mount namespace already',
-            hint="call poststop for it first",
-        )
-    if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
-        raise RecordError(
-            f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
-            hint="call poststop for it first",
-        )
-    reconcile(record, namespace.proc, rootfs)
-
-
 def _raise_problem(plan: Plan, log: Log) -> None:
     """Raises the first problem of a plan. Without problems, logs its warnings."""
     if problems := plan.problems:
@@ -354,115 +357,19 @@ def _carry_out(
         raise
 
 
-def _new_record(
-    state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord, inherited: list[MadeRecord]
-) -> Record:
-    return {
-        "id": state.id,
-        "phase": "done",
-        "created": 0,
-        "boot": boot_id(),
-        "stage": place.stage,
-        "bundle": {"path": bundle.path, "dev": bundle.stat.st_dev, "ino": bundle.stat.st_ino},
-        "rootfs": rootfs,
-        "user": place.user(bundle),
-        "namespace": {"kind": "container", "inode": 0, "unique": None},
-        "init": place.init,
-        "mounts": [],
-        "uses": [],
-        "made": inherited,
-    }
+def _clear_stale(call: Call, folder: Records) -> bool:
+    """Undoes what a dead container of the same id left, and returns whether there was one. HookError.
 
-
-def _inherited(known: Record | None, rootfs: RootfsRecord, resisting: list[LeftoverError]) -> list[MadeRecord]:
-    """What resisted when the dead container of the record ``known`` was undone, for the next one of its id.
-
-    That must start all the same, and undoes it in the end. LeftoverError if it has another rootfs.
+    Finds out as well whether an earlier call has a record for this one.
     """
-    if known is None or not known["made"]:
-        return []
-    if not is_same(known["rootfs"], rootfs, same_boot=known["boot"] == boot_id()):
-        raise resisting[0]
-    made = [one for one in known["made"] if one["identity"] is not None]
-    for one in made:
-        # By the device number of today, which the record of the next container has.
-        if one["identity"] is not None and one["identity"]["dev"] == known["rootfs"]["dev"]:
-            one["identity"]["dev"] = rootfs["dev"]
-    return made
-
-
-def _open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
-    """The state folder, or in a container's user namespace its stand-in, where no record can be kept.
-
-    No record is needed: those mounts end with the container's namespace. Only mount points outlive it. RecordError.
-    """
-    path = state_folder(options, place.proc)
-    is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
-    if is_nested and not place.proc.is_ours():
-        # poststop runs as the runtime's user, who has no uid in here and refuses a folder that is not their own.
-        reason = "nothing can be recorded in a user namespace that another user made"
-        return _unrecorded(reason, "make them in the image, or register for createRuntime")
-    try:
-        return StateFolder.open(path, create=create)
-    except RecordError as problem:
-        if is_nested and isinstance(problem.__cause__, OSError):
-            hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"
-            return _unrecorded(problem.problem, f"{hint} if the runtime is root's")
-        raise
-
-
-def _unrecorded(reason: str, hint: str) -> Records:
-    from ..record.unrecorded import Unrecorded
-
-    return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
-
-
-def _clear_stale(
-    options: Options,
-    folder: Records,
-    state: State,
-    bundle: Bundle,
-    place: Place,
-    resisting: list[LeftoverError],
-    log: Log,
-) -> bool:
-    """Undoes what a dead container of the same id left, and returns whether there was one.
-
-    If nothing but mount points could not be removed, ``resisting`` gets the error. RecordError if one of another bundle
-    is alive; LeftoverError if it is of another user namespace.
-    """
-    record = folder.load(state.id)
-    if record is not None:
-        clear_staging(folder, state.id, place.proc)
-    if record is not None and not is_continued(record, bundle.path, place.proc):
-        from .tear_down import foreign, take_down
-
-        if is_of_another_user(record, place.user(bundle)):
-            raise foreign(record, place.proc)
-        log.warning("an earlier container of this id was not torn down: doing it now")
-        keep = options.keep_mountpoints
-        owner_of = place.owner_of(bundle)
-        try:
-            take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=owner_of, is_start=True)
-        except LeftoverError as problem:
-            left = folder.load(state.id)
-            if left is None or left["mounts"]:
-                raise
-            log.warning(f"{problem.problem}: the next poststop tries again")
-            resisting.append(problem)
-        return True
-    return False
-
-
-def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
-    """Whether a record belongs to the container that is being set up. False if its container is dead.
-
-    RecordError if it belongs to another container that is alive.
-    """
-    if not is_live(record, proc, boot_id()):
+    record = folder.load(call.state.id)
+    if record is None:
         return False
-    if not is_same_bundle(record, bundle):
-        other = record["bundle"]["path"]
-        problem = f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}'
-        raise RecordError(problem, hint="choose another id, or end that one first: list and show tell of it")
+    clear_staging(folder, call.state.id, call.place.proc)
+    from . import earlier  # now: after setns(2) nothing can be loaded
+
+    if call.is_of_this(record):
+        call.undo_earlier = earlier.undo_entered
+        return False
+    earlier.clear_stale(call, folder, record)
     return True

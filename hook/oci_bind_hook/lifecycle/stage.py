@@ -66,6 +66,11 @@ class Place:
             )
         return self.stage
 
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether no runtime calls, as far as can be told: there is no process of a container, or it is not known."""
+        return self._pid is None and self.stage != "createContainer"
+
     def _infer(self, bundle: Bundle) -> str:
         if self._pid is not None:
             return "createRuntime"

@@ -106,9 +106,13 @@ class Planner:
         # Where --mount binds, and which one; and the folders above, with such a place. Annotations leave that alone.
         self._administrators: dict[str, str] = {}
         self._above_them: dict[str, str] = {}
+        # Where earlier calls have bound for --mount and annotations, and what asked for it.
+        self._taken: dict[str, str] = {}
         for mount in recorded:
             if mount["origin"] == "argument":
                 self._protect(mount["resolved"], mount["by"])
+            if mount["origin"] in ("argument", "annotation"):
+                self._taken[mount["resolved"]] = mount["by"]
         self.allow_shared = allow_shared
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
@@ -366,7 +370,14 @@ class Planner:
                 raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
 
     def _check_double(self, request: Request, target: Target) -> None:
-        """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError."""
+        """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError.
+
+        The first may be that of an earlier call, for another entry of this hook.
+        """
+        stat = target.last.stat
+        if stat is not None and stat.mount_root and target.path in self._taken:
+            origin = self._taken[target.path]
+            raise RequestError(f"{target.path} is the destination of {origin} already, in an earlier call of the hook")
         cover = target.last.cover
         is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)
         first = self._by_cover.get(cover) if cover is not None and is_root else None

@@ -300,3 +300,17 @@ def test_oci_asks_the_acceptor_first_and_then_the_judge(monkeypatch: pytest.Monk
     assert asked == []
     assert oci.violations({}, "state") == [("", "the judge has spoken")]
     assert asked == [({}, "state")]
+
+
+def test_a_schema_that_could_not_be_read_is_read_when_it_is_asked_for_again() -> None:
+    refusals = [OSError(5, "refused")]
+
+    def load(address: str) -> dict[str, Any]:
+        if refusals:
+            raise refusals.pop()
+        return {"$id": address, "type": "string"}
+
+    found = acceptor.Acceptor(load)
+    with pytest.raises(OSError, match="refused"):
+        found.accepts("text", "urn:x")
+    assert (found.accepts("text", "urn:x"), found.accepts(1, "urn:x")) == (True, False)

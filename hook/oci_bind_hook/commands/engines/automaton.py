@@ -7,7 +7,9 @@ An expression is a program, and a text is run through it once, with all ways to 
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +73,22 @@ class Automaton:
                 return True
         return self._reach(state, "")[1]
 
+    def can_match(self) -> bool:
+        """Whether there is any text that the program matches."""
+        # Any text may stand before a match, so that it may begin behind a character of any kind.
+        reached = {(0, before) for before in ("", "\n", "w", "other")}
+        pending = [*reached]
+        while pending:
+            number, before = pending.pop()
+            for after in _KINDS:
+                steps, has_matched = self._reach(_State(frozenset((number,)), before), after, is_new=False)
+                if has_matched:
+                    return True
+                taken = {(step + 1, _kind(after)) for step, pattern in steps if _has(pattern, after)}
+                pending += taken - reached
+                reached |= taken
+        return False
+
     def _state(self, steps: frozenset[int], before: str) -> _State:
         return self._states.setdefault((steps, before), _State(steps, before))
 
@@ -92,9 +110,14 @@ class Automaton:
             state.follows[character] = found
         return found
 
-    def _reach(self, state: _State, character: str) -> tuple[list[tuple[int, re.Pattern[str]]], bool]:
-        """The steps for a character to which a state leads before ``character``, and whether the end is reached."""
-        pending = [0, *state.steps]  # 0: a match may begin anywhere
+    def _reach(
+        self, state: _State, character: str, *, is_new: bool = True
+    ) -> tuple[list[tuple[int, re.Pattern[str]]], bool]:
+        """The steps for a character to which a state leads before ``character``, and whether the end is reached.
+
+        With ``is_new`` a match may also begin here.
+        """
+        pending = [*([0] if is_new else []), *state.steps]
         seen = set(pending)
         found = []
         after = _kind(character)
@@ -113,6 +136,25 @@ class Automaton:
             pending += [each for each in further if each not in seen]
             seen.update(further)
         return found, False
+
+
+# A character of each kind that assertions know, and none.
+_KINDS = ("", "\n", "a", "-")
+
+
+@functools.cache
+def _all_of(kind: str) -> str:
+    """All characters of a kind that may stand in a text of Go, which has no surrogates."""
+    found = "".join(character for character in map(chr, range(0x80)) if _kind(character) == kind)
+    if kind == "other":
+        found += "".join(map(chr, (*range(0x80, 0xD800), *range(0xE000, sys.maxunicode + 1))))
+    return found
+
+
+@functools.cache
+def _has(pattern: re.Pattern[str], character: str) -> bool:
+    """Whether a pattern matches any character of the same kind."""
+    return bool(character) and pattern.search(_all_of(_kind(character))) is not None
 
 
 def _kind(character: str) -> str:

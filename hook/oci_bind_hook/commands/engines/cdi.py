@@ -1,69 +1,313 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CDI files that name this hook (Container Device Interface, SPEC.md, "Container Edits").
+"""CDI folders as engines read them (Container Device Interface, SPEC.md, and the Go package that they all use).
 
-Engines add such a hook to the config.json of each container that asks for the device. The files are JSON or YAML. JSON
-is read; of YAML only what can be told without a parser is told, since no package that the hook needs has one.
+Engines add what a device asks for, hooks among it, to the config.json of each container that asks for the device. The
+files are JSON or YAML. JSON is read; of YAML only what can be told without a parser is told, since no package that the
+hook needs has one.
 """
 
 from __future__ import annotations
 
-import json
 import os
 
 from ...documents.bundle import read_regular
-from ...errors import MissingError
+from ...documents.strictjson import documents
+from ...errors import DataError, MissingError
 from ..explain import registered
+from .go_json import Refused, at, loads, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-# The default folders of the specification.
+# The default folders of the specification: devices of the last one replace those of the first.
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
-UNKNOWN = "is YAML, which is not read here: see that the hook's env is not empty; the dry-run of a container tells"
+STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+VERSIONS = ("0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
+
+# The members that count, and their types. Engines refuse a file with any other.
+_EDITS = {
+    "env": [str],
+    "deviceNodes": [
+        {
+            **dict.fromkeys(("path", "hostPath", "type", "permissions"), str),
+            **dict.fromkeys(("major", "minor", "fileMode", "uid", "gid"), int),
+        }
+    ],
+    "netDevices": [{"hostInterfaceName": str, "name": str}],
+    "mounts": [{"hostPath": str, "containerPath": str, "type": str, "options": [str]}],
+    "hooks": [{"hookName": str, "path": str, "args": [str], "env": [str], "timeout": int}],
+    "intelRdt": {
+        **dict.fromkeys(("closID", "l3CacheSchema", "memBwSchema"), str),
+        "schemata": [str],
+        **dict.fromkeys(("enableMonitoring", "enableCMT", "enableMBM"), bool),
+    },
+    "additionalGids": [int],
+}
+_FILE = {
+    "cdiVersion": str,
+    "kind": str,
+    "annotations": {"": str},
+    "devices": [{"name": str, "annotations": {"": str}, "containerEdits": _EDITS}],
+    "containerEdits": _EDITS,
+}
+# For what each version is the first, as far as engines ask for it: a name in the edits, and in one of their entries.
+_NEEDS = (
+    ("1.1.0", "netDevices", ""),
+    ("1.1.0", "intelRdt", "schemata"),
+    ("1.1.0", "intelRdt", "enableMonitoring"),
+    ("0.7.0", "intelRdt", ""),
+    ("0.7.0", "additionalGids", ""),
+    ("0.5.0", "deviceNodes", "hostPath"),
+    ("0.4.0", "mounts", "type"),
+)
 
 
-def without_env(folders: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
-    """Each place that names this hook without an env, as path, JSON pointer, and whether that is certain.
+class Hook:
+    """A hook that comes with a device: where it stands in the file, its ``stage`` and what config.json gets of it."""
 
-    What cannot be read, or is no CDI file, is left to the engines.
+    def __init__(self, pointer: str, entry: dict[str, Any]) -> None:
+        self.pointer = pointer
+        self.stage: str = entry.get("hookName", "")
+        self.path: str = entry.get("path", "")
+        self.args: list[str] = entry.get("args", [])
+        self.env: list[str] = entry.get("env", [])
+        self.timeout: int | None = entry.get("timeout")
+        self.is_ours = registered.is_ours(entry)
+
+
+class Device:
+    """A device of a file: ``qualified`` is the name to ask for, ``hooks`` and ``env`` what its containers get.
+
+    It ``is_used`` unless files of one folder ``conflict`` in it, or it is ``replaced_by`` a file of a later folder.
     """
-    for folder in folders:
+
+    def __init__(self, file: File, pointer: str, name: str) -> None:
+        self.file = file
+        self.pointer = pointer
+        self.name = name
+        self.qualified = f"{file.kind}={name}"
+        self.hooks: list[Hook] = []
+        self.env: list[str] = []
+        self.is_used = False
+        self.replaced_by = ""
+        self.conflicts: list[str] = []
+
+    @property
+    def ours(self) -> list[Hook]:
+        """Those of its hooks that are this one."""
+        return [hook for hook in self.hooks if hook.is_ours]
+
+    def take(self, pointer: str, edits: dict[str, Any]) -> None:
+        """Adds the edits that stand at a place of the file."""
+        hooks = edits.get("hooks", [])
+        self.hooks += [Hook(f"{pointer}/hooks/{number}", entry) for number, entry in enumerate(hooks)]
+        self.env += edits.get("env", [])
+
+
+class File:
+    """One CDI file. ``refusal`` says why engines pass over it, ``is_yaml`` that it is not read here."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.text = ""
+        self.document: Any = None  # as it stands in the file
+        self.faults: list[tuple[str, str]] = []  # where readers of JSON disagree
+        self.refusal: Refused | None = None
+        self.is_yaml = False
+        self.version = self.kind = ""
+        self.devices: list[Device] = []
         try:
-            names = sorted(os.listdir(folder))
-        except OSError:
-            continue
-        for name in names:
-            path = os.path.join(folder, name)
+            self._read()
+        except Refused as refusal:
+            self.refusal = refusal
+
+    @property
+    def ours(self) -> list[Device]:
+        """Its devices that call this hook."""
+        return [device for device in self.devices if device.ours]
+
+    @property
+    def names_us(self) -> bool:
+        """Whether this hook's name stands in it at all."""
+        return registered.NAME in self.text
+
+    def _read(self) -> None:
+        try:
+            data = read_regular(self.path)
+        except MissingError as problem:
+            raise Refused("", problem.problem) from None
+        self.text = data.decode(errors="replace")
+        try:
+            self.document = documents(data, self.path)[0]
+        except DataError as problem:
+            self.faults = list(problem.violations)
             try:
-                text = read_regular(path).decode() if name.endswith((".json", ".yaml")) else ""
-            except (MissingError, UnicodeDecodeError):
+                self.document = loads(self.text)
+            except (ValueError, RecursionError):
+                self.is_yaml = True
+                return
+        if os.path.splitext(self.path)[1] == ".yaml" and not isinstance(self.document, dict):
+            self.is_yaml = True
+            return
+        self._judge(typed(self.document, _FILE, "", is_strict=True))
+
+    def _judge(self, found: dict[str, Any]) -> None:
+        """In the order in which engines do."""
+        self.version, self.kind = found.get("cdiVersion", ""), found.get("kind", "")
+        devices, shared = found.get("devices", []), found.get("containerEdits", {})
+        for number, each in enumerate(devices):
+            pointer = f"/devices/{number}"
+            device = Device(self, pointer, each.get("name", ""))
+            # In the order in which they are added to config.json.
+            device.take("/containerEdits", shared)
+            device.take(f"{pointer}/containerEdits", each.get("containerEdits", {}))
+            self.devices.append(device)
+        if self.version.removeprefix("v") not in VERSIONS:
+            raise Refused("/cdiVersion", f'is "{self.version}", and engines know {VERSIONS[0]} to {VERSIONS[-1]}')
+        self._check_version(found)
+        self._check_kind()
+        _check_edits("/containerEdits", shared)
+        names: set[str] = set()
+        for device, each in zip(self.devices, devices, strict=True):
+            if fault := _fault_of(device.name, dots=".:"):
+                raise Refused(f"{device.pointer}/name", f'"{device.name}" {fault}')
+            edits = each.get("containerEdits", {})
+            if not any(edits.values()):
+                raise Refused(f"{device.pointer}/containerEdits", "is missing or empty")
+            _check_edits(f"{device.pointer}/containerEdits", edits)
+            if device.name in names:
+                raise Refused(f"{device.pointer}/name", f'"{device.name}" is there twice')
+            names.add(device.name)
+        if not devices:
+            raise Refused("/devices", "is missing or empty")
+
+    def _check_version(self, found: dict[str, Any]) -> None:
+        """Refuses what came with a later version than the file says."""
+        mine = VERSIONS.index(self.version.removeprefix("v"))
+        for least, pointer in _needed(found):
+            if VERSIONS.index(least) > mine:
+                raise Refused("/cdiVersion", f'is "{self.version}", and {pointer} needs {least}')
+
+    def _check_kind(self) -> None:
+        vendor, slash, device_class = self.kind.partition("/")
+        if not (vendor and slash and device_class):
+            raise Refused("/kind", f'"{self.kind}" is not VENDOR/CLASS')
+        for what, name in (("vendor", vendor), ("class", device_class)):
+            if len(name) == 1 and name.isascii() and name.isalpha():
+                raise Refused("/kind", f'the {what} "{name}" is one letter, at which docker crashes', is_fatal=True)
+            if fault := _fault_of(name, dots=".") or ("" if name[0].isalpha() else "does not begin with a letter"):
+                raise Refused("/kind", f'the {what} "{name}" {fault}')
+
+
+def _needed(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Versions that a file needs at least, each with the place that needs it."""
+    if found.get("annotations"):
+        yield "0.6.0", "/annotations"
+    if "." in found.get("kind", "").partition("/")[2]:
+        yield "0.6.0", "the dot in the class of /kind"
+    places = {"/containerEdits": found.get("containerEdits", {})}
+    for number, device in enumerate(found.get("devices", [])):
+        if device.get("annotations"):
+            yield "0.6.0", f"/devices/{number}/annotations"
+        if device.get("name", "")[:1].isdigit():
+            yield "0.5.0", f"the digit before /devices/{number}/name"
+        places[f"/devices/{number}/containerEdits"] = device.get("containerEdits", {})
+    for pointer, edits in places.items():
+        for least, name, inner in _NEEDS:
+            value = edits.get(name)
+            entries = value if isinstance(value, list) else [value or {}]
+            if value and (not inner or any(entry.get(inner) for entry in entries)):
+                yield least, "/".join(filter(None, (pointer, name, inner)))
+
+
+def _fault_of(name: str, dots: str) -> str:
+    """What is wrong with a name, "" if nothing is: letters and digits, and between them ``-``, ``_`` and ``dots``."""
+    if not name:
+        return "is empty"
+    if not all(each.isascii() and (each.isalnum() or each in f"-_{dots}") for each in name):
+        return f"has other characters than letters, digits, -, _ and {' and '.join(dots)}"
+    if not (name[0].isalnum() and name[-1].isalnum()):
+        return "does not begin and end with a letter or digit"
+    return ""
+
+
+def _check_edits(pointer: str, edits: dict[str, Any]) -> None:
+    """Raises Refused for what engines do not take in the edits at ``pointer``."""
+    _check_env(f"{pointer}/env", edits.get("env", []))
+    for number, node in enumerate(edits.get("deviceNodes", [])):
+        place = f"{pointer}/deviceNodes/{number}"
+        _check_there(place, node, "path")
+        if node.get("type", "") not in ("", "b", "c", "u", "p"):
+            raise Refused(f"{place}/type", f'"{node["type"]}" is none of b, c, u and p')
+        if node.get("permissions") != "none" and not set(node.get("permissions", "")) <= set("rwm"):
+            raise Refused(f"{place}/permissions", f'"{node["permissions"]}" is neither of r, w and m, nor "none"')
+    for number, hook in enumerate(edits.get("hooks", [])):
+        place = f"{pointer}/hooks/{number}"
+        if hook.get("hookName") not in STAGES:
+            raise Refused(f"{place}/hookName", f'"{hook.get("hookName", "")}" is none of {", ".join(STAGES)}')
+        _check_there(place, hook, "path")
+        _check_env(f"{place}/env", hook.get("env", []))
+    for name, members in (("mounts", ("hostPath", "containerPath")), ("netDevices", ("hostInterfaceName", "name"))):
+        for number, entry in enumerate(edits.get(name, [])):
+            for member in members:
+                _check_there(f"{pointer}/{name}/{number}", entry, member)
+
+
+def _check_there(pointer: str, entry: dict[str, Any], member: str) -> None:
+    if not entry.get(member):
+        raise Refused(at(pointer, member), "is missing or empty")
+
+
+def _check_env(pointer: str, env: list[str]) -> None:
+    for number, variable in enumerate(env):
+        if variable.find("=") <= 0:
+            raise Refused(f"{pointer}/{number}", f'"{variable}" is not NAME=VALUE')
+
+
+class Folder:
+    """One CDI folder. ``trouble`` is why it cannot be read, or empty."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.is_there = True
+        self.trouble = ""
+        self.files: list[File] = []
+        try:
+            names = sorted(os.listdir(path), key=os.fsencode)
+        except FileNotFoundError:
+            self.is_there = False
+            return
+        except OSError as reason:
+            self.trouble = f"it cannot be read: {reason.strerror}"
+            return
+        paths = [os.path.join(path, name) for name in names if os.path.splitext(name)[1] in (".json", ".yaml")]
+        self.files = [File(each) for each in paths if not os.path.isdir(each)]
+
+
+def read(paths: Iterable[str]) -> list[Folder]:
+    """The folders at ``paths``, the one whose devices replace those of the others last."""
+    folders = [Folder(path) for path in paths]
+    found: dict[str, tuple[int, Device]] = {}
+    for number, folder in enumerate(folders):
+        for device in (device for file in folder.files if file.refusal is None for device in file.devices):
+            before, other = found.get(device.qualified, (-1, device))
+            if before == number:
+                other.conflicts.append(device.file.path)
+                device.conflicts.append(other.file.path)
                 continue
-            if registered.NAME in text:
-                yield from _judged(path, text)
+            if before >= 0:
+                other.replaced_by = device.file.path
+            found[device.qualified] = number, device
+    # A device in which files of one folder conflict is not there, whatever a later folder has.
+    refused = {device.qualified for device in devices_of(folders) if device.conflicts}
+    for name, (_, device) in found.items():
+        device.is_used = name not in refused
+    return folders
 
 
-def _judged(path: str, text: str) -> Iterator[tuple[str, str, bool]]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        # Without the word no hook in it has one. With it, it may be the container's.
-        yield path, "", "env:" not in text
-        return
-    for pointer, edits in _edits(document):
-        hooks = edits.get("hooks")
-        for number, hook in enumerate(hooks if isinstance(hooks, list) else ()):
-            if registered.is_ours(hook) and not registered.has_env(hook):
-                yield path, f"{pointer}/hooks/{number}/env", True
-
-
-def _edits(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The edits of all devices, and of each."""
-    if not isinstance(document, dict):
-        return
-    devices = document.get("devices")
-    for number, device in enumerate([document, *(devices if isinstance(devices, list) else ())]):
-        edits = device.get("containerEdits") if isinstance(device, dict) else None
-        if isinstance(edits, dict):
-            yield f"/devices/{number - 1}/containerEdits" if number else "/containerEdits", edits
+def devices_of(folders: Iterable[Folder]) -> list[Device]:
+    """All devices of files that engines take, in the order of their names."""
+    files = (file for folder in folders for file in folder.files if file.refusal is None)
+    return sorted((device for file in files for device in file.devices), key=lambda one: (one.qualified, one.file.path))

@@ -1,74 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hooks.d folders explained: what is wrong with them, what engines make of that, and which hooks a bundle gets."""
+"""hooks.d and CDI folders explained: what is wrong with them, what engines make of that, and which hooks a bundle gets.
+
+What engines do with folders stands in hooks_d and cdi, what is wrong with their files in problems.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 
-from ...documents import oci
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...errors import UsageError
-from ...log import one_line, readable
+from ...log import one_line
 from ...options import parse
 from ..explain import registered
-from . import cdi, hooks_d
-from .install import is_launcher
+from ..json_text import json_text
+from . import cdi, hooks_d, problems
+from .problems import EFFECTS, WARNS, Problem
+from .registration import of_device, of_hooks_d
 from .timer import Timer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from .hooks_d import Container, Folder, Registration
-
-# What follows from a problem, the worst first.
-REFUSES, FAILS, EXPOSES, SKIPS, WARNS = "refuses", "fails", "exposes", "skips", "warns"
-EFFECTS = {
-    REFUSES: "podman and CRI-O start no container",
-    FAILS: "containers that it is for do not start",
-    EXPOSES: "",
-    SKIPS: "podman and CRI-O pass over this file",
-    WARNS: "",
-}
-SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
-
-
-class Problem:
-    """A problem at ``pointer`` of the file or folder ``path``, and which of EFFECTS it has."""
-
-    def __init__(self, path: str, pointer: str, message: str, effect: str) -> None:
-        self.path = path
-        self.pointer = pointer
-        self.message = message
-        self.effect = effect
-
-    def line(self) -> str:
-        """For a person."""
-        kind = "warning" if self.effect == WARNS else "problem"
-        return ": ".join(filter(None, (kind, self.path, self.pointer, self.message, EFFECTS[self.effect])))
+    from ..explain.registered import Entry
+    from .registration import Registration
 
 
 class Check:
-    """The findings in hooks.d folders, and for the container of ``bundle``, if one is given."""
+    """The findings in hooks.d and CDI folders, and for the container of ``bundle``, if one is given."""
 
-    def __init__(self, paths: Iterable[str], bundle: str | None = None) -> None:
+    def __init__(
+        self, hooks_folders: Iterable[str], bundle: str | None = None, cdi_folders: Iterable[str] | None = None
+    ) -> None:
         self.bundle = bundle
-        self.container = None if bundle is None else read_container(bundle)
-        self.folders = hooks_d.read(paths)
+        self.container: hooks_d.Container | None = None
+        self.entries: list[Entry] = []
+        if bundle is not None:
+            self.config = os.path.join(bundle, "config.json") if os.path.isdir(bundle) else bundle
+            document = documents(read_regular(self.config), self.config)[0]
+            self.container, self.entries = hooks_d.Container(document), registered.find(document)
+        self.folders = hooks_d.read(hooks_folders)
         self.files = hooks_d.in_order(self.folders)
-        found = [problem for folder in self.folders for problem in _of_folder(folder)]
-        for path, pointer, is_certain in cdi.without_env(cdi.FOLDERS):
-            found.append(_exposed(path, pointer) if is_certain else Problem(path, pointer, cdi.UNKNOWN, WARNS))
+        self.cdi_folders = cdi.read(cdi.FOLDERS if cdi_folders is None else cdi_folders)
+        self.devices = [device for device in cdi.devices_of(self.cdi_folders) if device.ours]
+        found = [problem for folder in self.folders for problem in problems.of_hooks_folder(folder)]
+        found += problems.of_cdi_folders(self.cdi_folders)
+        for problem in registered.problems(self.entries):
+            found.append(Problem(self.config, _pointer(problem.where), problem.problem, problems.EXPOSES))
         self.timer = Timer()
         found += [Problem(self.timer.service, "", text, WARNS) for text in self.timer.warnings(self.roots)]
         self.problems = sorted(found, key=lambda problem: list(EFFECTS).index(problem.effect))
 
     @property
     def ours(self) -> list[Registration]:
-        """The files that engines read and that register this hook."""
-        return [one for one in self.files if one.is_used and _is_ours(one)]
+        """What engines read that registers this hook."""
+        found = [of_hooks_d(one) for one in self.files if one.is_used]
+        found += [of_device(device) for device in self.devices if device.is_used]
+        return [one for one in found if one is not None]
 
     @property
     def roots(self) -> list[str | None]:
@@ -76,7 +66,7 @@ class Check:
         found = []
         for one in self.ours:
             try:
-                found.append(parse((one.args or [])[1:])[0].root)
+                found.append(parse(one.arguments)[0].root)
             except UsageError:  # somebody has edited it, and the hook will say so
                 pass
         return list(dict.fromkeys(found))
@@ -86,7 +76,7 @@ class Check:
         """Whether any problem is more than a warning."""
         return any(problem.effect != WARNS for problem in self.problems)
 
-    def verdict(self, one: Registration) -> tuple[bool | None, str]:
+    def verdict(self, one: hooks_d.File) -> tuple[bool | None, str]:
         """Whether an engine calls this hook for the bundle, and why or why not. None: not known."""
         if one.refusal is not None:
             return False, f"it is not read: {one.refusal.message}"
@@ -98,154 +88,98 @@ class Check:
             return None, "no bundle was named"
         return one.match(self.container)
 
+    def verdict_of(self, device: cdi.Device) -> tuple[bool | None, str]:
+        """The same of a device of CDI: engines have put its hooks into config.json already, or have not."""
+        if device.conflicts:
+            return False, f"{', '.join(device.conflicts)} has the same device, and engines know neither"
+        if not device.is_used:
+            return False, f"it is replaced by {device.replaced_by}"
+        if self.container is None:
+            return None, "no bundle was named"
+        if all(any(_is_of(entry, hook) for entry in self.entries) for hook in device.ours if hook.stage != "poststop"):
+            return True, "config.json has its hooks"
+        return False, "config.json does not have its hooks"
 
-def read_container(bundle: str) -> Container:
-    """The container of a bundle's folder or config.json, as engines see it. Raises MissingError, DataError."""
-    path = os.path.join(bundle, "config.json") if os.path.isdir(bundle) else bundle
-    return hooks_d.Container(documents(read_regular(path), path)[0])
-
-
-def _of_folder(folder: Folder) -> Iterator[Problem]:
-    if folder.refusal and not folder.files:
-        yield Problem(folder.path, "", folder.refusal, REFUSES)
-    for one in folder.files:
-        known = set()
-        for problem in _of_file(one, folder):
-            known.add(problem.pointer)
-            yield problem
-        if one.document is not None and one.version in SCHEMAS:
-            for pointer, message in oci.violations(one.document, SCHEMAS[one.version]):
-                if pointer not in known:
-                    yield Problem(one.path, pointer, message, WARNS)
-
-
-def _of_file(one: Registration, folder: Folder) -> Iterator[Problem]:
-    for pointer, message in one.faults:
-        if one.refusal is None or pointer != one.refusal.pointer:
-            yield Problem(one.path, pointer, message, WARNS)
-    if one.refusal is not None:
-        effect = SKIPS if folder.hidden_by else REFUSES
-        message = one.refusal.message
-        if effect == SKIPS and not one.is_absent:
-            message += f" (which nobody minds only because of what is wrong with {folder.hidden_by})"
-        yield Problem(one.path, one.refusal.pointer, message, effect)
-        return
-    yield from _of_path(one)
-    yield from _of_stages(one)
-    if one.version == "0.1.0":
-        text = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
-        yield Problem(one.path, "", text, WARNS)
-        if _is_ours(one):
-            yield _exposed(one.path, "/version", "has no env")
-    else:
-        yield from _of_members(one)
+    def origin(self, entry: Entry) -> str:
+        """Who has put an entry into config.json, as far as it can be told."""
+        for device in self.devices:
+            if device.is_used and any(_is_of(entry, hook) for hook in device.ours):
+                return f"config.json registers it, for the CDI device {device.qualified}"
+        for one in self.files:
+            if one.is_used and entry.stage in one.stages and (entry.path, entry.args) == (one.hook, one.args or []):
+                return f"config.json registers it, as {one.path} does"
+        return "config.json registers it"
 
 
-def _of_path(one: Registration) -> Iterator[Problem]:
-    hook = one.hook or ""
-    if not os.path.isabs(hook):
-        yield Problem(one.path, one.hook_pointer, f'"{hook}" is not an absolute path', FAILS)
-    elif not os.path.isfile(hook):
-        yield Problem(one.path, one.hook_pointer, f"{hook} is no file", FAILS)
-    elif not os.stat(hook).st_mode & 0o111:
-        yield Problem(one.path, one.hook_pointer, f"{hook} is not executable", FAILS)
-    elif (interpreter := _interpreter(hook)) and not os.path.isfile(interpreter):
-        text = f"{interpreter}, which the first line of {hook} names, is not there: install again"
-        yield Problem(one.path, one.hook_pointer, text, FAILS)
+def _is_of(entry: Entry, hook: cdi.Hook) -> bool:
+    return (entry.stage, entry.path, entry.args) == (hook.stage, hook.path, hook.args)
 
 
-def _exposed(path: str, pointer: str, what: str = "the hook's env is missing or empty") -> Problem:
-    return Problem(path, pointer, f"{what}: {registered.WHY_ENV} ({registered.ENV_HINT})", EXPOSES)
-
-
-def _is_ours(one: Registration) -> bool:
-    return one.hook is not None and (
-        registered.is_ours({"path": one.hook, "args": one.args or []}) or is_launcher(one.hook)
-    )
-
-
-def _interpreter(path: str) -> str:
-    """The interpreter of a script, from its #! line. Empty if the file is no script."""
-    try:
-        with open(path, "rb") as file:
-            line = file.readline(256)
-    except OSError:
-        return ""
-    words = line[2:].split() if line.startswith(b"#!") else []
-    return os.fsdecode(words[0]) if words else ""
-
-
-def _of_members(one: Registration) -> Iterator[Problem]:
-    """Problems with a file of version 1.0.0."""
-    if not one.env and _is_ours(one):
-        yield _exposed(one.path, "/hook/env")
-    elif not one.env:
-        yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
-    if one.timeout is None:
-        yield Problem(one.path, "/hook/timeout", "is missing: a hook that hangs keeps its container waiting", WARNS)
-    for key, _ in one.annotations:
-        if not is_anchored(key.text):
-            text = f'"{key.text}" is not anchored: it matches names that only contain it (^ before it, $ behind it)'
-            yield Problem(one.path, key.pointer, text, WARNS)
-
-
-def _of_stages(one: Registration) -> Iterator[Problem]:
-    if not one.stages:
-        yield Problem(one.path, "/stages", "is empty: nothing is ever called", WARNS)
-    elif "poststop" not in one.stages and one.hook is not None and is_launcher(one.hook):
-        text = "has no poststop: mount points that were made and the state file stay"
-        yield Problem(one.path, "/stages", text, WARNS)
-    for index, stage in enumerate(one.stages):
-        if stage in hooks_d.EXTENSIONS:
-            text = f'"{stage}" is known to podman only: CRI-O starts no container'
-            yield Problem(one.path, f"/stages/{index}", text, WARNS)
-
-
-def is_anchored(pattern: str) -> bool:
-    r"""Whether a regular expression is held at both ends, in the plain way: by ``^`` or ``\A``, and ``$`` or ``\z``."""
-    starts = pattern.startswith(("^", r"\A"))
-    ends = pattern.endswith((r"\z", "$")) and not pattern.endswith(r"\$")
-    return starts and ends
+def _pointer(place: str) -> str:
+    """The pointer in a place such as ``config.json: /hooks/poststop/0``."""
+    return place.partition(": ")[2]
 
 
 def as_json(check: Check) -> str:
     """The findings as one JSON document, schemas/hooks-check.json."""
     document = {
-        "bundle": None if check.bundle is None else readable(check.bundle),
+        "bundle": check.bundle,
         "problems": [
             {
-                "path": readable(problem.path),
-                "pointer": readable(problem.pointer),
+                "path": problem.path,
+                "pointer": problem.pointer,
                 "message": one_line(problem.message),
                 "effect": problem.effect,
             }
             for problem in check.problems
         ],
         "folders": [
-            {"path": readable(folder.path), "there": folder.is_there, "refused": bool(folder.refusal)}
-            for folder in check.folders
+            {"path": folder.path, "there": folder.is_there, "refused": bool(folder.refusal)} for folder in check.folders
         ],
+        "cdiFolders": [{"path": folder.path, "there": folder.is_there} for folder in check.cdi_folders],
         "hooks": [_hook(check, one) for one in check.files],
+        "devices": [_device(check, device) for device in check.devices],
+        "registered": [
+            {
+                "pointer": _pointer(entry.place),
+                "stage": entry.stage,
+                "hook": entry.path,
+                "because": one_line(check.origin(entry)),
+            }
+            for entry in check.entries
+        ],
         "timer": None if not check.timer.is_there else _timer(check.timer),
     }
-    return json.dumps(document, indent=2) + "\n"
+    return json_text(document)
 
 
-def _hook(check: Check, one: Registration) -> dict[str, object]:
+def _hook(check: Check, one: hooks_d.File) -> dict[str, object]:
     matches, because = check.verdict(one)
     return {
-        "path": readable(one.path),
-        "hook": None if one.hook is None else readable(one.hook),
-        "stages": [readable(stage) for stage in one.stages],
+        "path": one.path,
+        "hook": one.hook,
+        "stages": one.stages,
         "used": one.is_used,
         "matches": matches,
         "because": one_line(because),
     }
 
 
+def _device(check: Check, device: cdi.Device) -> dict[str, object]:
+    matches, because = check.verdict_of(device)
+    return {
+        "path": device.file.path,
+        "device": device.qualified,
+        "hook": device.ours[0].path,
+        "stages": list(dict.fromkeys(hook.stage for hook in device.ours)),
+        "used": device.is_used,
+        "matches": matches,
+        "because": one_line(because),
+    }
+
+
 def _timer(timer: Timer) -> dict[str, object]:
-    command = [readable(word) for word in timer.words]
-    return {"path": readable(timer.timer), "command": command, "enabled": timer.is_enabled}
+    return {"path": timer.timer, "command": timer.words, "enabled": timer.is_enabled}
 
 
 def as_text(check: Check) -> str:
@@ -260,16 +194,28 @@ def as_text(check: Check) -> str:
             lines.append(f"folder {folder.path} has no file that ends in .json")
         elif folder.path != hooks_d.FOLDERS[0]:
             lines.append(f"folder {folder.path} counts where the engine's hooks_dir names it")
+    for each in check.cdi_folders:
+        if each.is_there and each.path not in cdi.FOLDERS:
+            lines.append(f"folder {each.path} counts where the engine's cdi_spec_dirs names it")
     for one in check.files:
-        matches, because = check.verdict(one)
-        stages = ", ".join(one.stages)
-        if matches:
-            lines.append(f"hook {one.path} is called at {stages}: {because}")
-        elif check.container is None and one.is_used and one.stages:
-            lines.append(f"hook {one.path} is for {stages}")
-        else:
-            verb = "may be" if matches is None else "is not"
-            lines.append(f"hook {one.path} {verb} called: {because}")
+        is_for = check.container is None and one.is_used and bool(one.stages)
+        lines.append(_called(f"hook {one.path}", one.stages, check.verdict(one), is_for=is_for))
+    for device in check.devices:
+        name, stages = f"device {device.qualified} of {device.file.path}", [hook.stage for hook in device.ours]
+        is_for = check.container is None and device.is_used
+        lines.append(_called(name, list(dict.fromkeys(stages)), check.verdict_of(device), is_for=is_for))
+    for entry in check.entries:
+        lines.append(f"hook {entry.path} is called at {entry.stage}: {check.origin(entry)} ({_pointer(entry.place)})")
     if check.timer.is_there:
         lines.append(f"timer {check.timer.timer} calls {' '.join(check.timer.words)}")
     return "".join(one_line(line) + "\n" for line in lines)
+
+
+def _called(what: str, stages: list[str], verdict: tuple[bool | None, str], *, is_for: bool) -> str:
+    """Whether a hook is called for the bundle; without one, when it is."""
+    matches, because = verdict
+    if matches:
+        return f"{what} is called at {', '.join(stages)}: {because}"
+    if is_for:
+        return f"{what} is for {', '.join(stages)}"
+    return f"{what} {'may be' if matches is None else 'is not'} called: {because}"

@@ -20,14 +20,17 @@ from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..upkeep.listing import Registry
-from .check import EXPOSES, WARNS, Check
+from .check import Check
 from .hooks_d import FOLDERS
+from .problems import EXPOSES, WARNS
 from .timer import which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from . import cdi, hooks_d
 
     __loader__: Any
 
@@ -212,12 +215,10 @@ def state_files(options: Options) -> tuple[str, list[str]]:
 
 def _hooks(check: Check) -> Iterator[Finding]:
     for folder in check.folders:
-        problems = [each for each in check.problems if each.path.startswith(folder.path)]
-        bad = [each for each in problems if each.effect != WARNS]
-        detail = "not there" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
-        is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
-        yield Finding(f"hooks.d {folder.path}", detail, is_there=is_good, is_needed=bool(bad), without=without)
-    ours = [one.path for one in check.ours]
+        yield _folder(f"hooks.d {folder.path}", folder, check)
+    for cdi_folder in check.cdi_folders:
+        yield _folder(f"CDI {cdi_folder.path}", cdi_folder, check)
+    ours = [f"{one.path}, {one.device}" if one.device else one.path for one in check.ours]
     exposed = [each for each in check.problems if each.effect == EXPOSES]
     if exposed:
         detail = ": ".join(filter(None, (exposed[0].path, exposed[0].pointer)))
@@ -225,6 +226,14 @@ def _hooks(check: Check) -> Iterator[Finding]:
         return
     without = "no engine calls the hook by itself; `install` registers it"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without)
+
+
+def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check) -> Finding:
+    problems = [each for each in check.problems if f"{each.path}/".startswith(f"{folder.path}/")]
+    bad = [each for each in problems if each.effect != WARNS]
+    detail = "not there" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
+    is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
+    return Finding(name, detail, is_there=is_good, is_needed=bool(bad), without=without)
 
 
 def _timer(check: Check) -> Finding:

@@ -7,13 +7,13 @@ pkg/hooks), and a test compares this with podman itself.
 
 from __future__ import annotations
 
-import json
 import os
 
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...errors import DataError, MissingError
 from . import re2
+from .go_json import Refused, at, loads, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ EXTENSIONS = ("precreate",)  # podman's own
 # What engines bind into every container by themselves: that is not what `hasBindMounts` asks for.
 OWN_BINDS = ("/dev/shm", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv", "/run/secrets")
 
-# The members that count, and their types. Go folds the letter case of names, and takes null for absent.
+# The members that count, and their types.
 _CURRENT = {
     "version": str,
     "hook": {"path": str, "args": [str], "env": [str], "timeout": int},
@@ -43,16 +43,6 @@ _OLD = {
     **{name: [str] for name in ("arguments", "stages", "stage", "cmds", "cmd", "annotations", "annotation")},
     "hasbindmounts": bool,
 }
-_KINDS = {str: "a string", bool: "true or false", int: "an integer"}
-
-
-class Refused(Exception):
-    """The engine cannot use a file; ``pointer`` is the place in it."""
-
-    def __init__(self, pointer: str, message: str) -> None:
-        super().__init__(message)
-        self.pointer = pointer
-        self.message = message
 
 
 class Container:
@@ -81,7 +71,7 @@ def _is_wanted_bind(mount: Any) -> bool:
     return mount.get("type") == "bind" or (isinstance(options, list) and ("bind" in options or "rbind" in options))
 
 
-class Registration:
+class File:
     """One file of a hooks.d folder.
 
     ``refusal`` says why engines cannot use it, ``is_absent`` that this is for a hook that is not there: such a file
@@ -119,12 +109,12 @@ class Registration:
 
     def _read(self) -> None:
         self.document = self._load()
-        version = _typed(self.document, {"version": str}, "").get("version") or ""
+        version = typed(self.document, {"version": str}, "").get("version") or ""
         self.version = version or "0.1.0"
         if version == "1.0.0":
-            self._read_current(_typed(self.document, _CURRENT, ""))
+            self._read_current(typed(self.document, _CURRENT, ""))
         elif version in ("", "0.1.0"):
-            self._read_old(_typed(self.document, _OLD, ""))
+            self._read_old(typed(self.document, _OLD, ""))
         else:
             raise Refused("/version", f'is "{version}", and engines know 1.0.0 and 0.1.0')
         self._judge()
@@ -140,7 +130,7 @@ class Registration:
             self.faults = list(problem.violations)
         try:
             # As Go reads it, who minds less.
-            return json.loads(data.decode(errors="replace"), parse_constant=_no_constant)
+            return loads(data.decode(errors="replace"))
         except (ValueError, RecursionError):
             raise Refused(*self.faults[0]) from None
 
@@ -234,11 +224,11 @@ class Pattern:
 
 
 def _annotation(pointer: str, key: str, value: str) -> tuple[Pattern, Pattern]:
-    place = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+    place = at(pointer, key)
     return Pattern(key, place), Pattern(value, place)
 
 
-def _match_all(one: Registration, container: Container) -> tuple[bool, str]:
+def _match_all(one: File, container: Container) -> tuple[bool, str]:
     """1.0.0: all conditions that are given."""
     reasons = []
     if one.always is not None:
@@ -263,7 +253,7 @@ def _match_all(one: Registration, container: Container) -> tuple[bool, str]:
     return True, " and ".join(reasons)
 
 
-def _match_any(one: Registration, container: Container) -> tuple[bool, str]:
+def _match_any(one: File, container: Container) -> tuple[bool, str]:
     """0.1.0: any condition. Engines ask for the command last, and then nothing else counts any more."""
     if one.has_bind_mounts and container.has_bind_mounts:
         return True, "it has bind mounts"
@@ -286,7 +276,7 @@ def _match_annotation(key: Pattern, value: Pattern, container: Container) -> tup
     return False, f'the annotation {named[0][0]} is "{named[0][1]}", which does not match "{value.text}"'
 
 
-def _match_command(one: Registration, container: Container) -> tuple[bool, str]:
+def _match_command(one: File, container: Container) -> tuple[bool, str]:
     if container.command is None:
         return False, "process.args is empty, and engines refuse the container"
     for pattern in one.commands:
@@ -303,7 +293,7 @@ class Folder:
         self.is_there = True
         self.refusal = ""
         self.hidden_by = ""  # the file because of which engines do not mind what is wrong with those after it
-        self.files: list[Registration] = []
+        self.files: list[File] = []
         try:
             names = sorted(os.listdir(path), key=os.fsencode)
         except FileNotFoundError:
@@ -314,7 +304,7 @@ class Folder:
             return
         paths = [os.path.join(path, name) for name in names if name.endswith(".json")]
         # A link to nothing is passed over.
-        self.files = [Registration(each) for each in paths if os.path.exists(each)]
+        self.files = [File(each) for each in paths if os.path.exists(each)]
         # Engines collect what is wrong, and look at the kind of the first error only.
         first = next((each for each in self.files if each.refusal is not None), None)
         if first is not None and first.is_absent:
@@ -326,7 +316,7 @@ class Folder:
 def read(paths: Iterable[str]) -> list[Folder]:
     """The folders at ``paths``, the one whose files replace those of the others last."""
     folders = [Folder(path) for path in paths]
-    found: dict[str, Registration] = {}
+    found: dict[str, File] = {}
     for each in (file for folder in folders for file in folder.files if file.refusal is None):
         if each.name in found:
             found[each.name].is_used = False
@@ -336,37 +326,6 @@ def read(paths: Iterable[str]) -> list[Folder]:
     return folders
 
 
-def in_order(folders: Iterable[Folder]) -> list[Registration]:
+def in_order(folders: Iterable[Folder]) -> list[File]:
     """All files in the order in which engines call their hooks."""
     return sorted((file for folder in folders for file in folder.files), key=lambda one: (one.name.lower(), one.path))
-
-
-def _typed(value: Any, shape: Any, pointer: str) -> Any:
-    """What Go makes of ``value`` where it expects ``shape``, with names as ``shape`` has them. Refused."""
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            raise Refused(pointer, "must be an object")
-        if "" in shape:
-            return {key: _typed(each, shape[""], f"{pointer}/{key}") for key, each in value.items() if each is not None}
-        names = {name.lower(): name for name in shape}
-        known = ((names.get(key.lower()), key, each) for key, each in value.items())
-        return {
-            name: _typed(each, shape[name], f"{pointer}/{key}")
-            for name, key, each in known
-            if name is not None and each is not None
-        }
-    if isinstance(shape, list):
-        if not isinstance(value, list):
-            raise Refused(pointer, "must be an array")
-        return [
-            _typed("" if each is None else each, shape[0], f"{pointer}/{index}") for index, each in enumerate(value)
-        ]
-    if type(value) is not shape:
-        raise Refused(pointer, f"must be {_KINDS[shape]}")
-    if shape is int and not -(1 << 63) <= value < 1 << 63:
-        raise Refused(pointer, "must be an integer of 64 bits")
-    return value
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(word)

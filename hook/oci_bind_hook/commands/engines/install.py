@@ -1,151 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a launcher and the hooks.d file (oci-hooks(5)) that names it, and removes them.
+"""Registers the hook and takes registrations away: the launcher, and files of hooks.d or CDI folders that name it.
 
-The launcher is a copy of no code: it finds this package where it is now. It runs isolated (`python -IS`), since the
-environment it is started with may be an image's, and so has to know by itself every folder to import from.
+One launcher serves all registrations below a prefix, and goes with the last of them.
 """
 
 from __future__ import annotations
 
 import compileall
-import importlib.metadata
-import json
 import os
-import re
-import stat
 import sys
-import tempfile
 from typing import TYPE_CHECKING
 
 from ... import FOLDER
 from ...errors import MissingError, UnavailableError, UsageError
-from ...kernel.errnos import refused
 from ...options import STAGES
-from . import re2
+from . import cdi, conditions, registration
+from .conditions import When
+from .launcher import LAUNCHER_PATH, closed, import_folders, is_launcher, launcher_text
+from .problems import of_cdi_folders
+from .registration import HOOKS_FOLDERS, checked_name, file_name
+from .written import Change, is_taken, remove, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any
+    from collections.abc import Iterable, Sequence
 
-LAUNCHER_PATH = "libexec/oci/hooks.d/oci-bind-hook"
-REGISTRATION_PATH = "share/containers/oci/hooks.d/oci-bind-hook.json"
+    from ...requests.request import Request
+    from .cdi_file import Devices
+    from .registration import Kind
+    from .written import Content
 
-# What engines read: the first by themselves, others where their hooks_dir names them.
-KNOWN_FOLDERS = (
-    "/usr/share/containers/oci/hooks.d",
-    "/usr/local/share/containers/oci/hooks.d",
-    "/etc/containers/oci/hooks.d",
-)
+HOOKS_PATH = "share/containers/oci/hooks.d"  # below the prefix
 
-NAME = "oci-bind-hook"
 DEFAULT_STAGES = ("createRuntime", "poststop")
-TIMEOUT_SECONDS = 30
-# Not empty: only then does no runtime fall back on the image's own environment.
-ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
-
-# BINPRM_BUF_SIZE before Linux 5.1, less the byte that ends it.
-SHEBANG_BYTES = 127
-
-DEPENDENCIES = ("jsonschema", "python-prctl")
-
-MARK = "# Written by `oci-bind-hook install`, which also replaces it."
-# Short, since Python compiles it at each start: what can stand in a module does.
-LAUNCHER = """\
-#!{interpreter} -IS
-{mark}
-import gc
-import sys
-
-# Nothing lives long enough to be collected, and to look for it takes a sixth of Python's start.
-gc.disable()
-sys.dont_write_bytecode = True
-sys.path += {folders}
-try:
-    from oci_bind_hook import prepare_process
-
-    # Before the other imports: libffi keeps a file of its own open, which must neither be closed nor be stdin.
-    prepare_process()
-    from oci_bind_hook.cli import console
-except BaseException as error:
-    import os
-
-    reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())
-    try:
-        os.write(2, f"oci-bind-hook: the installation is broken: {{reason}}\\n".encode(errors="backslashreplace"))
-    finally:
-        os._exit(os.EX_SOFTWARE)
-console()
-"""
-
-
-class When:
-    """Which containers the hook is for: all of them, or those that all of these conditions hold for.
-
-    ``annotations`` are ``KEY=VALUE`` and meant literally, ``commands`` regular expressions of Go for process.args[0].
-    UsageError for what makes no sense.
-    """
-
-    def __init__(
-        self,
-        *,
-        always: bool = False,
-        annotations: Sequence[str] = (),
-        commands: Sequence[str] = (),
-        has_bind_mounts: bool = False,
-    ) -> None:
-        self.document: dict[str, object] = {}
-        if annotations:
-            self.document["annotations"] = _annotations(annotations)
-        if commands:
-            self.document["commands"] = [_command(text) for text in commands]
-        if has_bind_mounts:
-            self.document["hasBindMounts"] = True
-        if always and self.document:
-            raise UsageError("the other conditions choose among all containers", where="--always")
-        if not self.document:
-            self.document["always"] = True
-
-
-def _annotations(words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not key or not equals:
-            raise UsageError(f'"{word}" is not KEY=VALUE', where="--annotation")
-        if f"^{quoted(key)}$" in found:
-            raise UsageError(f"{key} is asked for twice, and one annotation has one value", where="--annotation")
-        found[f"^{quoted(key)}$"] = f"^{quoted(value)}$"
-    return found
-
-
-def quoted(text: str) -> str:
-    """A regular expression of Go that matches exactly this text."""
-    return re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", text)
-
-
-def _command(text: str) -> str:
-    try:
-        re2.compile(text)
-    except re2.InvalidError as reason:
-        raise UsageError(f'"{text}" is no regular expression of Go: {reason}', where="--command") from None
-    except re2.UnknownError:
-        pass  # Go may know it
-    return text
 
 
 class Places:
-    """Where the two files are: below ``prefix``, but for the hooks.d file where its folder is named. UsageError."""
+    """Where the launcher and the registrations are: below ``prefix``, or in the folder that is named for them.
 
-    def __init__(self, prefix: str, hooks_dir: str | None = None) -> None:
+    ``name`` is that of a hooks.d file, None for the one without; ``devices`` are for CDI instead. UsageError.
+    """
+
+    def __init__(
+        self, prefix: str, hooks_dir: str | None = None, name: str | None = None, devices: Devices | None = None
+    ) -> None:
         if not prefix:
             raise UsageError("the prefix is empty", where="--prefix")
         if hooks_dir == "":
             raise UsageError("the folder is empty", where="--hooks-dir")
         self.launcher = os.path.join(os.path.abspath(prefix), LAUNCHER_PATH)
-        registration = os.path.join(os.path.abspath(prefix), REGISTRATION_PATH)
-        if hooks_dir is not None:
-            registration = os.path.join(os.path.abspath(hooks_dir), os.path.basename(REGISTRATION_PATH))
-        self.registration = registration
+        below_prefix = os.path.join(os.path.abspath(prefix), HOOKS_PATH)
+        self.kind: Kind = "hooks.d" if devices is None else "CDI"
+        self.folder = below_prefix if hooks_dir is None else os.path.abspath(hooks_dir)
+        # Where others may name the same launcher.
+        self.known = [*HOOKS_FOLDERS, self.folder, below_prefix, *cdi.FOLDERS]
+        if devices is None:
+            found = checked_name("--name", name) if name is not None else ""
+            self.registrations = [os.path.join(self.folder, file_name(found))]
+        else:
+            self.folder, self.registrations = devices.folder, devices.paths
+            self.known.append(devices.folder)
 
 
 def install(
@@ -155,236 +68,147 @@ def install(
     *,
     hooks_dir: str | None = None,
     when: When | None = None,
-) -> list[str]:
-    """Install below ``prefix`` and return the paths written: the launcher, then the hooks.d file.
+    name: str | None = None,
+    devices: Devices | None = None,
+) -> list[Change]:
+    """Install below ``prefix`` and return the paths, the launcher first, with what was done to each.
 
     ``stages`` are those to be called at (none: createRuntime and poststop), ``arguments`` what the hook is given at
-    each of them, ``hooks_dir`` another folder for the hooks.d file. Installing again gives the same files. Raises
-    UsageError, UnavailableError for an interpreter that no ``#!`` line can name or a file that is somebody else's, and
-    KernelError.
+    each of them, ``hooks_dir`` another folder for the hooks.d file, ``name`` what tells it from others, and ``devices``
+    are for CDI instead of it. Installing again changes nothing. Raises UsageError, UnavailableError for an interpreter
+    that no ``#!`` line can name or a file that is somebody else's, and KernelError; all is as before then.
     """
-    places = Places(prefix, hooks_dir)
+    places = Places(prefix, hooks_dir, name, devices)
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no stage", where="--stages", hint=f"known: {', '.join(STAGES)}")
-    text = registration_text(places.launcher, stages or DEFAULT_STAGES, arguments, when or When())
-    contents = {
-        places.launcher: (0o755, launcher_text(sys.executable, import_folders())),
-        places.registration: (0o644, text),
-    }
-    _refuse_foreign(places)
+    stages = stages or DEFAULT_STAGES
+    if devices is None:
+        texts = [conditions.text(places.launcher, stages, arguments, when or When())]
+    else:
+        texts = devices.texts(places.launcher, stages, arguments)
+    contents: dict[str, Content] = {places.launcher: (0o755, launcher_text(sys.executable, import_folders()))}
+    contents |= {path: (0o644, text) for path, text in zip(places.registrations, texts, strict=True)}
+    before = _checked(places)
     umask = os.umask(0o022)
     try:
-        for path, (mode, text) in contents.items():
-            write(path, mode, text)
+        changes = write_all(contents, before)
         # Best effort: the launcher writes no byte code, and a read-only package folder merely starts slower.
         compileall.compile_dir(FOLDER, quiet=2)
     finally:
         os.umask(umask)
-    return list(contents)
+    return changes
 
 
-def _refuse_foreign(places: Places) -> None:
-    """Raises UnavailableError for a file at one of the paths that install did not write. A link is replaced."""
-    ours = {places.launcher: is_launcher(places.launcher), places.registration: bool(_registered(places.registration))}
-    for path, is_ours in ours.items():
-        if os.path.isfile(path) and not os.path.islink(path) and not is_ours:
-            raise UnavailableError(
-                "was not written by install", where=path, hint="move it away, or choose other folders"
-            )
+def _checked(places: Places) -> dict[str, str]:
+    """What the files that are there now register. Raises UnavailableError for one that install did not write.
 
-
-def launcher_text(interpreter: str, folders: Sequence[str]) -> str:
-    """The launcher's source. Raises UnavailableError if the kernel could not start it."""
-    shebang = f"#!{interpreter} -IS"
-    where = f"interpreter {interpreter!r}"
-    if not os.path.isabs(interpreter):
-        raise UnavailableError("its path is not absolute", where=where)
-    if len(interpreter.split()) != 1 or not interpreter.isprintable():
-        raise UnavailableError("white space or an unprintable character cannot stand in a #! line", where=where)
-    if len(os.fsencode(shebang)) > SHEBANG_BYTES:
-        raise UnavailableError(f"its path is too long for a #! line of {SHEBANG_BYTES} bytes", where=where)
-    return LAUNCHER.format(interpreter=interpreter, mark=MARK, folders=ascii(list(folders)))
-
-
-def registration_text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: When) -> str:
-    """The hooks.d file, version 1.0.0 of oci-hooks(5). Raises UsageError for text that JSON cannot hold."""
-    document = {
-        "version": "1.0.0",
-        "hook": {
-            "path": launcher,
-            "args": [NAME, *arguments],
-            "env": list(ENVIRONMENT),
-            "timeout": TIMEOUT_SECONDS,
-        },
-        "when": when.document,
-        "stages": list(dict.fromkeys(stages)),
-    }
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{error.object[error.start :]!r} is not UTF-8", where="install") from None
-    return text
-
-
-def import_folders() -> list[str]:
-    """The folders to import this package and all it depends on from, each once and absolute.
-
-    Raises UnavailableError for a dependency that is not installed.
+    A link is replaced.
     """
-    folders = [os.path.dirname(os.path.abspath(FOLDER))]
-    for name in DEPENDENCIES:
-        found = list(_distribution_folders(name, set()))
-        if not found:
-            raise UnavailableError("not installed", where=name)
-        folders += found
-    return list(dict.fromkeys(folders))
+    before = {}
+    foreign = [places.launcher] if is_taken(places.launcher) and not is_launcher(places.launcher) else []
+    for path in places.registrations:
+        known = registration.at(path, places.kind)
+        if known is not None:
+            before[path] = known.summary()
+        elif is_taken(path):
+            foreign.append(path)
+    if foreign:
+        hint = "move it away, or choose another name or folder"
+        raise UnavailableError("was not written by install", where=foreign[0], hint=hint)
+    return before
 
 
-def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
-    """The folders of ``name`` and of its requirements. One that is not installed is for another Python."""
-    name = re.sub("[-_.]+", "-", name).lower()
-    if name in seen:
-        return
-    seen.add(name)
-    try:
-        distribution = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return
-    yield os.path.abspath(str(distribution.locate_file("")))
-    for requirement in distribution.requires or ():
-        required = re.match(r"[\w.-]+", requirement)
-        if required and not re.search(r";.*\bextra\b", requirement):
-            yield from _distribution_folders(required[0], seen)
+def missing_sources(requests: Iterable[Request]) -> list[str]:
+    """Warnings for sources that are not there now, where the hook would not start a container without them."""
+    found = []
+    for request in requests:
+        try:
+            if not (request.optional or request.is_glob):
+                os.stat(request.source)
+        except (FileNotFoundError, NotADirectoryError):
+            text = "is not there" if not os.path.islink(request.source) else "is a link to what is not there"
+            found.append(f"{request.origin}: {request.source} {text}: containers that the hook is for do not start")
+        except OSError:
+            pass  # others than this user may look
+    return found
 
 
-def write(path: str, mode: int, text: str) -> None:
-    """Replace the file at ``path``, whatever is there, in one step. Raises KernelError."""
-    folder, name = os.path.split(path)
-    temporary = ""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            os.unlink(temporary)
-        raise refused("write", path, error) from error
+def warnings_of_devices(devices: Devices) -> list[str]:
+    """Warnings about devices that were written, beside those that are there already."""
+    folders = cdi.read(dict.fromkeys([*cdi.FOLDERS, devices.folder]))
+    found = [problem for problem in of_cdi_folders(folders) if problem.path in devices.paths]
+    return [f"{problem.path}: {problem.message}" for problem in found]
 
 
 def warnings(places: Places) -> list[str]:
     """Warnings about an installation that was written but will not work for everyone."""
     found = []
-    folder = os.path.dirname(places.registration)
-    if folder != KNOWN_FOLDERS[0]:
-        found.append(f"podman and CRI-O read {folder} only if their hooks_dir names it")
-    closed = [_closed(path) for path in (sys.executable, *import_folders(), places.launcher, places.registration)]
-    for path in dict.fromkeys(filter(None, closed)):
+    if places.kind == "CDI" and places.folder not in cdi.FOLDERS:
+        found.append(f"engines read {places.folder} only if their list of CDI folders names it, such as cdi_spec_dirs")
+    if places.kind == "hooks.d" and places.folder != HOOKS_FOLDERS[0]:
+        found.append(f"podman and CRI-O read {places.folder} only if their hooks_dir names it")
+    kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]
+    for path in dict.fromkeys(filter(None, kept)):
         found.append(f"{path} is closed to other users: their containers, rootless ones, cannot run this hook")
     return found
 
 
-def _closed(path: str) -> str:
-    """The outermost folder or file that keeps other users from ``path``, links followed; empty if nothing does."""
-    for way in (path, os.path.realpath(path)):
-        steps = way.split("/")
-        for number in range(2, len(steps) + 1):
-            place = "/".join(steps[:number])
-            try:
-                mode = os.stat(place).st_mode
-            except OSError:
-                return place
-            # Files are read, and folders are gone through.
-            if not mode & (0o001 if stat.S_ISDIR(mode) else 0o004):
-                return place
-    return ""
-
-
 class Removed:
-    """What uninstall did: ``paths`` it removed, why others were ``kept``, and the hook's registered ``arguments``."""
+    """What uninstall did: ``paths`` it removed, and why others were ``kept``.
+
+    ``arguments`` are what the hook was given by each registration that was removed.
+    """
 
     def __init__(self) -> None:
-        self.paths: list[str] = []
+        self.paths: list[Change] = []
         self.kept: list[str] = []
-        self.arguments: list[str] = []
+        self.arguments: list[list[str]] = []
 
 
-def uninstall(prefix: str, hooks_dir: str | None = None) -> Removed:
+def uninstall(
+    prefix: str,
+    hooks_dir: str | None = None,
+    name: str | None = None,
+    devices: Devices | None = None,
+    others: Sequence[str] = (),
+    *,
+    everything: bool = False,
+) -> Removed:
     """Remove what ``install`` wrote there, and nothing else: files are known by what is in them.
 
-    A launcher that other hooks.d files name stays. MissingError if there is nothing of ours, UsageError, KernelError.
+    ``everything``: each registration that calls the launcher below the prefix, in the folders that engines read and in
+    ``others``. A launcher that other files in all these folders name stays. MissingError if there is nothing of ours,
+    UsageError, KernelError.
     """
-    places, removed = Places(prefix, hooks_dir), Removed()
-    launcher = places.launcher
-    if os.path.lexists(places.registration):
-        hook = _registered(places.registration)
-        if hook is None:
-            removed.kept.append(f"{places.registration} was not written by install")
+    places, removed = Places(prefix, hooks_dir, name, devices), Removed()
+    places.known += map(os.path.abspath, others)
+    targets = [(path, places.kind) for path in places.registrations]
+    if everything:
+        found = registration.find(places.known, places.known)
+        targets = [(one.path, one.kind) for one in found if one.is_written and one.launcher == places.launcher]
+    launchers = []
+    for path, kind in dict.fromkeys(targets):
+        if not os.path.lexists(path):
+            continue
+        known = registration.at(path, kind)
+        if known is None:
+            removed.kept.append(f"{path} was not written by install")
         else:
-            launcher, removed.arguments = hook["path"], hook["args"][1:]
-            _unlink(places.registration, removed)
-    if os.path.lexists(launcher):
-        folders = (*KNOWN_FOLDERS, os.path.dirname(places.registration), os.path.dirname(Places(prefix).registration))
-        users = list(_users(launcher, folders))
+            removed.arguments.append(known.arguments)
+            launchers.append(known.launcher)
+            removed.paths.append(remove(path))
+    for launcher in dict.fromkeys(launchers or [places.launcher]):
+        if not os.path.lexists(launcher):
+            continue
+        users = list(registration.users(launcher, places.known))
         if not is_launcher(launcher):
             removed.kept.append(f"{launcher} was not written by install")
         elif users:
-            removed.kept.append(f"{launcher} is still named by {users[0]}")
+            removed.kept.append(f"{launcher} is still named by {', '.join(users)}")
         else:
-            _unlink(launcher, removed)
+            removed.paths.append(remove(launcher))
     if not removed.paths:
-        where = f"{places.registration} and {launcher}"
+        where = " and ".join([*(path for path, _ in targets), places.launcher])
         raise MissingError(f"nothing that install wrote is at {where}", hint="; ".join(removed.kept))
     return removed
-
-
-def is_launcher(path: str) -> bool:
-    """Whether a file is a launcher that ``install`` wrote."""
-    return read(path).split("\n", 2)[1:2] == [MARK]
-
-
-def _registered(path: str) -> dict[str, Any] | None:
-    """The hook of a hooks.d file that ``install`` wrote, even if edited since. None for any other file."""
-    try:
-        document = json.loads(read(path))
-        hook: dict[str, Any] = document["hook"]
-        is_ours = hook["args"][0] == NAME and os.path.basename(hook["path"]) == NAME
-    except (ValueError, LookupError, TypeError):
-        return None
-    return hook if is_ours and all(isinstance(word, str) for word in hook["args"]) else None
-
-
-def _users(launcher: str, folders: Sequence[str]) -> Iterator[str]:
-    """The files in hooks.d folders that name a launcher."""
-    for folder in dict.fromkeys(folders):
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            path = os.path.join(folder, name)
-            try:
-                if name.endswith(".json") and json.loads(read(path))["hook"]["path"] == launcher:
-                    yield path
-            except (ValueError, LookupError, TypeError):
-                pass
-
-
-def read(path: str) -> str:
-    """The text of a regular file, empty for anything else."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20) if os.path.isfile(fd) else ""
-    except OSError:
-        return ""
-
-
-def _unlink(path: str, removed: Removed) -> None:
-    try:
-        os.unlink(path)
-    except OSError as error:
-        raise refused("remove", path, error) from error
-    removed.paths.append(path)

@@ -11,14 +11,16 @@ import os
 import re
 
 from ...errors import HookError, UnavailableError
-from ...kernel.errnos import refused
 from ...kernel.proc import Proc
 from ...options import parse
-from .install import MARK, NAME, read, write
+from .launcher import MARK, NAME
+from .written import is_taken, read, remove, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .written import Change
 
 SERVICE, TIMER = f"{NAME}-gc.service", f"{NAME}-gc.timer"
 SYSTEM_FOLDER = "/etc/systemd/system"
@@ -108,7 +110,7 @@ class Timer:
     def contents(self, launcher: str, root: str | None) -> dict[str, str]:
         """The texts of both units by their paths. UnavailableError for a foreign file, or a path no unit can name."""
         for path in (self.service, self.timer):
-            if os.path.isfile(path) and not os.path.islink(path) and read(path).split("\n", 1)[0] != MARK:
+            if is_taken(path) and read(path).split("\n", 1)[0] != MARK:
                 raise UnavailableError("was not written by install", where=path, hint="move it away")
         words = [launcher, "gc", *([] if root is None else ["--root", root])]
         if not self.is_system and (podman := which("podman")):
@@ -116,14 +118,13 @@ class Timer:
             words = [podman, "unshare", *words]
         return {self.service: _SERVICE.format(mark=MARK, command=_command(words)), self.timer: _TIMER.format(mark=MARK)}
 
-    def write(self, contents: dict[str, str]) -> list[str]:
-        """Writes both units and returns their paths. Raises KernelError."""
-        for path, text in contents.items():
-            write(path, 0o644, text)
+    def write(self, contents: dict[str, str]) -> list[Change]:
+        """Writes both units and returns their paths, with what was done to each. Raises KernelError."""
+        changes = write_all({path: (0o644, text) for path, text in contents.items()})
         self.look()
-        return list(contents)
+        return changes
 
-    def remove(self) -> list[str]:
+    def remove(self) -> list[Change]:
         """Removes both units, and the link that enables the timer, if the launcher has gone. KernelError.
 
         While it is there, others use it. Returns the paths that were removed.
@@ -134,11 +135,7 @@ class Timer:
         for path in (self._wanted, self.timer, self.service):
             is_ours = os.path.islink(path) if path == self._wanted else read(path).split("\n", 1)[0] == MARK
             if is_ours:
-                try:
-                    os.unlink(path)
-                except OSError as error:
-                    raise refused("remove", path, error) from error
-                removed.append(path)
+                removed.append(remove(path))
         self.look()
         return removed
 

@@ -12,35 +12,35 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import At, DataError, HookError, LeftoverError, RecordError, UnavailableError
+from ...errors import At, DataError, HookError, RecordError, UnavailableError
 from ...kernel import files
 from ...kernel.namespace import Namespace
 from ...kernel.proc import Proc, boot_id
 from ...lifecycle import lost
-from ...lifecycle.claims import Claims
-from ...lifecycle.set_up import is_continued, other_annotation
+from ...lifecycle.set_up import other_annotation
 from ...lifecycle.stage import RUNTIMES, Place
-from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
+from ...lifecycle.start_record import is_continued
 from ...mounting.apply import announce
 from ...mounting.config_mounts import is_runtimes
 from ...mounting.mounted import is_in
-from ...mounting.plan import Planner
+from ...mounting.plan import Plan, Planner
 from ...mounting.propagation import Runtimes, remark
-from ...mounting.sources import allowed, expand, open_sources
-from ...mounting.undo import kept_points, tree_of
-from ...options import Options, is_teardown, parse, remarks, state_folder
+from ...mounting.sources import open_sources
+from ...options import Options, is_teardown, remarks, state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
-from ...record.state_file import is_live, is_lost, is_of_another_user, places_of
+from ...record.state_file import is_live, is_lost, places_of
 from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
 from . import programs, recognise, registered
-from .facts import describe, replaced_by_rename, undone
+from .facts import describe, replaced_by_rename
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
+from .parts import requests_of_each, warn_of_registration, with_registered
 from .patience import DESTINATIONS, HINT, PROGRAMS, Mute, gathered, silent
 from .report import Report
 from .running import Running
+from .undoing import fill_from_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ...documents.oci import Config, State
     from ...mounting.sources import Source
     from ...record.state_file import MountRecord, Record
-    from ...requests.request import Request
+    from .parts import Part
     from .patience import Patience
     from .registered import Entry
 
@@ -71,7 +71,7 @@ def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], N
             report.id, report.bundle = state.id, state.bundle
             if _is_teardown(report, options, state):
                 report.stage = "poststop"
-                _fill_from_record(report, options, state, Proc())
+                fill_from_record(report, options, state, Proc())
                 return report
             given = state, document
     except HookError as problem:
@@ -117,21 +117,25 @@ def _fill(
         return
     bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
-    if bundle.violations and options.strict:
+    entries = registered.find(bundle.document)
+    parts = with_registered(report, entries, options)
+    strict = [part.options.strict for part in parts]
+    if bundle.violations and any(strict):
+        report.turn = strict.index(True)
         report.add(DataError("config.json", bundle.violations), "read")
+        report.turn = 0
     else:
         report.warnings += [f"config.json: {at}: {text} (not used by the hook)" for at, text in bundle.violations]
     if state is not None and (other := other_annotation(state, bundle.config)):
         report.warnings.append(other)
-    entries = registered.find(bundle.document)
-    options = _with_registered(report, entries, bundle, options, patience)
-    if not patience.why_not("log", f"the log {options.log}", options.log or "/"):
-        report.warnings += [*remarks(options), *_of_log(options.log)]
+    warn_of_registration(report, entries, bundle, patience)
+    for part in parts:
+        report.warnings += [*remarks(part.options), *_of_log(part.options.log, patience)]
     if place is None:
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:
         is_elsewhere = _place(report, place, bundle)
-    _fill_with_plan(report, options, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state)
+    _fill_with_plan(report, parts, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state)
 
 
 def _rootfs(path: str, patience: Patience) -> str:
@@ -152,7 +156,7 @@ def _is_teardown(report: Report, options: Options, state: State) -> bool:
 
 def _fill_with_plan(
     report: Report,
-    options: Options,
+    parts: list[Part],
     bundle: Bundle,
     proc: Proc,
     place: Place | None,
@@ -161,11 +165,11 @@ def _fill_with_plan(
     is_elsewhere: bool,
     state: State | None,
 ) -> None:
-    config = bundle.config
+    config, options = bundle.config, parts[0].options
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
-    requests = _requests(report, bundle, options, patience)
+    calls = list(requests_of_each(report, bundle, parts, patience))
     if config.root_readonly and report.namespace == "runtime":
-        requests.insert(0, collect.read_only_root(bundle.rootfs))
+        calls[0].insert(0, collect.read_only_root(bundle.rootfs))
     folder = state_folder(options, proc)
     no_folder = patience.why_not("state folder", f"the state folder {folder}", folder)
     recorded = []
@@ -174,15 +178,17 @@ def _fill_with_plan(
             report.add(RecordError(f"{folder} cannot be looked at: {no_folder}", hint=HINT))
         else:
             recorded = _recorded(options, report, place, proc)
-    with At("open"):
-        sources = open_sources(requests, bundle.path, namespace, patience.source_of)
-    for foreseen in [
-        *problems_of_sources(sources, config, report.stage, proc),
-        *problems_of_stage(config, report.stage, report.namespace),
-    ]:
+    opened = []
+    for report.turn, requests in enumerate(calls):
+        with At("open"):
+            opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
+        for foreseen in problems_of_sources(opened[-1], config, report.stage, proc):
+            report.add(foreseen)
+    report.turn = 0
+    for foreseen in problems_of_stage(config, report.stage, report.namespace):
         report.add(foreseen)
     if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
-        _without_plan(report, silent(f"the rootfs {bundle.rootfs}", why, step="read"), sources)
+        _without_plan(report, silent(f"the rootfs {bundle.rootfs}", why, step="read"), opened)
         return
     with At("enter"):
         rootfs = Rootfs(
@@ -190,20 +196,23 @@ def _fill_with_plan(
             own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
             type_of=namespace.type_of,
         )
-    ours = [source for source in sources if not is_runtimes(source.request, namespace.kind, bundle.rootfs)]
-    remark(ours, _runtimes(report, config, rootfs))
-    planner = Planner(rootfs, namespace, recorded, allow_shared=options.allow_shared, is_admin=config.is_admin)
+    runtimes = _runtimes(report, config, rootfs)
+    for sources in opened:
+        remark([one for one in sources if not is_runtimes(one.request, namespace.kind, bundle.rootfs)], runtimes)
     whose = f"the rootfs {bundle.rootfs}, or a source that a destination leads into,"
     if why := patience.why_not(DESTINATIONS, whose, bundle.rootfs):
-        _without_plan(report, silent(whose, why, step="resolve"), sources)
+        _without_plan(report, silent(whose, why, step="resolve"), opened)
         return
-    planned = planner.resolve(requests, sources)
-    for bind in planned.binds:
-        if isinstance(mute := bind.request.opener, Mute):
-            if bind.by == "runtime":
-                bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
-            else:  # whatever condition leaves it out: a real run opens it before it looks at that
-                bind.problem = mute.problem
+    planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
+    planned = planner.plan
+    for report.turn, (part, requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
+        own = Plan(rootfs, namespace)
+        before, planner.allow_shared = len(planned.binds), part.options.allow_shared
+        planner.resolve(requests, sources)
+        own.binds = planned.binds[before:]
+        _mute(own)
+        for problem in [*own.problems, *problems_of_plan(own, config, report.stage, proc)]:
+            report.add(problem, "resolve")
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering = {}
@@ -219,8 +228,6 @@ def _fill_with_plan(
             mount["now"] = running.has(bind, bundle.rootfs)
             mount["source_now"] = running.source_now(bind) if mount["now"] else None
         report.warnings += running.others()
-    for problem in [*planned.problems, *problems_of_plan(planned, config, report.stage, proc)]:
-        report.add(problem, "resolve")
     if not planned.problems:
         try:
             announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
@@ -229,6 +236,16 @@ def _fill_with_plan(
     report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+
+
+def _mute(plan: Plan) -> None:
+    """Says of each bind whose source is silent what that means for it."""
+    for bind in plan.binds:
+        if isinstance(mute := bind.request.opener, Mute):
+            if bind.by == "runtime":
+                bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
+            else:  # whatever condition leaves it out: a real run opens it before it looks at that
+                bind.problem = mute.problem
 
 
 def _runtimes(report: Report, config: Config, rootfs: Rootfs) -> Runtimes:
@@ -240,12 +257,13 @@ def _runtimes(report: Report, config: Config, rootfs: Rootfs) -> Runtimes:
     return Runtimes(names, config.rootfs_propagation, is_inside=True, ahead=rootfs.stat.mnt_id, has_users=has_users)
 
 
-def _without_plan(report: Report, problem: HookError, sources: list[Source]) -> None:
+def _without_plan(report: Report, problem: HookError, opened: list[list[Source]]) -> None:
     """Says why there is no plan, and what is known without one."""
     report.add(problem)
-    for source in sources:
-        if source.error is not None and not source.request.is_from_mounts:
-            report.add(source.error, "resolve")
+    for report.turn, sources in enumerate(opened):
+        for source in sources:
+            if source.error is not None and not source.request.is_from_mounts:
+                report.add(source.error, "resolve")
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:
@@ -276,72 +294,13 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
     return is_elsewhere
 
 
-def _with_registered(
-    report: Report, entries: list[Entry], bundle: Bundle, options: Options, patience: Patience
-) -> Options:
-    """The options, or if they ask for no bind those of the registration. Reports how the hook is registered."""
-    report.registered = [entry.place for entry in entries]
-    report.unsafe += registered.problems(entries)
-    report.warnings += registered.warnings(entries, bundle.document)
-    report.warnings += [
-        f"{entry.place}/path: {entry.path} cannot be executed here"
-        for entry in entries
-        if entry.path
-        and not patience.why_not(entry.place, f"the hook {entry.path}", entry.path)
-        and not os.access(entry.path, os.X_OK)
-    ]
-    entry = registered.choose(entries, options.stage)
-    if entry is None or options.mounts or options.annotation_sources:
-        return options
-    same = [other for other in entries if other.stage == entry.stage and other is not entry]
-    if same:
-        report.warnings.append(f"{same[0].place}: is called as well, and its options are not looked at")
-    try:
-        merged, _ = parse(list(entry.words))
-    except HookError as problem:
-        problem.where = f"{entry.place}/args: {problem.where}"
-        report.add(problem, "read")
-        return options
-    report.options = entry.place
-    merged.bundle = options.bundle
-    merged.dry_run = True
-    merged.strict = merged.strict or options.strict
-    merged.root = options.root or merged.root
-    if options.bundle is not None:
-        report.stage = entry.stage
-    merged.stage = options.stage or merged.stage
-    return merged
-
-
-def _of_log(path: str | None) -> list[str]:
+def _of_log(path: str | None, patience: Patience) -> list[str]:
     """A warning for a log that cannot be written: a real run does not fail for it, so it is easily overlooked."""
-    if path is None or os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
+    if path is None or patience.why_not(f"log {path}", f"the log {path}", path):
+        return []
+    if os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
         return []
     return [f"--log {path} cannot be written"]
-
-
-def _requests(report: Report, bundle: Bundle, options: Options, patience: Patience) -> list[Request]:
-    """All requests that make sense. The others become problems of the report."""
-
-    def refused(problem: HookError) -> None:
-        report.add(problem, "ask")
-
-    requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
-    asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
-    if asking and not options.annotation_sources:
-        allowing = "--allow-annotations and --allow-source"
-        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
-    expanded = []
-    for request in requests:
-        pattern = f"the pattern {request.source}"
-        if request.is_glob and (why := patience.why_not(request.origin, pattern, request.source)):
-            refused(silent(pattern, why, request.at("source"), step="ask"))
-            continue
-        try:
-            expanded += expand([request])
-        except HookError as problem:
-            refused(problem)
-    return expanded
 
 
 def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
@@ -387,44 +346,3 @@ def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) 
     mine = [record for record in others if record["bundle"]["path"] == bundle.path]
     record = next((record for record in mine if is_live(record, proc, boot_id())), None)
     return None if record is None else Running(record["id"], record, None, proc)
-
-
-def _fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
-    report.remove = []
-    folder = StateFolder.open(state_folder(options, proc), create=False)
-    record = folder.load(state.id) if folder else None
-    if folder is None or record is None:
-        report.warnings.append(f"nothing is recorded in {state_folder(options, proc)}")
-        return
-    report.rootfs = record["rootfs"]["path"]
-    report.namespace = record["namespace"]["kind"]
-    if is_of_another_user(record, proc.user_namespace()):
-        report.add(foreign(record, proc))
-        return
-    if reason := why_untouched(record, state, proc, 0):
-        report.warnings.append(reason)
-        return
-    boot = boot_id()
-    silent = check_answers(record, proc, boot, may_give_up=options.keep_mountpoints)
-    claimed = Claims(folder.everyone, proc).against(record)
-    here = is_here(record, proc, boot, claimed)
-    table = proc.mounts()
-    for mount in reversed(record["mounts"]):
-        try:
-            is_there = here and tree_of(mount, record, claimed).find(table) is not None
-        except LeftoverError as problem:
-            report.add(problem)
-            is_there = True
-        report.mounts.append(undone(mount, here=is_there))
-    with Removal(record, proc, silent=silent) as removal:
-        users = peek(folder, removal.now, boot)
-        kept = removal.why_kept(users)
-    report.warnings += users.unread
-    if kept and record["made"] and not options.keep_mountpoints:
-        report.add(kept_points(record, kept))
-        return
-    for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
-        if other := users.heir(path, record["id"], lambda other: is_live(other, proc, boot)):
-            report.warnings.append(f"{path} is handed over to the container {other['id']}, which uses it")
-        else:
-            report.remove.append(path)

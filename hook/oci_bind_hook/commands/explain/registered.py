@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 
 class Entry:
-    """One hook entry of ours: its ``place`` in config.json, ``stage``, program ``path``, arguments and environment."""
+    """One hook entry of ours: its ``place`` in config.json, ``stage``, program ``path``, arguments and environment.
+
+    ``words`` are the arguments without the first, which is a name.
+    """
 
     def __init__(self, stage: str, number: int, entry: dict[str, Any]) -> None:
         self.stage = stage
         self.place = f"config.json: /hooks/{stage}/{number}"
         self.path = _text(entry.get("path"))
-        self.words = _texts(entry.get("args"))[1:]
+        self.args = _texts(entry.get("args"))
+        self.words = self.args[1:]
         self.env = _texts(entry.get("env"))
 
 
@@ -71,6 +75,12 @@ def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
             if entry.stage == each:
                 return entry
     return None
+
+
+def chosen(found: Sequence[Entry], stage: str | None) -> list[Entry]:
+    """All entries that set up at one stage, in the order in which a runtime calls them: that of ``choose`` first."""
+    first = choose(found, stage)
+    return [] if first is None else [entry for entry in found if entry.stage == first.stage]
 
 
 def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:

@@ -64,7 +64,13 @@ class Report:
         self.is_sure = True
         # The registration's: a real run does not look at it, and may end otherwise.
         self.unsafe: list[HookError] = []
-        self._problems: list[HookError] = []
+        # Of several entries of this hook at one stage, each is a run of its own: which of them is looked at now.
+        self.turn = 0
+        self._turns: list[tuple[int, HookError]] = []
+
+    @property
+    def _problems(self) -> list[HookError]:
+        return [problem for _, problem in self._turns]
 
     @property
     def is_verdict(self) -> bool:
@@ -92,19 +98,22 @@ class Report:
             text = f"this user may not look: {problem.problem}"
             problem = UnavailableError(text, where=problem.where, hint="ask again as root")
         problem.step = step
-        self._problems.append(problem)
+        self._turns.append((self.turn, problem))
         # Stable: what a real run meets at one step, it meets in the order in which it was found here.
-        self._problems.sort(key=lambda known: STEPS.index(known.step) if known.step else 0)
+        self._turns.sort(key=lambda known: (known[0], STEPS.index(known[1].step) if known[1].step else 0))
 
     def told(self) -> dict[str, Any]:
         """The report as values that a process can tell another one, kernel.asking."""
-        return {**vars(self), "unsafe": _packed(self.unsafe), "_problems": _packed(self._problems)}
+        turns = [turn for turn, _ in self._turns]
+        return {**vars(self), "unsafe": _packed(self.unsafe), "_turns": (turns, _packed(self._problems))}
 
     @classmethod
     def from_told(cls, values: dict[str, Any]) -> Report:
         """The report that was told by these."""
         report = cls()
-        vars(report).update(values, unsafe=_unpacked(values["unsafe"]), _problems=_unpacked(values["_problems"]))
+        turns, problems = values["_turns"]
+        told = list(zip(turns, _unpacked(problems), strict=True))
+        vars(report).update(values, unsafe=_unpacked(values["unsafe"]), _turns=told)
         return report
 
     def document(self) -> dict[str, object]:

@@ -12,6 +12,7 @@ import pytest
 from helpers import hooks_d_tables as tables
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import check, install
+from oci_bind_hook.commands.engines.problems import is_anchored
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
@@ -145,11 +146,11 @@ def test_ours_without_poststop_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "is_anchored"),
+    ("pattern", "expected"),
     [("^a$", True), (r"\Aa\z", True), ("a$", False), ("^a", False), (r"^a\$", False), ("", False)],
 )
-def test_anchored(pattern: str, is_anchored: bool) -> None:
-    assert check.is_anchored(pattern) == is_anchored
+def test_anchored(pattern: str, expected: bool) -> None:
+    assert is_anchored(pattern) == expected
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import hooks_d_tables as tables
-from oci_bind_hook.commands.engines import hooks_d, install
+from oci_bind_hook.commands.engines import conditions, hooks_d
+from oci_bind_hook.commands.engines.conditions import When
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def test_reason(when: dict[str, Any], matches: bool | None, because: str, tmp_pa
 def test_without_a_process_commands_do_not_count_and_without_a_command_the_engine_stops(probe: Path) -> None:
     file = probe.parent / "a.json"
     file.write_text(json.dumps(tables.current(probe, "a", when={"always": True, "commands": ["x"]})))
-    one = hooks_d.Registration(str(file))
+    one = hooks_d.File(str(file))
     assert one.match(hooks_d.Container({})) == (True, "always")
     empty = hooks_d.Container({"process": {"args": []}})
     assert one.match(empty) == (False, "process.args is empty, and engines refuse the container")
@@ -129,10 +130,10 @@ def test_what_the_schemas_call_valid_engines_read(name: str, tmp_path: Path) -> 
     document = {key: value for key, value in VALID[name].items() if key not in ("stage", "cmd", "annotation")}
     file = tmp_path / "a.json"
     file.write_text(json.dumps(document))
-    assert hooks_d.Registration(str(file)).refusal is None
+    assert hooks_d.File(str(file)).refusal is None
 
 
-@pytest.mark.parametrize("when", [install.When(), install.When(annotations=["a/b=c d"], commands=["^/bin"])])
-def test_what_install_writes_is_valid(when: install.When) -> None:
-    document = json.loads(install.registration_text("/l", ["prestart", "poststop"], ["--debug"], when))
+@pytest.mark.parametrize("when", [When(), When(annotations=["a/b=c d"], commands=["^/bin"])])
+def test_what_install_writes_is_valid(when: When) -> None:
+    document = json.loads(conditions.text("/l", ["prestart", "poststop"], ["--debug"], when))
     assert oci.violations(document, "hooks-d") == []

@@ -3,62 +3,27 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
-import shutil
 import stat
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import oci_bind_hook
 from helpers import support
 from oci_bind_hook import cli
-from oci_bind_hook import cli as real_cli
 from oci_bind_hook.commands.engines import install
+from oci_bind_hook.commands.engines.conditions import When
+from oci_bind_hook.commands.engines.launcher import LAUNCHER_PATH
 from oci_bind_hook.errors import KernelError, MissingError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-PACKAGE = os.path.dirname(os.path.abspath(oci_bind_hook.__file__))
-
-
-def run(launcher: str | Path, *arguments: str, closed: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
-    """Start a launcher from a folder and an environment that try to be imported from."""
-    redirections = " ".join(f"{fd}>&-" for fd in closed)
-    return subprocess.run(
-        ["sh", "-c", f'cd /; exec "$@" {redirections}', "sh", launcher, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": support.PATH, "PYTHONPATH": "/tmp", "PYTHONSTARTUP": "/dev/null", "PYTHONHOME": "/tmp"},
-    )
-
-
-def launcher_for(folder: Path, cli: str | None) -> Path:
-    """A launcher for a copy of the package whose ``cli`` module is this source text, or is missing.
-
-    What calls the ``main`` of such a text is the real thing.
-    """
-    package = folder / "site" / "oci_bind_hook"
-    shutil.copytree(PACKAGE, package, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "cli.py").unlink(missing_ok=True)
-    if cli is not None and "def main(argv)" in cli:
-        cli = f"from __future__ import annotations\nimport posix, sys\n{cli}\n{inspect.getsource(real_cli.console)}"
-    if cli is not None:
-        (package / "cli.py").write_text(cli)
-    folders = [str(package.parent) if one == os.path.dirname(PACKAGE) else one for one in install.import_folders()]
-    launcher = folder / "launcher"
-    launcher.write_text(install.launcher_text(sys.executable, folders))
-    launcher.chmod(0o755)
-    return launcher
+REGISTRATION_PATH = f"{install.HOOKS_PATH}/oci-bind-hook.json"
 
 
 # What is written
@@ -134,7 +99,7 @@ def test_a_planted_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     victim.write_text("precious")
     victim.chmod(0o600)
     prefix = tmp_path / "prefix"
-    for name in (install.LAUNCHER_PATH, install.REGISTRATION_PATH):
+    for name in (LAUNCHER_PATH, REGISTRATION_PATH):
         (prefix / name).parent.mkdir(parents=True)
         (prefix / name).symlink_to(victim)
     for path in install.install(str(prefix)):
@@ -143,7 +108,7 @@ def test_a_planted_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("name", [install.LAUNCHER_PATH, install.REGISTRATION_PATH])
+@pytest.mark.parametrize("name", [LAUNCHER_PATH, REGISTRATION_PATH])
 @pytest.mark.parametrize("text", ["", "#!/bin/sh\nexit 0\n", '{"version": "1.0.0", "hook": {"path": "/bin/true"}}'])
 def test_what_somebody_else_has_put_there_is_not_replaced(name: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -159,7 +124,7 @@ def test_what_somebody_else_has_put_there_is_not_replaced(name: str, text: str, 
 def test_a_relative_prefix_becomes_absolute(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     launcher, registration = install.install(prefix)
-    assert launcher == str(tmp_path / "odd" / install.LAUNCHER_PATH)
+    assert launcher == str(tmp_path / "odd" / LAUNCHER_PATH)
     with open(registration, encoding="utf-8") as file:
         assert json.load(file)["hook"]["path"] == launcher
 
@@ -174,7 +139,7 @@ def test_a_prefix_with_odd_characters_works(tmp_path: Path) -> None:
 def test_the_hooks_d_file_can_be_put_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = install.install("p", hooks_dir="etc/hooks.d")
-    assert paths == [str(tmp_path / "p" / install.LAUNCHER_PATH), str(tmp_path / "etc/hooks.d/oci-bind-hook.json")]
+    assert paths == [str(tmp_path / "p" / LAUNCHER_PATH), str(tmp_path / "etc/hooks.d/oci-bind-hook.json")]
     assert not (tmp_path / "p/share").exists()
 
 
@@ -197,7 +162,7 @@ CONDITIONS: dict[str, tuple[dict[str, Any], dict[str, object]]] = {
 
 @pytest.mark.parametrize(("given", "expected"), CONDITIONS.values(), ids=CONDITIONS)
 def test_the_containers_it_is_for(given: dict[str, Any], expected: dict[str, object], tmp_path: Path) -> None:
-    _, registration = install.install(str(tmp_path), when=install.When(**given))
+    _, registration = install.install(str(tmp_path), when=When(**given))
     with open(registration, encoding="utf-8") as file:
         assert json.load(file)["when"] == expected
 
@@ -251,7 +216,7 @@ def test_uninstall_removes_what_install_wrote_and_nothing_else(tmp_path: Path) -
     (tmp_path / "libexec/oci/hooks.d/other").write_text("x")
     paths = install.install(str(tmp_path), (), ["--root", "/x"])
     removed = install.uninstall(str(tmp_path))
-    assert (removed.paths, removed.kept, removed.arguments) == (paths[::-1], [], ["--root", "/x"])
+    assert (removed.paths, removed.kept, removed.arguments) == (paths[::-1], [], [["--root", "/x"]])
     files = [name for name, entry in support.tree(tmp_path).items() if str(entry[0]).startswith("-")]
     assert files == ["libexec/oci/hooks.d/other"]
 
@@ -295,10 +260,10 @@ FOREIGN = {
 @pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
 def test_uninstall_leaves_what_others_wrote(text: str, tmp_path: Path) -> None:
     places = install.Places(str(tmp_path))
-    for path in (places.launcher, places.registration):
+    for path in (places.launcher, *places.registrations):
         os.makedirs(os.path.dirname(path))
         with open(path, "w", encoding="utf-8") as file:
-            file.write(text if path == places.registration else f"#!/usr/bin/python3 -IS\n# {text}\n")
+            file.write(text if path in places.registrations else f"#!/usr/bin/python3 -IS\n# {text}\n")
     before = support.tree(tmp_path)
     with pytest.raises(MissingError, match=r"^nothing that install wrote is at .* was not written by install; .*\)$"):
         install.uninstall(str(tmp_path))
@@ -324,7 +289,7 @@ def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixt
         f"{tmp_path}/state still has state files, and poststop can no longer be called: 1 (once their containers have "
         'ended, "oci-bind-hook gc" undoes them)'
     )
-    assert capfd.readouterr() == (f"{paths[1]}\n{paths[0]}\n", f"oci-bind-hook: warning: {left}\n")
+    assert capfd.readouterr() == (f"removed {paths[1]}\nremoved {paths[0]}\n", f"oci-bind-hook: warning: {left}\n")
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_NOINPUT
     assert capfd.readouterr().err.startswith("oci-bind-hook: nothing that install wrote is at ")
 
@@ -340,15 +305,15 @@ def test_a_registration_with_any_words_is_uninstalled(
     with open(paths[1], "w", encoding="utf-8") as file:
         json.dump(document, file)
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
-    assert capfd.readouterr().out == f"{paths[1]}\n{paths[0]}\n"
+    assert capfd.readouterr().out == f"removed {paths[1]}\nremoved {paths[0]}\n"
     assert not any(map(os.path.exists, paths))
 
 
-def test_the_command_prints_paths_only_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_only_what_it_did_on_stdout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--prefix", str(tmp_path), "--hooks-dir", str(tmp_path / "h"), "--annotation", "a=b", "--command=^x"]
     assert cli.main(["install", *words, "--has-bind-mounts", "--stages", "prestart,poststop", "--", "--strict"]) == 0
     out, err = capfd.readouterr()
-    assert out == f"{tmp_path}/{install.LAUNCHER_PATH}\n{tmp_path}/h/oci-bind-hook.json\n"
+    assert out == f"wrote {tmp_path}/{LAUNCHER_PATH}\nwrote {tmp_path}/h/oci-bind-hook.json\n"
     assert f"warning: podman and CRI-O read {tmp_path}/h only if their hooks_dir names it\n" in err
     with open(tmp_path / "h/oci-bind-hook.json", encoding="utf-8") as file:
         document = json.load(file)
@@ -381,141 +346,15 @@ def test_what_json_cannot_hold_is_refused_before_anything_is_written(
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "share").write_text("in the way")
-    path = tmp_path / install.REGISTRATION_PATH
+    path = tmp_path / REGISTRATION_PATH
     with pytest.raises(KernelError) as caught:
         install.install(str(tmp_path))
     assert str(caught.value) == f"write {path}: Not a directory (it, or something on the way there, is no folder)"
 
 
 def test_a_folder_in_the_place_of_a_file_is_an_error_that_leaves_nothing_beside(tmp_path: Path) -> None:
-    launcher = tmp_path / install.LAUNCHER_PATH
+    launcher = tmp_path / LAUNCHER_PATH
     launcher.mkdir(parents=True)
     with pytest.raises(KernelError, match=r"^write .*: Is a directory$"):
         install.install(str(tmp_path))
     assert os.listdir(launcher.parent) == ["oci-bind-hook"]
-
-
-@pytest.mark.parametrize("interpreter", ["/opt/my python/python3", "/opt/python3\t", "/opt/a\nb/python3", " /python3"])
-def test_an_interpreter_that_no_shebang_can_name_is_refused(interpreter: str) -> None:
-    with pytest.raises(UnavailableError, match=r"^interpreter '.*': "):
-        install.launcher_text(interpreter, [])
-
-
-@pytest.mark.parametrize("interpreter", ["", "python3", "bin/python3"])
-def test_an_interpreter_that_is_not_absolute_is_refused(interpreter: str) -> None:
-    with pytest.raises(UnavailableError, match=r"its path is not absolute$"):
-        install.launcher_text(interpreter, [])
-
-
-def test_the_first_line_has_at_most_127_bytes() -> None:
-    longest = "/" + "p" * (127 - len("#!/ -IS"))
-    assert len(install.launcher_text(longest, []).splitlines()[0]) == 127
-    with pytest.raises(UnavailableError, match=r"too long"):
-        install.launcher_text(longest + "p", [])
-    with pytest.raises(UnavailableError, match=r"too long"):
-        install.launcher_text(longest[:-1] + "ä", [])
-
-
-def test_every_folder_that_holds_a_dependency_of_a_dependency_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed = {
-        "a/jsonschema": ["Else.Where>=1", "never_there; python_version < '3'", "unasked; extra == 'format'"],
-        "b/else_where": ["jsonschema"],
-        "c/unasked": [],
-    }
-    for place, requirements in installed.items():
-        folder, name = place.split("/")
-        information = tmp_path / folder / f"{name}-99.dist-info"
-        information.mkdir(parents=True)
-        lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 99"]
-        lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
-        (information / "METADATA").write_text("\n".join(lines))
-        monkeypatch.syspath_prepend(str(tmp_path / folder))
-    folders = install.import_folders()
-    assert folders[:3] == [os.path.dirname(PACKAGE), str(tmp_path / "a"), str(tmp_path / "b")]
-    assert str(tmp_path / "c") not in folders
-
-
-# What starts
-
-
-def test_the_launcher_imports_from_the_standard_library_first_and_from_no_relative_folder(tmp_path: Path) -> None:
-    launcher = launcher_for(tmp_path, "import sys\ndef main(argv):\n    print(*sys.path, sep='\\n')\n    return 0\n")
-    path = run(launcher).stdout.splitlines()
-    standard = path.index(os.path.dirname(os.__file__))
-    assert standard < path.index(str(tmp_path / "site"))
-    assert all(os.path.isabs(folder) for folder in path)
-    assert "/tmp" not in path
-    assert os.path.dirname(os.path.abspath(launcher)) not in path
-    assert len(set(path)) == len(path)
-
-
-def test_the_launcher_finds_the_dependencies_and_writes_no_byte_code(tmp_path: Path) -> None:
-    launcher = launcher_for(tmp_path, "import jsonschema, prctl, site\ndef main(argv):\n    return 0\n")
-    done = run(launcher)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert not (tmp_path / "site/oci_bind_hook/__pycache__").exists()
-
-
-def test_the_launcher_is_isolated(tmp_path: Path) -> None:
-    facts = "print(sys.flags.isolated, sys.flags.no_site, 'site' in sys.modules, argv)"
-    launcher = launcher_for(tmp_path, f"import sys\ndef main(argv):\n    {facts}\n    return 5\n")
-    done = run(launcher, "poststop", "--debug")
-    assert done.stdout == "1 1 False ['poststop', '--debug']\n"
-    assert done.returncode == 5
-
-
-BROKEN = {
-    "a missing module": (None, "ModuleNotFoundError: No module named 'oci_bind_hook.cli'"),
-    "a syntax error": ("def main(:\n", "SyntaxError: invalid syntax (cli.py, line 1)"),
-    "a missing dependency": ("import jsonschema.no_such_module\n", "ModuleNotFoundError: No module named 'jsonschema."),
-    "a missing name": ("mein = 1\n", "ImportError: cannot import name 'console' from 'oci_bind_hook.cli'"),
-    "several lines": ("raise OSError('one\\ntwo\\udcff')\n", "OSError: one two\\udcff"),
-    "an exit": ("raise SystemExit(0)\n", "SystemExit: 0"),
-}
-
-
-@pytest.mark.parametrize(("cli", "reason"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_installation_is_one_line_and_exit_70(cli: str | None, reason: str, tmp_path: Path) -> None:
-    done = run(launcher_for(tmp_path, cli))
-    assert done.returncode == 70
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"oci-bind-hook: the installation is broken: {reason}")
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("\n")
-
-
-def test_a_removed_package_is_one_line_and_exit_70(tmp_path: Path) -> None:
-    launcher = launcher_for(tmp_path, "")
-    shutil.rmtree(tmp_path / "site")
-    # An editable install is not found either: -S reads no .pth file.
-    done = run(launcher)
-    assert (done.returncode, done.stderr) == (
-        70,
-        "oci-bind-hook: the installation is broken: ModuleNotFoundError: No module named 'oci_bind_hook'\n",
-    )
-
-
-@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
-def test_a_broken_installation_with_stderr_closed_is_exit_70(closed: tuple[int, ...], tmp_path: Path) -> None:
-    done = run(launcher_for(tmp_path, None), closed=closed)
-    assert (done.returncode, done.stdout, done.stderr) == (70, "", "")
-
-
-def test_a_good_run_with_everything_closed_keeps_its_code(tmp_path: Path) -> None:
-    assert run(launcher_for(tmp_path, "def main(argv):\n    return 3\n"), closed=(0, 1, 2)).returncode == 3
-
-
-def test_output_that_cannot_be_written_is_exit_74(tmp_path: Path) -> None:
-    launcher = launcher_for(tmp_path, "def main(argv):\n    print('plan')\n    return 0\n")
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([launcher], stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (74, b"")
-
-
-def test_the_installed_launcher_starts_the_hook(tmp_path: Path) -> None:
-    launcher, _ = install.install(str(tmp_path))
-    done = run(launcher, "--version")
-    assert done.returncode == 0, done.stderr
-    assert oci_bind_hook.__version__ in done.stdout

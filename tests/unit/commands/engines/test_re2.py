@@ -13,7 +13,7 @@ from helpers import hooks_d_tables as tables
 from helpers import work
 from helpers.properties import examples
 from oci_bind_hook.commands.engines import automaton, re2
-from oci_bind_hook.commands.engines.install import quoted
+from oci_bind_hook.commands.engines.conditions import quoted
 
 
 @pytest.mark.parametrize(("pattern", "text", "is_match"), tables.REGEXPS, ids=[repr(row[:2]) for row in tables.REGEXPS])

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from helpers import support
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import check, doctor, timer
-from oci_bind_hook.commands.engines.install import LAUNCHER_PATH, MARK
+from oci_bind_hook.commands.engines.launcher import LAUNCHER_PATH, MARK
 from oci_bind_hook.documents import oci
 
 Captured = pytest.CaptureFixture[str]
@@ -40,10 +40,16 @@ class Machine:
         return out.splitlines(), [line for line in err.splitlines() if ": warning: " not in line]
 
     def install(self, *words: str, code: int = os.EX_OK) -> tuple[list[str], list[str]]:
-        return self.run("install", "--prefix", str(self.path), "--hooks-dir", str(self.hooks), *words, code=code)
+        return self.change("install", "--prefix", str(self.path), "--hooks-dir", str(self.hooks), *words, code=code)
 
     def uninstall(self, code: int = os.EX_OK) -> tuple[list[str], list[str]]:
-        return self.run("uninstall", "--prefix", str(self.path), "--hooks-dir", str(self.hooks), code=code)
+        return self.change("uninstall", "--prefix", str(self.path), "--hooks-dir", str(self.hooks), code=code)
+
+    def change(self, *words: str, code: int = os.EX_OK) -> tuple[list[str], list[str]]:
+        """The same of a command that says what it does to files: their paths. What it does is in ``done``."""
+        out, err = self.run(*words, code=code)
+        self.done = [line.partition(" ")[0] for line in out]
+        return [line.partition(" ")[2].partition(", which registered ")[0] for line in out], err
 
     def enable(self) -> None:
         """As ``systemctl enable`` does it."""
@@ -86,10 +92,13 @@ def test_install_writes_both_units_and_says_how_to_enable_the_timer(machine: Mac
     assert err == [f"oci-bind-hook: to enable the timer: {ENABLE}"]
     assert f"\nExecStart={machine.launcher} gc --root /var/lib/hook\n" in machine.service.read_text()
     assert support.tree(machine.units)[timer.SERVICE][0] == "-rw-r--r--"
+    assert machine.done == ["wrote"] * 4
     before = support.tree(machine.path)
     machine.install("--gc-timer", "--", "--root", "/var/lib/hook")
+    assert machine.done == ["unchanged"] * 4
     assert support.tree(machine.path) == before
     machine.install("--gc-timer")
+    assert machine.done == ["unchanged", "replaced", "replaced", "unchanged"]
     assert f"\nExecStart={machine.launcher} gc\n" in machine.service.read_text()
 
 

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hooks.d file as install writes it, version 1.0.0 of oci-hooks(5): which containers the hook is for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ...errors import UsageError
+from ..json_text import written
+from . import re2
+from .launcher import ENVIRONMENT, NAME, TIMEOUT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .hooks_d import File
+
+
+class When:
+    """Which containers the hook is for: all of them, or those that all of these conditions hold for.
+
+    ``annotations`` are ``KEY=VALUE`` and meant literally, ``commands`` regular expressions of Go for process.args[0].
+    UsageError for what makes no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        always: bool = False,
+        annotations: Sequence[str] = (),
+        commands: Sequence[str] = (),
+        has_bind_mounts: bool = False,
+    ) -> None:
+        self.document: dict[str, object] = {}
+        self.warnings: list[str] = []
+        if annotations:
+            self.document["annotations"] = _annotations(annotations)
+        if commands:
+            self.document["commands"] = [self._command(text) for text in commands]
+        if has_bind_mounts:
+            self.document["hasBindMounts"] = True
+        if always and self.document:
+            raise UsageError("the other conditions choose among all containers", where="--always")
+        if not self.document:
+            self.document["always"] = True
+
+    def _command(self, text: str) -> str:
+        try:
+            if not re2.compile(text).can_match():
+                self.warnings.append(f'--command "{text}" matches no command at all')
+        except re2.InvalidError as reason:
+            raise UsageError(f'"{text}" is no regular expression of Go: {reason}', where="--command") from None
+        except re2.UnknownError:
+            pass  # Go may know it
+        return text
+
+
+def _annotations(words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UsageError(f'"{word}" is not KEY=VALUE', where="--annotation")
+        if _exactly(key) in found:
+            raise UsageError(f"{key} is asked for twice, and one annotation has one value", where="--annotation")
+        found[_exactly(key)] = _exactly(value)
+    return found
+
+
+def _exactly(text: str) -> str:
+    return f"^{quoted(text)}$"
+
+
+def quoted(text: str) -> str:
+    """A regular expression of Go that matches exactly this text."""
+    return re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", text)
+
+
+def _meant(pattern: str) -> str:
+    """The text that a regular expression was made of, as above; the expression itself if it was not."""
+    text = re.sub(r"\\(.)", r"\1", pattern[1:-1], flags=re.DOTALL)
+    return text if _exactly(text) == pattern else pattern
+
+
+def text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: When) -> str:
+    """The hooks.d file. Raises UsageError for text that JSON cannot hold."""
+    return written(
+        {
+            "version": "1.0.0",
+            "hook": {
+                "path": launcher,
+                "args": [NAME, *arguments],
+                "env": list(ENVIRONMENT),
+                "timeout": TIMEOUT_SECONDS,
+            },
+            "when": when.document,
+            "stages": list(dict.fromkeys(stages)),
+        }
+    )
+
+
+def said(file: File) -> Iterator[list[str]]:
+    """The conditions of a hooks.d file, each in the words by which install would be asked for it."""
+    for key, value in file.annotations:
+        yield ["--annotation", f"{_meant(key.text)}={_meant(value.text)}"]
+    for pattern in file.commands:
+        yield ["--command", pattern.text]
+    if file.has_bind_mounts:
+        yield ["--has-bind-mounts"]
+    if file.always:
+        yield ["--always"]

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher: a small program that runs this package, with every path in it. Engines call it as the hook.
+
+It is a copy of no code: it finds this package where it is now. It runs isolated (`python -IS`), since the environment
+it is started with may be an image's, and so has to know by itself every folder to import from.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import stat
+from typing import TYPE_CHECKING
+
+from ... import FOLDER
+from ...errors import UnavailableError
+from .written import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NAME = "oci-bind-hook"
+TIMEOUT_SECONDS = 30
+# Not empty: only then does no runtime fall back on the image's own environment.
+ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
+
+LAUNCHER_PATH = "libexec/oci/hooks.d/oci-bind-hook"  # below the prefix
+
+# BINPRM_BUF_SIZE before Linux 5.1, less the byte that ends it.
+SHEBANG_BYTES = 127
+
+DEPENDENCIES = ("jsonschema", "python-prctl")
+
+MARK = "# Written by `oci-bind-hook install`, which also replaces it."
+# Short, since Python compiles it at each start: what can stand in a module does.
+LAUNCHER = """\
+#!{interpreter} -IS
+{mark}
+import gc
+import sys
+
+# Nothing lives long enough to be collected, and to look for it takes a sixth of Python's start.
+gc.disable()
+sys.dont_write_bytecode = True
+sys.path += {folders}
+try:
+    from oci_bind_hook import prepare_process
+
+    # Before the other imports: libffi keeps a file of its own open, which must neither be closed nor be stdin.
+    prepare_process()
+    from oci_bind_hook.cli import console
+except BaseException as error:
+    import os
+
+    reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())
+    try:
+        os.write(2, f"oci-bind-hook: the installation is broken: {{reason}}\\n".encode(errors="backslashreplace"))
+    finally:
+        os._exit(os.EX_SOFTWARE)
+console()
+"""
+
+
+def launcher_text(interpreter: str, folders: Sequence[str]) -> str:
+    """The launcher's source. Raises UnavailableError if the kernel could not start it."""
+    shebang = f"#!{interpreter} -IS"
+    where = f"interpreter {interpreter!r}"
+    if not os.path.isabs(interpreter):
+        raise UnavailableError("its path is not absolute", where=where)
+    if len(interpreter.split()) != 1 or not interpreter.isprintable():
+        raise UnavailableError("white space or an unprintable character cannot stand in a #! line", where=where)
+    if len(os.fsencode(shebang)) > SHEBANG_BYTES:
+        raise UnavailableError(f"its path is too long for a #! line of {SHEBANG_BYTES} bytes", where=where)
+    return LAUNCHER.format(interpreter=interpreter, mark=MARK, folders=ascii(list(folders)))
+
+
+def import_folders() -> list[str]:
+    """The folders to import this package and all it depends on from, each once and absolute.
+
+    Raises UnavailableError for a dependency that is not installed.
+    """
+    folders = [os.path.dirname(os.path.abspath(FOLDER))]
+    for name in DEPENDENCIES:
+        found = list(_distribution_folders(name, set()))
+        if not found:
+            raise UnavailableError("not installed", where=name)
+        folders += found
+    return list(dict.fromkeys(folders))
+
+
+def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
+    """The folders of ``name`` and of its requirements. One that is not installed is for another Python."""
+    name = re.sub("[-_.]+", "-", name).lower()
+    if name in seen:
+        return
+    seen.add(name)
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    yield os.path.abspath(str(distribution.locate_file("")))
+    for requirement in distribution.requires or ():
+        required = re.match(r"[\w.-]+", requirement)
+        if required and not re.search(r";.*\bextra\b", requirement):
+            yield from _distribution_folders(required[0], seen)
+
+
+def is_launcher(path: str) -> bool:
+    """Whether a file is a launcher that ``install`` wrote."""
+    return read(path).split("\n", 2)[1:2] == [MARK]
+
+
+def interpreter_of(path: str) -> str:
+    """The interpreter of a script, from its #! line. Empty if the file is no script."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(256)
+    except OSError:
+        return ""
+    words = line[2:].split() if line.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
+
+
+def closed(path: str) -> str:
+    """The outermost folder or file that keeps other users from ``path``, links followed; empty if nothing does."""
+    for way in (path, os.path.realpath(path)):
+        steps = way.split("/")
+        for number in range(2, len(steps) + 1):
+            place = "/".join(steps[:number])
+            try:
+                mode = os.stat(place).st_mode
+            except OSError:
+                return place
+            # Files are read, and folders are gone through.
+            if not mode & (0o001 if stat.S_ISDIR(mode) else 0o004):
+                return place
+    return ""

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with files of hooks.d and CDI folders, and what engines make of that."""
+
+from __future__ import annotations
+
+import os
+
+from ...documents import oci
+from ..explain import registered
+from . import hooks_d
+from .cdi_file import VERSION, warnings_of_env
+from .launcher import interpreter_of, is_launcher
+from .registration import of_hooks_d
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+    from . import cdi
+
+# What follows from a problem, the worst first.
+REFUSES, FAILS, EXPOSES, SKIPS, WARNS = "refuses", "fails", "exposes", "skips", "warns"
+EFFECTS = {
+    REFUSES: "podman and CRI-O start no container",
+    FAILS: "containers that it is for do not start",
+    EXPOSES: "",
+    SKIPS: "podman and CRI-O pass over this file",
+    WARNS: "",
+}
+CDI_EFFECTS = {
+    **EFFECTS,
+    REFUSES: "the engine crashes when it reads this file",
+    FAILS: "containers that ask for it do not start",
+    SKIPS: "engines pass over this file, and containers that ask for its devices do not start",
+}
+SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
+UNREAD = "is YAML, which is not read here: see that the hook's env is not empty; the dry-run of a container tells"
+
+
+class Problem:
+    """A problem at ``pointer`` of the file or folder ``path``, and which of ``effects`` it has."""
+
+    def __init__(
+        self, path: str, pointer: str, message: str, effect: str, effects: dict[str, str] | None = None
+    ) -> None:
+        self.path = path
+        self.pointer = pointer
+        self.message = message
+        self.effect = effect
+        self._effects = effects or EFFECTS
+
+    def line(self) -> str:
+        """For a person."""
+        kind = "warning" if self.effect == WARNS else "problem"
+        return ": ".join(filter(None, (kind, self.path, self.pointer, self.message, self._effects[self.effect])))
+
+
+def of_hooks_folder(folder: hooks_d.Folder) -> Iterator[Problem]:
+    """Problems with a hooks.d folder, and with all files in it."""
+    if folder.refusal and not folder.files:
+        yield Problem(folder.path, "", folder.refusal, REFUSES)
+    for one in folder.files:
+        known = list(_of_hooks_file(one, folder))
+        yield from known
+        if one.document is not None and one.version in SCHEMAS:
+            yield from _of_schema(one.path, one.document, SCHEMAS[one.version], known)
+
+
+def _of_schema(path: str, document: Any, schema: str, known: Iterable[Problem]) -> Iterator[Problem]:
+    """Warnings for what breaks a schema where nothing else is wrong."""
+    places = {problem.pointer for problem in known}
+    for pointer, message in oci.violations(document, schema):
+        if pointer not in places:
+            yield Problem(path, pointer, message, WARNS)
+
+
+def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Problem]:
+    for pointer, message in one.faults:
+        if one.refusal is None or pointer != one.refusal.pointer:
+            yield Problem(one.path, pointer, message, WARNS)
+    if one.refusal is not None:
+        effect = SKIPS if folder.hidden_by else REFUSES
+        message = one.refusal.message
+        if effect == SKIPS and not one.is_absent:
+            message += f" (which nobody minds only because of what is wrong with {folder.hidden_by})"
+        yield Problem(one.path, one.refusal.pointer, message, effect)
+        return
+    if fault := _fault_of_program(one.hook or ""):
+        yield Problem(one.path, one.hook_pointer, fault, FAILS)
+    yield from _of_stages(one)
+    is_ours = of_hooks_d(one) is not None
+    if one.version == "0.1.0":
+        text = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
+        yield Problem(one.path, "", text, WARNS)
+        if is_ours:
+            yield _exposed(one.path, "/version", "has no env")
+    else:
+        yield from _of_members(one, is_ours=is_ours)
+
+
+def _fault_of_program(path: str) -> str:
+    """Why a runtime cannot start the program of a hook, "" if it can."""
+    if not os.path.isabs(path):
+        return f'"{path}" is not an absolute path'
+    if not os.path.isfile(path):
+        return f"{path} is no file" if os.path.lexists(path) else f"{path} is not there"
+    if not os.stat(path).st_mode & 0o111:
+        return f"{path} is not executable"
+    interpreter = interpreter_of(path)
+    if interpreter and not os.path.isfile(interpreter):
+        return f"{interpreter}, which the first line of {path} names, is not there: install again"
+    return ""
+
+
+def _exposed(path: str, pointer: str, what: str = "the hook's env is missing or empty") -> Problem:
+    return Problem(path, pointer, f"{what}: {registered.WHY_ENV} ({registered.ENV_HINT})", EXPOSES)
+
+
+def _of_members(one: hooks_d.File, *, is_ours: bool) -> Iterator[Problem]:
+    """Problems with a file of version 1.0.0."""
+    if not one.env and is_ours:
+        yield _exposed(one.path, "/hook/env")
+    elif not one.env:
+        yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
+    if one.timeout is None:
+        yield Problem(one.path, "/hook/timeout", "is missing: a hook that hangs keeps its container waiting", WARNS)
+    for key, _ in one.annotations:
+        if not is_anchored(key.text):
+            text = f'"{key.text}" is not anchored: it matches names that only contain it (^ before it, $ behind it)'
+            yield Problem(one.path, key.pointer, text, WARNS)
+
+
+def _of_stages(one: hooks_d.File) -> Iterator[Problem]:
+    if not one.stages:
+        yield Problem(one.path, "/stages", "is empty: nothing is ever called", WARNS)
+    elif "poststop" not in one.stages and one.hook is not None and is_launcher(one.hook):
+        text = "has no poststop: mount points that were made and the state file stay"
+        yield Problem(one.path, "/stages", text, WARNS)
+    for index, stage in enumerate(one.stages):
+        if stage in hooks_d.EXTENSIONS:
+            text = f'"{stage}" is known to podman only: CRI-O starts no container'
+            yield Problem(one.path, f"/stages/{index}", text, WARNS)
+
+
+def is_anchored(pattern: str) -> bool:
+    r"""Whether a regular expression is held at both ends, in the plain way: by ``^`` or ``\A``, and ``$`` or ``\z``."""
+    starts = pattern.startswith(("^", r"\A"))
+    ends = pattern.endswith((r"\z", "$")) and not pattern.endswith(r"\$")
+    return starts and ends
+
+
+# -- CDI ---------------------------------------------------------------------------------------------------------------
+
+
+def of_cdi_folders(folders: Sequence[cdi.Folder]) -> Iterator[Problem]:
+    """Problems with CDI folders: of others' files only why engines pass over them, of those with this hook all."""
+    ours = [device for folder in folders for file in folder.files for device in file.ours]
+    for folder in folders:
+        if folder.trouble:
+            yield _of_cdi(folder.path, "", folder.trouble, WARNS)
+        for file in folder.files:
+            known = [*_of_cdi_file(file), *(each for device in file.ours for each in _of_device(device, ours))]
+            yield from known
+            if file.ours:
+                yield from _of_schema(file.path, file.document, "cdi", known)
+
+
+def _of_cdi(path: str, pointer: str, message: str, effect: str) -> Problem:
+    return Problem(path, pointer, message, effect, CDI_EFFECTS)
+
+
+def _of_cdi_file(file: cdi.File) -> Iterator[Problem]:
+    if file.is_yaml and file.names_us:
+        # Without the word no hook in it has one. With it, it may be the container's.
+        yield Problem(file.path, "", UNREAD, WARNS) if "env:" in file.text else _exposed(file.path, "")
+    if file.ours:
+        for pointer, message in file.faults:
+            yield _of_cdi(file.path, pointer, message, WARNS)
+    if (refusal := file.refusal) is not None:
+        yield _of_cdi(file.path, refusal.pointer, refusal.message, REFUSES if refusal.is_fatal else SKIPS)
+    elif file.ours and file.version.removeprefix("v") > VERSION:
+        text = f'is "{file.version}", and podman 4 knows none above {VERSION}'
+        yield _of_cdi(file.path, "/cdiVersion", text, WARNS)
+
+
+def _of_device(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterator[Problem]:
+    """Problems with a device that calls this hook."""
+    path, place = device.file.path, device.pointer
+    if device.conflicts:
+        text = f"{device.qualified} is in {', '.join(device.conflicts)} as well, and engines know neither"
+        yield _of_cdi(path, f"{place}/name", text, FAILS)
+    elif device.replaced_by:
+        yield _of_cdi(path, f"{place}/name", f"{device.qualified} is replaced by that of {device.replaced_by}", WARNS)
+    for hook in device.ours:
+        if fault := _fault_of_program(hook.path):
+            yield _of_cdi(path, f"{hook.pointer}/path", fault, FAILS)
+        if not hook.env:
+            yield _exposed(path, f"{hook.pointer}/env")
+        if hook.timeout is None:
+            text = "is missing: a hook that hangs keeps its container waiting"
+            yield _of_cdi(path, f"{hook.pointer}/timeout", text, WARNS)
+        if hook.stage not in (*registered.SETTING_UP, "poststop"):
+            text = f"{hook.stage} is no stage at which anything can be mounted or taken down"
+            yield _of_cdi(path, f"{hook.pointer}/hookName", text, FAILS)
+    stages = {hook.stage for hook in device.ours}
+    if "poststop" not in stages:
+        text = "has no poststop: mount points that were made and the state file stay"
+        yield _of_cdi(path, f"{place}/containerEdits/hooks", text, WARNS)
+    elif stages.isdisjoint(registered.SETTING_UP):
+        text = "has only poststop: nothing is mounted"
+        yield _of_cdi(path, f"{place}/containerEdits/hooks", text, WARNS)
+    for text in warnings_of_env(device, others):
+        yield _of_cdi(path, f"{place}/containerEdits/env", text, WARNS)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What registers this hook, in hooks.d or as a CDI device: one type for whoever lists, replaces or checks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from ...documents.bundle import read_regular
+from ...errors import MissingError, UsageError
+from ...log import one_line
+from ..explain import registered
+from ..json_text import json_text
+from . import cdi, conditions, hooks_d
+from .launcher import NAME, is_launcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Literal
+
+    Kind = Literal["hooks.d", "CDI"]
+
+# What engines read of hooks.d: the first by themselves, others where their hooks_dir names them.
+HOOKS_FOLDERS = (hooks_d.FOLDERS[0], "/usr/local/share/containers/oci/hooks.d", hooks_d.FOLDERS[1])
+
+CDI_KIND = "oci-bind-hook.github.io/bind"
+
+# CDI's SPEC.md has no colon in the name of a device, and engines take one; it is left out of both kinds of names. 63 is
+# what Kubernetes allows, and leaves room in the name of a file.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
+
+
+def checked_name(option: str, name: str) -> str:
+    """A name for a registration or a CDI device. Raises UsageError."""
+    if not _NAME.fullmatch(name):
+        hint = "1 to 63 letters and digits, and between them - _ and ."
+        raise UsageError(f'"{name}" is no name', where=option, hint=hint)
+    return name
+
+
+def file_name(name: str) -> str:
+    """The name of the file of a registration, in hooks.d and in CDI's folders. "" is that of the one without a name."""
+    return f"{NAME}-{name}.json" if name else f"{NAME}.json"
+
+
+class Registration:
+    """One file of hooks.d, or one device of a CDI file, that calls this hook.
+
+    ``name`` is what install was given for it, "" for none; for a CDI device that of the device, ``device`` the name to
+    ask for. ``arguments`` are what the hook is given, ``conditions`` options of install with
+    their values, ``env`` variables of the container. ``is_written``: by install, even if somebody has edited it since.
+    """
+
+    def __init__(
+        self, kind: Kind, name: str, path: str, launcher: str, stages: Iterable[str], args: Sequence[str]
+    ) -> None:
+        self.kind: Kind = kind
+        self.name = name
+        self.path = path
+        self.launcher = launcher
+        self.stages = list(stages)
+        self.arguments = list(args[1:])
+        self.conditions: list[list[str]] = []
+        self.device: str | None = None
+        self.env: list[str] = []
+        self.is_written = args[:1] == [NAME] and os.path.basename(launcher) == NAME
+
+    def summary(self) -> str:
+        """All of it in one line, in the words of install."""
+        words = ["--cdi", self.name] if self.kind == "CDI" else ["--name", self.name] if self.name else []
+        words += [word for condition in self.conditions for word in condition]
+        words += [word for variable in self.env for word in ("--env", variable)]
+        words += ["--stages", ",".join(self.stages), *(["--"] if self.arguments else []), *self.arguments]
+        return shlex.join(words)
+
+    def document(self) -> dict[str, object]:
+        """The same in the form of schemas/registrations.json."""
+        return {
+            "kind": self.kind,
+            "name": self.name or None,
+            "device": self.device,
+            "path": self.path,
+            "launcher": self.launcher,
+            "stages": self.stages,
+            "conditions": [" ".join(condition) for condition in self.conditions],
+            "env": self.env,
+            "arguments": self.arguments,
+        }
+
+
+def of_hooks_d(file: hooks_d.File) -> Registration | None:
+    """What a file of a hooks.d folder registers, None if that is not this hook."""
+    if file.hook is None:
+        return None
+    if not (registered.is_ours({"path": file.hook, "args": file.args or []}) or is_launcher(file.hook)):
+        return None
+    name = re.fullmatch(rf"{NAME}(?:-(.+))?\.json", file.name)
+    one = Registration(
+        "hooks.d", (name[1] or "") if name else file.name, file.path, file.hook, file.stages, file.args or []
+    )
+    one.conditions = list(conditions.said(file))
+    return one
+
+
+def of_device(device: cdi.Device) -> Registration | None:
+    """What a device of a CDI file registers, None if that is not this hook."""
+    hooks = device.ours
+    if not hooks:
+        return None
+    stages = dict.fromkeys(hook.stage for hook in hooks)
+    one = Registration("CDI", device.name, device.file.path, hooks[0].path, stages, hooks[0].args)
+    one.device, one.env = device.qualified, device.env
+    return one
+
+
+def at(path: str, kind: Kind) -> Registration | None:
+    """What install wrote into a file, None if it did not write it."""
+    if os.path.islink(path) or not os.path.isfile(path):
+        return None
+    if kind == "hooks.d":
+        found = [of_hooks_d(hooks_d.File(path))]
+    else:
+        found = [of_device(device) for device in cdi.File(path).devices]
+    return next((one for one in found if one is not None and one.is_written), None)
+
+
+def find(hooks_folders: Iterable[str], cdi_folders: Iterable[str]) -> list[Registration]:
+    """All that registers this hook in these folders, by kind and by name, as far as it can be read."""
+    files = [file for folder in map(hooks_d.Folder, dict.fromkeys(hooks_folders)) for file in folder.files]
+    found = [one for file in files if (one := of_hooks_d(file)) is not None]
+    folders = [cdi.Folder(path) for path in dict.fromkeys(cdi_folders)]
+    devices = [device for folder in folders for file in folder.files for device in file.devices]
+    found += [one for device in devices if (one := of_device(device)) is not None]
+    return sorted(found, key=lambda one: (one.kind == "CDI", one.name, one.path))
+
+
+def users(launcher: str, folders: Iterable[str]) -> Iterator[str]:
+    """The files in hooks.d and CDI folders that name a launcher, whatever else is in them."""
+    spellings = {launcher, json.dumps(launcher)[1:-1], json.dumps(launcher, ensure_ascii=False)[1:-1]}
+    for folder in dict.fromkeys(folders):
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            if name.endswith((".json", ".yaml")):
+                try:
+                    text = read_regular(path).decode(errors="replace")
+                except MissingError:
+                    continue
+                if any(spelling in text for spelling in spellings):
+                    yield path
+
+
+def as_json(found: Iterable[Registration]) -> str:
+    """As one JSON document, schemas/registrations.json."""
+    return json_text({"registrations": [one.document() for one in found]})
+
+
+def as_text(found: Sequence[Registration]) -> str:
+    """For a person: a line for each, and below it what it says."""
+    lines: list[str] = []
+    for one in found:
+        name = one.device or one.name or "without a name"
+        lines.append(f"{one.kind} {name}: {one.path}")
+        lines += [f"  calls      {one.launcher}", f"  at         {', '.join(one.stages)}"]
+        lines += [f"  for        {shlex.join(condition)}" for condition in one.conditions]
+        lines += [f"  sets       {variable}" for variable in one.env]
+        lines.append(f"  gives it   {shlex.join(one.arguments) or 'nothing'}")
+    return "".join(f"{one_line(line)}\n" for line in lines) or "nothing registers this hook\n"

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that install and uninstall put in place and take away, and what was done to each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+
+from ...errors import HookError
+from ...kernel.errnos import refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Literal
+
+    Action = Literal["wrote", "replaced", "unchanged", "removed"]
+
+    # What a file is to be: its mode and its text.
+    Content = tuple[int, str]
+
+
+class Change(str):
+    """The path of a file, with the ``action`` that was taken. ``before``: what the file that was replaced had said."""
+
+    __slots__ = ("action", "before")
+
+    action: Action
+    before: str
+
+    def __new__(cls, path: str, action: Action, before: str = "") -> Change:
+        """As above."""
+        change = super().__new__(cls, path)
+        change.action, change.before = action, before
+        return change
+
+    def line(self) -> str:
+        """For a person."""
+        return f"{self.action} {self}{f', which registered {self.before}' if self.before else ''}"
+
+
+def write_all(contents: Mapping[str, Content], before: Mapping[str, str] | None = None) -> list[Change]:
+    """Write all files, or none: what was written before a failure is put back. Raises KernelError.
+
+    Each is replaced in one step, whatever is there, but one that is right already is not touched. ``before`` says of
+    files that are there what they register.
+    """
+    changes: list[Change] = []
+    restore: list[Callable[[], None]] = []
+    try:
+        for path, (mode, text) in contents.items():
+            if _is_right(path, mode, text):
+                changes.append(Change(path, "unchanged"))
+                continue
+            is_new, back = not os.path.lexists(path), _way_back(path)
+            _write(path, mode, text)
+            restore.append(back)
+            changes.append(Change(path, "wrote") if is_new else Change(path, "replaced", (before or {}).get(path, "")))
+    except BaseException:
+        for step in reversed(restore):
+            with contextlib.suppress(OSError, HookError):
+                step()
+        raise
+    return changes
+
+
+def remove(path: str) -> Change:
+    """Remove a file. Raises KernelError."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise refused("remove", path, error) from error
+    return Change(path, "removed")
+
+
+def read(path: str) -> str:
+    """The text of a regular file, empty for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20) if os.path.isfile(fd) else ""
+    except OSError:
+        return ""
+
+
+def is_taken(path: str) -> bool:
+    """Whether a file is there that may be somebody's. A link is not: it is replaced, and not followed."""
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _is_right(path: str, mode: int, text: str) -> bool:
+    return is_taken(path) and stat.S_IMODE(os.lstat(path).st_mode) == mode and read(path) == text
+
+
+def _write(path: str, mode: int, text: str) -> None:
+    folder, name = os.path.split(path)
+    temporary = ""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            os.unlink(temporary)
+        raise refused("write", path, error) from error
+
+
+def _way_back(path: str) -> Callable[[], None]:
+    """What puts back that which is at ``path`` now: nothing, a link, or a file."""
+
+    def forget() -> None:
+        os.unlink(path)
+
+    def link() -> None:
+        os.unlink(path)
+        os.symlink(target, path)
+
+    def rewrite() -> None:
+        _write(path, mode, text)
+
+    if os.path.islink(path):
+        target = os.readlink(path)
+        return link
+    if not os.path.isfile(path):
+        return forget
+    mode, text = stat.S_IMODE(os.lstat(path).st_mode), read(path)
+    return rewrite

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls of this hook that one stage of a bundle makes: what each is given, and what it asks for.
+
+Several entries of this hook at one stage, as of several CDI devices, are several calls, one after the other. Each is a
+turn of the report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...errors import HookError
+from ...mounting.sources import allowed, expand
+from ...options import Options, parse
+from ...requests import collect
+from . import registered
+from .patience import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...documents.bundle import Bundle
+    from ...requests.request import Request
+    from .patience import Patience
+    from .registered import Entry
+    from .report import Report
+
+
+class Part(NamedTuple):
+    """What one call of the hook is given, and where that stands in config.json, "" for the command line."""
+
+    options: Options
+    place: str
+
+
+def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, patience: Patience) -> None:
+    """Says what is wrong with how config.json registers the hook."""
+    report.unsafe += registered.problems(entries)
+    report.warnings += registered.warnings(entries, bundle.document)
+    report.warnings += [
+        f"{entry.place}/path: {entry.path} cannot be executed here"
+        for entry in entries
+        if entry.path
+        and not patience.why_not(entry.place, f"the hook {entry.path}", entry.path)
+        and not os.access(entry.path, os.X_OK)
+    ]
+
+
+def with_registered(report: Report, entries: list[Entry], options: Options) -> list[Part]:
+    """The options, or if they ask for no bind those of each entry that is called at the stage, in their order.
+
+    Reports how the hook is registered.
+    """
+    report.registered = [entry.place for entry in entries]
+    called = registered.chosen(entries, options.stage)
+    if not called or options.mounts or options.annotation_sources:
+        return [Part(options, "")]
+    parts: list[Part] = []
+    for report.turn, entry in enumerate(called):
+        try:
+            parts.append(Part(_merged(entry, options), entry.place))
+        except HookError as problem:
+            problem.where = f"{entry.place}/args: {problem.where}"
+            report.add(problem, "read")
+            parts.append(Part(options, ""))
+    report.turn = 0
+    understood = [part.place for part in parts if part.place]
+    report.options = ", ".join(understood) or None
+    if options.bundle is not None and understood:
+        report.stage = called[0].stage
+    if len({part.options.root for part in parts}) > 1:
+        report.warnings.append(
+            f"{called[0].place}: those of this stage have different --root: a failure of one does not undo the others"
+        )
+    return parts
+
+
+def _merged(entry: Entry, options: Options) -> Options:
+    """The options of an entry of config.json, for a dry-run with these. Raises UsageError."""
+    merged, _ = parse(list(entry.words))
+    merged.bundle = options.bundle
+    merged.dry_run = True
+    merged.strict = merged.strict or options.strict
+    merged.root = options.root or merged.root
+    merged.stage = options.stage or merged.stage
+    return merged
+
+
+def requests_of_each(report: Report, bundle: Bundle, parts: list[Part], patience: Patience) -> Iterator[list[Request]]:
+    """What each call asks for, but for what an earlier one has asked for: that is mounted by then, and left alone."""
+    asked: set[tuple[bool, str]] = set()
+    for report.turn, part in enumerate(parts):
+        requests = _requests(report, bundle, part._replace(place=part.place if len(parts) > 1 else ""), patience)
+        keys = [(each.is_from_mounts, json.dumps(each.as_mount(), sort_keys=True)) for each in requests]
+        yield [request for request, key in zip(requests, keys, strict=True) if key not in asked]
+        asked.update(keys)
+    report.turn = 0
+    asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
+    if asking and not any(part.options.annotation_sources for part in parts):
+        allowing = "--allow-annotations and --allow-source"
+        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
+
+
+def _requests(report: Report, bundle: Bundle, part: Part, patience: Patience) -> list[Request]:
+    """All requests of a call that make sense. The others become problems of the report.
+
+    Those of ``--mount`` are told apart by the place of the call, if it has one.
+    """
+
+    def refused(problem: HookError) -> None:
+        report.add(problem, "ask")
+
+    options, place = part
+    requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
+    expanded = []
+    for request in requests:
+        if place and request.origin_kind == "argument":
+            request.origin, request.place = f"{place}: {request.origin}", f"{place}: {request.place}"
+        pattern = f"the pattern {request.source}"
+        if request.is_glob and (why := patience.why_not(request.origin, pattern, request.source)):
+            refused(silent(pattern, why, request.at("source"), step="ask"))
+            continue
+        try:
+            expanded += expand([request])
+        except HookError as problem:
+            refused(problem)
+    return expanded

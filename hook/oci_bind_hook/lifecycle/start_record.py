@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of a container that starts: where it is kept, and whether it is begun or that of an earlier call.
+
+What it says is the shape of record.state_file; when it is written, mounting.apply and lifecycle.set_up tell.
+"""
+
+from __future__ import annotations
+
+from ..errors import RecordError, UnavailableError
+from ..kernel.proc import boot_id
+from ..mounting.apply import reconcile
+from ..options import state_folder
+from ..record.folder import StateFolder
+from ..record.state_file import is_live, is_same_bundle
+from ..rootfs.identity import is_same
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..documents.bundle import Bundle
+    from ..documents.oci import State
+    from ..errors import LeftoverError
+    from ..kernel.namespace import Namespace
+    from ..kernel.proc import Proc
+    from ..options import Options
+    from ..record.folder import Records
+    from ..record.state_file import MadeRecord, Record, RootfsRecord
+    from ..requests.request import Request
+    from ..rootfs.mount_points import Rootfs
+    from .stage import Place
+
+
+def open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
+    """The state folder, or in a container's user namespace its stand-in, where no record can be kept.
+
+    No record is needed: those mounts end with the container's namespace. Only mount points outlive it. RecordError.
+    """
+    path = state_folder(options, place.proc)
+    is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
+    if is_nested and not place.proc.is_ours():
+        # poststop runs as the runtime's user, who has no uid in here and refuses a folder that is not their own.
+        reason = "nothing can be recorded in a user namespace that another user made"
+        return _unrecorded(reason, "make them in the image, or register for createRuntime")
+    try:
+        return StateFolder.open(path, create=create)
+    except RecordError as problem:
+        if is_nested and isinstance(problem.__cause__, OSError):
+            hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"
+            return _unrecorded(problem.problem, f"{hint} if the runtime is root's")
+        raise
+
+
+def _unrecorded(reason: str, hint: str) -> Records:
+    from ..record.unrecorded import Unrecorded
+
+    return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
+
+
+def new_record(state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord, inherited: list[MadeRecord]) -> Record:
+    """The record of a container for which nothing is done yet, but for what it has inherited."""
+    return {
+        "id": state.id,
+        "phase": "done",
+        "created": 0,
+        "boot": boot_id(),
+        "stage": place.stage,
+        "bundle": {"path": bundle.path, "dev": bundle.stat.st_dev, "ino": bundle.stat.st_ino},
+        "rootfs": rootfs,
+        "user": place.user(bundle),
+        "namespace": {"kind": "container", "inode": 0, "unique": None},
+        "init": place.init,
+        "mounts": [],
+        "uses": [],
+        "made": inherited,
+    }
+
+
+def inherited(known: Record | None, rootfs: RootfsRecord, resisting: list[LeftoverError]) -> list[MadeRecord]:
+    """What resisted when the dead container of the record ``known`` was undone, for the next one of its id.
+
+    That must start all the same, and undoes it in the end. LeftoverError if it has another rootfs.
+    """
+    if known is None or not known["made"]:
+        return []
+    if not is_same(known["rootfs"], rootfs, same_boot=known["boot"] == boot_id()):
+        raise resisting[0]
+    made = [one for one in known["made"] if one["identity"] is not None]
+    for one in made:
+        # By the device number of today, which the record of the next container has.
+        if one["identity"] is not None and one["identity"]["dev"] == known["rootfs"]["dev"]:
+            one["identity"]["dev"] = rootfs["dev"]
+    return made
+
+
+def check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
+    """Refuses a read-only root where another container has binds in the same rootfs and namespace, and the reverse.
+
+    UnavailableError. Undoing one would take down the other. In namespaces of their own containers do not meet.
+    """
+    has_root = any(request.is_root for request in requests)
+    boot = boot_id() if others else ""
+    for other in others:
+        is_here = other["boot"] == boot and other["namespace"]["inode"] == namespace.inode
+        # The number of a dead container's own namespace is another's by now: its binds ended with it.
+        is_here = is_here and (other["namespace"]["kind"] == "runtime" or is_live(other, namespace.proc, boot))
+        if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
+            raise UnavailableError(
+                f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '
+                "would be for both",
+                hint="give each a rootfs or a mount namespace of its own",
+            )
+
+
+def complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
+    """Completes a new record, or checks that the record of an earlier call is for the same namespace and rootfs.
+
+    What an earlier call announced but was killed over is removed from the record. RecordError.
+    """
+    is_new = not record["namespace"]["inode"]
+    if is_new or (not record["mounts"] and not record["made"]):
+        unique = namespace.proc.mount_namespace_id()
+        record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode, "unique": unique}
+        return
+    if record["namespace"]["inode"] != namespace.inode:
+        raise RecordError(
+            f'the container "{record["id"]}" has binds in another mount namespace already',
+            hint="call poststop for it first",
+        )
+    if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
+        raise RecordError(
+            f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
+            hint="call poststop for it first",
+        )
+    reconcile(record, namespace.proc, rootfs)
+
+
+def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
+    """Whether a record belongs to the container that is being set up. False if its container is dead.
+
+    RecordError if it belongs to another container that is alive.
+    """
+    if not is_live(record, proc, boot_id()):
+        return False
+    if not is_same_bundle(record, bundle):
+        other = record["bundle"]["path"]
+        problem = f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}'
+        raise RecordError(problem, hint="choose another id, or end that one first: list and show tell of it")
+    return True
