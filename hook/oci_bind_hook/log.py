@@ -16,7 +16,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 NAME = "oci-bind-hook"
 BY_ALL = 0o002  # not 0o020: some systems give /var/log to a group
@@ -39,6 +39,12 @@ def readable(text: str) -> str:
     if text.isascii():
         return text
     return "".join(_escape(ord(c)) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first of ``names``, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _escape(code: int) -> str:

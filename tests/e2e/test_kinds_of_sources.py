@@ -41,7 +41,7 @@ FORMS = {
 class Kind(NamedTuple):
     """A kind of source. ``make`` has one at the path it is given, as a context manager that ends it.
 
-    ``below`` is what is named inside of it, ``code`` and ``said`` are the exit code and the sentence, 0 if it is bound.
+    ``below`` is what is named inside of it, ``said`` is the sentence, "" if it is bound.
     ``optional`` leaves it out, if ``is_missing``. ``glob`` is the sentence for a pattern if it is another one;
     ``is_unnamed``: a pattern cannot even look the name up.
     """
@@ -49,11 +49,14 @@ class Kind(NamedTuple):
     text: str
     make: Callable[[str], contextlib.AbstractContextManager[object]]
     below: str = ""
-    code: int = 0
     said: str = ""
     is_missing: bool = False
     glob: str | None = None
     is_unnamed: bool = False
+
+    @property
+    def code(self) -> int:
+        return os.EX_NOINPUT if self.said else 0
 
 
 @contextlib.contextmanager
@@ -167,7 +170,6 @@ KINDS = [
         "FUSE: its server has died",
         dead,
         "",
-        os.EX_NOINPUT,
         f"{CANNOT}Transport endpoint is not connected (the program behind this FUSE mount has ended: unmount"
         " it, and mount it again)",
         is_unnamed=True,
@@ -176,7 +178,6 @@ KINDS = [
         "FUSE: it lets in only who mounted it",
         lambda path: fuse(path, user=1000),
         "",
-        os.EX_NOINPUT,
         f"{CANNOT}Permission denied (PATH is on fuse, which lets in only who mounted it: mount it with allow_root or"
         " allow_other)",
         is_unnamed=True,
@@ -185,7 +186,6 @@ KINDS = [
         "FUSE: its disk fails",
         lambda path: fuse(path, error=errno.EIO),
         "/word",
-        os.EX_NOINPUT,
         f"{CANNOT}Input/output error (the disk, or the server behind it, fails: see dmesg(1))",
         is_unnamed=True,
     ),
@@ -193,7 +193,6 @@ KINDS = [
         "a network: its server knows the file no more",
         lambda path: fuse(path, error=errno.ESTALE),
         "/word",
-        os.EX_NOINPUT,
         f"{CANNOT}Stale file handle (the server has another file there by now, as on NFS: mount it again on the host)",
         is_unnamed=True,
     ),
@@ -202,7 +201,6 @@ KINDS = [
         "the same with nothing to mount",
         lambda path: automount(path, exists=False),
         "",
-        os.EX_NOINPUT,
         f"{CANNOT}No such file or directory",
         is_missing=True,
     ),
@@ -212,7 +210,6 @@ KINDS = [
         "a key that an indirect map does not have",
         lambda path: automount(path, ("key",)),
         "/other",
-        os.EX_NOINPUT,
         f"{CANNOT}No such file or directory",
         is_missing=True,
         glob=NOTHING,
@@ -222,7 +219,6 @@ KINDS = [
         "a file that was deleted since it was mounted there",
         lambda path: deleted(path, is_file=True),
         "",
-        os.EX_NOINPUT,
         "the source PATH was deleted",
         is_missing=True,
     ),
@@ -230,7 +226,6 @@ KINDS = [
         "a folder that was deleted since it was mounted there",
         lambda path: deleted(path, is_file=False),
         "",
-        os.EX_NOINPUT,
         "the source PATH was deleted",
         is_missing=True,
     ),
@@ -238,7 +233,6 @@ KINDS = [
         "a link to nothing",
         lambda path: link(path, "gone"),
         "",
-        os.EX_NOINPUT,
         f"the source PATH is a link to gone, which is not there {NOT_THERE}",
         is_missing=True,
     ),
@@ -246,7 +240,6 @@ KINDS = [
         "a way that leads through a link to nothing",
         lambda path: link(path, "gone"),
         "/below",
-        os.EX_NOINPUT,
         f"the source PATH leads by the link ABOVE to gone, which is not there {NOT_THERE}",
         is_missing=True,
         glob=NOTHING,
@@ -255,7 +248,6 @@ KINDS = [
         "a way that leads through a file",
         file,
         "/below",
-        os.EX_NOINPUT,
         f"{CANNOT}Not a directory (it, or something on the way there, is no folder)",
         is_missing=True,
         glob=NOTHING,
@@ -264,7 +256,6 @@ KINDS = [
         "a link to itself",
         lambda path: link(path, "it"),
         "",
-        os.EX_NOINPUT,
         f"{CANNOT}Too many levels of symbolic links (it leads through too many links: a loop?)",
     ),
 ]

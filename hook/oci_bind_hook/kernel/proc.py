@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ..record.state_file import IdRun, UserRecord
 
 
+# What says that a process has ended, or that this one may not look into it, proc(5).
+_OUT_OF_SIGHT = (FileNotFoundError, ProcessLookupError, PermissionError)
+
+
 class HiddenError(Exception):
     """There is a process, and procfs does not show it to this user, as under hidepid, proc(5)."""
 
@@ -66,9 +70,7 @@ class Proc:
         """The mounts that the process ``pid`` sees; none if it has ended or may not be inspected. Raises OSError."""
         try:
             return MountTable(self._read(f"../{pid}/mountinfo"))
-        except OSError as reason:
-            if not _is_out_of_sight(reason):
-                raise
+        except _OUT_OF_SIGHT:
             return MountTable("")
 
     def mount_namespace(self) -> int:
@@ -148,9 +150,7 @@ class Proc:
         for name in ("uid_map", "gid_map"):
             try:
                 rows = _rows(self._read(f"../{pid}/{name}"))
-            except OSError as reason:
-                if not _is_out_of_sight(reason):
-                    raise
+            except _OUT_OF_SIGHT:
                 rows = []
             maps.append(rows)
             for row in rows:
@@ -270,9 +270,7 @@ class Proc:
         """
         try:
             return self._mount_namespace(f"../{pid}/ns/mnt")
-        except OSError as reason:
-            if not _is_out_of_sight(reason):
-                raise
+        except _OUT_OF_SIGHT:
             return None
 
     def mount_namespace_id_of(self, pid: int) -> int | None:
@@ -282,9 +280,7 @@ class Proc:
         """
         try:
             return self._namespace_id(f"../{pid}/ns/mnt")
-        except OSError as reason:
-            if not _is_out_of_sight(reason):
-                raise
+        except _OUT_OF_SIGHT:
             return None
 
     def process_in_namespace(self, inode: int) -> int | None:
@@ -315,9 +311,8 @@ class Proc:
                 self._mount_namespace(f"../{pid}/ns/mnt")
             except PermissionError:
                 return False
-            except OSError as reason:
-                if not _is_out_of_sight(reason):
-                    raise
+            except _OUT_OF_SIGHT:
+                pass
         return True
 
     def _all(self) -> list[int]:
@@ -358,11 +353,6 @@ def _of(pid: int | None) -> str:
 def _named(name: str) -> files.Named:
     """For what is done with the file ``name`` below /proc/self."""
     return files.Named(f"/proc/{name[3:]}" if name.startswith("../") else f"/proc/self/{name}")
-
-
-def _is_out_of_sight(reason: OSError) -> bool:
-    """Whether an error says that a process has ended, or that this one may not look into it, proc(5)."""
-    return isinstance(reason, (FileNotFoundError, ProcessLookupError, PermissionError))
 
 
 def read_text(fd: int) -> str:

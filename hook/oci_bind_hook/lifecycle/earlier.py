@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     UndoEarlier = Callable[[Call, Record, Rootfs | None, RootfsRecord, HeldRecords, Users, BaseException], None]
 
 
+_UNDOING = "what earlier calls did for this container is undone as well: its creation ends here"
+
+
 def clear_stale(call: Call, folder: Records, record: Record) -> None:
     """Undoes the record of a dead container of the same id. HookError, as LeftoverError for another user namespace.
 
@@ -73,7 +76,7 @@ def give_up(call: Call, failure: BaseException) -> None:
         record = _of_this(call, folder)
         if record is None:
             return
-        call.log.warning("what earlier calls did for this container is undone as well: its creation ends here")
+        call.log.warning(_UNDOING)
         keep, owner_of = call.options.keep_mountpoints, call.owner_of
         from .tear_down import take_down
 
@@ -81,8 +84,13 @@ def give_up(call: Call, failure: BaseException) -> None:
             rights.harden(NAME)
             take_down(folder, record, call.place.proc, call.log, keep_mountpoints=keep, owner_of=owner_of)
         except (HookError, OSError) as problem:
-            if not isinstance(failure, LeftoverError):  # else it tells already that something is left
-                raise LeftoverError(f"{failure}; then {problem}") from failure
+            _raise_left(problem, failure)
+
+
+def _raise_left(problem: Exception, failure: BaseException) -> None:
+    """Raises LeftoverError for a ``problem`` after the ``failure``, unless that tells of something left already."""
+    if not isinstance(failure, LeftoverError):
+        raise LeftoverError(f"{failure}; then {problem}") from failure
 
 
 def _of_this(call: Call, folder: Records) -> Record | None:
@@ -119,7 +127,7 @@ def undo_entered(
     here = record["namespace"]["inode"] == call.place.proc.mount_namespace()
     if not here and record["namespace"]["kind"] == "runtime":
         return  # its binds are seen nowhere else
-    call.log.warning("what earlier calls did for this container is undone as well: its creation ends here")
+    call.log.warning(_UNDOING)
     linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
     try:
         rootfs = rootfs or Rootfs(known["path"], owner_of=call.owner_of)
@@ -137,7 +145,6 @@ def undo_entered(
         )
     except (HookError, OSError) as problem:
         held.save(record)
-        if not isinstance(failure, LeftoverError):  # else it tells already that something is left
-            raise LeftoverError(f"{failure}; then {problem}") from failure
+        _raise_left(problem, failure)
     else:
         held.remove(container)

@@ -374,8 +374,7 @@ class Planner:
 
         The first may be that of an earlier call, for another entry of this hook.
         """
-        stat = target.last.stat
-        if stat is not None and stat.mount_root and target.path in self._taken:
+        if target.path in self._taken and _is_mount(target):
             origin = self._taken[target.path]
             raise RequestError(f"{target.path} is the destination of {origin} already, in an earlier call of the hook")
         cover = target.last.cover

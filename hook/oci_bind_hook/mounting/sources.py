@@ -17,6 +17,7 @@ from ..errors import At, HookError, KernelError, MissingError, UnavailableError
 from ..kernel import files, linux
 from ..kernel.errnos import ABSENT, refused, unopened
 from ..kernel.mountinfo import may_wait
+from ..log import few
 from ..requests.request import below
 from . import by_mount_api
 
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 _DELETED = "//deleted"  # at the end of a mount's root in mountinfo: no path can end so
 FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
 FDS_BESIDES = 64
-_MOST_NAMES = 3  # in a warning
 
 
 class Source:
@@ -122,9 +122,7 @@ class Source:
         """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
         writable = [path for path, info in self.visible if "ro" not in info.options]
         if writable:
-            more = f" and {len(writable) - _MOST_NAMES} more" if len(writable) > _MOST_NAMES else ""
-            names = ", ".join(writable[:_MOST_NAMES]) + more
-            self.warnings.append(f"ro leaves the mounts below writable, {names}: rro reaches them")
+            self.warnings.append(f"ro leaves the mounts below writable, {few(writable)}: rro reaches them")
 
     def _fail(self, reason: OSError) -> None:
         self.is_missing = reason.errno in ABSENT

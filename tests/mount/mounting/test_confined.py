@@ -204,6 +204,16 @@ def beneath(fd: int, top: str, path: str) -> tuple[int, int, int] | int:
     return identity(found)
 
 
+def found_beside(rival: Rival, fd: int, top: str, path: str) -> set[int]:
+    """What walks come to while a rival is at work: inodes and errnos."""
+    found = set()
+    with rival, rival.at_work():
+        for _ in range(300):
+            what = beneath(fd, top, path)
+            found.add(what if isinstance(what, int) else what[2])
+    return found
+
+
 def identity(fd: int) -> tuple[int, int, int]:
     stat = files.statx(fd)
     os.close(fd)
@@ -238,11 +248,7 @@ def test_what_is_exchanged_for_a_link_does_not_lead_out(top: str) -> None:
     os.symlink("../outside/deep", f"{top}/allowed/other")
     fd = os.open(f"{top}/allowed", os.O_PATH)
     inside = os.stat(f"{top}/allowed/deep/file").st_ino
-    found = set()
-    with Rival(f"{top}/allowed/deep", f"{top}/allowed/other") as rival, rival.at_work():
-        for _ in range(300):
-            what = beneath(fd, f"{top}/allowed", "deep/file")
-            found.add(what if isinstance(what, int) else what[2])
+    found = found_beside(Rival(f"{top}/allowed/deep", f"{top}/allowed/other"), fd, f"{top}/allowed", "deep/file")
     assert found <= {inside, errno.EXDEV}
     os.close(fd)
 
@@ -253,11 +259,7 @@ def test_a_folder_that_is_moved_away_during_the_walk_is_no_way_out(top: str) -> 
     fd = os.open(f"{top}/allowed", os.O_PATH)
     inside = os.stat(f"{top}/allowed/file").st_ino
     os.mkdir(f"{top}/outside/in")
-    found = set()
-    with Rival(f"{top}/allowed/deep/in", f"{top}/outside/in") as rival, rival.at_work():
-        for _ in range(300):
-            what = beneath(fd, f"{top}/allowed", "deep/in/up")
-            found.add(what if isinstance(what, int) else what[2])
+    found = found_beside(Rival(f"{top}/allowed/deep/in", f"{top}/outside/in"), fd, f"{top}/allowed", "deep/in/up")
     assert found <= {inside, errno.ENOENT}
     os.close(fd)
 

@@ -14,6 +14,7 @@ from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...errors import DataError, MissingError
 from ..explain import registered
+from .folders import STAGES, Listed
 from .go_json import Refused, at, loads, typed
 
 TYPE_CHECKING = False
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 # The default folders of the specification: devices of the last one replace those of the first.
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
-STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 VERSIONS = ("0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
 
 # The members that count, and their types. Engines refuse a file with any other.
@@ -266,24 +266,13 @@ def _check_env(pointer: str, env: list[str]) -> None:
             raise Refused(f"{pointer}/{number}", f'"{variable}" is not NAME=VALUE')
 
 
-class Folder:
-    """One CDI folder. ``trouble`` is why it cannot be read, or empty."""
+class Folder(Listed):
+    """One CDI folder."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.is_there = True
-        self.trouble = ""
-        self.files: list[File] = []
-        try:
-            names = sorted(os.listdir(path), key=os.fsencode)
-        except FileNotFoundError:
-            self.is_there = False
-            return
-        except OSError as reason:
-            self.trouble = f"it cannot be read: {reason.strerror}"
-            return
-        paths = [os.path.join(path, name) for name in names if os.path.splitext(name)[1] in (".json", ".yaml")]
-        self.files = [File(each) for each in paths if not os.path.isdir(each)]
+        super().__init__(path)
+        names = [name for name in self.names if os.path.splitext(name)[1] in (".json", ".yaml")]
+        self.files = [File(each) for each in (os.path.join(path, name) for name in names) if not os.path.isdir(each)]
 
 
 def read(paths: Iterable[str]) -> list[Folder]:

@@ -8,7 +8,7 @@ import os
 from ...errors import UsageError
 from ..json_text import written
 from . import cdi
-from .launcher import ENVIRONMENT, NAME, TIMEOUT_SECONDS
+from .launcher import hook_entry
 from .registration import CDI_KIND, checked_name, file_name
 
 TYPE_CHECKING = False
@@ -59,16 +59,7 @@ class Devices:
         return [written(self._document(name, launcher, stages, arguments)) for name in self.names]
 
     def _document(self, name: str, launcher: str, stages: Sequence[str], arguments: Sequence[str]) -> object:
-        hooks = [
-            {
-                "hookName": stage,
-                "path": launcher,
-                "args": [NAME, *arguments],
-                "env": list(ENVIRONMENT),
-                "timeout": TIMEOUT_SECONDS,
-            }
-            for stage in dict.fromkeys(stages)
-        ]
+        hooks = [{"hookName": stage, **hook_entry(launcher, arguments)} for stage in dict.fromkeys(stages)]
         edits = {**({"env": self.env} if self.env else {}), "hooks": hooks}
         return {"cdiVersion": VERSION, "kind": CDI_KIND, "devices": [{"name": name, "containerEdits": edits}]}
 

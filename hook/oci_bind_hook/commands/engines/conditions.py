@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...errors import UsageError
 from ..json_text import written
 from . import re2
-from .launcher import ENVIRONMENT, NAME, TIMEOUT_SECONDS
+from .launcher import hook_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,12 +88,7 @@ def text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: W
     return written(
         {
             "version": "1.0.0",
-            "hook": {
-                "path": launcher,
-                "args": [NAME, *arguments],
-                "env": list(ENVIRONMENT),
-                "timeout": TIMEOUT_SECONDS,
-            },
+            "hook": hook_entry(launcher, arguments),
             "when": when.document,
             "stages": list(dict.fromkeys(stages)),
         }

@@ -13,6 +13,7 @@ from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...errors import DataError, MissingError
 from . import re2
+from .folders import STAGES, Listed
 from .go_json import Refused, at, loads, typed
 
 TYPE_CHECKING = False
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # In the order of precedence, the last wins.
 FOLDERS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
-STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 EXTENSIONS = ("precreate",)  # podman's own
 
 # What engines bind into every container by themselves: that is not what `hasBindMounts` asks for.
@@ -285,24 +285,14 @@ def _match_command(one: File, container: Container) -> tuple[bool, str]:
     return False, f"the command {container.command} matches none of its commands"
 
 
-class Folder:
+class Folder(Listed):
     """One hooks.d folder. ``refusal`` is why engines start no container at all because of it, or empty."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.is_there = True
-        self.refusal = ""
+        super().__init__(path)
+        self.refusal = self.trouble
         self.hidden_by = ""  # the file because of which engines do not mind what is wrong with those after it
-        self.files: list[File] = []
-        try:
-            names = sorted(os.listdir(path), key=os.fsencode)
-        except FileNotFoundError:
-            self.is_there = False
-            return
-        except OSError as reason:
-            self.refusal = f"it cannot be read: {reason.strerror}"
-            return
-        paths = [os.path.join(path, name) for name in names if name.endswith(".json")]
+        paths = [os.path.join(path, name) for name in self.names if name.endswith(".json")]
         # A link to nothing is passed over.
         self.files = [File(each) for each in paths if os.path.exists(each)]
         # Engines collect what is wrong, and look at the kind of the first error only.

@@ -106,6 +106,16 @@ def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
             yield from _distribution_folders(required[0], seen)
 
 
+def hook_entry(launcher: str, arguments: Sequence[str]) -> dict[str, object]:
+    """How a file names this hook, in hooks.d and in CDI: OCI's members."""
+    return {
+        "path": launcher,
+        "args": [NAME, *arguments],
+        "env": list(ENVIRONMENT),
+        "timeout": TIMEOUT_SECONDS,
+    }
+
+
 def is_launcher(path: str) -> bool:
     """Whether a file is a launcher that ``install`` wrote."""
     return read(path).split("\n", 2)[1:2] == [MARK]

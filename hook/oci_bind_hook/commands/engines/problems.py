@@ -35,6 +35,8 @@ CDI_EFFECTS = {
     SKIPS: "engines pass over this file, and containers that ask for its devices do not start",
 }
 SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
+NO_TIMEOUT = "is missing: a hook that hangs keeps its container waiting"
+NO_POSTSTOP = "has no poststop: mount points that were made and the state file stay"
 UNREAD = "is YAML, which is not read here: see that the hook's env is not empty; the dry-run of a container tells"
 
 
@@ -124,7 +126,7 @@ def _of_members(one: hooks_d.File, *, is_ours: bool) -> Iterator[Problem]:
     elif not one.env:
         yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
     if one.timeout is None:
-        yield Problem(one.path, "/hook/timeout", "is missing: a hook that hangs keeps its container waiting", WARNS)
+        yield Problem(one.path, "/hook/timeout", NO_TIMEOUT, WARNS)
     for key, _ in one.annotations:
         if not is_anchored(key.text):
             text = f'"{key.text}" is not anchored: it matches names that only contain it (^ before it, $ behind it)'
@@ -135,8 +137,7 @@ def _of_stages(one: hooks_d.File) -> Iterator[Problem]:
     if not one.stages:
         yield Problem(one.path, "/stages", "is empty: nothing is ever called", WARNS)
     elif "poststop" not in one.stages and one.hook is not None and is_launcher(one.hook):
-        text = "has no poststop: mount points that were made and the state file stay"
-        yield Problem(one.path, "/stages", text, WARNS)
+        yield Problem(one.path, "/stages", NO_POSTSTOP, WARNS)
     for index, stage in enumerate(one.stages):
         if stage in hooks_d.EXTENSIONS:
             text = f'"{stage}" is known to podman only: CRI-O starts no container'
@@ -198,15 +199,12 @@ def _of_device(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterator[Pro
         if not hook.env:
             yield _exposed(path, f"{hook.pointer}/env")
         if hook.timeout is None:
-            text = "is missing: a hook that hangs keeps its container waiting"
-            yield _of_cdi(path, f"{hook.pointer}/timeout", text, WARNS)
-        if hook.stage not in (*registered.SETTING_UP, "poststop"):
-            text = f"{hook.stage} is no stage at which anything can be mounted or taken down"
-            yield _of_cdi(path, f"{hook.pointer}/hookName", text, FAILS)
+            yield _of_cdi(path, f"{hook.pointer}/timeout", NO_TIMEOUT, WARNS)
+        if fault := registered.fault_of_stage(hook.stage):
+            yield _of_cdi(path, f"{hook.pointer}/hookName", fault, FAILS)
     stages = {hook.stage for hook in device.ours}
     if "poststop" not in stages:
-        text = "has no poststop: mount points that were made and the state file stay"
-        yield _of_cdi(path, f"{place}/containerEdits/hooks", text, WARNS)
+        yield _of_cdi(path, f"{place}/containerEdits/hooks", NO_POSTSTOP, WARNS)
     elif stages.isdisjoint(registered.SETTING_UP):
         text = "has only poststop: nothing is mounted"
         yield _of_cdi(path, f"{place}/containerEdits/hooks", text, WARNS)

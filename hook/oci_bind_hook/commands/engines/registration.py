@@ -16,6 +16,7 @@ from ..explain import registered
 from ..json_text import json_text
 from . import cdi, conditions, hooks_d
 from .launcher import NAME, is_launcher
+from .written import is_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -118,7 +119,7 @@ def of_device(device: cdi.Device) -> Registration | None:
 
 def at(path: str, kind: Kind) -> Registration | None:
     """What install wrote into a file, None if it did not write it."""
-    if os.path.islink(path) or not os.path.isfile(path):
+    if not is_taken(path):
         return None
     if kind == "hooks.d":
         found = [of_hooks_d(hooks_d.File(path))]

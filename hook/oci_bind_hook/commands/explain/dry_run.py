@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ...documents.oci import Config, State
     from ...mounting.sources import Source
     from ...record.state_file import MountRecord, Record
+    from ...requests.request import Request
     from .parts import Part
     from .patience import Patience
     from .registered import Entry
@@ -178,13 +179,7 @@ def _fill_with_plan(
             report.add(RecordError(f"{folder} cannot be looked at: {no_folder}", hint=HINT))
         else:
             recorded = _recorded(options, report, place, proc)
-    opened = []
-    for report.turn, requests in enumerate(calls):
-        with At("open"):
-            opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
-        for foreseen in problems_of_sources(opened[-1], config, report.stage, proc):
-            report.add(foreseen)
-    report.turn = 0
+    opened = _opened(report, calls, bundle, namespace, patience)
     for foreseen in problems_of_stage(config, report.stage, report.namespace):
         report.add(foreseen)
     if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
@@ -204,15 +199,7 @@ def _fill_with_plan(
         _without_plan(report, silent(whose, why, step="resolve"), opened)
         return
     planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
-    planned = planner.plan
-    for report.turn, (part, requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
-        own = Plan(rootfs, namespace)
-        before, planner.allow_shared = len(planned.binds), part.options.allow_shared
-        planner.resolve(requests, sources)
-        own.binds = planned.binds[before:]
-        _mute(own)
-        for problem in [*own.problems, *problems_of_plan(own, config, report.stage, proc)]:
-            report.add(problem, "resolve")
+    planned = _planned(report, parts, calls, opened, planner, config)
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering = {}
@@ -236,6 +223,41 @@ def _fill_with_plan(
     report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+
+
+def _opened(
+    report: Report, calls: list[list[Request]], bundle: Bundle, namespace: Namespace, patience: Patience
+) -> list[list[Source]]:
+    """The sources of each call. What the kernel will refuse of them becomes problems of the report."""
+    opened = []
+    for report.turn, requests in enumerate(calls):
+        with At("open"):
+            opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
+        for foreseen in problems_of_sources(opened[-1], bundle.config, report.stage, namespace.proc):
+            report.add(foreseen)
+    report.turn = 0
+    return opened
+
+
+def _planned(
+    report: Report,
+    parts: list[Part],
+    calls: list[list[Request]],
+    opened: list[list[Source]],
+    planner: Planner,
+    config: Config,
+) -> Plan:
+    """What all calls bind, one after the other. What is wrong with each becomes problems of the report."""
+    planned = planner.plan
+    for report.turn, (part, requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
+        own = Plan(planner.rootfs, planner.namespace)
+        before, planner.allow_shared = len(planned.binds), part.options.allow_shared
+        planner.resolve(requests, sources)
+        own.binds = planned.binds[before:]
+        _mute(own)
+        for problem in [*own.problems, *problems_of_plan(own, config, report.stage, planner.namespace.proc)]:
+            report.add(problem, "resolve")
+    return planned
 
 
 def _mute(plan: Plan) -> None:

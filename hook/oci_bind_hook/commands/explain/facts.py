@@ -10,6 +10,7 @@ import os
 import stat as modes
 
 from ...errors import EscapeError
+from ...log import few
 from ...mounting.confined import Walk
 from . import recognise
 from .patience import Mute
@@ -36,7 +37,6 @@ _STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, 
 _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
 _RENAMED = (modes.S_IFREG, modes.S_IFSOCK)  # kinds that programs put in the place of another one
-_MOST_NAMES = 3
 
 
 def describe(
@@ -79,9 +79,7 @@ def replaced_by_rename(plan: Plan) -> list[str]:
     origins = [*dict.fromkeys(bind.request.origin for bind in files)]
     if not origins:
         return []
-    more = f" and {len(origins) - _MOST_NAMES} more" if len(origins) > _MOST_NAMES else ""
-    which = ", ".join(origins[:_MOST_NAMES]) + more
-    return [f"{which}: the container keeps the file that is bound: bind its folder if it is replaced by rename"]
+    return [f"{few(origins)}: the container keeps the file that is bound: bind its folder if it is replaced by rename"]
 
 
 def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:

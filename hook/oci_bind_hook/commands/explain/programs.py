@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import HookError
 from ...kernel.linux import decode_path
+from ...log import few
 from ...rootfs.walk import Root
+from .registered import members, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +31,6 @@ _HEAD = 4096  # bytes: more than an ELF header with its table of segments, or th
 _LINE = 256  # bytes of a script that the kernel looks at, BINPRM_BUF_SIZE
 _MOST_STEPS = 8  # the kernel goes on from interpreter to interpreter four times, env(1) from there
 _MOST_LINKS = 10_000
-_MOST_NAMES = 3
 _PT_INTERP = 3  # elf(5)
 
 
@@ -46,7 +47,7 @@ def warnings(plan: Plan, document: object) -> dict[Bind, list[str]]:
     binds = [bind for bind in plan.binds if bind.action == "mount" and not bind.request.is_root]
     if not binds:
         return found
-    image = _Image(Root(plan.rootfs.fd), _members(_members(document).get("process")))
+    image = _Image(Root(plan.rootfs.fd), members(members(document).get("process")))
     needed = image.needed()
     for bind in binds:
         if bind.target is not None:
@@ -59,9 +60,9 @@ def warnings(plan: Plan, document: object) -> dict[Bind, list[str]]:
 class _Image:
     def __init__(self, root: Root, process: dict[str, Any]) -> None:
         self._root = root
-        self._args = _texts(process.get("args"))
+        self._args = texts(process.get("args"))
         self._cwd = process["cwd"] if isinstance(process.get("cwd"), str) else "/"
-        env = dict(text.partition("=")[::2] for text in _texts(process.get("env")))
+        env = dict(text.partition("=")[::2] for text in texts(process.get("env")))
         self._path = env.get("PATH", _PATH)
         self._names: list[tuple[str, str]] | None = None
 
@@ -109,9 +110,8 @@ class _Image:
         names = [name for name, path in self._links() if path == target.path and name not in own]
         if len(names) < 2:
             return
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         hint = ": nofollow binds on the link alone" if own else ""
-        yield f"covers {target.path}, which {', '.join(names[:_MOST_NAMES])}{more} are links to{hint}"
+        yield f"covers {target.path}, which {few(names)} are links to{hint}"
 
     def _links(self) -> list[tuple[str, str]]:
         """The links in the folders of programs, and where they lead, each by its path."""
@@ -197,11 +197,3 @@ def _elf_interpreter(head: bytes, target: Target) -> bytes:
         if kind == _PT_INTERP:
             return _head(target, min(length, _HEAD), offset).partition(b"\0")[0]
     return b""
-
-
-def _members(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _texts(value: object) -> list[str]:
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []

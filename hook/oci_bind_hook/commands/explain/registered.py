@@ -35,15 +35,15 @@ class Entry:
         self.stage = stage
         self.place = f"config.json: /hooks/{stage}/{number}"
         self.path = _text(entry.get("path"))
-        self.args = _texts(entry.get("args"))
+        self.args = texts(entry.get("args"))
         self.words = self.args[1:]
-        self.env = _texts(entry.get("env"))
+        self.env = texts(entry.get("env"))
 
 
 def find(document: object) -> list[Entry]:
     """The entries of config.json's hooks that call this hook, recognised by the program's path or its args[0]."""
     found = []
-    for stage, entries in _members(_members(document).get("hooks")).items():
+    for stage, entries in members(members(document).get("hooks")).items():
         for number, entry in enumerate(entries if isinstance(entries, list) else ()):
             if is_ours(entry):
                 found.append(Entry(stage, number, entry))
@@ -52,13 +52,13 @@ def find(document: object) -> list[Entry]:
 
 def is_ours(entry: object) -> bool:
     """Whether a hook's entry (in config.json, in hooks.d, in CDI) calls this hook, by its path or its args[0]."""
-    names = [_text(_members(entry).get("path")), *_texts(_members(entry).get("args"))[:1]]
+    names = [_text(members(entry).get("path")), *texts(members(entry).get("args"))[:1]]
     return any(name.rpartition("/")[2].startswith(NAME) for name in names)
 
 
 def has_env(entry: object) -> bool:
     """Whether a hook's entry has an environment of its own, with which no runtime uses another one."""
-    return bool(_texts(_members(entry).get("env")))
+    return bool(texts(members(entry).get("env")))
 
 
 def problems(found: Sequence[Entry]) -> Iterator[RequestError]:
@@ -86,9 +86,9 @@ def chosen(found: Sequence[Entry], stage: str | None) -> list[Entry]:
 def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
     """What will go wrong with a hook that is registered this way, one line each."""
     for entry in found:
-        if entry.stage not in (*SETTING_UP, "poststop"):
-            yield f"{entry.place}: {entry.stage} is no stage at which anything can be mounted or taken down"
-        said = [word for word in entry.words[:1] if word in (*SETTING_UP, "poststop") and word != entry.stage]
+        if fault := fault_of_stage(entry.stage):
+            yield f"{entry.place}: {fault}"
+        said = [word for word in entry.words[:1] if not fault_of_stage(word) and word != entry.stage]
         if said:
             yield f"{entry.place}/args: says {said[0]}, and is called at {entry.stage}"
     stages = [entry.stage for entry in found]
@@ -96,13 +96,21 @@ def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
         yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"
     if "poststop" in stages and not any(stage in SETTING_UP for stage in stages):
         yield "config.json: /hooks: only poststop is registered: nothing would be mounted"
-    for variable in _texts(_members(_members(document).get("process")).get("env")):
+    for variable in texts(members(members(document).get("process")).get("env")):
         name = variable.partition("=")[0]
         if name in _LOADED:
             yield f"config.json: /process/env: {name}: a hook without an env of its own would load that as well"
 
 
-def _members(value: object) -> dict[str, Any]:
+def fault_of_stage(stage: str) -> str:
+    """Why this hook is of no use at a stage, "" if it is."""
+    if stage in (*SETTING_UP, "poststop"):
+        return ""
+    return f"{stage} is no stage at which anything can be mounted or taken down"
+
+
+def members(value: object) -> dict[str, Any]:
+    """The members of an object; none of anything else."""
     return value if isinstance(value, dict) else {}
 
 
@@ -110,5 +118,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _texts(value: object) -> list[str]:
+def texts(value: object) -> list[str]:
+    """The texts in an array; none in anything else."""
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []

@@ -64,11 +64,11 @@ def image(bench: Bench) -> Bench:
         "bin": "usr/bin",
         "lib64": "usr/lib64",
         "etc": {"alternatives": {"other": "../../usr/bin/static"}, "word": b""},
-        "work": {"here": b"#!here2\n", "here2": b"\x7fELF"},
+        "srv": {"here": b"#!here2\n", "here2": b"\x7fELF"},
     }
     shutil.rmtree(f"{bench.rootfs}/etc")
     plant(bench.rootfs, tree)
-    for folder in ("usr/bin", "usr/lib", "work"):
+    for folder in ("usr/bin", "usr/lib", "srv"):
         for name in os.listdir(f"{bench.rootfs}/{folder}"):
             if name != "plain" and not os.path.islink(f"{bench.rootfs}/{folder}/{name}"):
                 os.chmod(f"{bench.rootfs}/{folder}/{name}", 0o755)
@@ -139,10 +139,10 @@ def test_a_link_on_the_way_itself(image: Bench) -> None:
 
 
 def test_a_relative_program(image: Bench) -> None:
-    assert told(image, "/work/here", "./here", cwd="/work") == [f"covers /work/here, {PROGRAM}"]
-    assert told(image, "/work/here", "here", cwd="/work", env=["PATH=:/bin"]) == [f"covers /work/here, {PROGRAM}"]
-    assert told(image, "/work/here2", "./here", cwd="/work", env=["PATH=."]) == [
-        "covers /work/here2, the interpreter of /work/here"
+    assert told(image, "/srv/here", "./here", cwd="/srv") == [f"covers /srv/here, {PROGRAM}"]
+    assert told(image, "/srv/here", "here", cwd="/srv", env=["PATH=:/bin"]) == [f"covers /srv/here, {PROGRAM}"]
+    assert told(image, "/srv/here2", "./here", cwd="/srv", env=["PATH=."]) == [
+        "covers /srv/here2, the interpreter of /srv/here"
     ]
 
 
