@@ -49,7 +49,10 @@ class Place:
             self.stage = self._infer(bundle)
         if self.stage == "createContainer":
             self._check_inside(bundle)
-            self.init = self._describe(self._first_process(bundle))
+            try:
+                self.init = self._describe(self._first_process(bundle))
+            except HiddenError:
+                pass  # under hidepid, proc(5): no process is entered here
         elif self._pid is not None:
             self._open(self._pid)
             if not bundle.has_namespace and self.is_elsewhere():
@@ -86,9 +89,18 @@ class Place:
             problem = f"the container's process {pid} cannot be opened: {reason.strerror}"
             raise UnavailableError(problem, hint=hint("pidfd_open", reason)) from reason
         number = self.proc.pid_of(self.pidfd)
-        self.init = self._describe(number)
+        try:
+            self.init = self._describe(number)
+        except HiddenError:
+            raise UnavailableError(
+                f"/proc does not show the container's process {pid} to this user, as under hidepid",
+                hint="mount /proc without hidepid where the runtime runs",
+            ) from None
         if self.proc.pid_of(self.pidfd) != number or self.init is None:
-            raise UnavailableError(f"the container's process {pid} has ended")
+            raise UnavailableError(
+                f"the container's process {pid} has ended",
+                hint="the runtime's log, or another hook's message, says why; or the state names a wrong pid",
+            )
 
     def _first_process(self, bundle: Bundle) -> int:
         """The pid of the container's first process at createContainer: the outermost ancestor that is in the container.
@@ -126,10 +138,7 @@ class Place:
         return RUNTIMES[:1] if name.startswith("runc:") else RUNTIMES
 
     def _describe(self, pid: int) -> InitRecord | None:
-        try:
-            start = self.proc.start_time(pid) if pid > 0 else None
-        except HiddenError:
-            start = None  # under hidepid, proc(5)
+        start = self.proc.start_time(pid) if pid > 0 else None
         return None if start is None else {"pid": pid, "start": start, "first": self.proc.first_start()}
 
     def _check_inside(self, bundle: Bundle) -> None:
