@@ -34,7 +34,7 @@ OURS = {
     "prestart": f"{BOTH} kernel.namespace lifecycle.set_up lifecycle.stage lifecycle.start_record"
     " mounting.apply mounting.by_mount_api mounting.config_mounts mounting.plan mounting.sources"
     " requests requests.collect requests.mount_field requests.request rootfs.admit",
-    "poststop": f"{BOTH} lifecycle.claims lifecycle.tear_down",
+    "poststop": f"{BOTH} lifecycle.claims lifecycle.reach lifecycle.tear_down",
 }
 LOADED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
 

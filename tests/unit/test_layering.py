@@ -79,6 +79,7 @@ NEVER = {
     "commands.explain.registered": ("kernel", "os", "posix"),
     # Poststop reads nothing that the container could have changed.
     "lifecycle.tear_down": ("documents", "requests"),
+    "lifecycle.reach": ("documents", "requests"),
     "mounting.undo": ("documents", "requests"),
     # The walk knows where a path leads, not what is allowed there.
     "rootfs.walk": ("rootfs.admit", "rootfs.mount_points"),

@@ -11,42 +11,33 @@ from __future__ import annotations
 import posix
 import time
 
-from ..errors import EscapeError, HookError, LeftoverError, MissingError, RecordError
+from ..errors import HookError, LeftoverError, RecordError
 from ..kernel import linux, rights
-from ..kernel.errnos import hint as advice
-from ..kernel.mountinfo import may_wait
 from ..kernel.proc import Proc, boot_id
 from ..log import NAME
-from ..mounting.mounted import DoubtError, clear_staging, is_in
+from ..mounting.mounted import DoubtError, clear_staging
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_lost, is_of_another_user, is_same_bundle
-from ..rootfs.identity import identify, is_gone, is_same
-from ..rootfs.mount_points import Rootfs
-from .claims import Claims, is_same_namespace, stands
+from .claims import Claims
+from .reach import Removal, check_answers, is_here, listen, why_silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..documents.oci import State
-    from ..kernel.mountinfo import MountTable
     from ..log import Log
     from ..mounting.undo import Remark
     from ..options import Options
     from ..record.folder import HeldRecords, Records
-    from ..record.held import Users
     from ..record.state_file import Record, RootfsRecord
     from ..rootfs.mount_points import OwnerOf
-    from ..rootfs.silence import Silence
-    from .claims import Claimed
     from .witness import Witness
 
 INIT_GRACE_SECONDS = 2.0
 COLLECT_SECONDS = 1.0  # for the dead on the same rootfs, before others may have its lock
-ANSWER_SECONDS = 3.0  # for a rootfs on FUSE or on the network to be looked at
-SILENT_HINT = "restart or end its server, or umount -f it; then poststop or gc undoes what is recorded"
 
 
 def tear_down(options: Options, state: State, log: Log) -> None:
@@ -151,18 +142,6 @@ def take_down(
         known = folder.load(known["id"]) or known
 
 
-def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -> str:
-    """Why the rootfs of a record must not be looked at, "" if it can be. Raises LeftoverError if it has to be.
-
-    ``may_give_up``: then its mount points need not be removed, only its binds need to be unmounted.
-    """
-    silent = why_silent(record, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
-    # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
-    if silent and (is_in_this_namespace(record, proc, boot) or not may_give_up):
-        raise _unlooked(record["rootfs"], silent, SILENT_HINT)
-    return silent
-
-
 class Living:
     """Tells which recorded containers live, as lifecycle.witness judges, and mostly without it.
 
@@ -187,47 +166,6 @@ class Living:
         # Without a pid namespace of its own others can outlive its first process, and still see its binds.
         boot = boot_id()
         return record["boot"] == boot and (is_live(record, self._proc, boot) or self.witness.judge(record)[0] != "dead")
-
-
-class Removal:
-    """Where the mount points of ``record`` are to be removed. Until the block ends, the rootfs stays open.
-
-    ``rootfs`` is None if it is gone, if ``problem`` says why it cannot be seen now, ``silent`` among others, or if the
-    record has no mount points: then it is not looked at (``is_asked``), for it may be silent. ``now`` is what it is
-    known by now or, if it is not open, by its record; ``all`` is both, to be locked.
-    """
-
-    # Opened before the lock, not under it: only what is held by an fd stays the same, and only then it is known which
-    # locks it takes. Another process may mount an overlay anew between both, and so has the keys of another.
-
-    def __init__(self, record: Record, proc: Proc, owner_of: OwnerOf | None = None, silent: str = "") -> None:
-        self.rootfs: Rootfs | None = None
-        self.problem: LeftoverError | None = None
-        self.now = record["rootfs"]
-        self.is_asked = bool(record["made"])
-        if silent:
-            self.problem = _unlooked(self.now, silent, SILENT_HINT)
-        elif self.is_asked:
-            try:
-                if (found := find_rootfs(record, proc, owner_of)) is not None:
-                    self.rootfs, self.now = found
-            except LeftoverError as problem:
-                self.problem = problem
-        self.all = [self.now] if self.now is record["rootfs"] else [self.now, record["rootfs"]]
-
-    def __enter__(self) -> Removal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.rootfs is not None:
-            self.rootfs.close()
-
-    def why_kept(self, users: Users) -> str:
-        """Why no mount point can be removed now, "" if they can.
-
-        A neighbour whose record cannot be read may live, and use the same mount points.
-        """
-        return str(self.problem) if self.problem is not None else next(iter(users.unread), "")
 
 
 def undo_held(
@@ -349,119 +287,3 @@ def forget(folder: Records, container: str, proc: Proc) -> None:
     """Removes the files of a run that was killed before its first record was complete. HookError."""
     clear_staging(folder, container, proc)
     folder.remove(container)
-
-
-def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: False) -> bool:
-    """Whether the binds of a record are in this mount namespace. If not, they are gone with their own.
-
-    ``claimed`` says whether another record has a better claim to a mount. LeftoverError if they are in a namespace that
-    existed before the container and still exists, or may exist; DoubtError if this one has the number of theirs, and it
-    cannot be known whether it is the same.
-    """
-    if record["boot"] != boot:
-        return False
-    is_same = is_same_namespace(record, proc)
-    if is_same is not False:
-        return is_same or _may_be_here(record, proc, claimed)
-    if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
-        return False
-    hint = "run poststop, or gc, in the namespace that prestart ran in"
-    inode = record["namespace"]["inode"]
-    user = proc.process_in_namespace(inode)
-    # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
-    if user is not None and is_same_namespace(record, proc, user) is not False:
-        table, namespace = proc.mounts_of(user), proc.mount_namespace_id_of(user)
-        tops = [mount["attached"][0] for mount in record["mounts"]]
-        # The table of a process that has left by chroot(2) lacks what is outside of its root.
-        found = [table.get(top["id"]) for top in tops if is_in(top, table, namespace)]
-        if any(info is None or not claimed(info) for info in found):
-            raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
-    if user is None and proc.in_user_namespace() and not proc.may_see_all():
-        problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
-        raise LeftoverError(problem, hint=hint)
-    return False
-
-
-def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
-    """Whether this mount namespace, which has the number of the record's, may be the same. Raises DoubtError."""
-    # The runtime's own: each mount is asked for its place, mounting.mounted.Tree.
-    if record["namespace"]["kind"] == "runtime":
-        return True
-    # The container's ends with its last process. While the first lives, no other can have the number.
-    init = record["init"]
-    if init is not None and proc.runs(init["pid"], init["start"]):
-        return True
-    table = proc.mounts()
-    for mount in record["mounts"]:
-        if stands(mount, record, table, claimed) is False:
-            continue
-        if mount["attached"][0]["unique"] is not None:
-            return True
-        raise DoubtError(
-            f"whether this is the container's mount namespace cannot be known: it has its number, and a mount like its"
-            f" bind on {mount['resolved']}",
-            hint="run poststop, or gc, in another mount namespace",
-        )
-    return False
-
-
-def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Silence | None], seconds: float) -> str:
-    """Why what a record needs to be undone must not be asked now, "" if it can be.
-
-    ``listener`` returns what ``listen`` does, and is called only if something in the rootfs is needed.
-    """
-    here = is_in_this_namespace(record, proc, boot)
-    silence = listener() if record["made"] or (here and record["mounts"]) else None
-    return silence.why(record, seconds, here=here) if silence is not None else ""
-
-
-def listen(table: MountTable, known: dict[frozenset[int], str] | None = None) -> Silence | None:
-    """What finds out who does not answer, rootfs.silence; mostly None, since no mount is such that it need not."""
-    # A server that is silent keeps whoever asks it, beyond signals, with all the locks that they hold.
-    if not any(map(may_wait, table.types())):
-        return None
-    from ..rootfs.silence import Silence
-
-    return Silence(table, known)
-
-
-def is_in_this_namespace(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether this mount namespace is that of a record, or may be: it has its number, in the same boot."""
-    return record["boot"] == boot and is_same_namespace(record, proc) is not False
-
-
-def _unlooked(rootfs: RootfsRecord, why: str, hint: str) -> LeftoverError:
-    return LeftoverError(f"the rootfs {rootfs['path']} cannot be looked at: {why}", hint=hint)
-
-
-def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:
-    """The rootfs of a record, and what it is known by now; None if it is gone for good, rootfs.identity.is_gone.
-
-    Raises LeftoverError if that cannot be known now. What does not answer is not gone, nor is a file system that is not
-    mounted at this moment.
-    """
-    known = record["rootfs"]
-    same_boot = record["boot"] == boot_id()
-    hint = f'mount it, then run oci-bind-hook gc; if it was deleted, delete the state file of "{record["id"]}"'
-    try:
-        rootfs = Rootfs(known["path"], owner_of=owner_of)
-    except MissingError as problem:
-        if is_gone(known, same_boot=same_boot):
-            return None
-        raise LeftoverError(problem.problem, hint=problem.hint or hint) from problem
-    except EscapeError as problem:
-        raise LeftoverError(problem.problem, hint=hint) from problem
-    try:
-        now = identify(known["path"], rootfs.fd, proc.mounts)
-    except OSError as reason:
-        rootfs.close()
-        raise _unlooked(known, str(reason.strerror), advice("openat", reason) or hint) from reason
-    if is_same(known, now, same_boot=same_boot) and (known["upper"] is None or now["upper"] is not None):
-        return rootfs, now
-    rootfs.close()
-    if is_gone(known, same_boot=same_boot):
-        return None
-    if known["upper"] is not None and now["overlay"] and now["upper"] is None:
-        # Without it nobody would be a neighbour who was on the same rootfs before it was mounted anew.
-        raise LeftoverError(f"the upper folder {known['upper']['path']} cannot be looked at", hint=hint)
-    raise LeftoverError(f"another file system is at {known['path']} now", hint=hint)

@@ -12,7 +12,7 @@ import pytest
 from helpers.mounting import Bench, bind, forked, line, mount_points, named, request, table, unshare
 from oci_bind_hook.kernel.proc import boot_id
 from oci_bind_hook.lifecycle.claims import Claims
-from oci_bind_hook.lifecycle.tear_down import is_here
+from oci_bind_hook.lifecycle.reach import is_here
 from oci_bind_hook.lifecycle.witness import Witness
 from oci_bind_hook.mounting.mounted import DoubtError
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.fuse import Fuse
 from helpers.mounting import Bench, named, request
 from oci_bind_hook.errors import LeftoverError
-from oci_bind_hook.lifecycle import tear_down
+from oci_bind_hook.lifecycle import reach, tear_down
 from oci_bind_hook.log import Log
 from oci_bind_hook.record.folder import StateFolder
 
@@ -55,7 +55,7 @@ def test_it_is_kept_where_something_is_to_be_done_there(
     assert refused.value.problem.startswith(
         f"the rootfs {fuse.path} cannot be looked at: {fuse.path} (fuse) does not answer, and process "
     )
-    assert refused.value.hint == tear_down.SILENT_HINT
+    assert refused.value.hint == reach.SILENT_HINT
     assert folder.load("c1") == record
     assert folder.names() == {"c1": ["c1.json"]}
 

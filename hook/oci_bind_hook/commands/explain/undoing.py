@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ...errors import LeftoverError
 from ...kernel.proc import boot_id
 from ...lifecycle.claims import Claims
-from ...lifecycle.tear_down import Removal, check_answers, foreign, is_here, why_untouched
+from ...lifecycle.reach import Removal, check_answers, is_here
+from ...lifecycle.tear_down import foreign, why_untouched
 from ...mounting.undo import kept_points, tree_of
 from ...options import state_folder
 from ...record.folder import StateFolder

@@ -13,7 +13,8 @@ import contextlib
 
 from ...errors import HookError, RecordError, UnavailableError
 from ...kernel import linux, rights
-from ...lifecycle.tear_down import Removal, foreign, forget, undo_held
+from ...lifecycle.reach import Removal
+from ...lifecycle.tear_down import foreign, forget, undo_held
 from ...log import NAME, one_line
 from ...rootfs.identity import primary
 from ..json_text import json_text

@@ -13,7 +13,8 @@ from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
 from ...lifecycle.claims import Claims
-from ...lifecycle.tear_down import SILENT_HINT, Removal, find_rootfs, foreign, is_in_this_namespace, listen, why_silent
+from ...lifecycle.reach import SILENT_HINT, Removal, find_rootfs, is_in_this_namespace, listen, why_silent
+from ...lifecycle.tear_down import foreign
 from ...lifecycle.witness import Witness
 from ...log import one_line
 from ...mounting.undo import difference
