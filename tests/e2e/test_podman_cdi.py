@@ -46,7 +46,7 @@ class Machine(Podman):
 
     def install(self, name: str, source: str, destination: str, *env: str, stages: tuple[str, ...] = ()) -> None:
         words = ["--mount", f"src={self.folder}/{source},dst={destination},ro", "--root", str(self.state)]
-        install(str(self.folder / "prefix"), stages, words, devices=Devices([name], str(self.cdi), env))
+        install(str(self.folder / "prefix"), stages, words, instead=Devices([name], str(self.cdi), env))
 
     def start(self, *devices: str, script: str, runtime: str = "crun") -> subprocess.CompletedProcess[str]:
         options = tuple(f"--device={CDI_KIND}={name}" for name in devices)
@@ -157,7 +157,7 @@ def test_any_path_reaches_the_hook_as_it_is(machine: Machine) -> None:
     (machine.folder / odd).mkdir()
     (machine.folder / odd / "word").write_text("odd\n")
     words = ["--mount", f'"src={machine.folder}/{odd}",dst=/new'.replace('"\\"', '""\\"'), "--root", str(machine.state)]
-    install(str(machine.folder / "prefix"), (), words, devices=Devices(["odd"], str(machine.cdi), []))
+    install(str(machine.folder / "prefix"), (), words, instead=Devices(["odd"], str(machine.cdi), []))
     done = machine.start("odd", script="cat /new/word")
     assert (done.returncode, done.stdout) == (0, "odd\n"), done.stderr
 
@@ -167,7 +167,7 @@ def test_a_rootless_user_asks_for_a_device_of_the_machine(tmp_path: Path, launch
     image = str(world.path / "image.tar")
     subprocess.run(["tar", "-C", world.rootfs, "-cf", image, "."], check=True)
     words = ["--mount", f"src={world.source},dst=/new/place"]
-    install(str(world.path / "prefix"), (), words, devices=Devices(["models"], str(world.path / "cdi"), ["A=b"]))
+    install(str(world.path / "prefix"), (), words, instead=Devices(["models"], str(world.path / "cdi"), ["A=b"]))
     give(world.path)
     shell = Shell(world)
     shell.lines.append(f"mount -t tmpfs tmpfs /run && mkdir -p /run/cdi /run/user/{UID} && chown {UID} /run/user/{UID}")

@@ -30,7 +30,7 @@ FLOORS = (
     ("mounting", "options"),
     ("lifecycle",),
     ("commands",),
-    ("cli",),
+    ("cli", "wrapper"),
 )
 
 # What a start of a container may load besides ours: each costs nearly nothing, or has its reason where it stands.
@@ -87,8 +87,8 @@ NEVER = {
     "mounting": ("documents.strictjson", "documents.acceptor", "documents.judge", "documents.bundle", "json"),
 }
 
-# Only the command line knows with which code a process ends; errors bring theirs.
-EXIT_CODES = ("cli", "commands.dispatch", "errors")
+# Only what is called knows with which code a process ends; errors bring theirs.
+EXIT_CODES = ("cli", "wrapper", "commands.dispatch", "errors")
 
 
 class Import(NamedTuple):

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..log import Log
     from ..requests.request import Request
-    from .engines.cdi_file import Devices
+    from .engines.install import Instead
     from .engines.written import Change
 
 
@@ -143,53 +143,76 @@ def _stdin() -> bytes:
 
 
 def _install(given: Given, _: Log) -> int:
+    from .engines.cdi_file import Devices
     from .engines.conditions import When
     from .engines.install import Places, install, missing_sources, warnings, warnings_of_devices
     from .engines.timer import Timer
 
-    when = When(
-        always="--always" in given.values,
-        annotations=given.all("--annotation"),
-        commands=given.all("--command"),
-        has_bind_mounts="--has-bind-mounts" in given.values,
-    )
+    prefix, folder, name, instead = _where(given, ())
+    when = None
+    if instead is None:
+        when = When(
+            always="--always" in given.values,
+            annotations=given.all("--annotation"),
+            commands=given.all("--command"),
+            has_bind_mounts="--has-bind-mounts" in given.values,
+        )
     options, requests = _registered(given.others)
-    prefix, folder, name, devices = _where(given)
-    for option in ("--cdi-dir", "--env") if devices is None else ("--hooks-dir",):
-        if option in given.values:
-            raise UsageError(_NOT_FOR_CDI if devices else _ONLY_FOR_CDI, where=option)
-    places = Places(prefix, folder, name, devices)
+    places = Places(prefix, folder, name, instead)
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
-    _tell_changes(install(prefix, stages, given.others, hooks_dir=folder, when=when, name=name, devices=devices))
-    _warn([*when.warnings, *missing_sources(requests), *warnings(places)])
-    _warn(warnings_of_devices(devices) if devices is not None else [])
+    _tell_changes(install(prefix, stages, given.others, hooks_dir=folder, when=when, name=name, instead=instead))
+    _warn([*(when.warnings if when is not None else ()), *missing_sources(requests), *warnings(places)])
+    _warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
     if timer is not None:
         _tell_changes(timer.write(units))
         _tell(f"to enable the timer: {timer.enabling}")
-    for use in devices.uses if devices is not None else ():
+    for use in instead.uses if instead is not None else ():
         _tell(f"to use it: {use}")
     return os.EX_OK
 
 
-_NOT_FOR_CDI = "it is for hooks.d; a CDI device is for the containers that ask for it by --device"
+# What does not go with another kind of registration, and why.
+_HOOKS_D = "it is for hooks.d; "
+_NOT_FOR_CDI = f"{_HOOKS_D}a CDI device is for the containers that ask for it by --device"
+_NOT_FOR_RUNTIME = f"{_HOOKS_D}a runtime is for all containers that it is named for, or for those with an --annotation"
 _ONLY_FOR_CDI = "it is for CDI: name a device with --cdi as well"
+_ONLY_FOR_RUNTIME = "it is for a runtime: name it with --runtime as well"
+_FOR_HOOKS_D = ("--hooks-dir", "--name", "--command", "--has-bind-mounts", "--always")
+_FOR_CDI = ("--cdi-dir", "--env")
+_FOR_RUNTIME = ("--oci-runtime", "--apply")
 
 
-def _where(given: Given) -> tuple[str, str | None, str | None, Devices | None]:
-    """The prefix, the folder of the hooks.d file if it is elsewhere, its name; and the devices for CDI instead."""
+# What uninstall is told of other registrations that may call the same launcher.
+_OF_OTHERS = ("--hooks-dir", "--cdi-dir", "--apply")
+
+
+def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str | None, Instead | None]:
+    """The prefix, the folder of the hooks.d file if it is elsewhere, its name; or what takes its place.
+
+    UsageError for an option that does not go with it, if it is not among ``besides``.
+    """
     from .engines.cdi_file import Devices
+    from .engines.wrapper_file import Wrapper
 
     prefix = given.last("--prefix")
-    devices = None
+    prefix = "/usr/local" if prefix is None else prefix
+    instead: Instead | None = None
     if "--cdi" in given.values:
-        for option in ("--name", "--annotation", "--command", "--has-bind-mounts", "--always"):
-            if option in given.values:
-                raise UsageError(_NOT_FOR_CDI, where=option)
+        refused = dict.fromkeys((*_FOR_HOOKS_D, "--annotation"), _NOT_FOR_CDI)
+        refused |= dict.fromkeys(("--runtime", *_FOR_RUNTIME), "a CDI device needs no runtime")
         names = [name for text in given.all("--cdi") for name in text.split(",")]
-        devices = Devices(names, given.last("--cdi-dir"), given.all("--env"))
-    return "/usr/local" if prefix is None else prefix, given.last("--hooks-dir"), given.last("--name"), devices
+        instead = Devices(names, given.last("--cdi-dir"), given.all("--env"))
+    elif (runtime := given.last("--runtime")) is not None:
+        refused = dict.fromkeys(_FOR_HOOKS_D, _NOT_FOR_RUNTIME) | dict.fromkeys(_FOR_CDI, _ONLY_FOR_CDI)
+        instead = Wrapper(runtime, prefix, given.last("--oci-runtime"), given.all("--annotation"))
+    else:
+        refused = dict.fromkeys(_FOR_CDI, _ONLY_FOR_CDI) | dict.fromkeys(_FOR_RUNTIME, _ONLY_FOR_RUNTIME)
+    for option, why in refused.items():
+        if option in given.values and option not in besides:
+            raise UsageError(why, where=option)
+    return prefix, given.last("--hooks-dir"), given.last("--name"), instead
 
 
 def _registered(words: list[str]) -> tuple[Options, list[Request]]:
@@ -215,14 +238,14 @@ def _check(given: Given, _: Log) -> int:
 
 
 def _list_registrations(given: Given, _: Log) -> int:
-    from .engines import cdi, install, registration
+    from .engines import cdi, install, registration, runtimes
 
-    prefix = [install.Places(each).folder for each in given.all("--prefix")]
-    hooks = [*prefix, *given.all("--hooks-dir")]
-    folders = given.all("--cdi-dir")
+    places = [install.Places(each) for each in given.all("--prefix")]
+    hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
+    folders, wrappers = given.all("--cdi-dir"), [each.runtimes for each in places]
     if not hooks and not folders:
-        hooks, folders = [*registration.HOOKS_FOLDERS], [*cdi.FOLDERS]
-    found = registration.find(hooks, folders)
+        hooks, folders, wrappers = [*registration.HOOKS_FOLDERS], [*cdi.FOLDERS], [*runtimes.FOLDERS]
+    found = registration.find(hooks, folders, wrappers)
     _print(registration.as_json(found) if given.as_json else registration.as_text(found))
     return os.EX_OK
 
@@ -234,12 +257,12 @@ def _uninstall(given: Given, _: Log) -> int:
 
     timer = Timer(given.last("--units-dir"))
     everything = "--all" in given.values
-    for option in ("--name", "--cdi") if everything else ():
+    for option in ("--name", "--cdi", "--runtime") if everything else ():
         if option in given.values:
             raise UsageError("--all removes all registrations", where=option)
     try:
         others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
-        removed, missing = uninstall(*_where(given), others, everything=everything), None
+        removed, missing = uninstall(*_where(given, _OF_OTHERS), others, everything=everything), None
     except MissingError as problem:
         removed, missing = Removed(), problem
     units = timer.remove()
@@ -336,10 +359,10 @@ COMMANDS = (
         "install",
         _install,
         "[--prefix DIR] [WHERE AND WHEN]... [-- OPTION...]",
-        "register the hook with engines, in hooks.d for podman and CRI-O, or in CDI for all",
+        "register the hook with engines, in hooks.d for podman and CRI-O, in CDI for all, or as a runtime for docker",
         options(
             "--prefix --name --hooks-dir --stages --annotation --command --has-bind-mounts --always --cdi --cdi-dir "
-            "--env --gc-timer --units-dir"
+            "--env --runtime --oci-runtime --apply --gc-timer --units-dir"
         ),
         takes=("OPTION",),
         only_behind=True,
@@ -365,7 +388,7 @@ COMMANDS = (
         _uninstall,
         "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
-        options("--prefix --name --hooks-dir --cdi --cdi-dir --all --units-dir"),
+        options("--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --all --units-dir"),
     ),
     Command(
         "doctor",

@@ -124,6 +124,20 @@ INSTALL = (
         "KEY=VALUE",
         "with `--cdi`, a variable that the container gets in place of the image's; may be repeated",
     ),
+    Option(
+        "--runtime",
+        "NAME",
+        "for containers that are started with the runtime NAME, instead of by hooks.d: a wrapper, which adds the hook "
+        "to config.json and calls the runtime behind it",
+        ". For docker before CDI, for every container of an engine, and for containerd by annotation",
+    ),
+    Option("--oci-runtime", "PATH", "with `--runtime`, the runtime behind it: runc by default, crun where that is not"),
+    Option(
+        "--apply",
+        "",
+        "with `--runtime`, write it into docker's daemon.json and containerd's config.toml as well",
+        ", with a copy of what was there beside it. Without, what to write is printed",
+    ),
     Option("--stages", "STAGE,...", "when the hook is called: `createRuntime,poststop` by default"),
     Option(
         "--annotation",

@@ -85,6 +85,31 @@ def encoded(document: object) -> bytes:
     return "".join(encoder(document, 0)).encode()
 
 
+def members(text: str) -> dict[str, tuple[int, int]]:
+    """Where in ``text``, an object that ``documents`` has read, the value of each member begins and ends."""
+    if _json is None:
+        import json
+
+        scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
+    else:
+        scan = _json.make_scanner(_TrustedContext(_refuse, has_large=False))  # type: ignore[arg-type]
+    found: dict[str, tuple[int, int]] = {}
+    at = _next(text, text.index("{") + 1)
+    while text[at] != "}":
+        name, at = scan(text, _next(text, at + 1) if text[at] == "," else at)
+        start = _next(text, _next(text, at) + 1)  # after the colon
+        _, end = scan(text, start)
+        found[name] = start, end
+        at = _next(text, end)
+    return found
+
+
+def _next(text: str, at: int) -> int:
+    while text[at] in BLANKS:
+        at += 1
+    return at
+
+
 def _refuse(value: object) -> NoReturn:
     raise TypeError(f"JSON has no {type(value).__name__}")
 

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from .registration import Kind
+
 # What every engine takes: podman 4 refuses later ones, podman 5 those before 0.3.0.
 VERSION = "0.5.0"
 
@@ -26,6 +28,9 @@ class Devices:
 
     UsageError for what makes no sense, or what some engine would refuse.
     """
+
+    kind: Kind = "CDI"
+    mode = 0o644
 
     def __init__(self, names: Sequence[str], folder: str | None = None, env: Sequence[str] = ()) -> None:
         if folder == "":

@@ -35,7 +35,8 @@ class When:
         self.document: dict[str, object] = {}
         self.warnings: list[str] = []
         if annotations:
-            self.document["annotations"] = _annotations(annotations)
+            asked = annotations_of(annotations)
+            self.document["annotations"] = {_exactly(key): _exactly(value) for key, value in asked.items()}
         if commands:
             self.document["commands"] = [self._command(text) for text in commands]
         if has_bind_mounts:
@@ -56,15 +57,16 @@ class When:
         return text
 
 
-def _annotations(words: Sequence[str]) -> dict[str, str]:
+def annotations_of(words: Sequence[str]) -> dict[str, str]:
+    """The annotations ``KEY=VALUE`` that ``--annotation`` asks for. UsageError."""
     found: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not key or not equals:
             raise UsageError(f'"{word}" is not KEY=VALUE', where="--annotation")
-        if _exactly(key) in found:
+        if key in found:
             raise UsageError(f"{key} is asked for twice, and one annotation has one value", where="--annotation")
-        found[_exactly(key)] = _exactly(value)
+        found[key] = value
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers the hook and takes registrations away: the launcher, and files of hooks.d or CDI folders that name it.
+"""Registers the hook and takes registrations away: the launcher, and files that name it, of hooks.d, CDI or runtimes.
 
 One launcher serves all registrations below a prefix, and goes with the last of them.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ... import FOLDER
 from ...errors import MissingError, UnavailableError, UsageError
 from ...options import STAGES
-from . import cdi, conditions, registration
+from . import cdi, conditions, registration, runtimes
 from .conditions import When
 from .launcher import LAUNCHER_PATH, closed, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from ...requests.request import Request
     from .cdi_file import Devices
     from .registration import Kind
+    from .wrapper_file import Wrapper
     from .written import Content
+
+    # What registers the hook instead of a hooks.d file.
+    Instead = Devices | Wrapper
 
 HOOKS_PATH = "share/containers/oci/hooks.d"  # below the prefix
 
@@ -37,11 +41,11 @@ DEFAULT_STAGES = ("createRuntime", "poststop")
 class Places:
     """Where the launcher and the registrations are: below ``prefix``, or in the folder that is named for them.
 
-    ``name`` is that of a hooks.d file, None for the one without; ``devices`` are for CDI instead. UsageError.
+    ``name`` is that of a hooks.d file, None for the one without; ``instead`` is what takes its place. UsageError.
     """
 
     def __init__(
-        self, prefix: str, hooks_dir: str | None = None, name: str | None = None, devices: Devices | None = None
+        self, prefix: str, hooks_dir: str | None = None, name: str | None = None, instead: Instead | None = None
     ) -> None:
         if not prefix:
             raise UsageError("the prefix is empty", where="--prefix")
@@ -49,16 +53,17 @@ class Places:
             raise UsageError("the folder is empty", where="--hooks-dir")
         self.launcher = os.path.join(os.path.abspath(prefix), LAUNCHER_PATH)
         below_prefix = os.path.join(os.path.abspath(prefix), HOOKS_PATH)
-        self.kind: Kind = "hooks.d" if devices is None else "CDI"
+        self.kind: Kind = "hooks.d" if instead is None else instead.kind
         self.folder = below_prefix if hooks_dir is None else os.path.abspath(hooks_dir)
         # Where others may name the same launcher.
-        self.known = [*HOOKS_FOLDERS, self.folder, below_prefix, *cdi.FOLDERS]
-        if devices is None:
+        self.runtimes = os.path.join(os.path.abspath(prefix), runtimes.RUNTIMES_PATH)
+        self.known = [*HOOKS_FOLDERS, self.folder, below_prefix, *cdi.FOLDERS, *runtimes.FOLDERS, self.runtimes]
+        if instead is None:
             found = checked_name("--name", name) if name is not None else ""
             self.registrations = [os.path.join(self.folder, file_name(found))]
         else:
-            self.folder, self.registrations = devices.folder, devices.paths
-            self.known.append(devices.folder)
+            self.folder, self.registrations = instead.folder, instead.paths
+            self.known.append(instead.folder)
 
 
 def install(
@@ -69,26 +74,27 @@ def install(
     hooks_dir: str | None = None,
     when: When | None = None,
     name: str | None = None,
-    devices: Devices | None = None,
+    instead: Instead | None = None,
 ) -> list[Change]:
     """Install below ``prefix`` and return the paths, the launcher first, with what was done to each.
 
     ``stages`` are those to be called at (none: createRuntime and poststop), ``arguments`` what the hook is given at
-    each of them, ``hooks_dir`` another folder for the hooks.d file, ``name`` what tells it from others, and ``devices``
-    are for CDI instead of it. Installing again changes nothing. Raises UsageError, UnavailableError for an interpreter
-    that no ``#!`` line can name or a file that is somebody else's, and KernelError; all is as before then.
+    each of them, ``hooks_dir`` another folder for the hooks.d file, ``name`` what tells it from others, and ``instead``
+    CDI devices or a runtime in its place. Installing again changes nothing. Raises UsageError, UnavailableError for an
+    interpreter that no ``#!`` line can name or a file that is somebody else's, and KernelError; all is as before then.
     """
-    places = Places(prefix, hooks_dir, name, devices)
+    places = Places(prefix, hooks_dir, name, instead)
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise UsageError(f"{unknown[0]!r} is no stage", where="--stages", hint=f"known: {', '.join(STAGES)}")
     stages = stages or DEFAULT_STAGES
-    if devices is None:
+    mode = 0o644 if instead is None else instead.mode
+    if instead is None:
         texts = [conditions.text(places.launcher, stages, arguments, when or When())]
     else:
-        texts = devices.texts(places.launcher, stages, arguments)
+        texts = instead.texts(places.launcher, stages, arguments)
     contents: dict[str, Content] = {places.launcher: (0o755, launcher_text(sys.executable, import_folders()))}
-    contents |= {path: (0o644, text) for path, text in zip(places.registrations, texts, strict=True)}
+    contents |= {path: (mode, text) for path, text in zip(places.registrations, texts, strict=True)}
     before = _checked(places)
     umask = os.umask(0o022)
     try:
@@ -170,7 +176,7 @@ def uninstall(
     prefix: str,
     hooks_dir: str | None = None,
     name: str | None = None,
-    devices: Devices | None = None,
+    instead: Instead | None = None,
     others: Sequence[str] = (),
     *,
     everything: bool = False,
@@ -181,11 +187,11 @@ def uninstall(
     ``others``. A launcher that other files in all these folders name stays. MissingError if there is nothing of ours,
     UsageError, KernelError.
     """
-    places, removed = Places(prefix, hooks_dir, name, devices), Removed()
+    places, removed = Places(prefix, hooks_dir, name, instead), Removed()
     places.known += map(os.path.abspath, others)
     targets = [(path, places.kind) for path in places.registrations]
     if everything:
-        found = registration.find(places.known, places.known)
+        found = registration.find(places.known, places.known, places.known)
         targets = [(one.path, one.kind) for one in found if one.is_written and one.launcher == places.launcher]
     launchers = []
     for path, kind in dict.fromkeys(targets):

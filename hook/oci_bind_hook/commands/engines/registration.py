@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What registers this hook, in hooks.d or as a CDI device: one type for whoever lists, replaces or checks."""
+"""What registers this hook, in hooks.d, in CDI or by a runtime: one type for whoever lists, replaces or checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...errors import MissingError, UsageError
 from ...log import one_line
 from ..explain import registered
 from ..json_text import json_text
-from . import cdi, conditions, hooks_d
+from . import cdi, conditions, hooks_d, runtimes
 from .launcher import NAME, is_launcher
 from .written import is_taken
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Literal
 
-    Kind = Literal["hooks.d", "CDI"]
+    Kind = Literal["hooks.d", "CDI", "runtime"]
 
 # What engines read of hooks.d: the first by themselves, others where their hooks_dir names them.
 HOOKS_FOLDERS = (hooks_d.FOLDERS[0], "/usr/local/share/containers/oci/hooks.d", hooks_d.FOLDERS[1])
+
+KINDS: tuple[Kind, ...] = ("hooks.d", "CDI", "runtime")
 
 CDI_KIND = "oci-bind-hook.github.io/bind"
 
@@ -48,11 +50,12 @@ def file_name(name: str) -> str:
 
 
 class Registration:
-    """One file of hooks.d, or one device of a CDI file, that calls this hook.
+    """One file of hooks.d, one device of a CDI file, or one wrapper of a runtime, that calls this hook.
 
     ``name`` is what install was given for it, "" for none; for a CDI device that of the device, ``device`` the name to
-    ask for. ``arguments`` are what the hook is given, ``conditions`` options of install with
-    their values, ``env`` variables of the container. ``is_written``: by install, even if somebody has edited it since.
+    ask for. ``arguments`` are what the hook is given, ``conditions`` options of install with their values, ``env``
+    variables of the container, ``runtime`` the one that is wrapped. ``is_written``: by install, even if somebody has
+    edited it since.
     """
 
     def __init__(
@@ -66,12 +69,15 @@ class Registration:
         self.arguments = list(args[1:])
         self.conditions: list[list[str]] = []
         self.device: str | None = None
+        self.runtime: str | None = None
         self.env: list[str] = []
         self.is_written = args[:1] == [NAME] and os.path.basename(launcher) == NAME
 
     def summary(self) -> str:
         """All of it in one line, in the words of install."""
-        words = ["--cdi", self.name] if self.kind == "CDI" else ["--name", self.name] if self.name else []
+        option = {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}[self.kind]
+        words = [option, self.name] if self.name else []
+        words += ["--oci-runtime", self.runtime] if self.runtime is not None else []
         words += [word for condition in self.conditions for word in condition]
         words += [word for variable in self.env for word in ("--env", variable)]
         words += ["--stages", ",".join(self.stages), *(["--"] if self.arguments else []), *self.arguments]
@@ -83,6 +89,7 @@ class Registration:
             "kind": self.kind,
             "name": self.name or None,
             "device": self.device,
+            "runtime": self.runtime,
             "path": self.path,
             "launcher": self.launcher,
             "stages": self.stages,
@@ -117,34 +124,50 @@ def of_device(device: cdi.Device) -> Registration | None:
     return one
 
 
+def of_wrapper(file: runtimes.File) -> Registration | None:
+    """What a wrapper registers, None if install did not write it."""
+    if file.settings is None:
+        return None
+    name = os.path.basename(file.path).removeprefix(f"{NAME}-")
+    one = Registration("runtime", name, file.path, file.entry["path"], file.hooks, file.entry["args"])
+    one.runtime = file.runtime
+    one.conditions = [["--annotation", f"{key}={value}"] for key, value in file.annotations.items()]
+    return one
+
+
 def at(path: str, kind: Kind) -> Registration | None:
     """What install wrote into a file, None if it did not write it."""
     if not is_taken(path):
         return None
     if kind == "hooks.d":
         found = [of_hooks_d(hooks_d.File(path))]
+    elif kind == "runtime":
+        found = [of_wrapper(runtimes.File(path))]
     else:
         found = [of_device(device) for device in cdi.File(path).devices]
     return next((one for one in found if one is not None and one.is_written), None)
 
 
-def find(hooks_folders: Iterable[str], cdi_folders: Iterable[str]) -> list[Registration]:
+def find(
+    hooks_folders: Iterable[str], cdi_folders: Iterable[str], runtimes_folders: Iterable[str]
+) -> list[Registration]:
     """All that registers this hook in these folders, by kind and by name, as far as it can be read."""
     files = [file for folder in map(hooks_d.Folder, dict.fromkeys(hooks_folders)) for file in folder.files]
     found = [one for file in files if (one := of_hooks_d(file)) is not None]
     folders = [cdi.Folder(path) for path in dict.fromkeys(cdi_folders)]
     devices = [device for folder in folders for file in folder.files for device in file.devices]
     found += [one for device in devices if (one := of_device(device)) is not None]
-    return sorted(found, key=lambda one: (one.kind == "CDI", one.name, one.path))
+    found += [one for file in runtimes.find(runtimes_folders) if (one := of_wrapper(file)) is not None]
+    return sorted(found, key=lambda one: (KINDS.index(one.kind), one.name, one.path))
 
 
 def users(launcher: str, folders: Iterable[str]) -> Iterator[str]:
-    """The files in hooks.d and CDI folders that name a launcher, whatever else is in them."""
+    """The files in folders of hooks.d, CDI and runtimes that name a launcher, whatever else is in them."""
     spellings = {launcher, json.dumps(launcher)[1:-1], json.dumps(launcher, ensure_ascii=False)[1:-1]}
     for folder in dict.fromkeys(folders):
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
-            if name.endswith((".json", ".yaml")):
+            if name.endswith((".json", ".yaml")) or folder.endswith(runtimes.RUNTIMES_PATH):
                 try:
                     text = read_regular(path).decode(errors="replace")
                 except MissingError:
@@ -164,6 +187,7 @@ def as_text(found: Sequence[Registration]) -> str:
     for one in found:
         name = one.device or one.name or "without a name"
         lines.append(f"{one.kind} {name}: {one.path}")
+        lines += [f"  wraps      {one.runtime}"] if one.runtime is not None else []
         lines += [f"  calls      {one.launcher}", f"  at         {', '.join(one.stages)}"]
         lines += [f"  for        {shlex.join(condition)}" for condition in one.conditions]
         lines += [f"  sets       {variable}" for variable in one.env]

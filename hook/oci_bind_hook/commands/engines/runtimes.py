@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wrappers of OCI runtimes that are there, as ``install --runtime`` wrote them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+
+from .written import read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+MARK = "# An OCI runtime, written by `oci-bind-hook install`, which also replaces it."
+
+RUNTIMES_PATH = "libexec/oci/runtimes.d"  # below the prefix
+FOLDERS = tuple(f"{prefix}/{RUNTIMES_PATH}" for prefix in ("/usr/local", "/usr"))
+
+
+class File:
+    """A wrapper in the file ``path``: the ``runtime`` behind it, and the hooks that it adds.
+
+    ``settings`` are None if install did not write the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.settings = settings_of(path)
+        known = self.settings or {"runtime": "", "hooks": {}, "annotations": {}}
+        self.runtime: str = known["runtime"]
+        self.hooks: dict[str, list[dict[str, Any]]] = known["hooks"]
+        self.annotations: dict[str, str] = known["annotations"]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """How it calls the hook: the same at each of its stages."""
+        return next((entry for entries in self.hooks.values() for entry in entries), {})
+
+
+def find(folders: Iterable[str]) -> Iterator[File]:
+    """The wrappers in these folders, by name."""
+    for folder in dict.fromkeys(folders):
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            file = File(os.path.join(folder, name))
+            if file.settings is not None:
+                yield file
+
+
+def settings_of(path: str) -> Any:
+    """What a wrapper was made from, in the form of oci_bind_hook.wrapper.main; None if install did not write it."""
+    lines = read(path).split("\n", 3)
+    if len(lines) < 4 or lines[1] != MARK or not lines[2].startswith("obh_settings="):
+        return None
+    try:
+        return json.loads(shlex.split(lines[2].removeprefix("obh_settings="))[0])
+    except (ValueError, IndexError):
+        return None

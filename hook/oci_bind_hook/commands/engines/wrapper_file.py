@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wrapper that ``install --runtime`` writes: a shell script that engines call as their OCI runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+
+from ...errors import UnavailableError, UsageError
+from .conditions import annotations_of
+from .launcher import NAME, hook_entry, import_folders
+from .registration import checked_name
+from .runtimes import MARK, RUNTIMES_PATH, settings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .registration import Kind
+
+RUNTIMES = ("runc", "crun")
+_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+# What OCI runtimes take before the command: options that have a value, of runc, crun, youki and Kata. runc and Kata
+# read Go's flags, which take one dash as well.
+_VALUED = ("root", "log", "log-format", "log-level", "criu", "rootless", "cgroup-manager", "config", "kata-config")
+# What ends the search for create and run: the other commands. An unknown word may be the value of an unknown option.
+_OTHERS = (
+    *("checkpoint", "delete", "events", "exec", "features", "help", "kill", "list", "pause", "ps", "restore", "resume"),
+    *("spec", "start", "state", "update", "version"),
+)
+
+# Every word, fd and signal is the runtime's: a shell changes none of them, and Python would ignore SIGPIPE for it.
+WRAPPER = """\
+#!/bin/sh
+{mark}
+obh_settings={settings}
+obh_runtime={runtime}
+obh_skip=
+obh_before=0
+for obh_word do
+    if [ -z "$obh_skip" ]; then
+        case $obh_word in
+            create | run)
+                {interpreter} -IS -c {program} "$obh_settings" "$obh_before" "$@" || exit
+                break ;;
+            {others}) break ;;
+            {valued}) obh_skip=yes ;;
+        esac
+    else
+        obh_skip=
+    fi
+    obh_before=$((obh_before + 1))
+done
+exec "$obh_runtime" "$@"
+"""
+
+PROGRAM = """\
+import sys
+sys.dont_write_bytecode = True
+sys.path += {folders}
+try:
+    from oci_bind_hook.wrapper import main
+except BaseException as error:
+    reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())
+    sys.exit(f"oci-bind-hook: the installation is broken: {{reason}}")
+sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
+"""
+
+
+class Wrapper:
+    """The wrapper ``name`` around the OCI runtime at ``runtime``, for containers with the annotations ``KEY=VALUE``.
+
+    ``runtime`` is None for runc or crun, whichever is found first. UsageError; UnavailableError for a runtime that
+    cannot be wrapped.
+    """
+
+    kind: Kind = "runtime"
+    mode = 0o755
+
+    def __init__(self, name: str, prefix: str, runtime: str | None = None, annotations: Sequence[str] = ()) -> None:
+        self.name = checked_name("--runtime", name)
+        if name in RUNTIMES or name.startswith("io.containerd"):
+            raise UsageError(f'engines have a runtime "{name}" of their own', where="--runtime", hint="choose another")
+        self.annotations = annotations_of(annotations)
+        self.folder = os.path.join(os.path.abspath(prefix), RUNTIMES_PATH)
+        self.paths = [os.path.join(self.folder, f"{NAME}-{name}")]
+        self._runtime = runtime
+
+    def runtime(self) -> str:
+        """The path of the OCI runtime. UsageError, UnavailableError."""
+        where = "--oci-runtime"
+        if self._runtime is None:
+            places = (f"{folder}/{name}" for name in RUNTIMES for folder in _FOLDERS)
+            found = next((path for path in places if os.access(path, os.X_OK)), None)
+            if found is None:
+                raise UnavailableError("neither runc nor crun is there", hint=f"name the runtime with {where}")
+            return found
+        path = self._runtime
+        if not os.path.isabs(path):
+            raise UsageError(f'"{path}" is not an absolute path', where=where)
+        if "runsc" in (os.path.basename(path), os.path.basename(os.path.realpath(path))):
+            hint = "give the bind to the engine: docker run -v, or mounts of the pod"
+            raise UnavailableError("runsc calls no hook that could mount for its sandbox", where=where, hint=hint)
+        if not os.path.isfile(path) or not os.access(path, os.X_OK):
+            raise UnavailableError(f"{path} is not a program that can be run", where=where)
+        if os.path.realpath(path) == os.path.realpath(self.paths[0]) or settings_of(path) is not None:
+            raise UsageError(f"{path} is such a wrapper itself", where=where, hint="name the runtime behind it")
+        return path
+
+    @property
+    def uses(self) -> Iterator[str]:
+        """The beginnings of the commands that start a container with it."""
+        yield f"docker run --runtime {self.name} ..."
+        yield f"podman --runtime {self.paths[0]} run ..."
+
+    def texts(self, launcher: str, stages: Sequence[str], arguments: Sequence[str]) -> list[str]:
+        """What is in the file. UsageError for text that JSON cannot hold, UnavailableError."""
+        runtime = self.runtime()
+        entry = hook_entry(launcher, arguments)
+        hooks = {stage: [entry] for stage in dict.fromkeys(stages)}
+        settings = {"runtime": runtime, "hooks": hooks, "annotations": self.annotations}
+        try:
+            text = json.dumps(settings, ensure_ascii=False)
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError("what is not UTF-8 cannot stand in config.json", where="--") from None
+        # The shell keeps a newline in quotes; a line for each setting is for people, and for settings_of.
+        return [
+            WRAPPER.format(
+                mark=MARK,
+                settings=shlex.quote(text),
+                runtime=shlex.quote(runtime),
+                interpreter=shlex.quote(sys.executable),
+                program=shlex.quote(PROGRAM.format(folders=ascii(import_folders()))),
+                others=" | ".join(_OTHERS),
+                valued=" | ".join(f"{dash}{name}" for name in _VALUED for dash in ("--", "-")),
+            )
+        ]
