@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real daemons of engines, each with folders and a socket of its own, and an image whose links lead about."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+TIMEOUT = 60
+APPLETS = ("cat", "echo", "ls", "sh", "sleep", "touch", "true")
+IMAGE = "localhost/box:latest"
+
+
+def image() -> bytes:
+    """The root of an image, as a tar archive: busybox, and /link, which leads to /models and climbs no further."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for folder in ("bin", "dev", "etc", "models", "proc", "root", "sys", "tmp"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        for name, target in (("link", "../../models"), *((f"bin/{name}", "busybox") for name in APPLETS)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+        archive.add("/bin/busybox", "bin/busybox")
+        passwd = b"root:x:0:0:root:/root:/bin/sh\n"
+        entry = tarfile.TarInfo("etc/passwd")
+        entry.size, entry.mode = len(passwd), 0o644
+        archive.addfile(entry, io.BytesIO(passwd))
+    return out.getvalue()
+
+
+class Daemon:
+    """A daemon, from its start until it is ready, to its end; a context manager.
+
+    What it says is in ``log``. Nothing of it is left: folders, mounts, and the processes that it started.
+    """
+
+    program = ""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.program}-"))
+        self.run = Path(tempfile.mkdtemp(prefix=f"{self.program}-", dir="/run"))
+        self.socket = str(self.run / "socket")
+        self.log = self.folder / "log"
+
+    def words(self) -> list[str]:
+        """The command that starts it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Daemon:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(self.words(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end = time.monotonic() + TIMEOUT
+        while not self.is_ready():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+        return self
+
+    def is_ready(self) -> bool:
+        """Whether its socket is there and somebody listens."""
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(self.socket)
+            except OSError:
+                return False
+        return True
+
+    def reload(self) -> None:
+        """As systemctl reload does it."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.terminate()
+        self.process.wait(TIMEOUT)
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            place = line.split()[4]
+            if place.startswith((f"{self.folder}/", f"{self.run}/")):
+                subprocess.run(["umount", "-l", place], check=False)
+        shutil.rmtree(self.run)
+        shutil.rmtree(self.folder)
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a client to its end, and returns what it said."""
+    return subprocess.run(
+        words,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+class Docker(Daemon):
+    """dockerd with a containerd of its own, and its client."""
+
+    program = "dockerd"
+
+    def __init__(self, *options: str) -> None:
+        super().__init__()
+        self.options = options
+
+    def words(self) -> list[str]:
+        where = [f"--data-root={self.folder}/data", f"--exec-root={self.run}/exec", f"--pidfile={self.run}/pid"]
+        network = ["--iptables=false", "--ip6tables=false", "--bridge=none"]
+        return ["dockerd", *where, f"--host=unix://{self.socket}", *network, *self.options]
+
+    def __enter__(self) -> Docker:
+        super().__enter__()
+        done = subprocess.run(
+            ["docker", "import", "-", IMAGE],
+            input=image(),
+            env={**os.environ, "DOCKER_HOST": f"unix://{self.socket}"},
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, (done, self.log.read_text())
+        return self
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs docker."""
+        return command("docker", *words, DOCKER_HOST=f"unix://{self.socket}")
+
+    def start(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs a container of the image to its end, and removes it: options, and the command after the image."""
+        return self.call("run", "--rm", "--network=none", *words)
+
+    def await_runtime(self, name: str) -> None:
+        """Waits until dockerd, after a reload, knows a runtime."""
+        end = time.monotonic() + TIMEOUT
+        while f'"{name}"' not in self.call("info", "--format", "{{json .Runtimes}}").stdout:
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
+    def version(self) -> str:
+        return self.call("version", "--format", "{{.Server.Version}}").stdout.strip()
+
+
+class Containerd(Daemon):
+    """containerd with its CRI plugin, and ctr."""
+
+    program = "containerd"
+
+    def words(self) -> list[str]:
+        return ["containerd", "--config", str(self.folder / "config.toml"), "--address", self.socket]
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs ctr."""
+        return command("ctr", "--address", self.socket, *words)
