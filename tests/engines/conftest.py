@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engines.daemons import Containerd, Docker
+from engines.daemons import Docker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +29,6 @@ def source() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "word").write_text("hello from the host\n")
     return folder
-
-
-@pytest.fixture(scope="session")
-def containerd() -> Iterator[Containerd]:
-    with Containerd() as daemon:
-        yield daemon
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -15,12 +18,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.cri import Runtime
+
 if TYPE_CHECKING:
     from types import TracebackType
 
 TIMEOUT = 60
 APPLETS = ("cat", "echo", "ls", "sh", "sleep", "touch", "true")
 IMAGE = "localhost/box:latest"
+CONFIG = "/etc/containerd/config.toml"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def image() -> bytes:
@@ -157,13 +164,74 @@ class Docker(Daemon):
 
 
 class Containerd(Daemon):
-    """containerd with its CRI plugin, and ctr."""
+    """containerd with its CRI plugin, and ctr. Its settings are in /etc/containerd/config.toml, as a user has them."""
 
     program = "containerd"
 
+    def __init__(self, more: str = "") -> None:
+        super().__init__()
+        self.version = command("containerd", "--version").stdout.split()[2].lstrip("v")
+        self.is_2 = not self.version.startswith("1.")
+        cri, images = "io.containerd.grpc.v1.cri", ""
+        if self.is_2:
+            cri, images = (
+                "io.containerd.cri.v1.runtime",
+                f"""
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{IMAGE}"
+""",
+            )
+        sandbox = "" if self.is_2 else f'sandbox_image = "{IMAGE}"'
+        Path("/etc/containerd").mkdir(exist_ok=True)
+        Path(CONFIG).write_text(
+            f"""version = {3 if self.is_2 else 2}
+root = "{self.folder}/root"
+state = "{self.run}/state"
+[plugins."{cri}"]
+{sandbox}
+# This machine may lack CAP_SYS_RESOURCE.
+restrict_oom_score_adj = true
+{images}{more.replace("io.containerd.cri.v1.runtime", cri)}"""
+        )
+
     def words(self) -> list[str]:
-        return ["containerd", "--config", str(self.folder / "config.toml"), "--address", self.socket]
+        return ["containerd", "--config", CONFIG, "--address", self.socket]
+
+    def __enter__(self) -> Containerd:
+        super().__enter__()
+        archive = self.folder / "image.tar"
+        archive.write_bytes(docker_archive())
+        done = self.call("-n", "k8s.io", "images", "import", str(archive))
+        assert done.returncode == 0, done
+        self.cri = Runtime(self.socket)
+        assert "failed to load plugin io.containerd.grpc.v1.cri" not in (said := self.log.read_text()), said
+        end = time.monotonic() + TIMEOUT
+        while not self.cri.has_image(IMAGE):  # the CRI plugin is told of it by an event
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+        return self
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs ctr."""
         return command("ctr", "--address", self.socket, *words)
+
+
+def docker_archive() -> bytes:
+    """The image as `docker save` writes it: its command sleeps, as that of a pod's sandbox has to."""
+    layer = image()
+    config = json.dumps(
+        {
+            "architecture": ARCHITECTURES[platform.machine()],
+            "os": "linux",
+            "config": {"Cmd": ["sleep", "100000"], "Env": ["PATH=/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+        }
+    ).encode()
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]).encode()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in (("config.json", config), ("layer.tar", layer), ("manifest.json", manifest)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return out.getvalue()

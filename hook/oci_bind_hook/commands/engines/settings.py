@@ -23,6 +23,7 @@ CONFIG_TOML = "/etc/containerd/config.toml"
 PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 
 # Where containerd's CRI plugin has its runtimes, by the version of config.toml.
+_DEFAULT = "NAME: containerd knows runc by itself only while no runtime is named"
 _CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 
 
@@ -166,9 +167,43 @@ class Containerd(Settings):
     def snippet(self) -> str:
         """As above."""
         try:
-            return self._block(self._document(self.text()))
+            document = self._document(self.text())
+            return "\n".join([*self._default(document), *self._runtime(document)])
         except HookError:
-            return self._block({"version": 2})
+            return "\n".join(self._runtime({"version": 2}))
+
+    def added(self, text: str) -> str:
+        """As above."""
+        document = self._document(text)
+        lines = self._runtime(document)
+        wanted = self._runtimes(tomllib.loads("\n".join([f"version = {document['version']}", *lines])))[self.name]
+        known = self._runtimes(document).get(self.name)
+        if known == wanted:
+            return text
+        if known is not None:
+            raise UnavailableError(f'has another runtime "{self.name}"', where=self.file, hint="choose another name")
+        new = f"{text.rstrip()}\n" if text.strip() else "version = 2\n"
+        if default := self._default(document):
+            new += _block(_DEFAULT, default)
+        new += _block(self.name, lines)
+        try:
+            is_there = self._runtimes(tomllib.loads(new)).get(self.name) == wanted
+        except tomllib.TOMLDecodeError:
+            is_there = False
+        if not is_there:
+            hint = "add the runtime by hand"
+            raise UnavailableError("has tables to which none can be added at the end", where=self.file, hint=hint)
+        return new
+
+    def removed(self, text: str) -> str:
+        """As above."""
+        document = self._document(text)
+        if document.get("version", 1) not in _CRI:
+            return text
+        text = text.replace(_block(self.name, self._runtime(document)), "", 1)
+        if list(self._runtimes(tomllib.loads(text))) == ["runc"]:
+            text = text.replace(_block(_DEFAULT, self._default({"version": document["version"]})), "", 1)
+        return text
 
     def _document(self, text: str) -> dict[str, Any]:
         try:
@@ -185,13 +220,30 @@ class Containerd(Settings):
             )
         return _CRI[version]
 
-    def _runtimes(self, document: dict[str, Any]) -> dict[str, Any]:
+    def _containerd(self, document: dict[str, Any]) -> dict[str, Any]:
         at: Any = document
-        for key in ("plugins", self._plugin(document), "containerd", "runtimes"):
-            at = at.get(key, {}) if isinstance(at, dict) else {}
+        for key in ("plugins", self._plugin(document), "containerd"):
+            at = at.get(key) if isinstance(at, dict) else None
         return at if isinstance(at, dict) else {}
 
-    def _block(self, document: dict[str, Any]) -> str:
+    def _runtimes(self, document: dict[str, Any]) -> dict[str, Any]:
+        found = self._containerd(document).get("runtimes")
+        return found if isinstance(found, dict) else {}
+
+    def _default(self, document: dict[str, Any]) -> list[str]:
+        """The table of runc, the default, without which the CRI plugin does not load once a runtime is named.
+
+        None where there is one, or where another is the default.
+        """
+        if (
+            "runc" in self._runtimes(document)
+            or self._containerd(document).get("default_runtime_name", "runc") != "runc"
+        ):
+            return []
+        table = f'plugins."{self._plugin(document)}".containerd.runtimes.runc'
+        return [f"[{table}]", '  runtime_type = "io.containerd.runc.v2"']
+
+    def _runtime(self, document: dict[str, Any]) -> list[str]:
         table = f'plugins."{self._plugin(document)}".containerd.runtimes."{self.name}"'
         keys = json.dumps(self.annotations)
         lines = [f"[{table}]", '  runtime_type = "io.containerd.runc.v2"']
@@ -201,38 +253,11 @@ class Containerd(Settings):
         runc = self._runtimes(document).get("runc", {})
         if isinstance(runc, dict) and isinstance(runc.get("options"), dict) and runc["options"].get("SystemdCgroup"):
             lines.append("    SystemdCgroup = true")
-        return "\n".join(lines)
+        return lines
 
-    def added(self, text: str) -> str:
-        """As above."""
-        document = self._document(text)
-        block = self._block(document)
-        wanted = self._runtimes(tomllib.loads(f"version = {document['version']}\n{block}"))[self.name]
-        known = self._runtimes(document).get(self.name)
-        if known == wanted:
-            return text
-        if known is not None:
-            raise UnavailableError(f'has another runtime "{self.name}"', where=self.file, hint="choose another name")
-        start = f"{text.rstrip()}\n\n" if text.strip() else "version = 2\n\n"
-        new = start + self._marked(document)
-        try:
-            is_there = self._runtimes(tomllib.loads(new)).get(self.name) == wanted
-        except tomllib.TOMLDecodeError:
-            is_there = False
-        if not is_there:
-            hint = "add the runtime by hand"
-            raise UnavailableError("has tables to which none can be added at the end", where=self.file, hint=hint)
-        return new
 
-    def removed(self, text: str) -> str:
-        """As above."""
-        document = self._document(text)
-        if document.get("version", 1) not in _CRI:
-            return text
-        return text.replace(f"\n{self._marked(document)}", "", 1)
-
-    def _marked(self, document: dict[str, Any]) -> str:
-        return f"# Added by oci-bind-hook install --runtime {self.name}\n{self._block(document)}\n"
+def _block(name: str, lines: Sequence[str]) -> str:
+    return "\n".join(["", f"# Added by oci-bind-hook install --runtime {name}", *lines, ""])
 
 
 def of(name: str, path: str, annotations: Sequence[str] = ()) -> list[Settings]:

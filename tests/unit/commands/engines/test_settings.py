@@ -89,6 +89,17 @@ class TestContainerd:
         assert containerd.added(added) == added
         assert tomllib.loads(containerd.removed(added)) == tomllib.loads(before or "version = 2")
 
+    def test_runc_stays_where_no_runtime_was_named(self) -> None:
+        """The CRI plugin does not load if the default runtime is not among those that are named."""
+        one, two = (Containerd("config.toml", name, f"/{name}") for name in ("one", "two"))
+        added = two.added(one.added(DEBIAN))
+        runtimes = tomllib.loads(added)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+        assert list(runtimes) == ["runc", "one", "two"]
+        left = one.removed(added)
+        runtimes = tomllib.loads(left)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+        assert list(runtimes) == ["runc", "two"]
+        assert two.removed(left) == DEBIAN
+
     def test_without_an_annotation_none_is_handed_on(self) -> None:
         assert "annotations" not in Containerd("config.toml", "bind", "/w").added(DEBIAN)
 
