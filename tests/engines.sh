@@ -28,7 +28,8 @@ tests() {
     fi
     "$venv/bin/pip" install -qq --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall "$project"
     rm -rf /tmp/pytest-of-*
-    "$venv/bin/python" -m pytest -q -p no:cacheprovider --confcutdir=tests/engines tests/engines "$@"
+    [ $# -gt 0 ] || set -- tests/engines
+    "$venv/bin/python" -m pytest -q -p no:cacheprovider --confcutdir=tests/engines "$@"
 }
 
 case ${1-} in

@@ -61,6 +61,8 @@ class Daemon:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.program}-"))
         self.run = Path(tempfile.mkdtemp(prefix=f"{self.program}-", dir="/run"))
+        for folder in (self.folder, self.run):
+            folder.chmod(0o711)  # root of a container may be another user
         self.socket = str(self.run / "socket")
         self.log = self.folder / "log"
 
@@ -161,6 +163,49 @@ class Docker(Daemon):
 
     def version(self) -> str:
         return self.call("version", "--format", "{{.Server.Version}}").stdout.strip()
+
+
+class Podman:
+    """podman, which has no daemon: a storage of its own, with the image; a context manager."""
+
+    OPTIONS = ("--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+
+    def __enter__(self) -> Podman:
+        self.folder = tempfile.mkdtemp(prefix="podman-")
+        self.run = tempfile.mkdtemp(prefix="podman-", dir="/run")
+        done = subprocess.run(
+            [*self.words("crun"), "import", "-", IMAGE],
+            input=image(),
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, done
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call("system", "reset", "--force")
+        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def words(self, runtime: str) -> list[str]:
+        """The program, with the options that every call of it has."""
+        storage = [f"--root={self.folder}", f"--runroot={self.run}/run", f"--tmpdir={self.run}/tmp"]
+        more = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", f"--runtime={runtime}"]
+        return ["podman", *storage, *more]
+
+    def call(self, *words: str, runtime: str = "crun") -> subprocess.CompletedProcess[str]:
+        return command(*self.words(runtime), *words)
+
+    def start(self, *words: str, runtime: str) -> subprocess.CompletedProcess[str]:
+        """Runs a container of the image to its end, and removes it."""
+        return self.call("run", "--rm", *self.OPTIONS, *words, runtime=runtime)
+
+
+def unpacked(folder: Path) -> None:
+    """The image's root as a folder."""
+    with tarfile.open(fileobj=io.BytesIO(image())) as archive:
+        archive.extractall(folder)
 
 
 class Containerd(Daemon):

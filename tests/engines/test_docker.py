@@ -68,3 +68,36 @@ def test_the_sentence_reaches_the_person(docker: Docker) -> None:
     assert re.search("oci-bind-hook: .*/absent/models.* No such file or directory", done.stderr), done
     assert hook("uninstall", "--runtime", "bind", "--apply").returncode == 0
     docker.reload()
+
+
+class TestUserNamespace:
+    """userns-remap: containers whose root is an ordinary user of the host."""
+
+    @pytest.fixture(scope="class")
+    def remapped(self) -> Iterator[Docker]:
+        with Docker("--userns-remap=default") as daemon:
+            yield daemon
+
+    @pytest.fixture(autouse=True)
+    def others_may_read(self, source: Path) -> None:
+        source.chmod(0o755)
+
+    def install(self, docker: Docker, source: Path, *words: str) -> None:
+        bind = ("--", "--mount", f"src={source},dst=/link,ro")
+        done = hook("install", "--runtime", "bind", "--apply", *words, *bind)
+        assert done.returncode == 0, done
+        docker.reload()
+        docker.await_runtime("bind")
+
+    def test_a_container_gets_its_bind(self, remapped: Docker, source: Path) -> None:
+        self.install(remapped, source)
+        done = remapped.start("--runtime=bind", IMAGE, "sh", "-c", READ)
+        assert done.stdout == "hello from the host\n", done
+        assert "Read-only file system" in done.stderr
+
+    def test_at_createContainer_it_is_said_where_it_works(self, remapped: Docker, source: Path) -> None:
+        """A folder of docker's above the rootfs is closed to the user namespace."""
+        self.install(remapped, source, "--stages", "createContainer,poststop")
+        done = remapped.start("--runtime=bind", IMAGE, "true")
+        assert done.returncode != 0
+        assert "is unknown in this user namespace: register for createRuntime, outside of it" in done.stderr, done

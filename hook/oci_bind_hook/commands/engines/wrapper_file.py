@@ -102,7 +102,7 @@ class Wrapper:
         if not os.path.isabs(path):
             raise UsageError(f'"{path}" is not an absolute path', where=where)
         if "runsc" in (os.path.basename(path), os.path.basename(os.path.realpath(path))):
-            hint = "give the bind to the engine: docker run -v, or mounts of the pod"
+            hint = "give the bind to the engine, as -v"
             raise UnavailableError("runsc calls no hook that could mount for its sandbox", where=where, hint=hint)
         if not os.path.isfile(path) or not os.access(path, os.X_OK):
             raise UnavailableError(f"{path} is not a program that can be run", where=where)
