@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # What says that a process has ended, or that this one may not look into it, proc(5).
-_OUT_OF_SIGHT = (FileNotFoundError, ProcessLookupError, PermissionError)
+OUT_OF_SIGHT = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 class HiddenError(Exception):
@@ -70,7 +70,7 @@ class Proc:
         """The mounts that the process ``pid`` sees; none if it has ended or may not be inspected. Raises OSError."""
         try:
             return MountTable(self._read(f"../{pid}/mountinfo"))
-        except _OUT_OF_SIGHT:
+        except OUT_OF_SIGHT:
             return MountTable("")
 
     def mount_namespace(self) -> int:
@@ -150,7 +150,7 @@ class Proc:
         for name in ("uid_map", "gid_map"):
             try:
                 rows = _rows(self._read(f"../{pid}/{name}"))
-            except _OUT_OF_SIGHT:
+            except OUT_OF_SIGHT:
                 rows = []
             maps.append(rows)
             for row in rows:
@@ -270,7 +270,7 @@ class Proc:
         """
         try:
             return self._mount_namespace(f"../{pid}/ns/mnt")
-        except _OUT_OF_SIGHT:
+        except OUT_OF_SIGHT:
             return None
 
     def mount_namespace_id_of(self, pid: int) -> int | None:
@@ -280,7 +280,7 @@ class Proc:
         """
         try:
             return self._namespace_id(f"../{pid}/ns/mnt")
-        except _OUT_OF_SIGHT:
+        except OUT_OF_SIGHT:
             return None
 
     def process_in_namespace(self, inode: int) -> int | None:
@@ -311,7 +311,7 @@ class Proc:
                 self._mount_namespace(f"../{pid}/ns/mnt")
             except PermissionError:
                 return False
-            except _OUT_OF_SIGHT:
+            except OUT_OF_SIGHT:
                 pass
         return True
 

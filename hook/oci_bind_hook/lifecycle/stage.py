@@ -12,7 +12,7 @@ import posix
 
 from ..errors import UnavailableError
 from ..kernel.errnos import because, hint, refused
-from ..kernel.proc import HiddenError
+from ..kernel.proc import OUT_OF_SIGHT, HiddenError
 
 ROOTLESS = "rootless, register for createContainer"
 RUNTIMES = ("runc", "crun")
@@ -105,6 +105,9 @@ class Place:
     def _first_process(self, bundle: Bundle) -> int:
         """The pid of the container's first process at createContainer: the outermost ancestor that is in the container.
 
+        Raises OSError for what may be seen later: with another process for the first, the container could be taken for
+        dead while it lives.
+
         It calls the hook, but something may stand in between and end with the hook, such as timeout(1) or a shell.
         """
         pid = self.proc.parent()
@@ -122,7 +125,7 @@ class Place:
                 if not is_inside:
                     break
                 pid = above
-        except OSError:
+        except OUT_OF_SIGHT:
             pass  # under hidepid, proc(5), or it has ended since
         return pid
 
@@ -163,7 +166,7 @@ class Place:
         try:
             # The container's first process calls the hook, and the runtime made that.
             runtime = self.proc.parent(self.init["pid"]) if self.init is not None else 0
-        except OSError:
+        except OUT_OF_SIGHT:
             runtime = 0  # under hidepid, proc(5)
         return self.proc.user_namespace_of(runtime)
 
