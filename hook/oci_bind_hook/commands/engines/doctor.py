@@ -20,6 +20,7 @@ from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..upkeep.listing import Registry
+from . import machine
 from .check import Check
 from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     __loader__: Any
 
 RUNTIMES = ("runc", "crun", "runsc", "youki")
-ENGINES = ("podman", "crio")
 SECONDS = 10
 
 # What is lost without each feature of the kernel. Only pidfds have nothing in their place.
@@ -94,7 +94,8 @@ def examine() -> list[Finding]:
     roots = dict.fromkeys([*check.roots, *([check.timer.root] if check.timer.launcher else [])])
     recorded = [each for root in roots or [None] for each in (*_state_folder(root), *_left_behind(root))]
     hooks = [*_hooks(check), _timer(check)]
-    return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *_programs(), _syslog()]
+    programs = [*_programs(), *_engines(check)]
+    return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *programs, _syslog()]
 
 
 def _software() -> Iterator[Finding]:
@@ -250,11 +251,21 @@ def _programs() -> Iterator[Finding]:
     if not found:
         detail = "none of " + ", ".join(RUNTIMES) + " is on PATH"
         yield Finding("runtime", detail, is_there=False, is_needed=True, without="nothing calls the hook")
-    found |= {name: path for name in ENGINES if (path := which(name))}
     for name, path in found.items():
         version = _version(path)
         detail = f"{path}, {version}" if version else f"{path} does not tell its version"
         yield Finding(name, detail, is_there=bool(version), without="it may not work")
+
+
+def _engines(check: Check) -> Iterator[Finding]:
+    """The engines that are here, and whether anything makes them call the hook."""
+    kinds = {one.kind for one in check.ours}
+    for name, path in machine.programs():
+        version = _version(path)
+        command = machine.missing(name, version, kinds)
+        without = f"it does not call the hook by itself: oci-bind-hook {command}"
+        detail = f"{path}, {version or 'which does not tell its version'}"
+        yield Finding(name, detail, is_there=not command, without=without)
 
 
 def _version(path: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ... import FOLDER
 from ...errors import MissingError, UnavailableError, UsageError
 from ...options import STAGES
-from . import cdi, conditions, registration, runtimes, settings
+from . import cdi, conditions, machine, registration, runtimes, settings
 from .conditions import When
 from .launcher import LAUNCHER_PATH, closed, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
@@ -154,6 +154,8 @@ def warnings(places: Places) -> list[str]:
         found.append(f"engines read {places.folder} only if their list of CDI folders names it, such as cdi_spec_dirs")
     if places.kind == "hooks.d" and places.folder != HOOKS_FOLDERS[0]:
         found.append(f"podman and CRI-O read {places.folder} only if their hooks_dir names it")
+    if places.kind == "hooks.d":
+        found += machine.without_hooks_d()
     kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]
     for path in dict.fromkeys(filter(None, kept)):
         found.append(f"{path} is closed to other users: their containers, rootless ones, cannot run this hook")

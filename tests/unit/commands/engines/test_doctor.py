@@ -96,14 +96,17 @@ def test_a_runtime_that_tells_nothing_is_named(script: str, programs: Path) -> N
     assert found("runc").line() == f"without runc: {path} does not tell its version: it may not work\n"
 
 
-def test_without_a_runtime_nothing_calls_the_hook(programs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_runtime_nothing_calls_the_hook(
+    programs: Path, no_engines: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (programs / "runc").write_text("not executable")
-    program(programs, "podman", "echo podman version 5")
+    program(no_engines, "podman", "echo podman version 5")
     assert cli.main(["doctor"]) == os.EX_UNAVAILABLE
     told = "MISSING runtime: none of runc, crun, runsc, youki is on PATH: nothing calls the hook"
     lines = capfd.readouterr().out.splitlines()
     assert told in lines
-    assert f"ok      podman: {programs}/podman, podman version 5" in lines
+    said = f"without podman: {no_engines}/podman, podman version 5: it does not call the hook by itself: "
+    assert f"{said}oci-bind-hook install --prefix /usr -- --mount ..." in lines
 
 
 def test_hooks_folders(folders: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import settings
 from oci_bind_hook.commands.engines.settings import Containerd, Docker
 from oci_bind_hook.errors import DataError, UnavailableError
 
@@ -127,24 +126,21 @@ class TestContainerd:
 class Machine:
     """A machine with docker and containerd, whose files are below a folder; and the command line."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
         self.daemon, self.toml = folder / "daemon.json", folder / "config.toml"
-        monkeypatch.setattr(settings, "DAEMON_JSON", str(self.daemon))
-        monkeypatch.setattr(settings, "CONFIG_TOML", str(self.toml))
-        monkeypatch.setattr(settings, "PROGRAMS", (str(folder / "bin"),))
-        (folder / "bin").mkdir()
+        self.programs = programs
         for name in ("dockerd", "containerd", "runc", "runsc"):
             self.program(name)
 
     def program(self, name: str) -> Path:
-        path = self.folder / "bin" / name
+        path = self.programs / name
         path.write_text("#!/bin/sh\n")
         path.chmod(0o755)
         return path
 
     def install(self, *words: str) -> int:
-        where = ("--prefix", str(self.folder), "--oci-runtime", str(self.folder / "bin/runc"))
+        where = ("--prefix", str(self.folder), "--oci-runtime", str(self.programs / "runc"))
         return cli.main(["install", "--runtime", "bind", *where, *words, "--", "--mount", "src=/,dst=/a"])
 
     def uninstall(self, *words: str) -> int:
@@ -152,8 +148,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(tmp_path, monkeypatch)
+def machine(tmp_path: Path, no_engines: Path) -> Machine:
+    return Machine(tmp_path, no_engines)
 
 
 def test_without_apply_it_is_told_and_nothing_is_changed(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +218,7 @@ def test_what_cannot_be_applied_leaves_nothing(machine: Machine, capfd: pytest.C
     [
         (["--oci-runtime", "runc"], 64, '--oci-runtime: "runc" is not an absolute path'),
         (["--oci-runtime", "/absent"], 69, "--oci-runtime: /absent is not a program that can be run"),
-        (["--oci-runtime", "{folder}/bin/runsc"], 69, "runsc calls no hook that could mount for its sandbox"),
+        (["--oci-runtime", "{programs}/runsc"], 69, "runsc calls no hook that could mount for its sandbox"),
         (["--runtime", "runc"], 64, 'engines have a runtime "runc" of their own'),
         (["--runtime", "a b"], 64, '"a b" is no name'),
         (["--command", "x"], 64, "--command: it is for hooks.d; a runtime is for all containers"),
@@ -234,7 +230,7 @@ def test_what_cannot_be_applied_leaves_nothing(machine: Machine, capfd: pytest.C
 def test_what_makes_no_sense_is_refused(
     machine: Machine, capfd: pytest.CaptureFixture[str], words: list[str], code: int, said: str
 ) -> None:
-    assert machine.install(*(word.format(folder=machine.folder) for word in words)) == code
+    assert machine.install(*(word.format(programs=machine.programs) for word in words)) == code
     assert said in capfd.readouterr().err
     assert not (machine.folder / "libexec").exists()
 
@@ -253,8 +249,8 @@ def test_it_is_listed_and_replaced_with_a_word(machine: Machine, capfd: pytest.C
     assert cli.main(["install", "--list", "--prefix", str(machine.folder)]) == 0
     told = capfd.readouterr().out
     assert told.startswith("runtime bind: ")
-    assert f"  wraps      {machine.folder}/bin/runc\n" in told
+    assert f"  wraps      {machine.programs}/runc\n" in told
     assert "  for        --annotation a=b\n" in told
     assert machine.install() == 0
     told = capfd.readouterr().out
-    assert f"which registered --runtime bind --oci-runtime {machine.folder}/bin/runc --annotation a=b --stages" in told
+    assert f"which registered --runtime bind --oci-runtime {machine.programs}/runc --annotation a=b --stages" in told

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engines on this machine: which registration each of them reads, and the one command that is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from ...documents.strictjson import documents
+from ...errors import DataError
+from . import settings
+from .runtimes import settings_of
+from .written import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .registration import Kind
+
+# The first versions that read CDI by themselves, and those that do if their settings say so.
+_CDI = {"docker": ((28, 2), (25, 0)), "containerd": ((2, 0), (1, 7))}
+# What reads hooks.d, and CDI since versions that are older than any that is still used.
+_HOOKS_D = ("podman", "crio")
+PROGRAMS = {"docker": "dockerd", "containerd": "containerd", "podman": "podman", "crio": "crio"}
+
+
+def programs() -> Iterator[tuple[str, str]]:
+    """The engines that are installed here, each with the path of its program."""
+    for name, program in PROGRAMS.items():
+        places = (f"{folder}/{program}" for folder in settings.PROGRAMS)
+        if path := next((path for path in places if os.access(path, os.X_OK)), ""):
+            yield name, path
+
+
+def without_hooks_d() -> Iterator[str]:
+    """Warnings for the engines here that do not read hooks.d, with what they read."""
+    for name, _ in programs():
+        if name not in _HOOKS_D:
+            first = ".".join(map(str, _CDI[name][0]))
+            yield f"{name} reads no hooks.d: for it install --cdi NAME (from {first}) or install --runtime NAME --apply"
+
+
+def missing(name: str, version: str, kinds: Iterable[Kind]) -> str:
+    """The command after which the engine ``name`` calls the hook, "" if it does already.
+
+    ``version`` is what its program tells, ``kinds`` are those of the registrations that are there.
+    """
+    if name in _HOOKS_D:
+        return "" if {"hooks.d", "CDI"} & {*kinds} else "install --prefix /usr -- --mount ..."
+    if any(settings_of(path) is not None for path in _runtimes(name)):
+        return ""
+    found = re.search(r"(\d+)\.(\d+)", version)
+    number = (int(found[1]), int(found[2])) if found else (0, 0)
+    by_itself, if_told = _CDI[name]
+    if number >= by_itself or (number >= if_told and _enables_cdi(name)):
+        return "" if "CDI" in kinds else "install --cdi NAME -- --mount ..."
+    return "install --runtime NAME --apply -- --mount ..."
+
+
+def _runtimes(name: str) -> Iterator[str]:
+    """The programs that an engine's settings name as runtimes."""
+    document = _settings(name)
+    if name == "docker":
+        tables = [document.get("runtimes")]
+        key: tuple[str, ...] = ("path",)
+    else:
+        tables = [table.get("containerd", {}).get("runtimes") for table in _plugins(document)]
+        key = ("options", "BinaryName")
+    for table in tables:
+        for runtime in table.values() if isinstance(table, dict) else ():
+            at: Any = runtime
+            for step in key:
+                at = at.get(step) if isinstance(at, dict) else None
+            if isinstance(at, str):
+                yield at
+
+
+def _enables_cdi(name: str) -> bool:
+    document = _settings(name)
+    if name == "docker":
+        features = document.get("features")
+        return isinstance(features, dict) and features.get("cdi") is True
+    return any(table.get("enable_cdi") is True for table in _plugins(document))
+
+
+def _plugins(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tables of containerd's CRI plugin, of whichever version."""
+    plugins = document.get("plugins")
+    for name, table in plugins.items() if isinstance(plugins, dict) else ():
+        if "cri" in name and isinstance(table, dict) and isinstance(table.get("containerd", {}), dict):
+            yield table
+
+
+def _settings(name: str) -> dict[str, Any]:
+    """What an engine's file says; nothing if it is not there, or if it is not valid: the engine says that itself."""
+    try:
+        if name == "docker":
+            text = read(settings.DAEMON_JSON)
+            found = documents(text.encode(), settings.DAEMON_JSON)[0] if text.strip() else {}
+        else:
+            found = tomllib.loads(read(settings.CONFIG_TOML))
+    except (DataError, tomllib.TOMLDecodeError):
+        found = {}
+    return found if isinstance(found, dict) else {}
