@@ -218,6 +218,17 @@ def test_containerd_by_a_base_spec(name: str) -> None:
     assert all(hook["env"] and hook["args"][1] == stage for stage in hooks for hook in hooks[stage])
 
 
+def test_the_cdi_file_is_what_install_writes(tmp_path: Path) -> None:
+    """But for the prefix, which here is the test's own."""
+    example = EXAMPLES / "cdi/oci-bind-hook-models.json"
+    words = ["install", "--prefix", str(tmp_path), "--cdi", "models", "--cdi-dir", str(tmp_path / "cdi")]
+    mount = ["--", "--mount", "src=/srv/models,dst=/models,ro"]
+    subprocess.run([f"{BIN}/oci-bind-hook", *words, *mount], env={"PATH": PATH}, check=True, capture_output=True)
+    written = (tmp_path / "cdi" / example.name).read_text()
+    assert written.replace(f"{tmp_path}/", "/usr/local/") == example.read_text()
+    assert oci.violations(json.loads(written), "cdi") == []
+
+
 def daemonset() -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((EXAMPLES / "kubernetes/daemonset.yaml").read_text())
     return document

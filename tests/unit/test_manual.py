@@ -84,7 +84,7 @@ def test_other_markdown_is_refused(markdown: str) -> None:
 
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
-    *("docs/ARCHITECTURE.md", "examples/README.md", "schemas/README.md"),
+    *("docs/ARCHITECTURE.md", "docs/ENGINES.md", "examples/README.md", "schemas/README.md"),
 )
 
 

@@ -92,7 +92,9 @@ def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
         if said:
             yield f"{entry.place}/args: says {said[0]}, and is called at {entry.stage}"
     stages = [entry.stage for entry in found]
-    if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages:
+    # podman keeps the poststop of hooks.d out of config.json, and calls it when it cleans up.
+    is_of_podman = members(members(document).get("annotations")).get("io.container.manager") == "libpod"
+    if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages and not is_of_podman:
         yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"
     if "poststop" in stages and not any(stage in SETTING_UP for stage in stages):
         yield "config.json: /hooks: only poststop is registered: nothing would be mounted"

@@ -68,6 +68,14 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
         document(createRuntime=[entry()]),
         ["config.json: /hooks: no poststop is registered: mount points and state files would stay"],
     ),
+    "podman's, which calls poststop itself": (
+        {**document(createRuntime=[entry()]), "annotations": {"io.container.manager": "libpod"}},
+        [],
+    ),
+    "another manager's": (
+        {**document(createRuntime=[entry()]), "annotations": {"io.container.manager": "cri-o"}},
+        ["config.json: /hooks: no poststop is registered: mount points and state files would stay"],
+    ),
     "only poststop": (
         document(poststop=[entry()]),
         ["config.json: /hooks: only poststop is registered: nothing would be mounted"],
