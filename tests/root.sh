@@ -8,13 +8,11 @@ mirror() {
         awk '!found && /^(https?|file):/ { print; found = 1 } END { exit !found }'
 }
 
-# make_root ROOT SUITE [PACKAGE...]: by debootstrap, under another name until it is whole. Without packages, with those
-# of the tests.
+# make_root ROOT SUITE: by debootstrap, under another name until it is whole.
 make_root() {
-    local root=$1 suite=$2 from proxy=''
-    shift 2
     # netavark, since debootstrap finds no package for the container-network-stack that podman wants.
-    [ $# -gt 0 ] || set -- "${build_packages[@]}" "${container_packages[@]}" mount "${check_packages[@]}" netavark
+    local packages=("${build_packages[@]}" "${container_packages[@]}" mount "${check_packages[@]}" netavark)
+    local root=$1 suite=$2 from proxy=''
     need_packages debootstrap debian-archive-keyring
     from=$(mirror) || { apt-get -q update >/dev/null && from=$(mirror); } ||
         die "the sources of apt name no mirror of Debian"
@@ -23,7 +21,7 @@ make_root() {
     mkdir -p "${root%/*}"
     rm -rf --one-file-system "$root.new"
     contained env ${proxy:+"http_proxy=$proxy"} debootstrap --variant=minbase \
-        --include="$(IFS=,; printf '%s' "$*")" "$suite" "$root.new" "$from" >"$root.log" 2>&1 ||
+        --include="$(IFS=,; printf '%s' "${packages[*]}")" "$suite" "$root.new" "$from" >"$root.log" 2>&1 ||
         die "debootstrap: see $root.log"
     mv "$root.new" "$root"
     rm "$root.log"

@@ -27,12 +27,8 @@ need_packages() {
     fi
     [ "$(id -u)" = 0 ] || die "only root can install: ${missing[*]}"
     say "installing by apt: ${missing[*]}"
-    # One after the other: two of our scripts may want packages at once.
-    {
-        flock 8
-        apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
-    } >"$project/.setup.log" 2>&1 8>"$project/.setup.lock" ||
-        { cat "$project/.setup.log"; die "apt-get cannot install: ${missing[*]}"; }
+    { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
+    } >"$project/.setup.log" 2>&1 || { cat "$project/.setup.log"; die "apt-get cannot install: ${missing[*]}"; }
     rm -f "$project/.setup.log"
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import posix
 
 from ..documents.bundle import Bundle
-from ..errors import At, DataError, LeftoverError, MissingError, UnavailableError
+from ..errors import At, DataError, LeftoverError, UnavailableError
 from ..kernel import files, rights
 from ..kernel.errnos import unopened
 from ..kernel.namespace import Namespace
@@ -217,14 +217,7 @@ def _read(call: Call, document: object | None) -> Bundle:
         call.path, document = find(state, call.place.proc) or (state.bundle, None)
         log.step(f"the runtime has lost the bundle: it is {call.path}")
     log.step(f"opening the bundle {call.path} and its rootfs")
-    try:
-        bundle = Bundle(call.path, document, whole=call.options.strict)
-    except MissingError as problem:
-        if isinstance(refusal := problem.__cause__, PermissionError):
-            from ..mounting.unopened import why_closed
-
-            problem.hint = why_closed(refusal.filename or call.path, call.place.proc) or problem.hint
-        raise
+    bundle = Bundle(call.path, document, whole=call.options.strict)
     if bundle.violations:
         raise DataError("config.json", bundle.violations)
     log.stage = call.place.choose(bundle)
@@ -289,8 +282,7 @@ def _enter(
     if not is_seen:
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
-            hint="it has its own root already, as after createContainer, or under runsc, which no hook can bind for: "
-            "give the bind to the engine, as -v",
+            hint="it has its own root already, as in runsc: run prestart before the runtime, by a state without a pid",
         )
     is_container = namespace.kind == "container"
     rootfs = Rootfs(
