@@ -40,6 +40,8 @@ CODES = {os.EX_NOINPUT, os.EX_UNAVAILABLE, os.EX_OSERR, os.EX_IOERR, os.EX_NOPER
 HARMLESS = [
     # open(2), write(2), fsync(2), flock(2) and fchdir(2) are called again by Python, PEP 475.
     (r"(openat|write|fsync|flock|fchdir)\(", "EINTR"),
+    # Another process would hold it: it is waited for.
+    (r"flock\(.*LOCK_NB", "EAGAIN"),
     # The state folder is there already.
     (r"mkdir\(.*/state", ".*"),
     # Asks only whether the kernel has that call. Anything but ENOSYS, or EPERM, says yes.

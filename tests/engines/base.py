@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -83,6 +84,10 @@ class Daemon:
             raise AssertionError((self.folder / "log").read_text())
         return self
 
+    def reload(self) -> None:
+        """As systemctl reload does it."""
+        self.process.send_signal(signal.SIGHUP)
+
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         try:
@@ -110,9 +115,14 @@ class Hook:
         return [word for text in each for word in ("--mount", text)]
 
     def install(self, *options: str, binds: Sequence[str]) -> None:
+        self._call("install", *options, "--", *self.mounts(*binds))
+
+    def uninstall(self, *options: str) -> None:
+        self._call("uninstall", *options)
+
+    def _call(self, command: str, *words: str) -> None:
         program = "from oci_bind_hook.cli import console; console()"
-        words = ("install", "--prefix", str(self.prefix), *options, "--", *self.mounts(*binds))
-        good(sys.executable, "-c", program, *words)
+        good(sys.executable, "-c", program, command, "--prefix", str(self.prefix), *words)
 
     @property
     def launcher(self) -> str:

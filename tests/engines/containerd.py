@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,34 +56,31 @@ class Containerd:
     Of each set of binds there is a runtime class with a base spec, for each runtime, and one with a wrapper.
     """
 
-    def __init__(self, folder: Path, hook: Hook, image: str) -> None:
+    def __init__(self, folder: Path, hook: Hook, image: str, config: str = "") -> None:
         self.folder, self.hook, self.image = folder, hook, image
         folder.mkdir()
         self.socket = f"{folder}/containerd.sock"
         self.words = ["ctr", "--address", self.socket]
-        text = [HEAD.format(folder=folder, image=IMAGE), RUNTIME.format(name="runc", more="", binary="runc")]
+        (folder / "config.toml").write_text(config or self._config())
+        self._stack = ExitStack()
+
+    def _config(self) -> str:
+        text = [HEAD.format(folder=self.folder, image=IMAGE), RUNTIME.format(name="runc", more="", binary="runc")]
         for binds in WRAPPED:
             name = "-".join(binds)
             base = f'base_runtime_spec = "{self.spec(binds)}"'
             text += [RUNTIME.format(name=f"spec-{run}-{name}", more=base, binary=run) for run in support.RUNTIMES]
-            text.append(RUNTIME.format(name=f"wrapped-{name}", more="", binary=hook.wrapper(name)))
-        (folder / "config.toml").write_text("".join(text))
-        self._stack = ExitStack()
+            text.append(RUNTIME.format(name=f"wrapped-{name}", more="", binary=self.hook.wrapper(name)))
+        return "".join(text)
 
     def spec(self, binds: tuple[str, ...]) -> Path:
         """A config.json with the hook, made as the example says."""
         path = self.folder / f"{'-'.join(binds)}.json"
         if not path.exists():
-            plain = json.loads(good("ctr", "oci", "spec"))
-            plain["process"].pop("rlimits", None)
-            done = subprocess.run(
-                [str(WITH_HOOK), *self.hook.mounts(*binds)],
-                input=json.dumps(plain),
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            path.write_text(done.stdout.replace("/usr/libexec/oci/hooks.d/oci-bind-hook", self.hook.launcher))
+            words = [sys.executable, str(WITH_HOOK), *self.hook.mounts(*binds)]
+            plain = good("ctr", "oci", "spec")
+            text = subprocess.run(words, input=plain, capture_output=True, text=True, check=True).stdout
+            path.write_text(text.replace("/usr/local/libexec/oci/hooks.d/oci-bind-hook", self.hook.launcher))
         return path
 
     def __enter__(self) -> Containerd:
@@ -172,6 +170,9 @@ class ByCri(Way):
         self.pods: dict[str, tuple[str, Message]] = {}
         self.containers: dict[str, str] = {}
         self.of_pods: set[str] = set()
+        # For a class of another name, by an annotation of the pod.
+        self.handler = ""
+        self.annotation: Message = {}
 
     def _handler(self, binds: tuple[str, ...]) -> str:
         way = f"spec-{self.runtime}" if self.registration == "base spec" else "wrapped"
@@ -182,9 +183,10 @@ class ByCri(Way):
         options: Message = {1: NODE}
         pod: Message = {
             1: {1: name, 2: name, 3: "default"},
+            7: [self.annotation] if self.annotation else [],
             8: {1: CGROUP, 2: {1: options}},
         }
-        handler = self._handler(binds)
+        handler = self.handler or self._handler(binds)
         try:
             # The class is the pod's, and its sandbox gets the binds of a base spec and of a wrapper as well.
             found = self.client.text("RunPodSandbox", {1: pod, 2: handler}, 1)

@@ -48,6 +48,7 @@ class Docker:
         # Two of them use one containerd. In the file the second name is not known, although it is documented.
         names = [f"--containerd-{what}={self.folder.name}-{what}" for what in ("namespace", "plugins-namespace")]
         daemon = Daemon(self.folder, "dockerd", "--config-file", f"{self.folder}/daemon.json", *names)
+        self.reload = daemon.reload
         self._stack.enter_context(daemon)
         try:
             good(*self.words, "load", "--input", self.image)

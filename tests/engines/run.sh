@@ -29,6 +29,10 @@ prepare() {
 # what some write where the second version of cgroups was mounted, which is hidden from them.
 tests() {
     mount -t tmpfs -o mode=1777 tmpfs /tmp
+    for folder in /etc/containerd /etc/docker; do
+        mkdir -p "$folder"
+        mount -t tmpfs tmpfs "$folder"
+    done
     [ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs tmpfs /sys/fs/cgroup/unified
     cd "$project"
     exec "$venv/bin/python" -m pytest -p no:cacheprovider tests/engines "$@"
@@ -46,6 +50,8 @@ fi
 [[ ${1---} = -- || "$*" = --root-only ]] || die "usage: tests/run --engines [SUITE] [--root-only | -- PYTEST-ARGUMENT...]"
 [ "$(id -u)" = 0 ] || die "containers need root"
 
+# Since Debian 13 its client is in a package of its own.
+[ "$suite" = bookworm ] || engines+=(docker-cli)
 root=$project/.engines/$suite
 mkdir -p "$project/.engines"
 exec 9>"$root.lock"

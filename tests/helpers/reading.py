@@ -42,9 +42,10 @@ def is_reading(point: Point) -> bool:
 def tells(point: Point, error: str) -> bool:
     """Whether an error says only that something is not to be seen now.
 
-    EACCES at a process or at its namespace says more, proc(5): they are hidden from this user, now and later.
+    EACCES at a process or at its namespace says more, proc(5): they are hidden from this user, now and later. So it
+    does at the end of what was read, of which this one sees no path.
     """
-    return error != "EACCES" or re.search(r'"\.\./\d+/(ns/|stat")|"\d+ \(', point.text) is None
+    return error != "EACCES" or re.search(r'"\.\./\d+/(ns/|stat")|"\d+ \(|^read\(\d+, "",', point.text) is None
 
 
 def alone(action: Callable[[], object]) -> Any:

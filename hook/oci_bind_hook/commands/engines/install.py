@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ... import FOLDER
 from ...errors import MissingError, UnavailableError, UsageError
 from ...options import STAGES
-from . import cdi, conditions, registration, runtimes
+from . import cdi, conditions, registration, runtimes, settings
 from .conditions import When
 from .launcher import LAUNCHER_PATH, closed, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
@@ -163,13 +163,15 @@ def warnings(places: Places) -> list[str]:
 class Removed:
     """What uninstall did: ``paths`` it removed, and why others were ``kept``.
 
-    ``arguments`` are what the hook was given by each registration that was removed.
+    ``arguments`` are what the hook was given by each registration that was removed, ``runtimes`` the engines' settings
+    that may name a wrapper among them.
     """
 
     def __init__(self) -> None:
         self.paths: list[Change] = []
         self.kept: list[str] = []
         self.arguments: list[list[str]] = []
+        self.runtimes: list[settings.Settings] = []
 
 
 def uninstall(
@@ -194,6 +196,11 @@ def uninstall(
         found = registration.find(places.known, places.known, places.known)
         targets = [(one.path, one.kind) for one in found if one.is_written and one.launcher == places.launcher]
     launchers = []
+    for path, kind in targets:
+        known = registration.at(path, kind) if kind == "runtime" else None
+        for each in settings.of(known.name, path) if known is not None else ():
+            if needed := each.why_needed():
+                raise UnavailableError(f"engines need {path}: {needed}", hint="name another runtime there first")
     for path, kind in dict.fromkeys(targets):
         if not os.path.lexists(path):
             continue
@@ -201,6 +208,7 @@ def uninstall(
         if known is None:
             removed.kept.append(f"{path} was not written by install")
         else:
+            removed.runtimes += settings.of(known.name, path) if kind == "runtime" else []
             removed.arguments.append(known.arguments)
             launchers.append(known.launcher)
             removed.paths.append(remove(path))

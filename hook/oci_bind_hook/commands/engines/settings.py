@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files in which docker and containerd name their runtimes: what a wrapper needs there, added and taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from ...documents.strictjson import documents
+from ...errors import DataError, HookError, UnavailableError
+from .written import is_taken, read, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .written import Change
+
+DAEMON_JSON = "/etc/docker/daemon.json"
+CONFIG_TOML = "/etc/containerd/config.toml"
+PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
+
+# Where containerd's CRI plugin has its runtimes, by the version of config.toml.
+_DEFAULT = "NAME: containerd knows runc by itself only while no runtime is named"
+_CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+
+
+class Settings:
+    """An engine's file, and the runtime ``name`` in it, whose program is the wrapper ``path``.
+
+    ``annotations`` are the keys that containers get the hook by. ``engine``, ``file`` and ``restart``, the command
+    after which the engine knows what is in the file, are said to people.
+    """
+
+    engine = ""
+    restart = ""
+
+    def __init__(self, file: str, name: str, path: str, annotations: Sequence[str] = ()) -> None:
+        self.file = file
+        self.name = name
+        self.path = path
+        self.annotations = list(annotations)
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the engine is on this machine."""
+        return any(os.access(f"{folder}/{self.program}", os.X_OK) for folder in PROGRAMS)
+
+    @property
+    def program(self) -> str:
+        """The name of its daemon's program."""
+        return self.engine
+
+    def text(self) -> str:
+        """What is in the file now, "" if it is not there. UnavailableError if it is no file of its own."""
+        if not os.path.lexists(self.file):
+            return ""
+        if not is_taken(self.file):
+            raise UnavailableError(
+                "is a link, or no file", where=self.file, hint="whoever made it must add the runtime"
+            )
+        return read(self.file)
+
+    def apply(self) -> list[Change]:
+        """Adds the runtime, and returns what was written: a copy of what was there first. HookError."""
+        return self._write(self.added(self.text()))
+
+    def withdraw(self) -> list[Change]:
+        """Takes away what ``apply`` has added, if it is still that. HookError."""
+        return self._write(self.removed(self.text()))
+
+    def _write(self, text: str) -> list[Change]:
+        before = self.text()
+        if text == before:
+            return []
+        mode = stat.S_IMODE(os.lstat(self.file).st_mode) if os.path.lexists(self.file) else 0o644
+        copy = {f"{self.file}.before-oci-bind-hook": (mode, before)} if before else {}
+        return write_all({**copy, self.file: (mode, text)})
+
+    def snippet(self) -> str:
+        """What to add to the file by hand. HookError."""
+        raise NotImplementedError
+
+    def added(self, text: str) -> str:
+        """The file's ``text`` with the runtime. DataError if it is not valid, UnavailableError for another's name."""
+        raise NotImplementedError
+
+    def removed(self, text: str) -> str:
+        """The file's ``text`` without it; the same if it is not there, or is another's. HookError."""
+        raise NotImplementedError
+
+    def why_needed(self) -> str:
+        """Why the engine would not start without the runtime, "" if it would."""
+        return ""
+
+    def names_it(self) -> bool:
+        """Whether the file still names the runtime, as far as it can be read."""
+        try:
+            return self.removed(self.text()) != self.text()
+        except HookError:
+            return self.path in read(self.file)
+
+
+class Docker(Settings):
+    """docker's daemon.json, dockerd(8)."""
+
+    engine = "docker"
+    program = "dockerd"
+    # SIGHUP: dockerd reads its runtimes again, and containers go on.
+    restart = "systemctl reload docker"
+
+    def snippet(self) -> str:
+        """As above."""
+        return json.dumps({"runtimes": {self.name: {"path": self.path}}}, indent=2)
+
+    def _document(self, text: str) -> dict[str, Any]:
+        document = documents(text.encode(errors="surrogateescape"), self.file)[0] if text.strip() else {}
+        if not isinstance(document, dict) or not isinstance(document.get("runtimes", {}), dict):
+            where = "/runtimes" if isinstance(document, dict) else ""
+            raise DataError(self.file, [(where, "is not an object")])
+        return document
+
+    def added(self, text: str) -> str:
+        """As above."""
+        document = self._document(text)
+        runtimes = document.setdefault("runtimes", {})
+        known = runtimes.get(self.name)
+        if known == {"path": self.path}:
+            return text
+        if known is not None:
+            raise UnavailableError(f'has another runtime "{self.name}"', where=self.file, hint="choose another name")
+        runtimes[self.name] = {"path": self.path}
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+    def why_needed(self) -> str:
+        """Why docker would not start without the runtime, "" if it would."""
+        try:
+            is_default = self._document(self.text()).get("default-runtime") == self.name
+        except HookError:
+            return ""
+        return (
+            f'{self.file} has "default-runtime": "{self.name}", without which docker does not start'
+            if is_default
+            else ""
+        )
+
+    def removed(self, text: str) -> str:
+        """As above."""
+        document = self._document(text)
+        runtimes = document.get("runtimes", {})
+        if runtimes.get(self.name) != {"path": self.path}:
+            return text
+        del runtimes[self.name]
+        if not runtimes:
+            del document["runtimes"]
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+class Containerd(Settings):
+    """containerd's config.toml, of version 2 or 3, for its CRI plugin."""
+
+    engine = "containerd"
+    restart = "systemctl restart containerd"
+
+    def snippet(self) -> str:
+        """As above."""
+        try:
+            document = self._document(self.text())
+            return "\n".join([*self._default(document), *self._runtime(document)])
+        except HookError:
+            return "\n".join(self._runtime({"version": 2}))
+
+    def added(self, text: str) -> str:
+        """As above."""
+        document = self._document(text)
+        lines = self._runtime(document)
+        wanted = self._runtimes(tomllib.loads("\n".join([f"version = {document['version']}", *lines])))[self.name]
+        known = self._runtimes(document).get(self.name)
+        if known == wanted:
+            return text
+        if known is not None:
+            raise UnavailableError(f'has another runtime "{self.name}"', where=self.file, hint="choose another name")
+        new = f"{text.rstrip()}\n" if text.strip() else "version = 2\n"
+        if default := self._default(document):
+            new += _block(_DEFAULT, default)
+        new += _block(self.name, lines)
+        try:
+            is_there = self._runtimes(tomllib.loads(new)).get(self.name) == wanted
+        except tomllib.TOMLDecodeError:
+            is_there = False
+        if not is_there:
+            hint = "add the runtime by hand"
+            raise UnavailableError("has tables to which none can be added at the end", where=self.file, hint=hint)
+        return new
+
+    def removed(self, text: str) -> str:
+        """As above."""
+        document = self._document(text)
+        if document.get("version", 1) not in _CRI:
+            return text
+        text = text.replace(_block(self.name, self._runtime(document)), "", 1)
+        if list(self._runtimes(tomllib.loads(text))) == ["runc"]:
+            text = text.replace(_block(_DEFAULT, self._default({"version": document["version"]})), "", 1)
+        return text
+
+    def _document(self, text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text) if text.strip() else {"version": 2}
+        except tomllib.TOMLDecodeError as error:
+            raise DataError(self.file, [("", f"is no valid TOML: {error}")]) from None
+
+    def _plugin(self, document: dict[str, Any]) -> str:
+        version = document.get("version", 1)
+        if version not in _CRI:
+            hint = "containerd config migrate > NEW writes one of a later version"
+            raise UnavailableError(
+                f"is of version {version}, which names plugins otherwise", where=self.file, hint=hint
+            )
+        return _CRI[version]
+
+    def _containerd(self, document: dict[str, Any]) -> dict[str, Any]:
+        at: Any = document
+        for key in ("plugins", self._plugin(document), "containerd"):
+            at = at.get(key) if isinstance(at, dict) else None
+        return at if isinstance(at, dict) else {}
+
+    def _runtimes(self, document: dict[str, Any]) -> dict[str, Any]:
+        found = self._containerd(document).get("runtimes")
+        return found if isinstance(found, dict) else {}
+
+    def _default(self, document: dict[str, Any]) -> list[str]:
+        """The table of runc, the default, without which the CRI plugin does not load once a runtime is named.
+
+        None where there is one, or where another is the default.
+        """
+        if (
+            "runc" in self._runtimes(document)
+            or self._containerd(document).get("default_runtime_name", "runc") != "runc"
+        ):
+            return []
+        table = f'plugins."{self._plugin(document)}".containerd.runtimes.runc'
+        return [f"[{table}]", '  runtime_type = "io.containerd.runc.v2"']
+
+    def _runtime(self, document: dict[str, Any]) -> list[str]:
+        table = f'plugins."{self._plugin(document)}".containerd.runtimes."{self.name}"'
+        keys = json.dumps(self.annotations)
+        lines = [f"[{table}]", '  runtime_type = "io.containerd.runc.v2"']
+        lines += [f"  {kind}_annotations = {keys}" for kind in ("pod", "container") if self.annotations]
+        lines += [f"  [{table}.options]", f"    BinaryName = {json.dumps(self.path)}"]
+        # kubelet and all runtimes must agree who makes cgroups.
+        runc = self._runtimes(document).get("runc", {})
+        if isinstance(runc, dict) and isinstance(runc.get("options"), dict) and runc["options"].get("SystemdCgroup"):
+            lines.append("    SystemdCgroup = true")
+        return lines
+
+
+def _block(name: str, lines: Sequence[str]) -> str:
+    return "\n".join(["", f"# Added by oci-bind-hook install --runtime {name}", *lines, ""])
+
+
+def of(name: str, path: str, annotations: Sequence[str] = ()) -> list[Settings]:
+    """The files of the engines that call runtimes by name, for a wrapper."""
+    return [Docker(DAEMON_JSON, name, path, annotations), Containerd(CONFIG_TOML, name, path, annotations)]

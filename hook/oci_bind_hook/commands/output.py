@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands write: the answer to stdout, remarks to stderr."""
+
+from __future__ import annotations
+
+import os
+
+from ..kernel.errnos import refused
+from ..log import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .engines.written import Change
+
+
+def answer(text: str) -> None:
+    """Writes to stdout, independent of the locale. Raises KernelError if it is closed."""
+    rest = text.encode(errors="backslashreplace")
+    try:
+        while rest:
+            rest = rest[os.write(1, rest) :]
+    except OSError as reason:
+        raise refused("write", "stdout", reason) from reason
+
+
+def warn(remarks: Iterable[str]) -> None:
+    """Prints a line on stderr for each."""
+    for remark in remarks:
+        tell(f"warning: {remark}")
+
+
+def tell_changes(changes: Iterable[Change]) -> None:
+    """Prints what was done to files, on stdout. KernelError."""
+    for change in changes:
+        answer(f"{one_line(change.line())}\n")
+
+
+def tell(remark: str) -> None:
+    """Prints one line on stderr, so that stdout holds only the answer, or what was done to files."""
+    try:
+        os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # nobody reads it

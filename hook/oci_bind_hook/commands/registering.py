@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""install and uninstall, as they are called: what goes with what, what is written, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import MissingError, UnavailableError, UsageError
+from ..options import Options, parse
+from ..requests.mount_field import parse_mount
+from .output import answer, tell, tell_changes, warn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..log import Log
+    from ..requests.request import Request
+    from .command_line import Given
+    from .engines.install import Instead
+    from .engines.settings import Settings
+    from .engines.wrapper_file import Wrapper
+
+
+def install_command(given: Given, _: Log) -> int:
+    """Registers the hook, and returns the exit code. HookError."""
+    from .engines.cdi_file import Devices
+    from .engines.conditions import When
+    from .engines.install import Places, install, missing_sources, warnings, warnings_of_devices
+    from .engines.timer import Timer
+    from .engines.wrapper_file import Wrapper
+
+    prefix, folder, name, instead = _where(given, ())
+    when = None
+    if instead is None:
+        when = When(
+            always="--always" in given.values,
+            annotations=given.all("--annotation"),
+            commands=given.all("--command"),
+            has_bind_mounts="--has-bind-mounts" in given.values,
+        )
+    options, requests = _registered(given.others)
+    places = Places(prefix, folder, name, instead)
+    timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
+    units = timer.contents(places.launcher, options.root) if timer is not None else {}
+    stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
+    engines = _engines(instead, apply="--apply" in given.values) if isinstance(instead, Wrapper) else []
+    tell_changes(install(prefix, stages, given.others, hooks_dir=folder, when=when, name=name, instead=instead))
+    warn([*(when.warnings if when is not None else ()), *missing_sources(requests), *warnings(places)])
+    warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
+    if timer is not None:
+        tell_changes(timer.write(units))
+        tell(f"to enable the timer: {timer.enabling}")
+    for engine in engines:
+        if "--apply" in given.values:
+            tell_changes(engine.apply())
+            tell(f"for {engine.engine} to know it: {engine.restart}")
+        else:
+            answer(f"\n# Add this to {engine.file}, or let --apply do it. Then: {engine.restart}\n{engine.snippet()}\n")
+    for use in instead.uses if instead is not None else ():
+        tell(f"to use it: {use}")
+    return os.EX_OK
+
+
+def _engines(wrapper: Wrapper, *, apply: bool) -> list[Settings]:
+    """The settings of the engines that call runtimes by name: of those on this machine, or of all where none is.
+
+    With ``apply`` a HookError says beforehand why one of them cannot be changed.
+    """
+    from .engines import settings
+
+    found = settings.of(wrapper.name, wrapper.paths[0], list(wrapper.annotations))
+    here = [one for one in found if one.is_installed]
+    if apply and not here:
+        raise UnavailableError("neither docker nor containerd is on this machine", where="--apply")
+    for one in here if apply else ():
+        one.added(one.text())
+    return here or found
+
+
+# What does not go with another kind of registration, and why.
+_HOOKS_D = "it is for hooks.d; "
+_NOT_FOR_CDI = f"{_HOOKS_D}a CDI device is for the containers that ask for it by --device"
+_NOT_FOR_RUNTIME = f"{_HOOKS_D}a runtime is for all containers that it is named for, or for those with an --annotation"
+_ONLY_FOR_CDI = "it is for CDI: name a device with --cdi as well"
+_ONLY_FOR_RUNTIME = "it is for a runtime: name it with --runtime as well"
+_FOR_HOOKS_D = ("--hooks-dir", "--name", "--command", "--has-bind-mounts", "--always")
+_FOR_CDI = ("--cdi-dir", "--env")
+_FOR_RUNTIME = ("--oci-runtime", "--apply")
+
+
+# What uninstall is told of other registrations that may call the same launcher.
+_OF_OTHERS = ("--hooks-dir", "--cdi-dir", "--apply")
+
+
+def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str | None, Instead | None]:
+    """The prefix, the folder of the hooks.d file if it is elsewhere, its name; or what takes its place.
+
+    UsageError for an option that does not go with it, if it is not among ``besides``.
+    """
+    from .engines.cdi_file import Devices
+    from .engines.wrapper_file import Wrapper
+
+    prefix = given.last("--prefix")
+    prefix = "/usr/local" if prefix is None else prefix
+    instead: Instead | None = None
+    if "--cdi" in given.values:
+        refused = dict.fromkeys((*_FOR_HOOKS_D, "--annotation"), _NOT_FOR_CDI)
+        refused |= dict.fromkeys(("--runtime", *_FOR_RUNTIME), "a CDI device needs no runtime")
+        names = [name for text in given.all("--cdi") for name in text.split(",")]
+        instead = Devices(names, given.last("--cdi-dir"), given.all("--env"))
+    elif (runtime := given.last("--runtime")) is not None:
+        refused = dict.fromkeys(_FOR_HOOKS_D, _NOT_FOR_RUNTIME) | dict.fromkeys(_FOR_CDI, _ONLY_FOR_CDI)
+        instead = Wrapper(runtime, prefix, given.last("--oci-runtime"), given.all("--annotation"))
+    else:
+        refused = dict.fromkeys(_FOR_CDI, _ONLY_FOR_CDI) | dict.fromkeys(_FOR_RUNTIME, _ONLY_FOR_RUNTIME)
+    for option, why in refused.items():
+        if option in given.values and option not in besides:
+            raise UsageError(why, where=option)
+    return prefix, given.last("--hooks-dir"), given.last("--name"), instead
+
+
+def _registered(words: list[str]) -> tuple[Options, list[Request]]:
+    """The options that the hook is given, and the binds. UsageError, RequestError for what makes no sense anywhere."""
+    options, _ = parse(words)
+    if options.stage is not None:
+        raise UsageError("the same words are given to the hook at each of its stages", where=options.stage)
+    if options.dry_run:
+        raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
+    places = [(f"--mount {number}", text) for number, text in enumerate(options.mounts, 1)]
+    return options, [parse_mount(text, place, place) for place, text in places]
+
+
+def check_command(given: Given, _: Log) -> int:
+    """Prints what is wrong with registrations, and returns the exit code. HookError."""
+    from .engines import check, hooks_d
+
+    if len(given.others) > 1:
+        raise UsageError("one bundle at a time", where=given.others[1])
+    hooks = given.all("--hooks-dir") or hooks_d.FOLDERS
+    found = check.Check(hooks, next(iter(given.others), None), given.all("--cdi-dir") or None)
+    answer(check.as_json(found) if given.as_json else check.as_text(found))
+    return os.EX_DATAERR if found.is_broken else os.EX_OK
+
+
+def list_command(given: Given, _: Log) -> int:
+    """Prints what registers the hook. HookError."""
+    from .engines import cdi, install, registration, runtimes
+
+    places = [install.Places(each) for each in given.all("--prefix")]
+    hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
+    folders, wrappers = given.all("--cdi-dir"), [each.runtimes for each in places]
+    if not hooks and not folders:
+        hooks, folders, wrappers = [*registration.HOOKS_FOLDERS], [*cdi.FOLDERS], [*runtimes.FOLDERS]
+    found = registration.find(hooks, folders, wrappers)
+    answer(registration.as_json(found) if given.as_json else registration.as_text(found))
+    return os.EX_OK
+
+
+def uninstall_command(given: Given, _: Log) -> int:
+    """Removes registrations, and returns the exit code. HookError."""
+    from .engines.doctor import state_files
+    from .engines.install import Removed, uninstall
+    from .engines.timer import Timer
+
+    timer = Timer(given.last("--units-dir"))
+    everything = "--all" in given.values
+    for option in ("--name", "--cdi", "--runtime") if everything else ():
+        if option in given.values:
+            raise UsageError("--all removes all registrations", where=option)
+    try:
+        others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
+        removed, missing = uninstall(*_where(given, _OF_OTHERS), others, everything=everything), None
+    except MissingError as problem:
+        removed, missing = Removed(), problem
+    units = timer.remove()
+    if missing is not None and not units:
+        raise missing
+    tell_changes([*removed.paths, *units])
+    if units:
+        tell(f"to make systemd forget the timer: {timer.forgetting}")
+    for engine in removed.runtimes:
+        if not engine.names_it():
+            continue
+        if "--apply" in given.values:
+            tell_changes(engine.withdraw())
+            tell(f"for {engine.engine} to forget it: {engine.restart}")
+        else:
+            removed.kept.append(f'{engine.file} still names the runtime "{engine.name}": take it away there')
+    if removed.runtimes:
+        removed.kept.append("containers that a removed runtime has started can no longer be stopped through it")
+    for folder, left in dict(map(state_files, _all_options(removed.arguments))).items():
+        if left:
+            removed.kept.append(
+                f"{folder} still has state files, and poststop can no longer be called: {len(left)} (once their "
+                'containers have ended, "oci-bind-hook gc" undoes them)'
+            )
+    warn(removed.kept)
+    return os.EX_OK
+
+
+def _all_options(arguments: list[list[str]]) -> list[Options]:
+    """What registrations gave the hook, as far as it can be understood: somebody may have edited them."""
+    found = []
+    for words in arguments or [[]]:
+        try:
+            found.append(parse(words)[0])
+        except UsageError:
+            found.append(Options())
+    return found

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a wrapper needs in daemon.json and config.toml: added, told, and taken away again."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import settings
+from oci_bind_hook.commands.engines.settings import Containerd, Docker
+from oci_bind_hook.errors import DataError, UnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# As Debian's containerd 1.6 comes.
+DEBIAN = """\
+version = 2
+
+[plugins]
+  [plugins."io.containerd.grpc.v1.cri"]
+    [plugins."io.containerd.grpc.v1.cri".cni]
+      bin_dir = "/usr/lib/cni"
+      conf_dir = "/etc/cni/net.d"
+"""
+KUBEADM = """\
+version = 3
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = 'io.containerd.runc.v2'
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+    SystemdCgroup = true # as kubelet
+"""
+
+
+class TestDocker:
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ("", {"runtimes": {"bind": {"path": "/w"}}}),
+            ("{}", {"runtimes": {"bind": {"path": "/w"}}}),
+            (
+                '{"debug": true, "data-root": "/é"}',
+                {"debug": True, "data-root": "/é", "runtimes": {"bind": {"path": "/w"}}},
+            ),
+            ('{"runtimes": {"a": {"path": "b"}}}', {"runtimes": {"a": {"path": "b"}, "bind": {"path": "/w"}}}),
+        ],
+    )
+    def test_it_is_added_and_taken_away(self, before: str, after: object) -> None:
+        docker = Docker("daemon.json", "bind", "/w")
+        added = docker.added(before)
+        assert json.loads(added) == after
+        assert docker.added(added) == added
+        assert json.loads(docker.removed(added)) == json.loads(before or "{}")
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"runtimes": []}', '{"a": 1, "a": 2}'])
+    def test_what_is_no_valid_file_is_not_changed(self, text: str) -> None:
+        with pytest.raises(DataError):
+            Docker("daemon.json", "bind", "/w").added(text)
+
+    def test_the_runtime_of_another_stays(self) -> None:
+        docker = Docker("daemon.json", "bind", "/w")
+        text = '{"runtimes": {"bind": {"path": "/other"}}}'
+        with pytest.raises(UnavailableError, match='has another runtime "bind"'):
+            docker.added(text)
+        assert docker.removed(text) == text
+
+
+class TestContainerd:
+    @pytest.mark.parametrize("before", ["", DEBIAN, KUBEADM], ids=["none", "Debian", "kubeadm"])
+    def test_it_is_added_and_taken_away(self, before: str) -> None:
+        containerd = Containerd("config.toml", "bind", "/w", ["org.example/bind"])
+        added = containerd.added(before)
+        document = tomllib.loads(added)
+        plugin = "io.containerd.cri.v1.runtime" if before == KUBEADM else "io.containerd.grpc.v1.cri"
+        options = {"BinaryName": "/w", **({"SystemdCgroup": True} if before == KUBEADM else {})}
+        assert document["plugins"][plugin]["containerd"]["runtimes"]["bind"] == {
+            "runtime_type": "io.containerd.runc.v2",
+            "pod_annotations": ["org.example/bind"],
+            "container_annotations": ["org.example/bind"],
+            "options": options,
+        }
+        assert added.startswith(before)
+        assert containerd.added(added) == added
+        assert tomllib.loads(containerd.removed(added)) == tomllib.loads(before or "version = 2")
+
+    def test_runc_stays_where_no_runtime_was_named(self) -> None:
+        """The CRI plugin does not load if the default runtime is not among those that are named."""
+        one, two = (Containerd("config.toml", name, f"/{name}") for name in ("one", "two"))
+        added = two.added(one.added(DEBIAN))
+        runtimes = tomllib.loads(added)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+        assert list(runtimes) == ["runc", "one", "two"]
+        left = one.removed(added)
+        runtimes = tomllib.loads(left)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+        assert list(runtimes) == ["runc", "two"]
+        assert two.removed(left) == DEBIAN
+
+    def test_without_an_annotation_none_is_handed_on(self) -> None:
+        assert "annotations" not in Containerd("config.toml", "bind", "/w").added(DEBIAN)
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ("version = ", "is no valid TOML"),
+            ("disabled_plugins = []\n", "is of version 1, which names plugins otherwise"),
+            ("version = 4\n", "is of version 4, which names plugins otherwise"),
+            (
+                'version = 2\n[plugins]\n"io.containerd.grpc.v1.cri" = {a = 1}\n',
+                "has tables to which none can be added",
+            ),
+            (
+                'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.bind]\nruntime_type = "x"\n',
+                'has another runtime "bind"',
+            ),
+        ],
+    )
+    def test_what_it_cannot_be_added_to_is_told(self, text: str, error: str) -> None:
+        with pytest.raises((DataError, UnavailableError), match=error):
+            Containerd("config.toml", "bind", "/w").added(text)
+
+
+class Machine:
+    """A machine with docker and containerd, whose files are below a folder; and the command line."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.daemon, self.toml = folder / "daemon.json", folder / "config.toml"
+        monkeypatch.setattr(settings, "DAEMON_JSON", str(self.daemon))
+        monkeypatch.setattr(settings, "CONFIG_TOML", str(self.toml))
+        monkeypatch.setattr(settings, "PROGRAMS", (str(folder / "bin"),))
+        (folder / "bin").mkdir()
+        for name in ("dockerd", "containerd", "runc", "runsc"):
+            self.program(name)
+
+    def program(self, name: str) -> Path:
+        path = self.folder / "bin" / name
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+        return path
+
+    def install(self, *words: str) -> int:
+        where = ("--prefix", str(self.folder), "--oci-runtime", str(self.folder / "bin/runc"))
+        return cli.main(["install", "--runtime", "bind", *where, *words, "--", "--mount", "src=/,dst=/a"])
+
+    def uninstall(self, *words: str) -> int:
+        return cli.main(["uninstall", "--prefix", str(self.folder), *words])
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+def test_without_apply_it_is_told_and_nothing_is_changed(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert machine.install("--annotation", "org.example/bind=yes") == 0
+    told = capfd.readouterr()
+    assert not machine.daemon.exists()
+    assert not machine.toml.exists()
+    assert f"# Add this to {machine.daemon}, or let --apply do it. Then: systemctl reload docker\n" in told.out
+    assert f"# Add this to {machine.toml}, or let --apply do it. Then: systemctl restart containerd\n" in told.out
+    assert '  pod_annotations = ["org.example/bind"]\n' in told.out
+    assert "to use it: docker run --runtime bind ..." in told.err
+
+
+def test_with_apply_it_is_written_beside_a_copy_and_goes_again(
+    machine: Machine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    machine.daemon.write_text('{"debug": true}')
+    machine.daemon.chmod(0o600)
+    machine.toml.write_text(DEBIAN)
+    assert machine.install("--apply") == 0
+    told = capfd.readouterr()
+    assert f"replaced {machine.daemon}\n" in told.out
+    assert "for docker to know it: systemctl reload docker" in told.err
+    assert "for containerd to know it: systemctl restart containerd" in told.err
+    assert (machine.folder / "daemon.json.before-oci-bind-hook").read_text() == '{"debug": true}'
+    assert stat.S_IMODE(machine.daemon.stat().st_mode) == 0o600
+    wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
+    assert json.loads(machine.daemon.read_text())["runtimes"] == {"bind": {"path": str(wrapper)}}
+    assert machine.install("--apply") == 0
+    assert machine.uninstall("--all", "--apply") == 0
+    assert json.loads(machine.daemon.read_text()) == {"debug": True}
+    assert machine.toml.read_text() == DEBIAN
+    assert not wrapper.exists()
+
+
+def test_a_removed_runtime_that_is_still_named_is_told(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert machine.install("--apply") == 0
+    assert machine.uninstall("--runtime", "bind") == 0
+    told = capfd.readouterr().err
+    assert f'{machine.daemon} still names the runtime "bind": take it away there' in told
+    assert f'{machine.toml} still names the runtime "bind": take it away there' in told
+    assert "containers that a removed runtime has started can no longer be stopped through it" in told
+
+
+def test_the_runtime_that_docker_starts_everything_with_stays(
+    machine: Machine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert machine.install("--apply") == 0
+    document = json.loads(machine.daemon.read_text())
+    machine.daemon.write_text(json.dumps({**document, "default-runtime": "bind"}))
+    assert machine.uninstall("--runtime", "bind", "--apply") == os.EX_UNAVAILABLE
+    assert '"default-runtime": "bind", without which docker does not start' in capfd.readouterr().err
+    assert (machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").exists()
+    assert (machine.folder / "libexec/oci/hooks.d/oci-bind-hook").exists()
+
+
+def test_what_cannot_be_applied_leaves_nothing(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    machine.daemon.symlink_to("elsewhere.json")
+    assert machine.install("--apply") == os.EX_UNAVAILABLE
+    assert f"{machine.daemon}: is a link, or no file" in capfd.readouterr().err
+    assert not (machine.folder / "libexec").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--oci-runtime", "runc"], 64, '--oci-runtime: "runc" is not an absolute path'),
+        (["--oci-runtime", "/absent"], 69, "--oci-runtime: /absent is not a program that can be run"),
+        (["--oci-runtime", "{folder}/bin/runsc"], 69, "runsc calls no hook that could mount for its sandbox"),
+        (["--runtime", "runc"], 64, 'engines have a runtime "runc" of their own'),
+        (["--runtime", "a b"], 64, '"a b" is no name'),
+        (["--command", "x"], 64, "--command: it is for hooks.d; a runtime is for all containers"),
+        (["--name", "x"], 64, "--name: it is for hooks.d"),
+        (["--env", "A=b"], 64, "--env: it is for CDI"),
+        (["--annotation", "x"], 64, '"x" is not KEY=VALUE'),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    machine: Machine, capfd: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    assert machine.install(*(word.format(folder=machine.folder) for word in words)) == code
+    assert said in capfd.readouterr().err
+    assert not (machine.folder / "libexec").exists()
+
+
+def test_a_wrapper_wraps_no_wrapper(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert machine.install() == 0
+    wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
+    for name in ("bind", "two"):
+        assert machine.install("--runtime", name, "--oci-runtime", str(wrapper)) == os.EX_USAGE
+        assert "is such a wrapper itself" in capfd.readouterr().err
+
+
+def test_it_is_listed_and_replaced_with_a_word(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert machine.install("--annotation", "a=b") == 0
+    capfd.readouterr()
+    assert cli.main(["install", "--list", "--prefix", str(machine.folder)]) == 0
+    told = capfd.readouterr().out
+    assert told.startswith("runtime bind: ")
+    assert f"  wraps      {machine.folder}/bin/runc\n" in told
+    assert "  for        --annotation a=b\n" in told
+    assert machine.install() == 0
+    told = capfd.readouterr().out
+    assert f"which registered --runtime bind --oci-runtime {machine.folder}/bin/runc --annotation a=b --stages" in told
