@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by tests/matrix.sh and tests/kernel/run.sh, after tests/setup.sh: a Debian root file system with the project.
+# Sourced by tests/matrix.sh, tests/kernel/run.sh and tests/engines/run.sh, after tests/setup.sh: a Debian root file
+# system with the project.
 # shellcheck shell=bash disable=SC2034,SC2154  # project, child and the lists are theirs
 
 # The mirror that this machine's apt uses for Debian itself.
@@ -8,11 +9,15 @@ mirror() {
         awk '!found && /^(https?|file):/ { print; found = 1 } END { exit !found }'
 }
 
-# make_root ROOT SUITE: by debootstrap, under another name until it is whole.
+# What the root that runs the project's tests has. netavark, since debootstrap finds no package for the
+# container-network-stack that podman wants.
+tests_packages=("${build_packages[@]}" "${container_packages[@]}" mount "${check_packages[@]}" netavark)
+
+# make_root ROOT SUITE PACKAGE...: by debootstrap, under another name until it is whole.
 make_root() {
-    # netavark, since debootstrap finds no package for the container-network-stack that podman wants.
-    local packages=("${build_packages[@]}" "${container_packages[@]}" mount "${check_packages[@]}" netavark)
     local root=$1 suite=$2 from proxy=''
+    shift 2
+    set -- ca-certificates "$@"
     need_packages debootstrap debian-archive-keyring
     from=$(mirror) || { apt-get -q update >/dev/null && from=$(mirror); } ||
         die "the sources of apt name no mirror of Debian"
@@ -21,9 +26,27 @@ make_root() {
     mkdir -p "${root%/*}"
     rm -rf --one-file-system "$root.new"
     contained env ${proxy:+"http_proxy=$proxy"} debootstrap --variant=minbase \
-        --include="$(IFS=,; printf '%s' "${packages[*]}")" "$suite" "$root.new" "$from" >"$root.log" 2>&1 ||
+        --include="$(IFS=,; printf '%s' "$*")" "$suite" "$root.new" "$from" >"$root.log" 2>&1 ||
         die "debootstrap: see $root.log"
     mv "$root.new" "$root"
+    rm "$root.log"
+}
+
+# add_packages ROOT PACKAGE...: by the root's own apt, which knows what debootstrap does not: alternatives. No service is
+# started, nothing is synced, and what nobody reads is left out. A mirror may be behind, as for debootstrap.
+add_packages() {
+    local root=$1 proxy=''
+    shift
+    eval "$(apt-config shell proxy Acquire::http::Proxy)"
+    say "installing in $root: $*"
+    printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+    chmod 755 "$root/usr/sbin/policy-rc.d"
+    printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/'{doc,locale,man}'/*' >"$root/etc/dpkg/dpkg.cfg.d/lean"
+    copy_settings "$root"
+    contained "${clean[@]}" ${proxy:+"http_proxy=$proxy"} DEBIAN_FRONTEND=noninteractive chroot "$root" sh -c '
+        apt-get -q -o Acquire::Check-Valid-Until=false update &&
+        apt-get -q -y --no-install-recommends install "$@" && apt-get clean' sh "$@" \
+        >"$root.log" 2>&1 || die "apt-get: see $root.log"
     rm "$root.log"
 }
 

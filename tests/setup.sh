@@ -27,9 +27,13 @@ need_packages() {
     fi
     [ "$(id -u)" = 0 ] || die "only root can install: ${missing[*]}"
     say "installing by apt: ${missing[*]}"
-    { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
-    } >"$project/.setup.log" 2>&1 || { cat "$project/.setup.log"; die "apt-get cannot install: ${missing[*]}"; }
-    rm -f "$project/.setup.log"
+    # One at a time: apt-get does not wait for another one that updates its lists.
+    (
+        flock 8
+        { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
+        } >"$project/.setup.log" 2>&1 || { cat "$project/.setup.log"; exit 1; }
+        rm -f "$project/.setup.log"
+    ) 8<"$project" || die "apt-get cannot install: ${missing[*]}"
 }
 
 # need_venv: makes .venv with the project, editable, and its [test] tools; again only if what it is made from changes.

@@ -180,3 +180,26 @@ def test_a_source_that_may_not_be_entered_is_unmounted_all_the_same(world: World
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("2\n0\n", "")
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("closed", ["bundle", "rootfs", "config.json"])
+def test_a_way_that_is_closed_to_it_names_create_runtime(world: World, closed: str) -> None:
+    """An engine's own folder or file above the bundle or the rootfs, whose owner the user namespace does not know."""
+    engine = world.path / "engine"
+    engine.mkdir()
+    support.bundle(
+        world.path / "bundle", ["true"], rootfs=str(engine / "rootfs" if closed == "rootfs" else world.rootfs)
+    )
+    support.busybox_rootfs(engine / "rootfs")
+    if closed == "bundle":
+        os.rename(world.path / "bundle", engine / "bundle")
+    owned = engine if closed != "config.json" else world.path / "bundle/config.json"
+    os.chown(owned, BASE, BASE)
+    owned.chmod(0o700)
+    bundle = str(engine if closed == "bundle" else world.path) + "/bundle"
+    words = (*("unshare", "--user", "--map-root-user", "--mount"), world.launcher, "createContainer")
+    command = [*words, *mount(world, "/data"), *world.root_option()]
+    text = state(world, bundle=bundle)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    why = f"the owner of {owned} is unknown in this user namespace: register for createRuntime, outside of it"
+    assert (done.returncode, done.stderr.endswith(f": Permission denied ({why})\n")) == (66, True), done.stderr

@@ -89,7 +89,7 @@ folder=$project/.matrix/kernel-$version
 mkdir -p "$project/.matrix"
 exec 9>"$root.lock"
 flock 9
-[ -d "$root" ] || make_root "$root" "$suite"
+[ -d "$root" ] || make_root "$root" "$suite" "${tests_packages[@]}"
 [ -d "$folder" ] || fetch_kernel "$version" "$folder"
 if [ ! -e "$root.ext4" ] || [ "$project/pyproject.toml" -nt "$root.ext4" ]; then
     copy_settings "$root"

@@ -103,6 +103,10 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
         _set_up(call, document)
     except BaseException as failure:
         if not call.is_sealed:
+            if isinstance(failure.__cause__, PermissionError):
+                from ..mounting.unopened import tell_why_closed
+
+                tell_why_closed(failure, failure.__cause__, call.place.proc)
             from .earlier import give_up
 
             give_up(call, failure)
@@ -282,7 +286,8 @@ def _enter(
     if not is_seen:
         raise UnavailableError(
             f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
-            hint="it has its own root already, as in runsc: run prestart before the runtime, by a state without a pid",
+            hint="it has its own root already, as under runsc, which runs no hook that could bind there: give the bind "
+            "to the engine, as by docker run -v or by mounts of config.json",
         )
     is_container = namespace.kind == "container"
     rootfs = Rootfs(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a source cannot be opened, where the errno alone does not tell.
+"""Why a source, or the way to the bundle or the rootfs, cannot be opened, where the errno alone does not tell.
 
-Loaded only for such a source, before setns(2).
+Loaded only where that is so, before setns(2).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import errno
 import posix
 import stat as modes
 
+from ..errors import MissingError
 from ..kernel.errnos import unopened
 from .confined import Walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..errors import MissingError
     from ..kernel.mountinfo import MountInfo, MountTable
     from ..kernel.proc import Proc
     from .sources import Source
@@ -39,6 +39,15 @@ def explain(source: Source, reason: OSError) -> MissingError:
     elif reason.errno == errno.EACCES:
         error.hint = why_closed(path, source.namespace.proc) or error.hint
     return error
+
+
+def tell_why_closed(failure: BaseException, reason: PermissionError, proc: Proc) -> None:
+    """Adds to a MissingError, for this ``reason``, who closes the way to the bundle or the rootfs, if that is known.
+
+    At createContainer the hook is in the container's user namespace, and engines keep folders of their own.
+    """
+    if isinstance(failure, MissingError) and isinstance(reason.filename, str):
+        failure.hint = why_closed(reason.filename, proc) or failure.hint
 
 
 def _is_file(path: str) -> bool:

@@ -200,7 +200,10 @@ class Containerd(Settings):
         document = self._document(text)
         if document.get("version", 1) not in _CRI:
             return text
-        text = text.replace(_block(self.name, self._runtime(document)), "", 1)
+        # With the annotations that it was written with: uninstall is told none.
+        annotations = self._runtimes(document).get(self.name, {}).get("pod_annotations", [])
+        written = Containerd(self.file, self.name, self.path, annotations)
+        text = text.replace(_block(self.name, written._runtime(document)), "", 1)
         if list(self._runtimes(tomllib.loads(text))) == ["runc"]:
             text = text.replace(_block(_DEFAULT, self._default({"version": document["version"]})), "", 1)
         return text

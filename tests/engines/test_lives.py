@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a container under each engine, by each registration: the same tests for all.
+
+The names of the tests are words of the table in docs/ENGINES.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from engines.base import Hook, Way
+    from engines.docker import ByDocker
+
+
+def started(way: Way, *binds: str) -> None:
+    done = way.start("box", *binds)
+    assert done.returncode == 0, done.stderr
+
+
+def is_bound(way: Way) -> None:
+    """The bind is where the link in the image leads, inside, and read-only."""
+    done = way.execute("box", "cat", "/real/models/word")
+    assert (done.returncode, done.stdout) == (0, "models of the host\n"), done.stderr
+    done = way.execute("box", "touch", "/absolute/models/new")
+    assert done.returncode != 0
+    assert "Read-only file system" in done.stderr
+    assert way.left() != [], "what it looks for would never be found"
+
+
+def test_bound(way: Way) -> None:
+    started(way, "models")
+    is_bound(way)
+    way.stop("box")
+    assert way.left() == []
+
+
+def test_started_again(way: Way) -> None:
+    started(way, "models")
+    way.stop("box")
+    assert way.left() == []
+    way.again("box")
+    is_bound(way)
+    way.remove("box")
+    assert way.left() == []
+
+
+def test_killed(way: Way) -> None:
+    started(way, "models")
+    is_bound(way)
+    way.kill("box")
+    way.remove("box")
+    assert way.left() == []
+
+
+def test_two_binds(way: Way) -> None:
+    started(way, "models", "more")
+    is_bound(way)
+    assert way.execute("box", "cat", "/new/more/word").stdout == "more of the host\n"
+    way.stop("box")
+    assert way.left() == []
+
+
+def test_told_of_a_missing_source(way: Way, hook: Hook) -> None:
+    done = way.start("box", "gone")
+    assert done.returncode != 0
+    if way.runtime == "crun":
+        assert "66" in done.stderr
+    else:
+        assert hook.gone() in done.stderr
+    way.remove("box")
+    assert way.left() == []
+
+
+@pytest.mark.parametrize("way", ["remapped runc runtime"], indirect=True)
+def test_told_to_register_for_createRuntime(way: ByDocker) -> None:
+    """At createContainer the hook is in the container's user namespace, and poststop is not."""
+    done = way.start("box", "late")
+    assert done.returncode != 0
+    assert "register for createRuntime" in done.stderr, done.stderr
+    way.remove("box")
+    assert way.left() == []

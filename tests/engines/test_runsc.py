@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""runsc (gVisor), whose sandbox no hook can bind in: what it says at each stage, and what its user does instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engines.base import STATE, Done, call, good, names
+from helpers import support
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engines.base import Hook
+
+
+class Runsc:
+    """runsc with its state below ``folder``, and bundles there."""
+
+    def __init__(self, folder: Path, hook: Hook) -> None:
+        self.folder, self.hook = folder, hook
+        folder.mkdir()
+        self.version = good("runsc", "--version").split()[2]
+
+    def run(self, stage: str, script: str, **members: object) -> Done:
+        """A container with the hook at ``stage`` and poststop, and what is left of it in its rootfs and the state."""
+        env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        hooks = {
+            each: [{"path": self.hook.launcher, "args": ["hook", each, *self.hook.mounts("models")], "env": env}]
+            for each in (stage, "poststop")
+            if stage
+        }
+        bundle = self.folder / (stage or "plain")
+        support.bundle(bundle, ["/bin/sh", "-c", script], hooks=hooks, **members)  # type: ignore[arg-type]
+        before = support.tree(bundle / "rootfs")
+        options = ("--root", f"{self.folder}/state", "--network=none", "--ignore-cgroups")
+        done = call("runsc", *options, "run", "--bundle", str(bundle), "box")
+        assert support.tree(bundle / "rootfs") == before
+        assert [name for name in names(STATE) if name.endswith(".json")] == []
+        return done
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path, hook: Hook) -> Runsc:
+    return Runsc(folder / "runsc", hook)
+
+
+@pytest.fixture
+def runsc(request: pytest.FixtureRequest, made: Runsc) -> Runsc:
+    request.node.user_properties.append(("way", (f"runsc {made.version}", "runsc", "config.json")))
+    return made
+
+
+@pytest.mark.parametrize("stage", ["prestart", "createRuntime"])
+def test_refused_with_what_to_do_instead(runsc: Runsc, stage: str) -> None:
+    done = runsc.run(stage, "echo started")
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    told = "as under runsc, which runs no hook that could bind there: give the bind to the engine"
+    assert told in done.stderr, done.stderr
+
+
+def test_not_called_at_create_container(runsc: Runsc) -> None:
+    """runsc passes over this stage without a word. A version that calls the hook there makes this fail: try it then."""
+    done = runsc.run("createContainer", "cat /real/models/word || echo started without")
+    assert (done.returncode, done.stdout) == (0, "started without\n"), done.stderr
+
+
+def test_mounts_of_the_engine_do_it(runsc: Runsc) -> None:
+    """What `docker run -v` and a pod's volumes become."""
+    mounts = [support.bind(runsc.hook.folder / "sources/models", "/data", "ro")]
+    done = runsc.run("", "cat /data/word; touch /data/new", mounts=mounts)
+    assert done.stdout == "models of the host\n", done
+    assert "Read-only file system" in done.stderr
