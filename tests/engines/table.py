@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run of tests/engines found, as a table in docs/ENGINES.md: compared with it, or with WRITE=yes put there.
 
-The arguments are a Debian suite and the file that the run wrote. The rows of other suites stay as they are. Versions may
-have changed since, by an update of the suite: only the rest must be the same.
+The arguments are a Debian suite and the file that the run wrote. The rows of other suites stay as they are. Versions
+may have changed since, by an update of the suite: only the rest must be the same.
 """
 
 from __future__ import annotations
