@@ -21,6 +21,7 @@ from helpers import configs, mounting, support
 from helpers.podman import configured, covered, isolated
 from oci_bind_hook.commands.engines import check, hooks_d
 from oci_bind_hook.commands.engines.launcher import import_folders
+from oci_bind_hook.commands.engines.settings import Docker
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
@@ -199,8 +200,12 @@ def test_containerd_by_a_base_spec(name: str) -> None:
     example = EXAMPLES / "containerd/base-spec.toml"
     document = tomllib.loads(example.read_text())
     [(plugin, options)] = document["plugins"].items()
-    [(runtime, members)] = options["containerd"]["runtimes"].items()
-    [line] = re.findall(r"^#\s+\$ (.*)$", example.read_text(), re.MULTILINE)
+    runtimes = options["containerd"]["runtimes"]
+    # Without runc, the default, containerd's CRI plugin does not load.
+    assert runtimes.pop("runc") == {"runtime_type": "io.containerd.runc.v2"}
+    [(runtime, members)] = runtimes.items()
+    install, line = re.findall(r"^#\s+\$ (.*)$", example.read_text(), re.MULTILINE)
+    assert install == "oci-bind-hook install"
     producer, command = line.split(" | ")
     words, _, written = command.partition(" >")
     assert (document["version"], plugin, runtime) == (3, "io.containerd.cri.v1.runtime", "models")
@@ -213,7 +218,9 @@ def test_containerd_by_a_base_spec(name: str) -> None:
     after = json.loads(done.stdout)
     assert oci.violations(after, "config") == []
     hooks = after.pop("hooks")
-    assert after == json.loads(before)
+    expected = json.loads(before)
+    expected["process"].pop("rlimits", None)
+    assert after == expected
     assert set(hooks) == {"createRuntime", "poststop"}
     assert all(hook["env"] and hook["args"][1] == stage for stage in hooks for hook in hooks[stage])
 
@@ -261,7 +268,7 @@ def test_the_daemonset_installs_on_its_node(tmp_path: Path) -> None:
     copy = f"tar -C {PROJECT} --exclude='./.?*' --exclude=__pycache__ -c . | tar -C {tree} -x"
     wheels = f"{BIN}/{build}".replace("/project", str(tree)).replace("/wheels", f"{tmp_path}/wheels")
     lines = [
-        covered(tmp_path / "over", "/usr", "/opt", "/srv"),
+        covered(tmp_path / "over", "/etc", "/usr", "/opt", "/srv"),
         f"({copy}; {wheels}) >&2",
         # The image has the wheels at its top.
         "mkdir /srv/models",
@@ -276,6 +283,19 @@ def test_the_daemonset_installs_on_its_node(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "\ninstalled\n" in done.stdout
     assert "hook /usr/share/containers/oci/hooks.d/oci-bind-hook.json is for createRuntime, poststop" in done.stdout
+    assert "device oci-bind-hook.github.io/bind=models of /etc/cdi/oci-bind-hook-models.json" in done.stdout
+
+
+def test_the_runtime_class_names_what_install_writes() -> None:
+    text = (EXAMPLES / "kubernetes/runtimeclass.yaml").read_text()
+    document = yaml.safe_load(text)
+    assert (document["apiVersion"], document["kind"]) == ("node.k8s.io/v1", "RuntimeClass")
+    assert f"install --runtime {document['handler']} --apply" in text
+
+
+def test_the_daemon_json_is_what_install_writes() -> None:
+    path = "/usr/local/libexec/oci/runtimes.d/oci-bind-hook-models"
+    assert (EXAMPLES / "docker/daemon.json").read_text() == Docker("daemon.json", "models", path).added("")
 
 
 def test_each_example_is_told() -> None:

@@ -27,6 +27,7 @@ SECONDS = 60
 IMAGE = "docker.io/library/bind:latest"
 STATE = "/run/oci-bind-hook"
 CDI = "/run/cdi"
+CDI_KIND = "oci-bind-hook.github.io/bind"
 CGROUP = "/oci-bind-hook-engines"
 # Ends at once when it is asked to.
 WAITING = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait; done"

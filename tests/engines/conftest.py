@@ -120,8 +120,7 @@ WAYS = [
     "rootless crun CDI",
     "ctr runc config.json",
     *(f"CRI {runtime} base spec" for runtime in support.RUNTIMES),
-    "CRI runc runtime",
-    *(f"{kind} runc {each}" for kind in ("docker", "remapped") for each in docker.registrations(SUITE)),
+    *(f"{kind} runc {each}" for kind in ("CRI", "docker", "remapped") for each in docker.registrations(SUITE)),
 ]
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from engines.base import CGROUP, IMAGE, WAITING, Daemon, Done, Way, await_that, call, good
+from engines.base import CDI_KIND, CGROUP, IMAGE, WAITING, Daemon, Done, Way, await_that, call, good
 from engines.cri import EXITED, NODE, Client, decode
 from engines.docker import WRAPPED
 from helpers import support
 
 if TYPE_CHECKING:
     from engines.base import Hook
-    from engines.cri import Message
+    from engines.cri import Message, Value
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_HOOK = PROJECT / "examples/containerd/with-hook.py"
@@ -161,7 +161,7 @@ class ByCtr(Way):
 
 
 class ByCri(Way):
-    """Pods as kubelet makes them, each with one container; ``registration`` is "base spec" or "runtime"."""
+    """Pods as kubelet makes them, each with one container; ``registration`` is "base spec", "runtime" or "CDI"."""
 
     def __init__(self, daemon: Containerd, client: Client, runtime: str, registration: str) -> None:
         self.daemon, self.client = daemon, client
@@ -169,12 +169,15 @@ class ByCri(Way):
         self.engine = f"containerd {daemon.version}, CRI"
         self.pods: dict[str, tuple[str, Message]] = {}
         self.containers: dict[str, str] = {}
+        self.binds: dict[str, tuple[str, ...]] = {}
         self.of_pods: set[str] = set()
         # For a class of another name, by an annotation of the pod.
         self.handler = ""
         self.annotation: Message = {}
 
     def _handler(self, binds: tuple[str, ...]) -> str:
+        if self.registration == "CDI":
+            return ""
         way = f"spec-{self.runtime}" if self.registration == "base spec" else "wrapped"
         return f"{way}-{'-'.join(binds)}"
 
@@ -187,6 +190,7 @@ class ByCri(Way):
             8: {1: CGROUP, 2: {1: options}},
         }
         handler = self.handler or self._handler(binds)
+        self.binds[name] = binds
         try:
             # The class is the pod's, and its sandbox gets the binds of a base spec and of a wrapper as well.
             found = self.client.text("RunPodSandbox", {1: pod, 2: handler}, 1)
@@ -199,7 +203,8 @@ class ByCri(Way):
 
     def _create(self, name: str) -> None:
         pod, config = self.pods[name]
-        container: Message = {1: {1: "main"}, 2: {1: IMAGE}, 3: ["/bin/sh", "-c", WAITING]}
+        devices: list[Value] = [{1: f"{CDI_KIND}={bind}"} for bind in self.binds[name] if self.registration == "CDI"]
+        container: Message = {1: {1: "main"}, 2: {1: IMAGE}, 3: ["/bin/sh", "-c", WAITING], 17: devices}
         self.containers[name] = self.client.text("CreateContainer", {1: pod, 2: container, 3: config}, 1)
         self.client.call("StartContainer", {1: self.containers[name]})
 

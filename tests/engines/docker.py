@@ -7,7 +7,7 @@ import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from engines.base import CDI, CGROUP, IMAGE, Daemon, Done, Way, call, good
+from engines.base import CDI, CDI_KIND, CGROUP, IMAGE, Daemon, Done, Way, call, good
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +74,7 @@ class ByDocker(Way):
 
     def _ask(self, binds: tuple[str, ...]) -> list[str]:
         if self.registration == "CDI":
-            return [f"--device=oci-bind-hook.github.io/bind={bind}" for bind in binds]
+            return [f"--device={CDI_KIND}={bind}" for bind in binds]
         return [f"--runtime=bind-{'-'.join(binds)}"]
 
     def start(self, name: str, *binds: str) -> Done:
