@@ -8,9 +8,10 @@ import os
 import shlex
 import sys
 
+from ... import FOLDER
 from ...errors import UnavailableError, UsageError
 from .conditions import annotations_of
-from .launcher import NAME, hook_entry, import_folders
+from .launcher import NAME, hook_entry
 from .registration import checked_name
 from .runtimes import MARK, RUNTIMES_PATH, settings_of
 
@@ -57,10 +58,12 @@ done
 exec "$obh_runtime" "$@"
 """
 
+# Of this package alone: what it depends on is not needed to write config.json. gc as in the launcher.
 PROGRAM = """\
-import sys
+import gc, sys
+gc.disable()
 sys.dont_write_bytecode = True
-sys.path += {folders}
+sys.path.append({folder})
 try:
     from oci_bind_hook.wrapper import main
 except BaseException as error:
@@ -134,7 +137,7 @@ class Wrapper:
                 settings=shlex.quote(text),
                 runtime=shlex.quote(runtime),
                 interpreter=shlex.quote(sys.executable),
-                program=shlex.quote(PROGRAM.format(folders=ascii(import_folders()))),
+                program=shlex.quote(PROGRAM.format(folder=ascii(os.path.dirname(os.path.abspath(FOLDER))))),
                 others=" | ".join(_OTHERS),
                 valued=" | ".join(f"{dash}{name}" for name in _VALUED for dash in ("--", "-")),
             )
