@@ -193,6 +193,7 @@ VALID: dict[str, Any] = {
                 "kind": "CDI",
                 "name": "e",
                 "device": "a.b/cd=e",
+                "runtime": None,
                 "path": "/c/a.json",
                 "launcher": "/bin/true",
                 "stages": ["prestart"],
@@ -381,6 +382,8 @@ ALSO_VALID = [
     ("registrations", "/registrations/0/kind", "hooks.d"),
     ("registrations", "/registrations/0/name", None),
     ("registrations", "/registrations/0/device", None),
+    ("registrations", "/registrations/0/kind", "runtime"),
+    ("registrations", "/registrations/0/runtime", "/usr/bin/runc"),
     *[("cdi", place, GONE) for place in ("/annotations", "/containerEdits", "/devices/0/annotations")],
     *[("cdi", f"{CDI_EDITS}/{name}", GONE) for name in EDITS],
     *[("cdi", "/cdiVersion", version) for version in ("0.3.0", "1.1.0")],
@@ -440,7 +443,7 @@ FOUND = "path kind number filesystem device from mount owner mode known submount
 MAPPED = " ".join(f"{which}Mappings/0/{member}" for which in ("uid", "gid") for member in IDS[0])
 
 
-REGISTERED = "kind name device path launcher stages conditions env arguments"
+REGISTERED = "kind name device runtime path launcher stages conditions env arguments"
 
 
 def below(parent: str, members: str) -> str:
