@@ -193,6 +193,11 @@ def test_a_start_keeps_words_fds_pid_and_signals(world: World, probe: Path, *, i
         (["-bundle=/b", "c1"], "/b"),
         (["--pid-file", "--bundle", "--bundle", "/b", "c1"], "/b"),
         (["--console-socket=-b", "-b", "/b"], "/b"),
+        (["--b", "/b", "c1"], "/b"),
+        (["--bun=/b", "c1"], "/b"),
+        (["--pid", "--bundle", "-b", "/b", "pid-file", "c1"], "/b"),
+        (["-pid-file", "-b", "-b", "/b", "c1"], "/b"),
+        (["pid-file", "-b", "/b"], "/b"),
         (["--bundle", "/a", "--bundle", "/b", "c1"], "/b"),
         (["c1", "--bundle", "/b"], "/b"),
         (["c1"], "."),
@@ -306,8 +311,9 @@ def test_without_the_package_no_container_starts(world: World, probe: Path) -> N
     text = Path(wrapped.path).read_text()
     Path(wrapped.path).write_text(text.replace("oci_bind_hook.wrapper", "oci_bind_hook.broken"))
     done = wrapped.run("create", "--bundle", f"{world.path}/bundle", "c1")
-    assert done.returncode == 1
+    assert done.returncode == 70
     assert done.stderr.startswith("oci-bind-hook: the installation is broken: ModuleNotFoundError")
+    assert done.stderr.endswith(", so the container is not started\n")
     assert not (world.path / "words").exists()
 
 

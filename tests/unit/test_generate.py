@@ -41,7 +41,7 @@ def test_bash_completes_stages_and_commands_first() -> None:
     assert complete("create") == {"createRuntime", "createContainer"}
 
 
-UNINSTALL = ("prefix", "name", "hooks-dir", "cdi", "cdi-dir", "all", "units-dir")
+UNINSTALL = ("prefix", "name", "hooks-dir", "cdi", "cdi-dir", "runtime", "apply", "all", "units-dir")
 
 
 def test_bash_completes_the_options_that_each_command_has() -> None:

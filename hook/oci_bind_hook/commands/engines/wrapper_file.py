@@ -57,16 +57,23 @@ done
 exec "$obh_runtime" "$@"
 """
 
+# As the launcher: nothing to collect, and nothing to finalize.
 PROGRAM = """\
-import sys
+import gc, posix, sys
+gc.disable()
 sys.dont_write_bytecode = True
 sys.path += {folders}
 try:
     from oci_bind_hook.wrapper import main
+    code = main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
 except BaseException as error:
     reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())
-    sys.exit(f"oci-bind-hook: the installation is broken: {{reason}}")
-sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
+    line = f"oci-bind-hook: the installation is broken: {{reason}}, so the container is not started\\n"
+    try:
+        posix.write(2, line.encode(errors="backslashreplace"))
+    finally:
+        posix._exit(posix.EX_SOFTWARE)
+posix._exit(code)
 """
 
 
