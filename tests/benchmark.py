@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from helpers import configs, support
 from oci_bind_hook.commands.engines.install import install
+from oci_bind_hook.commands.engines.wrapper_file import Wrapper
 from oci_bind_hook.documents import acceptor, judge, strictjson
 
 if TYPE_CHECKING:
@@ -197,6 +198,17 @@ def containers(bench: Bench, books: Books, rounds: int) -> None:
             books.measure(row, command)
 
 
+def wrapper(bench: Bench, books: Books, rounds: int) -> None:
+    """What a wrapper adds to a start of a container, and to any other command: its runtime does nothing at all."""
+    wrapped = Wrapper("bench", f"{bench.path}/prefix", "/bin/true")
+    _, path = install(f"{bench.path}/prefix", (), bench.mounts(10), instead=wrapped)
+    for _ in range(rounds):
+        bench.write_config()
+        books.measure("wrapper at create", [path, "create", "--bundle", f"{bench.path}/bundle", "c"])
+        books.measure("wrapper at state", [path, "state", "c"])
+        books.measure("true", ["/bin/true"])
+
+
 def steps(bench: Bench) -> dict[str, list[str]]:
     """Python's arguments to go so far as a set-up has come when its own work begins, step by step."""
     with open(bench.launcher, encoding="utf-8") as file:
@@ -295,6 +307,7 @@ def main(rounds: int) -> None:
             run(UNIT)
         scale(bench, books, rounds)
         containers(bench, books, rounds)
+        wrapper(bench, books, rounds)
         runtimes_own(bench, books, rounds)
         bench.write_config()
         memory = peak_memory(*bench.hook("prestart", *bench.mounts(10)), stdin=bench.state("creating"))
@@ -322,6 +335,9 @@ def main(rounds: int) -> None:
     for runtime in support.RUNTIMES:
         for row in (f"{runtime} run", f"{runtime} run with the hook"):
             print(f"| `{row}` | {books.median(row):.2f} | {books.median(row) * books.unit:.1f} |")
+    for command in ("create", "state"):
+        added = books.median(f"wrapper at {command}") - books.median("true")
+        print(f"a wrapper of `install --runtime` adds to {command}: {added:.2f} units")
     print("\n| binds of the runtime's own | set-up of one of ours | reading and validation alone |\n|---|---|---|")
     for count in OWN:
         print(f"| {count} | {books.median(f'beside {count}'):.2f} | {books.median(f'read {count}'):.2f} |")

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 # Options of create and run that take a value, of runc and of crun, beside --bundle.
-VALUED = frozenset(
-    f"{dash}{name}"
-    for name in ("console-socket", "pidfd-socket", "pid-file", "preserve-fds")
-    for dash in ("--", "-")  # runc reads Go's flags, which take both
-)
+VALUED = ("console-socket", "pidfd-socket", "pid-file", "preserve-fds")
 
 
 def main(settings: str, before: int, words: Sequence[str]) -> int:
@@ -58,7 +54,8 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
 def bundle_of(words: Sequence[str]) -> str:
     """The bundle that the arguments of create or run name, the current folder if they name none. UnavailableError.
 
-    All spellings of runc and crun: ``--bundle DIR``, ``--bundle=DIR``, ``-b DIR``, ``-b=DIR``, ``-bDIR``.
+    All spellings of runc and crun: ``--bundle DIR``, ``--bundle=DIR``, ``-b DIR``, ``-b=DIR``, ``-bDIR``. crun, by
+    getopt_long(3), takes the beginning of a long option as well.
     """
     found: str | None = None
     left = iter(words)
@@ -66,15 +63,20 @@ def bundle_of(words: Sequence[str]) -> str:
         name, equals, value = word.partition("=")
         if word == "--":
             break
-        if name in ("--bundle", "-bundle", "-b"):
+        if name in ("-bundle", "-b") or _begins("bundle", name):
             found = value if equals else next(left, "")
         elif word.startswith("-b"):
             found = word[2:]
-        elif name in ("--config", "-config", "-f") or (word.startswith("-f") and len(word) > 2):
+        elif name in ("-config", "-f") or _begins("config", name) or (word.startswith("-f") and len(word) > 2):
             raise UnavailableError(f"{word} names another file than the bundle's {CONFIG}", hint="leave it out")
-        elif name in VALUED and not equals:
+        elif not equals and any(name == f"-{option}" or _begins(option, name) for option in VALUED):
             next(left, None)
     return found or "."
+
+
+def _begins(option: str, word: str) -> bool:
+    """Whether a word is a long option, or the beginning of one."""
+    return len(word) > 2 and f"--{option}".startswith(word)
 
 
 def add(bundle: str, hooks: dict[str, list[object]], annotations: dict[str, str]) -> None:

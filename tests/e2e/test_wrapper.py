@@ -118,6 +118,23 @@ def test_the_sentence_of_a_missing_source_is_the_hooks(world: World, runtime: st
         assert f"source {world.source} cannot be opened" in done.stderr
 
 
+@pytest.mark.parametrize("way", ["option", "variable"])
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_container_gets_an_open_file_and_gives_its_exit_code(world: World, runtime: str, way: str) -> None:
+    """By --preserve-fds, and by LISTEN_FDS as from systemd."""
+    support.bundle(world.path / "bundle", ["sh", "-c", "cat <&3; cat /real/models/word; exit 7"])
+    wrapped = Wrapped(world, which(runtime))
+    caller = world.path / "caller"
+    variables = "LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID" if way == "variable" else ":"
+    caller.write_text(f'#!/bin/sh\n{variables}\nexec 3<"{world.file}"\nexec {wrapped.path} "$@"\n')
+    caller.chmod(0o755)
+    words = ["--preserve-fds", "1"] if way == "option" else []
+    with support.RuntimeNamespace(runtime) as namespace:
+        namespace.runtime = str(caller)
+        done = namespace.call("run", *words, "-b", f"{world.path}/bundle", "c1")
+    assert (done.returncode, done.stdout) == (7, "one file\nhello from the host\n"), done
+
+
 def test_podman_takes_it_by_its_path(tmp_path: Path, world: World) -> None:
     (tmp_path / "podman").mkdir()
     podman = Podman(tmp_path / "podman")
@@ -193,6 +210,11 @@ def test_a_start_keeps_words_fds_pid_and_signals(world: World, probe: Path, *, i
         (["-bundle=/b", "c1"], "/b"),
         (["--pid-file", "--bundle", "--bundle", "/b", "c1"], "/b"),
         (["--console-socket=-b", "-b", "/b"], "/b"),
+        (["--b", "/b", "c1"], "/b"),
+        (["--bun=/b", "c1"], "/b"),
+        (["--pid", "--bundle", "-b", "/b", "pid-file", "c1"], "/b"),
+        (["-pid-file", "-b", "-b", "/b", "c1"], "/b"),
+        (["pid-file", "-b", "/b"], "/b"),
         (["--bundle", "/a", "--bundle", "/b", "c1"], "/b"),
         (["c1", "--bundle", "/b"], "/b"),
         (["c1"], "."),
@@ -306,8 +328,9 @@ def test_without_the_package_no_container_starts(world: World, probe: Path) -> N
     text = Path(wrapped.path).read_text()
     Path(wrapped.path).write_text(text.replace("oci_bind_hook.wrapper", "oci_bind_hook.broken"))
     done = wrapped.run("create", "--bundle", f"{world.path}/bundle", "c1")
-    assert done.returncode == 1
+    assert done.returncode == 70
     assert done.stderr.startswith("oci-bind-hook: the installation is broken: ModuleNotFoundError")
+    assert done.stderr.endswith(", so the container is not started\n")
     assert not (world.path / "words").exists()
 
 

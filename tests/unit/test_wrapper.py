@@ -1,65 +1,97 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks added to the text of a config.json: whatever else is in it stays as it was written."""
+"""What a runtime around another does to the text of config.json, and to nothing else of it."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as some
 
+from helpers.properties import examples
+from oci_bind_hook.documents import strictjson
+from oci_bind_hook.errors import DataError
 from oci_bind_hook.wrapper import with_hooks
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=8,
-)
-STAGES = st.sampled_from(["prestart", "createRuntime", "poststop"])
-ENTRIES = st.lists(
-    st.fixed_dictionaries({"path": TEXT}, optional={"timeout": st.integers(1, 99), "more": VALUES}), max_size=2
-)
-HOOKS = st.dictionaries(STAGES, ENTRIES | st.none(), max_size=3)
-DOCUMENTS = st.tuples(st.dictionaries(TEXT, VALUES, max_size=4), st.none() | HOOKS)
 OURS: dict[str, list[object]] = {
-    "createRuntime": [{"path": "/ours", "args": ["a", "é\n\\"]}],
-    "poststop": [{"path": "/ours"}],
+    "createRuntime": [{"path": "/é", "args": ["oci-bind-hook", '\\"]},{'], "timeout": 30}],
+    "poststop": [{"path": "/é"}],
 }
-# How it may be written: each gives the same document.
-WRITTEN: list[dict[str, Any]] = [{}, {"indent": 1}, {"ensure_ascii": False}, {"separators": (" ,\t", "\r\n: ")}]
 
 
-def pairs(members: list[tuple[str, object]]) -> object:
-    """An object with the order of its members, and numbers as they are written."""
-    return ("object", tuple(members))
+class Written(str):
+    """A number as it is written, since another text may be the same number."""
+
+    __slots__ = ()
 
 
-def read(text: str) -> Any:
-    return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=pairs)
+NUMBERS = some.integers(-(2**63), 2**64 - 1) | some.sampled_from(
+    [Written(text) for text in ("1.50", "1E2", "-0", "-0.0", "1e-400", "0.1000")]
+)
+NAMES = some.text('ab"\\é{', max_size=3)
+VALUES = some.recursive(
+    some.none() | some.booleans() | NUMBERS | some.text(some.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        some.lists(inner, max_size=3) | some.dictionaries(some.text('ab"\\é{', max_size=3), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+ENTRIES = some.lists(VALUES | some.sampled_from([entry for entries in OURS.values() for entry in entries]), max_size=3)
+HOOKS = some.none() | some.dictionaries(some.sampled_from(["prestart", *OURS]), some.none() | ENTRIES, max_size=3)
+CONFIGS = some.fixed_dictionaries({}, optional={"hooks": HOOKS, "a": VALUES, "\u00e9": VALUES, "z": VALUES})
 
 
-@given(DOCUMENTS, st.sampled_from(WRITTEN))
-def test_all_else_stays_as_it_is_written(drawn: tuple[dict[str, object], dict[str, Any] | None], how: Any) -> None:
-    document, hooks = drawn
-    document = {name: value for name, value in document.items() if name != "hooks"}
-    whole = {**document, "hooks": hooks} if hooks is not None else document
-    text = json.dumps(whole, **how)
-    changed = with_hooks(text, hooks, OURS)
-    assert with_hooks(changed, json.loads(changed)["hooks"], OURS) == changed
-    before, after = read(text)[1], read(changed)[1]
-    assert [member for member in after if member[0] != "hooks"] == [member for member in before if member[0] != "hooks"]
-    known, theirs = dict(dict(before)["hooks"][1]) if hooks else {}, hooks or {}
-    now = json.loads(changed)["hooks"]
-    for stage, entries in dict(after)["hooks"][1]:
-        if stage not in OURS:
-            assert entries == known[stage]
-            continue
-        assert (entries or [])[: len(known.get(stage) or [])] == (known.get(stage) or [])
-        there = theirs.get(stage) or []
-        assert now[stage] == there + [entry for entry in OURS[stage] if entry not in there]
+def exactly(text: str) -> Any:
+    """A document, with members in their order and numbers as they are written."""
+    return json.loads(text, object_pairs_hook=tuple, parse_float=Written, parse_int=Written)
+
+
+def spelled(value: object, blank: str, *, ascii_only: bool) -> str:
+    """The value as JSON: texts that are numbers as they are, with blanks everywhere."""
+    if isinstance(value, dict):
+        names = (f"{json.dumps(name, ensure_ascii=ascii_only)}{blank}:" for name in value)
+        inner = (spelled(member, blank, ascii_only=ascii_only) for member in value.values())
+        return f"{blank}{{{blank}{','.join(map(''.join, zip(names, inner, strict=True)))}}}{blank}"
+    if isinstance(value, list):
+        return f"{blank}[{','.join(spelled(one, blank, ascii_only=ascii_only) for one in value)}{blank}]{blank}"
+    if isinstance(value, Written):
+        return f"{blank}{value}{blank}"
+    return f"{blank}{json.dumps(value, ensure_ascii=ascii_only)}{blank}"
+
+
+@examples(300)
+@given(config=CONFIGS, blank=some.sampled_from(["", " ", "\n\t", "\r\n"]), ascii_only=some.booleans())
+@example(config={}, blank="", ascii_only=False)
+@example(config={"hooks": None}, blank=" ", ascii_only=False)
+@example(config={"hooks": {}, "a": 2**64 - 1}, blank="", ascii_only=True)
+@example(config={"hooks": {"poststop": [], "createRuntime": None}}, blank=" ", ascii_only=True)
+def test_all_members_stay_as_they_are_and_ours_are_there_once(
+    config: dict[str, Any], blank: str, *, ascii_only: bool
+) -> None:
+    text = spelled(config, blank, ascii_only=ascii_only)
+    [document] = strictjson.documents(text.encode(), "config.json")
+    assert isinstance(document, dict)
+    known = document.get("hooks")
+    changed = with_hooks(text, known, OURS)
+    strictjson.documents(changed.encode(), "config.json")
+    before, after = dict(exactly(text)), dict(exactly(changed))
+    hooks, then = dict(after.pop("hooks")), dict(before.pop("hooks", None) or ())
+    assert [*before.items()] == [*after.items()]
+    for stage in {*hooks, *then}:
+        there = list(then.get(stage) or ())
+        # Those of others first, and as they are written.
+        assert list(hooks[stage] or ())[: len(there)] == there
+    read = json.loads(changed)["hooks"]
+    for stage, entries in OURS.items():
+        had = (known or {}).get(stage) or []
+        missing = [entry for entry in entries if entry not in had]
+        assert read[stage] == [*had, *missing]
+    assert with_hooks(changed, read, OURS) == changed
+
+
+@pytest.mark.parametrize("hooks", [[], "x", 1, True, {"poststop": {}}, {"createRuntime": "x"}], ids=repr)
+def test_hooks_of_another_kind_are_told(hooks: object) -> None:
+    with pytest.raises(DataError, match="/hooks"):
+        with_hooks(json.dumps({"hooks": hooks}), hooks, OURS)

@@ -189,9 +189,9 @@ COMMANDS = (
     Command(
         "install --check",
         registering.check_command,
-        "[WHERE]... [BUNDLE]",
-        "show the hooks in hooks.d and CDI folders, what is wrong with them, and which a bundle gets",
-        options("--check --hooks-dir --cdi-dir --format"),
+        "[--prefix DIR] [WHERE]... [BUNDLE]",
+        "show the hooks in hooks.d and CDI folders and of runtimes, what is wrong with them, and which a bundle gets",
+        options("--check --prefix --hooks-dir --cdi-dir --format"),
         takes=("BUNDLE",),
     ),
     Command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import MissingError, UnavailableError, UsageError
+from ..errors import HookError, MissingError, UnavailableError, UsageError
 from ..options import Options, parse
 from ..requests.mount_field import parse_mount
 from .output import answer, tell, tell_changes, warn
@@ -131,12 +131,14 @@ def _registered(words: list[str]) -> tuple[Options, list[Request]]:
 
 def check_command(given: Given, _: Log) -> int:
     """Prints what is wrong with registrations, and returns the exit code. HookError."""
-    from .engines import check, hooks_d
+    from .engines import check, hooks_d, install
 
     if len(given.others) > 1:
         raise UsageError("one bundle at a time", where=given.others[1])
-    hooks = given.all("--hooks-dir") or hooks_d.FOLDERS
-    found = check.Check(hooks, next(iter(given.others), None), given.all("--cdi-dir") or None)
+    places = [install.Places(each) for each in given.all("--prefix")]
+    hooks = [*(each.folder for each in places), *given.all("--hooks-dir")] or hooks_d.FOLDERS
+    wrappers = [each.runtimes for each in places] or None
+    found = check.Check(hooks, next(iter(given.others), None), given.all("--cdi-dir") or None, wrappers)
     answer(check.as_json(found) if given.as_json else check.as_text(found))
     return os.EX_DATAERR if found.is_broken else os.EX_OK
 
@@ -181,10 +183,14 @@ def uninstall_command(given: Given, _: Log) -> int:
         if not engine.names_it():
             continue
         if "--apply" in given.values:
-            tell_changes(engine.withdraw())
-            tell(f"for {engine.engine} to forget it: {engine.restart}")
-        else:
+            try:
+                tell_changes(engine.withdraw())
+            except HookError as problem:
+                removed.kept.append(str(problem))
+        if engine.names_it():
             removed.kept.append(f'{engine.file} still names the runtime "{engine.name}": take it away there')
+        else:
+            tell(f"for {engine.engine} to forget it: {engine.restart}")
     if removed.runtimes:
         removed.kept.append("containers that a removed runtime has started can no longer be stopped through it")
     for folder, left in dict(map(state_files, _all_options(removed.arguments))).items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hooks.d and CDI folders explained: what is wrong with them, what engines make of that, and which hooks a bundle gets.
+"""hooks.d and CDI folders and wrappers of runtimes: what is wrong, what engines make of that, what a bundle gets.
 
 What engines do with folders stands in hooks_d and cdi, what is wrong with their files in problems.
 """
@@ -15,9 +15,9 @@ from ...log import one_line
 from ...options import parse
 from ..explain import registered
 from ..json_text import json_text
-from . import cdi, hooks_d, problems
+from . import cdi, hooks_d, problems, runtimes, settings
 from .problems import EFFECTS, WARNS, Problem
-from .registration import of_device, of_hooks_d
+from .registration import of_device, of_hooks_d, of_wrapper
 from .timer import Timer
 
 TYPE_CHECKING = False
@@ -32,7 +32,11 @@ class Check:
     """The findings in hooks.d and CDI folders, and for the container of ``bundle``, if one is given."""
 
     def __init__(
-        self, hooks_folders: Iterable[str], bundle: str | None = None, cdi_folders: Iterable[str] | None = None
+        self,
+        hooks_folders: Iterable[str],
+        bundle: str | None = None,
+        cdi_folders: Iterable[str] | None = None,
+        runtimes_folders: Iterable[str] | None = None,
     ) -> None:
         self.bundle = bundle
         self.container: hooks_d.Container | None = None
@@ -45,8 +49,10 @@ class Check:
         self.files = hooks_d.in_order(self.folders)
         self.cdi_folders = cdi.read(cdi.FOLDERS if cdi_folders is None else cdi_folders)
         self.devices = [device for device in cdi.devices_of(self.cdi_folders) if device.ours]
+        self.runtimes = list(runtimes.find(runtimes.FOLDERS if runtimes_folders is None else runtimes_folders))
         found = [problem for folder in self.folders for problem in problems.of_hooks_folder(folder)]
         found += problems.of_cdi_folders(self.cdi_folders)
+        found += problems.of_runtimes(self.runtimes)
         for problem in registered.problems(self.entries):
             found.append(Problem(self.config, _pointer(problem.where), problem.problem, problems.EXPOSES))
         self.timer = Timer()
@@ -58,6 +64,7 @@ class Check:
         """What engines read that registers this hook."""
         found = [of_hooks_d(one) for one in self.files if one.is_used]
         found += [of_device(device) for device in self.devices if device.is_used]
+        found += map(of_wrapper, self.runtimes)
         return [one for one in found if one is not None]
 
     @property
@@ -105,6 +112,9 @@ class Check:
         for device in self.devices:
             if device.is_used and any(_is_of(entry, hook) for hook in device.ours):
                 return f"config.json registers it, for the CDI device {device.qualified}"
+        for file in self.runtimes:
+            if any((entry.path, entry.args) == (one["path"], one["args"]) for one in file.hooks.get(entry.stage, ())):
+                return f"config.json registers it, as the runtime {file.path} does"
         for one in self.files:
             if one.is_used and entry.stage in one.stages and (entry.path, entry.args) == (one.hook, one.args or []):
                 return f"config.json registers it, as {one.path} does"
@@ -139,6 +149,10 @@ def as_json(check: Check) -> str:
         "cdiFolders": [{"path": folder.path, "there": folder.is_there} for folder in check.cdi_folders],
         "hooks": [_hook(check, one) for one in check.files],
         "devices": [_device(check, device) for device in check.devices],
+        "runtimes": [
+            {"path": file.path, "runtime": file.runtime, "stages": [*file.hooks], "named": _named(file)}
+            for file in check.runtimes
+        ],
         "registered": [
             {
                 "pointer": _pointer(entry.place),
@@ -178,6 +192,11 @@ def _device(check: Check, device: cdi.Device) -> dict[str, object]:
     }
 
 
+def _named(file: runtimes.File) -> list[str]:
+    """The engines' files that name a wrapper."""
+    return [each.file for each in settings.of("", file.path) if each.names_it()]
+
+
 def _timer(timer: Timer) -> dict[str, object]:
     return {"path": timer.timer, "command": timer.words, "enabled": timer.is_enabled}
 
@@ -204,6 +223,9 @@ def as_text(check: Check) -> str:
         name, stages = f"device {device.qualified} of {device.file.path}", [hook.stage for hook in device.ours]
         is_for = check.container is None and device.is_used
         lines.append(_called(name, list(dict.fromkeys(stages)), check.verdict_of(device), is_for=is_for))
+    for file in check.runtimes:
+        named = ", ".join(_named(file)) or "no engine's file, and podman needs none"
+        lines.append(f"runtime {file.path} is for {', '.join(file.hooks)}: it calls {file.runtime}; named by {named}")
     for entry in check.entries:
         lines.append(f"hook {entry.path} is called at {entry.stage}: {check.origin(entry)} ({_pointer(entry.place)})")
     if check.timer.is_there:

@@ -20,7 +20,7 @@ from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..upkeep.listing import Registry
-from . import machine
+from . import machine, settings
 from .check import Check
 from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
@@ -219,6 +219,9 @@ def _hooks(check: Check) -> Iterator[Finding]:
         yield _folder(f"hooks.d {folder.path}", folder, check)
     for cdi_folder in check.cdi_folders:
         yield _folder(f"CDI {cdi_folder.path}", cdi_folder, check)
+    for path in dict.fromkeys([*(file.path for file in check.runtimes), *(path for path, _ in settings.dangling())]):
+        bad = [each.message for each in check.problems if each.path == path and each.effect != WARNS]
+        yield Finding(f"runtime {path}", "", is_there=not bad, is_needed=bool(bad), without="; ".join(bad))
     ours = [f"{one.path}, {one.device}" if one.device else one.path for one in check.ours]
     exposed = [each for each in check.problems if each.effect == EXPOSES]
     if exposed:

@@ -7,7 +7,7 @@ import os
 
 from ...documents import oci
 from ..explain import registered
-from . import hooks_d
+from . import hooks_d, runtimes, settings
 from .cdi_file import VERSION, warnings_of_env
 from .launcher import interpreter_of, is_launcher
 from .registration import of_hooks_d
@@ -149,6 +149,25 @@ def is_anchored(pattern: str) -> bool:
     starts = pattern.startswith(("^", r"\A"))
     ends = pattern.endswith((r"\z", "$")) and not pattern.endswith(r"\$")
     return starts and ends
+
+
+# -- runtimes ----------------------------------------------------------------------------------------------------------
+
+
+def of_runtimes(files: Iterable[runtimes.File]) -> Iterator[Problem]:
+    """Problems with wrappers of runtimes, and with engines that name one that is gone."""
+    for file in files:
+        for fault in map(_fault_of_program, (file.path, file.runtime, file.entry["path"])):
+            if fault:
+                yield Problem(file.path, "", fault, FAILS)
+        if runtimes.settings_of(file.runtime) is not None:
+            yield Problem(file.path, "", f"{file.runtime}, the runtime behind it, is such a wrapper itself", FAILS)
+        if not file.entry.get("env"):
+            yield _exposed(file.path, "")
+        if "poststop" not in file.hooks:
+            yield Problem(file.path, "", NO_POSTSTOP, WARNS)
+    for path, wrapper in settings.dangling():
+        yield Problem(path, "", f"names the runtime {wrapper}, which is not there", FAILS)
 
 
 # -- CDI ---------------------------------------------------------------------------------------------------------------

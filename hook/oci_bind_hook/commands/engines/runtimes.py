@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MARK = "# An OCI runtime, written by `oci-bind-hook install`, which also replaces it."
 
 RUNTIMES_PATH = "libexec/oci/runtimes.d"  # below the prefix
+_SETTINGS = {"runtime": str, "hooks": dict, "annotations": dict}
 FOLDERS = tuple(f"{prefix}/{RUNTIMES_PATH}" for prefix in ("/usr/local", "/usr"))
 
 
@@ -55,6 +56,10 @@ def settings_of(path: str) -> Any:
     if len(lines) < 4 or lines[1] != MARK or not lines[2].startswith("obh_settings="):
         return None
     try:
-        return json.loads(shlex.split(lines[2].removeprefix("obh_settings="))[0])
-    except (ValueError, IndexError):
-        return None
+        found = json.loads(shlex.split(lines[2].removeprefix("obh_settings="))[0])
+        is_known = {key: type(value) for key, value in found.items()} == _SETTINGS
+        entries = [entry for stage in found["hooks"].values() for entry in stage] if is_known else []
+        is_known = is_known and all(isinstance(entry["path"], str) and entry["args"][0] for entry in entries)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return None  # somebody has edited it
+    return found if is_known and entries else None

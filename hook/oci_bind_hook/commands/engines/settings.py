@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...errors import DataError, HookError, UnavailableError
+from .runtimes import RUNTIMES_PATH
 from .written import is_taken, read, write_all
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 # Where containerd's CRI plugin has its runtimes, by the version of config.toml.
 _DEFAULT = "NAME: containerd knows runc by itself only while no runtime is named"
 _CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+_TYPE = "io.containerd.runc.v2"
+_CRI_NAMES = ("cri", *_CRI.values())  # as disabled_plugins has them
 
 
 class Settings:
@@ -41,7 +46,7 @@ class Settings:
         self.file = file
         self.name = name
         self.path = path
-        self.annotations = list(annotations)
+        self.annotations = list(annotations) if isinstance(annotations, (list, tuple)) else []
 
     @property
     def is_installed(self) -> bool:
@@ -54,14 +59,17 @@ class Settings:
         return self.engine
 
     def text(self) -> str:
-        """What is in the file now, "" if it is not there. UnavailableError if it is no file of its own."""
+        """What is in the file now, "" if it is not there. UnavailableError if it is no file of its own, DataError."""
         if not os.path.lexists(self.file):
             return ""
         if not is_taken(self.file):
             raise UnavailableError(
                 "is a link, or no file", where=self.file, hint="whoever made it must add the runtime"
             )
-        return read(self.file)
+        try:
+            return read_regular(self.file).decode()
+        except UnicodeDecodeError as error:
+            raise DataError(self.file, [("", f"is not UTF-8 at byte offset {error.start}")]) from None
 
     def apply(self) -> list[Change]:
         """Adds the runtime, and returns what was written: a copy of what was there first. HookError."""
@@ -96,11 +104,8 @@ class Settings:
         return ""
 
     def names_it(self) -> bool:
-        """Whether the file still names the runtime, as far as it can be read."""
-        try:
-            return self.removed(self.text()) != self.text()
-        except HookError:
-            return self.path in read(self.file)
+        """Whether the file names the wrapper, whoever wrote that, and whether it is valid or not."""
+        return self.path in _wrappers_in(read(self.file))
 
 
 class Docker(Settings):
@@ -164,6 +169,15 @@ class Containerd(Settings):
     engine = "containerd"
     restart = "systemctl restart containerd"
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether the engine is on this machine, and has a CRI plugin: docker's own package switches it off."""
+        try:
+            disabled = self._document(self.text()).get("disabled_plugins", [])
+        except HookError:
+            disabled = []
+        return super().is_installed and not (isinstance(disabled, list) and any(one in disabled for one in _CRI_NAMES))
+
     def snippet(self) -> str:
         """As above."""
         try:
@@ -175,13 +189,17 @@ class Containerd(Settings):
     def added(self, text: str) -> str:
         """As above."""
         document = self._document(text)
-        lines = self._runtime(document)
-        wanted = self._runtimes(tomllib.loads("\n".join([f"version = {document['version']}", *lines])))[self.name]
+        wanted = self._wanted(document)
         known = self._runtimes(document).get(self.name)
         if known == wanted:
             return text
         if known is not None:
-            raise UnavailableError(f'has another runtime "{self.name}"', where=self.file, hint="choose another name")
+            left = self.removed(text)
+            if left == text:
+                hint = "choose another name, or change it by hand"
+                raise UnavailableError(f'has another runtime "{self.name}"', where=self.file, hint=hint)
+            return self.added(left)
+        lines = self._runtime(document)
         new = f"{text.rstrip()}\n" if text.strip() else "version = 2\n"
         if default := self._default(document):
             new += _block(_DEFAULT, default)
@@ -195,17 +213,25 @@ class Containerd(Settings):
             raise UnavailableError("has tables to which none can be added at the end", where=self.file, hint=hint)
         return new
 
+    def _wanted(self, document: dict[str, Any], like: str = "runc") -> object:
+        """The runtime as it is to be."""
+        version = f"version = {document.get('version', 1)}"
+        return self._runtimes(tomllib.loads("\n".join([version, *self._runtime(document, like)])))[self.name]
+
     def removed(self, text: str) -> str:
         """As above."""
         document = self._document(text)
-        if document.get("version", 1) not in _CRI:
+        known = self._runtimes(document).get(self.name) if document.get("version", 1) in _CRI else None
+        if not isinstance(known, dict):
             return text
-        # With the annotations that it was written with: uninstall is told none.
-        annotations = self._runtimes(document).get(self.name, {}).get("pod_annotations", [])
-        written = Containerd(self.file, self.name, self.path, annotations)
-        text = text.replace(_block(self.name, written._runtime(document)), "", 1)
-        if list(self._runtimes(tomllib.loads(text))) == ["runc"]:
-            text = text.replace(_block(_DEFAULT, self._default({"version": document["version"]})), "", 1)
+        # With what it was written with: uninstall is told no annotations, and runc may have changed.
+        written = Containerd(self.file, self.name, self.path, known.get("pod_annotations", []))
+        if written._wanted(document, like=self.name) != known:
+            return text
+        text = text.replace(_block(self.name, written._runtime(document, like=self.name)), "", 1)
+        default = self._default({"version": document["version"]})
+        if self._runtimes(tomllib.loads(text)) == {"runc": {"runtime_type": _TYPE}}:
+            text = text.replace(_block(_DEFAULT, default), "", 1)
         return text
 
     def _document(self, text: str) -> dict[str, Any]:
@@ -244,23 +270,35 @@ class Containerd(Settings):
         ):
             return []
         table = f'plugins."{self._plugin(document)}".containerd.runtimes.runc'
-        return [f"[{table}]", '  runtime_type = "io.containerd.runc.v2"']
+        return [f"[{table}]", f'  runtime_type = "{_TYPE}"']
 
-    def _runtime(self, document: dict[str, Any]) -> list[str]:
+    def _runtime(self, document: dict[str, Any], like: str = "runc") -> list[str]:
         table = f'plugins."{self._plugin(document)}".containerd.runtimes."{self.name}"'
         keys = json.dumps(self.annotations)
-        lines = [f"[{table}]", '  runtime_type = "io.containerd.runc.v2"']
+        lines = [f"[{table}]", f'  runtime_type = "{_TYPE}"']
         lines += [f"  {kind}_annotations = {keys}" for kind in ("pod", "container") if self.annotations]
         lines += [f"  [{table}.options]", f"    BinaryName = {json.dumps(self.path)}"]
         # kubelet and all runtimes must agree who makes cgroups.
-        runc = self._runtimes(document).get("runc", {})
-        if isinstance(runc, dict) and isinstance(runc.get("options"), dict) and runc["options"].get("SystemdCgroup"):
+        other = self._runtimes(document).get(like)
+        options = other.get("options") if isinstance(other, dict) else None
+        if isinstance(options, dict) and options.get("SystemdCgroup") is True:
             lines.append("    SystemdCgroup = true")
         return lines
 
 
 def _block(name: str, lines: Sequence[str]) -> str:
     return "\n".join(["", f"# Added by oci-bind-hook install --runtime {name}", *lines, ""])
+
+
+def _wrappers_in(text: str) -> list[str]:
+    """The wrappers that JSON or TOML names, as strings that need no escapes."""
+    return re.findall(rf"""["'](/[^"'\\\n]*/{re.escape(RUNTIMES_PATH)}/oci-bind-hook-[^"'\\\n/]+)["']""", text)
+
+
+def dangling() -> list[tuple[str, str]]:
+    """The engines' files that name a wrapper which is not there, each with the wrapper's path."""
+    files = {file: _wrappers_in(read(file)) for file in (DAEMON_JSON, CONFIG_TOML)}
+    return [(file, path) for file, paths in files.items() for path in dict.fromkeys(paths) if not os.path.exists(path)]
 
 
 def of(name: str, path: str, annotations: Sequence[str] = ()) -> list[Settings]:

@@ -58,18 +58,23 @@ done
 exec "$obh_runtime" "$@"
 """
 
-# Of this package alone: what it depends on is not needed to write config.json. gc as in the launcher.
+# As the launcher: nothing to collect, and nothing to finalize. It needs no other package than this one.
 PROGRAM = """\
-import gc, sys
+import gc, posix, sys
 gc.disable()
 sys.dont_write_bytecode = True
 sys.path.append({folder})
 try:
     from oci_bind_hook.wrapper import main
+    code = main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
 except BaseException as error:
     reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())
-    sys.exit(f"oci-bind-hook: the installation is broken: {{reason}}")
-sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
+    line = f"oci-bind-hook: the installation is broken: {{reason}}, so the container is not started\\n"
+    try:
+        posix.write(2, line.encode(errors="backslashreplace"))
+    finally:
+        posix._exit(posix.EX_SOFTWARE)
+posix._exit(code)
 """
 
 
@@ -105,7 +110,7 @@ class Wrapper:
         if not os.path.isabs(path):
             raise UsageError(f'"{path}" is not an absolute path', where=where)
         if "runsc" in (os.path.basename(path), os.path.basename(os.path.realpath(path))):
-            hint = "give the bind to the engine, as -v"
+            hint = "give the bind to the engine: docker run -v, or mounts of the pod"
             raise UnavailableError("runsc calls no hook that could mount for its sandbox", where=where, hint=hint)
         if not os.path.isfile(path) or not os.access(path, os.X_OK):
             raise UnavailableError(f"{path} is not a program that can be run", where=where)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import doctor, runtimes
 from oci_bind_hook.commands.engines.settings import Containerd, Docker
+from oci_bind_hook.documents import oci
 from oci_bind_hook.errors import DataError, UnavailableError
 
 if TYPE_CHECKING:
@@ -98,6 +100,28 @@ class TestContainerd:
         runtimes = tomllib.loads(left)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
         assert list(runtimes) == ["runc", "two"]
         assert two.removed(left) == DEBIAN
+
+    def test_other_annotations_take_the_place_of_those_before(self) -> None:
+        one = Containerd("config.toml", "bind", "/w", ["a"]).added(DEBIAN)
+        two = Containerd("config.toml", "bind", "/w", ["b"])
+        assert two.added(one) == two.added(DEBIAN)
+        assert two.added(two.added(one)) == two.added(one)
+
+    def test_it_goes_where_runc_has_been_changed_since(self) -> None:
+        containerd = Containerd("config.toml", "bind", "/w")
+        added = containerd.added(KUBEADM).replace("SystemdCgroup = true #", "SystemdCgroup = false #")
+        assert containerd.removed(added).rstrip() == KUBEADM.replace("true #", "false #").rstrip()
+
+    @pytest.mark.parametrize("more", ["    NoPivotRoot = true\n", "    [x.y]\n"])
+    def test_a_table_that_somebody_has_added_to_stays(self, more: str) -> None:
+        containerd = Containerd("config.toml", "bind", "/w")
+        added = containerd.added(KUBEADM) + more
+        left = containerd.removed(added)
+        known = tomllib.loads(added)["plugins"]["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]
+        if "NoPivotRoot" in known["bind"]["options"]:
+            assert left == added
+        else:
+            assert tomllib.loads(left) == {**tomllib.loads(KUBEADM), "x": {"y": {}}}
 
     def test_without_an_annotation_none_is_handed_on(self) -> None:
         assert "annotations" not in Containerd("config.toml", "bind", "/w").added(DEBIAN)
@@ -233,6 +257,105 @@ def test_what_makes_no_sense_is_refused(
     assert machine.install(*(word.format(programs=machine.programs) for word in words)) == code
     assert said in capfd.readouterr().err
     assert not (machine.folder / "libexec").exists()
+
+
+def test_what_somebody_has_changed_is_told_and_stays(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    machine.toml.write_text(DEBIAN)
+    assert machine.install("--apply") == 0
+    changed = f"{machine.toml.read_text()}    NoPivotRoot = true\n"
+    machine.toml.write_text(changed)
+    broken = machine.daemon.read_text().rstrip().removesuffix("}")
+    machine.daemon.write_text(broken)
+    capfd.readouterr()
+    assert machine.uninstall("--runtime", "bind", "--apply") == 0
+    told = capfd.readouterr().err
+    assert machine.toml.read_text() == changed
+    assert machine.daemon.read_text() == broken
+    assert f'{machine.toml} still names the runtime "bind": take it away there' in told
+    assert f"warning: {machine.daemon}: " in told
+
+
+def test_docker_alone_where_containerd_has_no_cri(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    """As docker's own packages bring containerd's file."""
+    machine.toml.write_text('disabled_plugins = ["cri"]\n')
+    assert machine.install("--apply") == 0
+    assert "containerd" not in capfd.readouterr().err
+    assert machine.toml.read_text() == 'disabled_plugins = ["cri"]\n'
+    assert "bind" in json.loads(machine.daemon.read_text())["runtimes"]
+
+
+@pytest.mark.parametrize("name", ["daemon", "toml"])
+def test_a_file_that_is_not_utf8_stays(machine: Machine, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    file: Path = getattr(machine, name)
+    data = b"version = 2 # \xff\r\n" if name == "toml" else b'{"a": "\xff"}'
+    file.write_bytes(data)
+    assert machine.install("--apply") == os.EX_DATAERR
+    assert "is not UTF-8 at byte offset" in capfd.readouterr().err
+    assert file.read_bytes() == data
+
+
+class TestCheck:
+    def check(self, machine: Machine, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+        capfd.readouterr()
+        code = cli.main(["install", "--check", "--prefix", str(machine.folder)])
+        return code, capfd.readouterr().out
+
+    def test_it_is_good_as_it_was_written(self, machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+        assert machine.install("--apply") == 0
+        code, told = self.check(machine, capfd)
+        assert (code, "problem: " in told) == (0, False)
+        wrapper = f"{machine.folder}/libexec/oci/runtimes.d/oci-bind-hook-bind"
+        called = f"runtime {wrapper} is for createRuntime, poststop: it calls {machine.folder}/bin/runc; "
+        assert f"{called}named by {machine.daemon}, {machine.toml}\n" in told
+        assert cli.main(["install", "--check", "--prefix", str(machine.folder), "--format", "json"]) == 0
+        document = json.loads(capfd.readouterr().out)
+        assert oci.violations(document, "hooks-check") == []
+        assert document["runtimes"] == [
+            {
+                "path": wrapper,
+                "runtime": f"{machine.folder}/bin/runc",
+                "stages": ["createRuntime", "poststop"],
+                "named": [str(machine.daemon), str(machine.toml)],
+            }
+        ]
+
+    @pytest.mark.parametrize(
+        ("gone", "said"),
+        [
+            ("bin/runc", "{folder}/bin/runc is not there"),
+            ("libexec/oci/hooks.d/oci-bind-hook", "{folder}/libexec/oci/hooks.d/oci-bind-hook is not there"),
+            (
+                "libexec/oci/runtimes.d/oci-bind-hook-bind",
+                "names the runtime {folder}/libexec/oci/runtimes.d/oci-bind-hook-bind, which is not there",
+            ),
+        ],
+    )
+    def test_what_is_gone_is_told(
+        self, machine: Machine, gone: str, said: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert machine.install("--apply") == 0
+        (machine.folder / gone).unlink()
+        code, told = self.check(machine, capfd)
+        assert code == os.EX_DATAERR
+        assert f"{said.format(folder=machine.folder)}: containers that it is for do not start\n" in told
+        monkeypatch.setattr(runtimes, "FOLDERS", (f"{machine.folder}/libexec/oci/runtimes.d",))
+        found = [each for each in doctor.examine() if each.name.startswith("runtime /")]
+        assert any(each.is_problem and said.format(folder=machine.folder) in each.without for each in found)
+
+    def test_a_runtime_that_has_become_a_wrapper_would_call_itself_for_ever(
+        self, machine: Machine, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert machine.install() == 0
+        runc = machine.folder / "bin/runc"
+        runc.write_text((machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").read_text())
+        code, told = self.check(machine, capfd)
+        assert (code, f"{runc}, the runtime behind it, is such a wrapper itself" in told) == (os.EX_DATAERR, True)
+
+    @pytest.mark.parametrize("settings", ["[]", "{}", '{"runtime": 1, "hooks": {}, "annotations": {}}', "'", "x"])
+    def test_a_wrapper_that_somebody_has_edited_is_none(self, tmp_path: Path, settings: str) -> None:
+        file = tmp_path / "oci-bind-hook-x"
+        file.write_text(f"#!/bin/sh\n{runtimes.MARK}\nobh_settings={settings}\n\n")
+        assert runtimes.settings_of(str(file)) is None
 
 
 def test_a_wrapper_wraps_no_wrapper(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
