@@ -20,7 +20,7 @@ from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..upkeep.listing import Registry
-from . import machine, settings
+from . import machine, registration, settings
 from .check import Check
 from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
@@ -262,9 +262,10 @@ def _programs() -> Iterator[Finding]:
 
 def _engines(check: Check) -> Iterator[Finding]:
     """The engines that are here, and whether anything makes them call the hook."""
-    kinds = {one.kind for one in check.ours}
+    known = {one.kind for one in check.ours}
     for name, path in machine.programs():
         version = _version(path)
+        kinds = known | {one.kind for one in registration.find(*machine.folders(name), ())}
         command = machine.missing(name, version, kinds)
         without = f"it does not call the hook by itself: oci-bind-hook {command}"
         detail = f"{path}, {version or 'which does not tell its version'}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import tomllib
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 _CDI = {"docker": ((28, 2), (25, 0)), "containerd": ((2, 0), (1, 7))}
 # What reads hooks.d, and CDI since versions that are older than any that is still used.
 _HOOKS_D = ("podman", "crio")
+# Their settings in the order in which they read them, and where these have the names of folders.
+FILES = {
+    "podman": (
+        *("/usr/share/containers/containers.conf", "/etc/containers/containers.conf"),
+        "/etc/containers/containers.conf.d/*.conf",
+    ),
+    "crio": ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*.conf"),
+}
+_TABLES = {"podman": ("engine",), "crio": ("crio", "runtime")}
 PROGRAMS = {"docker": "dockerd", "containerd": "containerd", "podman": "podman", "crio": "crio"}
 
 
@@ -40,6 +50,33 @@ def without_hooks_d() -> Iterator[str]:
         if name not in _HOOKS_D:
             first = ".".join(map(str, _CDI[name][0]))
             yield f"{name} reads no hooks.d: for it install --cdi NAME (from {first}) or install --runtime NAME --apply"
+
+
+def folders(name: str) -> tuple[list[str], list[str]]:
+    """The folders of hooks.d, and those of CDI, that the settings of an engine name."""
+    hooks: list[str] = []
+    devices: list[str] = []
+    if name in _HOOKS_D:
+        for path in (path for pattern in FILES[name] for path in sorted(glob.glob(pattern))):
+            table = _at(_toml(path), *_TABLES[name])
+            hooks = _texts(table, "hooks_dir") or hooks
+            devices = _texts(table, "cdi_spec_dirs") or devices
+    elif name == "docker":
+        devices = _texts(_settings(name), "cdi-spec-dirs")
+    else:
+        devices = [path for table in _plugins(_settings(name)) for path in _texts(table, "cdi_spec_dirs")]
+    return hooks, devices
+
+
+def _texts(table: object, name: str) -> list[str]:
+    found = table.get(name) if isinstance(table, dict) else None
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+
+
+def _at(document: object, *keys: str) -> object:
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
 
 
 def missing(name: str, version: str, kinds: Iterable[Kind]) -> str:
@@ -70,11 +107,8 @@ def _runtimes(name: str) -> Iterator[str]:
         key = ("options", "BinaryName")
     for table in tables:
         for runtime in table.values() if isinstance(table, dict) else ():
-            at: Any = runtime
-            for step in key:
-                at = at.get(step) if isinstance(at, dict) else None
-            if isinstance(at, str):
-                yield at
+            if isinstance(path := _at(runtime, *key), str):
+                yield path
 
 
 def _enables_cdi(name: str) -> bool:
@@ -94,13 +128,19 @@ def _plugins(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """What an engine's file says; nothing if it is not there, or if it is not valid: the engine says that itself."""
+    """What the file of docker or containerd says; nothing if it is not there or not valid, which the engine says."""
+    if name == "containerd":
+        return _toml(settings.CONFIG_TOML)
+    text = read(settings.DAEMON_JSON)
     try:
-        if name == "docker":
-            text = read(settings.DAEMON_JSON)
-            found = documents(text.encode(), settings.DAEMON_JSON)[0] if text.strip() else {}
-        else:
-            found = tomllib.loads(read(settings.CONFIG_TOML))
-    except (DataError, tomllib.TOMLDecodeError):
+        found = documents(text.encode(errors="surrogateescape"), settings.DAEMON_JSON)[0] if text.strip() else {}
+    except DataError:
         found = {}
     return found if isinstance(found, dict) else {}
+
+
+def _toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read(path))
+    except tomllib.TOMLDecodeError:
+        return {}

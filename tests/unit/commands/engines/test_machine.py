@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HOOKS_D = "install --prefix /usr -- --mount ..."
 CDI = "install --cdi NAME -- --mount ..."
 RUNTIME = "install --runtime NAME --apply -- --mount ..."
+SETTINGS = {"runtime": "/usr/bin/runc", "hooks": {"poststop": [{"path": "/l", "args": ["x"]}]}, "annotations": {}}
 ENABLED = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nenable_cdi = true\n'
 
 
@@ -54,7 +55,7 @@ def test_the_command_that_is_missing(
     tmp_path: Path, name: str, version: str, settings: str, kinds: list[str], command: str
 ) -> None:
     wrapper = tmp_path / "wrapper"
-    wrapper.write_text(f"#!/bin/sh\n{runtimes.MARK}\nobh_settings='{{}}'\n\n")
+    wrapper.write_text(f"#!/bin/sh\n{runtimes.MARK}\nobh_settings='{json.dumps(SETTINGS)}'\n\n")
     file = tmp_path / ("daemon.json" if name == "docker" else "config.toml")
     file.write_text(settings.replace("WRAPPER", str(wrapper)))
     assert machine.missing(name, version, kinds) == command  # type: ignore[arg-type]
@@ -84,3 +85,36 @@ def test_install_names_the_engines_that_do_not_read_it(
     for name, first in (("docker", "28.2"), ("containerd", "2.0")):
         advice = f"for it install --cdi NAME (from {first}) or install --runtime NAME --apply"
         assert f"warning: {name} reads no hooks.d: {advice}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"),
+    [
+        ("podman", "containers.conf", '[engine]\nhooks_dir = ["{folder}"]\n'),
+        ("crio", "10-hook.conf", '[crio.runtime]\nhooks_dir = ["/other", "{folder}"]\n'),
+    ],
+)
+def test_a_folder_that_an_engines_settings_name_is_looked_into(
+    no_engines: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    file: str,
+    text: str,
+) -> None:
+    folder = tmp_path / "hooks.d"
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setitem(machine.FILES, name, (f"{tmp_path}/conf/*.conf",))
+    program = no_engines / machine.PROGRAMS[name]
+    program.write_text("#!/bin/sh\necho version 5.0\n")
+    program.chmod(0o755)
+    assert cli.main(["install", "--prefix", str(tmp_path), "--hooks-dir", str(folder)]) == os.EX_OK
+    there = []
+    for settings in ("= broken", "[engine]\nhooks_dir = 1\n[crio]\nruntime = 1\n", text.format(folder=folder)):
+        (tmp_path / "conf" / file).write_text(settings)
+        capfd.readouterr()
+        cli.main(["doctor", "--format", "json"])
+        [found] = [each for each in json.loads(capfd.readouterr().out)["findings"] if each["name"] == name]
+        there.append(found["there"])
+    assert there == [False, False, True]
