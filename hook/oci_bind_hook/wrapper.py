@@ -24,8 +24,15 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 
-# Options of create and run that take a value, of runc and of crun, beside --bundle.
-VALUED = ("console-socket", "pidfd-socket", "pid-file", "preserve-fds")
+# Options of create, run and restore that take a value, of runc and of crun, beside --bundle.
+VALUED = (
+    *("console-socket", "pidfd-socket", "pid-file", "preserve-fds"),
+    # Of restore.
+    *("image-path", "work-path", "parent-path", "manage-cgroups-mode", "empty-ns", "status-fd", "lsm-profile"),
+    *("lsm-mount-context", "page-server"),
+)
+# What Go's readers, runc among them, take for the same name: case is folded, a long s and the sign of Kelvin included.
+FOLDED = ("hooks", "annotations")
 
 
 def main(settings: str, before: int, words: Sequence[str]) -> int:
@@ -90,6 +97,9 @@ def add(bundle: str, hooks: dict[str, list[object]], annotations: dict[str, str]
         document = documents(data, CONFIG)[0]
         if not isinstance(document, dict):
             raise DataError(CONFIG, [("", "is not an object")])
+        for name in document:
+            if name not in FOLDED and name.casefold() in FOLDED:
+                raise DataError(CONFIG, [(f"/{name}", f'is read by some runtimes as "{name.casefold()}"')])
         asked = document.get("annotations")
         if annotations and not (isinstance(asked, dict) and annotations.items() <= asked.items()):
             return
@@ -110,6 +120,10 @@ def with_hooks(text: str, known: object, hooks: dict[str, list[object]]) -> str:
         return _with_member(text, "hooks", encoded(hooks).decode())
     if not isinstance(known, dict):
         raise DataError(CONFIG, [("/hooks", "is not an object")])
+    folded = {stage.casefold(): stage for stage in hooks}
+    for name in known:
+        if name not in hooks and name.casefold() in folded:
+            raise DataError(CONFIG, [(f"/hooks/{name}", f'is read by some runtimes as "{folded[name.casefold()]}"')])
     start, end = members(text)["hooks"]
     part = text[start:end]
     for stage, entries in hooks.items():
@@ -175,7 +189,7 @@ def _replace(folder: int, data: bytes, stat: posix.stat_result, path: str) -> No
                 posix.fchown(fd, stat.st_uid, stat.st_gid)
             posix.fchmod(fd, modes.S_IMODE(stat.st_mode))
             posix.rename(name, CONFIG, src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:
+        except BaseException:
             posix.unlink(name, dir_fd=folder)
             raise
         finally:

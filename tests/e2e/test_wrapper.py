@@ -227,9 +227,10 @@ def test_the_bundle_is_found_in_all_spellings(words: list[str], bundle: str) -> 
     assert bundle_of(words) == bundle
 
 
-def test_the_current_folder_is_the_bundle_where_none_is_named(world: World, probe: Path) -> None:
+@pytest.mark.parametrize("command", ["create", "run", "restore"])
+def test_the_current_folder_is_the_bundle_where_none_is_named(world: World, probe: Path, command: str) -> None:
     support.bundle(world.path / "bundle", ["true"])
-    assert Wrapped(world, str(probe)).run("run", "c1", cwd=world.path / "bundle").returncode == 0
+    assert Wrapped(world, str(probe)).run(command, "c1", cwd=world.path / "bundle").returncode == 0
     assert list(config(world)["hooks"]) == ["createRuntime", "poststop"]
 
 
@@ -299,6 +300,21 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], int, str]] = {
         lambda path: path.write_text('{"hooks":{"poststop":{}}}'),
         65,
         "config.json: /hooks/poststop: is not an array",
+    ),
+    "hooks of another case": (
+        lambda path: path.write_text('{"HOOKS":null}'),
+        65,
+        'config.json: /HOOKS: is read by some runtimes as "hooks"',
+    ),
+    "hooks with a long s": (
+        lambda path: path.write_text('{"hook\\u017f":null}', encoding="utf-8"),
+        65,
+        'is read by some runtimes as "hooks"',
+    ),
+    "a stage of another case": (
+        lambda path: path.write_text('{"hooks":{"CreateRuntime":[]}}'),
+        65,
+        'config.json: /hooks/CreateRuntime: is read by some runtimes as "createRuntime"',
     ),
     "a member twice": (lambda path: path.write_text('{"hooks":{},"hooks":{}}'), 65, "config.json: "),
     "a FIFO": (fifo, 66, "config.json is not a regular file"),

@@ -139,6 +139,7 @@ QUIET: dict[str, Callable[[int], object]] = {
 }
 
 
+@pytest.mark.kernel(5, 12)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_known_without_asking(tmp_path: Path, kind: str) -> None:
     with Fuse(str(tmp_path / "fuse")) as fuse:

@@ -159,22 +159,28 @@ def list_command(given: Given, _: Log) -> int:
 
 def uninstall_command(given: Given, _: Log) -> int:
     """Removes registrations, and returns the exit code. HookError."""
+    from .engines import settings
     from .engines.doctor import state_files
     from .engines.install import Removed, uninstall
     from .engines.timer import Timer
+    from .engines.wrapper_file import Wrapper
 
     timer = Timer(given.last("--units-dir"))
     everything = "--all" in given.values
     for option in ("--name", "--cdi", "--runtime") if everything else ():
         if option in given.values:
             raise UsageError("--all removes all registrations", where=option)
+    prefix, folder, name, instead = _where(given, _OF_OTHERS)
     try:
         others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
-        removed, missing = uninstall(*_where(given, _OF_OTHERS), others, everything=everything), None
+        removed, missing = uninstall(prefix, folder, name, instead, others, everything=everything), None
     except MissingError as problem:
         removed, missing = Removed(), problem
     units = timer.remove()
-    if missing is not None and not units:
+    if isinstance(instead, Wrapper) and missing is not None and "--apply" in given.values:
+        # The wrapper went before, by an uninstall that left what engines have.
+        removed.runtimes = settings.of(instead.name, instead.paths[0])
+    if missing is not None and not units and not any(engine.names_it() for engine in removed.runtimes):
         raise missing
     tell_changes([*removed.paths, *units])
     if units:

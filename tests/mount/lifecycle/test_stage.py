@@ -7,6 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+import prctl
 import pytest
 
 from helpers.mounting import ended_well, forked, mount
@@ -45,6 +46,8 @@ def test_a_process_that_procfs_hides_is_not_said_to_have_ended(process: int, hid
         os.setgroups([])
         os.setresgid(1000, 1000, 1000)
         os.setresuid(1000, 1000, 1000)
+        # As a process is that this user has started: before Linux 5.14 it could not read its own fdinfo otherwise.
+        prctl.set_dumpable(1)
         said = f"/proc does not show the container's process {process} to this user, as under hidepid"
         assert str(refused(process)) == f"{said} (mount /proc without hidepid where the runtime runs)"
 

@@ -142,5 +142,5 @@ def _settings(name: str) -> dict[str, Any]:
 def _toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(read(path))
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return {}

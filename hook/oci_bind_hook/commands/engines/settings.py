@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -11,13 +13,14 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from ...documents.bundle import read_regular
-from ...documents.strictjson import documents
+from ...documents.strictjson import MAX_BYTES, documents
 from ...errors import DataError, HookError, UnavailableError
+from ...kernel.errnos import refused
 from .runtimes import RUNTIMES_PATH
-from .written import is_taken, read, write_all
+from .written import is_taken, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .written import Change
 
@@ -67,25 +70,52 @@ class Settings:
                 "is a link, or no file", where=self.file, hint="whoever made it must add the runtime"
             )
         try:
-            return read_regular(self.file).decode()
+            data = read_regular(self.file)
+            if len(data) > MAX_BYTES:
+                raise DataError(self.file, [("", "is too large")])
+            return data.decode()
         except UnicodeDecodeError as error:
             raise DataError(self.file, [("", f"is not UTF-8 at byte offset {error.start}")]) from None
 
     def apply(self) -> list[Change]:
         """Adds the runtime, and returns what was written: a copy of what was there first. HookError."""
-        return self._write(self.added(self.text()))
+        with self._alone():
+            return self._write(self.added(self.text()))
 
     def withdraw(self) -> list[Change]:
         """Takes away what ``apply`` has added, if it is still that. HookError."""
-        return self._write(self.removed(self.text()))
+        with self._alone():
+            return self._write(self.removed(self.text()))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other calls of install out of the file's folder: each writes what it has read and more. KernelError."""
+        folder = os.path.dirname(self.file)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as reason:
+            raise refused("open", folder, reason) from reason
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _write(self, text: str) -> list[Change]:
         before = self.text()
         if text == before:
             return []
-        mode = stat.S_IMODE(os.lstat(self.file).st_mode) if os.path.lexists(self.file) else 0o644
-        copy = {f"{self.file}.before-oci-bind-hook": (mode, before)} if before else {}
-        return write_all({**copy, self.file: (mode, text)})
+        known = os.lstat(self.file) if os.path.lexists(self.file) else None
+        mode = stat.S_IMODE(known.st_mode) if known is not None else 0o644
+        # What was there before the first of ours: a later one would be a copy of our own.
+        copy = f"{self.file}.before-oci-bind-hook"
+        copies = {copy: (mode, before)} if before and not os.path.lexists(copy) else {}
+        changes = write_all({**copies, self.file: (mode, text)})
+        if known is not None:
+            for path in (*copies, self.file):
+                os.chown(path, known.st_uid, known.st_gid)
+        return changes
 
     def snippet(self) -> str:
         """What to add to the file by hand. HookError."""
@@ -105,7 +135,7 @@ class Settings:
 
     def names_it(self) -> bool:
         """Whether the file names the wrapper, whoever wrote that, and whether it is valid or not."""
-        return self.path in _wrappers_in(read(self.file))
+        return self.path in _wrappers_in(_as_it_is(self.file))
 
 
 class Docker(Settings):
@@ -141,10 +171,9 @@ class Docker(Settings):
 
     def why_needed(self) -> str:
         """Why docker would not start without the runtime, "" if it would."""
-        try:
-            is_default = self._document(self.text()).get("default-runtime") == self.name
-        except HookError:
-            return ""
+        # Also of a link, and of what only docker takes for JSON.
+        said = _as_it_is(self.file)
+        is_default = re.search(rf'"default-runtime"\s*:\s*"{re.escape(self.name)}"', said) is not None
         return (
             f'{self.file} has "default-runtime": "{self.name}", without which docker does not start'
             if is_default
@@ -236,9 +265,12 @@ class Containerd(Settings):
 
     def _document(self, text: str) -> dict[str, Any]:
         try:
-            return tomllib.loads(text) if text.strip() else {"version": 2}
-        except tomllib.TOMLDecodeError as error:
+            found = tomllib.loads(text) if text.strip() else {"version": 2}
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise DataError(self.file, [("", f"is no valid TOML: {error}")]) from None
+        if not isinstance(found.get("version", 1), int):
+            raise DataError(self.file, [("/version", "is not a number")])
+        return found
 
     def _plugin(self, document: dict[str, Any]) -> str:
         version = document.get("version", 1)
@@ -290,6 +322,14 @@ def _block(name: str, lines: Sequence[str]) -> str:
     return "\n".join(["", f"# Added by oci-bind-hook install --runtime {name}", *lines, ""])
 
 
+def _as_it_is(file: str) -> str:
+    """What is in a file, through links, as far as it can be read: only to look for names in it."""
+    try:
+        return read_regular(file).decode(errors="replace")
+    except HookError:
+        return ""
+
+
 def _wrappers_in(text: str) -> list[str]:
     """The wrappers that JSON or TOML names, as strings that need no escapes."""
     return re.findall(rf"""["'](/[^"'\\\n]*/{re.escape(RUNTIMES_PATH)}/oci-bind-hook-[^"'\\\n/]+)["']""", text)
@@ -297,7 +337,7 @@ def _wrappers_in(text: str) -> list[str]:
 
 def dangling() -> list[tuple[str, str]]:
     """The engines' files that name a wrapper which is not there, each with the wrapper's path."""
-    files = {file: _wrappers_in(read(file)) for file in (DAEMON_JSON, CONFIG_TOML)}
+    files = {file: _wrappers_in(_as_it_is(file)) for file in (DAEMON_JSON, CONFIG_TOML)}
     return [(file, path) for file, paths in files.items() for path in dict.fromkeys(paths) if not os.path.exists(path)]
 
 

@@ -29,9 +29,11 @@ _FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin
 _VALUED = ("root", "log", "log-format", "log-level", "criu", "rootless", "cgroup-manager", "config", "kata-config")
 # What ends the search for create and run: the other commands. An unknown word may be the value of an unknown option.
 _OTHERS = (
-    *("checkpoint", "delete", "events", "exec", "features", "help", "kill", "list", "pause", "ps", "restore", "resume"),
+    *("checkpoint", "delete", "events", "exec", "features", "help", "kill", "list", "pause", "ps", "resume"),
     *("spec", "start", "state", "update", "version"),
 )
+
+_ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
 
 # Every word, fd and signal is the runtime's: a shell changes none of them, and Python would ignore SIGPIPE for it.
 WRAPPER = """\
@@ -44,7 +46,7 @@ obh_before=0
 for obh_word do
     if [ -z "$obh_skip" ]; then
         case $obh_word in
-            create | run)
+            create | run | restore)
                 {interpreter} -IS -c {program} "$obh_settings" "$obh_before" "$@" || exit
                 break ;;
             {others}) break ;;
@@ -135,6 +137,9 @@ class Wrapper:
             text.encode()
         except UnicodeEncodeError:
             raise UsageError("what is not UTF-8 cannot stand in config.json", where="--") from None
+        if len(text.encode()) >= _ARGUMENT_BYTES:
+            problem = f"its options have {len(text.encode())} bytes, and no process is given one of {_ARGUMENT_BYTES}"
+            raise UnavailableError(problem, where="--runtime", hint="let patterns name the sources")
         # The shell keeps a newline in quotes; a line for each setting is for people, and for settings_of.
         return [
             WRAPPER.format(

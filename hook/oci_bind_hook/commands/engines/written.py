@@ -79,8 +79,8 @@ def read(path: str) -> str:
     """The text of a regular file, empty for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20) if os.path.isfile(fd) else ""
+        with os.fdopen(fd, encoding="utf-8", errors="replace", newline="") as file:
+            return file.read() if os.path.isfile(fd) else ""
     except OSError:
         return ""
 

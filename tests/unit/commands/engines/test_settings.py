@@ -305,7 +305,7 @@ class TestCheck:
         code, told = self.check(machine, capfd)
         assert (code, "problem: " in told) == (0, False)
         wrapper = f"{machine.folder}/libexec/oci/runtimes.d/oci-bind-hook-bind"
-        called = f"runtime {wrapper} is for createRuntime, poststop: it calls {machine.folder}/bin/runc; "
+        called = f"runtime {wrapper} is for createRuntime, poststop: it calls {machine.programs}/runc; "
         assert f"{called}named by {machine.daemon}, {machine.toml}\n" in told
         assert cli.main(["install", "--check", "--prefix", str(machine.folder), "--format", "json"]) == 0
         document = json.loads(capfd.readouterr().out)
@@ -313,7 +313,7 @@ class TestCheck:
         assert document["runtimes"] == [
             {
                 "path": wrapper,
-                "runtime": f"{machine.folder}/bin/runc",
+                "runtime": f"{machine.programs}/runc",
                 "stages": ["createRuntime", "poststop"],
                 "named": [str(machine.daemon), str(machine.toml)],
             }
@@ -322,7 +322,7 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("gone", "said"),
         [
-            ("bin/runc", "{folder}/bin/runc is not there"),
+            ("{programs}/runc", "{programs}/runc is not there"),
             ("libexec/oci/hooks.d/oci-bind-hook", "{folder}/libexec/oci/hooks.d/oci-bind-hook is not there"),
             (
                 "libexec/oci/runtimes.d/oci-bind-hook-bind",
@@ -334,19 +334,20 @@ class TestCheck:
         self, machine: Machine, gone: str, said: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert machine.install("--apply") == 0
-        (machine.folder / gone).unlink()
+        (machine.folder / gone.format(programs=machine.programs)).unlink()
+        said = said.format(folder=machine.folder, programs=machine.programs)
         code, told = self.check(machine, capfd)
         assert code == os.EX_DATAERR
-        assert f"{said.format(folder=machine.folder)}: containers that it is for do not start\n" in told
+        assert f"{said}: containers that it is for do not start\n" in told
         monkeypatch.setattr(runtimes, "FOLDERS", (f"{machine.folder}/libexec/oci/runtimes.d",))
         found = [each for each in doctor.examine() if each.name.startswith("runtime /")]
-        assert any(each.is_problem and said.format(folder=machine.folder) in each.without for each in found)
+        assert any(each.is_problem and said in each.without for each in found)
 
     def test_a_runtime_that_has_become_a_wrapper_would_call_itself_for_ever(
         self, machine: Machine, capfd: pytest.CaptureFixture[str]
     ) -> None:
         assert machine.install() == 0
-        runc = machine.folder / "bin/runc"
+        runc = machine.programs / "runc"
         runc.write_text((machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").read_text())
         code, told = self.check(machine, capfd)
         assert (code, f"{runc}, the runtime behind it, is such a wrapper itself" in told) == (os.EX_DATAERR, True)
@@ -377,3 +378,83 @@ def test_it_is_listed_and_replaced_with_a_word(machine: Machine, capfd: pytest.C
     assert machine.install() == 0
     told = capfd.readouterr().out
     assert f"which registered --runtime bind --oci-runtime {machine.programs}/runc --annotation a=b --stages" in told
+
+
+def test_a_file_of_any_size_keeps_every_byte(machine: Machine) -> None:
+    """What was there is in the copy, as its owner left it: of the first, whatever is installed afterwards."""
+    before = DEBIAN.encode().replace(b"\n", b"\r\n") + b"# a comment\r\n" * 100_000 + b'root = "/r"\r\n'
+    before = b'root = "/r"\r\n' + before.replace(b'root = "/r"\r\n', b"")
+    machine.toml.write_bytes(before)
+    os.chown(machine.toml, 1234, 4321)
+    assert machine.install("--apply") == 0
+    assert machine.install("--annotation", "a=b", "--apply") == 0
+    copy = machine.folder / "config.toml.before-oci-bind-hook"
+    assert copy.read_bytes() == before
+    assert machine.toml.read_bytes().startswith(before.rstrip())
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (copy, machine.toml)} == {(1234, 4321)}
+
+
+@pytest.mark.parametrize("how", ["a link", "a byte order mark"])
+def test_the_default_of_a_file_that_is_not_ours_to_change_stays_as_well(
+    machine: Machine, capfd: pytest.CaptureFixture[str], how: str
+) -> None:
+    assert machine.install() == 0
+    text = json.dumps({"default-runtime": "bind"})
+    if how == "a link":
+        (machine.folder / "elsewhere.json").write_text(text)
+        machine.daemon.symlink_to("elsewhere.json")
+    else:
+        machine.daemon.write_text(f"\ufeff{text}")
+    assert machine.uninstall("--runtime", "bind") == os.EX_UNAVAILABLE
+    assert '"default-runtime": "bind", without which docker does not start' in capfd.readouterr().err
+    assert (machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").exists()
+
+
+def test_several_at_once_lose_nothing(machine: Machine) -> None:
+    machine.toml.write_text(DEBIAN)
+    names = [f"r{number}" for number in range(4)]
+    runtimes_of = [
+        [Docker(str(machine.daemon), name, f"/{name}"), Containerd(str(machine.toml), name, f"/{name}")]
+        for name in names
+    ]
+    pids = []
+    for each in runtimes_of:
+        if not (pid := os.fork()):
+            for one in each:
+                one.apply()
+            os._exit(0)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 4
+    assert sorted(json.loads(machine.daemon.read_text())["runtimes"]) == names
+    assert all(f'BinaryName = "/{name}"' in machine.toml.read_text() for name in names)
+
+
+def test_what_an_uninstall_has_left_goes_with_the_next(machine: Machine) -> None:
+    assert machine.install("--apply") == 0
+    assert machine.uninstall("--runtime", "bind") == 0
+    assert machine.uninstall("--runtime", "bind", "--apply") == 0
+    assert "oci-bind-hook-bind" not in machine.daemon.read_text() + machine.toml.read_text()
+    assert machine.uninstall("--runtime", "bind", "--apply") == os.EX_NOINPUT
+
+
+def test_more_than_a_process_can_be_given_is_refused(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    many = [word for number in range(1500) for word in ("--mount", f"src=/srv/models/{number},dst=/models/{number}")]
+    words = [
+        "install",
+        "--runtime",
+        "bind",
+        "--prefix",
+        str(machine.folder),
+        "--oci-runtime",
+        f"{machine.programs}/runc",
+    ]
+    assert cli.main([*words, "--", *many]) == os.EX_UNAVAILABLE
+    assert "no process is given one of 131072 (let patterns name the sources)" in capfd.readouterr().err
+    assert not (machine.folder / "libexec").exists()
+
+
+@pytest.mark.parametrize("text", ["version = []\n", "a = " + "[" * 100_000])
+def test_odd_toml_is_refused_in_one_line(machine: Machine, capfd: pytest.CaptureFixture[str], text: str) -> None:
+    machine.toml.write_text(text)
+    assert machine.install("--apply") == os.EX_DATAERR
+    assert capfd.readouterr().err.count("\n") == 1
