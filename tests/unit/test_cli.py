@@ -133,8 +133,8 @@ WRONG = {
     "install, empty folder": ([*NOWHERE, "--hooks-dir="], "--hooks-dir: the folder is empty"),
     "install, flag with a value": (["install", "--always=1"], "--always: it takes no value"),
     "check, an option of install": (
-        ["install", "--check", "--prefix=/usr"],
-        "--prefix: unknown argument of install --check (see --help)",
+        ["install", "--check", "--stages=prestart"],
+        "--stages: unknown argument of install --check (see --help)",
     ),
     "check, two bundles": (["install", "--check", "/a", "/b"], "/b: one bundle at a time"),
     "check, other --format": (["install", "--check", "--format=x"], '--format: "x" is neither text nor json'),
