@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from helpers import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
 
 SECONDS = 60
 IMAGE = "docker.io/library/bind:latest"
@@ -96,6 +98,35 @@ class Daemon:
         finally:
             self.process.kill()
             self.process.wait()
+
+
+class Served:
+    """An engine's daemon with all that it has below ``folder``; a context manager. ``words`` ask it."""
+
+    folder: Path
+    words: list[str]
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def serve(self, *program: str) -> Daemon:
+        """Starts the daemon, which ends with the block."""
+        return self._stack.enter_context(Daemon(self.folder, *program))
+
+    def start(self) -> None:
+        """Starts all of it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 class Hook:
@@ -207,6 +238,29 @@ class Way:
         for folder, folders, _ in os.walk(self.data):
             found += [path for path in (f"{folder}/{each}" for each in folders) if path.endswith(MADE)]
         return found
+
+
+class ByCommands(Way):
+    """An engine whose program has docker's commands; ``words`` are it, with what each call of it is given."""
+
+    words: list[str]
+
+    def execute(self, name: str, *words: str) -> Done:
+        return call(*self.words, "exec", name, *words)
+
+    def stop(self, name: str) -> None:
+        good(*self.words, "stop", name)
+
+    def kill(self, name: str) -> None:
+        good(*self.words, "kill", name)
+        good(*self.words, "wait", name)
+
+    def again(self, name: str) -> None:
+        good(*self.words, "start", name)
+
+    def remove(self, name: str) -> None:
+        # podman cleans up after a kill in a process of its own; here it waits for that.
+        good(*self.words, "rm", "--force", name)
 
 
 def names(folder: str) -> list[str]:

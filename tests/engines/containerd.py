@@ -8,13 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
-from engines.base import CDI_KIND, CGROUP, IMAGE, WAITING, Daemon, Done, Way, await_that, call, good
+from engines.base import CDI_KIND, CGROUP, IMAGE, WAITING, Done, Served, Way, await_that, call, good
 from engines.cri import EXITED, NODE, Client, decode
 from engines.docker import WRAPPED
 from helpers import support
@@ -50,8 +49,8 @@ BinaryName = "{binary}"
 """
 
 
-class Containerd:
-    """containerd with all that it has below ``folder``; a context manager.
+class Containerd(Served):
+    """containerd, with its CRI plugin, and ctr.
 
     Of each set of binds there is a runtime class with a base spec, for each runtime, and one with a wrapper.
     """
@@ -62,7 +61,7 @@ class Containerd:
         self.socket = f"{folder}/containerd.sock"
         self.words = ["ctr", "--address", self.socket]
         (folder / "config.toml").write_text(config or self._config())
-        self._stack = ExitStack()
+        super().__init__()
 
     def _config(self) -> str:
         text = [HEAD.format(folder=self.folder, image=IMAGE), RUNTIME.format(name="runc", more="", binary="runc")]
@@ -83,19 +82,12 @@ class Containerd:
             path.write_text(text.replace("/usr/local/libexec/oci/hooks.d/oci-bind-hook", self.hook.launcher))
         return path
 
-    def __enter__(self) -> Containerd:
-        self._stack.enter_context(Daemon(self.folder, "containerd", "--config", f"{self.folder}/config.toml"))
-        try:
-            self.version = good(*self.words, "version").split("Server:")[1].split("Version:")[1].split()[0]
-            self.version = re.split("[~+-]", self.version.lstrip("v"))[0]
-            good(*self.words, "--namespace", "k8s.io", "images", "import", self.image)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def start(self) -> None:
+        """As above."""
+        self.serve("containerd", "--config", f"{self.folder}/config.toml")
+        self.version = good(*self.words, "version").split("Server:")[1].split("Version:")[1].split()[0]
+        self.version = re.split("[~+-]", self.version.lstrip("v"))[0]
+        good(*self.words, "--namespace", "k8s.io", "images", "import", self.image)
 
 
 class ByCtr(Way):

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from engines.base import CDI, CDI_KIND, CGROUP, IMAGE, Daemon, Done, Way, call, good
+from engines.base import CDI, CDI_KIND, CGROUP, IMAGE, ByCommands, Done, Served, call, good
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 WRAPPED = (("models",), ("gone",), ("models", "more"))
 
 
-class Docker:
-    """dockerd with all that it has below ``folder``; a context manager."""
+class Docker(Served):
+    """dockerd, and its client."""
 
     def __init__(self, folder: Path, hook: Hook, image: str, containerd: str, **settings: object) -> None:
         self.folder, self.image, self.hook = folder, image, hook
@@ -42,27 +41,18 @@ class Docker:
         }
         (folder / "daemon.json").write_text(json.dumps(document))
         self.words = ["docker", "--host", f"unix://{folder}/docker.sock"]
-        self._stack = ExitStack()
+        super().__init__()
 
-    def __enter__(self) -> Docker:
+    def start(self) -> None:
+        """As above."""
         # Two of them use one containerd. In the file the second name is not known, although it is documented.
         names = [f"--containerd-{what}={self.folder.name}-{what}" for what in ("namespace", "plugins-namespace")]
-        daemon = Daemon(self.folder, "dockerd", "--config-file", f"{self.folder}/daemon.json", *names)
-        self.reload = daemon.reload
-        self._stack.enter_context(daemon)
-        try:
-            good(*self.words, "load", "--input", self.image)
-            self.version = good(*self.words, "version", "--format", "{{.Server.Version}}").partition("+")[0]
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.reload = self.serve("dockerd", "--config-file", f"{self.folder}/daemon.json", *names).reload
+        good(*self.words, "load", "--input", self.image)
+        self.version = good(*self.words, "version", "--format", "{{.Server.Version}}").partition("+")[0]
 
 
-class ByDocker(Way):
+class ByDocker(ByCommands):
     """A dockerd, and how it is asked."""
 
     runtime = "runc"
@@ -79,22 +69,6 @@ class ByDocker(Way):
 
     def start(self, name: str, *binds: str) -> Done:
         return call(*self.words, "run", "--detach", "--network=none", "--name", name, *self._ask(binds), IMAGE)
-
-    def execute(self, name: str, *words: str) -> Done:
-        return call(*self.words, "exec", name, *words)
-
-    def stop(self, name: str) -> None:
-        good(*self.words, "stop", name)
-
-    def kill(self, name: str) -> None:
-        good(*self.words, "kill", name)
-        good(*self.words, "wait", name)
-
-    def again(self, name: str) -> None:
-        good(*self.words, "start", name)
-
-    def remove(self, name: str) -> None:
-        good(*self.words, "rm", "--force", name)
 
     @property
     def data(self) -> Path:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.base import CDI, CGROUP, IMAGE, Done, Way, await_that, call, good, processes
+from engines.base import CDI, CDI_KIND, CGROUP, IMAGE, ByCommands, Done, await_that, call, good, processes
 from helpers import support
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LIMITS = ("--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 
 
-class Podman(Way):
+class Podman(ByCommands):
     """podman with its storage below ``folder``; ``registration`` is hooks.d or CDI."""
 
     user: tuple[str, ...] = ()
@@ -41,29 +41,12 @@ class Podman(Way):
 
     def _ask(self, bind: str) -> str:
         if self.registration == "CDI":
-            return f"--device=oci-bind-hook.github.io/bind={bind}"
+            return f"--device={CDI_KIND}={bind}"
         return f"--annotation=io.example.{bind}=yes"
 
     def start(self, name: str, *binds: str) -> Done:
         options = (*LIMITS, *self.cgroup, "--name", name)
         return call(*self.words, "run", "--detach", *options, *map(self._ask, binds), IMAGE)
-
-    def execute(self, name: str, *words: str) -> Done:
-        return call(*self.words, "exec", name, *words)
-
-    def stop(self, name: str) -> None:
-        good(*self.words, "stop", name)
-
-    def kill(self, name: str) -> None:
-        good(*self.words, "kill", name)
-        good(*self.words, "wait", name)
-
-    def again(self, name: str) -> None:
-        good(*self.words, "start", name)
-
-    def remove(self, name: str) -> None:
-        # podman cleans up after a kill in a process of its own; here it waits for that.
-        good(*self.words, "rm", "--force", name)
 
     def end(self) -> None:
         """Waits for what podman does in the background, and takes away the mount in which it keeps its storage."""
