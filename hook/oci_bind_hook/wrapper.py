@@ -2,8 +2,8 @@
 """An OCI runtime around another: adds hooks to config.json before the other makes the container.
 
 The wrapper that ``install --runtime`` writes is a shell script. It hands every command to the runtime as it is, and
-calls this module first where the command is ``create`` or ``run``. So a broken installation stops no container that
-runs, and lets none start without its binds.
+calls this module first where the command is ``create``, ``run`` or ``restore``. So a broken installation stops no
+container that runs, and lets none start without its binds.
 
 Loaded by every start of a container under that wrapper: it imports nothing that takes time.
 """
@@ -19,7 +19,7 @@ from .errors import DataError, HookError, KernelError, MissingError, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 CONFIG = "config.json"
@@ -31,7 +31,7 @@ VALUED = (
     *("image-path", "work-path", "parent-path", "manage-cgroups-mode", "empty-ns", "status-fd", "lsm-profile"),
     *("lsm-mount-context", "page-server"),
 )
-# What Go's readers, runc among them, take for the same name: case is folded, a long s and the sign of Kelvin included.
+# The members that count here.
 FOLDED = ("hooks", "annotations")
 
 
@@ -59,7 +59,7 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
 
 
 def bundle_of(words: Sequence[str]) -> str:
-    """The bundle that the arguments of create or run name, the current folder if they name none. UnavailableError.
+    """The bundle that the arguments of the command name, the current folder if they name none. UnavailableError.
 
     All spellings of runc and crun: ``--bundle DIR``, ``--bundle=DIR``, ``-b DIR``, ``-b=DIR``, ``-bDIR``. crun, by
     getopt_long(3), takes the beginning of a long option as well.
@@ -97,9 +97,7 @@ def add(bundle: str, hooks: dict[str, list[object]], annotations: dict[str, str]
         document = documents(data, CONFIG)[0]
         if not isinstance(document, dict):
             raise DataError(CONFIG, [("", "is not an object")])
-        for name in document:
-            if name not in FOLDED and name.casefold() in FOLDED:
-                raise DataError(CONFIG, [(f"/{name}", f'is read by some runtimes as "{name.casefold()}"')])
+        _refuse_folded(document, FOLDED, "")
         asked = document.get("annotations")
         if annotations and not (isinstance(asked, dict) and annotations.items() <= asked.items()):
             return
@@ -120,10 +118,7 @@ def with_hooks(text: str, known: object, hooks: dict[str, list[object]]) -> str:
         return _with_member(text, "hooks", encoded(hooks).decode())
     if not isinstance(known, dict):
         raise DataError(CONFIG, [("/hooks", "is not an object")])
-    folded = {stage.casefold(): stage for stage in hooks}
-    for name in known:
-        if name not in hooks and name.casefold() in folded:
-            raise DataError(CONFIG, [(f"/hooks/{name}", f'is read by some runtimes as "{folded[name.casefold()]}"')])
+    _refuse_folded(known, hooks, "/hooks")
     start, end = members(text)["hooks"]
     part = text[start:end]
     for stage, entries in hooks.items():
@@ -136,6 +131,18 @@ def with_hooks(text: str, known: object, hooks: dict[str, list[object]]) -> str:
             last = members(part)[stage][1] - 1  # the bracket that ends it
             part = f"{part[:last]}{',' if there else ''}{encoded(missing).decode()[1:-1]}{part[last:]}"
     return text[:start] + part + text[end:]
+
+
+def _refuse_folded(document: dict[str, object], names: Iterable[str], pointer: str) -> None:
+    """Raises DataError for a member that Go's readers, runc among them, take for one of ``names``.
+
+    They fold case, a long s and the sign of Kelvin included, and the last of several counts.
+    """
+    folded = {name.casefold(): name for name in names}
+    for name in document:
+        meant = folded.get(name.casefold(), name)
+        if meant != name:
+            raise DataError(CONFIG, [(f"{pointer}/{name}", f'is read by some runtimes as "{meant}"')])
 
 
 def _with_member(text: str, name: str, value: str) -> str:

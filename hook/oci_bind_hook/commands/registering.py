@@ -85,8 +85,6 @@ _ONLY_FOR_RUNTIME = "it is for a runtime: name it with --runtime as well"
 _FOR_HOOKS_D = ("--hooks-dir", "--name", "--command", "--has-bind-mounts", "--always")
 _FOR_CDI = ("--cdi-dir", "--env")
 _FOR_RUNTIME = ("--oci-runtime", "--apply")
-
-
 # What uninstall is told of other registrations that may call the same launcher.
 _OF_OTHERS = ("--hooks-dir", "--cdi-dir", "--apply")
 

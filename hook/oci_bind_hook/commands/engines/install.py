@@ -197,20 +197,17 @@ def uninstall(
     if everything:
         found = registration.find(places.known, places.known, places.known)
         targets = [(one.path, one.kind) for one in found if one.is_written and one.launcher == places.launcher]
+    known_at = {path: registration.at(path, kind) for path, kind in targets if os.path.lexists(path)}
+    for path, known in known_at.items():
+        engines = settings.of(known.name, path) if known is not None and known.kind == "runtime" else []
+        if needed := next(filter(None, (each.why_needed() for each in engines)), ""):
+            raise UnavailableError(f"engines need {path}: {needed}", hint="name another runtime there first")
+        removed.runtimes += engines
     launchers = []
-    for path, kind in targets:
-        known = registration.at(path, kind) if kind == "runtime" else None
-        for each in settings.of(known.name, path) if known is not None else ():
-            if needed := each.why_needed():
-                raise UnavailableError(f"engines need {path}: {needed}", hint="name another runtime there first")
-    for path, kind in dict.fromkeys(targets):
-        if not os.path.lexists(path):
-            continue
-        known = registration.at(path, kind)
+    for path, known in known_at.items():
         if known is None:
             removed.kept.append(f"{path} was not written by install")
         else:
-            removed.runtimes += settings.of(known.name, path) if kind == "runtime" else []
             removed.arguments.append(known.arguments)
             launchers.append(known.launcher)
             removed.paths.append(remove(path))

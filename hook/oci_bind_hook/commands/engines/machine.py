@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -39,8 +38,7 @@ PROGRAMS = {"docker": "dockerd", "containerd": "containerd", "podman": "podman",
 def programs() -> Iterator[tuple[str, str]]:
     """The engines that are installed here, each with the path of its program."""
     for name, program in PROGRAMS.items():
-        places = (f"{folder}/{program}" for folder in settings.PROGRAMS)
-        if path := next((path for path in places if os.access(path, os.X_OK)), ""):
+        if path := settings.installed(program):
             yield name, path
 
 
@@ -131,7 +129,7 @@ def _settings(name: str) -> dict[str, Any]:
     """What the file of docker or containerd says; nothing if it is not there or not valid, which the engine says."""
     if name == "containerd":
         return _toml(settings.CONFIG_TOML)
-    text = read(settings.DAEMON_JSON)
+    text = read(settings.DAEMON_JSON, -1)
     try:
         found = documents(text.encode(errors="surrogateescape"), settings.DAEMON_JSON)[0] if text.strip() else {}
     except DataError:
@@ -141,6 +139,6 @@ def _settings(name: str) -> dict[str, Any]:
 
 def _toml(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(read(path))
+        return tomllib.loads(read(path, -1))
     except (tomllib.TOMLDecodeError, RecursionError):
         return {}

@@ -28,8 +28,8 @@ DAEMON_JSON = "/etc/docker/daemon.json"
 CONFIG_TOML = "/etc/containerd/config.toml"
 PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 
-# Where containerd's CRI plugin has its runtimes, by the version of config.toml.
 _DEFAULT = "NAME: containerd knows runc by itself only while no runtime is named"
+# Where containerd's CRI plugin has its runtimes, by the version of config.toml.
 _CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 _TYPE = "io.containerd.runc.v2"
 _CRI_NAMES = ("cri", *_CRI.values())  # as disabled_plugins has them
@@ -49,12 +49,12 @@ class Settings:
         self.file = file
         self.name = name
         self.path = path
-        self.annotations = list(annotations) if isinstance(annotations, (list, tuple)) else []
+        self.annotations = list(annotations)
 
     @property
     def is_installed(self) -> bool:
         """Whether the engine is on this machine."""
-        return any(os.access(f"{folder}/{self.program}", os.X_OK) for folder in PROGRAMS)
+        return bool(installed(self.program))
 
     @property
     def program(self) -> str:
@@ -254,7 +254,8 @@ class Containerd(Settings):
         if not isinstance(known, dict):
             return text
         # With what it was written with: uninstall is told no annotations, and runc may have changed.
-        written = Containerd(self.file, self.name, self.path, known.get("pod_annotations", []))
+        keys = known.get("pod_annotations")
+        written = Containerd(self.file, self.name, self.path, keys if isinstance(keys, list) else [])
         if written._wanted(document, like=self.name) != known:
             return text
         text = text.replace(_block(self.name, written._runtime(document, like=self.name)), "", 1)
@@ -320,6 +321,12 @@ class Containerd(Settings):
 
 def _block(name: str, lines: Sequence[str]) -> str:
     return "\n".join(["", f"# Added by oci-bind-hook install --runtime {name}", *lines, ""])
+
+
+def installed(program: str) -> str:
+    """The path of an engine's program on this machine, "" if it is not there."""
+    places = (f"{folder}/{program}" for folder in PROGRAMS)
+    return next((path for path in places if os.access(path, os.X_OK)), "")
 
 
 def _as_it_is(file: str) -> str:

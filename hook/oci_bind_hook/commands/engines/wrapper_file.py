@@ -27,7 +27,8 @@ _FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin
 # What OCI runtimes take before the command: options that have a value, of runc, crun, youki and Kata. runc and Kata
 # read Go's flags, which take one dash as well.
 _VALUED = ("root", "log", "log-format", "log-level", "criu", "rootless", "cgroup-manager", "config", "kata-config")
-# What ends the search for create and run: the other commands. An unknown word may be the value of an unknown option.
+# What ends the search for those that make a container: the other commands. An unknown word may be the value of an
+# unknown option.
 _OTHERS = (
     *("checkpoint", "delete", "events", "exec", "features", "help", "kill", "list", "pause", "ps", "resume"),
     *("spec", "start", "state", "update", "version"),
@@ -132,13 +133,13 @@ class Wrapper:
         entry = hook_entry(launcher, arguments)
         hooks = {stage: [entry] for stage in dict.fromkeys(stages)}
         settings = {"runtime": runtime, "hooks": hooks, "annotations": self.annotations}
+        text = json.dumps(settings, ensure_ascii=False)
         try:
-            text = json.dumps(settings, ensure_ascii=False)
-            text.encode()
+            size = len(text.encode())
         except UnicodeEncodeError:
             raise UsageError("what is not UTF-8 cannot stand in config.json", where="--") from None
-        if len(text.encode()) >= _ARGUMENT_BYTES:
-            problem = f"its options have {len(text.encode())} bytes, and no process is given one of {_ARGUMENT_BYTES}"
+        if size >= _ARGUMENT_BYTES:
+            problem = f"its options have {size} bytes, and no process is given one of {_ARGUMENT_BYTES}"
             raise UnavailableError(problem, where="--runtime", hint="let patterns name the sources")
         # The shell keeps a newline in quotes; a line for each setting is for people, and for settings_of.
         return [

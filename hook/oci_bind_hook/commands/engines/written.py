@@ -75,12 +75,12 @@ def remove(path: str) -> Change:
     return Change(path, "removed")
 
 
-def read(path: str) -> str:
-    """The text of a regular file, empty for anything else."""
+def read(path: str, most: int = 1 << 20) -> str:
+    """The text of a regular file, empty for anything else; of a long one the first ``most`` characters, -1 for all."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, encoding="utf-8", errors="replace", newline="") as file:
-            return file.read() if os.path.isfile(fd) else ""
+            return file.read(most) if os.path.isfile(fd) else ""
     except OSError:
         return ""
 
@@ -91,7 +91,7 @@ def is_taken(path: str) -> bool:
 
 
 def _is_right(path: str, mode: int, text: str) -> bool:
-    return is_taken(path) and stat.S_IMODE(os.lstat(path).st_mode) == mode and read(path) == text
+    return is_taken(path) and stat.S_IMODE(os.lstat(path).st_mode) == mode and read(path, -1) == text
 
 
 def _write(path: str, mode: int, text: str) -> None:
@@ -130,5 +130,5 @@ def _way_back(path: str) -> Callable[[], None]:
         return link
     if not os.path.isfile(path):
         return forget
-    mode, text = stat.S_IMODE(os.lstat(path).st_mode), read(path)
+    mode, text = stat.S_IMODE(os.lstat(path).st_mode), read(path, -1)
     return rewrite
