@@ -70,7 +70,13 @@ MAN = {
 
 # -- bash, and zsh, which reads the same file --------------------------------------------------------------------------
 
-VALUES = {"text|json": "words='text json'", "STAGE,...": "words=$stages", "DIR": "kind=directory", "FILE": "kind=file"}
+VALUES = {
+    "text|json": "words='text json'",
+    "STAGE,...": "words=$stages",
+    "DIR": "kind=directory",
+    "FILE": "kind=file",
+    "DIR|FILE": "kind=file",
+}
 
 
 def _values() -> str:
@@ -105,6 +111,7 @@ FISH_VALUES = {
     "STAGE,...": ' -x -a "$stages"',
     "DIR": " -x -a '(__fish_complete_directories)'",
     "FILE": " -r -F",
+    "DIR|FILE": " -r -F",
 }
 
 

@@ -3,7 +3,7 @@
 
 # generated: names
 set -l stages prestart createRuntime createContainer poststop
-set -l commands list show gc validate install uninstall doctor
+set -l commands explain list show gc validate install uninstall doctor
 # end
 set -l hook "not __fish_seen_subcommand_from $commands"
 
@@ -11,9 +11,10 @@ complete -c oci-bind-hook -f
 complete -c oci-bind-hook -n __fish_use_subcommand -a "$stages" -d 'as runtimes call it'
 complete -c oci-bind-hook -n '__fish_seen_subcommand_from show gc' \
     -a '(path basename /run/oci-bind-hook/*.json | string match -rg "^([A-Za-z0-9_+.][A-Za-z0-9_+.-]*)\.json\$")'
-complete -c oci-bind-hook -n '__fish_seen_subcommand_from validate' -F
+complete -c oci-bind-hook -n '__fish_seen_subcommand_from explain validate' -F
 
 # generated: commands
+complete -c oci-bind-hook -n __fish_use_subcommand -a explain -d 'explain what the hook does for a bundle'
 complete -c oci-bind-hook -n __fish_use_subcommand -a list -d 'show what is recorded of all containers'
 complete -c oci-bind-hook -n __fish_use_subcommand -a show -d 'show the same of one container'
 complete -c oci-bind-hook -n __fish_use_subcommand -a gc -d 'undo what dead containers and killed runs left'
@@ -24,19 +25,19 @@ complete -c oci-bind-hook -n __fish_use_subcommand -a doctor -d 'show what this 
 # end
 
 # generated: options
-complete -c oci-bind-hook -n "$hook" -l mount -x -d 'one more bind'
-complete -c oci-bind-hook -n "$hook" -l allow-annotations -d 'take binds from annotations of config.json as well'
-complete -c oci-bind-hook -n "$hook" -l allow-source -x -a '(__fish_complete_directories)' -d 'the sources that annotations may name are below DIR'
-complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from list show gc" -l root -x -a '(__fish_complete_directories)' -d 'where the state files are'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l mount -x -d 'one more bind'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l allow-annotations -d 'take binds from annotations of config.json as well'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l allow-source -x -a '(__fish_complete_directories)' -d 'the sources that annotations may name are below DIR'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain list show gc" -l root -x -a '(__fish_complete_directories)' -d 'where the state files are'
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from gc" -l dry-run -d 'explain what would be done'
-complete -c oci-bind-hook -n "$hook" -l bundle -x -a '(__fish_complete_directories)' -d 'explain this bundle'
-complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from list show gc validate install doctor" -l format -x -a 'text json' -d 'what is printed'
-complete -c oci-bind-hook -n "$hook" -l strict -d 'refuse what breaks the schema anywhere in config.json'
-complete -c oci-bind-hook -n "$hook" -l allow-shared -d 'allow destinations below a mount that is shared with the host'
-complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from gc" -l keep-mountpoints -d 'never remove mount points of an earlier call'
-complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from gc" -l log -r -F -d 'append a log to FILE'
-complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from gc" -l log-format -x -a 'text json' -d 'the log in lines of text'
-complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from list show gc" -l debug -d 'report each step on stderr as well'
+complete -c oci-bind-hook -n "$hook" -l bundle -r -F -d 'explain this bundle'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain list show gc validate install doctor" -l format -x -a 'text json' -d 'what is printed'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l strict -d 'refuse what breaks the schema anywhere in config.json'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l allow-shared -d 'allow destinations below a mount that is shared with the host'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain gc" -l keep-mountpoints -d 'never remove mount points of an earlier call'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain gc" -l log -r -F -d 'append a log to FILE'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain gc" -l log-format -x -a 'text json' -d 'the log in lines of text'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain list show gc" -l debug -d 'report each step on stderr as well'
 complete -c oci-bind-hook -l version -d 'print the version'
 complete -c oci-bind-hook -l help -d 'print a summary of the manual page'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l prefix -x -a '(__fish_complete_directories)' -d 'below which the launcher and the hooks.d file are'

@@ -140,6 +140,12 @@ WRONG = {
     "check, other --format": (["install", "--check", "--format=x"], '--format: "x" is neither text nor json'),
     "check, two bundles behind --": (["install", "--check", "--", "/a", "/b"], "/b: one bundle at a time"),
     "list, a word": (["list", "c1"], "c1: unknown argument of list (show ID shows one container)"),
+    "explain, two words": (["explain", "/a", "/b"], '/a: "/b" is a second one (explain tells of one bundle at a time)'),
+    "explain, two stages": (["explain", "/a", "prestart", "poststop"], 'prestart: "poststop" is a second stage'),
+    "explain, a word misspelt": (
+        ["explain", "--mout"],
+        '--mout: unknown argument of explain (did you mean "--mount"? see --help)',
+    ),
     "show, no word": (["show"], "show needs the id of one container (list shows all)"),
     "show, two words": (["show", "c1", "c2"], "show needs the id of one container (list shows all)"),
     "gc, another option": (["gc", "--strict"], "--strict: unknown argument of gc (see --help)"),

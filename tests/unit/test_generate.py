@@ -62,7 +62,9 @@ def test_bash_completes_values(tmp_path: Path) -> None:
         complete("--format", "") == complete("--format", "=", "") == complete("--log-format", "=") == {"text", "json"}
     )
     assert complete("install", "--stages", "") == set(STAGES)
-    assert complete("--dry-run", "--bundle", "", folder=folder) == {"state"}
+    assert complete("--dry-run", "--bundle", "", folder=folder) == {"state", "file"}
+    assert complete("install", "--units-dir", "", folder=folder) == {"state"}
+    assert complete("explain", "f", folder=folder) == {"file"}
     assert complete("--log", "", folder=folder) == {"state", "file"}
     assert complete("--mount", "") == set()
     assert complete("gc", "--root", f"{tmp_path}/state", "c") == {"c1"}

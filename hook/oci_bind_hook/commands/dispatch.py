@@ -8,7 +8,7 @@ import os
 from ..documents.bundle import read_all, read_given
 from ..errors import HookError, MissingError, UsageError
 from ..kernel import files
-from ..options import Options, parse, unknown
+from ..options import STAGES, Options, parse, unknown
 from . import registering
 from .command_line import Command, Given
 from .output import answer, tell
@@ -54,6 +54,16 @@ def dry_run(options: Options) -> int:
     else:
         answer(as_text(report))
     return report.exit_code
+
+
+def _explain(given: Given, log: Log) -> int:
+    from .explain import meant
+
+    stages = [word for word in given.others if word in STAGES]
+    word = meant.word([word for word in given.others if word not in STAGES])
+    options, log.debug_wanted = parse([*stages, *given.passed, "--dry-run", f"--bundle={word}"])
+    options.as_json = given.as_json
+    return dry_run(options)
 
 
 def _is_colourful() -> bool:
@@ -137,6 +147,17 @@ def _doctor(given: Given, _: Log) -> int:
 
 
 COMMANDS = (
+    Command(
+        "explain",
+        _explain,
+        "[BUNDLE|FILE] [STAGE] [OPTION]...",
+        "explain what the hook does for a bundle, as --dry-run does; the current folder if none is named",
+        options(
+            "--mount --allow-annotations --allow-source --root --format --strict --allow-shared --keep-mountpoints "
+            "--log --log-format --debug"
+        ),
+        takes=("BUNDLE", "FILE", "STAGE"),
+    ),
     Command(
         "list",
         _list,

@@ -27,7 +27,7 @@ def usages(commands: Iterable[Command]) -> list[str]:
     """The usage lines of the hook and of each command."""
     return [
         "oci-bind-hook [STAGE] [OPTION]... < state.json",
-        "oci-bind-hook [STAGE] --dry-run [--bundle DIR] [OPTION]...",
+        "oci-bind-hook [STAGE] --dry-run [--bundle DIR|FILE] [OPTION]...",
         *(f"oci-bind-hook {command.name} {command.usage}" for command in commands),
     ]
 

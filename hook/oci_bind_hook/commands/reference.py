@@ -50,9 +50,9 @@ HOOK = (
     ),
     Option(
         "--bundle",
-        "DIR",
-        "explain this bundle, with `--dry-run` and without a state on stdin; of a container that runs, also what is "
-        "there",
+        "DIR|FILE",
+        "explain this bundle, named by its folder or by its config.json, with `--dry-run` and without a state on "
+        "stdin; of a container that runs, also what is there",
         ". Neither root nor a runtime is needed",
     ),
     Option(

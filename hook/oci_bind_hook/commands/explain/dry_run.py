@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
-from ...documents.bundle import Bundle, read_state
+from ...documents.bundle import Bundle, read_regular, read_state
+from ...documents.strictjson import documents
 from ...errors import At, DataError, HookError, RecordError, UnavailableError
 from ...kernel import files
 from ...kernel.namespace import Namespace
@@ -33,7 +34,7 @@ from ...record.state_file import is_live, is_lost, places_of
 from ...requests import collect
 from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
-from . import programs, recognise, registered
+from . import meant, programs, recognise, registered
 from .facts import describe, replaced_by_rename
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
 from .parts import requests_of_each, warn_of_registration, with_registered
@@ -116,6 +117,8 @@ def _fill(
     if why := patience.why_not("bundle", f"the bundle {report.bundle}", report.bundle):
         report.add(silent(f"the bundle {report.bundle}", why, step="read"))
         return
+    if state is None:
+        document = _meant(report, report.bundle)
     bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
     entries = registered.find(bundle.document)
@@ -137,6 +140,18 @@ def _fill(
     else:
         is_elsewhere = _place(report, place, bundle)
     _fill_with_plan(report, parts, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state)
+
+
+def _meant(report: Report, path: str) -> object | None:
+    """Fills in the bundle that ``path`` means. Returns the document of a file that is read in place of its config.json.
+
+    HookError.
+    """
+    report.bundle, file = meant.bundle_of(path)
+    if not file:
+        return None
+    report.notes.append(f"{file} is read in place of {files.below(report.bundle, meant.CONFIG)}")
+    return documents(read_regular(file), "config.json")[0]
 
 
 def _rootfs(path: str, patience: Patience) -> str:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a word stands for that is given to explain or to --bundle: the folder of a bundle, or a file that is its config.
+
+A runtime takes a folder only, while engines tell of the file: `podman inspect` has its path as OCIConfigPath.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ...errors import UsageError
+from ...kernel import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONFIG = "config.json"
+
+
+def word(words: Sequence[str]) -> str:
+    """The one word that is to be explained, of those given; without one the current folder. UsageError."""
+    if len(words) > 1:
+        raise UsageError(f'"{words[1]}" is a second one', where=words[0], hint="explain tells of one bundle at a time")
+    if words:
+        return words[0]
+    if not os.path.lexists(CONFIG):
+        raise UsageError(
+            "there is no config.json in the current folder",
+            where="explain",
+            hint="name the folder of a bundle, or its config.json",
+        )
+    return "."
+
+
+def is_path(text: str) -> bool:
+    """Whether a word names a file or folder by itself: no id or name of a container has a slash, nor is it a dot."""
+    return "/" in text or text in (".", "..")
+
+
+def bundle_of(path: str) -> tuple[str, str]:
+    """The bundle that an absolute path means, and the file that is read in place of its config.json, "" for none.
+
+    A file of the name config.json stands for its folder, wherever it leads to, as it does for a runtime. Of another
+    name, it stands for what it leads to through links.
+    """
+    if not os.path.lexists(path) or os.path.isdir(path):
+        return path, ""
+    if os.path.basename(path) != CONFIG:
+        path = _real(path)
+    folder, name = os.path.split(path)
+    return folder, "" if name == CONFIG else path
+
+
+def _real(path: str) -> str:
+    try:
+        return files.real_path(path)
+    except OSError:
+        return path  # whoever reads it will say why
