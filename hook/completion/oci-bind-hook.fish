@@ -9,7 +9,7 @@ set -l hook "not __fish_seen_subcommand_from $commands"
 
 complete -c oci-bind-hook -f
 complete -c oci-bind-hook -n __fish_use_subcommand -a "$stages" -d 'as runtimes call it'
-complete -c oci-bind-hook -n '__fish_seen_subcommand_from show gc' \
+complete -c oci-bind-hook -n '__fish_seen_subcommand_from explain show gc' \
     -a '(path basename /run/oci-bind-hook/*.json | string match -rg "^([A-Za-z0-9_+.][A-Za-z0-9_+.-]*)\.json\$")'
 complete -c oci-bind-hook -n '__fish_seen_subcommand_from explain validate' -F
 

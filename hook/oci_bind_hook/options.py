@@ -150,7 +150,7 @@ def parse(words: list[str]) -> tuple[Options, bool]:
         elif word == "--root":
             options.root = _absolute(word, arguments.value(word))
         elif word == "--bundle":
-            options.bundle = _absolute_to_here(word, arguments.value(word))
+            options.bundle = absolute_to_here(word, arguments.value(word))
         elif word == "--format":
             options.as_json = is_json(word, arguments.value(word))
         elif word == "--log":
@@ -195,7 +195,7 @@ def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
     return UsageError("unknown command or option", where=word, hint=f"{near} see --help".lstrip())
 
 
-def _absolute_to_here(option: str, path: str) -> str:
+def absolute_to_here(option: str, path: str) -> str:
     """The absolute form of a path, without links followed. MissingError if there is no folder for a relative one."""
     if not path.startswith("/"):
         try:

@@ -68,7 +68,7 @@ OWNERS = {
     "_socket": {"log"},
     "jsonschema": {"documents.judge"},
     "referencing": {"documents.judge"},
-    "subprocess": {"commands.engines.doctor"},
+    "subprocess": {"commands.engines.doctor", "commands.explain.answers"},
 }
 
 # What no floor tells: rooms and modules, and what they must never know, by the beginning of its name.

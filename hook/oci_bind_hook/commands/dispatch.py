@@ -8,7 +8,7 @@ import os
 from ..documents.bundle import read_all, read_given
 from ..errors import HookError, MissingError, UsageError
 from ..kernel import files
-from ..options import STAGES, Options, parse, unknown
+from ..options import STAGES, Options, absolute_to_here, parse, unknown
 from . import registering
 from .command_line import Command, Given
 from .output import answer, tell
@@ -17,6 +17,7 @@ from .reference import Option, options
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..log import Log
+    from .explain.containers import Container
 
 
 def run(argv: list[str], log: Log) -> int:
@@ -41,12 +42,16 @@ def run(argv: list[str], log: Log) -> int:
     return commands[name].run(Given(commands[name], words), log)
 
 
-def dry_run(options: Options) -> int:
-    """Prints what the hook would do, and returns the exit code that it would have. Raises HookError."""
+def dry_run(options: Options, container: Container | None = None) -> int:
+    """Prints what the hook would do, and returns the exit code that it would have. Raises HookError.
+
+    The bundle is that of ``options``, which is that of ``container`` if there is one, or of the state on stdin.
+    """
     from .explain import dry_run
     from .explain.report import as_json, as_text
 
-    report = dry_run.dry_run(options, read_given, tell)
+    read = read_given if container is None else container.ended
+    report = dry_run.dry_run(options, read, tell, container)
     if options.as_json:
         answer(as_json(report))
     elif os.isatty(1):
@@ -57,13 +62,22 @@ def dry_run(options: Options) -> int:
 
 
 def _explain(given: Given, log: Log) -> int:
-    from .explain import meant
+    from .explain import by_name, meant
 
     stages = [word for word in given.others if word in STAGES]
     word = meant.word([word for word in given.others if word not in STAGES])
-    options, log.debug_wanted = parse([*stages, *given.passed, "--dry-run", f"--bundle={word}"])
+    options, log.debug_wanted = parse([*stages, *given.passed, "--dry-run"])
     options.as_json = given.as_json
-    return dry_run(options)
+    if meant.is_path(word):
+        options.bundle = absolute_to_here("explain", word)
+        if options.stage == "poststop":
+            raise UsageError("poststop needs the id of a container, which a bundle does not tell", where=word)
+        return dry_run(options)
+    container = by_name.find(word, options.root, is_over=options.stage == "poststop")
+    options.root = options.root or container.root
+    if options.stage != "poststop":
+        options.bundle = container.bundle
+    return dry_run(options, container)
 
 
 def _is_colourful() -> bool:
@@ -150,13 +164,14 @@ COMMANDS = (
     Command(
         "explain",
         _explain,
-        "[BUNDLE|FILE] [STAGE] [OPTION]...",
-        "explain what the hook does for a bundle, as --dry-run does; the current folder if none is named",
+        "[BUNDLE|FILE|CONTAINER] [STAGE] [OPTION]...",
+        "explain what the hook does for a bundle, as --dry-run does: by folder or config.json, or by id or name of a "
+        "container; of the current folder if none is named",
         options(
             "--mount --allow-annotations --allow-source --root --format --strict --allow-shared --keep-mountpoints "
             "--log --log-format --debug"
         ),
-        takes=("BUNDLE", "FILE", "STAGE"),
+        takes=("BUNDLE", "FILE", "ID", "STAGE"),
     ),
     Command(
         "list",

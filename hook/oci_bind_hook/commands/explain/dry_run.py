@@ -16,7 +16,7 @@ from ...documents.strictjson import documents
 from ...errors import At, DataError, HookError, RecordError, UnavailableError
 from ...kernel import files
 from ...kernel.namespace import Namespace
-from ...kernel.proc import Proc, boot_id
+from ...kernel.proc import Proc
 from ...lifecycle import lost
 from ...lifecycle.set_up import other_annotation
 from ...lifecycle.stage import RUNTIMES, Place
@@ -28,19 +28,16 @@ from ...mounting.plan import Plan, Planner
 from ...mounting.propagation import Runtimes, remark
 from ...mounting.sources import open_sources
 from ...options import Options, is_teardown, remarks, state_folder
-from ...record.folder import StateFolder
-from ...record.held import peek
-from ...record.state_file import is_live, is_lost, places_of
+from ...record.state_file import is_lost, places_of
 from ...requests import collect
-from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
-from . import meant, programs, recognise, registered
+from . import meant, programs, recognise, registered, unmounted
 from .facts import describe, replaced_by_rename
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
 from .parts import requests_of_each, warn_of_registration, with_registered
 from .patience import DESTINATIONS, HINT, PROGRAMS, Mute, gathered, silent
 from .report import Report
-from .running import Running
+from .running import find_running, load
 from .undoing import fill_from_record
 
 if TYPE_CHECKING:
@@ -50,16 +47,24 @@ if TYPE_CHECKING:
     from ...mounting.sources import Source
     from ...record.state_file import MountRecord, Record
     from ...requests.request import Request
+    from .containers import Container
     from .parts import Part
     from .patience import Patience
     from .registered import Entry
 
 
-def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], None] = lambda _: None) -> Report:
-    """The report on the bundle of ``options``, or on the bundle of the state that ``read`` returns.
+def dry_run(
+    options: Options,
+    read: Callable[[], bytes],
+    tell: Callable[[str], None] = lambda _: None,
+    container: Container | None = None,
+) -> Report:
+    """The report on the bundle of ``options``, which is that of ``container`` if there is one, or on the bundle of the
+    state that ``read`` returns.
 
-    If ``options`` ask for no bind, the arguments count that config.json registers the hook with. ``tell`` is told whom
-    it waits for, if it does for a second; who does not answer is a problem of the report.
+    If ``options`` ask for no bind, the arguments count that config.json registers the hook with, at all stages or at
+    that of ``options``. ``tell`` is told whom it waits for, if it does for a second; who does not answer is a
+    problem of the report.
     """
     report = Report()
     report.stage = options.stage
@@ -67,6 +72,9 @@ def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], N
     try:
         if options.bundle is not None:
             report.bundle = options.bundle
+            if container is not None:
+                report.id = container.id
+                report.notes += container.notes()
             report.stage = options.stage or "createRuntime"
         else:
             state, document = read_state(read())
@@ -83,7 +91,7 @@ def dry_run(options: Options, read: Callable[[], bytes], tell: Callable[[str], N
     def gather(patience: Patience) -> Report:
         try:
             # procfs is another one for a child.
-            _fill(report, options, Proc(), given, patience)
+            _fill(report, options, Proc(), given, patience, container)
         except HookError as problem:
             report.add(problem)
         return report
@@ -106,6 +114,7 @@ def _fill(
     proc: Proc,
     given: tuple[State, object | None] | None,
     patience: Patience,
+    container: Container | None,
 ) -> None:
     assert report.bundle is not None
     state, document = given or (None, None)
@@ -139,7 +148,9 @@ def _fill(
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:
         is_elsewhere = _place(report, place, bundle)
-    _fill_with_plan(report, parts, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state)
+    _fill_with_plan(
+        report, parts, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state, container=container
+    )
 
 
 def _meant(report: Report, path: str) -> object | None:
@@ -155,8 +166,11 @@ def _meant(report: Report, path: str) -> object | None:
 
 
 def _rootfs(path: str, patience: Patience) -> str:
-    """The rootfs without links, or as it is named if it is silent."""
-    return path if patience.why_not("rootfs", f"the rootfs {path}", path) else files.real_path(path)
+    """The rootfs without links, or as it is named if it is silent, or if its engine has yet to mount it."""
+    if patience.why_not("rootfs", f"the rootfs {path}", path):
+        return path
+    is_gone = recognise.is_mounted_by_engine(path) and not os.path.lexists(path)
+    return path if is_gone else files.real_path(path)
 
 
 def _is_teardown(report: Report, options: Options, state: State) -> bool:
@@ -180,6 +194,7 @@ def _fill_with_plan(
     *,
     is_elsewhere: bool,
     state: State | None,
+    container: Container | None,
 ) -> None:
     config, options = bundle.config, parts[0].options
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
@@ -194,11 +209,17 @@ def _fill_with_plan(
             report.add(RecordError(f"{folder} cannot be looked at: {no_folder}", hint=HINT))
         else:
             recorded = _recorded(options, report, place, proc)
-    opened = _opened(report, calls, bundle, namespace, patience)
-    for foreseen in problems_of_stage(config, report.stage, report.namespace):
-        report.add(foreseen)
+    opened = _opened(report, parts, calls, bundle, namespace, patience)
+    for report.turn, part in enumerate(parts):
+        for foreseen in problems_of_stage(config, part.stage or report.stage, report.namespace):
+            report.add(foreseen)
+    report.turn = 0
     if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
-        _without_plan(report, silent(f"the rootfs {bundle.rootfs}", why, step="read"), opened)
+        report.add(silent(f"the rootfs {bundle.rootfs}", why, step="read"))
+        unmounted.judge_sources(report, opened, namespace, bundle.rootfs)
+        return
+    if unmounted.is_unmounted(bundle.rootfs, proc):
+        unmounted.without_destinations(report, bundle, opened, namespace, container, patience.source_of)
         return
     with At("enter"):
         rootfs = Rootfs(
@@ -206,12 +227,13 @@ def _fill_with_plan(
             own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
             type_of=namespace.type_of,
         )
-    runtimes = _runtimes(report, config, rootfs)
-    for sources in opened:
+    for part, sources in zip(parts, opened, strict=True):
+        runtimes = _runtimes(report, part, config, rootfs)
         remark([one for one in sources if not is_runtimes(one.request, namespace.kind, bundle.rootfs)], runtimes)
     whose = f"the rootfs {bundle.rootfs}, or a source that a destination leads into,"
     if why := patience.why_not(DESTINATIONS, whose, bundle.rootfs):
-        _without_plan(report, silent(whose, why, step="resolve"), opened)
+        report.add(silent(whose, why, step="resolve"))
+        unmounted.judge_sources(report, opened, namespace, bundle.rootfs)
         return
     planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
     planned = _planned(report, parts, calls, opened, planner, config)
@@ -224,7 +246,7 @@ def _fill_with_plan(
     report.mounts = describe(
         planned, writable_root=not config.root_readonly, covering=covering, before=patience.source_of
     )
-    if not no_folder and (running := _running(options, bundle, state, proc)):
+    if not no_folder and (running := find_running(options, bundle, state, proc, container)):
         report.running = running.facts()
         for bind, mount in zip(planned.binds, report.mounts, strict=True):
             mount["now"] = running.has(bind, bundle.rootfs)
@@ -241,14 +263,20 @@ def _fill_with_plan(
 
 
 def _opened(
-    report: Report, calls: list[list[Request]], bundle: Bundle, namespace: Namespace, patience: Patience
+    report: Report,
+    parts: list[Part],
+    calls: list[list[Request]],
+    bundle: Bundle,
+    namespace: Namespace,
+    patience: Patience,
 ) -> list[list[Source]]:
     """The sources of each call. What the kernel will refuse of them becomes problems of the report."""
     opened = []
-    for report.turn, requests in enumerate(calls):
+    for report.turn, (part, requests) in enumerate(zip(parts, calls, strict=True)):
         with At("open"):
             opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
-        for foreseen in problems_of_sources(opened[-1], bundle.config, report.stage, namespace.proc):
+        stage = part.stage or report.stage
+        for foreseen in problems_of_sources(opened[-1], bundle.config, stage, namespace.proc):
             report.add(foreseen)
     report.turn = 0
     return opened
@@ -270,7 +298,8 @@ def _planned(
         planner.resolve(requests, sources)
         own.binds = planned.binds[before:]
         _mute(own)
-        for problem in [*own.problems, *problems_of_plan(own, config, report.stage, planner.namespace.proc)]:
+        stage = part.stage or report.stage
+        for problem in [*own.problems, *problems_of_plan(own, config, stage, planner.namespace.proc)]:
             report.add(problem, "resolve")
     return planned
 
@@ -285,22 +314,13 @@ def _mute(plan: Plan) -> None:
                 bind.problem = mute.problem
 
 
-def _runtimes(report: Report, config: Config, rootfs: Rootfs) -> Runtimes:
-    """What any runtime would do with the propagation of binds."""
+def _runtimes(report: Report, part: Part, config: Config, rootfs: Rootfs) -> Runtimes:
+    """What any runtime would do with the propagation of the binds of a call."""
     names = RUNTIMES if report.namespace == "container" else ()
-    if report.stage != "createContainer":
+    if (part.stage or report.stage) != "createContainer":
         return Runtimes(names, config.rootfs_propagation)
     has_users = "user" in config.namespaces
     return Runtimes(names, config.rootfs_propagation, is_inside=True, ahead=rootfs.stat.mnt_id, has_users=has_users)
-
-
-def _without_plan(report: Report, problem: HookError, opened: list[list[Source]]) -> None:
-    """Says why there is no plan, and what is known without one."""
-    report.add(problem)
-    for report.turn, sources in enumerate(opened):
-        for source in sources:
-            if source.error is not None and not source.request.is_from_mounts:
-                report.add(source.error, "resolve")
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:
@@ -344,7 +364,7 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
     """The binds that an earlier call mounted for the same container, as far as this user may look."""
     if place is None or report.id is None or report.bundle is None:
         return []
-    record = _load(options, proc, report.id)
+    record = load(options, proc, report.id)
     if record is None or not is_continued(record, report.bundle, proc):
         return []
     init = record["init"]
@@ -354,32 +374,3 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
     return [
         mount for mount in record["mounts"] if is_in(mount["attached"][0], table, namespace, places_of(mount, record))
     ]
-
-
-def _load(options: Options, proc: Proc, container: str) -> Record | None:
-    """The record of a container. None if there is none, or if this user may not look. RecordError for root."""
-    try:
-        folder = StateFolder.open(state_folder(options, proc), create=False)
-        return folder.load(container) if folder else None
-    except RecordError:
-        if os.geteuid() == 0:
-            raise
-        return None
-
-
-def _running(options: Options, bundle: Bundle, state: State | None, proc: Proc) -> Running | None:
-    """The container of this bundle if it is running, as far as this user may look."""
-    if state is not None:
-        if state.status != "running":
-            return None
-        return Running(state.id, _load(options, proc, state.id), state.pid, proc)
-    try:
-        folder = StateFolder.open(state_folder(options, proc), create=False)
-    except RecordError:
-        return None
-    if folder is None:
-        return None
-    others = peek(folder, identify_path(bundle.rootfs, proc.mounts), boot_id()).records.values()
-    mine = [record for record in others if record["bundle"]["path"] == bundle.path]
-    record = next((record for record in mine if is_live(record, proc, boot_id())), None)
-    return None if record is None else Running(record["id"], record, None, proc)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a word stands for that is given to explain or to --bundle: the folder of a bundle, or a file that is its config.
+"""What a word stands for that is given to explain: the folder of a bundle, a file that is its config, or a container.
 
 A runtime takes a folder only, while engines tell of the file: `podman inspect` has its path as OCIConfigPath.
 """
@@ -28,7 +28,7 @@ def word(words: Sequence[str]) -> str:
         raise UsageError(
             "there is no config.json in the current folder",
             where="explain",
-            hint="name the folder of a bundle, or its config.json",
+            hint="name the folder of a bundle, its config.json, or a container by its id or name",
         )
     return "."
 

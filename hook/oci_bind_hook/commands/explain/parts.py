@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls of this hook that one stage of a bundle makes: what each is given, and what it asks for.
+"""The calls of this hook that a bundle makes: what each is given, and what it asks for.
 
-Several entries of this hook at one stage, as of several CDI devices, are several calls, one after the other. Each is a
-turn of the report.
+Several entries of this hook, at one stage as of several CDI devices or at several, are several calls, one after the
+other. Each is a turn of the report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...errors import HookError
 from ...mounting.sources import allowed, expand
 from ...options import Options, parse
 from ...requests import collect
-from . import registered
+from . import registered, stopping
 from .patience import silent
 
 if TYPE_CHECKING:
@@ -29,16 +29,22 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """What one call of the hook is given, and where that stands in config.json, "" for the command line."""
+    """What one call of the hook is given, and where that stands in config.json, "" for the command line.
+
+    ``stage`` is where it is called, None where that is the stage of the report.
+    """
 
     options: Options
     place: str
+    stage: str | None = None
 
 
 def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, patience: Patience) -> None:
     """Says what is wrong with how config.json registers the hook."""
     report.unsafe += registered.problems(entries)
-    report.warnings += registered.warnings(entries, bundle.document)
+    has_poststop = any(entry.stage == "poststop" for entry in entries)
+    others_stop = bool(entries) and not has_poststop and stopping.is_by_engine(entries, bundle)
+    report.warnings += registered.warnings(entries, bundle.document, others_stop=others_stop)
     report.warnings += [
         f"{entry.place}/path: {entry.path} cannot be executed here"
         for entry in entries
@@ -49,7 +55,9 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
 
 
 def with_registered(report: Report, entries: list[Entry], options: Options) -> list[Part]:
-    """The options, or if they ask for no bind those of each entry that is called at the stage, in their order.
+    """The options, or if they ask for no bind those of each entry that sets up, in the order of the calls.
+
+    Of a stage that is asked for, only those at that one.
 
     Reports how the hook is registered.
     """
@@ -60,11 +68,11 @@ def with_registered(report: Report, entries: list[Entry], options: Options) -> l
     parts: list[Part] = []
     for report.turn, entry in enumerate(called):
         try:
-            parts.append(Part(_merged(entry, options), entry.place))
+            parts.append(Part(_merged(entry, options), entry.place, entry.stage))
         except HookError as problem:
             problem.where = f"{entry.place}/args: {problem.where}"
             report.add(problem, "read")
-            parts.append(Part(options, ""))
+            parts.append(Part(options, "", entry.stage))
     report.turn = 0
     understood = [part.place for part in parts if part.place]
     report.options = ", ".join(understood) or None
@@ -72,7 +80,7 @@ def with_registered(report: Report, entries: list[Entry], options: Options) -> l
         report.stage = called[0].stage
     if len({part.options.root for part in parts}) > 1:
         report.warnings.append(
-            f"{called[0].place}: those of this stage have different --root: a failure of one does not undo the others"
+            f"{called[0].place}: the entries have different --root: a failure of one does not undo the others"
         )
     return parts
 
@@ -112,7 +120,7 @@ def _requests(report: Report, bundle: Bundle, part: Part, patience: Patience) ->
     def refused(problem: HookError) -> None:
         report.add(problem, "ask")
 
-    options, place = part
+    options, place = part.options, part.place
     requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
     expanded = []
     for request in requests:

@@ -79,6 +79,29 @@ def missing_defaults(destinations: Iterable[str]) -> list[str]:
     return [path for path in DEFAULTS if path not in there]
 
 
+def is_mounted_by_engine(rootfs: str) -> bool:
+    """Whether an engine mounts something on a rootfs of this path while its container runs, and takes it away after."""
+    names = rootfs.split("/")
+    in_overlay = names[-1] == "merged" and names[-3:-2] in (["overlay"], ["overlay2"])  # podman, CRI-O, docker
+    of_docker = names[-3:-1] == ["rootfs", "overlayfs"]  # with the images of containerd
+    of_containerd = names[-1] == "rootfs" and any(name.startswith("io.containerd.runtime.v") for name in names)
+    return in_overlay or of_docker or of_containerd
+
+
+def engine(annotations: Mapping[str, str], bundle: str, rootfs: str = "") -> str:
+    """The engine that made a bundle, "" if it has no mark of one: by its annotations and by where it stands."""
+    managers = {"libpod": "podman", "cri-o": "CRI-O"}
+    if (manager := annotations.get("io.container.manager")) in managers:
+        return managers[manager]
+    names = bundle.split("/")
+    if names[-1] == "userdata" and "".join(names[-3:-2]).endswith("-containers"):
+        return "CRI-O" if any(key.startswith("io.kubernetes.cri-o.") for key in annotations) else "podman"
+    if any(name.startswith("io.containerd.runtime.v") for name in names):
+        # The namespace of docker's containers is "moby", unless dockerd is told another.
+        return "docker" if names[-2] == "moby" or "/docker/" in rootfs else "containerd"
+    return ""
+
+
 def notes(annotations: Mapping[str, str]) -> Iterator[str]:
     """One line for each annotation that makes others mount something: gVisor's hints and CDI devices."""
     hints: dict[str, list[str]] = {}

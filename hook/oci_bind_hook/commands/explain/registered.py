@@ -78,13 +78,15 @@ def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
 
 
 def chosen(found: Sequence[Entry], stage: str | None) -> list[Entry]:
-    """All entries that set up at one stage, in the order in which a runtime calls them: that of ``choose`` first."""
-    first = choose(found, stage)
-    return [] if first is None else [entry for entry in found if entry.stage == first.stage]
+    """All entries that set up, or those at one stage, in the order in which a runtime calls them."""
+    return [entry for each in ((stage,) if stage else SETTING_UP) for entry in found if entry.stage == each]
 
 
-def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
-    """What will go wrong with a hook that is registered this way, one line each."""
+def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = False) -> Iterator[str]:
+    """What will go wrong with a hook that is registered this way, one line each.
+
+    ``others_stop``: poststop is called by somebody else than the runtime, who has no need of config.json for that.
+    """
     for entry in found:
         if fault := fault_of_stage(entry.stage):
             yield f"{entry.place}: {fault}"
@@ -92,9 +94,7 @@ def warnings(found: Sequence[Entry], document: object) -> Iterator[str]:
         if said:
             yield f"{entry.place}/args: says {said[0]}, and is called at {entry.stage}"
     stages = [entry.stage for entry in found]
-    # podman keeps the poststop of hooks.d out of config.json, and calls it when it cleans up.
-    is_of_podman = members(members(document).get("annotations")).get("io.container.manager") == "libpod"
-    if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages and not is_of_podman:
+    if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages and not others_stop:
         yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"
     if "poststop" in stages and not any(stage in SETTING_UP for stage in stages):
         yield "config.json: /hooks: only poststop is registered: nothing would be mounted"

@@ -64,6 +64,8 @@ class Report:
         self.is_sure = True
         # The registration's: a real run does not look at it, and may end otherwise.
         self.unsafe: list[HookError] = []
+        # What nobody can tell now, and no real run meets.
+        self.unknown: list[HookError] = []
         # Of several entries of this hook at one stage, each is a run of its own: which of them is looked at now.
         self.turn = 0
         self._turns: list[tuple[int, HookError]] = []
@@ -79,13 +81,17 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """That of the first problem that a real run would meet, with which it would end, or else of ``unsafe``."""
-        return next((problem.exit_code for problem in (*self._problems, *self.unsafe)), 0)
+        """That of the first problem that a real run would meet, with which it would end, or else of the others."""
+        return next((problem.exit_code for problem in (*self._problems, *self._others)), 0)
+
+    @property
+    def _others(self) -> list[HookError]:
+        return [*self.unsafe, *self.unknown]
 
     @property
     def problems(self) -> list[dict[str, object]]:
-        """All problems in the order in which a real run would meet them, and then those of the registration."""
-        return [facts for problem in (*self._problems, *self.unsafe) for facts in _facts(problem)]
+        """All problems in the order in which a real run would meet them, and then those that it does not look for."""
+        return [facts for problem in (*self._problems, *self._others) for facts in _facts(problem)]
 
     def add(self, problem: HookError, step: Step | None = None) -> None:
         """Takes note of a problem, which a real run meets at its own step or else at ``step``.
@@ -105,7 +111,8 @@ class Report:
     def told(self) -> dict[str, Any]:
         """The report as values that a process can tell another one, kernel.asking."""
         turns = [turn for turn, _ in self._turns]
-        return {**vars(self), "unsafe": _packed(self.unsafe), "_turns": (turns, _packed(self._problems))}
+        others = {"unsafe": _packed(self.unsafe), "unknown": _packed(self.unknown)}
+        return {**vars(self), **others, "_turns": (turns, _packed(self._problems))}
 
     @classmethod
     def from_told(cls, values: dict[str, Any]) -> Report:
@@ -113,7 +120,8 @@ class Report:
         report = cls()
         turns, problems = values["_turns"]
         told = list(zip(turns, _unpacked(problems), strict=True))
-        vars(report).update(values, unsafe=_unpacked(values["unsafe"]), _turns=told)
+        others = {name: _unpacked(values[name]) for name in ("unsafe", "unknown")}
+        vars(report).update(values, **others, _turns=told)
         return report
 
     def document(self) -> dict[str, object]:

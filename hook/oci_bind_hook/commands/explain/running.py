@@ -3,19 +3,31 @@
 
 from __future__ import annotations
 
+import os
+
+from ...errors import RecordError
+from ...kernel.proc import boot_id
 from ...mounting.mounted import is_in
-from ...record.state_file import places_of
+from ...options import state_folder
+from ...record.folder import StateFolder
+from ...record.held import peek
+from ...record.state_file import is_live, is_same_bundle, places_of
 from ...requests.request import Recorded, source_of
+from ...rootfs.identity import identify_path
 from ..upkeep.replaced import compare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...documents.bundle import Bundle
+    from ...documents.oci import State
     from ...kernel.proc import Proc
     from ...mounting.plan import Bind
+    from ...options import Options
     from ...record.state_file import MountRecord, Record
     from ..upkeep.replaced import SourceNow
+    from .containers import Container
 
 
 class Running:
@@ -29,6 +41,8 @@ class Running:
         self._table = table
         self._points = {info.mount_point for info in table}
         self._namespace = proc.mount_namespace_id() if self._pid is None else proc.mount_namespace_id_of(self._pid)
+        if self._pid is None and record is not None and record["namespace"]["inode"] != proc.mount_namespace():
+            self._points = set()  # its binds are in another namespace, and no process shows which
         self._record = record
         self._recorded = record["mounts"] if record is not None else []
         self._known = Recorded(self._recorded)
@@ -47,7 +61,9 @@ class Running:
             return None
         if mount is not None:
             return self._is_in(mount)
-        return not self._points.isdisjoint((bind.target.path, rootfs + bind.target.path))
+        # Without a process the mounts are those of this one, where only what is below the rootfs is the container's.
+        inside = () if self._pid is None else (bind.target.path,)
+        return not self._points.isdisjoint((*inside, rootfs + bind.target.path))
 
     def source_now(self, bind: Bind) -> SourceNow:
         """What the path of a bind's source leads to now, by the record. None if that is not known."""
@@ -70,3 +86,35 @@ class Running:
                 what = f"{source} on {mount['resolved']}, asked for by {mount['by']}"
                 there = "is mounted" if self._is_in(mount) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"
+
+
+def load(options: Options, proc: Proc, container: str) -> Record | None:
+    """The record of a container. None if there is none, or if this user may not look. RecordError for root."""
+    try:
+        folder = StateFolder.open(state_folder(options, proc), create=False)
+        return folder.load(container) if folder else None
+    except RecordError:
+        if os.geteuid() == 0:
+            raise
+        return None
+
+
+def find_running(
+    options: Options, bundle: Bundle, state: State | None, proc: Proc, container: Container | None
+) -> Running | None:
+    """The container of a bundle, or this one of that bundle, if it is running and as far as this user may look."""
+    if state is not None:
+        if state.status != "running":
+            return None
+        return Running(state.id, load(options, proc, state.id), state.pid, proc)
+    try:
+        folder = StateFolder.open(state_folder(options, proc), create=False)
+    except RecordError:
+        folder = None
+    others = peek(folder, identify_path(bundle.rootfs, proc.mounts), boot_id()).records.values() if folder else ()
+    mine = [each for each in others if is_same_bundle(each, bundle.path) and is_live(each, proc, boot_id())]
+    if container is not None:
+        mine = [each for each in mine if each["id"] == container.id]
+        if not mine and container.pid is not None:
+            return Running(container.id, None, container.pid, proc)
+    return Running(mine[0]["id"], mine[0], None, proc) if mine else None

@@ -599,7 +599,7 @@ def test_entries_that_bind_on_one_place_are_told(desk: Desk) -> None:
 
 def test_state_folders_that_differ_are_told(desk: Desk) -> None:
     register_all(desk, ["--root", "/run/a"], ["--root", "/run/b"])
-    told = "those of this stage have different --root: a failure of one does not undo the others"
+    told = "the entries have different --root: a failure of one does not undo the others"
     assert f"config.json: /hooks/createRuntime/0: {told}" in planned(desk).warnings
 
 

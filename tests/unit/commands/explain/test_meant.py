@@ -66,11 +66,11 @@ def test_each_way_to_name_a_bundle(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder / "b")
-    for words in ([], ["."], ["config.json"], ["../b/config.json"], [f"{folder}/file"]):
+    for words in ([], ["."], ["./config.json"], ["../b/config.json"], [f"{folder}/file"]):
         code, told = explained(capfd, *words)
         assert (code, told["bundle"], told["rootfs"]) == (0, f"{folder}/b", f"{folder}/b/rootfs"), words
         assert not [note for note in told["notes"] if "in place of" in note]
-    code, told = explained(capfd, "other.json", "createContainer", "--mount=src=/absent,dst=/a")
+    code, told = explained(capfd, "./other.json", "createContainer", "--mount=src=/absent,dst=/a")
     assert (code, told["stage"], told["rootfs"]) == (os.EX_NOINPUT, "createContainer", f"{folder}/c/rootfs")
     assert f"{folder}/b/other.json is read in place of {folder}/b/config.json" in told["notes"]
     # --dry-run --bundle takes the same words.

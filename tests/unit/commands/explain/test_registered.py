@@ -48,9 +48,20 @@ def test_ours_are_known_by_program_or_name() -> None:
         ((), None, None),
     ],
 )
-def test_the_one_that_sets_up(stages: tuple[str, ...], asked: str | None, chosen: str | None) -> None:
+def test_the_first_that_sets_up(stages: tuple[str, ...], asked: str | None, chosen: str | None) -> None:
     found = registered.choose(registered.find(document(**{stage: [entry()] for stage in stages})), asked)
     assert (found.stage if found else None) == chosen
+
+
+def test_all_that_set_up_are_called_by_stage() -> None:
+    hooks = {
+        stage: [entry(stage), entry("again")] for stage in ("poststop", "createContainer", "prestart", "startContainer")
+    }
+    found = registered.find(document(**hooks))
+    called = [(each.stage, each.words) for each in registered.chosen(found, None)]
+    assert called == [(stage, [word]) for stage in ("prestart", "createContainer") for word in (stage, "again")]
+    assert [each.stage for each in registered.chosen(found, "createContainer")] == ["createContainer"] * 2
+    assert registered.chosen(found, "createRuntime") == []
 
 
 GOOD = {"createRuntime": [entry("createRuntime")], "poststop": [entry("poststop")]}
@@ -66,14 +77,6 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "nobody's": (document(createRuntime=[entry(path="/x", name="x", env=())]), []),
     "no poststop": (
         document(createRuntime=[entry()]),
-        ["config.json: /hooks: no poststop is registered: mount points and state files would stay"],
-    ),
-    "podman's, which calls poststop itself": (
-        {**document(createRuntime=[entry()]), "annotations": {"io.container.manager": "libpod"}},
-        [],
-    ),
-    "another manager's": (
-        {**document(createRuntime=[entry()]), "annotations": {"io.container.manager": "cri-o"}},
         ["config.json: /hooks: no poststop is registered: mount points and state files would stay"],
     ),
     "only poststop": (
@@ -102,6 +105,8 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_warnings(case: str) -> None:
     config, expected = WARNINGS[case]
     assert list(registered.warnings(registered.find(config), config)) == expected
+    others = [text for text in expected if "no poststop" not in text]
+    assert list(registered.warnings(registered.find(config), config, others_stop=True)) == others
 
 
 @pytest.mark.parametrize("env", [(), None, "A=1", [1], {"A": "1"}], ids=repr)

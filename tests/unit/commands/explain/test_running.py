@@ -32,7 +32,7 @@ def recorded(*texts: str) -> Record:
         }
         for number, text in enumerate(texts, 1)
     ]
-    rootfs, namespace = {"path": "/rootfs"}, {"kind": "container"}
+    rootfs, namespace = {"path": "/rootfs"}, {"kind": "container", "inode": Proc().mount_namespace()}
     return cast("Record", {"init": None, "rootfs": rootfs, "namespace": namespace, "mounts": mounts})
 
 

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What podman and docker answer about a container by its name, which nobody else knows.
+
+The one place besides doctor that starts programs. Those of this machine are asked, never another one that the
+environment or a context of theirs names; they have a deadline; and what they print is judged like any other input.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...documents.strictjson import documents
+from ...errors import DataError
+from ...kernel.proc import Proc
+from ...options import Options, state_folder
+from ..engines import settings
+from .meant import CONFIG
+from .registered import members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 5.0
+MOST_BYTES = 1 << 20
+# What podman needs to find its storage, also inside the namespace of `podman unshare`. Nothing of it names a machine.
+_KEPT = ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF")
+_KEPT_BEGINNING = "_CONTAINERS_"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DOCKER_SOCKET = "/var/run/docker.sock"
+_ID = re.compile("[0-9a-f]{64}")
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")  # of podman and of docker alike
+
+
+class Answer(NamedTuple):
+    """What an engine says of one container: how it is called, and in which state it is.
+
+    ``config`` is the path of its config.json, "" where there is none or where the engine, as docker, does not tell.
+    ``pid`` is its first process, None if it has none.
+    """
+
+    engine: str
+    id: str
+    name: str
+    config: str
+    status: str
+    pid: int | None
+
+
+class NoAnswerError(Exception):
+    """A program told nothing that can be used; its text says why, behind the name of the program."""
+
+
+def ask(word: str) -> tuple[list[Answer], list[str]]:
+    """The answers of the engines that are here and know a container by ``word``, and why others did not answer."""
+    found, remarks = [], []
+    if _NAME.fullmatch(word):
+        for engine, command, environment in _commands(word):
+            try:
+                answer = _understood(engine, word, _told(command, environment))
+            except NoAnswerError as why:
+                remarks.append(f"{engine} {why}")
+            else:
+                found += [answer] if answer is not None else []
+    return found, remarks
+
+
+def _commands(word: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """The engines, and for each the call that asks it."""
+    clean = {"PATH": _PATH, "LC_ALL": "C"}
+    question = ["inspect", "--type", "container", "--", word]
+    if path := settings.installed("podman"):
+        kept = {key: text for key, text in os.environ.items() if key in _KEPT or key.startswith(_KEPT_BEGINNING)}
+        yield "podman", [path, "--remote=false", *question], {**clean, **kept}
+    if path := settings.installed("docker"):
+        own = f"{os.path.dirname(state_folder(Options(), Proc()))}/docker.sock"
+        for socket in dict.fromkeys((own, _DOCKER_SOCKET)):
+            # Not with the configuration of this user, which may name a context.
+            if os.path.exists(socket):
+                yield "docker", [path, "--host", f"unix://{socket}", *question], {**clean, "HOME": "/"}
+
+
+def _told(command: list[str], environment: dict[str, str]) -> bytes | None:
+    """What a program prints, None if it knows no such container. Raises NoAnswerError."""
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as reason:
+        raise NoAnswerError(f"cannot be started: {reason.strerror}") from None
+    end = time.monotonic() + SECONDS
+    try:
+        out, err = _read(child, end)
+        code = child.wait(max(0.0, end - time.monotonic()))
+    except (NoAnswerError, subprocess.TimeoutExpired) as why:
+        # With its own children, which would go on: podman makes one to be in a user namespace. Nobody has awaited it
+        # yet, so that its number is still its own.
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise (why if isinstance(why, NoAnswerError) else _late()) from None
+    finally:
+        for stream in (child.stdout, child.stderr):
+            assert stream is not None
+            stream.close()
+    if code == 0:
+        return out
+    first = err.decode(errors="replace").strip().partition("\n")[0]
+    if "no such" in first.lower():
+        return None
+    raise NoAnswerError(f"does not answer: {first}" if first else f"does not answer, and ends with {code}")
+
+
+def _late() -> NoAnswerError:
+    return NoAnswerError(f"does not answer within {SECONDS:.0f} seconds")
+
+
+def _read(child: subprocess.Popen[bytes], end: float) -> tuple[bytes, bytes]:
+    """What a child writes to stdout and stderr until it closes both. Raises NoAnswerError if that is after ``end``."""
+    read: dict[int, bytes] = {}
+    with selectors.DefaultSelector() as waiting:
+        for stream in (child.stdout, child.stderr):
+            assert stream is not None
+            read[stream.fileno()] = b""
+            waiting.register(stream, selectors.EVENT_READ)
+        while waiting.get_map():
+            ready = waiting.select(max(0.0, end - time.monotonic()))
+            if not ready:
+                raise _late()
+            for key, _ in ready:
+                data = os.read(key.fd, 1 << 16)
+                read[key.fd] += data
+                if not data:
+                    waiting.unregister(key.fileobj)
+                if len(read[key.fd]) > MOST_BYTES:
+                    raise NoAnswerError("answers with more than a megabyte")
+    out, err = read.values()
+    return out, err
+
+
+def _understood(engine: str, word: str, data: bytes | None) -> Answer | None:
+    """The answer in what an engine printed, None if it knows no such container. Raises NoAnswerError."""
+    if data is None:
+        return None
+    try:
+        document = documents(data, engine)[0]
+    except DataError:
+        raise NoAnswerError("answers with what is no JSON") from None
+    [one] = document if isinstance(document, list) and len(document) == 1 else [None]
+    facts = members(one)
+    state = members(facts.get("State"))
+    container, name = _text(facts, "Id"), _text(facts, "Name").removeprefix("/")
+    config, pid = _text(facts, "OCIConfigPath"), state.get("Pid")
+    if not _ID.fullmatch(container) or not _NAME.fullmatch(name):
+        raise NoAnswerError("answers without an id and a name")
+    if word != name and not container.startswith(word):
+        raise NoAnswerError(f"answers about another container, {name}")
+    # An engine keeps a bundle in a folder that has the id.
+    names = config.split("/")
+    if config and not (config.startswith("/") and names[-1] == CONFIG and container in names and ".." not in names):
+        raise NoAnswerError(f"answers with a config.json that is not one of {name}: {config}")
+    is_process = isinstance(pid, int) and not isinstance(pid, bool) and pid > 0
+    return Answer(engine, container, name, config, _status(state), pid if is_process else None)
+
+
+def _status(state: dict[str, Any]) -> str:
+    """The state of a container, in the engine's words."""
+    status, error, code = _text(state, "Status"), _text(state, "Error"), state.get("ExitCode")
+    if status in ("exited", "stopped", "dead") and isinstance(code, int):
+        status += f" with {code}"
+    return f"{status}: {error}" if error else status
+
+
+def _text(facts: dict[str, Any], name: str) -> str:
+    value = facts.get(name)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one container that a word means: an id, the beginning of one, or the name that podman or docker has for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from ...errors import HookError, MissingError, UnavailableError, UsageError
+from . import answers, containers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .answers import Answer
+    from .containers import Container
+
+_WHOLE = re.compile("[0-9a-f]{64}")  # the id of an engine, which is nobody's name
+
+
+def find(word: str, root: str | None, *, is_over: bool = False) -> Container:
+    """The container that ``word`` means, which has a config.json unless it ``is_over``. ``root``: see containers.find.
+
+    UsageError where it may mean several, MissingError or UnavailableError where there is none, or no config.json of it.
+    """
+    if not word:
+        raise UsageError("an empty word names nothing", where="explain")
+    found = containers.find(word, root)
+    remarks: list[str] = []
+    if not (_WHOLE.fullmatch(word) and len(found) == 1):
+        # Also where an id begins with the word: as a name it may mean another container.
+        told, remarks = answers.ask(word)
+        found = _together(word, found, told, root)
+    if len(found) > 1:
+        several = "; ".join(each.line() for each in found)
+        raise UsageError(f"it may be {len(found)} containers", where=word, hint=f"give the bundle of one: {several}")
+    if not found:
+        raise _unknown(word, remarks)
+    if not (is_over or found[0].has_config):
+        raise _without_config(found[0])
+    return found[0]
+
+
+def _together(word: str, found: list[Container], told: Sequence[Answer], root: str | None) -> list[Container]:
+    """The containers that were found by id, and those that engines tell of, each once.
+
+    As for the engines, a whole id or name counts for more than the beginning of an id.
+    """
+    if any(answer.name == word for answer in told):
+        found = [each for each in found if each.id == word]
+        told = [answer for answer in told if word in (answer.name, answer.id)]
+    for answer in told:
+        known = containers.find(answer.id, root)
+        bundle = os.path.dirname(answer.config) or next((each.bundle for each in known if each.has_config), "")
+        same = [each for each in known if each.bundle == bundle]
+        base = same[0] if same else containers.Container(answer.id, bundle, answer.engine)
+        # podman writes it first of all that a start does.
+        is_failed = answer.status == "created" and bool(answer.config)
+        status = f"{answer.status}: its last start has failed" if is_failed else answer.status
+        one = base._replace(known_by=answer.engine, name=answer.name, status=status, pid=answer.pid or base.pid)
+        found = [one, *(each for each in found if each.id != answer.id)]
+    return found
+
+
+def _unknown(word: str, remarks: Sequence[str]) -> HookError:
+    hint = "; ".join(remarks)
+    if os.path.lexists(word):
+        hint = f"./{word} names what is in the current folder"
+    elif not hint:
+        hint = "no id that engines, runtimes or state files have begins so, and no engine here has that name"
+    return MissingError(f'no container "{word}" is known here', hint=hint)
+
+
+def _without_config(container: Container) -> HookError:
+    """Why a container has no config.json, and what gives it one."""
+    name = container.name or container.id
+    what = f"the container {name}" + (f" is {container.status}, and" if container.status else "")
+    if container.known_by.startswith("podman"):
+        problem = f"{what} has no config.json: it was created and never started"
+        return MissingError(problem, hint=f"`podman init {name}` writes it, and runs the hooks")
+    if container.root is not None and not container.name:
+        problem = f"the bundle of the container {name} is gone: {container.bundle}"
+        return MissingError(problem, hint=f"`oci-bind-hook show {name}` tells what is recorded of it")
+    if container.pid is None:
+        problem = f"{what} has no config.json: {container.known_by} has one of a container only while it runs"
+        return MissingError(
+            problem, hint="what its start or its hooks said is in this sentence, in syslog and in --log"
+        )
+    problem = f"{what} has its config.json in none of the folders that are known"
+    hint = "give the folder that its shim works in: ls -l /proc/PID/cwd" if os.geteuid() == 0 else "ask again as root"
+    return UnavailableError(problem, hint=hint)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers by id: where runtimes and engines keep a folder for each, and where this hook has a state file of it.
+
+Only the folders of this user and of the machine are looked into, and no engine's database: what a file says there is
+where a bundle is, and which process was the first.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import tomllib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...documents.bundle import read_regular
+from ...documents.strictjson import documents
+from ...errors import HookError
+from ...kernel import files
+from ...kernel.proc import Proc, boot_id
+from ...options import DEFAULT_ROOT, Options, state_folder
+from ...record.folder import StateFolder
+from ...record.state_file import is_live
+from ..engines.check import Check
+from ..engines.hooks_d import FOLDERS
+from .meant import CONFIG
+from .registered import members, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Below /run, or below $XDG_RUNTIME_DIR: folders that are bundles, of containerd and of docker's own containerd, ...
+_BUNDLES = ("containerd/io.containerd.runtime.v*/*", "docker/containerd/daemon/io.containerd.runtime.v*/*")
+# ... and the folders of runtimes, in which files tell of the bundle. Docker and containerd have them by namespace.
+_STATES = ("runc", "crun", "youki", "docker/runtime-*/*", "containerd/runc/*")
+
+
+class Container(NamedTuple):
+    """A container of this machine: its id, its bundle, and by whom it is known.
+
+    ``bundle`` is "" where an engine keeps none now. ``pid`` is its first process, None if that has ended or is not
+    known; ``root`` the state folder that has a record of it. ``name`` and ``status`` are its engine's words.
+    """
+
+    id: str
+    bundle: str
+    known_by: str
+    pid: int | None = None
+    root: str | None = None
+    name: str = ""
+    status: str = ""
+
+    @property
+    def has_config(self) -> bool:
+        """Whether its config.json is there, as far as this user may look."""
+        return bool(self.bundle) and os.path.lexists(f"{self.bundle}/{CONFIG}")
+
+    def notes(self) -> Iterator[str]:
+        """What is known of it that a bundle does not tell."""
+        if self.name:
+            yield f"{self.known_by} knows the container as {self.name}, which is {self.status or 'in an unknown state'}"
+        else:
+            yield f"the container is known by: {self.known_by}"
+
+    def ended(self) -> bytes:
+        """The state that a runtime gives to poststop."""
+        state = {"ociVersion": "1.0.2", "id": self.id, "status": "stopped", "bundle": self.bundle or "/"}
+        return json.dumps(state).encode()
+
+    def line(self) -> str:
+        """What tells it from others."""
+        return f"{self.id}, {self.known_by}: {self.bundle or 'without a bundle'}"
+
+
+def find(word: str, root: str | None = None) -> list[Container]:
+    """The containers with the id ``word`` or, where there is none, those whose id begins with it.
+
+    ``root`` is the one state folder that counts; without it, it is the default one, and those that are registered.
+    """
+    found: dict[tuple[str, object], Container] = {}
+    for each in (*_recorded(word, root), *_of_engines(word), *_of_runtimes(word)):
+        key = (each.id, _object(each.bundle))
+        known = found.setdefault(key, each)
+        found[key] = known._replace(
+            known_by=", ".join(dict.fromkeys([*known.known_by.split(", "), each.known_by])),
+            pid=known.pid or each.pid,
+            root=known.root or each.root,
+        )
+    exact = [each for each in found.values() if each.id == word]
+    return exact or list(found.values())
+
+
+def _object(path: str) -> object:
+    """What is the same by all names of a folder."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return path
+    return stat.st_dev, stat.st_ino
+
+
+def _recorded(word: str, root: str | None) -> Iterator[Container]:
+    """Those that this hook has a state file of, as far as this user may look."""
+    proc = Proc()
+    options = Options()
+    for options.root in [root] if root else dict.fromkeys([None, *Check(FOLDERS).roots]):
+        path = state_folder(options, proc)
+        try:
+            folder = StateFolder.open(path, create=False)
+            names = [name for name in folder.names() if name.startswith(word)] if folder else []
+        except HookError:
+            continue
+        for name in names:
+            try:
+                record = folder.load(name) if folder else None
+            except HookError:
+                continue  # list tells of it
+            if record is not None:
+                init = record["init"]
+                pid = init["pid"] if init and is_live(record, proc, boot_id()) else None
+                yield Container(name, record["bundle"]["path"], f"recorded in {path}", pid, path)
+
+
+def _of_engines(word: str) -> Iterator[Container]:
+    """Those of which an engine has a folder that is the bundle."""
+    for folder in _folders(f"{run}/{each}" for run in _runtime_folders() for each in _BUNDLES):
+        for path in _beginning(folder, word):
+            yield Container(os.path.basename(path), path, "containerd" if "/moby/" not in path else "docker")
+    # CRI-O has the bundle below the folder for what is running, and podman below the other: there alone is the file.
+    found: dict[str, Container] = {}
+    for storage in _storages():
+        for folder in _folders([f"{storage}/*-containers"]):
+            for path in _beginning(folder, word):
+                each = Container(os.path.basename(path), f"{path}/userdata", "podman or CRI-O")
+                if os.path.isdir(each.bundle) and not (each.id in found and found[each.id].has_config):
+                    found[each.id] = each
+    yield from found.values()
+
+
+def _of_runtimes(word: str) -> Iterator[Container]:
+    """Those of which a runtime has a folder with a file that tells where the bundle is."""
+    proc = Proc()
+    for folder in _folders(f"{run}/{each}" for run in _runtime_folders() for each in _STATES):
+        for path in _beginning(folder, word):
+            state = _read(f"{path}/state.json") or _read(f"{path}/status")
+            # runc has the path among its labels, as "bundle=...".
+            labels = texts(members(state.get("config")).get("labels"))
+            told = [each.removeprefix("bundle=") for each in labels if each.startswith("bundle=")]
+            bundle = next((each for each in (state.get("bundle"), *told) if isinstance(each, str)), "")
+            if bundle.startswith("/"):
+                yield Container(os.path.basename(path), files.clean_path(bundle), path, _pid(state, proc))
+
+
+def _pid(state: dict[str, Any], proc: Proc) -> int | None:
+    """The first process by a state of runc or of crun, if it still runs: others get the number after it."""
+    for pid, start in (("init_process_pid", "init_process_start"), ("pid", "process-start-time")):
+        number, begun = state.get(pid), state.get(start)
+        if isinstance(number, int) and isinstance(begun, int) and number > 0 and proc.runs(number, begun):
+            return number
+    return None
+
+
+def _read(path: str) -> dict[str, Any]:
+    """A runtime's state; nothing if it is not there, not to be read, or something else."""
+    try:
+        return members(documents(read_regular(path), path)[0])
+    except HookError:
+        return {}
+
+
+def _folders(patterns: Iterable[str]) -> Iterator[str]:
+    for pattern in dict.fromkeys(patterns):
+        yield from sorted(glob.glob(pattern))
+
+
+def _beginning(folder: str, word: str) -> Iterator[str]:
+    """The folders in one whose names begin with a word; of a folder that may not be read, the one of that name."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        names = [word]
+    for name in names:
+        if name.startswith(word) and os.path.isdir(f"{folder}/{name}"):
+            yield f"{folder}/{name}"
+
+
+# -- where they are --------------------------------------------------------------------------------------------------
+
+
+def _runtime_folders() -> list[str]:
+    """Where runtimes and engines keep what ends with the machine: of the machine, and of this user."""
+    return list(dict.fromkeys([os.path.dirname(DEFAULT_ROOT), *_of_user()]))
+
+
+def _of_user() -> list[str]:
+    """The runtime folder of an ordinary user, who is root in the user namespace of podman: `podman unshare`."""
+    folder = os.path.dirname(state_folder(Options(), Proc()))
+    return [] if folder == os.path.dirname(DEFAULT_ROOT) else [folder]
+
+
+def _storages() -> Iterator[str]:
+    """The folders of containers-storage.conf(5), those for what is running first."""
+    home = os.path.expanduser("~")
+    data = os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+    settings = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    named = os.environ.get("CONTAINERS_STORAGE_CONF", "")
+    paths = ("/usr/share/containers", "/etc/containers", f"{settings}/containers")
+    tables = [_table(path) for path in filter(None, (named, *(f"{path}/storage.conf" for path in paths)))]
+    runs = [table.get("runroot") for table in tables]
+    graphs = [table.get(name) for name in ("graphroot", "rootless_storage_path") for table in tables]
+    runs += ["/run/containers/storage", *(f"{folder}/containers" for folder in _of_user())]
+    graphs += ["/var/lib/containers/storage", f"{data}/containers/storage"]
+    found = [os.path.expandvars(each) for each in (*runs, *graphs) if isinstance(each, str)]
+    yield from dict.fromkeys(each for each in found if each.startswith("/"))
+
+
+def _table(path: str) -> dict[str, Any]:
+    try:
+        return members(tomllib.loads(read_regular(path).decode()).get("storage"))
+    except (HookError, ValueError, RecursionError):
+        return {}

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a bundle without its rootfs: where nobody can look at it, or its engine has not mounted it now.
+
+podman, docker and containerd mount a rootfs before they call a runtime, and take it away when the container has ended:
+no real run meets a rootfs that is not mounted.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, cast
+
+from ...errors import UnavailableError
+from ...mounting.config_mounts import is_runtimes
+from ...mounting.plan import Bind, Plan
+from . import recognise
+from .facts import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...documents.bundle import Bundle
+    from ...errors import HookError
+    from ...kernel.namespace import Namespace
+    from ...kernel.proc import Proc
+    from ...mounting.sources import Source
+    from ...requests.request import Request
+    from ...rootfs.mount_points import Rootfs
+    from .containers import Container
+    from .report import Report
+
+
+def is_unmounted(rootfs: str, proc: Proc) -> bool:
+    """Whether an engine mounts this rootfs, and has not done so now, or not where this process is."""
+    return recognise.is_mounted_by_engine(rootfs) and all(mount.mount_point != rootfs for mount in proc.mounts())
+
+
+def without_destinations(
+    report: Report,
+    bundle: Bundle,
+    opened: list[list[Source]],
+    namespace: Namespace,
+    container: Container | None,
+    before: Callable[[Request, str], None],
+) -> None:
+    """Fills in what would be bound, and why nobody can say now where. ``before`` is as for describe."""
+    report.unknown.append(_why(bundle, container))
+    plan = Plan(cast("Rootfs", None), namespace)  # nothing asks for it where no destination is resolved
+    for source in judge_sources(report, opened, namespace, bundle.rootfs):
+        plan.binds.append(Bind(source.request, source))
+    report.mounts = describe(plan, writable_root=False, before=before)
+
+
+def judge_sources(report: Report, opened: list[list[Source]], namespace: Namespace, rootfs: str) -> list[Source]:
+    """The sources that the hook binds by each call. What is wrong with them becomes problems of the report."""
+    found = []
+    for report.turn, sources in enumerate(opened):
+        for source in sources:
+            request = source.request
+            if is_runtimes(request, namespace.kind, rootfs):
+                continue
+            found.append(source)
+            if source.error is None or (request.optional and source.is_missing):
+                continue
+            if request.when_exists is None:
+                report.add(source.error, "resolve")
+            else:
+                report.warnings.append(f"{source.error} if {request.when_exists} is in the rootfs")
+    report.turn = 0
+    return found
+
+
+def _why(bundle: Bundle, container: Container | None) -> HookError:
+    engine = recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs)
+    problem = f"the rootfs {bundle.rootfs} is not mounted here now, so where the destinations lead is not known"
+    does_so = f"{engine or 'its engine'} mounts it before it calls the hook"
+    if engine != "podman":
+        return UnavailableError(problem, hint=f"{does_so}: explain the container while it runs")
+    name = container.name or container.id if container is not None else bundle.path.split("/")[-2]
+    shell = "" if os.geteuid() == 0 else ", in a shell of `podman unshare`,"
+    return UnavailableError(problem, hint=f"{does_so}; `podman mount {name}`{shell} does it now")
