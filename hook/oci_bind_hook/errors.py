@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 STEPS: tuple[Step, ...] = ("read", "ask", "open", "clone", "state folder", "enter", "resolve", "make", "attach")
 
 
+REFUSED = posix.EX_CANTCREAT  # of a dry-run: no problem of the hook, but no runtime would start the bundle
+
+
 class HookError(Exception):
     """A failure that a user or an administrator can do something about. Subclasses set the exit code.
 

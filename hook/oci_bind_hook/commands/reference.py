@@ -244,6 +244,11 @@ EXIT_CODES = (
     (69, "not possible here", "not possible at this stage, with this runtime or kernel"),
     (70, "a bug", "a bug, or a broken installation"),
     (71, "refused by the kernel", "the kernel refused, or something could not be undone"),
+    (
+        73,
+        "refused by runtimes",
+        "of a dry-run only: the hook has no problem, but neither runc nor crun would start the bundle",
+    ),
     (74, "state file", "the state file cannot be used or stays locked, or the id belongs to another live container"),
     (
         77,

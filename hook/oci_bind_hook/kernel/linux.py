@@ -69,8 +69,10 @@ MS_SHARED = 1 << 20
 MS_SLAVE = 1 << 19
 MS_STRICTATIME = 1 << 24
 MS_UNBINDABLE = 1 << 17
-# ioctl_nsfs(2): _IO(0xb7, 4) and _IOR(0xb7, 5, __u64). Some architectures encode "none" and "read" in other bits.
+NSFS_MAGIC = 0x6E736673
+# ioctl_nsfs(2): _IO(0xb7, 3), _IO(0xb7, 4), _IOR(0xb7, 5, __u64). Some architectures encode these in other bits.
 _OLD_IOCTL = posix.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
+NS_GET_NSTYPE = 0x2000B703 if _OLD_IOCTL else 0xB703
 NS_GET_OWNER_UID = 0x2000B704 if _OLD_IOCTL else 0xB704
 NS_GET_MNTNS_ID = 0x4008B705 if _OLD_IOCTL else 0x8008B705
 OPEN_TREE_CLONE = 1
@@ -428,6 +430,11 @@ def owner_of_user_namespace(fd: int) -> int:
     buffer = numbers(size=1)
     _ioctl(fd, NS_GET_OWNER_UID, buffer)
     return memoryview(bytes(buffer)).cast("I")[0]
+
+
+def namespace_type(fd: int) -> int:
+    """The kind of the namespace ``fd``, as its CLONE_ flag, by ioctl_nsfs(2). Raises OSError."""
+    return int(_ioctl(fd, NS_GET_NSTYPE, 0))
 
 
 def mount_namespace_id(fd: int) -> int | None:

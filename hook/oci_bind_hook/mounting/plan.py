@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..requests.request import Request
     from .sources import Source
 
-    # "left": it is the runtime's, and not mounted.
+    # "left": it is the runtime's, and not seen mounted.
     Action = Literal["mount", "present", "left", "skipped"]
 
 
@@ -323,8 +323,7 @@ class Planner:
             target = bind.target = self._find(bind.request)
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
-            if self.namespace.assumed and not is_elsewhere:
-                bind.action = "present"
+            if self.namespace.assumed and not is_elsewhere:  # it will be there, and nobody has seen it
                 self.rootfs.cover(target, _cover(bind.source))
             elif _is_mount(target) or (not is_elsewhere and self._is_hidden(bind, target)):
                 bind.action = "present"

@@ -41,7 +41,7 @@ def test_the_fields_in_help_are_those_with_a_kind_and_without_what_is_shown_alre
 
 def test_each_exit_code_has_a_text() -> None:
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, HookError)]
-    ours = {0, 130, *(each.exit_code for each in classes)}
+    ours = {0, errors.REFUSED, 130, *(each.exit_code for each in classes)}
     not_started_or_killed = {1, 126, 127, 137}
     codes = [code for code, _, _ in reference.EXIT_CODES]
     assert codes == sorted(ours | not_started_or_killed)

@@ -31,7 +31,7 @@ from ...options import Options, is_teardown, remarks, state_folder
 from ...record.state_file import is_lost, places_of
 from ...requests import collect
 from ...rootfs.mount_points import Rootfs
-from . import meant, programs, recognise, registered, unmounted
+from . import meant, programs, recognise, registered, runtime, unmounted
 from .facts import describe, replaced_by_rename
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
 from .parts import requests_of_each, warn_of_registration, with_registered
@@ -251,15 +251,32 @@ def _fill_with_plan(
         for bind, mount in zip(planned.binds, report.mounts, strict=True):
             mount["now"] = running.has(bind, bundle.rootfs)
             mount["source_now"] = running.source_now(bind) if mount["now"] else None
+            if mount["action"] == "left" and mount["now"]:
+                mount["action"] = "present"
         report.warnings += running.others()
     if not planned.problems:
         try:
             announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
         except HookError as problem:
             report.add(problem, "make")
+    is_by_hand = report.namespace == "runtime" and bundle.has_namespace
+    if state is None and report.running is None and not is_by_hand:  # else a runtime has taken it, or none will
+        _foresee_refusals(report, bundle, planned, opened, patience)
     report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+
+
+def _foresee_refusals(
+    report: Report, bundle: Bundle, plan: Plan, opened: list[list[Source]], patience: Patience
+) -> None:
+    """What the runtime will refuse, at whose rootfs and sources somebody may be silent."""
+    if why := patience.why_not("runtime", f"the rootfs {bundle.rootfs}, or what is mounted on it,", bundle.rootfs):
+        report.notes.append(f"whether the runtime refuses anything is not known: {why}")
+        return
+    found = runtime.find(bundle, plan, opened[0], patience)
+    report.warnings += found.warnings
+    report.refuse(found.refused)
 
 
 def _opened(

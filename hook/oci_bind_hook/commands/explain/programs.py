@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...rootfs.walk import Target
 
 # Where crun looks if config.json sets no PATH.
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HEAD = 4096  # bytes: more than an ELF header with its table of segments, or the first line of a script
 _LINE = 256  # bytes of a script that the kernel looks at, BINPRM_BUF_SIZE
 _MOST_STEPS = 8  # the kernel goes on from interpreter to interpreter four times, env(1) from there
@@ -63,7 +63,7 @@ class _Image:
         self._args = texts(process.get("args"))
         self._cwd = process["cwd"] if isinstance(process.get("cwd"), str) else "/"
         env = dict(text.partition("=")[::2] for text in texts(process.get("env")))
-        self._path = env.get("PATH", _PATH)
+        self._path = env.get("PATH", PATH)
         self._names: list[tuple[str, str]] | None = None
 
     def needed(self) -> list[_Needed]:
@@ -79,7 +79,7 @@ class _Image:
                 continue
             places.append(_Needed(target.path, what))
             links += [_Needed(at, f"a link that leads to {what}") for at, _ in target.links]
-            names[:0] = [(name, f"the interpreter of {target.path}") for name in _interpreters(target)]
+            names[:0] = [(name, f"the interpreter of {target.path}") for name in interpreters(target)]
             target.close()
         return [*places, *links]
 
@@ -122,7 +122,7 @@ class _Image:
     def _find_links(self) -> Iterator[tuple[str, str]]:
         left = _MOST_LINKS
         seen = set()
-        for folder in dict.fromkeys([*self._path.split(":"), *_PATH.split(":")]):
+        for folder in dict.fromkeys([*self._path.split(":"), *PATH.split(":")]):
             target = self._resolve(os.path.join("/", self._cwd, folder))
             if target is None:
                 continue
@@ -155,7 +155,7 @@ def _link_names(folder: Target) -> list[str]:
         os.close(fd)
 
 
-def _interpreters(program: Target) -> list[str]:
+def interpreters(program: Target) -> list[str]:
     """The names of what runs a program, by its first line or as an ELF file; none if it needs nothing."""
     head = _head(program)
     if not head.startswith(b"#!"):
@@ -165,6 +165,16 @@ def _interpreters(program: Target) -> list[str]:
     if not words or words[0].rpartition("/")[2] != "env":
         return words[:1]
     return [words[0], *[word for word in words[1:] if word[:1] != "-" and "=" not in word][:1]]
+
+
+def same_machine(program: Target) -> bool:
+    """Whether a program is no ELF file, or one for the same processor as this one: another may be emulated."""
+    head = _head(program)
+    if head[:4] != b"\x7fELF":
+        return True
+    with open("/proc/self/exe", "rb") as file:
+        own = file.read(20)
+    return (head[4:6], head[18:20]) == (own[4:6], own[18:20])  # class, order of bytes, e_machine of elf(5)
 
 
 def _head(target: Target, size: int = _HEAD, offset: int = 0) -> bytes:

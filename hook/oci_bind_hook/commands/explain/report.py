@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 
-from ...errors import STEPS, DataError, HookError, UnavailableError
+from ...errors import REFUSED, STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
 from ...requests.request import source_of
 from ..json_text import json_text
 from ..upkeep.replaced import WORDS
+from .refusals import BOTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _LABEL = 11  # as wide as the longest label, and a space
 _RESET = "\x1b[0m"
 _COLOURS = {
-    "problem": "\x1b[1;31m",
+    **dict.fromkeys(("problem", "refused"), "\x1b[1;31m"),
     "hint": "\x1b[31m",
     "warning": "\x1b[33m",
     **dict.fromkeys(("bind", "unmount", "remove"), "\x1b[1;32m"),
@@ -66,6 +67,7 @@ class Report:
         self.unsafe: list[HookError] = []
         # What nobody can tell now, and no real run meets.
         self.unknown: list[HookError] = []
+        self.runtime: list[dict[str, Any]] = []
         # Of several entries of this hook at one stage, each is a run of its own: which of them is looked at now.
         self.turn = 0
         self._turns: list[tuple[int, HookError]] = []
@@ -81,8 +83,13 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """That of the first problem that a real run would meet, with which it would end, or else of the others."""
-        return next((problem.exit_code for problem in (*self._problems, *self._others)), 0)
+        """That of the first problem that a real run would meet, with which it would end, or else of the others.
+
+        Without any, REFUSED if no runtime would start the bundle. Which one will is not known.
+        """
+        known = (problem.exit_code for problem in (*self._problems, *self._others))
+        refusing = {runtime for refused in self.runtime for runtime in refused["by"]}
+        return next(known, REFUSED if refusing.issuperset(BOTH) else 0)
 
     @property
     def _others(self) -> list[HookError]:
@@ -108,6 +115,12 @@ class Report:
         # Stable: what a real run meets at one step, it meets in the order in which it was found here.
         self._turns.sort(key=lambda known: (known[0], STEPS.index(known[1].step) if known[1].step else 0))
 
+    def refuse(self, refused: list[dict[str, Any]]) -> None:
+        """Takes note of what the runtime will refuse, in the place of a warning that a hook cannot be executed."""
+        self.runtime = refused
+        hooks = tuple(f"{each['where']}: " for each in refused if "/hooks/" in each["where"])
+        self.warnings = [warning for warning in self.warnings if not warning.startswith(hooks)]
+
     def told(self) -> dict[str, Any]:
         """The report as values that a process can tell another one, kernel.asking."""
         turns = [turn for turn, _ in self._turns]
@@ -125,8 +138,8 @@ class Report:
         return report
 
     def document(self) -> dict[str, object]:
-        names = ("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts")
-        found: dict[str, object] = {name: getattr(self, name) for name in (*names, "problems", "warnings", "notes")}
+        names = "id stage bundle rootfs namespace registered options running mounts problems runtime warnings notes"
+        found: dict[str, object] = {name: getattr(self, name) for name in names.split()}
         if self.remove is not None:
             found["remove"] = self.remove
         return found
@@ -202,9 +215,15 @@ def _rows(report: Report) -> Iterator[_Row]:
             yield True, "hint", str(problem["hint"])
     if report.is_verdict:
         yield False, "so", f"the real run would exit with {report.exit_code} and change nothing"
+    for refused in report.runtime:
+        yield False, "refused", f"by {' and '.join(reversed(refused['by']))}: {refused['where']}: {refused['message']}"
+        if refused["hint"]:
+            yield True, "hint", str(refused["hint"])
+    if report.exit_code == REFUSED:
+        yield False, "so", "neither runc nor crun would start it"
     for warning in report.warnings:
         yield False, "warning", warning
-    if problems or report.warnings:
+    if problems or report.runtime or report.warnings:
         yield _SPACE
     yield from _of_the_container(report)
     for note in report.notes:
@@ -249,7 +268,7 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
         yield True, "subpath", f"{mount['subpath']}, beneath {mount['source']}"
     if action in ("mount", "present", "left"):
         earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
-        yield True, "by", f"the {mount['by']}{earlier}"
+        yield True, "by", "left to the runtime" if action == "left" else f"the {mount['by']}{earlier}"
         yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])
         yield from _of_a_source(source, mount["found"])
     yield from ((True, "link", f"{link['at']} -> {link['to']}") for link in mount["links"])

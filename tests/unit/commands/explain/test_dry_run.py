@@ -94,6 +94,23 @@ RENAMED = "the container keeps the file that is bound: bind its folder if it is 
 NOTHING = "config.json mounts nothing on /proc, /sys, /dev, /dev/pts, which programs expect to be there"
 
 
+# The bundles here have no more than what the hook looks at, with which no runtime starts anything.
+NO_PROC = {
+    "where": "config.json: /mounts",
+    "message": "nothing is mounted on /proc, where runc looks for its own files",
+    "hint": "",
+    "by": ["runc"],
+}
+NO_PROCESS = {
+    "where": "config.json: /process",
+    "message": "missing: there is nothing to run",
+    "hint": "",
+    "by": ["crun", "runc"],
+}
+NO_PROC_LINE = f"refused    by runc: config.json: /mounts: {NO_PROC['message']}"
+NO_PROCESS_LINE = "refused    by runc and crun: config.json: /process: missing: there is nothing to run"
+
+
 def found(path: str) -> dict[str, object]:
     """What is said of a source that is a folder."""
     status = os.stat(path)
@@ -153,10 +170,11 @@ def test_everything_about_a_bind(desk: Desk) -> None:
             }
         ],
         "problems": [],
+        "runtime": [NO_PROC, NO_PROCESS],
         "warnings": [],
         "notes": [NOTHING],
     }
-    assert report.exit_code == 0
+    assert report.exit_code == os.EX_CANTCREAT
     assert json.loads(as_json(report)) == report.document()
 
 
@@ -172,6 +190,9 @@ def test_text_for_a_person(desk: Desk) -> None:
         f"src={desk.file},dst=/absolute/new,ro,bind-propagation=private", f"src={desk.source},dst=/etc"
     )
     assert as_text(report) == (
+        f"{NO_PROCESS_LINE}\n"
+        "so         neither runc nor crun would start it\n"
+        "\n"
         f"bundle     {desk.bundle}\n"
         f"rootfs     {desk.rootfs}\n"
         "stage      createRuntime\n"
@@ -180,9 +201,9 @@ def test_text_for_a_person(desk: Desk) -> None:
         f"note       --mount 1: {RENAMED}\n"
         "note       config.json mounts nothing on /sys, /dev, /dev/pts, which programs expect to be there\n"
         "\n"
-        f"present    {desk.bundle}/../source on /config\n"
+        f"left       {desk.bundle}/../source on /config\n"
         "  asked    config.json#/mounts/0, destination /config\n"
-        "  by       the runtime\n"
+        "  by       left to the runtime\n"
         f"{source_line(desk.source, 'folder')}"
         f"  really   {desk.source}\n"
         '  warning  option "sync" belongs to a whole file system and does nothing to a bind\n'
@@ -274,14 +295,14 @@ def test_attributes_are_those_of_the_mount_as_it_will_be(desk: Desk, options: st
 @pytest.mark.parametrize(
     ("namespaces", "stage", "namespace", "action"),
     [
-        (("mount",), None, "container", "present"),
-        (("mount",), "createRuntime", "container", "present"),
-        (("mount",), "createContainer", "container", "present"),
+        (("mount",), None, "container", "left"),
+        (("mount",), "createRuntime", "container", "left"),
+        (("mount",), "createContainer", "container", "left"),
         (("mount",), "prestart", "runtime", "mount"),
         (("pid",), None, "runtime", "mount"),
     ],
 )
-def test_binds_of_config_are_there_in_a_namespace_of_the_runtime(
+def test_binds_of_config_are_left_to_the_runtime_in_a_namespace_of_its_own(
     desk: Desk, namespaces: tuple[str, ...], stage: str | None, namespace: str, action: str
 ) -> None:
     desk.config(support.bind(desk.source, "/new"), namespaces=namespaces)
@@ -341,10 +362,12 @@ def test_problems_come_first_and_all_of_them(desk: Desk) -> None:
         {"where": "--mount 2", "message": "the destination is the rootfs itself", "hint": "", "exit": 77},
     ]
     assert (report.exit_code, len(report.mounts)) == (66, 3)
-    assert as_text(report).splitlines()[:5] == [
+    assert as_text(report).splitlines()[:7] == [
         "problem    --mount 1: the source /absent cannot be opened: No such file or directory",
         "problem    --mount 2: the destination is the rootfs itself",
         "so         the real run would exit with 66 and change nothing",
+        NO_PROC_LINE,
+        NO_PROCESS_LINE,
         "",
         f"bundle     {desk.bundle}",
     ]
@@ -566,7 +589,7 @@ def test_all_entries_of_a_stage_are_planned_together(desk: Desk) -> None:
         (f"{place}/2: --mount 1", "/etc/b", [{"path": "/etc/b", "kind": "directory"}]),
     ]
     assert report.options == ", ".join(f"{place}/{number}" for number in range(3))
-    assert (report.problems, report.exit_code) == ([], 0)
+    assert (report.problems, report.exit_code) == ([], os.EX_CANTCREAT)
 
 
 def test_the_verdict_is_that_of_the_first_entry_that_fails(desk: Desk) -> None:
@@ -613,7 +636,13 @@ def test_program_that_cannot_be_run_is_told(desk: Desk) -> None:
     entry = {"path": "/absent/oci-bind-hook", "env": ["A=1"]}
     edit(desk, hooks={"createRuntime": [entry, entry], "poststop": [{**entry, "path": "/bin/oci-bind-hook"}]})
     report = planned(desk)
-    assert "config.json: /hooks/createRuntime/0/path: /absent/oci-bind-hook cannot be executed here" in report.warnings
+    missing = "/absent/oci-bind-hook is not there"
+    assert [(each["where"], each["message"]) for each in report.runtime if "/hooks" in each["where"]] == [
+        (f"config.json: /hooks/createRuntime/{number}/path", missing) for number in (0, 1)
+    ]
+    assert [warning for warning in report.warnings if "path" in warning] == [
+        "config.json: /hooks/poststop/0/path: /bin/oci-bind-hook cannot be executed here"
+    ]
 
 
 # Rights that will be lacking
@@ -672,6 +701,6 @@ def test_report_on_any_bundle_is_valid(
                 make(desk.rootfs, {name: what})
         desk.config(*mounts, namespaces=("mount",) if own else ())
         report = desk.report(*(f"src={desk.source},dst=/{path}" for path in more), stage=stage)
-        assert report.exit_code in (0, 64, 66, 69, 77, 78)
+        assert report.exit_code in (0, 64, 66, 69, 73, 77, 78)
         for mount in report.mounts:
             assert mount["action"] in ("mount", "present", "left")

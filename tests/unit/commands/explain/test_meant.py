@@ -68,7 +68,8 @@ def test_each_way_to_name_a_bundle(
     monkeypatch.chdir(folder / "b")
     for words in ([], ["."], ["./config.json"], ["../b/config.json"], [f"{folder}/file"]):
         code, told = explained(capfd, *words)
-        assert (code, told["bundle"], told["rootfs"]) == (0, f"{folder}/b", f"{folder}/b/rootfs"), words
+        # No runtime starts what has no program.
+        assert (code, told["bundle"], told["rootfs"]) == (os.EX_CANTCREAT, f"{folder}/b", f"{folder}/b/rootfs"), words
         assert not [note for note in told["notes"] if "in place of" in note]
     code, told = explained(capfd, "./other.json", "createContainer", "--mount=src=/absent,dst=/a")
     assert (code, told["stage"], told["rootfs"]) == (os.EX_NOINPUT, "createContainer", f"{folder}/c/rootfs")

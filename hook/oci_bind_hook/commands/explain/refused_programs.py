@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runtimes refuse to run: a process without a program, in no folder, and hooks whose program is not there."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from typing import TYPE_CHECKING
+
+from ...errors import HookError, RequestError
+from ...rootfs.walk import Root
+from .programs import PATH, interpreters, same_machine
+from .refusals import RUNC
+from .refused_mounts import dangling_link, is_unknown
+from .registered import is_ours, members, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ...rootfs.walk import Target
+    from .refusals import Refusals
+    from .refused_mounts import Covers
+
+_MOST_INTERPRETERS = 4  # the kernel goes no further, execve(2)
+# runtime-spec config.md, "POSIX-platform Hooks": where each is looked up, and what a failure does.
+_HOST_STAGES = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+
+
+class Unsure(Exception):
+    """It cannot be known here."""
+
+
+def judge_process(found: Refusals, document: dict[str, Any], root: Root | None, covers: Covers | None) -> None:
+    """Judges ``process``: its folder and its program, in a ``root`` on which all is mounted, if that is known."""
+    if not isinstance(document.get("process"), dict):
+        found.add("/process", "missing: there is nothing to run")
+        return
+    process = members(document["process"])
+    cwd = process.get("cwd")
+    if not isinstance(cwd, str) or not cwd:
+        found.add("/process/cwd", "missing or empty")
+        cwd = "/"
+    elif not cwd.startswith("/"):
+        found.add("/process/cwd", f"{cwd} is not absolute", by=RUNC)
+    if root is not None:
+        _judge_cwd(found, cwd, root)
+    args = process.get("args")
+    if not texts(args)[:1] or not texts(args)[0]:
+        found.add("/process/args", "missing or empty: there is nothing to run")
+        return
+    if root is None or covers is None:
+        return
+    try:
+        _judge_args(found, texts(args)[0], cwd, texts(process.get("env")), root, covers)
+    except Unsure:
+        pass
+
+
+def _judge_cwd(found: Refusals, cwd: str, root: Root) -> None:
+    at = "/process/cwd"
+    try:
+        target = root.resolve(os.path.join("/", cwd))
+    except RequestError as problem:
+        found.add(at, problem.problem)
+        return
+    except (HookError, ValueError):
+        return
+    target.close()
+    if is_unknown(target):
+        return
+    if target.last.exists and not target.last.folder:
+        found.add(at, f"{target.path} is not a folder")
+    elif target.missing and (link := dangling_link(root, target)) is not None:
+        found.add(at, f"the link {link} leads to what is not there")
+
+
+def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root, covers: Covers) -> None:
+    """Judges the program. Unsure, if it may be in a file system that is not there yet."""
+    at = "/process/args/0"
+    path = dict(text.partition("=")[::2] for text in env).get("PATH")
+    folders = [""] if "/" in name else (PATH if path is None else path).split(":")
+    why = ""
+    for folder in folders:
+        target, fault = _program(root, os.path.join("/", cwd, folder, name))
+        if target is None:
+            why = why or fault
+            continue
+        with _Closing(target):
+            if path is None and "/" not in name:
+                found.warn(at, f"{name} is not looked for: process.env has no PATH")
+            elif target.last.cover in covers.noexec:
+                found.add(at, f"{target.path} is on a mount with noexec")
+            elif fault := _fault_of_interpreters(root, target):
+                found.add(at, fault)
+        return
+    if why:
+        found.add(at, why)
+    elif "/" in name:
+        found.add(at, f"{name} is not there, in the rootfs with all that is mounted on it")
+    else:
+        where = "has no PATH" if path is None else f"has PATH={path}"
+        found.add(at, f"{name} is not found in the rootfs: process.env {where}")
+
+
+def judge_hooks(
+    found: Refusals, document: dict[str, Any], image: Root | None, may_ask: Callable[[str, str], bool]
+) -> None:
+    """Judges the hooks of all stages: those of startContainer in the ``image``, if it is known, others on the host."""
+    hooks = members(document.get("hooks"))
+    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        host = Root(fd)
+        for stage in (*_HOST_STAGES, "startContainer"):
+            root = image if stage == "startContainer" else host
+            entries = hooks.get(stage)
+            for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+                at, path = f"/hooks/{stage}/{number}/path", members(entry).get("path")
+                is_told = stage == "poststop" and is_ours(entry)  # by commands.explain.parts
+                if root is None or not isinstance(path, str) or not path.startswith("/") or is_told:
+                    continue
+                if root is image or may_ask(at, path):
+                    _judge_hook(found, stage, at, path, root)
+    finally:
+        os.close(fd)
+
+
+def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> None:
+    try:
+        target, fault = _program(root, path)
+        if target is not None:
+            with _Closing(target):
+                fault = _fault_of_interpreters(root, target)
+    except Unsure:
+        return
+    if target is not None and not fault:
+        return
+    is_missing = not fault
+    fault = fault or f"{path} is not there"
+    if stage == "poststop":
+        found.warn(at, f"{fault}: runtimes go on without it")
+    elif stage == "poststart":  # the container runs by then, and crun lets it
+        found.add(at, fault, by=RUNC)
+    elif is_missing and stage != "startContainer":
+        found.add_missing(at, path, fault)
+    else:
+        found.add(at, fault)
+
+
+class _Closing:
+    """A context manager: closes a target, contextlib.closing without its cost."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._target.close()
+
+
+def _program(root: Root, path: str) -> tuple[Target | None, str]:
+    """The program at a path, or what is wrong with what is there, "" if nothing is. Unsure, if that is not known."""
+    try:
+        target = root.resolve(path)
+    except RequestError:
+        return None, ""
+    except (HookError, ValueError) as reason:
+        raise Unsure from reason
+    if is_unknown(target):
+        target.close()
+        raise Unsure
+    stat = target.last.stat
+    fault = ""
+    if target.missing:
+        target.close()
+        return None, ""
+    if stat is None or modes.S_ISDIR(stat.mode):
+        fault = f"{target.path} is a folder"
+    elif not modes.S_ISREG(stat.mode):
+        fault = f"{target.path} is not a regular file"
+    elif not stat.mode & 0o111:
+        fault = f"{target.path} is not executable"
+    if not fault:
+        return target, ""
+    target.close()
+    return None, fault
+
+
+def _fault_of_interpreters(root: Root, program: Target) -> str:
+    """Why the kernel cannot start a program: what runs it is not there; "" if it can. Unsure, if that is not known."""
+    if program.anchor.fd is not None and os.fstat(program.anchor.fd).st_size == 0:
+        return f"{program.path} is empty"
+    names = interpreters(program)[:1] if same_machine(program) else []
+    by = program.path
+    for _ in range(_MOST_INTERPRETERS):
+        if not names:
+            break
+        target, fault = _program(root, os.path.join("/", names[0]))
+        if target is None:
+            return f"{by} needs {names[0]}: {fault or 'it is not there'}"
+        with _Closing(target):
+            by, names = target.path, interpreters(target)[:1]
+    return ""

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runtime will refuse of a bundle, whatever the hook does: foreseen, so that nobody looks for it in the hook.
+
+Each refusal was tried under the runtimes that it names, in the versions that docs/RUNTIMES.md has; a test tries them
+again. What is not sure is a warning: another version may do otherwise, an engine may yet make what is not there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ...rootfs.walk import Root
+from . import refused_mounts, refused_programs, refused_settings
+from .refusals import Refusals
+from .registered import members
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ...documents.bundle import Bundle
+    from ...mounting.plan import Plan
+    from ...mounting.sources import Source
+    from .patience import Patience
+
+
+def find(bundle: Bundle, plan: Plan, sources: Iterable[Source], patience: Patience) -> Refusals:
+    """What the runtimes will refuse of a ``bundle`` whose document was read whole.
+
+    ``plan`` is what the hook will bind. ``sources`` are all that were opened: those of config.json count. What
+    ``patience`` keeps from being asked is not judged.
+    """
+
+    def may_ask(where: str, path: str) -> bool:
+        return not patience.why_not(f"runtime {where}", f"{path}, which config.json has at {where},", path)
+
+    found = Refusals()
+    document = members(bundle.document)
+    refused_settings.judge(found, document, may_ask)
+    refused_settings.judge_rootfs(found, bundle)
+    if _is_empty(plan.rootfs.fd):
+        found.warn("/root/path", "the rootfs is empty: if no engine mounts it first, no program is found in it")
+        refused_programs.judge_process(found, document, None, None)
+        refused_programs.judge_hooks(found, document, None, may_ask)
+        return found
+    root = Root(plan.rootfs.fd)
+    covers = refused_mounts.judge(found, bundle, root, {source.request.origin: source for source in sources})
+    refused_mounts.cover_by_hook(plan, root)
+    if covers is not None:
+        refused_settings.judge_places(found, document, root)
+    # Without a plan of the hook the program may be among what it would bind.
+    is_known = covers is not None and not plan.problems
+    refused_programs.judge_process(found, document, root if is_known else None, covers)
+    refused_programs.judge_hooks(found, document, root if is_known else None, may_ask)
+    return found
+
+
+def _is_empty(fd: int) -> bool:
+    """Whether a folder is certainly empty, as a rootfs is that is not mounted yet."""
+    try:
+        with os.scandir(f"/proc/self/fd/{fd}") as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False

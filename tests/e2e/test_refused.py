@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dry-run says what runc and crun refuse before they call a hook: never what they take, and which of the two.
+
+The table in docs/RUNTIMES.md has every fault and the versions that were tried. WRITE=yes writes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import faults, support
+from oci_bind_hook.commands.explain.dry_run import dry_run
+from oci_bind_hook.documents import oci
+from oci_bind_hook.options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from oci_bind_hook.commands.explain.report import Report
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/RUNTIMES.md"
+BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
+FAULT, DRY_RUN = "fault", "dry-run"
+IS_WRITING = os.environ.get("WRITE") == "yes"
+
+
+@functools.cache
+def version(runtime: str) -> str:
+    """The runtime with its version, as a column is called: runc 1.1.5."""
+    line = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    return f"{runtime} {line.split()[-1].partition('+')[0]}"
+
+
+def columns() -> dict[str, dict[str, str]]:
+    """The table in the document: column -> fault -> cell."""
+    block = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    lines = [line.strip("|\n ").split(" | ") for line in block.splitlines() if line.startswith("|")]
+    if not lines:
+        return {}
+    head, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    return {title: {row[0]: row[at] for row in rows} for at, title in enumerate(head) if at}
+
+
+def planned(path: Path) -> Report:
+    options = Options()
+    options.bundle, options.root = str(path), str(path / "state")
+    return dry_run(options, lambda: b"")
+
+
+@pytest.fixture(scope="module")
+def runtimes() -> Iterator[list[support.RuntimeNamespace]]:
+    """Every runtime, ready."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(support.RuntimeNamespace(name)) for name in support.RUNTIMES]
+
+
+def tried(path: Path, fault: str, runtimes: list[support.RuntimeNamespace]) -> dict[str, str]:
+    """What the dry-run says of a fault and what each runtime does: the cells of its row by column."""
+    row = {}
+    for runtime in runtimes:
+        folder = path / runtime.runtime
+        config = faults.bundle(folder)
+        faults.FAULTS[fault](config, folder)
+        (folder / "config.json").write_text(json.dumps(config))
+        if DRY_RUN not in row:
+            row[DRY_RUN] = said(planned(folder))
+        done = runtime.run_container(str(folder), "refused")
+        runtime.delete("refused", "--force")
+        row[version(runtime.runtime)] = "starts" if done.returncode == 0 else "refuses"
+        shutil.rmtree(folder)
+    return row
+
+
+def said(report: Report) -> str:
+    document: Any = json.loads(json.dumps(report.document()))
+    assert oci.violations(document, "plan") == []
+    if report.problems:
+        return f"{report.exit_code}, by the hook"
+    by = sorted({each for refused in document["runtime"] for each in refused["by"]}, reverse=True)
+    assert report.exit_code == (73 if len(by) == len(support.RUNTIMES) else 0)
+    if by:
+        return f"refused by {' and '.join(by)}"
+    return "a warning" if any("(not used by the hook)" not in warning for warning in report.warnings) else "nothing"
+
+
+@pytest.mark.parametrize("fault", faults.FAULTS)
+def test_what_is_called_refused_is_refused(
+    tmp_path: Path, fault: str, runtimes: list[support.RuntimeNamespace]
+) -> None:
+    row = tried(tmp_path, fault, runtimes)
+    if IS_WRITING:
+        write(fault, row)
+    for runtime in support.RUNTIMES:
+        assert row[version(runtime)] == "refuses" or runtime not in row[DRY_RUN], "a false alarm"
+    known = {title: cells[fault] for title, cells in columns().items() if title in row}
+    assert known == {title: row[title] for title in known}
+    assert DRY_RUN in known
+
+
+def test_the_table_has_each_fault_once() -> None:
+    for title, cells in columns().items():
+        assert [*cells] == [*faults.FAULTS], title
+
+
+def write(fault: str, row: dict[str, str]) -> None:
+    """Puts a row into the document, in the columns of the versions here; what others have stays."""
+    found = columns()
+    for title, cell in row.items():
+        found.setdefault(title, {})[fault] = cell
+    titles = sorted(found, key=lambda title: (title == DRY_RUN, title.split()[0] != "runc", _numbers(title)))
+    lines = [f"| {' | '.join((FAULT, *titles))} |\n", f"|{'---|' * (len(titles) + 1)}\n"]
+    for name in faults.FAULTS:
+        lines.append(f"| {' | '.join((name, *(found[title].get(name, '?') for title in titles)))} |\n")
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}", encoding="utf-8")
+
+
+def _numbers(title: str) -> list[int]:
+    return [int(number) for number in title.split()[-1].split(".") if number.isdigit()]
