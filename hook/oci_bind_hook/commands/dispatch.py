@@ -11,7 +11,7 @@ from ..kernel import files
 from ..options import Options, parse, unknown
 from . import registering
 from .command_line import Command, Given
-from .output import answer, tell
+from .output import answer, has_unicode, tell
 from .reference import Option, options
 
 TYPE_CHECKING = False
@@ -49,16 +49,30 @@ def dry_run(options: Options) -> int:
     report = dry_run.dry_run(options, read_given, tell)
     if options.as_json:
         answer(as_json(report))
-    elif os.isatty(1):
-        answer(as_text(report, width=os.get_terminal_size(1).columns, colour=_is_colourful()))
+    elif options.as_tree:
+        answer(picture(report.document(), everything=options.unfold))
     else:
-        answer(as_text(report))
+        answer(as_text(report, width=_width(), colour=_is_colourful()))
     return report.exit_code
 
 
+def picture(document: dict[str, object], *, everything: bool) -> str:
+    """A document by schemas/plan.json as a picture, as it looks best where stdout leads. OSError without procfs."""
+    from .explain.tree import as_tree
+
+    with open("/proc/self/environ", "rb") as environment:
+        is_unicode = has_unicode(environment.read())
+    return as_tree(document, width=_width(), is_unicode=is_unicode, colour=_is_colourful(), everything=everything)
+
+
+def _width() -> int:
+    """The columns of the terminal, 0 where stdout is none."""
+    return os.get_terminal_size(1).columns if os.isatty(1) else 0
+
+
 def _is_colourful() -> bool:
-    """Whether to use colours on a terminal: not with NO_COLOR (https://no-color.org), nor if TERM is dumb."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    """Whether to use colours: on a terminal, not with NO_COLOR (https://no-color.org), nor if TERM is dumb."""
+    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 # -- the commands ----------------------------------------------------------------------------------------------------

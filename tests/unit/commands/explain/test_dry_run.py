@@ -147,14 +147,17 @@ def test_everything_about_a_bind(desk: Desk) -> None:
                 "idmap": None,
                 "action": "mount",
                 "by": "hook",
+                "hides": [],
                 "now": None,
                 "source_now": None,
                 "warnings": [],
             }
         ],
+        "own": [],
         "problems": [],
         "warnings": [],
         "notes": [NOTHING],
+        "verdict": "ready: 1 bind, 2 folders to make",
     }
     assert report.exit_code == 0
     assert json.loads(as_json(report)) == report.document()
