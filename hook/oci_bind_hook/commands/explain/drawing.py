@@ -92,6 +92,19 @@ def _head(clusters: Iterable[str], room: int) -> list[str]:
     return fitting
 
 
+def _pieces(word: str, room: int) -> Iterator[str]:
+    """A word in pieces that fit. One that does not has one character, which is wider than all the room."""
+    piece, used = "", 0
+    for cluster in _clusters(word):
+        columns = cells(cluster)
+        if piece and used + columns > room:
+            yield piece
+            piece, used = "", 0
+        piece += cluster
+        used += columns
+    yield piece
+
+
 class Pen:
     """Draws for a terminal of ``width`` columns, 0 for none: then nothing is cut or folded."""
 
@@ -127,20 +140,19 @@ class Pen:
                 continue
             if line:
                 lines.append(line)
-            line = word
-            while cells(line) > room:
-                # One at least: a room of one column may get a character of two.
-                head = "".join(_head(_clusters(line), room) or [*_clusters(line)][:1])
-                lines.append(head)
-                line = line[len(head) :]
+            *whole, line = _pieces(word, room)
+            lines += whole
         return [*lines, line]
 
     def line(self, spans: Iterable[Span]) -> str:
         """One line, cut at its end if nothing else has made it fit."""
-        spans = [span for span in spans if span.text]
+        spans = [*spans]
         if self.width and sum(cells(span.text) for span in spans) > self.width:
             spans = [*self._cut(spans, self.width - cells(self.signs.cut)), Span(self.signs.cut, "dim")]
-        return "".join(map(self._painted, spans)).rstrip(" ")
+        while spans and not spans[-1].text.strip(" "):
+            spans.pop()
+        spans[-1:] = [span._replace(text=span.text.rstrip(" ")) for span in spans[-1:]]
+        return "".join(map(self._painted, spans))
 
     def _cut(self, spans: Iterable[Span], room: int) -> Iterator[Span]:
         for span in spans:
@@ -151,6 +163,6 @@ class Pen:
                 return
 
     def _painted(self, span: Span) -> str:
-        if not self._colour or not span.style:
+        if not self._colour or not span.style or not span.text:
             return span.text
         return f"{_COLOURS[span.style]}{span.text}{_RESET}"

@@ -91,17 +91,22 @@ class Node:
         """What is below; of many that are alike only the first, which knows how many more there are."""
         alike: dict[Hashable, list[Node]] = {}
         for node in self.children.values():
-            alike.setdefault(node if node.kind is None or node.children else (node.kind, node.mark), []).append(node)
+            alike.setdefault(node.sort, []).append(node)
         kept = []
-        for nodes in alike.values():
-            if len(nodes) < _FOLDED:
-                kept += nodes
-                continue
-            first = nodes[0]
-            first.more = len(nodes) - 1
-            first.entries = [entry._replace(source=entry.pattern) for entry in first.entries]
-            kept.append(first)
+        for node in self.children.values():
+            first, *others = alike[node.sort]
+            if len(others) + 1 < _FOLDED:
+                kept.append(node)
+            elif node is first:
+                node.more = len(others)
+                node.entries = [entry._replace(source=entry.pattern) for entry in node.entries]
+                kept.append(node)
         return kept
+
+    @property
+    def sort(self) -> Hashable:
+        """What all that may be folded together have in common."""
+        return self if self.kind is None or self.children else (self.kind, self.mark)
 
 
 class Places:
@@ -160,7 +165,7 @@ class Places:
         pattern = mount.get("pattern")
         for link in mount["links"]:
             node = self.root.at(link["at"])
-            node.to, node.kind = link["to"], (mount["origin"], pattern) if pattern else None
+            node.to, node.kind = link["to"], ("link", mount["origin"], pattern) if pattern else None
         for made in mount["create"]:
             self.root.at(made["path"]).mark = "+"
         words = [*self._words(mount)]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 12  # of the runtime's mounts in one line
 _WIDEST_NAMES = 48  # columns, behind which sources are not aligned any more where the output is no terminal
-_NARROWEST_SOURCE = 20  # columns: with less than these a source gets a line of its own
+_NARROWEST = 20  # columns: with less than these, a mount gets a line of its own
+_NARROWEST_SOURCE = 12  # with less than these beside them, what is said of it gets one
 _HANGING = 2  # columns, by which further lines of a text are indented
 _LABELS = {"problem": "bad", "the runtime refuses": "bad", "hint": "hint", "warning": "warning", "hides": "link"}
 _VERDICTS = {"would fail": "bad", "not known": "warning", "the runtime would refuse it": "bad", "not safe": "bad"}
@@ -113,7 +114,8 @@ class _Picture:
         style = node.entries[-1].style if node.entries else ""
         yield Span("/".join(map(self._pen.name, node.names)), "link" if node.to is not None else style)
         if node.to is not None:
-            yield Span(f" {self._pen.signs.link} {self._pen.name(node.to)}")
+            yield Span(f" {self._pen.signs.link} ")
+            yield Span(self._pen.name(node.to))
         if node.more:
             yield Span(f" {self._pen.signs.cut} and {node.more} more", "dim")
 
@@ -134,8 +136,9 @@ class _Picture:
         """The line of a mount: where it is, what is bound, what it is like. In a narrow terminal more than one."""
         pen = self._pen
         left, used = [*row.left], max(column, _width(row.left) + 2)
-        if pen.width and pen.width - used < _NARROWEST_SOURCE:
-            yield pen.line(self._fitted(left))
+        if pen.width and pen.width - used < _NARROWEST:
+            if len(left) > 1:
+                yield pen.line(self._fitted(left))
             left, used = [Span(row.rest, "dim")], cells(row.rest) + _HANGING
         arrow = f"{pen.signs.source} "
         words = [span for word in entry.words for span in (Span("  " if word.style else " "), word)]
@@ -146,7 +149,7 @@ class _Picture:
         style = "dim" if entry.style == "dim" else ""
         left += [Span(" " * (used - _width(left))), Span(arrow, "dim"), Span(source, style)]
         yield pen.line(left if is_tight else [*left, *words])
-        if is_tight:
+        if is_tight and words:
             yield from self._text("", " ".join(word.text for word in entry.words), indent=row.rest, step=_HANGING)
 
     def _fitted(self, spans: Sequence[Span]) -> list[Span]:
