@@ -57,7 +57,8 @@ class _Picture:
         yield from self._head()
         yield from self._tree([*self._rows()])
         if others := self._others():
-            yield from self._text(f"{self._pen.signs.last}by the runtime:", others, style="dim", text_style="dim")
+            label = f"{self._pen.signs.last}by the runtime:"
+            yield from self._text(label, others, style="dim", text_style="dim", hanging=len(self._pen.signs.last))
         if self._places.remarks:
             yield ""
         for remark in self._places.remarks:
@@ -150,7 +151,12 @@ class _Picture:
         left += [Span(" " * (used - _width(left))), Span(arrow, "dim"), Span(source, style)]
         yield pen.line(left if is_tight else [*left, *words])
         if is_tight and words:
-            yield from self._text("", " ".join(word.text for word in entry.words), indent=row.rest, step=_HANGING)
+            below = [Span(row.rest, "dim"), Span(" " * _HANGING), *words[1:]]
+            if _width(below) <= pen.width:
+                yield pen.line(below)
+            else:
+                text = " ".join(word.text for word in entry.words)
+                yield from self._text("", text, indent=row.rest, step=_HANGING)
 
     def _fitted(self, spans: Sequence[Span]) -> list[Span]:
         """A line, with its longest piece shortened where it does not fit."""
@@ -179,14 +185,25 @@ class _Picture:
         yield from self._text(f"{label}:", text, style=_LABELS.get(label, "dim"), text_style=style, indent=indent)
 
     def _text(
-        self, label: str, text: str, *, style: str = "", text_style: str = "", indent: str = "", step: int = 0
+        self,
+        label: str,
+        text: str,
+        *,
+        style: str = "",
+        text_style: str = "",
+        indent: str = "",
+        step: int = 0,
+        hanging: int = _HANGING,
     ) -> Iterator[str]:
-        """A text behind its label, folded; ``indent`` are the rails before each line, ``step`` the columns after."""
-        room = self._pen.width - cells(indent) - step - _HANGING
+        """A text behind its label, folded. ``indent`` are the rails before each line, ``step`` the columns after them.
+
+        Further lines are ``hanging`` more columns to the right.
+        """
+        room = self._pen.width - cells(indent) - step - hanging
         lines = self._pen.folded(" ".join(filter(None, (label, text))), room)
         for number, line in enumerate(lines):
             head = label if number == 0 and line.startswith(label) else ""
-            before = f"{indent}{' ' * (step + _HANGING * (number > 0))}"
+            before = f"{indent}{' ' * (step + hanging * (number > 0))}"
             yield self._pen.line([Span(before, "dim"), Span(head, style), Span(line[len(head) :], text_style)])
 
 

@@ -268,7 +268,7 @@ DRAWN: dict[str, tuple[dict[str, Any], str]] = {
         "|     `- x\n"
         "|          <- /sr...深い\n"
         "`- by the runtime:\n"
-        "  /proc, /sys\n"
+        "   /proc, /sys\n"
         "\n"
         "warning: a warning\n"
         "  that takes more than\n"
@@ -284,6 +284,13 @@ DRAWN: dict[str, tuple[dict[str, Any], str]] = {
 def test_it_is_drawn_to_fit(case: str) -> None:
     how, expected = DRAWN[case]
     assert as_tree(SEVERAL, **how) == expected
+
+
+def test_what_does_not_fit_beside_a_source_stands_below_it() -> None:
+    members = {"attributes": ["ro", "nosuid"], "hides": [{"path": "/d", "what": "folder", "origin": None}]}
+    found = document(mount("/srv/a/long/source/path", "/data/models", **members))
+    assert body(as_tree(found, width=44))[-1] == "     ro nosuid  over the image's folder"
+    assert body(as_tree(found, width=30))[-2:] == ["     ro nosuid over the", "       image's folder"]
 
 
 def test_colours() -> None:
