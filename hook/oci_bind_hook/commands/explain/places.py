@@ -14,7 +14,7 @@ from ...mounting.config_mounts import lexical
 from ...requests.request import DEFAULT_PROPAGATION, source_of
 from ..upkeep.replaced import WORDS
 from .drawing import Span
-from .verdict import sentence
+from .verdict import sentence, who
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Remark = tuple[str, str]  # a label and its text
 
 _FOLDED = 4  # so many of one kind in one folder become one line
-_LABELS = {"problems": "problem", "runtime": "the runtime refuses"}  # by the member of the document
+_PROBLEM, _REFUSES = "problem", "refuses"
 
 
 class Entry(NamedTuple):
@@ -147,18 +147,19 @@ class Places:
         for number, mount in enumerate(document["mounts"]):
             by_place.setdefault(mount["origin"].replace("config.json#", "config.json: "), []).append(number)
         said: dict[int, list[Remark]] = {}
-        for member, label in _LABELS.items():
-            for problem in document.get(member) or ():
-                about = problem["where"]
-                while about and about not in by_place:
-                    about = about.rpartition("/")[0]
-                mounts = by_place.get(about, [])
-                # Of a pattern's matches the one that the problem names.
-                named = [each for each in mounts if _is_named(document["mounts"][each], problem["message"])]
-                remarks = said.setdefault([*mounts, *named][-1], []) if mounts else self.remarks
-                remarks.append((label, one_line(sentence(problem))))
-                if problem["hint"]:
-                    remarks.append(("hint", one_line(problem["hint"])))
+        found = [(_PROBLEM, problem) for problem in document["problems"]]
+        found += [(f"{who(refused['by'])} {_REFUSES}", refused) for refused in document.get("runtime") or ()]
+        for label, problem in found:
+            about = problem["where"]
+            while about and about not in by_place:
+                about = about.rpartition("/")[0]
+            mounts = by_place.get(about, [])
+            # Of a pattern's matches the one that the problem names.
+            named = [each for each in mounts if _is_named(document["mounts"][each], problem["message"])]
+            remarks = said.setdefault([*mounts, *named][-1], []) if mounts else self.remarks
+            remarks.append((label, one_line(sentence(problem))))
+            if problem["hint"]:
+                remarks.append(("hint", one_line(problem["hint"])))
         return said
 
     def _take(self, mount: Document, remarks: list[Remark]) -> None:
@@ -170,7 +171,7 @@ class Places:
             self.root.at(made["path"]).mark = "+"
         words = [*self._words(mount)]
         kind = (mount["origin"], pattern, *words) if pattern and not remarks else None
-        style = "bad" if any(label in _LABELS.values() for label, _ in remarks) else _style(mount)
+        style = "bad" if any(label == _PROBLEM or label.endswith(_REFUSES) for label, _ in remarks) else _style(mount)
         node = self.root.at(_place(mount))
         node.kind = kind if not node.entries and node.to is None else None
         shown = self._pen.name(pattern) if pattern else ""

@@ -22,7 +22,7 @@ _WIDEST_NAMES = 48  # columns, behind which sources are not aligned any more whe
 _NARROWEST = 20  # columns: with less than these, a mount gets a line of its own
 _NARROWEST_SOURCE = 12  # with less than these beside them, what is said of it gets one
 _HANGING = 2  # columns, by which further lines of a text are indented
-_LABELS = {"problem": "bad", "the runtime refuses": "bad", "hint": "hint", "warning": "warning", "hides": "link"}
+_LABELS = {"problem": "bad", "refuses": "bad", "hint": "hint", "warning": "warning", "hides": "link"}
 _VERDICTS = {"would fail": "bad", "not known": "warning", "the runtime would refuse it": "bad", "not safe": "bad"}
 _NAMESPACES = {"container": "in the container's own namespace", "runtime": "in the runtime's namespace"}
 
@@ -182,7 +182,9 @@ class _Picture:
     def _remark(self, remark: tuple[str, str], indent: str = "") -> Iterator[str]:
         label, text = remark
         style = "dim" if label == "note" else ""
-        yield from self._text(f"{label}:", text, style=_LABELS.get(label, "dim"), text_style=style, indent=indent)
+        yield from self._text(
+            f"{label}:", text, style=_LABELS.get(label.rpartition(" ")[2], "dim"), text_style=style, indent=indent
+        )
 
     def _text(
         self,

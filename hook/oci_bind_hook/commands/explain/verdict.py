@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
+ANY = "the runtime"
 _MADE = {"directory": "folder", "file": "file"}
 
 
@@ -23,12 +24,20 @@ def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool) -> 
         return f"would fail: {problem['exit']}, {sentence(problem)}"
     if problem is not None and not is_sure:
         return f"not known: {sentence(problem)}"
-    if refusal := next(iter(document.get("runtime") or ()), None):
-        return f"the runtime would refuse it: {sentence(refusal)}"
     done = _of_undoing(document) if "remove" in document else _of_binds(document)
+    refusals = document.get("runtime") or ()
+    if refusals:
+        refusing = who({runtime for each in refusals for runtime in each["by"]})
+        refused = f"{refusing} would refuse it: {sentence(refusals[0])}"
+        return refused if refusing == ANY else f"{done}; {refused}"
     if problem is not None:
         return f"not safe: {problem['exit']}, {problem['where']}; else {done}"
     return done
+
+
+def who(runtimes: Collection[str]) -> str:
+    """A name for these runtimes: the one, or for both any."""
+    return next(iter(runtimes)) if len(runtimes) == 1 else ANY
 
 
 def sentence(problem: Mapping[str, Any]) -> str:

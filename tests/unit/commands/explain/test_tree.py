@@ -155,7 +155,10 @@ def test_problems_are_below_the_mount_that_they_concern() -> None:
     found = document(
         *mounts,
         problems=[problem("--mount 1", hint="h"), problem("--mount 10"), problem("config.json: /mounts/30")],
-        runtime=[problem("config.json: /mounts/3/source"), problem("config.json: /process/cwd")],
+        runtime=[
+            {**problem("config.json: /mounts/3/source"), "by": ["crun", "runc"]},
+            {**problem("config.json: /process/cwd"), "by": ["runc"]},
+        ],
         warnings=["w"],
         notes=["n"],
         verdict="would fail: 66, --mount 1: it is not there",
@@ -169,7 +172,7 @@ def test_problems_are_below_the_mount_that_they_concern() -> None:
         "",
         "problem: --mount 10: it is not there",
         "problem: config.json: /mounts/30: it is not there",
-        "the runtime refuses: config.json: /process/cwd: it is not there",
+        "runc refuses: config.json: /process/cwd: it is not there",
         "warning: w",
         "note: n",
         "",

@@ -19,6 +19,10 @@ def problem(where: str = "--mount 2", code: int = 66) -> dict[str, Any]:
     return {"where": where, "message": "it is not there", "hint": "h", "exit": code}
 
 
+def refused(where: str, *runtimes: str) -> dict[str, Any]:
+    return {"where": where, "message": "it is not there", "hint": "", "by": list(runtimes)}
+
+
 SKIPPED = mount("skipped", by=None, warnings=["why"])
 RUNTIME = mount("present", by="runtime")
 
@@ -38,11 +42,10 @@ VERDICTS: list[tuple[dict[str, Any], str]] = [
     ({"problems": [problem(), problem("x", 78)]}, "would fail: 66, --mount 2: it is not there"),
     ({"problems": [problem("")]}, "would fail: 66, it is not there"),
     ({"problems": [problem()], "sure": False}, "not known: --mount 2: it is not there"),
-    ({"problems": [problem()], "runtime": [problem("m")]}, "would fail: 66, --mount 2: it is not there"),
-    (
-        {"runtime": [problem("config.json: /mounts/0")]},
-        "the runtime would refuse it: config.json: /mounts/0: it is not there",
-    ),
+    ({"problems": [problem()], "runtime": [refused("m", "runc")]}, "would fail: 66, --mount 2: it is not there"),
+    ({"runtime": [refused("m", "runc", "crun")]}, "the runtime would refuse it: m: it is not there"),
+    ({"runtime": [refused("m", "runc"), refused("n", "crun")]}, "the runtime would refuse it: m: it is not there"),
+    ({"runtime": [refused("m", "runc")]}, "ready: no bind is asked for; runc would refuse it: m: it is not there"),
     (
         {"problems": [problem("config.json: /hooks/createRuntime/0/env", 78)], "failure": False, "mounts": [mount()]},
         "not safe: 78, config.json: /hooks/createRuntime/0/env; else ready: 1 bind",
