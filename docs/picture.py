@@ -43,8 +43,12 @@ GPU = (
 )
 FILES = (
     *(f"gpu/lib{name}.so.1" for name in GPU),
-    *("bundle/rootfs/usr/lib/mpi/libmpi.so", "bundle/rootfs/usr/local/bin/serve", "tools/serve"),
+    "bundle/rootfs/usr/lib/mpi/libmpi.so",
 )
+PROGRAMS = {
+    "bundle/rootfs/bin/sh": b"\x7fELF",
+    **dict.fromkeys(("bundle/rootfs/usr/local/bin/serve", "tools/serve"), b"#!/bin/sh\n"),
+}
 LINKS = {"bundle/rootfs/models": "/data/models", "bundle/rootfs/opt/mpi": "../usr/lib/mpi"}
 OWN = {
     "/proc": "proc",
@@ -78,9 +82,10 @@ def build() -> None:
     os.umask(0o022)
     for folder in FOLDERS:
         os.makedirs(folder)
-    for path in FILES:
+    for path, content in {**dict.fromkeys(FILES, b""), **PROGRAMS}.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "xb") as file:
+            file.write(content)
             os.fchmod(file.fileno(), 0o755)
     for path, text in LINKS.items():
         os.symlink(text, path)

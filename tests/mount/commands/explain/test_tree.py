@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from helpers.mounting import Tree
 
 IMAGE: Tree = {
+    "bin": {"sh": b"\x7fELF"},
     "data": {},
     "etc": {"hosts": b""},
     "models": "/data/models",
@@ -53,14 +54,22 @@ class Desk:
 
     def __init__(self, path: Path) -> None:
         self.path = tmpfs(f"{path}/T")
-        plant(f"{self.path}/bundle/rootfs", IMAGE)
+        os.chmod(f"{plant(f'{self.path}/bundle/rootfs', IMAGE)}/bin/sh", 0o755)
         plant(self.path, HOST)
         self.config()
 
     def config(self, *mounts: dict[str, Any], **members: Any) -> None:
         linux = {"namespaces": [{"type": "mount"}]}
-        document = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": [*OWN, *mounts], "linux": linux}
-        Path(f"{self.path}/bundle/config.json").write_text(json.dumps({**document, **members}))
+        process = {"args": ["/bin/sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
+        document: dict[str, Any] = {
+            "ociVersion": "1.0.2",
+            "process": process,
+            "root": {"path": "rootfs"},
+            "linux": linux,
+            **members,
+        }
+        document["mounts"] = [*OWN, *mounts]
+        Path(f"{self.path}/bundle/config.json").write_text(json.dumps(document))
 
     def document(self, *mounts: str) -> dict[str, Any]:
         words = [f"--mount={mount.replace('T/', f'{self.path}/')}" for mount in mounts]

@@ -56,17 +56,22 @@ def document(*mounts: Document, **members: Any) -> Document:
         "mounts": list(mounts),
         "own": [],
         "problems": [],
+        "runtime": [],
         "warnings": [],
         "notes": [],
         "verdict": "ready: 1 bind",
         **members,
     }
-    assert oci.violations({name: found[name] for name in found if name != "runtime"}, "plan") == []
+    assert [place for place, _ in oci.violations(found, "plan") if place != "/runtime"] == []
     return found
 
 
 def problem(where: str, message: str = "it is not there", hint: str = "") -> Document:
     return {"where": where, "message": message, "hint": hint, "exit": 66}
+
+
+def refused(where: str, *runtimes: str) -> Document:
+    return {"where": where, "message": "it is not there", "hint": "", "by": list(runtimes)}
 
 
 def body(picture: str) -> list[str]:
@@ -156,8 +161,8 @@ def test_problems_are_below_the_mount_that_they_concern() -> None:
         *mounts,
         problems=[problem("--mount 1", hint="h"), problem("--mount 10"), problem("config.json: /mounts/30")],
         runtime=[
-            {**problem("config.json: /mounts/3/source"), "by": ["crun", "runc"]},
-            {**problem("config.json: /process/cwd"), "by": ["runc"]},
+            refused("config.json: /mounts/3/source", "crun", "runc"),
+            refused("config.json: /process/cwd", "runc"),
         ],
         warnings=["w"],
         notes=["n"],
