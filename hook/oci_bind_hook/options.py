@@ -181,8 +181,8 @@ def parse(words: list[str]) -> tuple[Options, bool]:
             raise unknown(word)
     if (options.as_json or options.as_tree) and not options.dry_run:
         raise UsageError("only a --dry-run prints anything", where="--format")
-    if options.unfold and not options.as_tree:
-        raise UsageError("only --format tree folds anything", where="--all")
+    if options.unfold and not options.dry_run:
+        raise UsageError("only a --dry-run prints anything", where="--all")
     if options.bundle is not None and not options.dry_run:
         raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
     if options.bundle is not None and options.stage == "poststop":

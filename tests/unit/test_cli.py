@@ -105,6 +105,7 @@ WRONG = {
     "relative --log": (["--log=./x"], '--log: "./x" is not an absolute path'),
     "other --format": (["--format", "yaml"], '--format: "yaml" is neither text, tree nor json'),
     "--all without a tree": (["--dry-run", "--all"], "--all: only --format tree folds anything"),
+    "--all without a dry-run": (["--all"], "--all: only a --dry-run prints anything"),
     "other --log-format": (["--log-format=JSON"], '--log-format: "JSON" is neither text nor json'),
     "--bundle alone": (["--bundle", "/b"], "--bundle: only a --dry-run can do without the state of a container"),
     "escape sequence": (["\x1b[2J\n"], f"\\x1b[2J\\x0a: {SEE_HELP}"),

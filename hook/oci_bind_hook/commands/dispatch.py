@@ -46,6 +46,8 @@ def dry_run(options: Options) -> int:
     from .explain import dry_run
     from .explain.report import as_json, as_text
 
+    if options.unfold and not options.as_tree:
+        raise UsageError("only --format tree folds anything", where="--all")
     report = dry_run.dry_run(options, read_given, tell)
     if options.as_json:
         answer(as_json(report))
