@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HERE = os.path.dirname(os.path.abspath(__file__))
 PIECE = re.compile(r"(^[^\n]*generated: ([a-z ]*[a-z])[^\n]*\n)(.*?)(^[^\n]* end\b)", re.DOTALL | re.MULTILINE)
 
-ALL = (*reference.HOOK, *reference.INSTALL)
+ALL = (*reference.HOOK, *reference.INSTALL, *reference.OF_COMMANDS)
 # What each command has, by its first word: "install --check" is completed as install is.
 OPTIONS: dict[str, list[Option]] = {}
 TAKES: dict[str, set[str]] = {}
@@ -72,6 +72,7 @@ MAN = {
 
 VALUES = {
     "text|json": "words='text json'",
+    "text|tree|json": "words='text tree json'",
     "STAGE,...": "words=$stages",
     "DIR": "kind=directory",
     "FILE": "kind=file",
@@ -82,10 +83,21 @@ VALUES = {
 def _values() -> str:
     """What may stand behind each option."""
     by_action: dict[str, list[str]] = {}
-    for option in ALL:
+    for option in (*reference.HOOK, *reference.INSTALL):
         if option.value:
-            by_action.setdefault(VALUES.get(option.value, "return"), []).append(option.name)
-    return "".join(f"        {' | '.join(names)}) {action} ;;\n" for action, names in by_action.items())
+            action = VALUES.get(option.value, "return")
+            for other in (each for each in reference.OF_COMMANDS if each.name == option.name):
+                names = [name for name, options in OPTIONS.items() if other in options]
+                action = _by_command({" | ".join(names): VALUES[other.value], "*": action})
+            by_action.setdefault(action, []).append(option.name)
+    lines = (f"        {' | '.join(names)}) {action} ;;\n" for action, names in by_action.items())
+    return "".join(lines).replace(") \n", ")\n")
+
+
+def _by_command(actions: dict[str, str]) -> str:
+    """What differs from one command to the next."""
+    cases = "".join(f"                {pattern}) {action} ;;\n" for pattern, action in actions.items())
+    return f"\n            case $command in\n{cases}            esac"
 
 
 def _case(pattern: str, options: Iterable[Option], takes: Iterable[str] = ()) -> str:
@@ -108,6 +120,7 @@ BASH = {
 FISH_VALUES = {
     "": "",
     "text|json": " -x -a 'text json'",
+    "text|tree|json": " -x -a 'text tree json'",
     "STAGE,...": ' -x -a "$stages"',
     "DIR": " -x -a '(__fish_complete_directories)'",
     "FILE": " -r -F",
@@ -121,8 +134,13 @@ def _complete(condition: str, what: str, text: str) -> str:
     return f"complete -c oci-bind-hook{condition} {what} -d '{description}'\n"
 
 
+def _is(option: Option, of_command: Option) -> bool:
+    """Whether it is the option of a command: the same, or one of the same name that only this command words so."""
+    return of_command == option or (of_command.name == option.name and of_command not in ALL)
+
+
 def _option(option: Option) -> str:
-    commands = " ".join(name for name, options in OPTIONS.items() if option.name in (each.name for each in options))
+    commands = " ".join(name for name, options in OPTIONS.items() if any(_is(option, each) for each in options))
     tests = ["$hook"] if option in reference.HOOK else []
     tests += [f"__fish_seen_subcommand_from {commands}"] if commands else []
     condition = "" if option.name in ("--version", "--help") else f' -n "{"; or ".join(tests)}"'

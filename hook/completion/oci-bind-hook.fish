@@ -31,7 +31,8 @@ complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l 
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain list show gc" -l root -x -a '(__fish_complete_directories)' -d 'where the state files are'
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from gc" -l dry-run -d 'explain what would be done'
 complete -c oci-bind-hook -n "$hook" -l bundle -r -F -d 'explain this bundle'
-complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain list show gc validate install doctor" -l format -x -a 'text json' -d 'what is printed'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l format -x -a 'text tree json' -d 'what is printed'
+complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l all -d 'a line for each bind and each mount of the runtime'
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l strict -d 'refuse what breaks the schema anywhere in config.json'
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain" -l allow-shared -d 'allow destinations below a mount that is shared with the host'
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain gc" -l keep-mountpoints -d 'never remove mount points of an earlier call'
@@ -59,4 +60,5 @@ complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l 
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l check -d 'explain hooks.d and CDI folders'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from uninstall" -l all -d 'remove all registrations that call the launcher below the prefix'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l list -d 'show what registers the hook'
+complete -c oci-bind-hook -n "__fish_seen_subcommand_from list show gc validate install doctor" -l format -x -a 'text json' -d 'what is printed'
 # end

@@ -35,6 +35,8 @@ class Options:
         self.dry_run = False
         self.bundle: str | None = None
         self.as_json = False
+        self.as_tree = False
+        self.unfold = False
         self.strict = False
         self.allow_annotations = False
         self.allowed_sources: list[str] = []
@@ -127,7 +129,7 @@ class Arguments:
         return word
 
 
-FLAGS = ("--dry-run", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
+FLAGS = ("--dry-run", "--all", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
 _OPTIONS = (
     *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
     *FLAGS,
@@ -152,7 +154,11 @@ def parse(words: list[str]) -> tuple[Options, bool]:
         elif word == "--bundle":
             options.bundle = absolute_to_here(word, arguments.value(word))
         elif word == "--format":
-            options.as_json = is_json(word, arguments.value(word))
+            value = arguments.value(word)
+            options.as_tree = value == "tree"
+            options.as_json = not options.as_tree and is_json(word, value, "neither text, tree nor json")
+        elif word == "--all":
+            options.unfold = True
         elif word == "--log":
             options.log = _absolute(word, arguments.value(word))
         elif word == "--log-format":
@@ -173,8 +179,10 @@ def parse(words: list[str]) -> tuple[Options, bool]:
             debug = True
         else:
             raise unknown(word)
-    if options.as_json and not options.dry_run:
+    if (options.as_json or options.as_tree) and not options.dry_run:
         raise UsageError("only a --dry-run prints anything", where="--format")
+    if options.unfold and not options.dry_run:
+        raise UsageError("only a --dry-run prints anything", where="--all")
     if options.bundle is not None and not options.dry_run:
         raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
     if options.bundle is not None and options.stage == "poststop":
@@ -213,8 +221,8 @@ def _absolute(option: str, path: str) -> str:
     return files.clean_path(path)
 
 
-def is_json(option: str, word: str) -> bool:
-    """Whether the value of ``--format`` is json. Raises UsageError if it is neither text nor json."""
+def is_json(option: str, word: str, known: str = "neither text nor json") -> bool:
+    """Whether the value of ``--format`` is json. Raises UsageError if it is not text either, and none ``known``."""
     if word not in ("text", "json"):
-        raise UsageError(f'"{word}" is neither text nor json', where=option)
+        raise UsageError(f'"{word}" is {known}', where=option)
     return word == "json"

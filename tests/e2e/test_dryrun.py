@@ -137,6 +137,7 @@ def test_exit_code_is_that_of_the_real_run(world: World, case: str) -> None:
     report = json.loads(planned.stdout)
     assert oci.violations(report, "plan") == []
     assert [problem["exit"] for problem in report["problems"][:1]] == ([code] if code else [])
+    assert report["verdict"].startswith(f"would fail: {code}, " if code else "ready: ")
     if code:
         first = report["problems"][0]
         place = f"{first['where']}: " if first["where"] else ""
@@ -241,6 +242,15 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
     report = json.loads(call([*command, "--format=json"], stopped).stdout)
     assert oci.violations(report, "plan") == []
     assert report["remove"] == [line.split()[1] for line in removed]
+    assert call([*command, "--format=tree"], stopped).stdout.splitlines() == [
+        f"{world.rootfs}  container c1, at poststop, in the runtime's namespace",
+        "|- etc" if removed else "|- etc/new   <- " + f'"{world.file}"  is unmounted',
+        *([f'|  `- - new  <- "{world.file}"  is unmounted'] if removed else []),
+        "`- real" if removed else f"`- real/a/b  <- {world.source}  is unmounted",
+        *([f"   `- - a/b  <- {world.source}  is unmounted"] if removed else []),
+        "",
+        f"would undo 2 binds{' and remove 3 mount points' if removed else ''}",
+    ]
     elsewhere = call(["unshare", "-m", *command, "--format=json"], stopped)
     assert (elsewhere.returncode, json.loads(elsewhere.stdout)["mounts"]) == (71, [])
     assert call(["unshare", "-m", world.launcher, *words, *options], stopped).returncode == 71

@@ -42,6 +42,11 @@ OPTIONS: dict[str, tuple[list[str], dict[str, object]]] = {
     "--bundle, relative": (["--dry-run", "--bundle", "b"], {"dry_run": True, "bundle": os.path.abspath("b")}),
     "--format text": (["--format", "text"], {"as_json": False}),
     "--format json": (["--format=json", "--dry-run"], {"as_json": True, "dry_run": True}),
+    "--format tree": (["--format=tree", "--dry-run"], {"as_tree": True, "dry_run": True}),
+    "--format tree --all": (
+        ["--format=json", "--all", "--format", "tree", "--dry-run"],
+        {"as_tree": True, "unfold": True, "dry_run": True},
+    ),
     "--log": (["--log", "/x"], {"log": "/x"}),
     "--log-format": (["--log-format=json"], {"log_as_json": True}),
     "--strict": (["--strict"], {"strict": True}),
@@ -98,7 +103,9 @@ WRONG = {
     "relative --root": (["--root", "x"], '--root: "x" is not an absolute path'),
     "empty --root": (["--root="], '--root: "" is not an absolute path'),
     "relative --log": (["--log=./x"], '--log: "./x" is not an absolute path'),
-    "other --format": (["--format", "yaml"], '--format: "yaml" is neither text nor json'),
+    "other --format": (["--format", "yaml"], '--format: "yaml" is neither text, tree nor json'),
+    "--all without a tree": (["--dry-run", "--all"], "--all: only --format tree folds anything"),
+    "--all without a dry-run": (["--all"], "--all: only a --dry-run prints anything"),
     "other --log-format": (["--log-format=JSON"], '--log-format: "JSON" is neither text nor json'),
     "--bundle alone": (["--bundle", "/b"], "--bundle: only a --dry-run can do without the state of a container"),
     "escape sequence": (["\x1b[2J\n"], f"\\x1b[2J\\x0a: {SEE_HELP}"),
@@ -156,6 +163,7 @@ WRONG = {
     "uninstall, empty prefix": (["uninstall", "--prefix="], "--prefix: the prefix is empty"),
     "doctor, a word": (["doctor", "--debug"], "--debug: unknown argument of doctor (see --help)"),
     "json without a dry-run": (["--format=json"], "--format: only a --dry-run prints anything"),
+    "a tree without a dry-run": (["--format=tree"], "--format: only a --dry-run prints anything"),
     "install, half an argument": ([*NOWHERE, "--", "--mount"], "--mount: a value is missing"),
 }
 

@@ -58,9 +58,9 @@ def test_bash_completes_values(tmp_path: Path) -> None:
     (tmp_path / "state/c1.json").touch()
     (tmp_path / "file").touch()
     folder = str(tmp_path)
-    assert (
-        complete("--format", "") == complete("--format", "=", "") == complete("--log-format", "=") == {"text", "json"}
-    )
+    assert complete("--format", "") == complete("--dry-run", "--format", "=", "") == {"text", "tree", "json"}
+    assert complete("list", "--format", "") == complete("doctor", "--format", "=", "") == {"text", "json"}
+    assert complete("--log-format", "=") == {"text", "json"}
     assert complete("install", "--stages", "") == set(STAGES)
     assert complete("--dry-run", "--bundle", "", folder=folder) == {"state", "file"}
     assert complete("install", "--units-dir", "", folder=folder) == {"state"}

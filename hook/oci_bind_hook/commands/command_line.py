@@ -41,8 +41,8 @@ class Given:
     """The arguments of a command. Raises UsageError, which names the argument that is wrong.
 
     ``values`` has a list for each option that is given: its values, or "" each time for a flag. ``others`` are the
-    words that are no options, those behind ``--`` among them. ``passed`` is each option once more, as one word, but
-    ``--format``: what the hook itself knows can be left to its parser.
+    words that are no options, those behind ``--`` among them. ``passed`` is each option once more, as one word, but the
+    commands' own ``--format``: what the hook itself knows can be left to its parser.
     """
 
     def __init__(self, command: Command, words: list[str]) -> None:
@@ -58,7 +58,7 @@ class Given:
             if word in options:
                 value = "" if word in flags else arguments.value(word)
                 self.values.setdefault(word, []).append(value)
-                if word == "--format":
+                if word == "--format" and options[word].value == "text|json":
                     self.as_json = is_json(word, value)
                 else:
                     self.passed.append(word if word in flags else f"{word}={value}")

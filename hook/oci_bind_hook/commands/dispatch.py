@@ -11,8 +11,8 @@ from ..kernel import files
 from ..options import STAGES, Options, absolute_to_here, parse, unknown
 from . import registering
 from .command_line import Command, Given
-from .output import answer, tell
-from .reference import Option, options
+from .output import answer, has_unicode, tell
+from .reference import Option, options, options_of_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,14 +50,16 @@ def dry_run(options: Options, container: Container | None = None) -> int:
     from .explain import dry_run
     from .explain.report import as_json, as_text
 
+    if options.unfold and not options.as_tree:
+        raise UsageError("only --format tree folds anything", where="--all")
     read = read_given if container is None else container.ended
     report = dry_run.dry_run(options, read, tell, container)
     if options.as_json:
         answer(as_json(report))
-    elif os.isatty(1):
-        answer(as_text(report, width=os.get_terminal_size(1).columns, colour=_is_colourful()))
+    elif options.as_tree:
+        answer(picture(report.document(), everything=options.unfold))
     else:
-        answer(as_text(report))
+        answer(as_text(report, width=_width(), colour=_is_colourful()))
     return report.exit_code
 
 
@@ -67,7 +69,7 @@ def _explain(given: Given, log: Log) -> int:
     stages = [word for word in given.others if word in STAGES]
     word = meant.word([word for word in given.others if word not in STAGES])
     options, log.debug_wanted = parse([*stages, *given.passed, "--dry-run"])
-    options.as_json = given.as_json
+    options.as_tree = options.as_tree or (os.isatty(1) and "--format" not in given.values)
     if meant.is_path(word):
         options.bundle = absolute_to_here("explain", word)
         if options.stage == "poststop":
@@ -80,9 +82,23 @@ def _explain(given: Given, log: Log) -> int:
     return dry_run(options, container)
 
 
+def picture(document: dict[str, object], *, everything: bool) -> str:
+    """A document by schemas/plan.json as a picture, as it looks best where stdout leads. OSError without procfs."""
+    from .explain.tree import as_tree
+
+    with open("/proc/self/environ", "rb") as environment:
+        is_unicode = has_unicode(environment.read())
+    return as_tree(document, width=_width(), is_unicode=is_unicode, colour=_is_colourful(), everything=everything)
+
+
+def _width() -> int:
+    """The columns of the terminal, 0 where stdout is none."""
+    return os.get_terminal_size(1).columns if os.isatty(1) else 0
+
+
 def _is_colourful() -> bool:
-    """Whether to use colours on a terminal: not with NO_COLOR (https://no-color.org), nor if TERM is dumb."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    """Whether to use colours: on a terminal, not with NO_COLOR (https://no-color.org), nor if TERM is dumb."""
+    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 # -- the commands ----------------------------------------------------------------------------------------------------
@@ -167,9 +183,9 @@ COMMANDS = (
         "[BUNDLE|FILE|CONTAINER] [STAGE] [OPTION]...",
         "explain what the hook does for a bundle, as --dry-run does: by folder or config.json, or by id or name of a "
         "container; of the current folder if none is named",
-        options(
-            "--mount --allow-annotations --allow-source --root --format --strict --allow-shared --keep-mountpoints "
-            "--log --log-format --debug"
+        options_of_hook(
+            "--mount --allow-annotations --allow-source --root --format --all --strict --allow-shared "
+            "--keep-mountpoints --log --log-format --debug"
         ),
         takes=("BUNDLE", "FILE", "ID", "STAGE"),
     ),

@@ -25,6 +25,16 @@ def answer(text: str) -> None:
         raise refused("write", "stdout", reason) from reason
 
 
+def has_unicode(environment: bytes) -> bool:
+    """Whether the locale writes UTF-8, by an environment as procfs has it: the first that is set decides, locale(7).
+
+    Not by os.environ: in the locale C Python itself puts an LC_CTYPE with UTF-8 there, PEP 538.
+    """
+    variables = dict(line.partition(b"=")[::2] for line in environment.split(b"\0"))
+    locale = next(filter(None, map(variables.get, (b"LC_ALL", b"LC_CTYPE", b"LANG"))), b"")
+    return b"utf8" in locale.lower().replace(b"-", b"")
+
+
 def warn(remarks: Iterable[str]) -> None:
     """Prints a line on stderr for each."""
     for remark in remarks:

@@ -57,11 +57,12 @@ HOOK = (
     ),
     Option(
         "--format",
-        "text|json",
-        "what is printed: for a person, or for a program",
+        "text|tree|json",
+        "what is printed: for a person, as a picture of the rootfs, or for a program",
         " by one of the bundled schemas (`plan`, `validation`, `records`, `gc`, `hooks-check`, `registrations`, "
-        "`doctor`)",
+        "`doctor`). Only a dry-run has the picture",
     ),
+    Option("--all", "", "a line for each bind and each mount of the runtime, with `--format tree`"),
     Option("--strict", "", "refuse what breaks the schema anywhere in config.json, not only where the hook uses it"),
     Option(
         "--allow-shared",
@@ -168,12 +169,21 @@ INSTALL = (
     Option("--list", "", "show what registers the hook, and change nothing"),
 )
 
-_BY_NAME = {option.name: option for option in (*HOOK, *INSTALL)}
+# What the hook itself has as well, with other values.
+OF_COMMANDS = (Option("--format", "text|json", "what is printed: for a person, or for a program"),)
+
+_OF_HOOK = {option.name: option for option in HOOK}
+_BY_NAME = {option.name: option for option in (*HOOK, *INSTALL, *OF_COMMANDS)}
 
 
 def options(names: str) -> tuple[Option, ...]:
     """The options with these names, which are separated by blanks."""
     return tuple(_BY_NAME[name] for name in names.split())
+
+
+def options_of_hook(names: str) -> tuple[Option, ...]:
+    """The same, as the hook itself has them."""
+    return tuple(_OF_HOOK[name] for name in names.split())
 
 
 # Fields of --mount, and options of mounts: names that mean the same, or go together, and what they mean. Of the options

@@ -156,6 +156,11 @@ class Planner:
         self._tell_hidden()
         return self.plan
 
+    @property
+    def order(self) -> Sequence[tuple[Request, str, Bind | None]]:
+        """All mounts with the paths where they are, in their order; without a Bind for one that is none."""
+        return self._order
+
     def _check_runtime(self) -> None:
         """Raises UnavailableError where a runtime should have mounted something by now, and has not."""
         if self._is_awaited and not self._is_seen:

@@ -32,8 +32,9 @@ from ...record.state_file import is_lost, places_of
 from ...requests import collect
 from ...rootfs.mount_points import Rootfs
 from . import meant, programs, recognise, registered, runtime, unmounted
-from .facts import describe, replaced_by_rename
+from .facts import describe, own_mounts, replaced_by_rename
 from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
+from .hiding import hidden
 from .parts import requests_of_each, warn_of_registration, with_registered
 from .patience import DESTINATIONS, HINT, PROGRAMS, Mute, gathered, silent
 from .report import Report
@@ -199,6 +200,7 @@ def _fill_with_plan(
     config, options = bundle.config, parts[0].options
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
     calls = list(requests_of_each(report, bundle, parts, patience))
+    report.own = own_mounts(calls[0])
     if config.root_readonly and report.namespace == "runtime":
         calls[0].insert(0, collect.read_only_root(bundle.rootfs))
     folder = state_folder(options, proc)
@@ -239,12 +241,17 @@ def _fill_with_plan(
     planned = _planned(report, parts, calls, opened, planner, config)
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
-        covering = {}
+        covering, hides = {}, hidden(planner.order, is_silent=True)
         report.notes.append(f"whether a bind covers programs of the container is not known: {why}")
     else:
-        covering = programs.warnings(planned, bundle.document)
+        covering, hides = programs.warnings(planned, bundle.document), hidden(planner.order)
+    report.own = own_mounts(calls[0], planner.order)
     report.mounts = describe(
-        planned, writable_root=not config.root_readonly, covering=covering, before=patience.source_of
+        planned,
+        writable_root=not config.root_readonly,
+        covering=covering,
+        hidden=hides,
+        before=patience.source_of,
     )
     if not no_folder and (running := find_running(options, bundle, state, proc, container)):
         report.running = running.facts()

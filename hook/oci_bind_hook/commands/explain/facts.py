@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ...mounting.sources import Source
     from ...record.state_file import MountRecord
     from ...requests.request import IdMap, Request
+    from .hiding import Hidden
 
 _KINDS = {
     modes.S_IFDIR: "folder",
@@ -44,9 +45,11 @@ def describe(
     *,
     writable_root: bool = True,
     covering: Mapping[Bind, Sequence[str]] | None = None,
+    hidden: Mapping[Bind, Sequence[Hidden]] | None = None,
     before: Callable[[Request, str], None] = lambda *_: None,
 ) -> list[dict[str, object]]:
     """The binds of a plan. ``writable_root``: the container may write to its rootfs. ``covering``: more warnings.
+    ``hidden``: what they hide.
 
     ``before`` is called for each before the way to its source is looked at.
     """
@@ -69,8 +72,28 @@ def describe(
         found = _found(bind.source, found_at)
         before(bind.request, bind.source.path)
         now = {"now": None, "source_now": None}
-        described.append({**_describe(bind, attributes[bind]), "found": found, **now, "warnings": warnings})
+        hides = [*(hidden or {}).get(bind, ())]
+        described.append(
+            {**_describe(bind, attributes[bind]), "found": found, "hides": hides, **now, "warnings": warnings}
+        )
     return described
+
+
+def own_mounts(
+    requests: Sequence[Request], order: Sequence[tuple[Request, str, Bind | None]] = ()
+) -> list[dict[str, object]]:
+    """The mounts of config.json that are no binds, with the paths at which they are, if those are known."""
+    paths = {request: path for request, path, _ in order}
+    return [
+        {
+            "destination": request.destination,
+            "resolved": paths.get(request),
+            "type": request.type,
+            "source": request.source or None,
+        }
+        for request in requests
+        if not request.is_bind
+    ]
 
 
 def replaced_by_rename(plan: Plan) -> list[str]:
@@ -88,6 +111,7 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
         "origin": request.origin,
         "source": source.above,
         **({} if request.subpath is None else {"subpath": request.subpath}),
+        **({} if request.pattern is None else {"pattern": request.pattern.source}),
         "source_links": [] if request.is_root or isinstance(request.opener, Mute) else _links_to(source),
         "destination": request.destination,
         "resolved": target.path if target else None,
@@ -199,6 +223,7 @@ def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
         "action": "unmount" if here else "gone",
         "by": "hook",
         "found": None,
+        "hides": [],
         "now": here,
         "source_now": None,
         "warnings": [],

@@ -15,6 +15,7 @@ from ...requests.request import source_of
 from ..json_text import json_text
 from ..upkeep.replaced import WORDS
 from .refusals import BOTH
+from .verdict import verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Report:
         self.options: str | None = None
         self.running: dict[str, object] | None = None
         self.mounts: list[dict[str, Any]] = []
+        self.own: list[dict[str, object]] = []
         self.remove: list[str] | None = None
         self.warnings: list[str] = []
         self.notes: list[str] = []
@@ -138,11 +140,14 @@ class Report:
         return report
 
     def document(self) -> dict[str, object]:
-        names = "id stage bundle rootfs namespace registered options running mounts problems runtime warnings notes"
-        found: dict[str, object] = {name: getattr(self, name) for name in names.split()}
+        names = (
+            *("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts", "own"),
+            *("problems", "runtime", "warnings", "notes"),
+        )
+        found: dict[str, object] = {name: getattr(self, name) for name in names}
         if self.remove is not None:
             found["remove"] = self.remove
-        return found
+        return {**found, "verdict": verdict(found, is_failure=self.is_verdict, is_sure=self.is_sure)}
 
 
 def _packed(problems: list[HookError]) -> list[tuple[bool, dict[str, Any]]]:

@@ -164,15 +164,18 @@ def test_everything_about_a_bind(desk: Desk) -> None:
                 "idmap": None,
                 "action": "mount",
                 "by": "hook",
+                "hides": [],
                 "now": None,
                 "source_now": None,
                 "warnings": [],
             }
         ],
+        "own": [],
         "problems": [],
         "runtime": [NO_PROC, NO_PROCESS],
         "warnings": [],
         "notes": [NOTHING],
+        "verdict": "ready: 1 bind, 2 folders to make",
     }
     assert report.exit_code == os.EX_CANTCREAT
     assert json.loads(as_json(report)) == report.document()

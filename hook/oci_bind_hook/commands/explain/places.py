@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan touches in the rootfs, as a tree of names: links, mounts, what will be made, and what is said of each.
+
+It is taken from the document that --format json prints. Texts come out escaped, and names in quotes where they could
+be taken for a part of a drawing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...log import one_line
+from ...mounting.config_mounts import lexical
+from ...requests.request import DEFAULT_PROPAGATION, source_of
+from ..upkeep.replaced import WORDS
+from .drawing import Span
+from .verdict import sentence, who
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from .drawing import Pen
+
+    Document = Mapping[str, Any]
+    Remark = tuple[str, str]  # a label and its text
+
+_FOLDED = 4  # so many of one kind in one folder become one line
+_PROBLEM, _REFUSES = "problem", "refuses"
+
+
+class Entry(NamedTuple):
+    """One mount at its place: ``words`` stand behind the source, ``remarks`` below.
+
+    Entries of one ``kind``, if it is not None, may be folded, with ``pattern`` as their source.
+    """
+
+    source: str
+    words: Sequence[Span]
+    style: str
+    remarks: Sequence[Remark] = ()
+    pattern: str = ""
+    kind: Hashable = None
+
+
+class Node:
+    """A name in the rootfs, or several of which each has only the next in it.
+
+    ``mark`` is "+" for what will be made and "-" for what will be removed, ``to`` what a link says, ``more`` how many
+    others are folded into it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.names = [name]
+        self.mark = ""
+        self.to: str | None = None
+        self.kind: Hashable = None
+        self.entries: list[Entry] = []
+        self.children: dict[str, Node] = {}
+        self.more = 0
+
+    def at(self, path: str) -> Node:
+        """The node at a path below this one, made if it is not there."""
+        node = self
+        for name in filter(None, path.split("/")):
+            node = node.children.setdefault(name, Node(name))
+        return node
+
+    def has(self, path: str) -> bool:
+        """Whether there is a node at a path below this one."""
+        node = self
+        for name in filter(None, path.split("/")):
+            if name not in node.children:
+                return False
+            node = node.children[name]
+        return True
+
+    def joined(self) -> Node:
+        """The node at the end of a way on which nothing else is, with all names of that way; mostly this one."""
+        node, names = self, [*self.names]
+        while not node.entries and node.to is None and len(node.children) == 1:
+            (child,) = node.children.values()
+            if child.mark != node.mark:
+                break
+            node = child
+            names += node.names
+        node.names = names
+        return node
+
+    def folded(self) -> list[Node]:
+        """What is below; of many that are alike only the first, which knows how many more there are."""
+        alike: dict[Hashable, list[Node]] = {}
+        for node in self.children.values():
+            alike.setdefault(node.sort, []).append(node)
+        kept = []
+        for node in self.children.values():
+            first, *others = alike[node.sort]
+            if len(others) + 1 < _FOLDED:
+                kept.append(node)
+            elif node is first:
+                node.more = len(others)
+                node.entries = [entry._replace(source=entry.pattern) for entry in node.entries]
+                kept.append(node)
+        return kept
+
+    @property
+    def sort(self) -> Hashable:
+        """What all that may be folded together have in common."""
+        return self if self.kind is None or self.children else (self.kind, self.mark)
+
+
+class Places:
+    """All that a document by schemas/plan.json touches, below ``root``.
+
+    ``own`` and ``binds`` are paths of the runtime's mounts that have no place in the tree, ``remarks`` what is said of
+    no mount. With ``everything`` all mounts have a place.
+    """
+
+    def __init__(self, document: Document, pen: Pen, *, everything: bool) -> None:
+        self.root = Node("/")
+        self.own: list[str] = []
+        self.binds: list[str] = []
+        self.remarks: list[Remark] = []
+        self._pen = pen
+        self._everything = everything
+        said = self._told(document)
+        left = []
+        for number, mount in enumerate(document["mounts"]):
+            remarks = [*said.get(number, ()), *_remarks(mount)]
+            if mount["by"] == "runtime" and not remarks:
+                left.append(mount)
+            else:
+                self._take(mount, remarks)
+        for path in document.get("remove", ()):
+            self.root.at(path).mark = "-"
+        for own in document["own"]:
+            source = own["type"] if own["source"] in (None, own["type"]) else f"{own['source']} ({own['type']})"
+            self._take_left(own["resolved"] or lexical(own["destination"]), one_line(source), self.own)
+        for mount in left:
+            self._take_left(_place(mount), self._source(mount), self.binds)
+        self.remarks += [("warning", one_line(text)) for text in document["warnings"]]
+        self.remarks += [("note", one_line(text)) for text in document["notes"]]
+
+    def _told(self, document: Document) -> dict[int, list[Remark]]:
+        """What is wrong with each mount, by its number; what is wrong elsewhere goes to ``remarks``."""
+        by_place: dict[str, list[int]] = {}
+        for number, mount in enumerate(document["mounts"]):
+            by_place.setdefault(mount["origin"].replace("config.json#", "config.json: "), []).append(number)
+        said: dict[int, list[Remark]] = {}
+        found = [(_PROBLEM, problem) for problem in document["problems"]]
+        found += [(f"{who(refused['by'])} {_REFUSES}", refused) for refused in document.get("runtime") or ()]
+        for label, problem in found:
+            about = problem["where"]
+            while about and about not in by_place:
+                about = about.rpartition("/")[0]
+            mounts = by_place.get(about, [])
+            # Of a pattern's matches the one that the problem names.
+            named = [each for each in mounts if _is_named(document["mounts"][each], problem["message"])]
+            remarks = said.setdefault([*mounts, *named][-1], []) if mounts else self.remarks
+            remarks.append((label, one_line(sentence(problem))))
+            if problem["hint"]:
+                remarks.append(("hint", one_line(problem["hint"])))
+        return said
+
+    def _take(self, mount: Document, remarks: list[Remark]) -> None:
+        pattern = mount.get("pattern")
+        for link in mount["links"]:
+            node = self.root.at(link["at"])
+            node.to, node.kind = link["to"], ("link", mount["origin"], pattern) if pattern else None
+        for made in mount["create"]:
+            self.root.at(made["path"]).mark = "+"
+        words = [*self._words(mount)]
+        kind = (mount["origin"], pattern, *words) if pattern and not remarks else None
+        style = "bad" if any(label == _PROBLEM or label.endswith(_REFUSES) for label, _ in remarks) else _style(mount)
+        node = self.root.at(_place(mount))
+        node.kind = kind if not node.entries and node.to is None else None
+        shown = self._pen.name(pattern) if pattern else ""
+        node.entries.append(Entry(self._source(mount), words, style, remarks, shown, kind))
+
+    def _take_left(self, path: str, source: str, others: list[str]) -> None:
+        """Takes a mount of the runtime's: to its place if that is drawn anyway, else to the others."""
+        if path == "/" or not (self._everything or self.root.has(path)):
+            others.append(path)
+            return
+        node = self.root.at(path)
+        node.kind = None
+        # It is there before all others.
+        node.entries.insert(0, Entry(source, [Span("by the runtime", "dim")], "dim"))
+
+    def _source(self, mount: Document) -> str:
+        source, found = source_of(mount), mount["found"]
+        if found is None or found["path"] == source:
+            return self._pen.name(source)
+        return f"{self._pen.name(source)} {self._pen.signs.link} {self._pen.name(found['path'])}"
+
+    def _words(self, mount: Document) -> Iterator[Span]:
+        """What is to be known of a mount, but for what is the default."""
+        action, asked = mount["action"], mount["asked"]
+        for word in mount["attributes"]:
+            if word != "relatime":
+                yield Span(f"r{word}" if f"r{word}" in asked else word)
+        if mount["idmap"]:
+            yield Span("ridmap" if "ridmap" in asked else "idmap")
+        if mount["propagation"] != DEFAULT_PROPAGATION:
+            yield Span(mount["propagation"])
+        if action == "unmount":
+            yield Span("is unmounted")
+        elif action == "gone":
+            yield Span("is gone already", "dim")
+        elif mount["by"] == "runtime":
+            yield Span("by the runtime", "dim")
+        elif action == "present":
+            yield Span("mounted already", "dim")
+        elif mount["now"] is not None:
+            there = "mounted now" if mount["now"] else "not mounted now"
+            text = ", ".join(filter(None, (there, WORDS.get(mount["source_now"]))))
+            yield Span(text, "dim" if text == "mounted now" else "warning")
+        for hidden in mount["hides"]:
+            if hidden["what"] != "mount":
+                yield Span(f"over the image's {hidden['what']}", "dim")
+        if mount["by"] == "hook" and not mount["origin"].startswith("--mount "):
+            yield Span(one_line(mount["origin"]), "dim")
+
+
+def _remarks(mount: Document) -> Iterator[Remark]:
+    """What is said of a mount."""
+    for hidden in mount["hides"]:
+        if hidden["what"] == "mount":
+            yield "hides", one_line(f"{hidden['origin']} on {hidden['path']}")
+    if mount["action"] == "skipped":
+        yield "left out", one_line(", ".join(mount["warnings"]))
+    else:
+        yield from (("warning", one_line(warning)) for warning in mount["warnings"])
+
+
+def _is_named(mount: Document, message: str) -> bool:
+    return source_of(mount) in message or (mount["resolved"] or mount["destination"]) in message
+
+
+def _place(mount: Document) -> str:
+    return str(mount["resolved"] or lexical(mount["destination"]))
+
+
+def _style(mount: Document) -> str:
+    if mount["action"] in ("skipped", "gone") or mount["by"] == "runtime":
+        return "dim"
+    return "strong" if mount["action"] == "present" else "bind"

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict of a dry-run in one sentence: that all is well, and what would be done, or what it would fail with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from typing import Any
+
+ANY = "the runtime"
+_MADE = {"directory": "folder", "file": "file"}
+
+
+def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool) -> str:
+    """The sentence for a report with these members, schemas/plan.json.
+
+    ``is_failure``: the real run would certainly fail, with the first problem. Not ``is_sure``: this user may not look
+    at all of it. Other problems are those of the registration.
+    """
+    problem = next(iter(document["problems"]), None)
+    if is_failure and problem is not None:
+        return f"would fail: {problem['exit']}, {sentence(problem)}"
+    if problem is not None and not is_sure:
+        return f"not known: {sentence(problem)}"
+    done = _of_undoing(document) if "remove" in document else _of_binds(document)
+    refusals = document.get("runtime") or ()
+    if refusals:
+        refusing = who({runtime for each in refusals for runtime in each["by"]})
+        refused = f"{refusing} would refuse it: {sentence(refusals[0])}"
+        return refused if refusing == ANY else f"{done}; {refused}"
+    if problem is not None:
+        return f"not safe: {problem['exit']}, {problem['where']}; else {done}"
+    return done
+
+
+def who(runtimes: Collection[str]) -> str:
+    """A name for these runtimes: the one, or for both any."""
+    return next(iter(runtimes)) if len(runtimes) == 1 else ANY
+
+
+def sentence(problem: Mapping[str, Any]) -> str:
+    """A problem with its place."""
+    return f"{problem['where']}: {problem['message']}" if problem["where"] else str(problem["message"])
+
+
+def count(number: int, noun: str) -> str:
+    """How many of something there are."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _of_undoing(document: Mapping[str, Any]) -> str:
+    binds = sum(mount["action"] == "unmount" for mount in document["mounts"])
+    parts = [f"undo {count(binds, 'bind')}"] if binds else []
+    parts += [f"remove {count(len(document['remove']), 'mount point')}"] if document["remove"] else []
+    return f"would {' and '.join(parts)}" if parts else "nothing to undo"
+
+
+def _of_binds(document: Mapping[str, Any]) -> str:
+    own = [mount for mount in document["mounts"] if mount["by"] != "runtime"]
+    parts = ", ".join(_parts(own)) or "no bind is asked for"
+    if document["running"] is not None and (known := [mount["now"] for mount in own if mount["now"] is not None]):
+        parts += f"; the container runs, and has {sum(known)} of {len(known)}"
+    # A bind that is left out has the reason among them.
+    warnings = len(document["warnings"]) + sum(
+        len(mount["warnings"]) - (mount["action"] == "skipped") for mount in document["mounts"]
+    )
+    return f"ready: {parts}" + (f"; {count(warnings, 'warning')}" if warnings else "")
+
+
+def _parts(own: list[Mapping[str, Any]]) -> Iterator[str]:
+    numbers = {action: sum(mount["action"] == action for mount in own) for action in ("mount", "present", "skipped")}
+    if own and not numbers["mount"]:
+        yield "nothing to mount"
+    elif own:
+        yield count(numbers["mount"], "bind")
+    if numbers["present"]:
+        yield f"{numbers['present']} mounted already"
+    if numbers["skipped"]:
+        yield f"{numbers['skipped']} left out"
+    made = {point["path"]: point["kind"] for mount in own for point in mount["create"]}
+    kinds = [*made.values()]
+    points = [count(kinds.count(kind), noun) for kind, noun in _MADE.items() if kind in kinds]
+    if points:
+        yield f"{' and '.join(points)} to make"

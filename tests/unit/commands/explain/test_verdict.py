@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oci_bind_hook.commands.explain.verdict import verdict
+
+
+def mount(action: str = "mount", *create: str, by: str | None = "hook", **members: Any) -> dict[str, Any]:
+    points = [{"path": path, "kind": "directory" if path.endswith("d") else "file"} for path in create]
+    return {"action": action, "by": by, "create": points, "warnings": [], "now": None, **members}
+
+
+def problem(where: str = "--mount 2", code: int = 66) -> dict[str, Any]:
+    return {"where": where, "message": "it is not there", "hint": "h", "exit": code}
+
+
+def refused(where: str, *runtimes: str) -> dict[str, Any]:
+    return {"where": where, "message": "it is not there", "hint": "", "by": list(runtimes)}
+
+
+SKIPPED = mount("skipped", by=None, warnings=["why"])
+RUNTIME = mount("present", by="runtime")
+
+VERDICTS: list[tuple[dict[str, Any], str]] = [
+    ({}, "ready: no bind is asked for"),
+    ({"mounts": [RUNTIME]}, "ready: no bind is asked for"),
+    ({"mounts": [mount()]}, "ready: 1 bind"),
+    ({"mounts": [mount("mount", "/a/d", "/a/d/d"), mount("mount", "/a/d")]}, "ready: 2 binds, 2 folders to make"),
+    ({"mounts": [mount("mount", "/d", "/f")]}, "ready: 1 bind, 1 folder and 1 file to make"),
+    ({"mounts": [SKIPPED, SKIPPED]}, "ready: nothing to mount, 2 left out"),
+    ({"mounts": [mount("present"), mount()]}, "ready: 1 bind, 1 mounted already"),
+    ({"mounts": [mount(warnings=["a"]), SKIPPED], "warnings": ["b"]}, "ready: 1 bind, 1 left out; 2 warnings"),
+    (
+        {"mounts": [mount(now=True), mount(now=False), RUNTIME], "running": {}},
+        "ready: 2 binds; the container runs, and has 1 of 2",
+    ),
+    ({"problems": [problem(), problem("x", 78)]}, "would fail: 66, --mount 2: it is not there"),
+    ({"problems": [problem("")]}, "would fail: 66, it is not there"),
+    ({"problems": [problem()], "sure": False}, "not known: --mount 2: it is not there"),
+    ({"problems": [problem()], "runtime": [refused("m", "runc")]}, "would fail: 66, --mount 2: it is not there"),
+    ({"runtime": [refused("m", "runc", "crun")]}, "the runtime would refuse it: m: it is not there"),
+    ({"runtime": [refused("m", "runc"), refused("n", "crun")]}, "the runtime would refuse it: m: it is not there"),
+    ({"runtime": [refused("m", "runc")]}, "ready: no bind is asked for; runc would refuse it: m: it is not there"),
+    (
+        {"problems": [problem("config.json: /hooks/createRuntime/0/env", 78)], "failure": False, "mounts": [mount()]},
+        "not safe: 78, config.json: /hooks/createRuntime/0/env; else ready: 1 bind",
+    ),
+    ({"remove": []}, "nothing to undo"),
+    ({"remove": ["/a"]}, "would remove 1 mount point"),
+    (
+        {"remove": ["/a", "/b"], "mounts": [mount("unmount"), mount("gone")]},
+        "would undo 1 bind and remove 2 mount points",
+    ),
+]
+
+
+@pytest.mark.parametrize(("members", "expected"), VERDICTS, ids=[row[1] for row in VERDICTS])
+def test_the_verdict(members: dict[str, Any], expected: str) -> None:
+    is_sure = members.pop("sure", True)
+    document = {"mounts": [], "problems": [], "warnings": [], "running": None, **members}
+    is_failure = document.pop("failure", is_sure and bool(document["problems"]))
+    assert verdict(document, is_failure=is_failure, is_sure=is_sure) == expected
