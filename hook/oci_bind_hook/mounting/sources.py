@@ -226,11 +226,11 @@ class Source:
         self.stat.mount_root = True
         self.stat.mnt_id = self.attached[0]["id"] or self.stat.mnt_id
 
-    def refused_map(self) -> HookError | None:
-        """The error that ``clone`` would raise for the id map, None if it would raise none, or if nobody can tell."""
-        from .by_mount_api import refused_map
+    def refused_clone(self) -> HookError | None:
+        """The error that ``clone`` would raise in this process, None if it would raise none, or if nobody can tell."""
+        from .by_mount_api import refused_clone
 
-        return refused_map(self) if self.is_detached else None
+        return refused_clone(self) if self.is_detached else None
 
     def attach(self, target: int) -> None:
         """Attaches the mount on the file or folder ``target``. Raises OSError.

@@ -43,6 +43,11 @@ class MountPoint:
         self.made = False
         self.stat: files.Stat | None = None
 
+    @property
+    def call(self) -> str:
+        """The system call that makes it, for a message."""
+        return "mkdirat" if self.directory else "openat(O_CREAT)"
+
 
 class Rootfs(Root):
     """The root of a container's file system, held by fd; ``path`` is its absolute path on the host.
@@ -68,6 +73,7 @@ class Rootfs(Root):
         self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
+        self.check_writable = linux.check_writable  # a dry-run may have other rights than the real run
         self.asked: set[int] = set()
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
@@ -186,8 +192,30 @@ class Rootfs(Root):
         assert fd is not None
         return fd
 
+    def check(self, target: Target, point: MountPoint) -> None:
+        """Raises the KernelError of ``make`` if ``point``, the first to be made for ``target``, cannot be made.
+
+        Nothing is changed. What cannot be known beforehand, a full disk say, ``make`` meets. In what an earlier bind
+        has made there will be room.
+        """
+        fd = target.anchor.fd
+        if fd is None or point.path != next(path for step, path in target.paths() if not step.exists):
+            return
+        try:
+            try:
+                self.check_writable(fd)
+            except OSError as reason:
+                if reason.errno != errno.EROFS or not self.unlock or point.filesystem != "rootfs":
+                    raise
+                unlocked = self._unlocked(fd, point.path)
+                try:
+                    self.check_writable(unlocked)
+                finally:
+                    posix.close(unlocked)
+        except OSError as reason:
+            raise refused(point.call, point.path, reason) from reason
+
     def _make(self, parent: int, name: str, point: MountPoint) -> int:
-        call = "mkdirat" if point.directory else "openat(O_CREAT)"
         try:
             try:
                 _create(parent, name, directory=point.directory)
@@ -205,7 +233,7 @@ class Rootfs(Root):
             fd = posix.open(name, HOLD, dir_fd=parent)
             point.stat = files.statx(fd)
         except OSError as reason:
-            raise refused(call, point.path, reason) from reason
+            raise refused(point.call, point.path, reason) from reason
         if modes.S_ISLNK(point.stat.mode) or modes.S_ISDIR(point.stat.mode) != point.directory:
             posix.close(fd)
             raise EscapeError(f"{point.path} was replaced at the moment it was made")

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_state
-from ...errors import At, DataError, HookError, RecordError, UnavailableError
+from ...errors import At, DataError, EscapeError, HookError, RecordError, UnavailableError
 from ...kernel import files
 from ...kernel.namespace import Namespace
 from ...kernel.proc import Proc, boot_id
@@ -35,7 +35,7 @@ from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
 from . import programs, recognise, registered
 from .facts import describe, replaced_by_rename
-from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
+from .foresee import Run, problems_of_sources, problems_of_stage
 from .parts import requests_of_each, warn_of_registration, with_registered
 from .patience import DESTINATIONS, HINT, PROGRAMS, Mute, gathered, silent
 from .report import Report
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from ...documents.oci import Config, State
     from ...mounting.sources import Source
+    from ...record.folder import Records
     from ...record.state_file import MountRecord, Record
     from ...requests.request import Request
     from .parts import Part
@@ -171,26 +172,28 @@ def _fill_with_plan(
     calls = list(requests_of_each(report, bundle, parts, patience))
     if config.root_readonly and report.namespace == "runtime":
         calls[0].insert(0, collect.read_only_root(bundle.rootfs))
-    folder = state_folder(options, proc)
-    no_folder = patience.why_not("state folder", f"the state folder {folder}", folder)
-    recorded = []
-    with At("state folder"):
-        if no_folder:
-            report.add(RecordError(f"{folder} cannot be looked at: {no_folder}", hint=HINT))
-        else:
-            recorded = _recorded(options, report, place, proc)
-    opened = _opened(report, calls, bundle, namespace, patience)
-    for foreseen in problems_of_stage(config, report.stage, report.namespace):
+    run = Run(config, report.stage)
+    report.own_rights = run.own_rights
+    is_asked = [_asks(requests, namespace, bundle.rootfs) for requests in calls]
+    folders, recorded, no_folder = _folders(report, parts, run, proc, is_asked, place, patience)
+    opened = _opened(report, calls, bundle, namespace, run, patience)
+    for foreseen in problems_of_stage(run, report.namespace) if any(is_asked) else ():
         report.add(foreseen)
     if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
         _without_plan(report, silent(f"the rootfs {bundle.rootfs}", why, step="read"), opened)
         return
-    with At("enter"):
-        rootfs = Rootfs(
-            bundle.rootfs,
-            own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
-            type_of=namespace.type_of,
-        )
+    try:
+        with At("enter"):
+            rootfs = Rootfs(
+                bundle.rootfs,
+                own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
+                type_of=namespace.type_of,
+            )
+    except EscapeError:
+        if not any(is_asked):
+            return  # a real run ends before it enters anything
+        raise
+    rootfs.check_writable = run.check_writable
     runtimes = _runtimes(report, config, rootfs)
     for sources in opened:
         remark([one for one in sources if not is_runtimes(one.request, namespace.kind, bundle.rootfs)], runtimes)
@@ -199,7 +202,7 @@ def _fill_with_plan(
         _without_plan(report, silent(whose, why, step="resolve"), opened)
         return
     planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
-    planned = _planned(report, parts, calls, opened, planner, config)
+    planned = _planned(report, parts, calls, opened, planner, folders)
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering = {}
@@ -225,15 +228,50 @@ def _fill_with_plan(
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
 
 
+def _asks(requests: list[Request], namespace: Namespace, rootfs: str) -> bool:
+    """Whether a call asks for a bind that is the hook's to make."""
+    return any(each.is_bind and not is_runtimes(each, namespace.kind, rootfs) for each in requests)
+
+
+def _folders(
+    report: Report,
+    parts: list[Part],
+    run: Run,
+    proc: Proc,
+    is_asked: list[bool],
+    place: Place | None,
+    patience: Patience,
+) -> tuple[list[Records | None], list[MountRecord], str]:
+    """The state folder of each call, what the first has recorded for this container, and why none is looked at."""
+    folders: list[Records | None] = []
+    recorded: list[MountRecord] = []
+    silence = ""
+    for report.turn, (part, asks) in enumerate(zip(parts, is_asked, strict=True)):
+        path = state_folder(part.options, proc)
+        folders.append(None)
+        try:
+            with At("state folder"):
+                if why := patience.why_not(f"state folder {path}", f"the state folder {path}", path):
+                    silence = why
+                    raise RecordError(f"{path} cannot be looked at: {why}", hint=HINT)
+                folders[-1] = run.folder(part.options, proc, is_asked=asks, container=report.id)
+                if not report.turn:
+                    recorded = _recorded(folders[-1], report, place, proc)
+        except RecordError as problem:
+            report.add(problem)
+    report.turn = 0
+    return folders, recorded, silence
+
+
 def _opened(
-    report: Report, calls: list[list[Request]], bundle: Bundle, namespace: Namespace, patience: Patience
+    report: Report, calls: list[list[Request]], bundle: Bundle, namespace: Namespace, run: Run, patience: Patience
 ) -> list[list[Source]]:
     """The sources of each call. What the kernel will refuse of them becomes problems of the report."""
     opened = []
     for report.turn, requests in enumerate(calls):
         with At("open"):
             opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
-        for foreseen in problems_of_sources(opened[-1], bundle.config, report.stage, namespace.proc):
+        for foreseen in problems_of_sources(opened[-1], run, namespace, bundle.rootfs):
             report.add(foreseen)
     report.turn = 0
     return opened
@@ -245,18 +283,21 @@ def _planned(
     calls: list[list[Request]],
     opened: list[list[Source]],
     planner: Planner,
-    config: Config,
+    folders: list[Records | None],
 ) -> Plan:
     """What all calls bind, one after the other. What is wrong with each becomes problems of the report."""
     planned = planner.plan
-    for report.turn, (part, requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
+    for report.turn, (part, requests, sources, folder) in enumerate(zip(parts, calls, opened, folders, strict=True)):
         own = Plan(planner.rootfs, planner.namespace)
         before, planner.allow_shared = len(planned.binds), part.options.allow_shared
         planner.resolve(requests, sources)
         own.binds = planned.binds[before:]
         _mute(own)
-        for problem in [*own.problems, *problems_of_plan(own, config, report.stage, planner.namespace.proc)]:
+        for problem in own.problems:
             report.add(problem, "resolve")
+        unrecorded = folder.why_unrecorded() if folder is not None else None
+        if unrecorded is not None and any(bind.create for bind in own.to_mount):
+            report.add(unrecorded, "make")
     return planned
 
 
@@ -325,11 +366,11 @@ def _of_log(path: str | None, patience: Patience) -> list[str]:
     return [f"--log {path} cannot be written"]
 
 
-def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
-    """The binds that an earlier call mounted for the same container, as far as this user may look."""
-    if place is None or report.id is None or report.bundle is None:
+def _recorded(folder: Records | None, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
+    """The binds that an earlier call mounted for the same container, as far as this user may look. RecordError."""
+    if folder is None or place is None or report.id is None or report.bundle is None:
         return []
-    record = _load(options, proc, report.id)
+    record = folder.load(report.id)
     if record is None or not is_continued(record, report.bundle, proc):
         return []
     init = record["init"]
@@ -342,13 +383,11 @@ def _recorded(options: Options, report: Report, place: Place | None, proc: Proc)
 
 
 def _load(options: Options, proc: Proc, container: str) -> Record | None:
-    """The record of a container. None if there is none, or if this user may not look. RecordError for root."""
+    """The record of a container. None if there is none, or if it cannot be read: that is told elsewhere."""
     try:
         folder = StateFolder.open(state_folder(options, proc), create=False)
         return folder.load(container) if folder else None
     except RecordError:
-        if os.geteuid() == 0:
-            raise
         return None
 
 
