@@ -44,9 +44,13 @@ def turned(pairs: Iterable[Sequence[Fault]]) -> list[Sequence[Fault]]:
     return [pair[::-1] if number % 2 else pair for number, pair in enumerate(pairs)]
 
 
-@ways
-def test_one_fault(tmp_path: Path, way: str) -> None:
-    check(tmp_path, way, ([fault] for fault in FAULTS))
+def test_one_fault(tmp_path: Path) -> None:
+    check(tmp_path, "root", ([fault] for fault in FAULTS))
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_one_fault_as_others(tmp_path: Path, way: str) -> None:
+    check(tmp_path, way, ([fault] for fault in FAULTS), is_short=True)
 
 
 def test_one_fault_has_its_code(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import signal
+import stat
 import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,16 +23,25 @@ from oci_bind_hook.cli import main
 from oci_bind_hook.commands import dispatch  # noqa: F401 - loaded before each fork
 from oci_bind_hook.commands.explain import dry_run, report  # noqa: F401
 from oci_bind_hook.documents import judge, oci  # noqa: F401
+from oci_bind_hook.kernel import linux
+from oci_bind_hook.kernel.proc import Proc, boot_id
 from oci_bind_hook.lifecycle import earlier, set_up, tear_down  # noqa: F401
 from oci_bind_hook.mounting import confined, idmap, patterns, unopened  # noqa: F401
 from oci_bind_hook.options import STAGES
+from oci_bind_hook.record import document
+from oci_bind_hook.record.state_file import now
+from oci_bind_hook.rootfs.identity import identify_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from helpers.mounting import Tree
+    from oci_bind_hook.record.state_file import Record
+
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 FORMS = ("state", "bundle")  # what a dry-run is given
 WAYS = ("root", "rootless", "user namespace")
@@ -114,6 +124,8 @@ class Scene:
         self.config = self._config()
         os.makedirs(self.path)
         mounting.show(self.path)
+        self.tree: Tree = ROOTFS
+        self.drawn: Tree = {}
         self._make()
         # What a run compiles and caches, each fork has.
         oci.config_violations(self.config)
@@ -122,12 +134,46 @@ class Scene:
         self._fds = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
 
     def _make(self) -> None:
+        self._make_files()
+        self.begin()
+
+    def _make_files(self) -> None:
         mounting.tmpfs(self.path, "mode=755")
         self._plant()
         if self.way == "user namespace":
             self.holder = self._start(lambda: None, maps=f"0 {BASE} 65536\n")
-        self.init = self._begin()
-        self.shared = self._start(lambda: None, is_shared=True)
+        self.shared = self.init = self._start(lambda: None, is_shared=True)
+        self._write_record()
+
+    def _write_record(self) -> None:
+        """The record of another container with the same id: as long as this scene it lives."""
+        proc = Proc()
+        record: Record = {
+            "id": "c1",
+            "phase": "done",
+            "created": now(),
+            "boot": boot_id(),
+            "stage": "createRuntime",
+            "bundle": {"path": f"{self.path}/source", "dev": 1, "ino": 1},
+            "rootfs": identify_path(f"{self.path}/rootfs", proc.mounts),
+            "user": proc.user_namespace(),
+            "namespace": {"kind": "container", "inode": proc.mount_namespace(), "unique": None},
+            "init": {"pid": self.shared, "start": proc.start_time(self.shared) or 0, "first": proc.first_start()},
+            "mounts": [],
+            "uses": [],
+            "made": [],
+        }
+        path = f"{self.path}/states/live/c1.json"
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(document.write(record))
+        os.chown(path, self.uid, self.uid)
+        os.close(proc.fd)
+
+    def draw(self, rootfs: Tree, mounts: list[dict[str, Any]]) -> None:
+        """Makes all files anew, with this image and these mounts of config.json. No container begins yet."""
+        self._remove()
+        self.tree, self.config["mounts"] = rootfs, mounts
+        self._make_files()
 
     def _remove(self) -> None:
         for child in self.children:
@@ -151,9 +197,9 @@ class Scene:
 
     def _plant(self) -> None:
         path = self.path
-        plant(f"{path}/rootfs", ROOTFS)
+        plant(f"{path}/rootfs", self.tree)
         mounting.tmpfs(f"{path}/fixed")
-        plant(f"{path}/fixed/rootfs", ROOTFS)
+        plant(f"{path}/fixed/rootfs", self.tree)
         plant(f"{path}/fixed/state", {})
         plant(f"{path}/bundle", {})
         sources: dict[str, Any] = {
@@ -164,7 +210,8 @@ class Scene:
             "allowed": {"inside": {}, "out": f"{path}/source"},
             "closed": {"source": {}},
             "empty": {},
-            "states": {name: {} for name in ("open", "broken", "fifo", "foreign", "shown")},
+            "drawn": self.drawn,
+            "states": {name: {} for name in ("open", "broken", "fifo", "foreign", "live")},
             "changeable": {"state": {}},
             "state": {},
         }
@@ -178,7 +225,15 @@ class Scene:
             for name in [folder, *(f"{folder}/{each}" for each in names)]:
                 os.chown(name, self.uid, self.uid, follow_symlinks=False)
         modes = {"state": 0o700, "states/open": 0o755, "states/broken": 0o700, "states/fifo": 0o700}
-        modes.update({"states/foreign": 0o700, "changeable": 0o777, "changeable/state": 0o700, "fixed/state": 0o700})
+        modes.update(
+            {
+                "states/foreign": 0o700,
+                "states/live": 0o700,
+                "changeable": 0o777,
+                "changeable/state": 0o700,
+                "fixed/state": 0o700,
+            }
+        )
         for name, mode in {**modes, "closed": 0o700, "states/broken/c1.json": 0o600}.items():
             os.chmod(f"{path}/{name}", mode)
         for name in ("states/foreign", "closed", "closed/source"):
@@ -215,10 +270,9 @@ class Scene:
                     os.setresuid(0, 0, 0)
                 make()
                 _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))  # as a program is that was started there
+                _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
                 os.write(tell, b"2")
                 signal.pause()
-            except BaseException:  # noqa: BLE001 - a forked child must not get back into the test
-                traceback.print_exc()
             finally:
                 os._exit(1)
         self.children.append(child)
@@ -229,25 +283,29 @@ class Scene:
                 with open(f"/proc/{child}/{name}", "w", encoding="ascii") as file:
                     file.write(text)
         os.write(tell_mapped, b"1")
-        assert os.read(ready, 1) == b"2"
+        is_made = os.read(ready, 1) == b"2"
         for fd in (ready, mapped, tell_mapped):
             os.close(fd)
+        if not is_made:
+            raise ChildProcessError
         return child
 
-    def _begin(self) -> int:
-        """The container's first process, for which the runtime has mounted all that config.json asks for."""
+    def begin(self, *rootfs: str) -> None:
+        """Starts the container's first process, for which the runtime has mounted all that config.json asks for.
+
+        ChildProcessError if it cannot.
+        """
 
         def make() -> None:
             if self.way == "user namespace":
                 _enter(self.holder, "user", "mnt")
                 os.setresuid(0, 0, 0)
                 _check(_libc.unshare(CLONE_NEWNS))
-            for rootfs in (f"{self.path}/rootfs", f"{self.path}/fixed/rootfs"):
-                mounting.bind("/proc", f"{rootfs}/proc", recursive=True)
-                mounting.mount("tmpfs", f"{rootfs}/dev", "tmpfs")
-                mounting.bind(f"{self.path}/source", f"{rootfs}/volume", recursive=True)
+            for folder in rootfs or (f"{self.path}/rootfs", f"{self.path}/fixed/rootfs"):
+                for each in self.config["mounts"]:
+                    _mount(folder, each["type"], each["source"], each["destination"])
 
-        return self._start(make, maps=f"0 {USER} 1\n" if self.way == "rootless" else "")
+        self.init = self._start(make, maps=f"0 {USER} 1\n" if self.way == "rootless" else "")
 
     def __enter__(self) -> Scene:
         return self
@@ -304,10 +362,10 @@ class Scene:
     # -- verdicts ------------------------------------------------------------------------------------------------------
 
     def real(self, case: Case) -> tuple[Verdict, str]:
-        """The verdict of a real run, and all that it said. What it has done is gone."""
+        """The verdict of a real run, and all that it said. After a good one all is made anew."""
         words, stdin = case.runs()
         done = self.run(words, stdin)
-        if done.code == 0:
+        if done.code == 0 and self.tree is ROOTFS:
             self._remove()
             self._make()
         line = done.err.removesuffix("\n").partition("oci-bind-hook: ")[2]
@@ -333,6 +391,15 @@ class Scene:
         place = f"{problems[0]['where']}: " if problems[0]["where"] else ""
         return Verdict(done.code, f"{place}{problems[0]['message']}"), problems[0]["hint"]
 
+    def is_same(self, real: Verdict, dry: Verdict, hint: str, form: str) -> bool:
+        """Whether a dry-run of this ``form`` told how the real run ends."""
+        # A bundle does not tell the id.
+        first = real.first if form == "state" else real.first.replace("/c1.lock", "/ID.lock")
+        rest = first.removeprefix(dry.first) if dry.first else first
+        # What helps may be another thing outside of a user namespace.
+        is_told = rest == "" or (rest != first and (hint in rest or self.way == "rootless"))
+        return dry.code == real.code and is_told
+
     def differences(
         self, what: str, faults: Sequence[Callable[[Case], object]], forms: Sequence[str] = FORMS
     ) -> Iterator[str]:
@@ -351,14 +418,32 @@ class Scene:
             if form == "bundle" and case().needs_state:
                 continue
             dry, hint = self.dry(case(), form)
-            # A bundle does not tell the id.
-            first = real.first if form == "state" else real.first.replace("/c1.lock", "/ID.lock")
-            rest = first.removeprefix(dry.first) if dry.first else first
-            # What helps may be another thing outside of a user namespace.
-            is_same = rest == "" or (rest != first and (hint in rest or self.way == "rootless"))
-            if dry.code != real.code or not is_same:
+            if not self.is_same(real, dry, hint, form):
                 told = f"real {real.code} {said[-500:].strip()}\n  dry  {dry.code} {dry.first} ({hint})"
                 yield f"{what}, by {form}:\n  {told}"
+
+
+def _mount(rootfs: str, type: str, source: str, destination: str) -> None:
+    """Mounts as a runtime does: what is missing is made, and links mean what they mean in the container. OSError."""
+    outside = os.open("/", os.O_PATH)
+    tree = None
+    if type in ("bind", "proc"):
+        tree = linux.open_tree(os.open("/proc" if type == "proc" else source, os.O_PATH), clone=True, recursive=True)
+    os.chroot(rootfs)
+    os.chdir("/")
+    if os.path.exists(destination) and os.path.samestat(os.stat(destination), os.stat("/")):
+        raise PermissionError
+    if tree is None or stat.S_ISDIR(os.fstat(tree).st_mode):
+        os.makedirs(destination, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(destination), exist_ok=True)
+        os.close(os.open(destination, os.O_CREAT, 0o644))
+    if tree is None:
+        mounting.mount("tmpfs", destination, "tmpfs")
+    else:
+        linux.move_mount(tree, os.open(destination, os.O_PATH))
+    os.fchdir(outside)
+    os.chroot(".")
 
 
 def _enter(pid: int, *kinds: str) -> None:

@@ -87,6 +87,7 @@ class Rootfs(Root):
         except OSError as reason:
             raise unopened(f"the rootfs {path}", reason) from reason
         self._reserved: dict[Hashable, MountPoint] = {}
+        self._assumed: set[Hashable] = set()
         self._made: dict[Hashable, int] = {}
         self._writable: int | None = None
         # find: the folder of the last path, the fds of it and those above, and whether they may be in other mounts.
@@ -173,6 +174,21 @@ class Rootfs(Root):
                 above = step
         self.cover(target, cover)
         return points
+
+    def assume(self, target: Target, cover: Cover) -> None:
+        """Takes for done that a runtime mounts ``cover`` on ``target``, and makes what is missing for it."""
+        above = target.anchor
+        for step, path in target.paths():
+            if not step.exists:
+                key = self.key(above, step)
+                self._reserved.setdefault(key, MountPoint(path, "rootfs", directory=True))
+                self._assumed.add(key)
+                above = step
+        self.cover(target, cover)
+
+    def exists(self, target: Target) -> bool:
+        """Whether ``target`` is there, or will be when a run comes to it."""
+        return target.last.exists or self.key_of(target) in self._assumed
 
     def make(self, target: Target) -> int:
         """Makes the missing names of ``target``, as they were reserved, and returns an fd of the mount point.

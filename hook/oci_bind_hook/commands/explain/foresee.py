@@ -162,6 +162,8 @@ def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespac
             problem = UnavailableError(text, where=request.at("options"))
         elif (run.can_be_tried or request.idmap is not None) and (refusal := source.refused_clone()):
             problem = refusal
+        elif run.is_nested and source.is_detached and source.locked():
+            problem = source.refused_attributes("mount_setattr", OSError(errno.EPERM, os.strerror(errno.EPERM)))
         else:
             continue
         if request.is_from_mounts:
