@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dry-run's verdict is the real run's: its exit code, and its first sentence, whatever is wrong and how much is.
 
+Every row of the table is compared, without exception. Three things are no rows, since nobody knows them beforehand:
+what others change meanwhile, a quota or disk that is full, and what a security module forbids.
+
 The long form, ``tests/run --long``, takes every pair of all rows of the table, in both orders and by all users.
 """
 

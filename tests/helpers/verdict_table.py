@@ -179,6 +179,7 @@ FAULTS = [
     Fault("pattern: no match", 66, _mount("src={}/empty/*,dst=/new,type=glob")),
     _variant("pattern: no folder", 66, _mount("src={}/absent/*,dst=/new,type=glob")),
     _variant("pattern: a file's folder", 66, _mount("src={}/file/*,dst=/new,type=glob")),
+    _variant("pattern: a closed folder", 0, _mount("src={}/closed/*,dst=/new,type=glob")),
     _variant("annotation: no name", 78, _annotation("a b", "src={}/allowed/inside,dst=/a", *ALLOWED)),
     _variant("annotation: asks for more", 77, _annotation("more", "src={}/allowed/inside,dst=/a,rw", *ALLOWED)),
     _variant("annotation: malformed", 64, _annotation("bad", "src", *ALLOWED)),

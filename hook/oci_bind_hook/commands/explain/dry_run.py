@@ -169,11 +169,11 @@ def _fill_with_plan(
 ) -> None:
     config, options = bundle.config, parts[0].options
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
+    run = Run(config, report.stage)
+    report.own_rights = run.own_rights
     calls = list(requests_of_each(report, bundle, parts, patience))
     if config.root_readonly and report.namespace == "runtime":
         calls[0].insert(0, collect.read_only_root(bundle.rootfs))
-    run = Run(config, report.stage)
-    report.own_rights = run.own_rights
     is_asked = [_asks(requests, namespace, bundle.rootfs) for requests in calls]
     folders, recorded, no_folder = _folders(report, parts, run, proc, is_asked, place, patience)
     opened = _opened(report, calls, bundle, namespace, run, patience)

@@ -108,7 +108,8 @@ class Report:
         """Whether the real run may look where this user may not."""
         if self.own_rights is None:
             return True
-        owner = _closer(reason.filename) if isinstance(reason.filename, str) else None
+        path = reason.filename
+        owner = _closer(path) if isinstance(path, str) and path.startswith("/") else None
         return owner is not None and any(first <= owner < first + number for first, number in self.own_rights)
 
     def told(self) -> dict[str, Any]:
