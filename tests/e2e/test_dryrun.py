@@ -358,22 +358,24 @@ def test_what_nobody_may_see_is_told() -> None:
     assert [mount["resolved"] for mount in report["mounts"]] == [None, "/open"]
 
 
-@pytest.mark.parametrize(("stage", "code"), [("createRuntime", 69), ("prestart", 0), ("createContainer", 0)])
+@pytest.mark.parametrize(("stage", "code"), [("createRuntime", 69), ("prestart", 69), ("createContainer", 0)])
 @pytest.mark.parametrize("host", [NOBODY, 100000], ids=["mapped", "shifted"])
 def test_runtime_of_an_ordinary_user_cannot_enter(world: World, stage: str, code: int, host: int) -> None:
     ids = [{"containerID": 0, "hostID": host, "size": 1}]
     linux = {"uidMappings": ids, "gidMappings": ids}
     bundle = support.bundle(world.path / "bundle", ["true"], namespaces=["mount", "user"], linux=linux)
+    world.path.chmod(0o755)
+    os.chown(world.state, NOBODY if host == NOBODY else 0, -1)
     command = [
         world.launcher,
         stage,
+        *world.root_option(),
         "--dry-run",
         "--bundle",
         bundle,
         "--format=json",
         f"--mount=src={world.file},dst=/etc/passwd",
     ]
-    assert call(command).returncode == 0
     done = call([*AS_NOBODY, *command])
     assert done.returncode == (code if host == NOBODY else 0), done.stdout
     hints = [problem["hint"] for problem in json.loads(done.stdout)["problems"]]

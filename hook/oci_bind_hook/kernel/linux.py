@@ -166,6 +166,7 @@ _setns = Function("setns", 2)
 _unshare = Function("unshare", 1)
 _statx = Function("statx", 5)
 _fstatfs = Function("fstatfs", 2)
+_faccessat = Function("faccessat", 4)
 _ioctl = Function("ioctl", 3)
 _poll = Function("poll", 3)
 # On 32-bit machines plain prlimit(2) takes 32-bit limits. The struct below has 64-bit ones.
@@ -225,6 +226,14 @@ def fstatfs_type(fd: int) -> int:
     _fstatfs(fd, buffer)
     raw = memoryview(bytes(buffer))
     return raw.cast("I")[0] if _IS_INT else raw.cast("L")[0]
+
+
+def check_writable(fd: int) -> None:
+    """Raises the OSError of who would make a name in the folder ``fd``, by faccessat(2): EROFS, EACCES, EPERM.
+
+    A full disk, a quota and a security module may still refuse it.
+    """
+    _faccessat(fd, b".", posix.W_OK | posix.X_OK, 0)
 
 
 def encode_path(path: str) -> bytes:

@@ -16,6 +16,8 @@ from ..rootfs.identity import is_same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..documents.bundle import Bundle
     from ..documents.oci import State
     from ..errors import LeftoverError
@@ -36,12 +38,24 @@ def open_folder(options: Options, place: Place, *, create: bool) -> Records | No
     """
     path = state_folder(options, place.proc)
     is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
-    if is_nested and not place.proc.is_ours():
+    return opened_or_unrecorded(
+        lambda: StateFolder.open(path, create=create), is_nested=is_nested, is_ours=place.proc.is_ours
+    )
+
+
+def opened_or_unrecorded(
+    opened: Callable[[], StateFolder | None], *, is_nested: bool, is_ours: Callable[[], bool]
+) -> Records | None:
+    """The folder that ``opened`` returns, or its stand-in. RecordError.
+
+    ``is_nested``: the run is in a container's user namespace. ``is_ours``: its user is the owner of that.
+    """
+    if is_nested and not is_ours():
         # poststop runs as the runtime's user, who has no uid in here and refuses a folder that is not their own.
         reason = "nothing can be recorded in a user namespace that another user made"
         return _unrecorded(reason, "make them in the image, or register for createRuntime")
     try:
-        return StateFolder.open(path, create=create)
+        return opened()
     except RecordError as problem:
         if is_nested and isinstance(problem.__cause__, OSError):
             hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"

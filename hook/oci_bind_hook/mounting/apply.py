@@ -81,7 +81,8 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
 def announce(plan: Plan, record: Record) -> None:
     """Puts into ``record`` what ``plan`` will make and mount.
 
-    Raises RequestError if no state file could hold it, and UnavailableError if it takes more open files than allowed.
+    Raises RequestError if no state file could hold it, UnavailableError if it takes more open files than allowed, and
+    KernelError if a mount point cannot be made.
     """
     binds = plan.to_mount
     made: list[MadeRecord] = [
@@ -118,6 +119,8 @@ def announce(plan: Plan, record: Record) -> None:
         if len(bind.create) > MOST_MADE:
             raise _too_deep(bind)
     check_open_files(len(binds), len(made))
+    for bind in binds:
+        _check_makeable(plan.rootfs, bind)
     record.update(announced)
 
 
@@ -143,6 +146,16 @@ def _too_large(binds: Sequence[Bind]) -> RequestError:
 def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: Rootfs) -> None:
     for entry, point in zip(made, points, strict=True):
         entry["identity"] = identity_of(point.stat, rootfs)
+
+
+def _check_makeable(rootfs: Rootfs, bind: Bind) -> None:
+    if bind.create:
+        assert bind.target is not None
+        try:
+            rootfs.check(bind.target, bind.create[0])
+        except HookError as problem:
+            problem.where = problem.where or bind.request.at("destination")
+            raise
 
 
 def _make(rootfs: Rootfs, bind: Bind) -> int:

@@ -55,38 +55,41 @@ def clone(source: Source) -> None:
 
     Raises KernelError, and UnavailableError if this kernel, file system or stage cannot do it.
     """
-    request = source.request
-    try:
-        tree = linux.open_tree(source.fd, clone=True, recursive=request.recursive)
-    except OSError as reason:
-        if reason.errno == errno.EPERM:
-            problem = f"{source.path} cannot be bound {because('open_tree', reason)}"
-            advice = "rootless, register for createContainer"
-            raise UnavailableError(problem, where=request.at("source"), hint=advice) from reason
-        raise refused("open_tree", source.path, reason, where=request.at("source")) from reason
+    tree = _copy(source)
     posix.close(source.fd)
     source.fd = tree
     _set_attributes(source, tree)
     _identify(source)
 
 
-def refused_map(source: Source) -> HookError | None:
-    """The error that ``clone`` would raise for the id map, found out on a copy that nobody sees and that is dropped.
+def refused_clone(source: Source) -> HookError | None:
+    """The error that ``clone`` would raise, found out on a copy that nobody sees and that is dropped. None without one.
 
-    None if there is none, or if this process may not even copy. For a dry-run: which file systems can be mapped depends
-    on the version of the kernel and on what its vendor brought back, and no call tells it but the one that does it.
+    For a dry-run: what can be copied and mapped depends on the version of the kernel and on what its vendor brought
+    back, and no call tells it but those that do it.
     """
     try:
-        tree = linux.open_tree(source.fd, clone=True, recursive=source.request.recursive)
-    except OSError:
-        return None
-    try:
-        _set_attributes(source, tree)
+        tree = _copy(source)
+        try:
+            _set_attributes(source, tree)
+        finally:
+            posix.close(tree)
     except HookError as problem:
         return problem
-    finally:
-        posix.close(tree)
     return None
+
+
+def _copy(source: Source) -> int:
+    """A detached copy of the source's tree. Raises HookError."""
+    request = source.request
+    try:
+        return linux.open_tree(source.fd, clone=True, recursive=request.recursive)
+    except OSError as reason:
+        if reason.errno == errno.EPERM:
+            problem = f"{source.path} cannot be bound {because('open_tree', reason)}"
+            advice = "rootless, register for createContainer"
+            raise UnavailableError(problem, where=request.at("source"), hint=advice) from reason
+        raise refused("open_tree", source.path, reason, where=request.at("source")) from reason
 
 
 def _unmappable(source: Source, idmap: IdMap) -> UnavailableError:

@@ -194,7 +194,7 @@ class Planner:
         self._order.append((request, target.path, None))
         self._note(request, target)
         if self.namespace.assumed and self.namespace.kind == "container" and not self._is_elsewhere(request):
-            self.rootfs.cover(target, Cover(request.type))
+            self.rootfs.assume(target, Cover(request.type))
         target.close()
 
     def _find(self, request: Request) -> Target:
@@ -313,7 +313,7 @@ class Planner:
         if request.when_exists is not None:
             condition = self.rootfs.resolve(request.when_exists)
             condition.close()
-            if not condition.last.exists:
+            if not self.rootfs.exists(condition):
                 return f"{request.when_exists} does not exist in the container"
         return ""
 
@@ -329,7 +329,7 @@ class Planner:
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
             if self.namespace.assumed and not is_elsewhere:  # it will be there, and nobody has seen it
-                self.rootfs.cover(target, _cover(bind.source))
+                self.rootfs.assume(target, _cover(bind.source))
             elif _is_mount(target) or (not is_elsewhere and self._is_hidden(bind, target)):
                 bind.action = "present"
             elif not is_elsewhere:

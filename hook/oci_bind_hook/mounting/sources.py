@@ -226,11 +226,11 @@ class Source:
         self.stat.mount_root = True
         self.stat.mnt_id = self.attached[0]["id"] or self.stat.mnt_id
 
-    def refused_map(self) -> HookError | None:
-        """The error that ``clone`` would raise for the id map, None if it would raise none, or if nobody can tell."""
-        from .by_mount_api import refused_map
+    def refused_clone(self) -> HookError | None:
+        """The error that ``clone`` would raise in this process, None if it would raise none, or if nobody can tell."""
+        from .by_mount_api import refused_clone
 
-        return refused_map(self) if self.is_detached else None
+        return refused_clone(self) if self.is_detached else None
 
     def attach(self, target: int) -> None:
         """Attaches the mount on the file or folder ``target``. Raises OSError.
@@ -242,12 +242,15 @@ class Source:
     def refused_attributes(self, call: str, reason: OSError) -> KernelError:
         """The error for attributes that the kernel refuses to set; it names those that are locked."""
         error = refused(call, self.path, reason, where=self.request.at("options"))
-        if reason.errno == errno.EPERM and self.namespace.proc.in_user_namespace() and (locked := self._locked()):
+        if reason.errno == errno.EPERM and self.namespace.proc.in_user_namespace() and (locked := self.locked()):
             error.hint = f"{', '.join(locked)} of the source is locked: it was mounted outside of this user namespace"
         return error
 
-    def _locked(self) -> list[str]:
-        """The attributes that mounts of the source have and the request takes away, mount_namespaces(7)."""
+    def locked(self) -> list[str]:
+        """The attributes of mounts of the source that the request changes and a user namespace locks.
+
+        What takes something away is locked, and all of the atimes, mount_namespaces(7).
+        """
         below = [info for _, info in self.submounts]
         found: dict[str, None] = {}
         for wanted, infos in ((self.request.deep, [self.info, *below]), (self.request.top, [self.info])):
@@ -256,7 +259,11 @@ class Source:
                 for attribute, value in wanted.items():
                     atime = next((word for word in ("noatime", "relatime") if word in options), "strictatime")
                     word = atime if attribute == "atime" else attribute
-                    if value is not True and word != value and (attribute == "atime" or word in options):
+                    if attribute == "nodiratime":
+                        is_locked = value is not (word in options)
+                    else:
+                        is_locked = value is not True and word != value and (attribute == "atime" or word in options)
+                    if is_locked:
                         found[word] = None
         return [*found]
 

@@ -125,16 +125,14 @@ class StateFolder:
             raise refused(f"the state folder {path} cannot be looked at", reason) from reason
         if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
             posix.close(fd)
+            owner = f"uid {_outside(stat.st_uid)} with mode {stat.st_mode & 0o7777:04o}"
             raise RecordError(
-                f"the state folder {path} is owned by uid {stat.st_uid} with mode {stat.st_mode & 0o7777:04o}",
-                hint=f"it must belong to uid {posix.geteuid()} alone: mode 0700",
+                f"the state folder {path} is owned by {owner}",
+                hint=f"it must belong to uid {_outside(posix.geteuid())} alone: mode 0700",
             )
         if is_changeable:
             posix.close(fd)
-            raise RecordError(
-                f"others than uid {posix.geteuid()} can rename the state folder {path}",
-                hint="give --root a folder below one that is root's or yours alone",
-            )
+            raise changeable_by_others(path)
         return cls(path, fd)
 
     def why_unrecorded(self) -> UnavailableError | None:
@@ -160,6 +158,13 @@ class StateFolder:
             return Lock(self._fd, name, LOCK_SECONDS if wait else 0)
         except OSError as reason:
             raise unlocked(f"{self.path}/{name}", reason, wait=wait) from reason
+
+    def check_lock(self, container: str) -> None:
+        """Raises what ``lock_id`` would raise because no file can be made in the folder. Locks nothing."""
+        try:
+            linux.check_writable(self._fd)
+        except OSError as reason:
+            raise unlocked(f"{self.path}/{container}{_LOCK}", reason, wait=True) from reason
 
     def is_locked(self, container: str) -> bool:
         """Whether another run holds the lock of a container now. Writes nothing."""
@@ -396,6 +401,25 @@ class StateFolder:
             return sorted(posix.listdir(self._fd))
         except OSError as reason:
             raise refused(f"the state folder {self.path} cannot be read", reason) from reason
+
+
+def _outside(uid: int) -> int:
+    """A uid as it is numbered outside of this user namespace, where people look at the folder."""
+    from ..kernel.proc import Proc
+
+    proc = Proc()
+    try:
+        return proc.uid_outside(uid)
+    finally:
+        posix.close(proc.fd)
+
+
+def changeable_by_others(path: str) -> RecordError:
+    """The error for a state folder in whose place others could put another one."""
+    return RecordError(
+        f"others than uid {_outside(posix.geteuid())} can rename the state folder {path}",
+        hint="give --root a folder below one that is root's or yours alone",
+    )
 
 
 def _make_folders(path: str) -> None:

@@ -57,7 +57,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
         is_unseen = target.anchor.cover is not None and target.anchor.cover.held is None
         if path not in PROC_FILES or (target.missing and not is_unseen):
             raise EscapeError(
-                f"{path} is on procfs, where only a few files may be hidden, as in runc",
+                f"{_named(target)} is on procfs, where only a few files may be hidden, as in runc",
                 hint=f"allowed are {' '.join(sorted(PROC_FILES))}",
             )
     last = target.last
@@ -68,6 +68,16 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
         theirs, hint = ("a link", "only a file goes on a link itself") if last.is_link else (theirs, "")
         raise RequestError(f"the source is {ours}, but {path} is {theirs}", hint=hint)
+
+
+def _named(target: Target) -> str:
+    """The path of ``target``, with the links of procfs as they are named: where they lead depends on who looks."""
+    path = target.path
+    for place, text in reversed(target.links):
+        led = f"{place.rpartition('/')[0]}/{text}"
+        if place.startswith("/proc/") and f"{path}/".startswith(f"{led}/"):
+            path = place + path[len(led) :]
+    return path
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:

@@ -43,6 +43,11 @@ class MountPoint:
         self.made = False
         self.stat: files.Stat | None = None
 
+    @property
+    def call(self) -> str:
+        """The system call that makes it, for a message."""
+        return "mkdirat" if self.directory else "openat(O_CREAT)"
+
 
 class Rootfs(Root):
     """The root of a container's file system, held by fd; ``path`` is its absolute path on the host.
@@ -68,6 +73,7 @@ class Rootfs(Root):
         self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
+        self.check_writable = linux.check_writable  # a dry-run may have other rights than the real run
         self.asked: set[int] = set()
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
@@ -81,6 +87,7 @@ class Rootfs(Root):
         except OSError as reason:
             raise unopened(f"the rootfs {path}", reason) from reason
         self._reserved: dict[Hashable, MountPoint] = {}
+        self._assumed: set[Hashable] = set()
         self._made: dict[Hashable, int] = {}
         self._writable: int | None = None
         # find: the folder of the last path, the fds of it and those above, and whether they may be in other mounts.
@@ -168,6 +175,21 @@ class Rootfs(Root):
         self.cover(target, cover)
         return points
 
+    def assume(self, target: Target, cover: Cover) -> None:
+        """Takes for done that a runtime mounts ``cover`` on ``target``, and makes what is missing for it."""
+        above = target.anchor
+        for step, path in target.paths():
+            if not step.exists:
+                key = self.key(above, step)
+                self._reserved.setdefault(key, MountPoint(path, "rootfs", directory=True))
+                self._assumed.add(key)
+                above = step
+        self.cover(target, cover)
+
+    def exists(self, target: Target) -> bool:
+        """Whether ``target`` is there, or will be when a run comes to it."""
+        return target.last.exists or self.key_of(target) in self._assumed
+
     def make(self, target: Target) -> int:
         """Makes the missing names of ``target``, as they were reserved, and returns an fd of the mount point.
 
@@ -186,8 +208,30 @@ class Rootfs(Root):
         assert fd is not None
         return fd
 
+    def check(self, target: Target, point: MountPoint) -> None:
+        """Raises the KernelError of ``make`` if ``point``, the first to be made for ``target``, cannot be made.
+
+        Nothing is changed. What cannot be known beforehand, a full disk say, ``make`` meets. In what an earlier bind
+        has made there will be room.
+        """
+        fd = target.anchor.fd
+        if fd is None or point.path != next(path for step, path in target.paths() if not step.exists):
+            return
+        try:
+            try:
+                self.check_writable(fd)
+            except OSError as reason:
+                if reason.errno != errno.EROFS or not self.unlock or point.filesystem != "rootfs":
+                    raise
+                unlocked = self._unlocked(fd, point.path)
+                try:
+                    self.check_writable(unlocked)
+                finally:
+                    posix.close(unlocked)
+        except OSError as reason:
+            raise refused(point.call, point.path, reason) from reason
+
     def _make(self, parent: int, name: str, point: MountPoint) -> int:
-        call = "mkdirat" if point.directory else "openat(O_CREAT)"
         try:
             try:
                 _create(parent, name, directory=point.directory)
@@ -205,7 +249,7 @@ class Rootfs(Root):
             fd = posix.open(name, HOLD, dir_fd=parent)
             point.stat = files.statx(fd)
         except OSError as reason:
-            raise refused(call, point.path, reason) from reason
+            raise refused(point.call, point.path, reason) from reason
         if modes.S_ISLNK(point.stat.mode) or modes.S_ISDIR(point.stat.mode) != point.directory:
             posix.close(fd)
             raise EscapeError(f"{point.path} was replaced at the moment it was made")

@@ -13,32 +13,31 @@ from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_regular, read_state
 from ...documents.strictjson import documents
-from ...errors import At, DataError, HookError, RecordError, UnavailableError
+from ...errors import At, DataError, EscapeError, HookError, UnavailableError
 from ...kernel import files
 from ...kernel.namespace import Namespace
 from ...kernel.proc import Proc
 from ...lifecycle import lost
 from ...lifecycle.set_up import other_annotation
 from ...lifecycle.stage import RUNTIMES, Place
-from ...lifecycle.start_record import is_continued
 from ...mounting.apply import announce
 from ...mounting.config_mounts import is_runtimes
-from ...mounting.mounted import is_in
 from ...mounting.plan import Plan, Planner
 from ...mounting.propagation import Runtimes, remark
 from ...mounting.sources import open_sources
-from ...options import Options, is_teardown, remarks, state_folder
-from ...record.state_file import is_lost, places_of
+from ...options import Options, is_teardown, remarks
+from ...record.state_file import is_lost
 from ...requests import collect
 from ...rootfs.mount_points import Rootfs
 from . import meant, programs, recognise, registered, runtime, unmounted
 from .facts import describe, own_mounts, replaced_by_rename
-from .foresee import problems_of_plan, problems_of_sources, problems_of_stage
+from .foresee import Run, problems_of_sources, problems_of_stage
 from .hiding import hidden
 from .parts import requests_of_each, warn_of_registration, with_registered
-from .patience import DESTINATIONS, HINT, PROGRAMS, Mute, gathered, silent
+from .patience import DESTINATIONS, PROGRAMS, Mute, gathered, silent
+from .recorded import find_folders
 from .report import Report
-from .running import find_running, load
+from .running import find_running
 from .undoing import fill_from_record
 
 if TYPE_CHECKING:
@@ -46,7 +45,8 @@ if TYPE_CHECKING:
 
     from ...documents.oci import Config, State
     from ...mounting.sources import Source
-    from ...record.state_file import MountRecord, Record
+    from ...record.folder import Records
+    from ...record.state_file import Record
     from ...requests.request import Request
     from .containers import Container
     from .parts import Part
@@ -199,21 +199,17 @@ def _fill_with_plan(
 ) -> None:
     config, options = bundle.config, parts[0].options
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
+    runs = [Run(config, part.stage or report.stage) for part in parts]
+    report.own_rights = runs[0].own_rights
     calls = list(requests_of_each(report, bundle, parts, patience))
     report.own = own_mounts(calls[0])
     if config.root_readonly and report.namespace == "runtime":
         calls[0].insert(0, collect.read_only_root(bundle.rootfs))
-    folder = state_folder(options, proc)
-    no_folder = patience.why_not("state folder", f"the state folder {folder}", folder)
-    recorded = []
-    with At("state folder"):
-        if no_folder:
-            report.add(RecordError(f"{folder} cannot be looked at: {no_folder}", hint=HINT))
-        else:
-            recorded = _recorded(options, report, place, proc)
-    opened = _opened(report, parts, calls, bundle, namespace, patience)
-    for report.turn, part in enumerate(parts):
-        for foreseen in problems_of_stage(config, part.stage or report.stage, report.namespace):
+    is_asked = [_asks(requests, namespace, bundle.rootfs) for requests in calls]
+    folders, recorded, no_folder = find_folders(report, parts, runs, proc, is_asked, place, patience)
+    opened = _opened(report, runs, calls, bundle, namespace, patience)
+    for report.turn, (run, asks) in enumerate(zip(runs, is_asked, strict=True)):
+        for foreseen in problems_of_stage(run, report.namespace) if asks else ():
             report.add(foreseen)
     report.turn = 0
     if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
@@ -223,12 +219,18 @@ def _fill_with_plan(
     if unmounted.is_unmounted(bundle.rootfs, proc):
         unmounted.without_destinations(report, bundle, opened, namespace, container, patience.source_of)
         return
-    with At("enter"):
-        rootfs = Rootfs(
-            bundle.rootfs,
-            own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
-            type_of=namespace.type_of,
-        )
+    try:
+        with At("enter"):
+            rootfs = Rootfs(
+                bundle.rootfs,
+                own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
+                type_of=namespace.type_of,
+            )
+    except EscapeError:
+        if not any(is_asked):
+            return  # a real run ends before it enters anything
+        raise
+    rootfs.check_writable = runs[0].check_writable
     for part, sources in zip(parts, opened, strict=True):
         runtimes = _runtimes(report, part, config, rootfs)
         remark([one for one in sources if not is_runtimes(one.request, namespace.kind, bundle.rootfs)], runtimes)
@@ -238,7 +240,7 @@ def _fill_with_plan(
         unmounted.judge_sources(report, opened, namespace, bundle.rootfs)
         return
     planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
-    planned = _planned(report, parts, calls, opened, planner, config)
+    planned = _planned(report, parts, calls, opened, planner, folders)
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering, hides = {}, hidden(planner.order, is_silent=True)
@@ -286,9 +288,14 @@ def _foresee_refusals(
     report.refuse(found.refused)
 
 
+def _asks(requests: list[Request], namespace: Namespace, rootfs: str) -> bool:
+    """Whether a call asks for a bind that is the hook's to make."""
+    return any(each.is_bind and not is_runtimes(each, namespace.kind, rootfs) for each in requests)
+
+
 def _opened(
     report: Report,
-    parts: list[Part],
+    runs: list[Run],
     calls: list[list[Request]],
     bundle: Bundle,
     namespace: Namespace,
@@ -296,11 +303,10 @@ def _opened(
 ) -> list[list[Source]]:
     """The sources of each call. What the kernel will refuse of them becomes problems of the report."""
     opened = []
-    for report.turn, (part, requests) in enumerate(zip(parts, calls, strict=True)):
+    for report.turn, (run, requests) in enumerate(zip(runs, calls, strict=True)):
         with At("open"):
             opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
-        stage = part.stage or report.stage
-        for foreseen in problems_of_sources(opened[-1], bundle.config, stage, namespace.proc):
+        for foreseen in problems_of_sources(opened[-1], run, namespace, bundle.rootfs):
             report.add(foreseen)
     report.turn = 0
     return opened
@@ -312,19 +318,21 @@ def _planned(
     calls: list[list[Request]],
     opened: list[list[Source]],
     planner: Planner,
-    config: Config,
+    folders: list[Records | None],
 ) -> Plan:
     """What all calls bind, one after the other. What is wrong with each becomes problems of the report."""
     planned = planner.plan
-    for report.turn, (part, requests, sources) in enumerate(zip(parts, calls, opened, strict=True)):
+    for report.turn, (part, requests, sources, folder) in enumerate(zip(parts, calls, opened, folders, strict=True)):
         own = Plan(planner.rootfs, planner.namespace)
         before, planner.allow_shared = len(planned.binds), part.options.allow_shared
         planner.resolve(requests, sources)
         own.binds = planned.binds[before:]
         _mute(own)
-        stage = part.stage or report.stage
-        for problem in [*own.problems, *problems_of_plan(own, config, stage, planner.namespace.proc)]:
+        for problem in own.problems:
             report.add(problem, "resolve")
+        unrecorded = folder.why_unrecorded() if folder is not None else None
+        if unrecorded is not None and any(bind.create for bind in own.to_mount):
+            report.add(unrecorded, "make")
     return planned
 
 
@@ -382,19 +390,3 @@ def _of_log(path: str | None, patience: Patience) -> list[str]:
     if os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):
         return []
     return [f"--log {path} cannot be written"]
-
-
-def _recorded(options: Options, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
-    """The binds that an earlier call mounted for the same container, as far as this user may look."""
-    if place is None or report.id is None or report.bundle is None:
-        return []
-    record = load(options, proc, report.id)
-    if record is None or not is_continued(record, report.bundle, proc):
-        return []
-    init = record["init"]
-    pid = init["pid"] if init is not None and place.is_elsewhere() else None
-    table = proc.mounts() if pid is None else proc.mounts_of(pid)
-    namespace = proc.mount_namespace_id() if pid is None else proc.mount_namespace_id_of(pid)
-    return [
-        mount for mount in record["mounts"] if is_in(mount["attached"][0], table, namespace, places_of(mount, record))
-    ]

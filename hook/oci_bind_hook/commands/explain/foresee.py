@@ -7,10 +7,18 @@ shows of that user counts here.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ...errors import HookError, UnavailableError
+from ...kernel import files, linux, rights
+from ...kernel.errnos import because
 from ...lifecycle.stage import ROOTLESS
+from ...lifecycle.start_record import opened_or_unrecorded
+from ...mounting.config_mounts import is_runtimes
+from ...options import state_folder
+from ...record.folder import StateFolder, changeable_by_others
+from ...record.indexes import refused
 
 # File systems that cannot be id-mapped, as of Linux 6.18. Of the others it depends on the kernel, which tells who may
 # try it.
@@ -22,45 +30,140 @@ if TYPE_CHECKING:
 
     from ...documents.oci import Config
     from ...errors import Step
+    from ...kernel.namespace import Namespace
     from ...kernel.proc import Proc
-    from ...mounting.plan import Plan
     from ...mounting.sources import Source
+    from ...options import Options
+    from ...record.folder import Records
 
 
-def problems_of_stage(config: Config, stage: str | None, namespace: str | None) -> Iterator[HookError]:
-    """A rootless runtime of this user cannot let a hook enter the container's mount namespace."""
-    uid = os.geteuid()
-    is_rootless = uid != 0 and any(host == uid for _, host, _ in config.uid_mappings or ())
-    if is_rootless and stage in ("prestart", "createRuntime") and namespace == "container":
-        problem = f"at {stage} the runtime of the user {uid} cannot let the hook into the container's mount namespace"
+class Run:
+    """The real run that is foreseen: of which bundle, at which stage, and how its rights compare with these here.
+
+    ``is_nested``: it is in the container's own user namespace. ``is_own``: its user is the one who asks, as far as
+    config.json shows: root, if root asks.
+    """
+
+    def __init__(self, config: Config, stage: str | None) -> None:
+        uid = os.geteuid()
+        self.stage = stage
+        self.uid_mappings = config.uid_mappings or ()
+        self.is_nested = stage == "createContainer" and "user" in config.namespaces
+        self.is_own = uid == 0 or self.is_mapped(uid)
+
+    def is_mapped(self, uid: int) -> bool:
+        """Whether the container's user namespace maps a uid of the host."""
+        return any(host <= uid < host + size for _, host, size in self.uid_mappings)
+
+    def check_writable(self, fd: int) -> None:
+        """As linux.check_writable. What only this process may not write is no error."""
+        try:
+            linux.check_writable(fd)
+        except PermissionError:
+            # In its own user namespace it has CAP_DAC_OVERRIDE over files of those who are mapped.
+            if self.is_own and not (self.is_nested and self.is_mapped(os.fstat(fd).st_uid)):
+                raise
+
+    @property
+    def own_rights(self) -> list[tuple[int, int]] | None:
+        """None if the run may have other rights than this user; else, as (first, number), whose files it may open yet.
+
+        In its own user namespace it has CAP_DAC_OVERRIDE over files of those who are mapped.
+        """
+        if not self.is_own:
+            return None
+        return [(host, size) for _, host, size in self.uid_mappings] if self.is_nested else []
+
+    @property
+    def can_be_tried(self) -> bool:
+        """Whether this process sees and may do just what the run does: then the kernel's answer is that to the run."""
+        if self.stage == "createContainer":
+            return False
+        return rights.has_capability("CAP_SYS_ADMIN") if os.geteuid() == 0 else self.is_own
+
+    def folder(self, options: Options, proc: Proc, *, is_asked: bool, container: str | None) -> Records | None:
+        """The state folder, or what the run takes instead; None if it has none yet, or if it is another user's.
+
+        Raises RecordError for one that the run would refuse. ``is_asked``: it makes a missing one.
+        """
+        path, uid = state_folder(options, proc), proc.uid_outside(os.geteuid())
+        if self.is_nested:
+            is_nested = bool(self.uid_mappings)
+            is_ours = any(inside == 0 and host == uid for inside, host, _ in self.uid_mappings)
+        else:
+            is_nested = self.stage == "createContainer" and proc.in_user_namespace()
+            is_ours = is_nested and proc.is_ours()
+        folder = opened_or_unrecorded(
+            lambda: _opened(path, create=is_asked) if self.is_own else None,
+            is_nested=is_nested,
+            is_ours=lambda: is_ours,
+        )
+        if isinstance(folder, StateFolder):
+            folder.check_lock(container or "ID")
+        return folder
+
+
+def _opened(path: str, *, create: bool) -> StateFolder | None:
+    """As StateFolder.open, but nothing is made: None as well for a folder that could be."""
+    if not create or os.path.isdir(path):
+        return StateFolder.open(path, create=False)
+    above = path
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    try:
+        if above == path:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        fd = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            linux.check_writable(fd)
+        finally:
+            os.close(fd)
+    except OSError as reason:
+        raise refused(f"the state folder {path} cannot be opened", reason) from reason
+    if files.changeable(path):
+        raise changeable_by_others(path)
+    return None
+
+
+def problems_of_stage(run: Run, namespace: str | None) -> Iterator[HookError]:
+    """A rootless runtime of this user cannot let a hook enter the container's mount namespace.
+
+    With the mount API it cannot clone a source before, either.
+    """
+    if linux.has_mount_api():
+        return
+    is_rootless = os.geteuid() != 0 and run.is_own
+    if is_rootless and run.stage in ("prestart", "createRuntime") and namespace == "container":
+        reason = OSError(errno.EPERM, os.strerror(errno.EPERM))
+        problem = f"the container's mount namespace cannot be entered {because('setns', reason)}"
         yield _at("enter", UnavailableError(problem, hint=ROOTLESS))
 
 
-def problems_of_sources(
-    sources: Iterable[Source], config: Config, stage: str | None, proc: Proc
-) -> Iterator[HookError]:
-    """Sources whose ids the kernel will not map.
+def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespace, rootfs: str) -> Iterator[HookError]:
+    """Sources that the kernel will not copy, or whose ids it will not map.
 
     As in a real run, mounting.sources.clone_sources, one of config.json is no problem yet: it gets the error, which
     counts if the hook has to mount it.
     """
-    is_inside = _is_nested(config, stage) or proc.in_user_namespace()
+    is_inside = run.is_nested or namespace.proc.in_user_namespace()
     for source in sources:
         request, top = source.request, source.info
-        if request.idmap is None or source.error is not None:
+        if source.error is not None or (request.idmap is None and is_runtimes(request, namespace.kind, rootfs)):
             continue
         problem: HookError
-        if is_inside:
+        if request.idmap is not None and is_inside:
             problem = UnavailableError(
                 "ids cannot be mapped from inside a user namespace",
                 where=request.at("options"),
                 hint="register for createRuntime, with a runtime that root starts",
             )
-        elif top is not None and top.type in _NEVER_MAPPED:
+        elif request.idmap is not None and top is not None and top.type in _NEVER_MAPPED:
             text = f"the {top.type} file system of {source.path} cannot be id-mapped"
             problem = UnavailableError(text, where=request.at("options"))
-        elif refusal := source.refused_map():
+        elif (run.can_be_tried or request.idmap is not None) and (refusal := source.refused_clone()):
             problem = refusal
+        elif run.is_nested and source.is_detached and source.locked():
+            problem = source.refused_attributes("mount_setattr", OSError(errno.EPERM, os.strerror(errno.EPERM)))
         else:
             continue
         if request.is_from_mounts:
@@ -69,33 +172,7 @@ def problems_of_sources(
             yield _at("clone", problem)
 
 
-def problems_of_plan(plan: Plan, config: Config, stage: str | None, proc: Proc) -> Iterator[HookError]:
-    """Mount points that must be made where nothing can be recorded."""
-    is_nested = _is_nested(config, stage)
-    if not is_nested or not config.uid_mappings or _is_mapped(config, proc.uid_outside(os.geteuid())):
-        return
-    for bind in plan.to_mount:
-        if bind.create and bind.problem is None:
-            problem = UnavailableError(
-                f"the mount point {bind.create[0].path} must be made, and nothing can be recorded in a user namespace"
-                " that another user made",
-                where=bind.request.at("destination"),
-                hint="make it in the image, or register for createRuntime",
-            )
-            yield _at("make", problem)
-
-
-def _is_nested(config: Config, stage: str | None) -> bool:
-    """Whether the hook will run in the container's own user namespace."""
-    return stage == "createContainer" and "user" in config.namespaces
-
-
 def _at(step: Step, problem: HookError) -> HookError:
     """The problem, which a real run meets at ``step``."""
     problem.step = step
     return problem
-
-
-def _is_mapped(config: Config, uid: int) -> bool:
-    """Whether the container's user namespace maps a uid of the host."""
-    return any(host <= uid < host + size for _, host, size in config.uid_mappings or ())

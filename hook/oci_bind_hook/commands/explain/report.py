@@ -65,6 +65,8 @@ class Report:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.is_sure = True
+        # foresee.Run.own_rights: what this user may not look at, the run may not either.
+        self.own_rights: list[tuple[int, int]] | None = None
         # The registration's: a real run does not look at it, and may end otherwise.
         self.unsafe: list[HookError] = []
         # What nobody can tell now, and no real run meets.
@@ -108,7 +110,7 @@ class Report:
         What this user may not look at is no verdict on the real run, which has other rights.
         """
         step = problem.step or step
-        if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0:
+        if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0 and self._may_know(problem.__cause__):
             self.is_sure = False
             text = f"this user may not look: {problem.problem}"
             problem = UnavailableError(text, where=problem.where, hint="ask again as root")
@@ -122,6 +124,14 @@ class Report:
         self.runtime = refused
         hooks = tuple(f"{each['where']}: " for each in refused if "/hooks/" in each["where"])
         self.warnings = [warning for warning in self.warnings if not warning.startswith(hooks)]
+
+    def _may_know(self, reason: PermissionError) -> bool:
+        """Whether the real run may look where this user may not."""
+        if self.own_rights is None:
+            return True
+        path = reason.filename
+        owner = _closer(path) if isinstance(path, str) and path.startswith("/") else None
+        return owner is not None and any(first <= owner < first + number for first, number in self.own_rights)
 
     def told(self) -> dict[str, Any]:
         """The report as values that a process can tell another one, kernel.asking."""
@@ -148,6 +158,13 @@ class Report:
         if self.remove is not None:
             found["remove"] = self.remove
         return {**found, "verdict": verdict(found, is_failure=self.is_verdict, is_sure=self.is_sure)}
+
+
+def _closer(path: str) -> int:
+    """Who owns the folder that closes the way to ``path``: the last that can be looked at."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.lstat(path).st_uid
 
 
 def _packed(problems: list[HookError]) -> list[tuple[bool, dict[str, Any]]]:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state folder of each call, judged as the call would, and what is recorded in it of the container."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...errors import At, RecordError
+from ...lifecycle.start_record import is_continued
+from ...mounting.mounted import is_in
+from ...options import state_folder
+from ...record.state_file import places_of
+from .patience import HINT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...kernel.proc import Proc
+    from ...lifecycle.stage import Place
+    from ...record.folder import Records
+    from ...record.state_file import MountRecord
+    from .foresee import Run
+    from .parts import Part
+    from .patience import Patience
+    from .report import Report
+
+
+def find_folders(
+    report: Report,
+    parts: Sequence[Part],
+    runs: Sequence[Run],
+    proc: Proc,
+    is_asked: Sequence[bool],
+    place: Place | None,
+    patience: Patience,
+) -> tuple[list[Records | None], list[MountRecord], str]:
+    """The state folder of each call, what the first has recorded for this container, and why none is looked at."""
+    folders: list[Records | None] = []
+    recorded: list[MountRecord] = []
+    silence = ""
+    for report.turn, (part, run, asks) in enumerate(zip(parts, runs, is_asked, strict=True)):
+        path = state_folder(part.options, proc)
+        folders.append(None)
+        try:
+            with At("state folder"):
+                if why := patience.why_not(f"state folder {path}", f"the state folder {path}", path):
+                    silence = why
+                    raise RecordError(f"{path} cannot be looked at: {why}", hint=HINT)
+                folders[-1] = run.folder(part.options, proc, is_asked=asks, container=report.id)
+                if not report.turn:
+                    recorded = _recorded(folders[-1], report, place, proc)
+        except RecordError as problem:
+            report.add(problem)
+    report.turn = 0
+    return folders, recorded, silence
+
+
+def _recorded(folder: Records | None, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
+    """The binds that an earlier call mounted for the same container, as far as this user may look. RecordError."""
+    if folder is None or place is None or report.id is None or report.bundle is None:
+        return []
+    record = folder.load(report.id)
+    if record is None or not is_continued(record, report.bundle, proc):
+        return []
+    init = record["init"]
+    pid = init["pid"] if init is not None and place.is_elsewhere() else None
+    table = proc.mounts() if pid is None else proc.mounts_of(pid)
+    namespace = proc.mount_namespace_id() if pid is None else proc.mount_namespace_id_of(pid)
+    return [
+        mount for mount in record["mounts"] if is_in(mount["attached"][0], table, namespace, places_of(mount, record))
+    ]

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dry-run's verdict is the real run's: its exit code, and its first sentence, whatever is wrong and how much is.
+
+Every row of the table is compared, without exception. Three things are no rows, since nobody knows them beforehand:
+what others change meanwhile, a quota or disk that is full, and what a security module forbids.
+
+The long form, ``tests/run --long``, takes every pair of all rows of the table, in both orders and by all users.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.verdict_table import FAULTS
+from helpers.verdicts import FORMS, WAYS, Case, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from helpers.verdict_table import Fault
+
+ways = pytest.mark.parametrize("way", WAYS)
+KINDS = [fault for fault in FAULTS if not fault.is_variant]
+PAIRS = [*itertools.combinations(KINDS, 2)]
+TRIPLES = [random.Random(number).sample(FAULTS, 3) for number in range(300)]
+
+
+def check(path: Path, way: str, several: Iterable[Sequence[Fault]], *, is_short: bool = False) -> None:
+    """Compares runs with these faults, each with a dry-run of the state and of the bundle, or ``is_short`` in turn."""
+    found: list[str] = []
+    with Scene(path, way) as scene:
+        for number, faults in enumerate(several):
+            forms = (FORMS[number // 3 % 2],) if is_short else FORMS
+            found += scene.differences(
+                " + ".join(fault.name for fault in faults), [each.make for each in faults], forms
+            )
+    assert not found, "\n".join([f"{len(found)} differences", *found])
+
+
+def turned(pairs: Iterable[Sequence[Fault]]) -> list[Sequence[Fault]]:
+    """Every other pair the other way round."""
+    return [pair[::-1] if number % 2 else pair for number, pair in enumerate(pairs)]
+
+
+def test_one_fault(tmp_path: Path) -> None:
+    check(tmp_path, "root", ([fault] for fault in FAULTS))
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_one_fault_as_others(tmp_path: Path, way: str) -> None:
+    check(tmp_path, way, ([fault] for fault in FAULTS), is_short=True)
+
+
+def test_one_fault_has_its_code(tmp_path: Path) -> None:
+    with Scene(tmp_path, "root") as scene:
+        codes = {}
+        for fault in FAULTS:
+            case = Case(scene)
+            fault.make(case)
+            codes[fault.name] = scene.real(case)[0].code
+    assert codes == {fault.name: fault.code for fault in FAULTS}
+
+
+def test_two_faults_as_root(tmp_path: Path) -> None:
+    check(tmp_path, "root", turned(PAIRS), is_short=True)
+
+
+@pytest.mark.parametrize("number", range(1, len(WAYS)))
+def test_two_faults_as_others(tmp_path: Path, number: int) -> None:
+    check(tmp_path, WAYS[number], turned(PAIRS)[number::3], is_short=True)
+
+
+@pytest.mark.parametrize("number", range(len(WAYS)))
+def test_three_faults(tmp_path: Path, number: int) -> None:
+    check(tmp_path, WAYS[number], TRIPLES[number::9], is_short=True)
+
+
+@ways
+@pytest.mark.long
+def test_all_pairs_of_all_faults(tmp_path: Path, way: str) -> None:
+    check(tmp_path, way, itertools.permutations(FAULTS, 2))
+
+
+@ways
+@pytest.mark.long
+def test_all_triples(tmp_path: Path, way: str) -> None:
+    check(tmp_path, way, TRIPLES)
