@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example's DaemonSet: its pod as kubelet asks containerd for it, and what other containers of the node get then."""
+"""The example's DaemonSet: its pod as kubelet asks containerd for it, and what others on the node get then."""
 
 from __future__ import annotations
 
