@@ -16,7 +16,7 @@ from engines import docker
 from engines.base import CDI_KIND, CGROUP, IMAGE, WAITING, await_that, call, good, make_image
 from engines.conftest import SUITE
 from engines.containerd import HEAD, PROJECT, Containerd
-from engines.cri import NODE, Client
+from engines.cri import EXITED, NODE, Client, decode
 from helpers import support
 from oci_bind_hook import FOLDER, __version__
 
@@ -85,7 +85,10 @@ def write_wheel(folder: Path, name: str, version: str, files: Mapping[str, bytes
 
 
 def container(spec: dict[str, Any], volumes: Mapping[str, str]) -> Message:
-    """A container as kubelet asks for it, with all that the example says: another field would be missed here."""
+    """A container as kubelet asks for it, with all that the example says: another field would be missed here.
+
+    But for its resources, since not every machine that runs these tests has the controllers of cgroups.
+    """
     assert spec.keys() == {
         *("name", "image", "imagePullPolicy", "securityContext", "env", "command", "args", "volumeMounts", "resources")
     }
@@ -130,6 +133,11 @@ class Pod:
         self.container = self.client.text("CreateContainer", {1: self.id, 2: self.spec, 3: self.config}, 1)
         self.client.call("StartContainer", {1: self.container})
         return self
+
+    def has_ended(self) -> bool:
+        status = self.client.call("ContainerStatus", {1: self.container})[1]
+        assert isinstance(status, bytes)
+        return decode(status).get(3) == EXITED
 
     def execute(self, *words: str) -> tuple[object, object]:
         """The exit code, and all that was written."""
@@ -177,8 +185,7 @@ def test_its_pod_installs_and_others_get_the_bind(engines: Engines, hook: Hook, 
         volumes = {volume["name"]: volume["hostPath"]["path"]}
         with Pod(client, "install", tmp_path, container(spec, volumes)) as first:
             log = tmp_path / "log"
-            ends = ("stdout F installed", "rror")
-            await_that("it does not install", lambda: any(end in log.read_text() for end in ends))
+            await_that("it neither ends nor fails", lambda: " installed\n" in log.read_text() or first.has_ended())
             assert " installed\n" in log.read_text(), log.read_text()
             assert first.execute("true") == (0, b"")
         assert {Path(path).name for path in installed()} - {Path(path).name for path in before} == {
