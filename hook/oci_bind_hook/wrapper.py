@@ -31,7 +31,7 @@ VALUED = (
     *("image-path", "work-path", "parent-path", "manage-cgroups-mode", "empty-ns", "status-fd", "lsm-profile"),
     *("lsm-mount-context", "page-server"),
 )
-# And of those that take none, the ones that both or engines know.
+# Some that take none: only what is in neither list may have the word behind it for its value.
 FLAGS = ("detach", "no-pivot", "no-new-keyring", "no-subreaper", "keep")
 # With one of these before the command, or a word for help after it, a runtime only says something.
 SAYING = ("--help", "-help", "-h", "-?", "--usage", "--version", "-version")
