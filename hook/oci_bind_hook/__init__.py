@@ -12,6 +12,9 @@ __version__ = "0.1.0"
 # and functions that no start of a container needs: its modules do without.
 FOLDER = __file__.rpartition("/")[0]
 
+# A variable of the hooks that a wrapper of a runtime adds, with the wrapper's name: it knows those of earlier starts.
+RUNTIME_MARK = "OCI_BIND_HOOK_RUNTIME="
+
 
 def prepare_process() -> None:
     """Makes the process that a runtime started a clean one, before anything else is imported. OSError."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 import posix
 import stat as modes
 
-from . import open_stdio
-from .documents.strictjson import MAX_BYTES, documents, encoded, members, parse_trusted
+from . import RUNTIME_MARK, open_stdio
+from .documents.strictjson import MAX_BYTES, documents, encoded, folded, items, members, parse_trusted
 from .errors import DataError, HookError, KernelError, MissingError, UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from typing import Any
 
 CONFIG = "config.json"
@@ -31,6 +31,10 @@ VALUED = (
     *("image-path", "work-path", "parent-path", "manage-cgroups-mode", "empty-ns", "status-fd", "lsm-profile"),
     *("lsm-mount-context", "page-server"),
 )
+# Some that take none: only what is in neither list may have the word behind it for its value.
+FLAGS = ("detach", "no-pivot", "no-new-keyring", "no-subreaper", "keep")
+# With one of these before the command, or a word for help after it, a runtime only says something.
+SAYING = ("--help", "-help", "-h", "-?", "--usage", "--version", "-version")
 # The members that count here.
 FOLDED = ("hooks", "annotations")
 
@@ -48,7 +52,9 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
         given: Any = parse_trusted(settings.encode())
         if not posix.access(given["runtime"], posix.X_OK):
             raise MissingError(f"the runtime {given['runtime']} is not there", hint="oci-bind-hook install --runtime")
-        add(bundle_of(words[before + 1 :]), given["hooks"], given["annotations"])
+        bundle = None if words[0] in SAYING else bundle_of(words[before + 1 :])
+        if bundle is not None:
+            add(bundle, given["hooks"], given["annotations"])
     except HookError as problem:
         tell(str(problem), words[:before])
         return problem.exit_code
@@ -58,27 +64,49 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
     return posix.EX_OK
 
 
-def bundle_of(words: Sequence[str]) -> str:
+def bundle_of(words: Sequence[str]) -> str | None:
     """The bundle that the arguments of the command name, the current folder if they name none. UnavailableError.
 
-    All spellings of runc and crun: ``--bundle DIR``, ``--bundle=DIR``, ``-b DIR``, ``-b=DIR``, ``-bDIR``. crun, by
-    getopt_long(3), takes the beginning of a long option as well.
+    None if they ask for help. All spellings of runc (Go's flags) and crun (getopt_long(3)): ``--bundle DIR``,
+    ``--bundle=DIR``, ``-b DIR``; runc's ``-b=DIR``, ``-bundle DIR`` and ``-bundle=DIR``; crun's ``-bDIR``, ``-db DIR``
+    and the beginning of a long option.
     """
     found: str | None = None
     left = iter(words)
+    may_be_value = False  # of an option that is not known here
     for word in left:
         name, equals, value = word.partition("=")
+        # After crun's -d more letters may come.
+        letters = word[1:].lstrip("d") if word[:1] == "-" != word[1:2] else ""
         if word == "--":
             break
+        if not may_be_value and (word in ("-h", "-help", "-?") or _begins("help", word) or _begins("usage", word)):
+            return None
+        may_be_value = False
         if name in ("-bundle", "-b") or _begins("bundle", name):
+            if word.startswith(("-bundle", "-b=")):
+                _refuse_ambiguous(word)
             found = value if equals else next(left, "")
-        elif word.startswith("-b"):
-            found = word[2:]
-        elif name in ("-config", "-f") or _begins("config", name) or (word.startswith("-f") and len(word) > 2):
+        elif letters.startswith("b"):
+            found = letters[1:] or next(left, "")
+        elif name == "-config" or letters.startswith("f") or _begins("config", name):
             raise UnavailableError(f"{word} names another file than the bundle's {CONFIG}", hint="leave it out")
-        elif not equals and any(name == f"-{option}" or _begins(option, name) for option in VALUED):
+        elif not equals and _is_of(VALUED, name):
             next(left, None)
+        else:
+            may_be_value = word.startswith("-") and not (equals or word == "-d" or _is_of(FLAGS, name))
     return found or "."
+
+
+def _refuse_ambiguous(word: str) -> None:
+    """Raises UnavailableError for ``-bWORD`` where the folder is there that crun takes it for: runc takes another."""
+    if posix.access(word[2:], posix.F_OK):
+        raise UnavailableError(f"{word} is the bundle {word[2:]} for crun, and not for runc", hint="use --bundle")
+
+
+def _is_of(options: Sequence[str], word: str) -> bool:
+    """Whether a word is one of these long options, as runc or crun spells them."""
+    return any(word == f"-{option}" or _begins(option, word) for option in options)
 
 
 def _begins(option: str, word: str) -> bool:
@@ -87,7 +115,10 @@ def _begins(option: str, word: str) -> bool:
 
 
 def add(bundle: str, hooks: dict[str, list[object]], annotations: dict[str, str]) -> None:
-    """Adds ``hooks`` to the config.json of a bundle, in one step, if it has ``annotations``. HookError."""
+    """Adds ``hooks`` to the config.json of a bundle, in one step, if it has ``annotations``. HookError.
+
+    What the same wrapper added before is taken away: some keep a bundle, and the registration may have changed since.
+    """
     try:
         folder = posix.open(bundle, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except OSError as reason:
@@ -99,48 +130,60 @@ def add(bundle: str, hooks: dict[str, list[object]], annotations: dict[str, str]
             raise DataError(CONFIG, [("", "is not an object")])
         _refuse_folded(document, FOLDED, "")
         asked = document.get("annotations")
-        if annotations and not (isinstance(asked, dict) and annotations.items() <= asked.items()):
-            return
+        is_for = not annotations or (isinstance(asked, dict) and annotations.items() <= asked.items())
         text = data.decode()
-        changed = with_hooks(text, document.get("hooks"), hooks)
+        changed = with_hooks(text, document.get("hooks"), hooks if is_for else {}, marks_of(hooks))
         if changed != text:
             _replace(folder, changed.encode(), stat, f"{bundle}/{CONFIG}")
     finally:
         posix.close(folder)
 
 
-def with_hooks(text: str, known: object, hooks: dict[str, list[object]]) -> str:
+def marks_of(hooks: dict[str, list[Any]]) -> set[str]:
+    """The variables with which a wrapper marks its ``hooks``."""
+    variables = (each for entries in hooks.values() for entry in entries for each in entry.get("env", ()))
+    return {each for each in variables if each.startswith(RUNTIME_MARK)}
+
+
+def with_hooks(text: str, known: object, hooks: dict[str, list[object]], marks: Collection[str] = ()) -> str:
     """The config.json ``text`` with ``hooks`` after those that it has, ``known``; all else as it is written. DataError.
 
-    A hook that is there already is not added again.
+    A hook that is there already is not added again. Others with one of ``marks`` are left out.
     """
     if known is None:
-        return _with_member(text, "hooks", encoded(hooks).decode())
+        return _with_member(text, "hooks", encoded(hooks).decode()) if hooks else text
     if not isinstance(known, dict):
         raise DataError(CONFIG, [("/hooks", "is not an object")])
     _refuse_folded(known, hooks, "/hooks")
     start, end = members(text)["hooks"]
     part = text[start:end]
-    for stage, entries in hooks.items():
-        there = known.get(stage)
-        if there is None:
-            part = _with_member(part, stage, encoded(entries).decode())
-        elif not isinstance(there, list):
-            raise DataError(CONFIG, [(f"/hooks/{stage}", "is not an array")])
-        elif missing := [entry for entry in entries if entry not in there]:
-            last = members(part)[stage][1] - 1  # the bracket that ends it
-            part = f"{part[:last]}{',' if there else ''}{encoded(missing).decode()[1:-1]}{part[last:]}"
+    for stage in dict.fromkeys((*hooks, *known)):
+        there, wanted = known.get(stage), hooks.get(stage, [])
+        if not isinstance(there, list):
+            if stage in hooks and there is not None:
+                raise DataError(CONFIG, [(f"/hooks/{stage}", "is not an array")])
+            part = _with_member(part, stage, encoded(wanted).decode()) if wanted else part
+            continue
+        stale = [entry not in wanted and _is_marked(entry, marks) for entry in there]
+        missing = [encoded(entry).decode() for entry in wanted if entry not in there]
+        if missing or any(stale):
+            first, last = members(part)[stage]
+            written = [part[first + at : first + to] for at, to in items(part[first:last])]
+            kept = [entry for entry, is_stale in zip(written, stale, strict=True) if not is_stale]
+            part = f"{part[:first]}[{','.join([*kept, *missing])}]{part[last:]}"
     return text[:start] + part + text[end:]
 
 
-def _refuse_folded(document: dict[str, object], names: Iterable[str], pointer: str) -> None:
-    """Raises DataError for a member that Go's readers, runc among them, take for one of ``names``.
+def _is_marked(entry: object, marks: Collection[str]) -> bool:
+    env = entry.get("env") if isinstance(entry, dict) else None
+    return isinstance(env, list) and any(mark in env for mark in marks)
 
-    They fold case, a long s and the sign of Kelvin included, and the last of several counts.
-    """
-    folded = {name.casefold(): name for name in names}
+
+def _refuse_folded(document: dict[str, object], names: Iterable[str], pointer: str) -> None:
+    """Raises DataError for a member that other readers, runtimes among them, take for one of ``names``."""
+    known = {folded(name): name for name in names}
     for name in document:
-        meant = folded.get(name.casefold(), name)
+        meant = known.get(folded(name), name)
         if meant != name:
             raise DataError(CONFIG, [(f"{pointer}/{name}", f'is read by some runtimes as "{meant}"')])
 

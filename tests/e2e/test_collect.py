@@ -6,15 +6,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from helpers import mounting, support
-from helpers.world import Container, dead, finish
+from helpers.world import Container, call, dead, finish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from helpers.world import World
+
+PLACE = "/first/place"
 
 
 def recorded(world: World) -> list[str]:
@@ -38,6 +43,47 @@ def test_what_a_runtime_left_is_undone_by_the_next_poststop(world: World, runtim
         done = namespace.run_container(bundle, "second")
     assert (done.returncode, done.stderr) == (0, "")
     assert world.snapshot() == before
+
+
+# What fails after the first entry of a stage: this hook, before it knows what it is for, and a program that is killed.
+FAILING: dict[str, Callable[[World], dict[str, Any]]] = {
+    "unknown option": lambda world: world.hook("createRuntime", "--unknown"),
+    "timeout": lambda _: {"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1},
+}
+COLLECTING: dict[str, Callable[[World, support.RuntimeNamespace], object]] = {
+    "gc": lambda world, _: call(world, "gc", stdin=""),
+    "the next of its id": lambda world, namespace: start(world, namespace, "first"),
+    "the next poststop": lambda world, namespace: start(world, namespace, "second"),
+}
+
+
+def start(world: World, namespace: support.RuntimeNamespace, name: str, *failing: dict[str, Any]) -> str:
+    """Starts a container whose first entry makes a bind; what it says."""
+    bundle = world.bundle("echo started", "createRuntime", "--mount", f"src={world.source},dst={PLACE}")
+    path = Path(bundle, "config.json")
+    config = json.loads(path.read_text())
+    config["hooks"]["createRuntime"] += failing
+    path.write_text(json.dumps(config))
+    return namespace.run_container(bundle, name).stdout
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize(
+    ("failing", "collecting"), [*(("unknown option", each) for each in COLLECTING), ("timeout", "gc")]
+)
+def test_what_a_first_entry_did_before_another_failed(
+    world: World, runtime: str, failing: str, collecting: str
+) -> None:
+    """crun calls no poststop then. The binds go with the container's mount namespace, all else with who comes next."""
+    (world.path / "bundle").mkdir(exist_ok=True)
+    before, mounts = support.tree(world.rootfs), support.mounts()
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert start(world, namespace, "first", FAILING[failing](world)) == ""
+        left = [] if runtime == "runc" else ["first"]
+        assert (recorded(world), os.path.isdir(f"{world.rootfs}{PLACE}")) == (left, bool(left))
+        assert support.mounts() == mounts
+        COLLECTING[collecting](world, namespace)
+    assert (recorded(world), support.tree(world.rootfs), support.mounts()) == ([], before, mounts)
 
 
 def test_many_are_undone_and_the_living_are_left_alone(world: World) -> None:

@@ -37,6 +37,11 @@ env > "{out}/env"
 """
 
 
+# What asks for help, behind the command.
+ASKING = ("--help", "-h", "-help", "--h", "--hel", "-?", "--usage")
+ASKED = [f"{command} {word}" for command in ("create", "run", "restore") for word in ASKING]
+
+
 class Wrapped:
     """A wrapper, installed below a folder of its own, around a runtime."""
 
@@ -220,11 +225,87 @@ def test_a_start_keeps_words_fds_pid_and_signals(world: World, probe: Path, *, i
         (["c1"], "."),
         (["--", "--bundle", "/b"], "."),
         (["--no-pivot", "-d", "--detach", "-b", "/b=c", "c1"], "/b=c"),
+        (["-db", "/b", "c1"], "/b"),
+        (["-ddb/b", "c1"], "/b"),
+        (["-db=b", "c1"], "=b"),
+        (["--unknown", "--help", "-b", "/b"], "/b"),
+        (["--pid-file", "--help", "--help=false", "-b", "/b"], "/b"),
+        (["-b", "-h", "c1"], "-h"),
+        (["help"], "."),
+        (["--", "--help"], "."),
+        *((["-b", "/b", *options, word], None) for word in ASKING for options in ([], ["-d"], ["--no-pivot", "c1"])),
+        *(([word, "-b", "/b"], None) for word in ASKING),
     ],
-    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_the_bundle_is_found_in_all_spellings(words: list[str], bundle: str) -> None:
+def test_the_bundle_is_found_in_all_spellings(words: list[str], bundle: str | None) -> None:
+    """As runc 1.1 and crun 1.8 take them; None where they only show their help."""
     assert bundle_of(words) == bundle
+
+
+SPELLINGS = {
+    "runc": ["-b bundle", "-b=bundle", "-bundle bundle", "--bundle bundle", "--b=bundle"],
+    "crun": ["-b bundle", "-bbundle", "-db bundle", "-dbbundle", "--bundle=bundle", "--b bundle", "--bun=bundle"],
+}
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_runtimes_take_these_spellings(world: World, runtime: str) -> None:
+    """Each gives the container its bind: so both sides have read the same."""
+    support.bundle(world.path / "bundle", ["sleep", "1000"])
+    wrapped = Wrapped(world, which(runtime))
+    plain = (world.path / "bundle/config.json").read_bytes()
+    with support.RuntimeNamespace(runtime) as namespace:
+        caller = world.path / "caller"
+        caller.write_text(f'#!/bin/sh\ncd "{world.path}"\nexec {wrapped.path} "$@"\n')
+        caller.chmod(0o755)
+        namespace.runtime = str(caller)
+        for spelling in SPELLINGS[runtime]:
+            (world.path / "bundle/config.json").write_bytes(plain)
+            words = spelling.split()
+            done = namespace.call("run", "-d", *words, "c1")
+            assert done.returncode == 0, (spelling, done)
+            assert namespace.execute("c1", "cat", "/real/models/word").stdout == "hello from the host\n", spelling
+            assert namespace.stop("c1").returncode == 0
+        assert support.records(world.state) == []
+
+
+@pytest.mark.parametrize("word", ["-b=bundle", "-bundle"])
+def test_a_word_that_runtimes_read_otherwise_starts_nothing(world: World, probe: Path, word: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    wrapped = Wrapped(world, str(probe))
+    (world.path / word[2:]).mkdir()
+    done = wrapped.run("create", word, *(["bundle"] if word == "-bundle" else []), "c1", cwd=world.path)
+    assert (done.returncode, "use --bundle" in done.stderr) == (69, True), done
+    assert not (world.path / "words").exists()
+
+
+@pytest.mark.parametrize("words", [*ASKED, *(f"{word} run c1" for word in ("--help", "-h", "--version", "-help"))])
+def test_who_asks_for_help_changes_no_bundle(world: World, probe: Path, words: str) -> None:
+    support.bundle(world.path / "bundle", ["true"])
+    before = (world.path / "bundle/config.json").read_bytes()
+    assert Wrapped(world, str(probe)).run(*words.split(), cwd=world.path / "bundle").returncode == 0
+    assert (world.path / "bundle/config.json").read_bytes() == before
+    assert (world.path / "words").read_text().split() == words.split()
+
+
+def test_a_kept_bundle_gets_what_is_registered_now(world: World, probe: Path) -> None:
+    support.bundle(world.path / "bundle", ["true"], annotations={"org.example/bind": "yes"})
+    own = {"path": "/bin/true", "env": ["PATH=/bin"]}
+    path = world.path / "bundle/config.json"
+    path.write_text(json.dumps({**config(world), "hooks": {"createRuntime": [own]}}))
+
+    def run(*annotations: str, options: Sequence[str]) -> dict[str, list[list[str]]]:
+        wrapped = Wrapped(world, str(probe), *annotations, options=options)
+        assert wrapped.run("create", "-b", f"{world.path}/bundle", "c1").returncode == 0
+        hooks: dict[str, list[dict[str, Any]]] = config(world)["hooks"]
+        assert hooks["createRuntime"][0] == own
+        return {stage: [entry["args"][-1:] for entry in entries if entry != own] for stage, entries in hooks.items()}
+
+    assert run(options=["--debug"]) == {"createRuntime": [["--debug"]], "poststop": [["--debug"]]}
+    log = f"--log={world.path}/log"
+    assert run("org.example/bind=yes", options=[log]) == {"createRuntime": [[log]], "poststop": [[log]]}
+    assert run("org.example/bind=no", options=[log]) == {"createRuntime": [], "poststop": []}
 
 
 @pytest.mark.parametrize("command", ["create", "run", "restore"])
@@ -308,6 +389,11 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], int, str]] = {
     ),
     "hooks with a long s": (
         lambda path: path.write_text('{"hook\\u017f":null}', encoding="utf-8"),
+        65,
+        'is read by some runtimes as "hooks"',
+    ),
+    "hooks that end with NUL for crun": (
+        lambda path: path.write_text('{"hooks\\u0000x":null}'),
         65,
         'is read by some runtimes as "hooks"',
     ),

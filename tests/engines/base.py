@@ -169,9 +169,14 @@ class Hook:
         return f"the source {self.folder}/sources/gone cannot be opened: No such file or directory"
 
 
-def make_image(folder: Path) -> str:
-    """An image of busybox, with links, as ``docker save`` writes it: each engine loads that. Its path."""
+def make_image(folder: Path, tag: str = IMAGE, add: Callable[[Path], object] | None = None) -> str:
+    """An image of busybox, with links, as ``docker save`` writes it: each engine loads that. Its path.
+
+    ``add`` puts more into its rootfs.
+    """
     rootfs = support.busybox_rootfs(folder / "image")
+    if add is not None:
+        add(Path(rootfs))
     layer = folder / "layer.tar"
     with tarfile.open(layer, "w") as tar:
         tar.add(rootfs, ".")
@@ -181,7 +186,7 @@ def make_image(folder: Path) -> str:
         "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh", "-c", WAITING]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{support.tree(layer)['.'][4]}"]},
     }
-    manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]
     path = folder / "image.tar"
     with tarfile.open(path, "w") as tar:
         tar.add(layer, "layer.tar")

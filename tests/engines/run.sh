@@ -16,7 +16,7 @@ me=tests/run
 . "$project/tests/root.sh"
 
 engines=(busybox-static containerd crun docker.io mount podman python3-prctl python3-venv runc runsc uidmap util-linux)
-modules=(grpcio hypothesis "jsonschema>=4.18" "pytest>=8")
+modules=(grpcio hypothesis "jsonschema>=4.18" "pytest>=8" pyyaml)
 
 # What is run in the root: its Python's modules.
 prepare() {
@@ -31,6 +31,12 @@ tests() {
     mount -t tmpfs -o mode=1777 tmpfs /tmp
     for folder in /etc/containerd /etc/docker; do
         mkdir -p "$folder"
+        mount -t tmpfs tmpfs "$folder"
+    done
+    # What is installed on the node by a pod, which sees all of it.
+    mkdir /tmp/over /tmp/over/new /tmp/over/work /etc/cdi -p
+    mount -t overlay -o lowerdir=/usr,upperdir=/tmp/over/new,workdir=/tmp/over/work overlay /usr
+    for folder in /etc/cdi /opt /srv; do
         mount -t tmpfs tmpfs "$folder"
     done
     [ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs tmpfs /sys/fs/cgroup/unified
@@ -61,10 +67,13 @@ if [ ! -d "$root" ]; then
     [ -d "$root.base" ] || make_root "$root.base" "$suite"
     add_packages "$root.base" "${engines[@]}"
     copy_settings "$root.base"
-    copy_project "$root.base"
-    contained "${clean[@]}" bash "$project/tests/engines/run.sh" enter "$root.base" tests/engines/run.sh prepare ||
-        die "cannot install ${modules[*]}"
     mv "$root.base" "$root"
+fi
+if [ "$(cat "$root.modules" 2>/dev/null)" != "${modules[*]}" ]; then
+    copy_project "$root"
+    contained "${clean[@]}" bash "$project/tests/engines/run.sh" enter "$root" tests/engines/run.sh prepare ||
+        die "cannot install ${modules[*]}"
+    printf '%s\n' "${modules[*]}" >"$root.modules"
 fi
 [ "${1-}" != --root-only ] || exit 0
 [ $# -eq 0 ] || shift

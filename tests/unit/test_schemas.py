@@ -151,7 +151,7 @@ class TestUsed:
         assert (whole["type"], whole["required"]) == (used["type"], used["required"])
 
     @pytest.mark.parametrize(
-        "member", [name for name in acceptor.schema("config-used")["properties"] if name != "linux"]
+        "member", [name for name in acceptor.schema("config-used")["properties"] if name not in ("linux", "process")]
     )
     def test_a_member_is_the_same(self, member: str) -> None:
         whole, used = (acceptor.schema(name)["properties"][member] for name in ("config", "config-used"))
@@ -168,6 +168,12 @@ class TestUsed:
         for member, schema in used["properties"].items():
             there = address("config-linux", whole["properties"][member]["$ref"])
             assert there == address("config-used", schema["$ref"]), member
+
+    def test_process_has_the_same_names(self) -> None:
+        whole, used = acceptor.schema("config-process"), acceptor.schema("config-used")["properties"]["process"]
+        assert used["properties"].keys() == {"capabilities"}
+        names = [each["properties"]["capabilities"]["properties"].keys() for each in (whole, used)]
+        assert names[0] == names[1]
 
 
 def address(name: str, reference: str) -> str:

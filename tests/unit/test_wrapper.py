@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from helpers.properties import examples
 from oci_bind_hook.documents import strictjson
 from oci_bind_hook.errors import DataError
-from oci_bind_hook.wrapper import with_hooks
+from oci_bind_hook.wrapper import marks_of, with_hooks
 
 OURS: dict[str, list[object]] = {
     "createRuntime": [{"path": "/é", "args": ["oci-bind-hook", '\\"]},{'], "timeout": 30}],
@@ -89,6 +89,41 @@ def test_all_members_stay_as_they_are_and_ours_are_there_once(
         missing = [entry for entry in entries if entry not in had]
         assert read[stage] == [*had, *missing]
     assert with_hooks(changed, read, OURS) == changed
+
+
+MARKED: dict[str, Any] = {"path": "/é", "env": ["A=1", "OCI_BIND_HOOK_RUNTIME=models"], "timeout": 30}
+WANTED: dict[str, list[object]] = {"createRuntime": [{**MARKED, "args": ["new"]}], "poststop": [MARKED]}
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_what_the_same_wrapper_added_before_is_replaced(blank: str) -> None:
+    others: list[dict[str, Any]] = [{"path": "/a", "timeout": Written("1e2")}, {"path": "/b", "env": ["A=1"]}, {}]
+    another = {**MARKED, "env": ["OCI_BIND_HOOK_RUNTIME=models2"]}
+    known = {
+        "createRuntime": [others[0], MARKED, others[1], another],
+        "prestart": [{**MARKED, "timeout": 3}, *others],
+        "createContainer": [MARKED],
+        "poststop": [MARKED, None],
+        "poststart": None,
+    }
+    text = spelled({"a": 1, "hooks": known}, blank, ascii_only=False)
+    read = json.loads(text)["hooks"]
+    changed = with_hooks(text, read, WANTED, marks_of(WANTED))
+    hooks = dict(dict(exactly(changed))["hooks"])
+    was = dict(dict(exactly(text))["hooks"])
+    assert hooks["createRuntime"][:3] == [was["createRuntime"][index] for index in (0, 2, 3)]
+    assert json.loads(changed)["hooks"] == {
+        "createRuntime": [*(read["createRuntime"][index] for index in (0, 2, 3)), *WANTED["createRuntime"]],
+        "prestart": read["prestart"][1:],
+        "createContainer": [],
+        "poststop": [MARKED, None],
+        "poststart": None,
+    }
+    assert with_hooks(changed, json.loads(changed)["hooks"], WANTED, marks_of(WANTED)) == changed
+    # And all of them where the container is not meant any more.
+    without = json.loads(with_hooks(changed, json.loads(changed)["hooks"], {}, marks_of(WANTED)))["hooks"]
+    assert without["createRuntime"] == [read["createRuntime"][index] for index in (0, 2, 3)]
+    assert without["poststop"] == [None]
 
 
 @pytest.mark.parametrize("hooks", [[], "x", 1, True, {"poststop": {}}, {"createRuntime": "x"}], ids=repr)

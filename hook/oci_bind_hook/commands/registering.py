@@ -49,11 +49,10 @@ def install_command(given: Given, _: Log) -> int:
     if timer is not None:
         tell_changes(timer.write(units))
         tell(f"to enable the timer: {timer.enabling}")
-    for engine in engines:
-        if "--apply" in given.values:
-            tell_changes(engine.apply())
-            tell(f"for {engine.engine} to know it: {engine.restart}")
-        else:
+    if "--apply" in given.values:
+        _apply(engines)
+    else:
+        for engine in engines:
             answer(f"\n# Add this to {engine.file}, or let --apply do it. Then: {engine.restart}\n{engine.snippet()}\n")
     for use in instead.uses if instead is not None else ():
         tell(f"to use it: {use}")
@@ -74,6 +73,21 @@ def _engines(wrapper: Wrapper, *, apply: bool) -> list[Settings]:
     for one in here if apply else ():
         one.added(one.text())
     return here or found
+
+
+def _apply(engines: list[Settings]) -> None:
+    """Writes into the engines' files. HookError, which says what stands of it, and what to do."""
+    done: list[str] = []
+    for engine in engines:
+        try:
+            tell_changes(engine.apply())
+        except HookError as problem:
+            stands = " and ".join([engine.path, *done])
+            advice = f"uninstall --runtime {engine.name} --apply takes it away, and the same install again goes on"
+            problem.hint = "; ".join(filter(None, (problem.hint, f"what stands: {stands}; {advice}")))
+            raise
+        tell(f"for {engine.engine} to know it: {engine.restart}")
+        done.append(engine.file)
 
 
 # What does not go with another kind of registration, and why.

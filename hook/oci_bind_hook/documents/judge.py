@@ -14,7 +14,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from .acceptor import ADDRESS, schema
-from .strictjson import in_order, shortened
+from .strictjson import folded, in_order, shortened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,16 +60,18 @@ def _properties(validator: Any, known: dict[str, Any], instance: object, schema:
     """The keyword ``properties``, which also refuses a name that another JSON reader takes for a known one."""
     yield from Draft202012Validator.VALIDATORS["properties"](validator, known, instance, schema)
     if isinstance(instance, dict):
-        spelling = {_folded(name): name for name in known}
+        spelling = {folded(name): name for name in known}
         seen: dict[str, str] = {}
         for name in instance:
-            folded = _folded(name)
+            known_as = folded(name)
             if name in known:
-                if seen.setdefault(folded, name) != name:
-                    message = f'must not stand beside "{seen[folded]}": some runtimes take one for the other'
+                if seen.setdefault(known_as, name) != name:
+                    message = f'must not stand beside "{seen[known_as]}": some runtimes take one for the other'
                     yield ValidationError(message, path=(name,))
-            elif folded in spelling:
-                message = f'must be spelled "{spelling[folded]}": some runtimes take it for that, others do not see it'
+            elif known_as in spelling:
+                message = (
+                    f'must be spelled "{spelling[known_as]}": some runtimes take it for that, others do not see it'
+                )
                 yield ValidationError(message, path=(name,))
 
 
@@ -90,14 +92,6 @@ STRICT: Any = validators.extend(  # type: ignore[no-untyped-call]
     {"properties": _properties, "uniqueBy": _unique_by},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
 )
-
-
-def _folded(name: str) -> str:
-    """The name of a member as other readers compare it: Go without letter case, C up to the first NUL.
-
-    Go folds U+017F (long s) to s and U+212A (kelvin sign) to k; the latter is what str.lower returns anyway.
-    """
-    return name.partition("\0")[0].replace("\u017f", "s").lower()
 
 
 def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:

@@ -87,12 +87,7 @@ def encoded(document: object) -> bytes:
 
 def members(text: str) -> dict[str, tuple[int, int]]:
     """Where in ``text``, an object that ``documents`` has read, the value of each member begins and ends."""
-    if _json is None:
-        import json
-
-        scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
-    else:
-        scan = _json.make_scanner(_TrustedContext(_refuse, has_large=False))  # type: ignore[arg-type]
+    scan = _scanner()
     found: dict[str, tuple[int, int]] = {}
     at = _next(text, text.index("{") + 1)
     while text[at] != "}":
@@ -102,6 +97,28 @@ def members(text: str) -> dict[str, tuple[int, int]]:
         found[name] = start, end
         at = _next(text, end)
     return found
+
+
+def items(text: str) -> list[tuple[int, int]]:
+    """Where in ``text``, an array that ``documents`` has read, each item begins and ends."""
+    scan = _scanner()
+    found: list[tuple[int, int]] = []
+    at = _next(text, text.index("[") + 1)
+    while text[at] != "]":
+        start = _next(text, at + 1) if text[at] == "," else at
+        _, end = scan(text, start)
+        found.append((start, end))
+        at = _next(text, end)
+    return found
+
+
+def _scanner() -> Callable[[str, int], tuple[Any, int]]:
+    """What reads the value at a place, and returns its end as well."""
+    if _json is None:
+        import json
+
+        return json.JSONDecoder().raw_decode
+    return _json.make_scanner(_TrustedContext(_refuse, has_large=False))  # type: ignore[arg-type]
 
 
 def _next(text: str, at: int) -> int:
@@ -135,6 +152,14 @@ def shortened(text: str) -> str:
     cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     # Half a surrogate pair is no byte of a file name here.
     return one_line(cut.encode(errors="backslashreplace").decode())
+
+
+def folded(name: str) -> str:
+    """The name of a member as other readers compare it: Go without letter case, C up to the first NUL.
+
+    Go folds U+017F (long s) to s and U+212A (kelvin sign) to k; the latter is what str.lower returns anyway.
+    """
+    return name.partition("\0")[0].replace("\u017f", "s").lower()
 
 
 def _text(data: bytes, name: str) -> str:

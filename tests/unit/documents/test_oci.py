@@ -207,6 +207,11 @@ class TestPlaces:
             ("config", {"root": {"path\0x": "other", "path": "rootfs"}}, r"/root/path\x00x"),
             ("config", {"ROOT\0": 1}, r"/ROOT\x00"),
             ("config-used", {"linux": {"namespaces\0": []}}, r"/linux/namespaces\x00"),
+            *(("config-used", {name: 1}, f"/{name}") for name in ("Hooks", "MOUNTS", "Root", "Annotations", "Process")),
+            ("config-used", {"hooks": {"CREATERUNTIME": 1}}, "/hooks/CREATERUNTIME"),
+            ("config-used", {"hooks": {"poststop": [{"path": "/a", "Env": 1}]}}, "/hooks/poststop/0/Env"),
+            ("config-used", {"process": {"Capabilities": {}}}, "/process/Capabilities"),
+            ("config-used", {"process": {"capabilities": {"Bounding": 1}}}, "/process/capabilities/Bounding"),
         ],
     )
     def test_a_name_in_other_letter_case_is_refused(self, schema: str, document: dict[str, Any], pointer: str) -> None:

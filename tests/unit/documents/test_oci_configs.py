@@ -71,7 +71,8 @@ class TestUsedAndWhole:
         [
             ("/process/cwd", GONE),
             ("/process/user/uid", "0"),
-            ("/Process", {}),
+            ("/process/Cwd", "/"),
+            ("/Hostname", "a"),
             ("/hostname", None),
             ("/linux/seccomp", None),
             ("/linux/Seccomp", {}),
@@ -90,6 +91,8 @@ class TestUsedAndWhole:
             ("/root/path", ""),
             ("/mounts/0/destination", GONE),
             ("/Mounts", []),
+            ("/Process", {}),
+            ("/process/Capabilities", {}),
             ("/hooks/prestart/0/timeout", 0),
             ("/annotations/a", None),
             ("/linux/Namespaces", []),

@@ -274,6 +274,11 @@ class Folder(Listed):
         names = [name for name in self.names if os.path.splitext(name)[1] in (".json", ".yaml")]
         self.files = [File(each) for each in (os.path.join(path, name) for name in names) if not os.path.isdir(each)]
 
+    @property
+    def unread(self) -> list[File]:
+        """The files of which nothing is known: YAML."""
+        return [file for file in self.files if file.is_yaml]
+
 
 def read(paths: Iterable[str]) -> list[Folder]:
     """The folders at ``paths``, the one whose devices replace those of the others last."""

@@ -218,7 +218,7 @@ def _hooks(check: Check) -> Iterator[Finding]:
     for folder in check.folders:
         yield _folder(f"hooks.d {folder.path}", folder, check)
     for cdi_folder in check.cdi_folders:
-        yield _folder(f"CDI {cdi_folder.path}", cdi_folder, check)
+        yield _folder(f"CDI {cdi_folder.path}", cdi_folder, check, len(cdi_folder.unread))
     for path in dict.fromkeys([*(file.path for file in check.runtimes), *(path for path, _ in settings.dangling())]):
         bad = [each.message for each in check.problems if each.path == path and each.effect != WARNS]
         yield Finding(f"runtime {path}", "", is_there=not bad, is_needed=bool(bad), without="; ".join(bad))
@@ -229,13 +229,16 @@ def _hooks(check: Check) -> Iterator[Finding]:
         yield Finding("registration", detail, is_there=False, is_needed=True, without=exposed[0].message)
         return
     without = "no engine calls the hook by itself; `install` registers it"
+    if unread := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
+        without = f"whether {', '.join(unread)} does is not known: YAML is not read here; `install` writes JSON"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without)
 
 
-def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check) -> Finding:
+def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check, unread: int = 0) -> Finding:
     problems = [each for each in check.problems if f"{each.path}/".startswith(f"{folder.path}/")]
     bad = [each for each in problems if each.effect != WARNS]
     detail = "not there" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
+    detail += f", YAML, which is not read here: {unread}" if unread else ""
     is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
     return Finding(name, detail, is_there=is_good, is_needed=bool(bad), without=without)
 

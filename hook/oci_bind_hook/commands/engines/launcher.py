@@ -106,12 +106,12 @@ def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
             yield from _distribution_folders(required[0], seen)
 
 
-def hook_entry(launcher: str, arguments: Sequence[str]) -> dict[str, object]:
-    """How a file names this hook, in hooks.d and in CDI: OCI's members."""
+def hook_entry(launcher: str, arguments: Sequence[str], *variables: str) -> dict[str, object]:
+    """How a file names this hook, in hooks.d and in CDI: OCI's members. It gets ``variables`` besides its own."""
     return {
         "path": launcher,
         "args": [NAME, *arguments],
-        "env": list(ENVIRONMENT),
+        "env": [*ENVIRONMENT, *variables],
         "timeout": TIMEOUT_SECONDS,
     }
 

@@ -12,7 +12,6 @@ from ...documents.strictjson import documents
 from ...errors import DataError
 from . import settings
 from .runtimes import settings_of
-from .written import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -129,7 +128,7 @@ def _settings(name: str) -> dict[str, Any]:
     """What the file of docker or containerd says; nothing if it is not there or not valid, which the engine says."""
     if name == "containerd":
         return _toml(settings.CONFIG_TOML)
-    text = read(settings.DAEMON_JSON, -1)
+    text = settings.as_it_is(settings.DAEMON_JSON)
     try:
         found = documents(text.encode(errors="surrogateescape"), settings.DAEMON_JSON)[0] if text.strip() else {}
     except DataError:
@@ -139,6 +138,6 @@ def _settings(name: str) -> dict[str, Any]:
 
 def _toml(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(read(path, -1))
+        return tomllib.loads(settings.as_it_is(path))
     except (tomllib.TOMLDecodeError, RecursionError):
         return {}

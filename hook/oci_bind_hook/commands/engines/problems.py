@@ -37,7 +37,10 @@ CDI_EFFECTS = {
 SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
 NO_TIMEOUT = "is missing: a hook that hangs keeps its container waiting"
 NO_POSTSTOP = "has no poststop: mount points that were made and the state file stay"
-UNREAD = "is YAML, which is not read here: see that the hook's env is not empty; the dry-run of a container tells"
+UNREAD = (
+    "names this hook, and is YAML, which is not read here: nobody knows whether engines take it, or whether the hook's "
+    "env is empty (see to both; the dry-run of a container tells)"
+)
 
 
 class Problem:
@@ -192,8 +195,8 @@ def _of_cdi(path: str, pointer: str, message: str, effect: str) -> Problem:
 
 def _of_cdi_file(file: cdi.File) -> Iterator[Problem]:
     if file.is_yaml and file.names_us:
-        # Without the word no hook in it has one. With it, it may be the container's.
-        yield Problem(file.path, "", UNREAD, WARNS) if "env:" in file.text else _exposed(file.path, "")
+        # Without the word no hook in it has one. With it, it may be the container's, or in a path.
+        yield Problem(file.path, "", UNREAD, WARNS) if "env" in file.text.lower() else _exposed(file.path, "")
     if file.ours:
         for pointer, message in file.faults:
             yield _of_cdi(file.path, pointer, message, WARNS)

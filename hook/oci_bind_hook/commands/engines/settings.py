@@ -135,7 +135,7 @@ class Settings:
 
     def names_it(self) -> bool:
         """Whether the file names the wrapper, whoever wrote that, and whether it is valid or not."""
-        return self.path in _wrappers_in(_as_it_is(self.file))
+        return self.path in _wrappers_in(as_it_is(self.file))
 
 
 class Docker(Settings):
@@ -172,7 +172,7 @@ class Docker(Settings):
     def why_needed(self) -> str:
         """Why docker would not start without the runtime, "" if it would."""
         # Also of a link, and of what only docker takes for JSON.
-        said = _as_it_is(self.file)
+        said = as_it_is(self.file)
         is_default = re.search(rf'"default-runtime"\s*:\s*"{re.escape(self.name)}"', said) is not None
         return (
             f'{self.file} has "default-runtime": "{self.name}", without which docker does not start'
@@ -202,7 +202,7 @@ class Containerd(Settings):
     def is_installed(self) -> bool:
         """Whether the engine is on this machine, and has a CRI plugin: docker's own package switches it off."""
         try:
-            disabled = self._document(self.text()).get("disabled_plugins", [])
+            disabled = self._document(as_it_is(self.file)).get("disabled_plugins", [])
         except HookError:
             disabled = []
         return super().is_installed and not (isinstance(disabled, list) and any(one in disabled for one in _CRI_NAMES))
@@ -210,7 +210,7 @@ class Containerd(Settings):
     def snippet(self) -> str:
         """As above."""
         try:
-            document = self._document(self.text())
+            document = self._document(as_it_is(self.file))
             return "\n".join([*self._default(document), *self._runtime(document)])
         except HookError:
             return "\n".join(self._runtime({"version": 2}))
@@ -329,8 +329,8 @@ def installed(program: str) -> str:
     return next((path for path in places if os.access(path, os.X_OK)), "")
 
 
-def _as_it_is(file: str) -> str:
-    """What is in a file, through links, as far as it can be read: only to look for names in it."""
+def as_it_is(file: str) -> str:
+    """What is in an engine's file, as far as it can be read: through links, as engines read it. None is changed."""
     try:
         return read_regular(file).decode(errors="replace")
     except HookError:
@@ -344,7 +344,7 @@ def _wrappers_in(text: str) -> list[str]:
 
 def dangling() -> list[tuple[str, str]]:
     """The engines' files that name a wrapper which is not there, each with the wrapper's path."""
-    files = {file: _wrappers_in(_as_it_is(file)) for file in (DAEMON_JSON, CONFIG_TOML)}
+    files = {file: _wrappers_in(as_it_is(file)) for file in (DAEMON_JSON, CONFIG_TOML)}
     return [(file, path) for file, paths in files.items() for path in dict.fromkeys(paths) if not os.path.exists(path)]
 
 

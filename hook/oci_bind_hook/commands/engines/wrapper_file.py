@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 
-from ... import FOLDER
+from ... import FOLDER, RUNTIME_MARK
 from ...errors import UnavailableError, UsageError
 from .conditions import annotations_of
 from .launcher import NAME, hook_entry
@@ -130,7 +130,7 @@ class Wrapper:
     def texts(self, launcher: str, stages: Sequence[str], arguments: Sequence[str]) -> list[str]:
         """What is in the file. UsageError for text that JSON cannot hold, UnavailableError."""
         runtime = self.runtime()
-        entry = hook_entry(launcher, arguments)
+        entry = hook_entry(launcher, arguments, f"{RUNTIME_MARK}{self.name}")
         hooks = {stage: [entry] for stage in dict.fromkeys(stages)}
         settings = {"runtime": runtime, "hooks": hooks, "annotations": self.annotations}
         text = json.dumps(settings, ensure_ascii=False)

@@ -209,6 +209,8 @@ ENV: dict[str, tuple[str, object, list[tuple[str, bool]]]] = {
     "another hook": ("x.json", document(hook(path="/x", args=["x", "oci-bind-hook"], env=None)), []),
     "YAML without any env": ("x.yaml", YAML, [("", True)]),
     "YAML with one": ("x.yaml", YAML + "      env: [A=1]\n", [("", False)]),
+    "YAML with one in quotes": ("x.yaml", YAML + '      "env" : [A=1]\n', [("", False)]),
+    "YAML with one of another case": ("x.yaml", YAML + "      ENV: [A=1]\n", [("", False)]),
     "YAML of others": ("x.yaml", YAML.replace("oci-bind-hook", "nvidia-ctk"), []),
     "YAML of another name": ("x.yml", YAML, []),
     "JSON as YAML": ("x.yaml", json.dumps(document(hook(env=None))), [(f"{PLACE}/0/env", True)]),
@@ -242,7 +244,9 @@ def test_install_check_and_doctor_tell_it(
     out = capfd.readouterr().out
     assert (f"\nMISSING registration: {tmp_path}/x.yaml: {WHY}" in out) == (not env)
     told = "MISSING" if not env else "ok     "
-    assert f"\n{told} CDI {tmp_path}: files: 1, problems: 1" in out
+    assert f"\n{told} CDI {tmp_path}: files: 1, problems: 1, YAML, which is not read here: 1" in out
+    unknown = f"\nwithout registration: whether {tmp_path}/x.yaml does is not known: YAML is not read here"
+    assert (unknown in out) == bool(env)
 
 
 # What install writes

@@ -59,6 +59,9 @@ def test_the_command_that_is_missing(
     file = tmp_path / ("daemon.json" if name == "docker" else "config.toml")
     file.write_text(settings.replace("WRAPPER", str(wrapper)))
     assert machine.missing(name, version, kinds) == command  # type: ignore[arg-type]
+    # Through a link, as the engine reads it.
+    file.symlink_to(file.rename(tmp_path / "elsewhere"))
+    assert machine.missing(name, version, kinds) == command  # type: ignore[arg-type]
 
 
 def test_doctor_says_it_for_each_engine(no_engines: Path, capfd: pytest.CaptureFixture[str]) -> None:

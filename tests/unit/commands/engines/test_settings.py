@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -13,12 +14,14 @@ import pytest
 
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import doctor, runtimes
-from oci_bind_hook.commands.engines.settings import Containerd, Docker
+from oci_bind_hook.commands.engines.settings import Containerd, Docker, Settings
 from oci_bind_hook.documents import oci
-from oci_bind_hook.errors import DataError, UnavailableError
+from oci_bind_hook.errors import DataError, KernelError, UnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from oci_bind_hook.commands.engines.written import Change
 
 # As Debian's containerd 1.6 comes.
 DEBIAN = """\
@@ -235,6 +238,29 @@ def test_what_cannot_be_applied_leaves_nothing(machine: Machine, capfd: pytest.C
     assert machine.install("--apply") == os.EX_UNAVAILABLE
     assert f"{machine.daemon}: is a link, or no file" in capfd.readouterr().err
     assert not (machine.folder / "libexec").exists()
+
+
+@pytest.mark.parametrize("engine", [Docker, Containerd])
+def test_what_stands_after_a_failure_is_told_and_taken_away(
+    machine: Machine, engine: type[Settings], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.toml.write_text(DEBIAN)
+
+    def fail(_: Settings) -> list[Change]:
+        raise KernelError("write", "the file", OSError(errno.ENOSPC, "No space left on device"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "apply", fail)
+        assert machine.install("--apply") == os.EX_OSERR
+    wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
+    stands = [str(wrapper), *([str(machine.daemon)] if engine is Containerd else [])]
+    told = capfd.readouterr().err
+    assert f"what stands: {' and '.join(stands)}; uninstall --runtime bind --apply takes it away" in told
+    assert [path for path in (str(wrapper), str(machine.daemon)) if os.path.exists(path)] == stands
+    assert machine.install("--apply") == 0
+    assert str(wrapper) in machine.toml.read_text()
+    assert machine.uninstall("--runtime", "bind", "--apply") == 0
+    assert (machine.toml.read_text(), json.loads(machine.daemon.read_text())) == (DEBIAN, {})
 
 
 @pytest.mark.parametrize(
