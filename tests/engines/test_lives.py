@@ -6,9 +6,13 @@ The names of the tests are words of the table in docs/ENGINES.md.
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+
+from engines.base import call
 
 if TYPE_CHECKING:
     from engines.base import Hook, Way
@@ -82,3 +86,26 @@ def test_told_to_register_for_createRuntime(way: ByDocker) -> None:
     assert "register for createRuntime" in done.stderr, done.stderr
     way.remove("box")
     assert way.left() == []
+
+
+@pytest.mark.parametrize("way", ["docker runc runtime"], indirect=True)
+def test_explained_by_name(way: ByDocker, hook: Hook) -> None:
+    """By the socket that docker has unless it is told another, whatever the environment names."""
+    socket = "/var/run/docker.sock"
+    os.symlink(f"{way.docker.folder}/docker.sock", socket)
+    elsewhere = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_CONTEXT": "nowhere"}
+    try:
+        started(way, "models")
+        done = call(hook.launcher, "explain", "box", "--format=json", env=elsewhere)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        told = json.loads(done.stdout)
+        assert "docker knows the container as box, which is running" in told["notes"]
+        [bind] = [each for each in told["mounts"] if each["by"] == "hook" or each["resolved"] == "/real/models"]
+        assert (bind["resolved"], bind["now"]) == ("/real/models", True)
+        assert not [text for text in told["warnings"] if "poststop" in text]
+        way.stop("box")
+        done = call(hook.launcher, "explain", "box", env=elsewhere)
+        assert done.returncode == 66, (done.stdout, done.stderr)
+        assert "the container box is exited with" in done.stderr
+    finally:
+        os.unlink(socket)

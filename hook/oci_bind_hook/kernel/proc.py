@@ -96,6 +96,10 @@ class Proc:
         """What the process ``pid`` was started with; none for a kernel thread or a zombie. Raises OSError."""
         return self._read(f"../{pid}/cmdline").split("\0")[:-1]
 
+    def folder_of(self, pid: int) -> str:
+        """The working folder of a process. Raises OSError."""
+        return linux.decode_path(posix.readlink(f"../{pid}/cwd".encode(), dir_fd=self.fd))
+
     def name_of(self, pid: int) -> str:
         """The name that the process ``pid`` has given itself, proc_pid_comm(5). Raises OSError."""
         return self._read(f"../{pid}/comm").rstrip("\n")

@@ -20,6 +20,7 @@ from ...errors import DataError
 from ...kernel.proc import Proc
 from ...options import Options, state_folder
 from ..engines import settings
+from . import containers
 from .meant import CONFIG
 from .registered import members
 
@@ -74,7 +75,8 @@ def _commands(word: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """The engines, and for each the call that asks it."""
     clean = {"PATH": _PATH, "LC_ALL": "C"}
     question = ["inspect", "--type", "container", "--", word]
-    if path := settings.installed("podman"):
+    # Where podman has no container, it would make a storage to look into.
+    if (path := settings.installed("podman")) and containers.has_storage():
         kept = {key: text for key, text in os.environ.items() if key in _KEPT or key.startswith(_KEPT_BEGINNING)}
         yield "podman", [path, "--remote=false", *question], {**clean, **kept}
     if path := settings.installed("docker"):

@@ -53,6 +53,7 @@ def _together(word: str, found: list[Container], told: Sequence[Answer], root: s
     for answer in told:
         known = containers.find(answer.id, root)
         bundle = os.path.dirname(answer.config) or next((each.bundle for each in known if each.has_config), "")
+        bundle = bundle or containers.bundle_of_process(answer.pid, answer.id)
         same = [each for each in known if each.bundle == bundle]
         base = same[0] if same else containers.Container(answer.id, bundle, answer.engine)
         # podman writes it first of all that a start does.
@@ -88,5 +89,5 @@ def _without_config(container: Container) -> HookError:
             problem, hint="what its start or its hooks said is in this sentence, in syslog and in --log"
         )
     problem = f"{what} has its config.json in none of the folders that are known"
-    hint = "give the folder that its shim works in: ls -l /proc/PID/cwd" if os.geteuid() == 0 else "ask again as root"
+    hint = "give the path of its bundle" if os.geteuid() == 0 else "ask again as root"
     return UnavailableError(problem, hint=hint)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # Below /run, or below $XDG_RUNTIME_DIR: folders that are bundles, of containerd and of docker's own containerd, ...
-_BUNDLES = ("containerd/io.containerd.runtime.v*/*", "docker/containerd/daemon/io.containerd.runtime.v*/*")
+_BUNDLES = tuple(
+    f"{each}/io.containerd.runtime.v*/*" for each in ("containerd", "docker/containerd/daemon", "k3s/containerd")
+)
 # ... and the folders of runtimes, in which files tell of the bundle. Docker and containerd have them by namespace.
 _STATES = ("runc", "crun", "youki", "docker/runtime-*/*", "containerd/runc/*")
 
@@ -88,6 +90,19 @@ def find(word: str, root: str | None = None) -> list[Container]:
         )
     exact = [each for each in found.values() if each.id == word]
     return exact or list(found.values())
+
+
+def bundle_of_process(pid: int | None, container: str) -> str:
+    """The bundle of a container whose first process this is, "" if that is not told.
+
+    containerd's shim works in it, wherever the engine's settings have put it, and is the parent of that process.
+    """
+    proc = Proc()
+    try:
+        path = proc.folder_of(proc.parent(pid)) if pid is not None else ""
+    except OSError:
+        return ""
+    return path if os.path.basename(path) == container and os.path.lexists(f"{path}/{CONFIG}") else ""
 
 
 def _object(path: str) -> object:
@@ -212,6 +227,11 @@ def _storages() -> Iterator[str]:
     graphs += ["/var/lib/containers/storage", f"{data}/containers/storage"]
     found = [os.path.expandvars(each) for each in (*runs, *graphs) if isinstance(each, str)]
     yield from dict.fromkeys(each for each in found if each.startswith("/"))
+
+
+def has_storage() -> bool:
+    """Whether podman or CRI-O has ever made a container for this user, or in a storage that the settings name."""
+    return any(_folders(f"{storage}/*-containers" for storage in _storages()))
 
 
 def _table(path: str) -> dict[str, Any]:

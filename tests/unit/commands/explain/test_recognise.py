@@ -70,3 +70,56 @@ def test_notes_on_annotations() -> None:
         'gVisor mount hint "a.b": source /x: runsc may keep that mount to its sandbox',
         'gVisor mount hint "data": share pod, type bind: runsc may keep that mount to its sandbox',
     ]
+
+
+STORE = "/var/lib/containers/storage"
+TASK = "/run/containerd/io.containerd.runtime.v2.task"
+ENGINES: dict[str, tuple[dict[str, str], str, str, str]] = {
+    "podman": ({"io.container.manager": "libpod"}, "/x", "/y", "podman"),
+    "podman's by its place": ({}, f"{STORE}/vfs-containers/1/userdata", "/y", "podman"),
+    "CRI-O": (
+        {"io.container.manager": "cri-o"},
+        "/run/containers/storage/overlay-containers/1/userdata",
+        "/y",
+        "CRI-O",
+    ),
+    "CRI-O's by another mark": ({"io.kubernetes.cri-o.Name": "x"}, f"{STORE}/x-containers/1/userdata", "/y", "CRI-O"),
+    "another manager": ({"io.container.manager": "x"}, "/x", "/y", ""),
+    "docker": ({}, f"{TASK}/moby/1", "/var/lib/docker/overlay2/1/merged", "docker"),
+    "docker's own containerd": ({}, f"/run/docker/containerd/daemon/{TASK[16:]}/moby/1", "/y", "docker"),
+    "docker in another namespace": ({}, f"{TASK}/mine/1", "/data/docker/rootfs/overlayfs/1", "docker"),
+    "containerd": ({}, f"{TASK}/k8s.io/1", f"{TASK}/k8s.io/1/rootfs", "containerd"),
+    "by hand": ({"userdata": "x"}, "/srv/userdata", "/srv/rootfs", ""),
+    "the root": ({}, "/", "/rootfs", ""),
+}
+
+
+@pytest.mark.parametrize("case", ENGINES)
+def test_bundles_of_engines(case: str) -> None:
+    annotations, bundle, rootfs, engine = ENGINES[case]
+    assert recognise.engine(annotations, bundle, rootfs) == engine
+
+
+MOUNTED = {
+    f"{STORE}/overlay/1a/merged": True,
+    "/home/a/.local/share/containers/storage/overlay/1a/merged": True,
+    "/var/lib/docker/overlay2/1a/merged": True,
+    "/var/lib/docker/rootfs/overlayfs/1a": True,
+    f"{TASK}/k8s.io/1a/rootfs": True,
+    f"{STORE}/vfs/dir/1a": False,
+    "/srv/bundle/rootfs": False,
+    "/merged": False,
+    "/": False,
+}
+
+
+@pytest.mark.parametrize("path", MOUNTED)
+def test_a_rootfs_that_is_mounted_only_for_its_container(path: str) -> None:
+    assert recognise.is_mounted_by_engine(path) == MOUNTED[path]
+
+
+@given(some.lists(some.sampled_from(["", "overlay", "merged", "userdata", "rootfs", "x-containers", "moby"])))
+def test_no_path_is_too_odd(names: list[str]) -> None:
+    path = "/".join(["", *names])
+    assert recognise.is_mounted_by_engine(path) in (False, True)
+    assert recognise.engine({}, path, path) in ("", "podman", "docker", "containerd", "CRI-O")

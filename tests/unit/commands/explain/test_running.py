@@ -54,3 +54,20 @@ def test_a_bind_is_recognised_by_all_that_makes_it_this_one(words: str, is_known
     others = list(running.others())
     told = "/a on /b, asked for by --mount 1, is recorded in the container that runs, and is not in this plan"
     assert others == ([] if is_known else [told])
+
+
+class Target:
+    """A destination that every container has, and this machine as well."""
+
+    path = "/proc"
+
+
+@pytest.mark.parametrize(("is_here", "now"), [(True, False), (False, None)], ids=["here", "elsewhere"])
+def test_without_a_process_what_is_mounted_here_is_not_the_containers(is_here: bool, now: bool | None) -> None:
+    record, source = recorded(), cast("Any", None)
+    record["namespace"]["inode"] += not is_here
+    running = Running("c1", record, None, Proc())
+    bind = Bind(parse_mount("src=/a,dst=/proc", "--mount 1", "--mount 1"), source)
+    bind.target = cast("Any", Target())
+    assert (running.has(bind, "/rootfs"), running.has(bind, "")) == (now, None if now is None else True)
+    assert running.facts()["visible"] == is_here

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""explain finds containers of real runtimes by id, and plans all calls that a real runtime makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import mounting, support
+from oci_bind_hook.documents import oci
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from helpers.world import World
+
+
+def explain(world: World, *words: str) -> tuple[int, Any, str]:
+    """The exit code, the report if there is one, and what is said besides."""
+    command = [world.launcher, "explain", *words, "--format=json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=support.TIMEOUT)
+    report = json.loads(done.stdout) if done.stdout else None
+    assert report is None or oci.violations(report, "plan") == []
+    return done.returncode, report, done.stderr
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_containers_of_a_runtime(world: World, runtime: str) -> None:
+    words = ["--mount", f"src={world.source},dst=/etc/new"]
+    bundle = world.bundle("exec sleep 1000", "createRuntime", *words)
+    link = str(world.path / "link")
+    os.symlink("bundle", link)
+    other = support.bundle(world.path / "other", ["/bin/sh", "-c", "exec sleep 1000"], rootfs=world.rootfs)
+    mounting.tmpfs("/run")
+    with support.RuntimeNamespace(runtime) as namespace:
+        os.symlink(namespace.root, f"/run/{runtime}")
+        assert namespace.create(link, "web-1").returncode == 0
+        pid = namespace.state("web-1")["pid"]
+        for word in ("web-1", "w", bundle, f"{link}/config.json"):
+            code, report, said = explain(world, word)
+            assert (code, said) == (0, ""), word
+            running = {"id": "web-1", "pid": pid, "recorded": True, "visible": True}
+            assert (report["running"], [mount["now"] for mount in report["mounts"]]) == (running, [True]), word
+            assert (report["id"], report["options"]) == (
+                None if "/" in word else "web-1",
+                "config.json: /hooks/createRuntime/0",
+            )
+        # One that has no record: what its runtime knows is enough.
+        assert namespace.create(other, "web-2").returncode == 0
+        code, report, _ = explain(
+            world, "web-2", "--mount", f"src={world.source},dst=/etc/new", "--mount=src=/,dst=/dev"
+        )
+        told = [(mount["resolved"], mount["now"]) for mount in report["mounts"]]
+        assert (code, report["running"]["recorded"], told) == (0, False, [("/etc/new", False), ("/dev", True)])
+        code, report, said = explain(world, "web-")
+        assert (code, report) == (64, None)
+        assert "it may be 2 containers" in said
+        assert bundle in said.replace(link, bundle)
+        assert other in said
+        # What poststop would undo is known by the record, wherever that is.
+        code, report, _ = explain(world, "web-1", "poststop", *world.root_option())
+        assert (code, report["stage"], report["mounts"], report["remove"]) == (0, "poststop", [], [])
+        assert report["warnings"] == [
+            "the container's first process still runs: nothing is touched; gc does it after its end"
+        ]
+        namespace.stop("web-1")
+        namespace.stop("web-2")
+        code, report, said = explain(world, "web-1")
+        assert (code, report) == (66, None)
+        assert 'no container "web-1" is known here' in said
+
+
+def test_a_record_is_enough(world: World) -> None:
+    """By the state folder that a registration names, or the one that is given."""
+    support.bundle(world.path / "bundle", ["true"], namespaces=["pid"])
+    state = {"ociVersion": "1.0.2", "id": "by-hand", "status": "creating", "bundle": str(world.path / "bundle")}
+    bind = f"--mount=src={world.source},dst=/a"
+    command = [world.launcher, "prestart", bind, *world.root_option()]
+    subprocess.run(command, input=json.dumps(state), text=True, check=True, timeout=support.TIMEOUT)
+    assert explain(world, "by-hand")[0] == 66
+    code, report, _ = explain(world, "by-ha", bind, "--mount=src=/,dst=/dev/shm", *world.root_option())
+    assert (code, report["id"], report["bundle"]) == (0, "by-hand", state["bundle"])
+    # The host's own /dev/shm is not the container's.
+    told = [(mount["resolved"], mount["now"]) for mount in report["mounts"]]
+    assert told == [("/a", True), ("/dev/shm", False)]
+    code, report, _ = explain(world, "by-hand", "poststop", *world.root_option())
+    assert (code, [mount["resolved"] for mount in report["mounts"]], report["remove"]) == (0, ["/a"], ["/a"])
+
+
+# Where the hook is registered at several stages, each call adds what is new.
+CALLS = {
+    "each its own": ({"createRuntime": ["/new/a"], "createContainer": ["/new/b"]}, 0, ["/new/a", "/new/b"]),
+    "all three": (
+        {"createContainer": ["/c"], "prestart": ["/a"], "createRuntime": ["/a", "/a/b"]},
+        0,
+        ["/a", "/a/b", "/c"],
+    ),
+    "the same at each": ({"prestart": ["/a"], "createRuntime": ["/a"], "createContainer": ["/a"]}, 0, ["/a"]),
+    "the last fails": ({"createRuntime": ["/a"], "createContainer": ["/proc"]}, 77, ["/a"]),
+    "the first fails": ({"prestart": ["/proc"], "createRuntime": ["/a"]}, 77, ["/a"]),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_all_stages_are_planned_as_they_are_called(world: World, tmp_path: Path, runtime: str, case: str) -> None:
+    stages, code, planned = CALLS[case]
+    (world.source / "b").mkdir()
+    log = str(tmp_path / "log")
+    hooks = {
+        stage: [
+            world.hook(
+                "--log", log, *(word for path in paths for word in ("--mount", f"src={world.source},dst={path}"))
+            )
+        ]
+        for stage, paths in stages.items()
+    }
+    hooks["poststop"] = [world.hook()]
+    show = "while read -r line; do set -- $line; echo $5; done < /proc/self/mountinfo"
+    bundle = support.bundle(world.path / "bundle", ["/bin/sh", "-c", show], hooks=hooks)
+    before = world.snapshot()
+    exit_code, report, _ = explain(world, bundle)
+    assert [mount["resolved"] for mount in report["mounts"] if mount["resolved"] != "/proc"] == planned
+    done = support.run_container(runtime, bundle, "c1")
+    assert (exit_code, done.returncode == 0) == (code, code == 0), done.stderr
+    if code == 0:
+        seen = [line for line in done.stdout.split() if line.startswith(("/a", "/new", "/c"))]
+        assert seen == planned
+    assert world.snapshot() == before
+    # A stage that is named is looked at alone.
+    for stage, paths in stages.items():
+        found = explain(world, bundle, stage)[1]
+        assert [mount["destination"] for mount in found["mounts"]] == paths

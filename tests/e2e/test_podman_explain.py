@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of podman by name, by id and by OCIConfigPath, in each state: what explain answers, with which code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import support
+from helpers.podman import LIMITS, OPTIONS, ROOTLESS_LIMITS, configured, isolated
+from oci_bind_hook.commands.engines.cdi_file import Devices
+from oci_bind_hook.commands.engines.install import install
+from oci_bind_hook.commands.engines.registration import CDI_KIND
+
+from .test_podman_rootless import Shell
+from .test_rootless import Rootless, give
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+NO_POSTSTOP = "config.json: /hooks: no poststop is registered: mount points and state files would stay"
+
+
+class Told:
+    """What one explain said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.err = err
+        self.report: Any = json.loads(out) if out else None
+
+    @property
+    def problems(self) -> list[tuple[str, int]]:
+        return [(problem["message"], problem["exit"]) for problem in self.report["problems"]]
+
+    def ours(self, source: str) -> list[tuple[str | None, bool | None]]:
+        """Where the binds of a source lead to, and whether they are there now."""
+        return [(mount["resolved"], mount["now"]) for mount in self.report["mounts"] if mount["source"] == source]
+
+
+class Desk:
+    """podman with a storage of its own and an image, and the hook in a hooks.d folder or as a CDI device."""
+
+    def __init__(self, folder: Path, launcher: str, driver: str) -> None:
+        self.folder = folder
+        self.launcher = launcher
+        self.source = str(folder / "source")
+        (folder / "source").mkdir()
+        self.environment = configured(folder)
+        for name, old, new in (
+            ("storage.conf", '"vfs"', f'"{driver}"'),
+            ("containers.conf", "[engine]\n", f'[engine]\nhooks_dir = ["{folder}/hooks.d"]\n'),
+        ):
+            text = (folder / name).read_text()
+            assert old in text
+            (folder / name).write_text(text.replace(old, new))
+        rootfs = support.busybox_rootfs(folder / "rootfs")
+        subprocess.run(["tar", "-C", rootfs, "-cf", folder / "image.tar", "."], check=True)
+        (folder / "hooks.d").mkdir()
+        self.lines = [
+            # An overlay cannot be on another one, which may be below all tests.
+            f"mkdir {folder}/storage; mount -t tmpfs tmpfs {folder}/storage",
+            f"podman import -q {folder}/image.tar image >/dev/null",
+        ]
+
+    @property
+    def words(self) -> list[str]:
+        return ["--mount", f"src={self.source},dst=/absolute/models", "--root", f"{self.folder}/state"]
+
+    def explain(self, name: str, word: str, *options: str) -> None:
+        command = f"{shlex.quote(self.launcher)} explain {word} {shlex.join(options)} --format=json"
+        to = shlex.quote(f"{self.folder}/{name}")
+        self.lines.append(f"code=0; {command} >{to}.out 2>{to}.err || code=$?; echo $code >{to}.code")
+
+    def run(self) -> None:
+        done = isolated("\n".join(self.lines), self.environment, self.folder)
+        assert done.returncode == 0, done.stderr
+
+    def told(self, name: str) -> Told:
+        code, out, err = ((self.folder / f"{name}.{kind}").read_text() for kind in ("code", "out", "err"))
+        return Told(int(code), out, err)
+
+
+CREATE = f"podman create --name %s {' '.join(LIMITS)} %s image %s >/dev/null"
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay"])
+def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -> None:
+    desk = Desk(tmp_path, launcher, driver)
+    install(str(tmp_path / "prefix"), (), desk.words, hooks_dir=f"{tmp_path}/hooks.d")
+    lines = desk.lines
+    lines.append(CREATE % ("web", "", "sleep 1000"))
+    desk.explain("created", "web")
+    desk.explain("created, by id", "$(podman ps -aq)")
+    lines.append("podman init web")
+    desk.explain("initialized", "web")
+    lines.append("podman start web")
+    desk.explain("running", "web")
+    desk.explain("by the beginning of its id", "$(podman ps -q --filter name=web)")
+    desk.explain("by its id", "$(podman inspect --format '{{.Id}}' web)")
+    desk.explain("by its file", "$(podman inspect --format '{{.OCIConfigPath}}' web)")
+    lines.append("podman kill web; podman wait web || true")
+    desk.explain("ended", "web")
+    desk.explain("ended, with another fault", "web", "--mount=src=/absent,dst=/x", "--mount=src=/gone,dst=/y,optional")
+    lines.append("podman mount web >/dev/null")
+    desk.explain("mounted", "web")
+    lines.append(f"podman umount web; mv {desk.source} {desk.source}.away; ! podman start web 2>/dev/null")
+    desk.explain("refused", "web")
+    lines.append(f"mv {desk.source}.away {desk.source}; " + CREATE % ("bad", "", "nosuchprogram"))
+    lines.append("! podman start bad 2>/dev/null")
+    desk.explain("failed", "bad")
+    lines.append("podman rm -fa >/dev/null")
+    desk.explain("removed", "web")
+    desk.run()
+
+    for name in ("created", "created, by id"):
+        told = desk.told(name)
+        assert (told.code, told.report) == (66, None)
+        assert "it was created and never started (`podman init " in told.err
+    assert "`podman init web` writes it, and runs the hooks" in desk.told("created").err
+    for name in ("initialized", "running", "by the beginning of its id", "by its id", "by its file"):
+        told = desk.told(name)
+        assert (told.code, told.err, told.problems) == (0, "", []), name
+        assert told.ours(desk.source) == [("/real/models", True)]
+        assert (told.report["running"]["recorded"], NO_POSTSTOP in told.report["warnings"]) == (True, False)
+    assert "podman knows the container as web, which is running" in desk.told("running").report["notes"]
+    assert len({desk.told(name).report["id"] for name in ("running", "by its id")}) == 1
+
+    # The copies of vfs are there all the time. An overlay is not, and that is no fault of the bundle.
+    unmounted = [] if driver == "vfs" else [69]
+    target = "/real/models" if driver == "vfs" else None
+    told = desk.told("ended")
+    assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [0]), unmounted)
+    assert told.ours(desk.source) == [(target, None)]
+    assert "podman knows the container as web, which is exited with 137" in told.report["notes"]
+    told = desk.told("ended, with another fault")
+    assert (told.code, [code for _, code in told.problems]) == (66, [66, *unmounted])
+    assert told.problems[0][0] == "the source /absent cannot be opened: No such file or directory"
+    if driver == "overlay":
+        problem = told.report["problems"][-1]
+        assert "merged is not mounted here now, so where the destinations lead is not known" in problem["message"]
+        assert problem["hint"] == "podman mounts it before it calls the hook; `podman mount web` does it now"
+    assert (desk.told("mounted").code, desk.told("mounted").ours(desk.source)) == (0, [("/real/models", None)])
+    told = desk.told("refused")
+    assert (told.code, told.problems[0][0]) == (
+        66,
+        f"the source {desk.source} cannot be opened: No such file or directory",
+    )
+    told = desk.told("failed")
+    assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [0]), unmounted)
+    assert "podman knows the container as bad, which is created: its last start has failed" in told.report["notes"]
+    told = desk.told("removed")
+    assert (told.code, 'no container "web" is known here' in told.err) == (66, True)
+
+
+REGISTERED: Mapping[str, tuple[tuple[str, ...], bool, bool]] = {
+    # By which stages, whether as a device, and whether nobody calls poststop.
+    "hooks.d": (("createRuntime", "poststop"), False, False),
+    "a device": (("createRuntime", "poststop"), True, False),
+    "a device without poststop": (("createRuntime",), True, True),
+    "hooks.d without poststop": (("createRuntime",), False, True),
+}
+
+
+@pytest.mark.parametrize("case", REGISTERED)
+def test_poststop_is_missed_where_nobody_calls_it(tmp_path: Path, launcher: str, case: str) -> None:
+    stages, is_device, is_missing = REGISTERED[case]
+    desk = Desk(tmp_path, launcher, "vfs")
+    # In folders that podman reads by itself: what it was told by --hooks-dir, nobody else knows.
+    (tmp_path / "hooks.d").rmdir()
+    text = (tmp_path / "containers.conf").read_text()
+    (tmp_path / "containers.conf").write_text(
+        "".join(line + "\n" for line in text.splitlines() if "hooks_dir" not in line)
+    )
+    folder = "/run/cdi" if is_device else "/usr/share/containers/oci/hooks.d"
+    desk.lines.append("mkdir -p /run/cdi; mount -t tmpfs tmpfs /usr/share/containers")
+    desk.lines.append(f"mkdir -p {folder}; cp {tmp_path}/registered/* {folder}/")
+    registered = f"{tmp_path}/registered"
+    where: dict[str, Any] = {"instead": Devices(["models"], registered, ())} if is_device else {"hooks_dir": registered}
+    install(str(tmp_path / "prefix"), stages, desk.words, **where)
+    device = f"--device={CDI_KIND}=models" if is_device else ""
+    desk.lines.append(CREATE % ("web", device, "true"))
+    desk.lines.append("podman start --attach web")
+    desk.explain("web", "web")
+    desk.lines.append("podman rm -fa >/dev/null")
+    desk.run()
+    told = desk.told("web")
+    assert (told.code, told.ours(desk.source)) == (0, [("/real/models", None)]), told.err
+    assert (NO_POSTSTOP in told.report["warnings"]) == is_missing
+    # Its own registration leaves something behind, or nothing, and that is what was said.
+    left = [name for name in (tmp_path / "state").iterdir() if name.suffix == ".json"]
+    assert bool(left) == is_missing
+
+
+def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
+    world = Rootless(tmp_path, launcher)
+    image = str(world.path / "image.tar")
+    subprocess.run(["tar", "-C", world.rootfs, "-cf", image, "."], check=True)
+    words = ["--mount", f"src={world.source},dst=/new/place"]
+    install(str(world.path / "prefix"), (), words, hooks_dir=f"{world.path}/hooks.d")
+    give(world.path)
+    storage = "--storage-opt=overlay.ignore_chown_errors=true"
+    podman = ["podman", "--storage-driver=overlay", storage, *OPTIONS]
+    explain = [launcher, "explain", "--format=json"]
+    shell = Shell(world)
+    shell.add("import", *podman, "import", "--quiet", image, "image")
+    run = [*podman, f"--hooks-dir={world.path}/hooks.d", "run", "--detach", "--name=web", *ROOTLESS_LIMITS]
+    shell.add("run", *run, "image", "sleep", "1000")
+    shell.add("outside", *explain, "web")
+    shell.add("inside", *podman, "unshare", *explain, "web")
+    shell.add("kill", *podman, "kill", "web")
+    shell.add("wait", *podman, "wait", "web")
+    shell.add("ended", *explain, "web")
+    shell.add(
+        "mounted",
+        *podman,
+        "unshare",
+        "sh",
+        "-c",
+        f"{shlex.join([*podman, 'mount', 'web'])} >&2 && {shlex.join([*explain, 'web'])}",
+    )
+    shell.run()
+    for name in ("import", "run", "kill"):
+        assert shell.told(name)[0] == 0, shell.told(name)
+    for name in ("outside", "ended"):
+        told = Told(*shell.told(name))
+        assert told.code == 69, told.err
+        [problem] = told.report["problems"]
+        assert problem["hint"].endswith("`podman mount web`, in a shell of `podman unshare`, does it now")
+        assert told.ours(str(world.source)) == [(None, None)]
+    for name, now in (("inside", True), ("mounted", None)):
+        told = Told(*shell.told(name))
+        assert (told.code, told.problems, told.ours(str(world.source))) == (0, [], [("/new/place", now)]), told.err
