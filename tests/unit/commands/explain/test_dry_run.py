@@ -175,7 +175,8 @@ def test_everything_about_a_bind(desk: Desk) -> None:
         "runtime": [NO_PROC, NO_PROCESS],
         "warnings": [],
         "notes": [NOTHING],
-        "verdict": "ready: 1 bind, 2 folders to make",
+        "verdict": "the runtime would refuse it: config.json: /mounts: nothing is mounted on /proc, "
+        "where runc looks for its own files",
     }
     assert report.exit_code == os.EX_CANTCREAT
     assert json.loads(as_json(report)) == report.document()

@@ -75,7 +75,7 @@ def test_each_way_to_name_a_bundle(
     assert (code, told["stage"], told["rootfs"]) == (os.EX_NOINPUT, "createContainer", f"{folder}/c/rootfs")
     assert f"{folder}/b/other.json is read in place of {folder}/b/config.json" in told["notes"]
     # --dry-run --bundle takes the same words.
-    assert cli.main(["--dry-run", "--bundle", f"{folder}/file", "--format=json"]) == 0
+    assert cli.main(["--dry-run", "--bundle", f"{folder}/file", "--format=json"]) == os.EX_CANTCREAT
     assert json.loads(capfd.readouterr().out)["bundle"] == f"{folder}/b"
 
 
