@@ -46,13 +46,14 @@ def judge_process(found: Refusals, document: dict[str, Any], root: Root | None, 
     if root is not None:
         _judge_cwd(found, cwd, root)
     args = process.get("args")
-    if not texts(args)[:1] or not texts(args)[0]:
+    name = args[0] if isinstance(args, list) and args else ""
+    if not name:
         found.add("/process/args", "missing or empty: there is nothing to run")
         return
-    if root is None or covers is None:
+    if root is None or covers is None or not isinstance(name, str):
         return
     try:
-        _judge_args(found, texts(args)[0], cwd, texts(process.get("env")), root, covers)
+        _judge_args(found, name, cwd, texts(process.get("env")), root, covers)
     except Unsure:
         pass
 
