@@ -127,10 +127,12 @@ def judge_hooks(
 
 
 def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> None:
+    is_empty = False
     try:
         target, fault = _program(root, path)
         if target is not None:
             with _Closing(target):
+                is_empty = target.anchor.fd is not None and os.fstat(target.anchor.fd).st_size == 0
                 fault = _fault_of_interpreters(root, target)
     except Unsure:
         return
@@ -141,6 +143,8 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     if stage == "poststop":
         found.warn(at, f"{fault}: runtimes go on without it")
     elif stage == "poststart":  # the container runs by then, and crun lets it
+        found.add(at, fault, by=RUNC)
+    elif is_empty:  # crun has sh run it
         found.add(at, fault, by=RUNC)
     elif is_missing and stage != "startContainer":
         found.add_missing(at, path, fault)
