@@ -73,7 +73,7 @@ def _engines(wrapper: Wrapper, *, apply: bool) -> list[Settings]:
     if apply and not here:
         raise UnavailableError("neither docker nor containerd is on this machine", where="--apply")
     for one in here if apply else ():
-        one.added(one.text())
+        one.check()
     return here or found
 
 

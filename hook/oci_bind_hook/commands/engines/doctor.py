@@ -25,6 +25,7 @@ from .check import Check
 from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
 from .timer import which
+from .written import existing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,10 +148,10 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
         number = len(state_files(_at(root))[1])
         detail = f"{path}, mode {mode:04o}, uid {os.stat(path).st_uid}, on {kind} ({lasting}), containers recorded:"
         yield Finding(name, f"{detail} {number}", is_there=True)
-    elif os.access(_existing(path), os.W_OK | os.X_OK):
+    elif os.access(existing(path), os.W_OK | os.X_OK):
         yield Finding(name, f"{path} is made at first use, on {kind} ({lasting})", is_there=True)
     else:
-        detail = f"{path} is not there, and {_existing(path)} cannot be written"
+        detail = f"{path} is not there, and {existing(path)} cannot be written"
         yield Finding(name, detail, is_there=False, is_needed=True, without=without)
 
 
@@ -189,15 +190,8 @@ def _left_behind(root: str | None) -> Iterator[Finding]:
     yield Finding(_named("left behind", root), detail, is_there=is_clean, without=f"`{command}` undoes it")
 
 
-def _existing(path: str) -> str:
-    """``path``, or the folder above it that is there."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return path
-
-
 def _file_system(proc: Proc, path: str) -> str:
-    fd = os.open(_existing(path), os.O_PATH | os.O_CLOEXEC)
+    fd = os.open(existing(path), os.O_PATH | os.O_CLOEXEC)
     try:
         mount = proc.mounts().get(files.statx(fd).mnt_id)
     finally:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ...documents.bundle import read_regular
 from ...documents.strictjson import MAX_BYTES, documents
 from ...errors import DataError, HookError, UnavailableError
-from ...kernel.errnos import refused
 from .runtimes import RUNTIMES_PATH
-from .written import is_taken, write_all
+from .written import AS_ROOT, denied, existing, is_taken, read, remove, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,6 +43,8 @@ class Settings:
 
     engine = ""
     restart = ""
+    # What ``removed`` leaves of a file that ``apply`` has made, where the engine does without it.
+    made = ""
 
     def __init__(self, file: str, name: str, path: str, annotations: Sequence[str] = ()) -> None:
         self.file = file
@@ -83,9 +84,33 @@ class Settings:
             return self._write(self.added(self.text()))
 
     def withdraw(self) -> list[Change]:
-        """Takes away what ``apply`` has added, if it is still that. HookError."""
+        """Takes away what ``apply`` has added, if it is still that. HookError.
+
+        With the last of ours goes the copy, if all else is as it was, and a file that ``apply`` has made.
+        """
         with self._alone():
-            return self._write(self.removed(self.text()))
+            text = self.text()
+            left = self.removed(text)
+            if left == text or _wrappers_in(left):
+                return self._write(left)
+            if not is_taken(self._copy):
+                return [remove(self.file)] if left == self.made else self._write(left)
+            first = read(self._copy, -1)
+            if self.meaning(left) != self.meaning(first):
+                return self._write(left)
+            return [*self._write(first if self.forgets(first) else left), remove(self._copy)]
+
+    def check(self) -> None:
+        """Raises HookError for what would keep ``apply`` from its work, before anything is written."""
+        self.added(self.text())
+        folder = existing(os.path.dirname(self.file))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UnavailableError(f"{folder} cannot be written", where=self.file, hint=AS_ROOT)
+
+    @property
+    def _copy(self) -> str:
+        """Where that is which was in the file before the first of ours."""
+        return f"{self.file}.before-oci-bind-hook"
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -95,7 +120,7 @@ class Settings:
             os.makedirs(folder, exist_ok=True)
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as reason:
-            raise refused("open", folder, reason) from reason
+            raise denied("open", folder, reason, AS_ROOT) from reason
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -108,10 +133,13 @@ class Settings:
             return []
         known = os.lstat(self.file) if os.path.lexists(self.file) else None
         mode = stat.S_IMODE(known.st_mode) if known is not None else 0o644
-        # What was there before the first of ours: a later one would be a copy of our own.
-        copy = f"{self.file}.before-oci-bind-hook"
-        copies = {copy: (mode, before)} if before and not os.path.lexists(copy) else {}
+        # What was there before the first of ours: a later one would be a copy of our own. A copy that is there then
+        # is of an earlier installation.
+        is_first = bool(_wrappers_in(text)) and not _wrappers_in(before)
+        copies = {self._copy: (mode, before)} if before and is_first else {}
         changes = write_all({**copies, self.file: (mode, text)})
+        if is_first and not before and is_taken(self._copy):
+            changes.append(remove(self._copy))
         if known is not None:
             for path in (*copies, self.file):
                 os.chown(path, known.st_uid, known.st_gid)
@@ -129,9 +157,17 @@ class Settings:
         """The file's ``text`` without it; the same if it is not there, or is another's. HookError."""
         raise NotImplementedError
 
+    def meaning(self, text: str) -> object:
+        """What the file's ``text`` says, however it is laid out. HookError."""
+        raise NotImplementedError
+
+    def forgets(self, _text: str) -> bool:
+        """Whether the engine forgets the runtime after ``restart`` with this text. HookError."""
+        return True
+
     def why_needed(self) -> str:
         """Why the engine would not start without the runtime, "" if it would."""
-        return ""
+        raise NotImplementedError
 
     def names_it(self) -> bool:
         """Whether the file names the wrapper, whoever wrote that, and whether it is valid or not."""
@@ -169,6 +205,15 @@ class Docker(Settings):
         runtimes[self.name] = {"path": self.path}
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
+    def meaning(self, text: str) -> object:
+        """As above."""
+        document = self._document(text)
+        return {key: value for key, value in document.items() if key != "runtimes" or value}
+
+    def forgets(self, _text: str) -> bool:
+        """As above."""
+        return "runtimes" in self._document(_text)
+
     def why_needed(self) -> str:
         """Why docker would not start without the runtime, "" if it would."""
         # Also of a link, and of what only docker takes for JSON.
@@ -186,9 +231,8 @@ class Docker(Settings):
         runtimes = document.get("runtimes", {})
         if runtimes.get(self.name) != {"path": self.path}:
             return text
+        # Also the last one: of a file without "runtimes" a reload keeps those that docker knows.
         del runtimes[self.name]
-        if not runtimes:
-            del document["runtimes"]
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -197,6 +241,7 @@ class Containerd(Settings):
 
     engine = "containerd"
     restart = "systemctl restart containerd"
+    made = "version = 2\n"
 
     @property
     def is_installed(self) -> bool:
@@ -229,7 +274,7 @@ class Containerd(Settings):
                 raise UnavailableError(f'has another runtime "{self.name}"', where=self.file, hint=hint)
             return self.added(left)
         lines = self._runtime(document)
-        new = f"{text.rstrip()}\n" if text.strip() else "version = 2\n"
+        new = f"{text.rstrip()}\n" if text.strip() else self.made
         if default := self._default(document):
             new += _block(_DEFAULT, default)
         new += _block(self.name, lines)
@@ -241,6 +286,21 @@ class Containerd(Settings):
             hint = "add the runtime by hand"
             raise UnavailableError("has tables to which none can be added at the end", where=self.file, hint=hint)
         return new
+
+    def meaning(self, text: str) -> object:
+        """As above."""
+        return self._document(text)
+
+    def why_needed(self) -> str:
+        """Why containerd would start no pod without the runtime, "" if it would."""
+        # Also of a link, and of what only containerd takes for TOML.
+        key = r"""\bdefault_runtime_name["']?\s*=\s*["']"""
+        is_default = re.search(rf"""(?m)^(?!\s*#).*{key}{re.escape(self.name)}["']""", as_it_is(self.file)) is not None
+        return (
+            f'{self.file} has default_runtime_name = "{self.name}", without which containerd starts no pod'
+            if is_default
+            else ""
+        )
 
     def _wanted(self, document: dict[str, Any], like: str = "runc") -> object:
         """The runtime as it is to be."""

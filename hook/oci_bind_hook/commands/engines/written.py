@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
 
-from ...errors import HookError
+from ...errors import HookError, KernelError
 from ...kernel.errnos import refused
 
 TYPE_CHECKING = False
@@ -71,8 +72,26 @@ def remove(path: str) -> Change:
     try:
         os.unlink(path)
     except OSError as error:
-        raise refused("remove", path, error) from error
+        raise denied("remove", path, error) from error
     return Change(path, "removed")
+
+
+AS_ROOT = "run it as root"
+_ELSEWHERE = "or with folders of your own: --prefix ~/.local, --hooks-dir, --cdi-dir"
+
+
+def denied(call: str, path: str, reason: OSError, hint: str = f"{AS_ROOT}, {_ELSEWHERE}") -> KernelError:
+    """The error that says that ``call`` was refused on ``path``: to an ordinary user with ``hint``."""
+    if os.geteuid() != 0 and reason.errno in (errno.EACCES, errno.EPERM):
+        return KernelError(call, path, reason, hint=hint)
+    return refused(call, path, reason)
+
+
+def existing(path: str) -> str:
+    """``path``, or the folder above it that is there."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def read(path: str, most: int = 1 << 20) -> str:
@@ -109,7 +128,7 @@ def _write(path: str, mode: int, text: str) -> None:
     except OSError as error:
         if temporary:
             os.unlink(temporary)
-        raise refused("write", path, error) from error
+        raise denied("write", path, error) from error
 
 
 def _way_back(path: str) -> Callable[[], None]:

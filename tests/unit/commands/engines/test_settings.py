@@ -19,6 +19,7 @@ from oci_bind_hook.documents import oci
 from oci_bind_hook.errors import DataError, KernelError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from oci_bind_hook.commands.engines.written import Change
@@ -60,7 +61,8 @@ class TestDocker:
         added = docker.added(before)
         assert json.loads(added) == after
         assert docker.added(added) == added
-        assert json.loads(docker.removed(added)) == json.loads(before or "{}")
+        # A file without "runtimes" would let docker keep those that it knows over a reload.
+        assert json.loads(docker.removed(added)) == {"runtimes": {}, **json.loads(before or "{}")}
 
     @pytest.mark.parametrize("text", ["{", "[]", '{"runtimes": []}', '{"a": 1, "a": 2}'])
     def test_what_is_no_valid_file_is_not_changed(self, text: str) -> None:
@@ -207,9 +209,90 @@ def test_with_apply_it_is_written_beside_a_copy_and_goes_again(
     assert json.loads(machine.daemon.read_text())["runtimes"] == {"bind": {"path": str(wrapper)}}
     assert machine.install("--apply") == 0
     assert machine.uninstall("--all", "--apply") == 0
-    assert json.loads(machine.daemon.read_text()) == {"debug": True}
+    assert json.loads(machine.daemon.read_text()) == {"debug": True, "runtimes": {}}
     assert machine.toml.read_text() == DEBIAN
     assert not wrapper.exists()
+    assert list(machine.folder.glob("*.before-oci-bind-hook")) == []
+
+
+def test_a_file_that_apply_has_made_goes_or_says_that_no_runtime_is_left(machine: Machine) -> None:
+    assert machine.install("--apply") == 0
+    assert machine.install("--annotation", "a=b", "--apply") == 0
+    assert machine.uninstall("--runtime", "bind", "--apply") == 0
+    # No copy: nothing was there before the first of ours.
+    assert sorted(path.name for path in machine.folder.iterdir() if path.is_file()) == ["daemon.json"]
+    assert json.loads(machine.daemon.read_text()) == {"runtimes": {}}
+
+
+def test_the_copy_is_of_what_was_there_before_the_first_of_ours(machine: Machine) -> None:
+    copy = machine.folder / "daemon.json.before-oci-bind-hook"
+    copy.write_text("of an installation that has gone")
+    machine.daemon.write_text('{"a":   1}')
+    assert machine.install("--apply") == 0
+    assert copy.read_text() == '{"a":   1}'
+    # What somebody changes in between is neither lost nor taken for what was there before.
+    document = json.loads(machine.daemon.read_text())
+    machine.daemon.write_text(json.dumps({**document, "b": 2}))
+    assert machine.install("--annotation", "a=b", "--apply") == 0
+    assert machine.uninstall("--runtime", "bind", "--apply") == 0
+    assert copy.read_text() == '{"a":   1}'
+    assert json.loads(machine.daemon.read_text()) == {"a": 1, "b": 2, "runtimes": {}}
+    machine.daemon.unlink()
+    assert machine.install("--apply") == 0
+    assert not copy.exists()
+
+
+def test_the_layout_comes_back_where_docker_forgets_the_runtime_by_it(machine: Machine) -> None:
+    text = '{"runtimes":   {"kata": {"path": "/kata"}}}'
+    machine.daemon.write_text(text)
+    assert machine.install("--apply") == 0
+    assert machine.uninstall("--runtime", "bind", "--apply") == 0
+    assert machine.daemon.read_text() == text
+
+
+def as_user(machine: Machine, call: Callable[[], int]) -> int:
+    """The exit code of a call by an ordinary user, once it has been made by root: some modules may be only root's."""
+    base = machine.programs.parent
+    for folder in (machine.folder, machine.programs, base, *(each for each in base.parents if "pytest" in each.name)):
+        folder.chmod(0o755)
+    if not (pid := os.fork()):
+        code = os.EX_SOFTWARE
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            code = call()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_an_ordinary_user_is_told_to_be_root(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert machine.install() == 0
+    wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
+    calls = (lambda: machine.install("--annotation", "a=b"), lambda: machine.uninstall("--runtime", "bind"))
+    for call in calls:
+        capfd.readouterr()
+        assert as_user(machine, call) == os.EX_OSERR
+        told = capfd.readouterr().err
+        assert "Permission denied (run it as root, or with folders of your own: --prefix ~/.local, " in told
+        assert "security module" not in told
+    assert wrapper.exists()
+
+
+def test_a_prefix_of_ones_own_does_not_open_the_files_of_engines(
+    machine: Machine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All or nothing: what engines' folders refuse is known before the first file is written."""
+    assert machine.install() == 0
+    own = machine.folder / "own"
+    own.mkdir()
+    os.chown(own, 65534, 65534)
+    capfd.readouterr()
+    assert as_user(machine, lambda: machine.install("--apply", "--prefix", str(own))) == os.EX_UNAVAILABLE
+    said = f"{machine.daemon}: {machine.folder} cannot be written (run it as root)\n"
+    assert capfd.readouterr().err == f"oci-bind-hook: {said}"
+    assert list(own.iterdir()) == []
 
 
 def test_a_removed_runtime_that_is_still_named_is_told(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
@@ -231,6 +314,20 @@ def test_the_runtime_that_docker_starts_everything_with_stays(
     assert '"default-runtime": "bind", without which docker does not start' in capfd.readouterr().err
     assert (machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").exists()
     assert (machine.folder / "libexec/oci/hooks.d/oci-bind-hook").exists()
+
+
+@pytest.mark.parametrize("line", ['default_runtime_name = "bind"', "'default_runtime_name'='bind' # ours"])
+def test_the_runtime_that_containerd_starts_all_pods_with_stays(
+    machine: Machine, capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    table = '[plugins."io.containerd.grpc.v1.cri".containerd]'
+    machine.toml.write_text(f"version = 2\n{table}\n{line}\n")
+    assert machine.install("--apply") == 0
+    assert machine.uninstall("--all", "--apply") == os.EX_UNAVAILABLE
+    assert 'default_runtime_name = "bind", without which containerd starts no pod' in capfd.readouterr().err
+    assert (machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").exists()
+    machine.toml.write_text(machine.toml.read_text().replace(line, f"# {line}"))
+    assert machine.uninstall("--all", "--apply") == 0
 
 
 def test_what_cannot_be_applied_leaves_nothing(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +357,7 @@ def test_what_stands_after_a_failure_is_told_and_taken_away(
     assert machine.install("--apply") == 0
     assert str(wrapper) in machine.toml.read_text()
     assert machine.uninstall("--runtime", "bind", "--apply") == 0
-    assert (machine.toml.read_text(), json.loads(machine.daemon.read_text())) == (DEBIAN, {})
+    assert (machine.toml.read_text(), json.loads(machine.daemon.read_text())) == (DEBIAN, {"runtimes": {}})
 
 
 @pytest.mark.parametrize(
@@ -459,7 +556,8 @@ def test_what_an_uninstall_has_left_goes_with_the_next(machine: Machine) -> None
     assert machine.install("--apply") == 0
     assert machine.uninstall("--runtime", "bind") == 0
     assert machine.uninstall("--runtime", "bind", "--apply") == 0
-    assert "oci-bind-hook-bind" not in machine.daemon.read_text() + machine.toml.read_text()
+    assert "oci-bind-hook-bind" not in machine.daemon.read_text()
+    assert not machine.toml.exists()
     assert machine.uninstall("--runtime", "bind", "--apply") == os.EX_NOINPUT
 
 
