@@ -66,16 +66,21 @@ def is_teardown(stage: Stage | None, state: State) -> bool:
     if state.status == "stopped" and stage in (None, "poststop"):
         return True
     if stage == "poststop":
-        raise UnavailableError(
-            f'poststop is for a container that is "stopped", and this one is "{state.status}"',
-            hint="name the stage that the hook is registered for, or leave STAGE out",
-        )
+        raise not_stopped(state.status)
     if state.status not in ("creating", "created"):
         raise UnavailableError(
             f'nothing can be mounted into a container that is "{state.status}"',
             hint="register the hook for createRuntime, createContainer or prestart",
         )
     return False
+
+
+def not_stopped(status: str) -> UnavailableError:
+    """The error for poststop of a container that has not ended."""
+    return UnavailableError(
+        f'poststop is for a container that is "stopped", and this one is "{status}"',
+        hint="name the stage that the hook is registered for, or leave STAGE out",
+    )
 
 
 def state_folder(options: Options, proc: Proc) -> str:

@@ -413,10 +413,11 @@ def test_bundle_and_state_of_a_container_that_runs(world: World, runtime: str) -
     words = ["--mount", f"src={world.file},dst=/etc/new"]
     bundle = world.bundle("exec sleep 1000", "createRuntime", *words, mounts=mounts)
     with support.RuntimeNamespace(runtime) as namespace:
+        options = [*world.root_option(), "--dry-run", "--format=json"]
+        before = json.loads(namespace.run(world.launcher, *options, "--bundle", bundle).stdout)
         assert namespace.create(bundle, "c1").returncode == 0
         assert namespace.start("c1").returncode == 0
         state = namespace.state("c1")
-        options = [*world.root_option(), "--dry-run", "--format=json"]
         done = namespace.run(world.launcher, *options, "--bundle", bundle)
         report = json.loads(done.stdout)
         piped = call([world.launcher, *options], json.dumps(state))
@@ -426,6 +427,8 @@ def test_bundle_and_state_of_a_container_that_runs(world: World, runtime: str) -
     assert report["options"] == "config.json: /hooks/createRuntime/0"
     assert report["running"] == {"id": "c1", "pid": state["pid"], "recorded": True, "visible": True}
     assert now(report) == {"/real": True, "/etc/new": True}
+    # What is the runtime's is present when it was seen, not before.
+    assert [each["mounts"][0]["action"] for each in (before, report)] == ["left", "present"]
     # Too late for a real run, but what is there is told.
     told = json.loads(piped.stdout)
     assert piped.returncode == 69

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import mounting, support
+from helpers.fuse import Fuse
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
@@ -135,3 +136,43 @@ def test_all_stages_are_planned_as_they_are_called(world: World, tmp_path: Path,
     for stage, paths in stages.items():
         found = explain(world, bundle, stage)[1]
         assert [mount["destination"] for mount in found["mounts"]] == paths
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize("said", ["prestart", "createRuntime", "createContainer", "poststop"])
+@pytest.mark.parametrize("stage", ["prestart", "createRuntime", "createContainer"])
+def test_a_stage_that_is_named_for_another(world: World, tmp_path: Path, runtime: str, stage: str, said: str) -> None:
+    """Wherever among the arguments it stands: the first sentence is the real run's."""
+    log = tmp_path / "log"
+    words = ["--log", str(log), "--log-format=json", "--mount", f"src={world.source},dst=/a", said]
+    hooks = {stage: [world.hook(*words)], "poststop": [world.hook()]}
+    bundle = support.bundle(world.path / "bundle", ["true"], hooks=hooks)
+    exit_code, report, _ = explain(world, bundle)
+    done = support.run_container(runtime, bundle, "c1")
+    assert (done.returncode == 0) == (exit_code == 0), done.stderr
+    assert (f"args: says {said}" in "".join(report["warnings"])) == (said != stage)
+    if exit_code:
+        assert exit_code == os.EX_UNAVAILABLE
+        lines = [json.loads(line)["msg"] for line in log.read_text().splitlines()]
+        # crun calls the state so.
+        lines = [line.replace('"created"', '"creating"') for line in lines]
+        assert [line for line in lines if line.startswith(report["problems"][0]["message"])]
+
+
+def test_a_name_is_not_waited_for(world: World) -> None:
+    """A bundle on a file system that does not answer, of which a runtime's folder tells."""
+    with Fuse(f"{world.path}/mute") as fuse:
+        folder = world.path / "run/crun/mute-1"
+        folder.mkdir(parents=True)
+        (folder / "status").write_text(json.dumps({"bundle": f"{fuse.path}/folder", "pid": 1, "process-start-time": 1}))
+        script = f"mount --bind {world.path}/run /run && exec {world.launcher} explain mute-1"
+        fuse.silence("LOOKUP")
+        done = subprocess.run(
+            ["unshare", "-m", "--propagation", "private", "sh", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=support.TIMEOUT,
+            check=False,
+        )
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert "a file system on the way to a bundle does not answer" in done.stderr

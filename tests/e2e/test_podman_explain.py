@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,7 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
         f"the source {desk.source} cannot be opened: No such file or directory",
     )
     told = desk.told("failed")
-    assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [0]), unmounted)
+    assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [os.EX_CANTCREAT]), unmounted)
     assert "podman knows the container as bad, which is created: its last start has failed" in told.report["notes"]
     told = desk.told("removed")
     assert (told.code, 'no container "web" is known here' in told.err) == (66, True)

@@ -10,15 +10,21 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
-from helpers import faults, support
+from helpers import configs, faults, podman, support
+from oci_bind_hook.commands.explain import refused_settings
 from oci_bind_hook.commands.explain.dry_run import dry_run
+from oci_bind_hook.commands.explain.refusals import Refusals
 from oci_bind_hook.documents import oci
 from oci_bind_hook.options import Options
 
@@ -123,6 +129,84 @@ def write(fault: str, row: dict[str, str]) -> None:
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     DOCUMENT.write_text(f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}", encoding="utf-8")
+
+
+# No false alarms
+
+ENGINES = {
+    "plain": (),
+    "volumes": ("--volume={}:/v:rslave", "--mount=type=bind,src={},dst=/m,ro", "--tmpfs=/t:size=1m"),
+    "privileged": ("--privileged",),
+    "the host's namespaces": ("--pid=host", "--ipc=host", "--uts=host", "--user=1000:100"),
+    "much": (
+        *("--hostname=box", "--read-only", "--shm-size=1m", "--cap-drop=all", "--workdir=/bin"),
+        *("--security-opt=mask=/proc/acpi", "--security-opt=no-new-privileges", "--sysctl=kernel.msgmax=8192"),
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", ENGINES)
+def test_what_podman_starts_is_not_refused(tmp_path: Path, launcher: str, variant: str) -> None:
+    engine = podman.Podman(tmp_path)
+    (tmp_path / "source").mkdir()
+    options = [option.replace("{}", f"{tmp_path}/source") for option in ENGINES[variant]]
+    # Between podman and the runtime, which gets a bundle in which all is there.
+    explain = f"{launcher} --dry-run --format json --root {tmp_path}/state --bundle"
+    script = tmp_path / "crun"
+    script.write_text(
+        f"""#!/bin/sh
+before=
+for word; do
+    [ "$before" != --bundle ] || {explain} "$word" >{tmp_path}/said
+    before=$word
+done
+exec crun "$@"
+"""
+    )
+    script.chmod(0o755)
+    done = engine.run([], "/bin/true", options=tuple(options), runtime=str(script))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "said").read_text())
+    assert (report["runtime"], report["problems"]) == ([], [])
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_what_a_runtime_writes_itself_is_not_refused(tmp_path: Path, runtime: str) -> None:
+    support.busybox_rootfs(tmp_path / "rootfs")
+    subprocess.run([runtime, "spec"], cwd=tmp_path, check=True)
+    report = planned(tmp_path)
+    assert (report.runtime, report.warnings, report.exit_code) == ([], [], 0)
+
+
+@pytest.mark.parametrize("name", configs.CONFIGS)
+def test_settings_that_engines_write_are_not_refused(name: str) -> None:
+    _, document = configs.config(name)
+    found = Refusals()
+    refused_settings.judge(found, document, lambda *_: False)
+    # Where crun maps by itself, runc refuses: each is tried above.
+    places = [f"config.json: /linux/{kind}Mappings" for kind in ("uid", "gid") if re.match("crun.*rootless", name)]
+    assert ([each["where"] for each in found.refused], found.warnings) == (places, [])
+
+
+PARTS = (
+    *("args", "cwd", "env", "user", "uid", "additionalGids", "rlimits", "type", "soft", "hard", "sysctl", "a.b"),
+    *("seccomp", "defaultAction", "syscalls", "action", "op", "devices", "path", "maskedPaths", "hostname"),
+)
+VALUES = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.sampled_from(["", "/", "/bin", "x", "user"]),
+    lambda inner: some.lists(inner, max_size=2) | some.dictionaries(some.sampled_from(PARTS), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(some.dictionaries(some.sampled_from(PARTS), VALUES), some.dictionaries(some.sampled_from(PARTS), VALUES))
+def test_any_document_is_judged(process: object, linux: dict[str, object]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "rootfs/bin").mkdir(parents=True)
+        document = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": process, "linux": linux}
+        (folder / "config.json").write_text(json.dumps(document))
+        said(planned(folder))
 
 
 def _numbers(title: str) -> list[int]:

@@ -329,6 +329,8 @@ def test_closed_fds(hook: Hook, tmp_path: Path, redirect: str, code: int, line: 
 
 @pytest.mark.parametrize("redirect", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_fds_do_no_harm_to_a_run_that_is_fine(hook: Hook, redirect: str) -> None:
+    hook.rootfs.rmdir()
+    support.bundle(hook.bundle, ["true"])
     arguments = ["--dry-run", "--bundle", str(hook.bundle)]
     usual = hook.run(*arguments, stdin=b"")
     assert (usual.returncode, usual.stderr) == (0, "")

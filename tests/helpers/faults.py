@@ -317,6 +317,7 @@ for _stage in ("prestart", "createRuntime", "createContainer", "startContainer",
     _hook(f"a hook of {_stage} is missing", _stage, "/absent/hook")
 _hook("a hook is missing, in /run", "createRuntime", "/run/absent/hook")
 _hook("a hook is not executable", "createRuntime", "{}/hook", "#!/bin/sh\n", 0o644)
+_hook("a hook is empty", "createRuntime", "{}/hook", "", 0o755)
 _hook("a hook is a folder", "createRuntime", "{}/source")
 _hook("the interpreter of a hook is missing", "createRuntime", "{}/hook", "#!/absent/sh\n")
 _hook("the path of a hook is relative", "createRuntime", "bin/absent")

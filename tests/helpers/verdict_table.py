@@ -67,6 +67,12 @@ def _without(member: str) -> Callable[[Case], None]:
     return make
 
 
+def _bundle_is_a_file(case: Case) -> None:
+    """A dry-run of a file takes that for the config.json."""
+    _state(bundle="{}/file")(case)
+    case.needs_state = True
+
+
 def _state_text(change: Callable[[str], str]) -> Callable[[Case], None]:
     def make(case: Case) -> None:
         case.state_text, case.needs_state = change, True
@@ -140,7 +146,7 @@ FAULTS = [
     _variant("state: no bundle", 65, _without("bundle")),
     _variant("state: nothing", 65, _state_text(lambda _: "")),
     Fault("bundle: not there", 66, _state(bundle="{}/absent")),
-    _variant("bundle: a file", 66, _state(bundle="{}/file")),
+    _variant("bundle: a file", 66, _bundle_is_a_file),
     _variant("bundle: no config.json", 66, _state(bundle="{}/source")),
     _variant("config.json: no JSON", 65, _config_text(lambda text: text + "}")),
     _variant("config.json: a name twice", 65, _config_text(lambda text: '{"root": {},' + text[1:])),

@@ -387,7 +387,8 @@ class Scene:
             return Verdict(done.code, done.err.removesuffix("\n").partition("oci-bind-hook: ")[2]), ""
         problems = json.loads(done.out)["problems"]
         if not problems:
-            return Verdict(done.code, ""), ""
+            # Of no matter here is what the runtime refuses: the hook is called as if it did not.
+            return Verdict(0 if done.code == os.EX_CANTCREAT else done.code, ""), ""
         place = f"{problems[0]['where']}: " if problems[0]["where"] else ""
         return Verdict(done.code, f"{place}{problems[0]['message']}"), problems[0]["hint"]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import UsageError
 from ..options import Arguments, is_json
 from ..requests.request import nearest
+from .reference import HOOK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,8 @@ class Given:
 
 
 def _unknown(command: Command, word: str) -> UsageError:
+    if command.only_behind and word in (option.name for option in HOOK):
+        return UsageError("it is an option of the hook", where=word, hint=f"put -- before {word}: {command.hint}")
     known = tuple(option.name for option in command.options)
     return UsageError(
         f"unknown argument of {command.name}", where=word, hint=f"{nearest(word, known)} {command.hint}".strip()

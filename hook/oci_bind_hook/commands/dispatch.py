@@ -75,7 +75,7 @@ def _explain(given: Given, log: Log) -> int:
         if options.stage == "poststop":
             raise UsageError("poststop needs the id of a container, which a bundle does not tell", where=word)
         return dry_run(options)
-    container = by_name.find(word, options.root, is_over=options.stage == "poststop")
+    container = by_name.find_in_time(word, options.root, is_over=options.stage == "poststop")
     options.root = options.root or container.root
     if options.stage != "poststop":
         options.bundle = container.bundle

@@ -44,6 +44,8 @@ def install_command(given: Given, _: Log) -> int:
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
     engines = _engines(instead, apply="--apply" in given.values) if isinstance(instead, Wrapper) else []
     tell_changes(install(prefix, stages, given.others, hooks_dir=folder, when=when, name=name, instead=instead))
+    if not options.mounts and not options.annotation_sources:
+        warn(["the hook is given no --mount: it binds nothing until it is registered again, with -- --mount ..."])
     warn([*(when.warnings if when is not None else ()), *missing_sources(requests), *warnings(places)])
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
     if timer is not None:

@@ -27,6 +27,23 @@ if TYPE_CHECKING:
     from ..rootfs.mount_points import OwnerOf
 
 
+def no_process(*, is_inside: bool) -> UnavailableError:
+    """The error at createRuntime without a process to enter, as where createContainer hooks are called."""
+    advice = "register for createContainer with that STAGE"
+    return UnavailableError(
+        "the state names no process whose mount namespace could be entered",
+        hint=advice if is_inside else f"{advice}, or name prestart to mount in this namespace",
+    )
+
+
+def not_inside() -> UnavailableError:
+    """The error at createContainer outside of the container: createRuntime hooks are called there."""
+    return UnavailableError(
+        "this is not the container's mount namespace, as it is at createContainer",
+        hint="register it for createContainer, or name the right STAGE",
+    )
+
+
 class Place:
     """Where the runtime started the hook, and the process by which the container's namespace can be entered.
 
@@ -61,12 +78,7 @@ class Place:
                     hint="the runtime has another config.json, as by crun --config, or the pid is another process's",
                 )
         elif self.stage == "createRuntime":
-            raise UnavailableError(
-                "the state names no process whose mount namespace could be entered",
-                hint="register for createContainer with that STAGE"
-                if self.is_inside
-                else "register for createContainer with that STAGE, or name prestart to mount in this namespace",
-            )
+            raise no_process(is_inside=self.is_inside)
         return self.stage
 
     @property
@@ -150,10 +162,7 @@ class Place:
             return
         has_own_pids = bundle.config.namespaces.get("pid", "") is None
         if (has_own_pids and not self.is_inside) or not self._sees_rootfs(bundle):
-            raise UnavailableError(
-                "this is not the container's mount namespace, as it is at createContainer",
-                hint="register it for createContainer, or name the right STAGE",
-            )
+            raise not_inside()
 
     def owner_of(self, bundle: Bundle) -> OwnerOf | None:
         """A function for user and group as poststop sees them, in the runtime's user namespace. None if the same."""

@@ -119,8 +119,6 @@ def announce(plan: Plan, record: Record) -> None:
         if len(bind.create) > MOST_MADE:
             raise _too_deep(bind)
     check_open_files(len(binds), len(made))
-    for bind in binds:
-        _check_makeable(plan.rootfs, bind)
     record.update(announced)
 
 
@@ -148,14 +146,19 @@ def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: 
         entry["identity"] = identity_of(point.stat, rootfs)
 
 
-def _check_makeable(rootfs: Rootfs, bind: Bind) -> None:
-    if bind.create:
-        assert bind.target is not None
-        try:
-            rootfs.check(bind.target, bind.create[0])
-        except HookError as problem:
-            problem.where = problem.where or bind.request.at("destination")
-            raise
+def check_makeable(plan: Plan) -> None:
+    """For a dry-run: raises the HookError that ``carry_out`` would meet where it makes the first mount point of a bind.
+
+    A real run finds out by making it: what it may do depends on more than access(2) tells, as on capabilities.
+    """
+    for bind in plan.to_mount:
+        if bind.create:
+            assert bind.target is not None
+            try:
+                plan.rootfs.check(bind.target, bind.create[0])
+            except HookError as problem:
+                problem.where = problem.where or bind.request.at("destination")
+                raise
 
 
 def _make(rootfs: Rootfs, bind: Bind) -> int:

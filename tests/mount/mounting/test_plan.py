@@ -370,6 +370,7 @@ def test_the_description_of_a_plan(bench: Bench) -> None:
             "idmap": None,
             "action": "mount",
             "by": "hook",
+            "hides": [],
             "now": None,
             "source_now": None,
             "warnings": [],

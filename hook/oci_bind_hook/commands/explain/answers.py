@@ -81,7 +81,7 @@ def _commands(word: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
         yield "podman", [path, "--remote=false", *question], {**clean, **kept}
     if path := settings.installed("docker"):
         own = f"{os.path.dirname(state_folder(Options(), Proc()))}/docker.sock"
-        for socket in dict.fromkeys((own, _DOCKER_SOCKET)):
+        for socket in dict.fromkeys(map(os.path.realpath, (own, _DOCKER_SOCKET))):
             # Not with the configuration of this user, which may name a context.
             if os.path.exists(socket):
                 yield "docker", [path, "--host", f"unix://{socket}", *question], {**clean, "HOME": "/"}
@@ -111,6 +111,10 @@ def _told(command: list[str], environment: dict[str, str]) -> bytes | None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         raise (why if isinstance(why, NoAnswerError) else _late()) from None
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
     finally:
         for stream in (child.stdout, child.stderr):
             assert stream is not None

@@ -8,14 +8,20 @@ import re
 from typing import TYPE_CHECKING
 
 from ...errors import HookError, MissingError, UnavailableError, UsageError
+from ...kernel.asking import ask
+from ...kernel.mountinfo import may_wait
+from ...kernel.proc import Proc
 from . import answers, containers
+from .containers import Container
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from .answers import Answer
-    from .containers import Container
 
+_FAILURES = (MissingError, UnavailableError, UsageError)
+_SECONDS = 15.0  # more than engines are given for their answers
 _WHOLE = re.compile("[0-9a-f]{64}")  # the id of an engine, which is nobody's name
 
 
@@ -40,6 +46,35 @@ def find(word: str, root: str | None, *, is_over: bool = False) -> Container:
     if not (is_over or found[0].has_config):
         raise _without_config(found[0])
     return found[0]
+
+
+def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Container:
+    """As ``find``, by a child where the mount table shows somebody who may not answer: bundles may lie anywhere.
+
+    UnavailableError as well if somebody does not answer.
+    """
+    if not any(map(may_wait, Proc().mounts().types())):
+        return find(word, root, is_over=is_over)
+    outcome = ask(lambda: _told(word, root, is_over=is_over), _SECONDS)
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.is_silent:
+        left = f", and process {outcome.left} is left waiting for it" if outcome.left is not None else ""
+        problem = f"a file system on the way to a bundle does not answer{left}"
+        raise UnavailableError(problem, where=word, hint="name the bundle by its path")
+    kind, values = outcome.answer
+    if kind == "container":
+        return Container(*values)
+    failure = next(each for each in _FAILURES if each.__name__ == kind)
+    raise failure(values["problem"], where=values["where"], hint=values["hint"])
+
+
+def _told(word: str, root: str | None, *, is_over: bool) -> tuple[str, Any]:
+    """What ``find`` returns or raises, as values that a process can tell another one."""
+    try:
+        return "container", tuple(find(word, root, is_over=is_over))
+    except _FAILURES as problem:
+        return type(problem).__name__, {name: getattr(problem, name) for name in ("problem", "where", "hint")}
 
 
 def _together(word: str, found: list[Container], told: Sequence[Answer], root: str | None) -> list[Container]:

@@ -20,7 +20,7 @@ from ...kernel.proc import Proc
 from ...lifecycle import lost
 from ...lifecycle.set_up import other_annotation
 from ...lifecycle.stage import RUNTIMES, Place
-from ...mounting.apply import announce
+from ...mounting.apply import announce, check_makeable
 from ...mounting.config_mounts import is_runtimes
 from ...mounting.plan import Plan, Planner
 from ...mounting.propagation import Runtimes, remark
@@ -132,7 +132,7 @@ def _fill(
     bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
     entries = registered.find(bundle.document)
-    parts = with_registered(report, entries, options)
+    parts = with_registered(report, entries, options, bundle.config.namespaces)
     strict = [part.options.strict for part in parts]
     if bundle.violations and any(strict):
         report.turn = strict.index(True)
@@ -266,6 +266,7 @@ def _fill_with_plan(
     if not planned.problems:
         try:
             announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
+            check_makeable(planned)
         except HookError as problem:
             report.add(problem, "make")
     is_by_hand = report.namespace == "runtime" and bundle.has_namespace

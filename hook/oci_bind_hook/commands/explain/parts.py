@@ -12,14 +12,15 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import HookError
+from ...lifecycle.stage import no_process, not_inside
 from ...mounting.sources import allowed, expand
-from ...options import Options, parse
+from ...options import Options, not_stopped, parse
 from ...requests import collect
 from . import registered, stopping
 from .patience import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from ...documents.bundle import Bundle
     from ...requests.request import Request
@@ -54,12 +55,12 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
     ]
 
 
-def with_registered(report: Report, entries: list[Entry], options: Options) -> list[Part]:
+def with_registered(report: Report, entries: list[Entry], options: Options, namespaces: Container[str]) -> list[Part]:
     """The options, or if they ask for no bind those of each entry that sets up, in the order of the calls.
 
-    Of a stage that is asked for, only those at that one.
+    Of a stage that is asked for, only those at that one. ``namespaces`` are those that the container has or joins.
 
-    Reports how the hook is registered.
+    Reports how the hook is registered, and what a call will refuse whose STAGE is not that at which it is made.
     """
     report.registered = [entry.place for entry in entries]
     called = registered.chosen(entries, options.stage)
@@ -69,6 +70,9 @@ def with_registered(report: Report, entries: list[Entry], options: Options) -> l
     for report.turn, entry in enumerate(called):
         try:
             parts.append(Part(_merged(entry, options), entry.place, entry.stage))
+            said = parse(list(entry.words))[0].stage if options.stage is None else None
+            if (refusal := _at_another(entry.stage, said, namespaces)) is not None:
+                report.add(refusal, "read")
         except HookError as problem:
             problem.where = f"{entry.place}/args: {problem.where}"
             report.add(problem, "read")
@@ -83,6 +87,18 @@ def with_registered(report: Report, entries: list[Entry], options: Options) -> l
             f"{called[0].place}: the entries have different --root: a failure of one does not undo the others"
         )
     return parts
+
+
+def _at_another(stage: str, said: str | None, namespaces: Container[str]) -> HookError | None:
+    """What a call that is made at ``stage`` and is told another one refuses; None where it goes on all the same."""
+    if said == "poststop":
+        return not_stopped("creating")
+    if said == "createContainer" and stage != said and "mount" in namespaces:
+        return not_inside()
+    # Where it has the pids of its runtime, the state may name one.
+    if said == "createRuntime" and stage == "createContainer" and "pid" in namespaces:
+        return no_process(is_inside=True)
+    return None
 
 
 def _merged(entry: Entry, options: Options) -> Options:

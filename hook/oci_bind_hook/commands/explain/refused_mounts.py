@@ -45,6 +45,8 @@ _DATA = {
 }
 # Words that one runtime or another keeps for itself, in any version.
 _RUNTIMES_WORDS = frozenset(
+    # Security modules take their own words before a file system sees them: mount(8), "context=".
+    "context defcontext fscontext rootcontext seclabel smackfsdef smackfsfloor smackfshat smackfsroot smackfstransmute "
     "acl async copy-symlink copyup defaults dest-nofollow dirsync idmap iversion lazytime loud mand noacl "
     "noiversion nolazytime nomand nosymfollow relabel remount ridmap silent src-nofollow sync tmpcopyup "
     "nonewprivs".split()

@@ -46,13 +46,14 @@ def judge_process(found: Refusals, document: dict[str, Any], root: Root | None, 
     if root is not None:
         _judge_cwd(found, cwd, root)
     args = process.get("args")
-    if not texts(args)[:1] or not texts(args)[0]:
+    name = args[0] if isinstance(args, list) and args else ""
+    if not name:
         found.add("/process/args", "missing or empty: there is nothing to run")
         return
-    if root is None or covers is None:
+    if root is None or covers is None or not isinstance(name, str):
         return
     try:
-        _judge_args(found, texts(args)[0], cwd, texts(process.get("env")), root, covers)
+        _judge_args(found, name, cwd, texts(process.get("env")), root, covers)
     except Unsure:
         pass
 
@@ -126,10 +127,12 @@ def judge_hooks(
 
 
 def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> None:
+    is_empty = False
     try:
         target, fault = _program(root, path)
         if target is not None:
             with _Closing(target):
+                is_empty = target.anchor.fd is not None and os.fstat(target.anchor.fd).st_size == 0
                 fault = _fault_of_interpreters(root, target)
     except Unsure:
         return
@@ -140,6 +143,8 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     if stage == "poststop":
         found.warn(at, f"{fault}: runtimes go on without it")
     elif stage == "poststart":  # the container runs by then, and crun lets it
+        found.add(at, fault, by=RUNC)
+    elif is_empty:  # crun has sh run it
         found.add(at, fault, by=RUNC)
     elif is_missing and stage != "startContainer":
         found.add_missing(at, path, fault)

@@ -80,7 +80,10 @@ def judge(found: Refusals, document: dict[str, Any], may_ask: Callable[[str, str
 def judge_rootfs(found: Refusals, bundle: Bundle) -> None:
     """Judges the path of the rootfs. Where that leads is known already."""
     named = bundle.config.root_path
-    path = files.clean_path(files.below(files.real_path(bundle.path), named))
+    try:
+        path = files.clean_path(files.below(files.real_path(bundle.path), named))
+    except OSError:
+        return
     if path != bundle.rootfs:
         found.add("/root/path", f"{named} leads through a link, to {bundle.rootfs}", by=RUNC)
 
@@ -211,7 +214,7 @@ def _judge_process(found: Refusals, process: dict[str, Any]) -> None:
     for number, limit in enumerate(_objects(process.get("rlimits"))):
         at, kind = f"/process/rlimits/{number}", limit.get("type")
         soft, hard = limit.get("soft"), limit.get("hard")
-        if kind not in _RLIMITS:
+        if not _is_one_of(kind, _RLIMITS):
             found.add(f"{at}/type", f'"{kind}" is not a resource of setrlimit(2)')
         elif isinstance(soft, int) and isinstance(hard, int) and soft > hard >= 0:
             found.add(f"{at}/soft", f"{soft} is more than hard, {hard}")
@@ -226,12 +229,16 @@ def _judge_seccomp(found: Refusals, seccomp: dict[str, Any]) -> None:
     for number, rule in enumerate(_objects(seccomp.get("syscalls"))):
         named.append((f"syscalls/{number}/action", rule.get("action")))
         for index, argument in enumerate(_objects(rule.get("args"))):
-            if argument.get("op") not in _OPERATORS:
+            if not _is_one_of(argument.get("op"), _OPERATORS):
                 place = f"{at}/syscalls/{number}/args/{index}/op"
                 found.add(place, f'"{argument.get("op")}" is not an operator of libseccomp')
     for place, action in named:
-        if action not in _ACTIONS:
+        if not _is_one_of(action, _ACTIONS):
             found.add(f"{at}/{place}", f'"{action}" is not an action of libseccomp')
+
+
+def _is_one_of(value: object, words: frozenset[str]) -> bool:
+    return isinstance(value, str) and value in words
 
 
 def _list(value: object) -> list[Any]:

@@ -90,9 +90,11 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
     for entry in found:
         if fault := fault_of_stage(entry.stage):
             yield f"{entry.place}: {fault}"
-        said = [word for word in entry.words[:1] if not fault_of_stage(word) and word != entry.stage]
-        if said:
-            yield f"{entry.place}/args: says {said[0]}, and is called at {entry.stage}"
+        # Anywhere among them, but not as the value of an option before it.
+        words = zip(["", *entry.words], entry.words, strict=False)
+        said = [word for before, word in words if before[:2] != "--" and not fault_of_stage(word)]
+        if said and said[-1] != entry.stage:
+            yield f"{entry.place}/args: says {said[-1]}, and is called at {entry.stage}"
     stages = [entry.stage for entry in found]
     if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages and not others_stop:
         yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"

@@ -157,7 +157,10 @@ class Report:
         found: dict[str, object] = {name: getattr(self, name) for name in names}
         if self.remove is not None:
             found["remove"] = self.remove
-        return {**found, "verdict": verdict(found, is_failure=self.is_verdict, is_sure=self.is_sure)}
+        return {
+            **found,
+            "verdict": verdict(found, is_failure=self.is_verdict, is_sure=self.is_sure, is_known=not self.unknown),
+        }
 
 
 def _closer(path: str) -> int:

@@ -31,8 +31,17 @@ if TYPE_CHECKING:
 
 
 def is_unmounted(rootfs: str, proc: Proc) -> bool:
-    """Whether an engine mounts this rootfs, and has not done so now, or not where this process is."""
-    return recognise.is_mounted_by_engine(rootfs) and all(mount.mount_point != rootfs for mount in proc.mounts())
+    """Whether an engine mounts this rootfs, and has not done so now, or not where this process is: nothing is in it."""
+    is_mounted = any(mount.mount_point == rootfs for mount in proc.mounts())
+    return recognise.is_mounted_by_engine(rootfs) and not is_mounted and not _holds_anything(rootfs)
+
+
+def _holds_anything(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def without_destinations(

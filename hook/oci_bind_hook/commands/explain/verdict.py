@@ -13,7 +13,7 @@ ANY = "the runtime"
 _MADE = {"directory": "folder", "file": "file"}
 
 
-def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool) -> str:
+def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_known: bool = True) -> str:
     """The sentence for a report with these members, schemas/plan.json.
 
     ``is_failure``: the real run would certainly fail, with the first problem. Not ``is_sure``: this user may not look
@@ -22,7 +22,7 @@ def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool) -> 
     problem = next(iter(document["problems"]), None)
     if is_failure and problem is not None:
         return f"would fail: {problem['exit']}, {sentence(problem)}"
-    if problem is not None and not is_sure:
+    if problem is not None and not (is_sure and is_known):
         return f"not known: {sentence(problem)}"
     done = _of_undoing(document) if "remove" in document else _of_binds(document)
     refusals = document.get("runtime") or ()

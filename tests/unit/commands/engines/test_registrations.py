@@ -276,6 +276,10 @@ REFUSED = {
     "env without a value": (["--cdi", "a", "--env", "A"], "--env: 'A' is not KEY=VALUE"),
     "env without a name": (["--cdi", "a", "--env", "=A"], "--env: '=A' is not KEY=VALUE"),
     "env twice": (["--cdi", "a", "--env", "A=1", "--env", "A=2"], "--env: A is given twice"),
+    "a mount without --": (
+        ["--cdi", "a", "--mount", "src=/a,dst=/b"],
+        "--mount: it is an option of the hook (put -- before --mount: ",
+    ),
     "a stage": (["--cdi", "a", "--stages", "poststart"], "--stages: 'poststart' is no stage"),
 }
 
@@ -289,6 +293,15 @@ def test_what_makes_no_sense_with_cdi_or_without(case: str, machine: Machine) ->
 
 
 # What is said of an installation that cannot do what it should
+
+
+@pytest.mark.parametrize(("words", "is_told"), [([], True), (["--mount", "src=/,dst=/a"], False)])
+@pytest.mark.parametrize("where", [[], ["--cdi", "a"]])
+def test_a_registration_that_binds_nothing_is_told(
+    where: list[str], words: list[str], is_told: bool, machine: Machine
+) -> None:
+    machine.run("install", *where, "--", *words)
+    assert ("warning: the hook is given no --mount: it binds nothing" in machine.err) is is_told
 
 
 def test_sources_that_are_not_there_are_told(machine: Machine) -> None:

@@ -65,3 +65,10 @@ def test_the_verdict(members: dict[str, Any], expected: str) -> None:
     document = {"mounts": [], "problems": [], "warnings": [], "running": None, **members}
     is_failure = document.pop("failure", is_sure and bool(document["problems"]))
     assert verdict(document, is_failure=is_failure, is_sure=is_sure) == expected
+
+
+def test_what_nobody_can_tell_now() -> None:
+    document: dict[str, Any] = {
+        **{"mounts": [mount()], "problems": [problem("")], "runtime": [], "warnings": [], "running": None},
+    }
+    assert verdict(document, is_failure=False, is_sure=True, is_known=False) == "not known: it is not there"
