@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The man pages, made of the Markdown in `man/` when the package is built: of that much Markdown that stands there.
 
-Headings, paragraphs, indented examples, lists, tables of two columns, **bold**, *italics* and `code`. In a page of the
-state file a comment stands for the members that its schema describes.
+Headings, paragraphs, indented examples, lists with and without numbers, tables of two columns, **bold**, *italics* and
+`code`. In a page of the state file a comment stands for the members that its schema describes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def _block(block: str) -> list[str]:
     if block.startswith("    "):
         return [".PP", ".RS 4", ".EX", *(escaped(line[4:]) for line in block.splitlines()), ".EE", ".RE"]
     if block.startswith("- "):
-        return [word for item in re.split(r"^- ", block, flags=re.MULTILINE)[1:] for word in _item(item)]
+        return [word for item in re.split(r"^- ", block, flags=re.MULTILINE)[1:] for word in _item(r"\(bu 2", item)]
+    if block.startswith("1. "):
+        items = re.split(r"^\d\. ", block, flags=re.MULTILINE)[1:]
+        return [word for number, item in enumerate(items, 1) for word in _item(f"{number}. 3", item)]
     if block.startswith("| "):
         return _table([_cells(line) for line in block.splitlines()[2:]])
     if block.startswith(("<", "```")):
@@ -65,8 +68,8 @@ def _heading(depth: int, text: str) -> list[str]:
     return [f'.TH {name.upper()} {section} "" "oci-bind-hook" ""', ".nh", ".ad l"]
 
 
-def _item(item: str) -> list[str]:
-    return [r".IP \(bu 2", _inline(item)]
+def _item(mark: str, item: str) -> list[str]:
+    return [f".IP {mark}", _inline(item)]
 
 
 def _cells(line: str) -> tuple[str, str]:
