@@ -82,6 +82,11 @@ class Outcome:
         self.is_silent = False
         self.left: int | None = None
 
+    def silence(self, who: str) -> str:
+        """That ``who`` was asked and is silent, in words."""
+        left = f", and process {self.left} is left waiting for it" if self.left is not None else ""
+        return f"{who} does not answer{left}"
+
 
 def ask(
     question: Callable[[], Told],

@@ -55,8 +55,7 @@ class Silence:
             return f"{who} may be silent, and there can be no child that asks: {reason}"
         if not outcome.is_silent:
             return ""
-        left = f", and process {outcome.left} is left waiting for it" if outcome.left is not None else ""
-        told = self.known[frozenset(on_the_way)] = f"{who} does not answer{left}"
+        told = self.known[frozenset(on_the_way)] = outcome.silence(who)
         return told
 
     def _look(self, record: Record, points: list[str]) -> None:

@@ -105,15 +105,13 @@ def _told(command: list[str], environment: dict[str, str]) -> bytes | None:
     try:
         out, err = _read(child, end)
         code = child.wait(max(0.0, end - time.monotonic()))
-    except (NoAnswerError, subprocess.TimeoutExpired) as why:
+    except BaseException as why:
         # With its own children, which would go on: podman makes one to be in a user namespace. Nobody has awaited it
         # yet, so that its number is still its own.
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        raise (why if isinstance(why, NoAnswerError) else _late()) from None
-    except BaseException:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        if isinstance(why, subprocess.TimeoutExpired):
+            raise _late() from None
         raise
     finally:
         for stream in (child.stdout, child.stderr):

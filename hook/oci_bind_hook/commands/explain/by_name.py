@@ -13,14 +13,15 @@ from ...kernel.mountinfo import may_wait
 from ...kernel.proc import Proc
 from . import answers, containers
 from .containers import Container
+from .report import packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
     from .answers import Answer
+    from .report import Packed
 
-_FAILURES = (MissingError, UnavailableError, UsageError)
 _SECONDS = 15.0  # more than engines are given for their answers
 _WHOLE = re.compile("[0-9a-f]{64}")  # the id of an engine, which is nobody's name
 
@@ -59,22 +60,20 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
     if outcome.error is not None:
         raise outcome.error
     if outcome.is_silent:
-        left = f", and process {outcome.left} is left waiting for it" if outcome.left is not None else ""
-        problem = f"a file system on the way to a bundle does not answer{left}"
+        problem = outcome.silence("a file system on the way to a bundle")
         raise UnavailableError(problem, where=word, hint="name the bundle by its path")
-    kind, values = outcome.answer
-    if kind == "container":
-        return Container(*values)
-    failure = next(each for each in _FAILURES if each.__name__ == kind)
-    raise failure(values["problem"], where=values["where"], hint=values["hint"])
+    found, problems = outcome.answer
+    for failure in unpacked(problems):
+        raise failure
+    return Container(*found)
 
 
-def _told(word: str, root: str | None, *, is_over: bool) -> tuple[str, Any]:
-    """What ``find`` returns or raises, as values that a process can tell another one."""
+def _told(word: str, root: str | None, *, is_over: bool) -> tuple[tuple[Any, ...], Packed]:
+    """What ``find`` returns, and what it raises, as values that a process can tell another one."""
     try:
-        return "container", tuple(find(word, root, is_over=is_over))
-    except _FAILURES as problem:
-        return type(problem).__name__, {name: getattr(problem, name) for name in ("problem", "where", "hint")}
+        return tuple(find(word, root, is_over=is_over)), []
+    except HookError as problem:
+        return (), packed([problem])
 
 
 def _together(word: str, found: list[Container], told: Sequence[Answer], root: str | None) -> list[Container]:

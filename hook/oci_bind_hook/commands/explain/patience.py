@@ -84,9 +84,7 @@ class Patience:
             return Report.from_told(outcome.answer)
         key, what, path = json.loads(self._last() or b'["", "the dry-run itself", "/"]')
         mount = first_that_may_wait(self._table, path)
-        left = f", and process {outcome.left} is left waiting for it" if outcome.left is not None else ""
-        who = f"{mount.mount_point} ({mount.type})" if mount is not None else what
-        why = f"{who} does not answer{left}"
+        why = outcome.silence(f"{mount.mount_point} ({mount.type})" if mount is not None else what)
         if mount is not None:
             # It may be why those did not answer, whose way leads anywhere.
             self.silent.pop(DESTINATIONS, None)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ...errors import Step
     from ...record.state_file import NamespaceKind
 
+    Packed = list[tuple[bool, dict[str, Any]]]
+
 _LABEL = 11  # as wide as the longest label, and a space
 _RESET = "\x1b[0m"
 _COLOURS = {
@@ -136,16 +138,16 @@ class Report:
     def told(self) -> dict[str, Any]:
         """The report as values that a process can tell another one, kernel.asking."""
         turns = [turn for turn, _ in self._turns]
-        others = {"unsafe": _packed(self.unsafe), "unknown": _packed(self.unknown)}
-        return {**vars(self), **others, "_turns": (turns, _packed(self._problems))}
+        others = {"unsafe": packed(self.unsafe), "unknown": packed(self.unknown)}
+        return {**vars(self), **others, "_turns": (turns, packed(self._problems))}
 
     @classmethod
     def from_told(cls, values: dict[str, Any]) -> Report:
         """The report that was told by these."""
         report = cls()
         turns, problems = values["_turns"]
-        told = list(zip(turns, _unpacked(problems), strict=True))
-        others = {name: _unpacked(values[name]) for name in ("unsafe", "unknown")}
+        told = list(zip(turns, unpacked(problems), strict=True))
+        others = {name: unpacked(values[name]) for name in ("unsafe", "unknown")}
         vars(report).update(values, **others, _turns=told)
         return report
 
@@ -170,11 +172,13 @@ def _closer(path: str) -> int:
     return os.lstat(path).st_uid
 
 
-def _packed(problems: list[HookError]) -> list[tuple[bool, dict[str, Any]]]:
+def packed(problems: list[HookError]) -> Packed:
+    """Errors as values that a process can tell another one, kernel.asking."""
     return [(isinstance(each, DataError), {**vars(each), "exit_code": each.exit_code}) for each in problems]
 
 
-def _unpacked(told: list[tuple[bool, dict[str, Any]]]) -> list[HookError]:
+def unpacked(told: Packed) -> list[HookError]:
+    """The errors that were told by these."""
     problems: list[HookError] = []
     for is_data, values in told:
         problem = DataError.__new__(DataError) if is_data else HookError("")
