@@ -81,8 +81,7 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
 def announce(plan: Plan, record: Record) -> None:
     """Puts into ``record`` what ``plan`` will make and mount.
 
-    Raises RequestError if no state file could hold it, UnavailableError if it takes more open files than allowed, and
-    KernelError if a mount point cannot be made.
+    Raises RequestError if no state file could hold it, and UnavailableError if it takes more open files than allowed.
     """
     binds = plan.to_mount
     made: list[MadeRecord] = [
@@ -146,16 +145,17 @@ def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: 
         entry["identity"] = identity_of(point.stat, rootfs)
 
 
-def check_makeable(plan: Plan) -> None:
+def check_makeable(plan: Plan, check_writable: Callable[[int], None]) -> None:
     """For a dry-run: raises the HookError that ``carry_out`` would meet where it makes the first mount point of a bind.
 
     A real run finds out by making it: what it may do depends on more than access(2) tells, as on capabilities.
+    ``check_writable`` is as linux.check_writable, for that run.
     """
     for bind in plan.to_mount:
         if bind.create:
             assert bind.target is not None
             try:
-                plan.rootfs.check(bind.target, bind.create[0])
+                plan.rootfs.check(bind.target, bind.create[0], check_writable)
             except HookError as problem:
                 problem.where = problem.where or bind.request.at("destination")
                 raise

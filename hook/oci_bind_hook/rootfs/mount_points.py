@@ -73,7 +73,6 @@ class Rootfs(Root):
         self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
-        self.check_writable = linux.check_writable  # a dry-run may have other rights than the real run
         self.asked: set[int] = set()
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
@@ -208,10 +207,10 @@ class Rootfs(Root):
         assert fd is not None
         return fd
 
-    def check(self, target: Target, point: MountPoint) -> None:
+    def check(self, target: Target, point: MountPoint, check_writable: Callable[[int], None]) -> None:
         """Raises the KernelError of ``make`` if ``point``, the first to be made for ``target``, cannot be made.
 
-        Nothing is changed. What cannot be known beforehand, a full disk say, ``make`` meets. In what an earlier bind
+        ``check_writable`` is as linux.check_writable, for who will make it. Nothing is changed. What cannot be known beforehand, a full disk say, ``make`` meets. In what an earlier bind
         has made there will be room.
         """
         fd = target.anchor.fd
@@ -219,13 +218,13 @@ class Rootfs(Root):
             return
         try:
             try:
-                self.check_writable(fd)
+                check_writable(fd)
             except OSError as reason:
                 if reason.errno != errno.EROFS or not self.unlock or point.filesystem != "rootfs":
                     raise
                 unlocked = self._unlocked(fd, point.path)
                 try:
-                    self.check_writable(unlocked)
+                    check_writable(unlocked)
                 finally:
                     posix.close(unlocked)
         except OSError as reason:

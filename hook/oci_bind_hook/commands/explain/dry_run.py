@@ -230,7 +230,6 @@ def _fill_with_plan(
         if not any(is_asked):
             return  # a real run ends before it enters anything
         raise
-    rootfs.check_writable = runs[0].check_writable
     for part, sources in zip(parts, opened, strict=True):
         runtimes = _runtimes(report, part, config, rootfs)
         remark([one for one in sources if not is_runtimes(one.request, namespace.kind, bundle.rootfs)], runtimes)
@@ -266,7 +265,7 @@ def _fill_with_plan(
     if not planned.problems:
         try:
             announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
-            check_makeable(planned)
+            check_makeable(planned, runs[0].check_writable)
         except HookError as problem:
             report.add(problem, "make")
     is_by_hand = report.namespace == "runtime" and bundle.has_namespace
