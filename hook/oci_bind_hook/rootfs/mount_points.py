@@ -210,38 +210,25 @@ class Rootfs(Root):
     def check(self, target: Target, point: MountPoint, check_writable: Callable[[int], None]) -> None:
         """Raises the KernelError of ``make`` if ``point``, the first to be made for ``target``, cannot be made.
 
-        ``check_writable`` is as linux.check_writable, for who will make it. Nothing is changed. What cannot be known beforehand, a full disk say, ``make`` meets. In what an earlier bind
-        has made there will be room.
+        ``check_writable`` is as linux.check_writable, for who will make it. Nothing is changed. What cannot be known
+        beforehand, a full disk say, ``make`` meets. In what an earlier bind has made there will be room.
         """
         fd = target.anchor.fd
         if fd is None or point.path != next(path for step, path in target.paths() if not step.exists):
             return
         try:
-            try:
-                check_writable(fd)
-            except OSError as reason:
-                if reason.errno != errno.EROFS or not self.unlock or point.filesystem != "rootfs":
-                    raise
-                unlocked = self._unlocked(fd, point.path)
-                try:
-                    check_writable(unlocked)
-                finally:
-                    posix.close(unlocked)
+            self._change(check_writable, fd, point.path, may_unlock=point.filesystem == "rootfs")
         except OSError as reason:
             raise refused(point.call, point.path, reason) from reason
 
     def _make(self, parent: int, name: str, point: MountPoint) -> int:
         try:
-            try:
-                _create(parent, name, directory=point.directory)
-            except OSError as reason:
-                if reason.errno != errno.EROFS or not self.unlock or point.filesystem != "rootfs":
-                    raise
-                unlocked = self._unlocked(parent, point.path)
-                try:
-                    _create(unlocked, name, directory=point.directory)
-                finally:
-                    posix.close(unlocked)
+            self._change(
+                lambda fd: _create(fd, name, directory=point.directory),
+                parent,
+                point.path,
+                may_unlock=point.filesystem == "rootfs",
+            )
             point.made = True
             # mkdirat(2) returns no fd. What is opened may be a replacement, and is used only if it is of the same kind:
             # then it is as good a mount point, inside the rootfs, and its identity is what gets recorded.
@@ -253,6 +240,19 @@ class Rootfs(Root):
             posix.close(fd)
             raise EscapeError(f"{point.path} was replaced at the moment it was made")
         return fd
+
+    def _change(self, change: Callable[[int], None], folder: int, path: str, *, may_unlock: bool = True) -> None:
+        """Calls ``change`` with the ``folder`` of ``path``, or where that is read-only with it unlocked. OSError."""
+        try:
+            change(folder)
+        except OSError as reason:
+            if reason.errno != errno.EROFS or not self.unlock or not may_unlock:
+                raise
+            unlocked = self._unlocked(folder, path)
+            try:
+                change(unlocked)
+            finally:
+                posix.close(unlocked)
 
     def _unlocked(self, folder: int, path: str) -> int:
         """An fd of ``folder``, in which ``path`` is, through a writable mount of the same file system.
@@ -325,16 +325,7 @@ class Rootfs(Root):
         """Removes the file or empty folder ``found``, by unlink(2) or rmdir(2). Raises OSError."""
         remove = posix.rmdir if modes.S_ISDIR(found.stat.mode) else posix.unlink
         name = found.path.rpartition("/")[2]
-        try:
-            remove(name, dir_fd=found.folder)
-        except OSError as reason:
-            if reason.errno != errno.EROFS or not self.unlock:
-                raise
-            unlocked = self._unlocked(found.folder, found.path)
-            try:
-                remove(name, dir_fd=unlocked)
-            finally:
-                posix.close(unlocked)
+        self._change(lambda fd: remove(name, dir_fd=fd), found.folder, found.path)
 
 
 class Found:
