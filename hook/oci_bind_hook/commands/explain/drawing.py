@@ -57,6 +57,11 @@ UNICODE = Signs("├─ ", "└─ ", "│  ", "←", "→", "…")
 ASCII = Signs("|- ", "`- ", "|  ", "<-", "->", "...")
 
 
+def painted(text: str, style: str) -> str:
+    """The text in the colour of its style, "" for none."""
+    return f"{_COLOURS[style]}{text}{_RESET}" if style and text else text
+
+
 def cells(text: str) -> int:
     """How many columns a text takes."""
     return len(text) if text.isascii() else sum(map(_columns, text))
@@ -152,7 +157,7 @@ class Pen:
         while spans and not spans[-1].text.strip(" "):
             spans.pop()
         spans[-1:] = [span._replace(text=span.text.rstrip(" ")) for span in spans[-1:]]
-        return "".join(map(self._painted, spans))
+        return "".join(painted(*span) if self._colour else span.text for span in spans)
 
     def _cut(self, spans: Iterable[Span], room: int) -> Iterator[Span]:
         for span in spans:
@@ -161,8 +166,3 @@ class Pen:
             room -= cells(text)
             if text != span.text:
                 return
-
-    def _painted(self, span: Span) -> str:
-        if not self._colour or not span.style or not span.text:
-            return span.text
-        return f"{_COLOURS[span.style]}{span.text}{_RESET}"

@@ -195,6 +195,15 @@ def _links_to(source: Source) -> list[dict[str, str]]:
         return [{"at": at, "to": to} for at, to in dict.fromkeys(walk.links)]
 
 
+def holds_anything(folder: str) -> bool | None:
+    """Whether anything is in a folder; None if it is not there, or this user may not look into it."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return None
+
+
 def _above(path: str) -> Iterator[str]:
     """Every folder above a path, its parent first."""
     while path != "/":

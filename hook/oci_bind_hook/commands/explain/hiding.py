@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from ...mounting.config_mounts import upwards
+from .facts import holds_anything
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,8 +54,4 @@ def _there(target: Target) -> str:
         return "link"
     if not last.folder:
         return "file"
-    try:
-        with os.scandir(f"/proc/self/fd/{last.fd}") as names:
-            return "folder" if next(names, None) is not None else ""
-    except OSError:
-        return ""
+    return "folder" if holds_anything(f"/proc/self/fd/{last.fd}") else ""

@@ -70,8 +70,7 @@ def with_registered(report: Report, entries: list[Entry], options: Options, name
     for report.turn, entry in enumerate(called):
         try:
             parts.append(Part(_merged(entry, options), entry.place, entry.stage))
-            said = parse(list(entry.words))[0].stage if options.stage is None else None
-            if (refusal := _at_another(entry.stage, said, namespaces)) is not None:
+            if options.stage is None and (refusal := _at_another(entry, namespaces)) is not None:
                 report.add(refusal, "read")
         except HookError as problem:
             problem.where = f"{entry.place}/args: {problem.where}"
@@ -89,14 +88,14 @@ def with_registered(report: Report, entries: list[Entry], options: Options, name
     return parts
 
 
-def _at_another(stage: str, said: str | None, namespaces: Container[str]) -> HookError | None:
-    """What a call that is made at ``stage`` and is told another one refuses; None where it goes on all the same."""
-    if said == "poststop":
+def _at_another(entry: Entry, namespaces: Container[str]) -> HookError | None:
+    """What a call refuses that is told another stage than its own; None where it goes on all the same."""
+    if entry.said == "poststop":
         return not_stopped("creating")
-    if said == "createContainer" and stage != said and "mount" in namespaces:
+    if entry.said == "createContainer" and entry.stage != "createContainer" and "mount" in namespaces:
         return not_inside()
     # Where it has the pids of its runtime, the state may name one.
-    if said == "createRuntime" and stage == "createContainer" and "pid" in namespaces:
+    if entry.said == "createRuntime" and entry.stage == "createContainer" and "pid" in namespaces:
         return no_process(is_inside=True)
     return None
 

@@ -6,7 +6,8 @@ Pure, and lenient: entries of the wrong shape are skipped here. The schema repor
 
 from __future__ import annotations
 
-from ...errors import RequestError
+from ...errors import RequestError, UsageError
+from ...options import parse
 
 NAME = "oci-bind-hook"
 SETTING_UP = ("prestart", "createRuntime", "createContainer")
@@ -38,6 +39,14 @@ class Entry:
         self.args = texts(entry.get("args"))
         self.words = self.args[1:]
         self.env = texts(entry.get("env"))
+
+    @property
+    def said(self) -> str | None:
+        """The STAGE among its words; None without one, or if nobody understands them."""
+        try:
+            return parse([*self.words])[0].stage
+        except UsageError:
+            return None
 
 
 def find(document: object) -> list[Entry]:
@@ -90,11 +99,8 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
     for entry in found:
         if fault := fault_of_stage(entry.stage):
             yield f"{entry.place}: {fault}"
-        # Anywhere among them, but not as the value of an option before it.
-        words = zip(["", *entry.words], entry.words, strict=False)
-        said = [word for before, word in words if before[:2] != "--" and not fault_of_stage(word)]
-        if said and said[-1] != entry.stage:
-            yield f"{entry.place}/args: says {said[-1]}, and is called at {entry.stage}"
+        if entry.said not in (None, entry.stage):
+            yield f"{entry.place}/args: says {entry.said}, and is called at {entry.stage}"
     stages = [entry.stage for entry in found]
     if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages and not others_stop:
         yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"

@@ -14,8 +14,9 @@ from ...log import one_line
 from ...requests.request import source_of
 from ..json_text import json_text
 from ..upkeep.replaced import WORDS
+from .drawing import painted
 from .refusals import BOTH
-from .verdict import verdict
+from .verdict import MADE, sentence, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,15 +29,14 @@ if TYPE_CHECKING:
     Packed = list[tuple[bool, dict[str, Any]]]
 
 _LABEL = 11  # as wide as the longest label, and a space
-_RESET = "\x1b[0m"
-_COLOURS = {
-    **dict.fromkeys(("problem", "refused"), "\x1b[1;31m"),
-    "hint": "\x1b[31m",
-    "warning": "\x1b[33m",
-    **dict.fromkeys(("bind", "unmount", "remove"), "\x1b[1;32m"),
-    **dict.fromkeys(("present", "left", "skip", "gone"), "\x1b[1m"),
+# The styles of labels, but for those that are dim.
+_STYLES = {
+    **dict.fromkeys(("problem", "refused"), "bad"),
+    "hint": "hint",
+    "warning": "warning",
+    **dict.fromkeys(("bind", "unmount", "remove"), "bind"),
+    **dict.fromkeys(("present", "left", "skip", "gone"), "strong"),
 }
-_OTHERS = "\x1b[2m"
 _VERBS = {
     "mount": "bind",
     "present": "present",
@@ -45,7 +45,6 @@ _VERBS = {
     "gone": "gone",
     "skipped": "skip",
 }
-_MADE = {"directory": "folder", "file": "file"}
 _NAMESPACES = {"container": "the container's own", "runtime": "the one that the runtime was started in"}
 
 
@@ -218,7 +217,7 @@ def _folded(indent: str, label: str, text: str, width: int, *, colour: bool) -> 
     """One row, a label and its text, folded between words. Words are never cut, since people copy them."""
     head = f"{indent}{label:<{_LABEL - len(indent)}}"
     if colour:
-        head = f"{indent}{_COLOURS.get(label, _OTHERS)}{label}{_RESET}{head[len(indent) + len(label) :]}"
+        head = f"{indent}{painted(label, _STYLES.get(label, 'dim'))}{head[len(indent) + len(label) :]}"
     room = width - _LABEL
     rows, row = [], ""
     for word in text.split(" "):
@@ -238,14 +237,13 @@ def _rows(report: Report) -> Iterator[_Row]:
     """All rows, each as: whether it belongs to the row above, its label, its text."""
     problems = report.problems
     for problem in problems:
-        where = f"{problem['where']}: " if problem["where"] else ""
-        yield False, "problem", f"{where}{problem['message']}"
+        yield False, "problem", sentence(problem)
         if problem["hint"]:
             yield True, "hint", str(problem["hint"])
     if report.is_verdict:
         yield False, "so", f"the real run would exit with {report.exit_code} and change nothing"
     for refused in report.runtime:
-        yield False, "refused", f"by {' and '.join(reversed(refused['by']))}: {refused['where']}: {refused['message']}"
+        yield False, "refused", f"by {' and '.join(reversed(refused['by']))}: {sentence(refused)}"
         if refused["hint"]:
             yield True, "hint", str(refused["hint"])
     if report.exit_code == REFUSED:
@@ -301,7 +299,7 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
         yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])
         yield from _of_a_source(source, mount["found"])
     yield from ((True, "link", f"{link['at']} -> {link['to']}") for link in mount["links"])
-    yield from ((True, "make", f"{_MADE[made['kind']]} {made['path']}") for made in mount["create"])
+    yield from ((True, "make", f"{MADE[made['kind']]} {made['path']}") for made in mount["create"])
     if action == "mount":
         yield True, "options", " ".join(mount["asked"])
         if mount["kept"]:

@@ -7,10 +7,9 @@ again. What is not sure is a warning: another version may do otherwise, an engin
 
 from __future__ import annotations
 
-import os
-
 from ...rootfs.walk import Root
 from . import refused_mounts, refused_programs, refused_settings
+from .facts import holds_anything
 from .refusals import Refusals
 from .registered import members
 
@@ -38,7 +37,7 @@ def find(bundle: Bundle, plan: Plan, sources: Iterable[Source], patience: Patien
     document = members(bundle.document)
     refused_settings.judge(found, document, may_ask)
     refused_settings.judge_rootfs(found, bundle)
-    if _is_empty(plan.rootfs.fd):
+    if holds_anything(f"/proc/self/fd/{plan.rootfs.fd}") is False:
         found.warn("/root/path", "the rootfs is empty: if no engine mounts it first, no program is found in it")
         refused_programs.judge_process(found, document, None, None)
         refused_programs.judge_hooks(found, document, None, may_ask)
@@ -53,12 +52,3 @@ def find(bundle: Bundle, plan: Plan, sources: Iterable[Source], patience: Patien
     refused_programs.judge_process(found, document, root if is_known else None, covers)
     refused_programs.judge_hooks(found, document, root if is_known else None, may_ask)
     return found
-
-
-def _is_empty(fd: int) -> bool:
-    """Whether a folder is certainly empty, as a rootfs is that is not mounted yet."""
-    try:
-        with os.scandir(f"/proc/self/fd/{fd}") as entries:
-            return next(entries, None) is None
-    except OSError:
-        return False

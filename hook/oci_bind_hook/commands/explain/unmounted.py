@@ -14,7 +14,7 @@ from ...errors import UnavailableError
 from ...mounting.config_mounts import is_runtimes
 from ...mounting.plan import Bind, Plan
 from . import recognise
-from .facts import describe
+from .facts import describe, holds_anything
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,15 +33,7 @@ if TYPE_CHECKING:
 def is_unmounted(rootfs: str, proc: Proc) -> bool:
     """Whether an engine mounts this rootfs, and has not done so now, or not where this process is: nothing is in it."""
     is_mounted = any(mount.mount_point == rootfs for mount in proc.mounts())
-    return recognise.is_mounted_by_engine(rootfs) and not is_mounted and not _holds_anything(rootfs)
-
-
-def _holds_anything(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False
+    return recognise.is_mounted_by_engine(rootfs) and not is_mounted and not holds_anything(rootfs)
 
 
 def without_destinations(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ANY = "the runtime"
-_MADE = {"directory": "folder", "file": "file"}
+MADE = {"directory": "folder", "file": "file"}
 
 
 def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_known: bool = True) -> str:
@@ -81,6 +81,6 @@ def _parts(own: list[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{numbers['skipped']} left out"
     made = {point["path"]: point["kind"] for mount in own for point in mount["create"]}
     kinds = [*made.values()]
-    points = [count(kinds.count(kind), noun) for kind, noun in _MADE.items() if kind in kinds]
+    points = [count(kinds.count(kind), noun) for kind, noun in MADE.items() if kind in kinds]
     if points:
         yield f"{' and '.join(points)} to make"

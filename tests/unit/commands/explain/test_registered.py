@@ -94,6 +94,14 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
         document(**{**GOOD, "createRuntime": [entry("createContainer")]}),
         ["config.json: /hooks/createRuntime/0/args: says createContainer, and is called at createRuntime"],
     ),
+    "other stage, behind a flag": (
+        document(**{**GOOD, "createRuntime": [entry("--keep-mountpoints", "createContainer")]}),
+        ["config.json: /hooks/createRuntime/0/args: says createContainer, and is called at createRuntime"],
+    ),
+    "a source that is called as a stage is": (
+        document(**{**GOOD, "createRuntime": [entry("--mount", "createContainer")]}),
+        [],
+    ),
     "preload": (
         document("PATH=/bin", "LD_PRELOAD=/x.so", "LD_AUDIT=", **GOOD),
         [f"config.json: /process/env: {name}: {LOADED}" for name in ("LD_PRELOAD", "LD_AUDIT")],
