@@ -45,6 +45,8 @@ class Settings:
     restart = ""
     # What ``removed`` leaves of a file that ``apply`` has made, where the engine does without it.
     made = ""
+    # How a file names the runtime NAME as the default, as a regular expression, and that in words.
+    default = ("", "")
 
     def __init__(self, file: str, name: str, path: str, annotations: Sequence[str] = ()) -> None:
         self.file = file
@@ -166,8 +168,11 @@ class Settings:
         return True
 
     def why_needed(self) -> str:
-        """Why the engine would not start without the runtime, "" if it would."""
-        raise NotImplementedError
+        """Why the engine would not start, or start nothing, without the runtime, "" if it would."""
+        # Also of a link, and of what only the engine can read.
+        pattern, words = self.default
+        is_default = re.search(pattern.replace("NAME", re.escape(self.name)), as_it_is(self.file)) is not None
+        return f"{self.file} has {words.replace('NAME', self.name)}" if is_default else ""
 
     def names_it(self) -> bool:
         """Whether the file names the wrapper, whoever wrote that, and whether it is valid or not."""
@@ -181,6 +186,10 @@ class Docker(Settings):
     program = "dockerd"
     # SIGHUP: dockerd reads its runtimes again, and containers go on.
     restart = "systemctl reload docker"
+    default = (
+        r'"default-runtime"\s*:\s*"NAME"',
+        '"default-runtime": "NAME", without which docker does not start',
+    )
 
     def snippet(self) -> str:
         """As above."""
@@ -214,17 +223,6 @@ class Docker(Settings):
         """As above."""
         return "runtimes" in self._document(_text)
 
-    def why_needed(self) -> str:
-        """Why docker would not start without the runtime, "" if it would."""
-        # Also of a link, and of what only docker takes for JSON.
-        said = as_it_is(self.file)
-        is_default = re.search(rf'"default-runtime"\s*:\s*"{re.escape(self.name)}"', said) is not None
-        return (
-            f'{self.file} has "default-runtime": "{self.name}", without which docker does not start'
-            if is_default
-            else ""
-        )
-
     def removed(self, text: str) -> str:
         """As above."""
         document = self._document(text)
@@ -242,6 +240,10 @@ class Containerd(Settings):
     engine = "containerd"
     restart = "systemctl restart containerd"
     made = "version = 2\n"
+    default = (
+        r"""(?m)^(?!\s*#).*\bdefault_runtime_name["']?\s*=\s*["']NAME["']""",
+        'default_runtime_name = "NAME", without which containerd starts no pod',
+    )
 
     @property
     def is_installed(self) -> bool:
@@ -290,17 +292,6 @@ class Containerd(Settings):
     def meaning(self, text: str) -> object:
         """As above."""
         return self._document(text)
-
-    def why_needed(self) -> str:
-        """Why containerd would start no pod without the runtime, "" if it would."""
-        # Also of a link, and of what only containerd takes for TOML.
-        key = r"""\bdefault_runtime_name["']?\s*=\s*["']"""
-        is_default = re.search(rf"""(?m)^(?!\s*#).*{key}{re.escape(self.name)}["']""", as_it_is(self.file)) is not None
-        return (
-            f'{self.file} has default_runtime_name = "{self.name}", without which containerd starts no pod'
-            if is_default
-            else ""
-        )
 
     def _wanted(self, document: dict[str, Any], like: str = "runc") -> object:
         """The runtime as it is to be."""

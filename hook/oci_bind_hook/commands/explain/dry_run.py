@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .parts import Part
     from .patience import Patience
     from .registered import Entry
+    from .running import Running
 
 
 def dry_run(
@@ -255,25 +256,35 @@ def _fill_with_plan(
         before=patience.source_of,
     )
     if not no_folder and (running := find_running(options, bundle, state, proc, container)):
-        report.running = running.facts()
-        for bind, mount in zip(planned.binds, report.mounts, strict=True):
-            mount["now"] = running.has(bind, bundle.rootfs)
-            mount["source_now"] = running.source_now(bind) if mount["now"] else None
-            if mount["action"] == "left" and mount["now"]:
-                mount["action"] = "present"
-        report.warnings += running.others()
+        _compare(report, planned, running)
     if not planned.problems:
-        try:
-            announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
-            check_makeable(planned, runs[0].check_writable)
-        except HookError as problem:
-            report.add(problem, "make")
+        _foresee_making(report, planned, runs[0])
     is_by_hand = report.namespace == "runtime" and bundle.has_namespace
     if state is None and report.running is None and not is_by_hand:  # else a runtime has taken it, or none will
         _foresee_refusals(report, bundle, planned, opened, patience)
     report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+
+
+def _compare(report: Report, planned: Plan, running: Running) -> None:
+    """Fills in what of the plan the container has that runs, and what else."""
+    report.running = running.facts()
+    for bind, mount in zip(planned.binds, report.mounts, strict=True):
+        mount["now"] = running.has(bind, planned.rootfs.path)
+        mount["source_now"] = running.source_now(bind) if mount["now"] else None
+        if mount["action"] == "left" and mount["now"]:
+            mount["action"] = "present"
+    report.warnings += running.others()
+
+
+def _foresee_making(report: Report, planned: Plan, run: Run) -> None:
+    """What a run meets once it begins to make and record."""
+    try:
+        announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
+        check_makeable(planned, run.check_writable)
+    except HookError as problem:
+        report.add(problem, "make")
 
 
 def _foresee_refusals(
