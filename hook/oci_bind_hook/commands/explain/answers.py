@@ -22,6 +22,7 @@ from ...options import Options, state_folder
 from ..engines import settings
 from . import containers
 from .meant import CONFIG
+from .programs import PATH
 from .registered import members
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ MOST_BYTES = 1 << 20
 # What podman needs to find its storage, also inside the namespace of `podman unshare`. Nothing of it names a machine.
 _KEPT = ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF")
 _KEPT_BEGINNING = "_CONTAINERS_"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DOCKER_SOCKET = "/var/run/docker.sock"
 _ID = re.compile("[0-9a-f]{64}")
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")  # of podman and of docker alike
@@ -73,7 +73,7 @@ def ask(word: str) -> tuple[list[Answer], list[str]]:
 
 def _commands(word: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """The engines, and for each the call that asks it."""
-    clean = {"PATH": _PATH, "LC_ALL": "C"}
+    clean = {"PATH": PATH, "LC_ALL": "C"}
     question = ["inspect", "--type", "container", "--", word]
     # Where podman has no container, it would make a storage to look into.
     if (path := settings.installed("podman")) and containers.has_storage():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat as modes
 from typing import TYPE_CHECKING
@@ -87,7 +88,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
         if target is None:
             why = why or fault
             continue
-        with _Closing(target):
+        with contextlib.closing(target):
             if path is None and "/" not in name:
                 found.warn(at, f"{name} is not looked for: process.env has no PATH")
             elif target.last.cover in covers.noexec:
@@ -131,8 +132,8 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     try:
         target, fault = _program(root, path)
         if target is not None:
-            with _Closing(target):
-                is_empty = target.anchor.fd is not None and os.fstat(target.anchor.fd).st_size == 0
+            with contextlib.closing(target):
+                is_empty = _is_empty(target)
                 fault = _fault_of_interpreters(root, target)
     except Unsure:
         return
@@ -142,27 +143,12 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     fault = fault or f"{path} is not there"
     if stage == "poststop":
         found.warn(at, f"{fault}: runtimes go on without it")
-    elif stage == "poststart":  # the container runs by then, and crun lets it
-        found.add(at, fault, by=RUNC)
-    elif is_empty:  # crun has sh run it
+    elif stage == "poststart" or is_empty:  # crun lets a container that runs by then, and has sh run what is empty
         found.add(at, fault, by=RUNC)
     elif is_missing and stage != "startContainer":
         found.add_missing(at, path, fault)
     else:
         found.add(at, fault)
-
-
-class _Closing:
-    """A context manager: closes a target, contextlib.closing without its cost."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._target.close()
 
 
 def _program(root: Root, path: str) -> tuple[Target | None, str]:
@@ -193,9 +179,13 @@ def _program(root: Root, path: str) -> tuple[Target | None, str]:
     return None, fault
 
 
+def _is_empty(program: Target) -> bool:
+    return program.anchor.fd is not None and os.fstat(program.anchor.fd).st_size == 0
+
+
 def _fault_of_interpreters(root: Root, program: Target) -> str:
     """Why the kernel cannot start a program: what runs it is not there; "" if it can. Unsure, if that is not known."""
-    if program.anchor.fd is not None and os.fstat(program.anchor.fd).st_size == 0:
+    if _is_empty(program):
         return f"{program.path} is empty"
     names = interpreters(program)[:1] if same_machine(program) else []
     by = program.path
@@ -205,6 +195,6 @@ def _fault_of_interpreters(root: Root, program: Target) -> str:
         target, fault = _program(root, os.path.join("/", names[0]))
         if target is None:
             return f"{by} needs {names[0]}: {fault or 'it is not there'}"
-        with _Closing(target):
+        with contextlib.closing(target):
             by, names = target.path, interpreters(target)[:1]
     return ""
