@@ -7,6 +7,7 @@ The table in docs/RUNTIMES.md has every fault and the versions that were tried. 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -119,16 +120,19 @@ def test_the_table_has_each_fault_once() -> None:
 
 def write(fault: str, row: dict[str, str]) -> None:
     """Puts a row into the document, in the columns of the versions here; what others have stays."""
-    found = columns()
-    for title, cell in row.items():
-        found.setdefault(title, {})[fault] = cell
-    titles = sorted(found, key=lambda title: (title == DRY_RUN, title.split()[0] != "runc", _numbers(title)))
-    lines = [f"| {' | '.join((FAULT, *titles))} |\n", f"|{'---|' * (len(titles) + 1)}\n"]
-    for name in faults.FAULTS:
-        lines.append(f"| {' | '.join((name, *(found[title].get(name, '?') for title in titles)))} |\n")
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}", encoding="utf-8")
+    with open(DOCUMENT, encoding="utf-8") as alone:
+        # The tests run side by side, and each writes the whole table.
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        found = columns()
+        for title, cell in row.items():
+            found.setdefault(title, {})[fault] = cell
+        titles = sorted(found, key=lambda title: (title == DRY_RUN, title.split()[0] != "runc", _numbers(title)))
+        lines = [f"| {' | '.join((FAULT, *titles))} |\n", f"|{'---|' * (len(titles) + 1)}\n"]
+        for name in faults.FAULTS:
+            lines.append(f"| {' | '.join((name, *(found[title].get(name, '?') for title in titles)))} |\n")
+        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        DOCUMENT.write_text(f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}", encoding="utf-8")
 
 
 # No false alarms

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -193,16 +194,16 @@ def test_what_is_said_leads_to_the_cause(broken: Callable[[Stranger], str], stra
     assert [text for text in BREAKS[broken] if not re.search(text, told, re.MULTILINE)] == [], told
 
 
-def commands(block: int) -> list[str]:
-    """The lines of one of the indented blocks of the README's first way."""
+def blocks(heading: str) -> list[list[str]]:
+    """The indented blocks of a section of the README, as lines."""
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    [text] = re.findall(r"^## In a minute\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)
-    blocks = re.findall(r"(?:^(?:    .*)?\n)+", text, re.MULTILINE)
-    return [line[4:] for line in [each for each in blocks if each.strip()][block].splitlines() if line]
+    [text] = re.findall(rf"^## {re.escape(heading)}\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"(?:^(?:    .*)?\n)+", text, re.MULTILINE)
+    return [[line[4:] for line in each.splitlines() if line] for each in found if each.strip()]
 
 
 def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
-    install, *lines = commands(0)
+    (install, *lines), afterwards, *_ = blocks("In a minute")
     packages = install.removeprefix("apt-get install ").split()
     shown = ["dpkg-query", "-W", "-f", "${db:Status-Status}\n", *packages]
     states = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split()
@@ -214,7 +215,7 @@ def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
     rootfs = support.busybox_rootfs(tmp_path / "rootfs")
     # The folders that the commands write to are this test's own; the rest of the machine shows through.
     prepare = f"{covered(tmp_path / 'over', '/usr', '/opt', '/srv')} tar -C {rootfs} -c . | podman import -q - busybox"
-    script = "\n".join([prepare, "set -x", *lines, "echo then", *commands(1)])
+    script = "\n".join([prepare, "set -x", *lines, "echo then", *afterwards])
     done = isolated(script, {**configured(tmp_path), "TMPDIR": "/tmp"}, tmp_path)
     first, _, then = done.stdout.partition("\nthen\n")
     assert first.splitlines()[-1] == "hello from the host", done.stderr
@@ -224,3 +225,27 @@ def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
         "removed /usr/share/containers/oci/hooks.d/oci-bind-hook.json\nremoved /usr/libexec/oci/hooks.d/oci-bind-hook\n"
     ), then
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_readme_does_for_mpi_is_so(tmp_path: Path) -> None:
+    [shown] = blocks("What `-v` cannot do")
+    typed = [line.removeprefix("$ ") for line in shown if line.startswith("$ ")]
+    prepare = covered(tmp_path / "over", "/usr", "/opt")
+    for image in ("solver", "tools"):
+        rootfs = support.busybox_rootfs(tmp_path / image)
+        library = Path(rootfs, "usr/lib")
+        library.mkdir(parents=True, exist_ok=True)
+        (library / "os-release").touch()
+        if image == "solver":
+            (library / "mpi").symlink_to("/opt/vendor/mpi-4.1/lib")
+            Path(rootfs, "opt/vendor/mpi-4.1/lib").mkdir(parents=True)
+            Path(rootfs, "opt/vendor/mpi-4.1/lib/libmpi.so").write_text("of the image\n")
+        prepare += f"tar -C {rootfs} -c . | podman import -q - {image}; "
+    prepare += (
+        "mkdir -p /opt/mpi/lib; for one in libmpi.so libmpi_cxx.so; do echo built by the site >/opt/mpi/lib/$one; done"
+    )
+    script = [f"{prepare}; echo then", *(f"echo {shlex.quote(f'$ {line}')}; {line}" for line in typed)]
+    path = f"{os.path.dirname(COMMAND)}:{os.environ['PATH']}"
+    done = isolated("\n".join(script), {**configured(tmp_path), "TMPDIR": "/tmp", "PATH": path}, tmp_path)
+    assert done.stdout.partition("\nthen\n")[2].splitlines() == shown, done.stderr
+    assert done.returncode == 0

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -83,14 +82,35 @@ def test_other_markdown_is_refused(markdown: str) -> None:
         manual.roff(markdown)
 
 
-DOCUMENTS = (
-    *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
-    *("docs/ARCHITECTURE.md", "docs/ENGINES.md", "examples/README.md", "schemas/README.md"),
+DOCUMENTS = sorted(
+    str(path.relative_to(PROJECT))
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", "schemas/*.md", "hook/man/*.md")
+    for path in PROJECT.glob(pattern)
 )
 
 
-def test_every_link_of_the_documents_leads_to_something() -> None:
-    for document in DOCUMENTS:
-        text = (PROJECT / document).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#:]+)[)#]", text):
-            assert os.path.exists((PROJECT / document).parent / target), f"{document}: {target}"
+def anchor(heading: str) -> str:
+    """What a heading is linked by, as GitHub and GitLab make it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_of_the_documents_leads_to_something(document: str) -> None:
+    text = (PROJECT / document).read_text(encoding="utf-8")
+    for target, _, place in re.findall(r"\]\(([^)#: ]*)(#([^)]*))?\)", text):
+        path = (PROJECT / document).parent / target if target else PROJECT / document
+        assert path.exists(), f"{document}: {target}"
+        if place:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert place in map(anchor, headings), f"{document}: {target}#{place}"
+
+
+def test_each_document_begins_with_its_title() -> None:
+    without = [
+        document for document in DOCUMENTS if not (PROJECT / document).read_text(encoding="utf-8").startswith("# ")
+    ]
+    assert without == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((PROJECT / "README.md").read_text(encoding="utf-8").split()) <= 1300
