@@ -130,7 +130,7 @@ FISH_VALUES = {
 
 def _complete(condition: str, what: str, text: str) -> str:
     """One line, with the beginning of a text to describe it."""
-    description = re.split("[:;,] ", text.replace("`", ""))[0].replace("'", r"\'")
+    description = reference.first_part(text).replace("'", r"\'")
     return f"complete -c oci-bind-hook{condition} {what} -d '{description}'\n"
 
 

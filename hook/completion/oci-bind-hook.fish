@@ -3,7 +3,7 @@
 
 # generated: names
 set -l stages prestart createRuntime createContainer poststop
-set -l commands explain list show gc validate install uninstall doctor
+set -l commands explain list show gc validate install uninstall doctor help
 # end
 set -l hook "not __fish_seen_subcommand_from $commands"
 
@@ -16,12 +16,13 @@ complete -c oci-bind-hook -n '__fish_seen_subcommand_from explain validate' -F
 # generated: commands
 complete -c oci-bind-hook -n __fish_use_subcommand -a explain -d 'explain what the hook does for a bundle'
 complete -c oci-bind-hook -n __fish_use_subcommand -a list -d 'show what is recorded of all containers'
-complete -c oci-bind-hook -n __fish_use_subcommand -a show -d 'show the same of one container'
+complete -c oci-bind-hook -n __fish_use_subcommand -a show -d 'show what is recorded of one container'
 complete -c oci-bind-hook -n __fish_use_subcommand -a gc -d 'undo what dead containers and killed runs left'
-complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print each place where a config.json or a state breaks the schemas'
+complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print where a config.json or a state breaks the schemas'
 complete -c oci-bind-hook -n __fish_use_subcommand -a install -d 'register the hook with engines'
 complete -c oci-bind-hook -n __fish_use_subcommand -a uninstall -d 'remove what install wrote'
 complete -c oci-bind-hook -n __fish_use_subcommand -a doctor -d 'show what this machine has of what the hook uses'
+complete -c oci-bind-hook -n __fish_use_subcommand -a help -d 'print the help of a command'
 # end
 
 # generated: options
@@ -40,7 +41,7 @@ complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain gc" 
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain gc" -l log-format -x -a 'text json' -d 'the log in lines of text'
 complete -c oci-bind-hook -n "$hook; or __fish_seen_subcommand_from explain list show gc" -l debug -d 'report each step on stderr as well'
 complete -c oci-bind-hook -l version -d 'print the version'
-complete -c oci-bind-hook -l help -d 'print a summary of the manual page'
+complete -c oci-bind-hook -l help -d 'print the usage and the commands'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l prefix -x -a '(__fish_complete_directories)' -d 'below which the launcher and the hooks.d file are'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l hooks-dir -x -a '(__fish_complete_directories)' -d 'the folder for the hooks.d file'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l name -x -d 'the name of one registration of several'

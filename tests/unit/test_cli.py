@@ -13,8 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from oci_bind_hook import __version__, cli
-from oci_bind_hook.commands.dispatch import COMMANDS
-from oci_bind_hook.commands.help import summary
 from oci_bind_hook.errors import UsageError
 from oci_bind_hook.options import STAGES, Options, parse
 
@@ -183,12 +181,6 @@ def test_any_words_are_understood_or_refused(words: list[str]) -> None:
     except UsageError:
         return
     assert vars(options).keys() == DEFAULTS.keys()
-
-
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--nonsense", "--help"], ["--version", "-h"]], ids=str)
-def test_help(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
-    assert cli.main(words) == os.EX_OK
-    assert capfd.readouterr() == (summary(COMMANDS), "")
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:

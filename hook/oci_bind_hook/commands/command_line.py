@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import UsageError
 from ..options import Arguments, is_json
 from ..requests.request import nearest
-from .reference import HOOK
+from .reference import HOOK, first_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
     from .reference import Option
 
 
+class Example(NamedTuple):
+    """A call of a command: what it does, and its words as they are typed in a shell, after the program's name."""
+
+    text: str
+    words: str
+
+
 class Command(NamedTuple):
     """One command: its name, what runs it, how it is written, what it does, and the options that it has.
 
     ``run`` returns the exit code and may raise HookError. ``takes`` are the kinds of its other words, "-" among them
     where it reads stdin; they stand anywhere, or only behind ``--``. ``hint`` is for a word that is none of all these.
+    ``exits`` are the exit codes that matter, with what each says of this command; 64 need not be among them.
     """
 
     name: str
@@ -36,6 +44,13 @@ class Command(NamedTuple):
     takes: tuple[str, ...] = ()
     only_behind: bool = False
     hint: str = "see --help"
+    examples: tuple[Example, ...] = ()
+    exits: tuple[tuple[int, str], ...] = ((0, "done"),)
+
+    @property
+    def short(self) -> str:
+        """What it does, in a few words: the first part of its text."""
+        return first_part(self.text)
 
 
 class Given:
@@ -84,7 +99,7 @@ class Given:
 def _unknown(command: Command, word: str) -> UsageError:
     if command.only_behind and word in (option.name for option in HOOK):
         return UsageError("it is an option of the hook", where=word, hint=f"put -- before {word}: {command.hint}")
-    known = tuple(option.name for option in command.options)
+    known = ("--help", *(option.name for option in command.options))
     return UsageError(
         f"unknown argument of {command.name}", where=word, hint=f"{nearest(word, known)} {command.hint}".strip()
     )

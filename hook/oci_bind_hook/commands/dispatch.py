@@ -10,7 +10,7 @@ from ..errors import HookError, MissingError, UsageError
 from ..kernel import files
 from ..options import STAGES, Options, absolute_to_here, parse, unknown
 from . import registering
-from .command_line import Command, Given
+from .command_line import Command, Example, Given
 from .output import answer, has_unicode, tell
 from .reference import Option, options, options_of_hook
 
@@ -22,24 +22,27 @@ if TYPE_CHECKING:
 
 def run(argv: list[str], log: Log) -> int:
     """Runs a command and returns its exit code. Raises HookError."""
-    if "--help" in argv or "-h" in argv:
-        from .help import summary
-
-        answer(summary(COMMANDS))
-        return os.EX_OK
-    if "--version" in argv:
-        from .engines import doctor
-
-        answer(doctor.version())
-        return os.EX_OK
     commands = {tuple(command.name.split()): command for command in COMMANDS}
     first, *words = argv
     own = words[: words.index("--") if "--" in words else None]
     # An option may make it another command, such as "install --check".
     name = next(((first, word) for word in own if (first, word) in commands), (first,))
-    if name not in commands:
+    command = commands.get(name)
+    # What stands behind -- may be the name of a file; but of an option of the hook somebody asks what it means.
+    asked = argv if command is None or command.only_behind else own
+    if not {"--help", "-h"}.isdisjoint(asked):
+        from . import help
+
+        answer(help.of_command(command, COMMANDS) if command else help.of_words(argv, COMMANDS))
+        return os.EX_OK
+    if "--version" in asked:
+        from .engines import doctor
+
+        answer(doctor.version())
+        return os.EX_OK
+    if command is None:
         raise unknown(first, tuple(known for known, *_ in commands))
-    return commands[name].run(Given(commands[name], words), log)
+    return command.run(Given(command, words), log)
 
 
 def dry_run(options: Options, container: Container | None = None) -> int:
@@ -176,6 +179,13 @@ def _doctor(given: Given, _: Log) -> int:
     return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
 
 
+def _help(given: Given, _: Log) -> int:
+    from . import help
+
+    answer(help.topic(" ".join(given.others), COMMANDS))
+    return os.EX_OK
+
+
 COMMANDS = (
     Command(
         "explain",
@@ -188,6 +198,19 @@ COMMANDS = (
             "--keep-mountpoints --log --log-format --debug"
         ),
         takes=("BUNDLE", "FILE", "ID", "STAGE"),
+        examples=(
+            Example("The bundle in the current folder, as a picture", "explain --format tree"),
+            Example(
+                "What a bind would do to a bundle that does not register the hook",
+                "explain /srv/bundle --mount src=/srv/models,dst=/models,ro",
+            ),
+            Example("A container of podman or docker, by its name", "explain web"),
+        ),
+        exits=(
+            (0, "a real run would succeed"),
+            (73, "neither runc nor crun would start the bundle"),
+            (69, "or another code: that of the real run, which would fail so"),
+        ),
     ),
     Command(
         "list",
@@ -196,14 +219,31 @@ COMMANDS = (
         "show what is recorded of all containers, whether it is still so, and what to do",
         options("--root --format --debug"),
         hint="show ID shows one container",
+        examples=(
+            Example("All containers, and what to do about those that need it", "list"),
+            Example(
+                "Those of a hook that is registered with another state folder", "list --root /var/lib/oci-bind-hook"
+            ),
+        ),
+        exits=((0, "done"), (74, "a state file cannot be read")),
     ),
     Command(
         "show",
         _show,
         "ID [--root DIR] [--format text|json]",
-        "show the same of one container, with each bind and each mount point that was made",
+        "show what is recorded of one container: its binds, what was made for them, and whether that is still so",
         options("--root --format --debug"),
         takes=("ID",),
+        examples=(
+            Example("One container, by the beginning of its id", "show 4f1c"),
+            Example("The same for a program", "show 4f1c --format json"),
+        ),
+        exits=(
+            (0, "done"),
+            (64, "the beginning of an id is that of several, which are listed"),
+            (66, "nothing is recorded for such a container"),
+            (74, "its state file cannot be read"),
+        ),
     ),
     Command(
         "gc",
@@ -215,15 +255,31 @@ COMMANDS = (
             Option("--dry-run", "", "show what would be undone, and change nothing"),
         ),
         takes=("ID",),
+        examples=(
+            Example("What would be undone", "gc --dry-run"),
+            Example("All that dead containers left", "gc"),
+            Example("What one container left, by the beginning of its id", "gc 4f1c"),
+        ),
+        exits=(
+            (0, "done, or nothing to do"),
+            (69, "a container that is named lives"),
+            (71, "something could not be undone, and stays recorded"),
+            (74, "a state file cannot be read, and stays"),
+        ),
     ),
     Command(
         "validate",
         _validate,
         "[--format text|json] BUNDLE|FILE|-...",
-        "print each place where a config.json or a state breaks the schemas, used by the hook or not",
+        "print where a config.json or a state breaks the schemas, used by the hook or not",
         options("--format"),
         takes=("BUNDLE", "FILE", "-"),
         hint="a file of that name comes after --",
+        examples=(
+            Example("All bundles of a folder", "validate bundles/*"),
+            Example("A config.json before it is written", "validate - <config.json"),
+        ),
+        exits=((0, "all are valid"), (65, "one is not"), (66, "one cannot be read, and the others are valid")),
     ),
     Command(
         "install",
@@ -237,6 +293,21 @@ COMMANDS = (
         takes=("OPTION",),
         only_behind=True,
         hint="what the hook is given comes after --",
+        examples=(
+            Example(
+                "A folder for every container of podman and CRI-O",
+                "install --prefix /usr -- --mount src=/srv/models,dst=/models,ro",
+            ),
+            Example(
+                "The same for containers that ask for it, under docker, podman and containerd",
+                "install --cdi models -- --mount src=/srv/models,dst=/models,ro",
+            ),
+            Example(
+                "For docker before 25, as a runtime: docker run --runtime models",
+                "install --runtime models --apply -- --mount src=/srv/models,dst=/models,ro",
+            ),
+        ),
+        exits=((0, "done"), (71, "a file cannot be written: all are as before"), (78, "a bind makes no sense")),
     ),
     Command(
         "install --check",
@@ -245,6 +316,11 @@ COMMANDS = (
         "show the hooks in hooks.d and CDI folders and of runtimes, what is wrong with them, and which a bundle gets",
         options("--check --prefix --hooks-dir --cdi-dir --format"),
         takes=("BUNDLE",),
+        examples=(
+            Example("All hooks that podman and CRI-O would find", "install --check"),
+            Example("Which of them a bundle gets, and why not the others", "install --check /srv/bundle"),
+        ),
+        exits=((0, "nothing is wrong"), (65, "a hook fails, is passed over, or keeps containers from starting")),
     ),
     Command(
         "install --list",
@@ -252,6 +328,12 @@ COMMANDS = (
         "[--prefix DIR] [WHERE]...",
         "show what registers the hook, with the words that it is given",
         options("--list --prefix --hooks-dir --cdi-dir --format"),
+        examples=(
+            Example("What registers the hook", "install --list"),
+            Example(
+                "Also in a folder that only the engine's hooks_dir names", "install --list --hooks-dir /etc/hooks.d"
+            ),
+        ),
     ),
     Command(
         "uninstall",
@@ -259,6 +341,11 @@ COMMANDS = (
         "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
         options("--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --all --units-dir"),
+        examples=(
+            Example("One registration of several", "uninstall --prefix /usr --name models"),
+            Example("All that call the launcher below the prefix", "uninstall --prefix /usr --all"),
+        ),
+        exits=((0, "done, or nothing to do"), (71, "a file cannot be removed")),
     ),
     Command(
         "doctor",
@@ -266,5 +353,23 @@ COMMANDS = (
         "[--format text|json]",
         "show what this machine has of what the hook uses, and what it lacks",
         options("--format"),
+        examples=(
+            Example("What works here", "doctor"),
+            Example("The same for a program", "doctor --format json"),
+        ),
+        exits=((0, "all that is needed is there"), (69, "something that is needed is missing")),
+    ),
+    Command(
+        "help",
+        _help,
+        "[TOPIC]",
+        "print the help of a command, of options, or of all",
+        (),
+        takes=("TOPIC",),
+        examples=(
+            Example("The options of the hook and of --mount", "help options"),
+            Example("A command, as by its --help", "help install"),
+        ),
+        exits=((0, "done"), (64, "there is no such topic")),
     ),
 )

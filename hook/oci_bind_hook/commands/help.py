@@ -6,57 +6,140 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from ..options import STAGES
-from .reference import EXIT_CODES, HOOK, INSTALL, fields
+from ..requests.request import nearest
+from .reference import EXIT_CODES, HOOK, fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from .command_line import Command
+    from .command_line import Command, Example
 
 WIDTH = 80
 COLUMN = 24
+NAME = "oci-bind-hook"
 
 ABOUT = (
-    "An OCI runtime hook: makes the bind mounts of config.json and of --mount in the container's rootfs, and takes "
-    "them down again at poststop."
+    "An OCI runtime hook: makes binds in the rootfs of a container while its runtime creates it, and takes them down "
+    "again at poststop."
 )
+MORE = (
+    f"More: `{NAME} COMMAND --help`; `{NAME} help options` for STAGE, OPTION and --mount; `{NAME} help help` for all "
+    f"topics; `man {NAME}`."
+)
+OPTIONS = "options"  # the topic of the hook's own
 
 
 def usages(commands: Iterable[Command]) -> list[str]:
     """The usage lines of the hook and of each command."""
-    return [
-        "oci-bind-hook [STAGE] [OPTION]... < state.json",
-        "oci-bind-hook [STAGE] --dry-run [--bundle DIR|FILE] [OPTION]...",
-        *(f"oci-bind-hook {command.name} {command.usage}" for command in commands),
-    ]
+    return [*_USAGES, *map(usage, commands)]
+
+
+_USAGES = (
+    f"{NAME} [STAGE] [OPTION]... < state.json",
+    f"{NAME} [STAGE] --dry-run [--bundle DIR|FILE] [OPTION]...",
+)
+
+
+def usage(command: Command) -> str:
+    """The usage line of a command."""
+    return f"{NAME} {command.name} {command.usage}".rstrip()
 
 
 def summary(commands: Iterable[Command]) -> str:
-    """The whole text, in lines that fit a terminal."""
-    commands = list(commands)
-    first, *others = usages(commands)
+    """The usage and the commands, on one screen of 80 columns and 24 lines."""
+    rows = [(command.name, command.short) for command in commands if " " not in command.name]
+    column = max(len(name) for name, _ in rows) + 4
+    return _joined(
+        _usage([_USAGES[0], f"{NAME} COMMAND [ARGUMENT]..."]),
+        _folded(ABOUT),
+        _table(rows, column),
+        _folded(MORE),
+    )
+
+
+def of_hook() -> str:
+    """The stages, options and fields that the hook takes, and its exit codes."""
     stages = f"{', '.join(STAGES[:-1])} or {STAGES[-1]}"
     codes = ", ".join(f"{code} {text}" for code, text, _ in EXIT_CODES)
-    parts = (
-        [f"usage: {first}", *(f"       {usage}" for usage in others)],
-        _folded(ABOUT),
+    return _joined(
+        _usage(_USAGES),
         _folded(f"STAGE is {stages}. Left out, it follows from the state."),
         _table((option.form, option.text) for option in HOOK),
         _folded(f"FIELD of --mount is {fields()}, or an option of mount(8) such as nosuid, rro or rslave."),
-        ["Commands:", *_table((command.name, command.text) for command in commands)],
-        ["WHERE AND WHEN, of install and uninstall:", *_table((option.form, option.text) for option in INSTALL)],
         _folded(f"Exit codes: {codes}."),
     )
-    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def of_command(command: Command, commands: Iterable[Command]) -> str:
+    """A command's usage, what it does, its options, exit codes and examples.
+
+    With the usage lines of those that an option makes of it, as "install --check" of install.
+    """
+    others = [usage(each) for each in commands if each.name.startswith(f"{command.name} ")]
+    codes = sorted({UsageError.exit_code: "the command line cannot be understood", **dict(command.exits)}.items())
+    parts = [
+        _usage([usage(command), *others]),
+        _folded(f"{command.text[0].upper()}{command.text[1:]}."),
+        _table((option.form, option.text) for option in command.options),
+        ["Exit codes:", *_table(((str(code), text) for code, text in codes), 6)],
+    ]
+    if command.examples:
+        parts.append(["Examples:", *_examples(command.examples)])
+    return _joined(*parts)
+
+
+def of_words(words: Sequence[str], commands: Iterable[Command]) -> str:
+    """What is asked for by words that are no command: a stage or the dry-run is the hook's own."""
+    return of_hook() if {*STAGES, "--dry-run"}.intersection(words) else summary(commands)
+
+
+def topic(name: str, commands: Sequence[Command]) -> str:
+    """What there is to say of a topic: the name of a command, or "options"; of none the summary. UsageError."""
+    if not name:
+        return summary(commands)
+    if name == OPTIONS:
+        return of_hook()
+    found = [command for command in commands if command.name == name]
+    if not found:
+        topics = (OPTIONS, *(command.name for command in commands if " " not in command.name))
+        near = nearest(name, topics) or f"topics are {', '.join(topics)}"
+        raise UsageError("there is no such topic", where=f"help {name}", hint=near)
+    return of_command(found[0], commands)
+
+
+def _joined(*parts: Iterable[str]) -> str:
+    return "\n\n".join(filter(None, map("\n".join, parts))) + "\n"
+
+
+def _usage(usages: Iterable[str]) -> list[str]:
+    first, *others = usages
+    return [f"usage: {first}", *(f"       {other}" for other in others)]
+
+
+def _examples(examples: Iterable[Example]) -> Iterator[str]:
+    for example in examples:
+        yield from _folded(f"{example.text}:", "  ")
+        # A shell takes the lines as one; each has room for the backslash.
+        yield " \\\n".join(_wrapped(f"{NAME} {example.words}", WIDTH - 2, " " * 6, " " * 8))
+
+
+def _table(rows: Iterable[tuple[str, str]], column: int = COLUMN) -> Iterator[str]:
+    for name, text in rows:
+        before = f"  {name}  "
+        if len(before) > column:
+            yield before.rstrip()
+            before = ""
+        yield from _folded(text, before.ljust(column))
 
 
 def _folded(text: str, before: str = "") -> list[str]:
     """A text in lines behind ``before``, with the further lines indented to its column."""
-    text, indent = text.replace("`", ""), " " * min(len(before), COLUMN)
-    return textwrap.wrap(text, WIDTH, initial_indent=before, subsequent_indent=indent, break_on_hyphens=False)
+    return _wrapped(text.replace("`", ""), WIDTH, before, " " * len(before))
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    for name, text in rows:
-        yield from _folded(text, f"  {name}  ".ljust(COLUMN))
+def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False, break_long_words=False
+    )

@@ -8,10 +8,16 @@ man page and the completions. Texts are Markdown, of which only `code` is used.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from ..requests import mount_field
 from ..requests.mount_field import BELOW, FLAG, ID_MAP, PATH
+
+
+def first_part(text: str) -> str:
+    """The beginning of a text, up to the first comma, colon or semicolon: enough for a list."""
+    return re.split("[:;,] ", text.replace("`", ""))[0]
 
 
 class Option(NamedTuple):
@@ -91,7 +97,7 @@ HOOK = (
         "print the version",
         ", the commit it was built from if that is known, Python and what the kernel has",
     ),
-    Option("--help", "", "print a summary of the manual page"),
+    Option("--help", "", "print the usage and the commands", "; behind a command its usage, options and examples"),
 )
 
 INSTALL = (
