@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import kernels, mounting, support
+from helpers.terminal import on_terminal
 from oci_bind_hook.commands.engines.doctor import FEATURES
 from oci_bind_hook.commands.engines.install import install
 from oci_bind_hook.commands.engines.launcher import import_folders
@@ -146,3 +148,13 @@ def test_an_ordinary_user_gets_the_rights_from_the_runtime_and_needs_a_folder(wo
     _, found = doctor(world, *support.as_user(UID))
     told = "without left behind: killed runs: 1: `podman unshare oci-bind-hook gc` undoes it"
     assert found["left behind"] == told
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_on_a_terminal_it_is_as_wide_and_coloured_where_that_is_wanted(environment: dict[str, str]) -> None:
+    told = on_terminal(60, ["doctor"], **environment)
+    assert ("\x1b[1;32mok      \x1b[0mPython: " in told) == (not environment)
+    lines = re.sub("\x1b\\[[0-9;]*m", "", told).splitlines()
+    assert lines[0] == f"ok      Python: {platform.python_version()}"
+    assert max(map(len, lines)) <= 60
+    assert re.search(r"All is well\.|The hook works here\.|The hook does not work here\.", " ".join(lines[-4:]))

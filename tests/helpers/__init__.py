@@ -19,6 +19,9 @@ Containers:
     podman           podman with a storage of its own
     corpus           what holds after every attack: for a dry-run and a real run alike
 
+Programs:
+    terminal         the hook's own commands on a terminal, as wide as is wanted
+
 Processes that interfere:
     rival            exchanges names in a rootfs while the hook works there
     peer             looks into the hook's process as one of another container may

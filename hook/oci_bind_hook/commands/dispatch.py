@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..log import Log
     from .explain.containers import Container
+    from .explain.drawing import Pen
 
 
 def run(argv: list[str], log: Log) -> int:
@@ -89,9 +90,19 @@ def picture(document: dict[str, object], *, everything: bool) -> str:
     """A document by schemas/plan.json as a picture, as it looks best where stdout leads. OSError without procfs."""
     from .explain.tree import as_tree
 
+    return as_tree(document, width=_width(), is_unicode=_is_unicode(), colour=_is_colourful(), everything=everything)
+
+
+def _pen() -> Pen:
+    """What draws lines as they look best where stdout leads. OSError without procfs."""
+    from .explain.drawing import Pen
+
+    return Pen(width=_width(), is_unicode=_is_unicode(), colour=_is_colourful())
+
+
+def _is_unicode() -> bool:
     with open("/proc/self/environ", "rb") as environment:
-        is_unicode = has_unicode(environment.read())
-    return as_tree(document, width=_width(), is_unicode=is_unicode, colour=_is_colourful(), everything=everything)
+        return has_unicode(environment.read())
 
 
 def _width() -> int:
@@ -175,7 +186,7 @@ def _doctor(given: Given, _: Log) -> int:
     from .engines import doctor
 
     findings = doctor.examine()
-    answer(doctor.as_json(findings) if given.as_json else doctor.as_text(findings))
+    answer(doctor.as_json(findings) if given.as_json else doctor.as_text(findings, _pen()))
     return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
 
 

@@ -19,6 +19,7 @@ from ...kernel.proc import Proc
 from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
+from ..explain.drawing import Span
 from ..upkeep.listing import Registry
 from . import machine, registration, settings
 from .check import Check
@@ -29,9 +30,10 @@ from .written import existing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from ..explain.drawing import Pen
     from . import cdi, hooks_d
 
     __loader__: Any
@@ -55,27 +57,43 @@ FEATURES = {
 }
 NEEDED_FEATURES = ("pidfd",)
 
+_CHECK = "oci-bind-hook install --check"
+_COLUMN = 8
+_STYLES = {"ok": "good", "MISSING": "bad", "without": "warning"}
+
 
 class Finding:
-    """One requirement. ``without`` says what does not work if it is missing."""
+    """One requirement. ``without`` says what does not work if it is missing, ``advice`` what to do, "" if not known."""
 
-    def __init__(self, name: str, detail: str, *, is_there: bool, is_needed: bool = False, without: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        detail: str,
+        *,
+        is_there: bool,
+        is_needed: bool = False,
+        without: str = "",
+        advice: str = "",
+    ) -> None:
         self.name = name
         self.detail = detail
         self.is_there = is_there
         self.is_needed = is_needed
         self.without = without
+        self.advice = advice
 
     @property
     def is_problem(self) -> bool:
         """Whether it is missing and the hook cannot work without it."""
         return self.is_needed and not self.is_there
 
-    def line(self) -> str:
-        """For a person."""
-        verdict = "ok" if self.is_there else "MISSING" if self.is_needed else "without"
-        text = ": ".join(filter(None, (self.name, self.detail, "" if self.is_there else self.without)))
-        return one_line(f"{verdict:8}{text}") + "\n"
+    @property
+    def verdict(self) -> str:
+        return "ok" if self.is_there else "MISSING" if self.is_needed else "without"
+
+    def text(self) -> str:
+        """What there is to say behind the verdict."""
+        return one_line(": ".join(filter(None, (self.name, self.detail, "" if self.is_there else self.without))))
 
     def document(self) -> dict[str, object]:
         """The same as schemas/doctor.json has it."""
@@ -109,11 +127,14 @@ def _kernel() -> Iterator[Finding]:
     yield Finding("kernel", os.uname().release, is_there=True)
     there = linux.features()
     for name, without in FEATURES.items():
-        yield Finding(name, "", is_there=there[name], is_needed=name in NEEDED_FEATURES, without=without)
+        is_needed = name in NEEDED_FEATURES
+        advice = "run Linux 5.3 or later" if is_needed else ""
+        yield Finding(name, "", is_there=there[name], is_needed=is_needed, without=without, advice=advice)
     try:
         Proc()
     except HookError as problem:
-        yield Finding("procfs", str(problem), is_there=False, is_needed=True, without="nothing works")
+        advice = "mount procfs on /proc"
+        yield Finding("procfs", str(problem), is_there=False, is_needed=True, without="nothing works", advice=advice)
     else:
         yield Finding("procfs", "", is_there=True)
 
@@ -123,7 +144,9 @@ def _capabilities() -> Iterator[Finding]:
     for name, use in rights.CAPABILITIES.items():
         # Of an ordinary user the runtime makes a root, in a user namespace.
         without = use if is_root else "in a rootless container, at createContainer, the runtime gives it"
-        yield Finding(name, "", is_there=rights.has_capability(name), is_needed=is_root, without=without)
+        advice = f"run it with {name}, as root of the machine has it"
+        has = rights.has_capability(name)
+        yield Finding(name, "", is_there=has, is_needed=is_root, without=without, advice=advice if is_root else "")
 
 
 def _at(root: str | None) -> Options:
@@ -140,7 +163,7 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
         folder = StateFolder.open(path, create=False)
         kind = _file_system(proc, path)
     except HookError as problem:
-        yield Finding(name, str(problem), is_there=False, is_needed=True, without=without)
+        yield Finding(name, str(problem), is_there=False, is_needed=True, without=without, advice=problem.hint)
         return
     lasting = "gone after a restart of the machine" if kind in ("tmpfs", "ramfs") else "kept over a restart"
     if folder is not None:
@@ -152,7 +175,8 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
         yield Finding(name, f"{path} is made at first use, on {kind} ({lasting})", is_there=True)
     else:
         detail = f"{path} is not there, and {existing(path)} cannot be written"
-        yield Finding(name, detail, is_there=False, is_needed=True, without=without)
+        advice = f"make the folder {os.path.dirname(path)}, and give it to this user"
+        yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=advice)
 
 
 def _named(name: str, root: str | None) -> str:
@@ -187,7 +211,8 @@ def _left_behind(root: str | None) -> Iterator[Finding]:
     if os.geteuid() != 0 and which("podman"):
         command = f"podman unshare {command}"
     is_clean = not any(counts.values())
-    yield Finding(_named("left behind", root), detail, is_there=is_clean, without=f"`{command}` undoes it")
+    without = f"`{command}` undoes it"
+    yield Finding(_named("left behind", root), detail, is_there=is_clean, without=without, advice=command)
 
 
 def _file_system(proc: Proc, path: str) -> str:
@@ -220,12 +245,15 @@ def _hooks(check: Check) -> Iterator[Finding]:
     exposed = [each for each in check.problems if each.effect == EXPOSES]
     if exposed:
         detail = ": ".join(filter(None, (exposed[0].path, exposed[0].pointer)))
-        yield Finding("registration", detail, is_there=False, is_needed=True, without=exposed[0].message)
+        message = exposed[0].message
+        yield Finding("registration", detail, is_there=False, is_needed=True, without=message, advice=_CHECK)
         return
     without = "no engine calls the hook by itself; `install` registers it"
     if unread := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
         without = f"whether {', '.join(unread)} does is not known: YAML is not read here; `install` writes JSON"
-    yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without)
+    # Where an engine is, it has its own command.
+    advice = "" if unread or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
+    yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
 
 
 def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check, unread: int = 0) -> Finding:
@@ -234,7 +262,8 @@ def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check, unread
     detail = "not there" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
     detail += f", YAML, which is not read here: {unread}" if unread else ""
     is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
-    return Finding(name, detail, is_there=is_good, is_needed=bool(bad), without=without)
+    advice = _CHECK if bad else ""
+    return Finding(name, detail, is_there=is_good, is_needed=bool(bad), without=without, advice=advice)
 
 
 def _timer(check: Check) -> Finding:
@@ -250,7 +279,8 @@ def _programs() -> Iterator[Finding]:
     found = {name: path for name in RUNTIMES if (path := which(name))}
     if not found:
         detail = "none of " + ", ".join(RUNTIMES) + " is on PATH"
-        yield Finding("runtime", detail, is_there=False, is_needed=True, without="nothing calls the hook")
+        without, advice = "nothing calls the hook", "install runc or crun"
+        yield Finding("runtime", detail, is_there=False, is_needed=True, without=without, advice=advice)
     for name, path in found.items():
         version = _version(path)
         detail = f"{path}, {version}" if version else f"{path} does not tell its version"
@@ -264,9 +294,10 @@ def _engines(check: Check) -> Iterator[Finding]:
         version = _version(path)
         kinds = known | {one.kind for one in registration.find(*machine.folders(name), ())}
         command = machine.missing(name, version, kinds)
-        without = f"it does not call the hook by itself: oci-bind-hook {command}"
+        advice = f"oci-bind-hook {command}"
+        without = f"it does not call the hook by itself: {advice}"
         detail = f"{path}, {version or 'which does not tell its version'}"
-        yield Finding(name, detail, is_there=not command, without=without)
+        yield Finding(name, detail, is_there=not command, without=without, advice=advice)
 
 
 def _version(path: str) -> str:
@@ -289,12 +320,29 @@ def _syslog() -> Finding:
     return Finding(SYSLOG_SOCKET, "", is_there=is_there, without="with crun, failures are told to --log only")
 
 
-def as_text(findings: Iterable[Finding]) -> str:
-    """One line for each."""
-    return "".join(each.line() for each in findings)
+def as_text(findings: Sequence[Finding], pen: Pen) -> str:
+    """One line for each, and one that says whether all is well, or what to do first."""
+    lines = []
+    for each in findings:
+        first, *others = pen.folded(each.text(), max(pen.width - _COLUMN, 1))
+        lines.append(pen.line([Span(each.verdict.ljust(_COLUMN), _STYLES[each.verdict]), Span(first)]))
+        lines += [pen.line([Span(" " * _COLUMN + other)]) for other in others]
+    style, text = _conclusion(findings)
+    lines += [pen.line([Span(line, style)]) for line in pen.folded(text, pen.width)]
+    return "\n".join(lines) + "\n"
 
 
-def as_json(findings: Iterable[Finding]) -> str:
+def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
+    """Whether all is well, or what to do first, and the style of that."""
+    for one in sorted(findings, key=lambda each: not each.is_problem):
+        if one.is_problem:
+            return "bad", one_line(f"The hook does not work here. First: {one.name}: {one.advice or one.without}")
+        if one.advice and not one.is_there:
+            return "warning", one_line(f"The hook works here. To do first: {one.advice}")
+    return "good", "All is well."
+
+
+def as_json(findings: Sequence[Finding]) -> str:
     """All as one JSON document, schemas/doctor.json."""
     return json.dumps({"findings": [each.document() for each in findings]}, indent=2) + "\n"
 

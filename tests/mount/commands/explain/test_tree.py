@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +14,7 @@ import pytest
 
 from helpers import support
 from helpers.mounting import plant, tmpfs
+from helpers.terminal import on_terminal
 from oci_bind_hook.commands.explain import dry_run
 from oci_bind_hook.commands.explain.tree import as_tree
 from oci_bind_hook.documents import oci
@@ -242,23 +239,6 @@ def test_what_each_bind_hides(desk: Desk) -> None:
         [own],
         [],
     ]
-
-
-def on_terminal(columns: int, words: list[str], **environment: str) -> str:
-    """What the hook prints on a terminal."""
-    child, terminal = pty.fork()
-    if child == 0:
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
-        code = "from oci_bind_hook.cli import console; console()"
-        os.execve(sys.executable, [sys.executable, "-c", code, *words], {"TERM": "xterm", **environment})
-    printed = b""
-    try:
-        while piece := os.read(terminal, 65536):
-            printed += piece
-    except OSError:
-        pass  # EIO: the child has ended
-    os.waitpid(child, 0)
-    return printed.decode().replace("\r\n", "\n")
 
 
 def test_on_a_terminal_and_in_a_pipe(desk: Desk) -> None:

@@ -15,6 +15,7 @@ import pytest
 from helpers import hooks_d_tables as tables
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import doctor, install
+from oci_bind_hook.commands.explain.drawing import Pen
 from oci_bind_hook.documents import oci
 from oci_bind_hook.kernel import rights
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 def found(name: str) -> doctor.Finding:
     [one] = [each for each in doctor.examine() if each.name == name]
     return one
+
+
+def line(finding: doctor.Finding) -> str:
+    return doctor.as_text([finding], Pen()).splitlines()[0]
 
 
 def program(folder: Path, name: str, script: str) -> str:
@@ -52,18 +57,19 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_each_thing_is_one_line_and_has_its_place_in_the_schema(capfd: pytest.CaptureFixture[str]) -> None:
     code = cli.main(["doctor"])
-    lines = capfd.readouterr().out.splitlines()
+    *lines, last = capfd.readouterr().out.splitlines()
+    assert last == doctor._conclusion(doctor.examine())[1]
     assert cli.main(["doctor", "--format=json"]) == code
     document = json.loads(capfd.readouterr().out)
     assert oci.violations(document, "doctor") == []
     names = [each["name"] for each in document["findings"]]
     assert len(lines) == len(names) == len(set(names))
-    assert all(line[8:].startswith(name) for line, name in zip(lines, names, strict=True))
+    assert all(one[8:].startswith(name) for one, name in zip(lines, names, strict=True))
     assert {*doctor.FEATURES, *rights.CAPABILITIES, "Python", "state folder", "/dev/log"} <= {*names}
     missing = [each for each in document["findings"] if each["needed"] and not each["there"]]
     assert code == (os.EX_UNAVAILABLE if missing else os.EX_OK)
-    assert [line for line in lines if line.startswith("MISSING ")] == [
-        each.line()[:-1] for each in doctor.examine() if each.is_problem
+    assert [one for one in lines if one.startswith("MISSING ")] == [
+        line(each) for each in doctor.examine() if each.is_problem
     ]
 
 
@@ -76,7 +82,7 @@ def test_software_is_told_with_its_version() -> None:
 def test_a_runtime_tells_its_version_in_one_line(programs: Path) -> None:
     path = program(programs, "crun", "printf 'crun version 9\\033\\nmore\\n'; [ \"$*\" = --version ]")
     assert found("crun").detail == f"{path}, crun version 9\x1b"
-    assert found("crun").line() == f"ok      crun: {path}, crun version 9\\x1b\n"
+    assert line(found("crun")) == f"ok      crun: {path}, crun version 9\\x1b"
     assert "runtime" not in [each.name for each in doctor.examine()]
 
 
@@ -93,7 +99,7 @@ def test_a_program_in_the_folder_we_are_in_is_never_started(tmp_path: Path, monk
 @pytest.mark.parametrize("script", ["echo broken; exit 1", "kill -9 $$", ":"])
 def test_a_runtime_that_tells_nothing_is_named(script: str, programs: Path) -> None:
     path = program(programs, "runc", script)
-    assert found("runc").line() == f"without runc: {path} does not tell its version: it may not work\n"
+    assert line(found("runc")) == f"without runc: {path} does not tell its version: it may not work"
 
 
 def test_without_a_runtime_nothing_calls_the_hook(
@@ -111,14 +117,14 @@ def test_without_a_runtime_nothing_calls_the_hook(
 
 def test_hooks_folders(folders: Path, tmp_path: Path) -> None:
     name = f"hooks.d {folders}"
-    assert found(name).line() == f"without {name}: not there\n"
+    assert line(found(name)) == f"without {name}: not there"
     assert not found("registration").is_there
     _, registration = install.install(str(tmp_path / "p"), hooks_dir=str(folders))
-    assert found(name).line() == f"ok      {name}: files: 1, problems: 0\n"
-    assert found("registration").line() == f"ok      registration: {registration}\n"
+    assert line(found(name)) == f"ok      {name}: files: 1, problems: 0"
+    assert line(found("registration")) == f"ok      registration: {registration}"
     probe = tables.write_probe(tmp_path)
     (folders / "z.json").write_text(json.dumps(tables.current(probe, "z", stages=["x"])))
-    assert found(name).line() == f"MISSING {name}: files: 2, problems: 1: `install --check` tells more\n"
+    assert line(found(name)) == f"MISSING {name}: files: 2, problems: 1: `install --check` tells more"
 
 
 def test_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,3 +172,36 @@ def test_the_commit_is_what_pip_wrote_down(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert doctor.commit() == commit
     assert f"commit: {commit or 'unknown'}\n" in doctor.version()
+
+
+# -- for people --------------------------------------------------------------------------------------------------------
+
+GOOD = doctor.Finding("Python", "3.11", is_there=True)
+OPTIONAL = doctor.Finding("openat2", "", is_there=False, without="it is not asked twice")
+LEFT = doctor.Finding("left behind", "killed runs: 1", is_there=False, advice="oci-bind-hook gc")
+UNDONE = doctor.Finding("left behind", "nothing", is_there=True, advice="oci-bind-hook gc")
+MISSING = doctor.Finding("pidfd", "", is_there=False, is_needed=True, without="no way in", advice="run Linux 5.3")
+UNKNOWN = doctor.Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone")
+CONCLUSIONS = {
+    "All is well.": [GOOD, OPTIONAL, UNDONE],
+    "The hook works here. To do first: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
+    "The hook does not work here. First: pidfd: run Linux 5.3": [LEFT, GOOD, MISSING, UNKNOWN],
+    "The hook does not work here. First: runtime /r: it is gone": [LEFT, GOOD, UNKNOWN, MISSING],
+}
+
+
+@pytest.mark.parametrize("last", CONCLUSIONS)
+def test_the_last_line_says_whether_all_is_well_or_what_to_do_first(last: str) -> None:
+    assert doctor.as_text(CONCLUSIONS[last], Pen()).splitlines()[-1] == last
+
+
+def test_on_a_terminal_it_is_coloured_and_folded() -> None:
+    text = doctor.as_text([GOOD, OPTIONAL, MISSING], Pen(width=30, colour=True))
+    assert text.splitlines() == [
+        "\x1b[1;32mok      \x1b[0mPython: 3.11",
+        "\x1b[33mwithout \x1b[0mopenat2: it is not",
+        "        asked twice",
+        "\x1b[1;31mMISSING \x1b[0mpidfd: no way in",
+        "\x1b[1;31mThe hook does not work here.\x1b[0m",
+        "\x1b[1;31mFirst: pidfd: run Linux 5.3\x1b[0m",
+    ]

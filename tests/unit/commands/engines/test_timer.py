@@ -71,7 +71,7 @@ class Machine:
     def doctor(self) -> str:
         (finding,) = [each for each in doctor.examine() if each.name == "gc timer"]
         assert not finding.is_problem
-        return finding.line()
+        return f"{finding.verdict:8}{finding.text()}\n"
 
 
 @pytest.fixture
