@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from oci_bind_hook.commands import reference
 from oci_bind_hook.commands.dispatch import COMMANDS
 from oci_bind_hook.commands.help import usages
+from oci_bind_hook.documents.acceptor import SCHEMAS
 from oci_bind_hook.options import STAGES
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ MAN = {
 
 # -- bash, and zsh, which reads the same file --------------------------------------------------------------------------
 
+# What stands for each kind of word that a command takes, where it is no file.
+WORDS = {"OPTION": "--", "ID": "$(_oci_bind_hook_ids)", "SCHEMA": " ".join(SCHEMAS)}
 VALUES = {
     "text|json": "words='text json'",
     "text|tree|json": "words='text tree json'",
@@ -103,7 +106,7 @@ def _by_command(actions: dict[str, str]) -> str:
 def _case(pattern: str, options: Iterable[Option], takes: Iterable[str] = ()) -> str:
     """What may stand behind a command."""
     words = [option.name for option in options]
-    words += [word for kind, word in (("OPTION", "--"), ("ID", "$(_oci_bind_hook_ids)")) if kind in takes]
+    words += [word for kind, word in WORDS.items() if kind in takes]
     lines = textwrap.wrap(" ".join(words), 88, break_on_hyphens=False, break_long_words=False)
     kind = " kind=file" if "FILE" in takes else " kind=directory" if "BUNDLE" in takes else ""
     return f'        {pattern}) words="' + " \\\n            ".join(lines) + f'"{kind} ;;\n'
@@ -148,7 +151,8 @@ def _option(option: Option) -> str:
 
 
 FISH = {
-    "names": f"set -l stages {' '.join(STAGES)}\nset -l commands {' '.join(OPTIONS)}\n",
+    "names": f"set -l stages {' '.join(STAGES)}\nset -l commands {' '.join(OPTIONS)}\n"
+    f"set -l schemas {' '.join(SCHEMAS)}\n",
     "commands": "".join(
         _complete(" -n __fish_use_subcommand", f"-a {each.name}", each.text)
         for each in COMMANDS

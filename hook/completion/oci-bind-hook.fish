@@ -4,6 +4,8 @@
 # generated: names
 set -l stages prestart createRuntime createContainer poststop
 set -l commands explain list show gc validate install uninstall doctor help
+set -l commands explain list show gc validate schema install uninstall doctor
+set -l schemas bind-request cdi config config-freebsd config-linux config-linux-resources config-process config-seccomp config-solaris config-used config-vm config-windows config-zos defs doctor gc hooks-check hooks-d hooks-d-old plan records registrations state state-file state-file-1 validation
 # end
 set -l hook "not __fish_seen_subcommand_from $commands"
 
@@ -12,6 +14,7 @@ complete -c oci-bind-hook -n __fish_use_subcommand -a "$stages" -d 'as runtimes 
 complete -c oci-bind-hook -n '__fish_seen_subcommand_from explain show gc' \
     -a '(path basename /run/oci-bind-hook/*.json | string match -rg "^([A-Za-z0-9_+.][A-Za-z0-9_+.-]*)\.json\$")'
 complete -c oci-bind-hook -n '__fish_seen_subcommand_from explain validate' -F
+complete -c oci-bind-hook -n '__fish_seen_subcommand_from schema' -a "$schemas"
 
 # generated: commands
 complete -c oci-bind-hook -n __fish_use_subcommand -a explain -d 'explain what the hook does for a bundle'
@@ -19,6 +22,8 @@ complete -c oci-bind-hook -n __fish_use_subcommand -a list -d 'show what is reco
 complete -c oci-bind-hook -n __fish_use_subcommand -a show -d 'show what is recorded of one container'
 complete -c oci-bind-hook -n __fish_use_subcommand -a gc -d 'undo what dead containers and killed runs left'
 complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print where a config.json or a state breaks the schemas'
+complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print each place where a config.json or a state breaks the schemas'
+complete -c oci-bind-hook -n __fish_use_subcommand -a schema -d 'list the JSON schemas of what the hook reads and prints'
 complete -c oci-bind-hook -n __fish_use_subcommand -a install -d 'register the hook with engines'
 complete -c oci-bind-hook -n __fish_use_subcommand -a uninstall -d 'remove what install wrote'
 complete -c oci-bind-hook -n __fish_use_subcommand -a doctor -d 'show what this machine has of what the hook uses'
@@ -62,4 +67,5 @@ complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l check -d '
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from uninstall" -l all -d 'remove all registrations that call the launcher below the prefix'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l list -d 'show what registers the hook'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from list show gc validate install doctor" -l format -x -a 'text json' -d 'what is printed'
+complete -c oci-bind-hook -n "__fish_seen_subcommand_from schema" -l bundled -d 'as one document that refers to nothing outside'
 # end

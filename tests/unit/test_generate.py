@@ -12,6 +12,7 @@ import pytest
 
 import generate
 from oci_bind_hook.commands.reference import HOOK, INSTALL
+from oci_bind_hook.documents.acceptor import SCHEMAS
 from oci_bind_hook.options import STAGES
 
 COMPLETION = Path(__file__).resolve().parents[2] / "hook/completion"
@@ -69,6 +70,7 @@ def test_bash_completes_values(tmp_path: Path) -> None:
     assert complete("--mount", "") == set()
     assert complete("gc", "--root", f"{tmp_path}/state", "c") == {"c1"}
     assert complete("validate", "f", folder=folder) == {"file"}
+    assert complete("schema", "") == {*SCHEMAS, "--bundled"}
 
 
 def test_bash_offers_ids_only(tmp_path: Path) -> None:

@@ -182,6 +182,22 @@ def _stdin() -> bytes:
         raise MissingError(f"stdin cannot be read: {reason.strerror}") from reason
 
 
+def _schema(given: Given, _: Log) -> int:
+    from . import schemas
+
+    is_bundled = given.last("--bundled") is not None
+    if len(given.others) > 1:
+        raise UsageError("schema prints one at a time", where=given.others[1])
+    if not given.others:
+        if is_bundled:
+            raise UsageError("the name of a schema is missing", where="--bundled", hint="schema lists all")
+        answer(schemas.as_list())
+        return os.EX_OK
+    name = schemas.known(given.others[0], "schema")
+    answer(schemas.as_one_document(name) if is_bundled else schemas.as_text(name))
+    return os.EX_OK
+
+
 def _doctor(given: Given, _: Log) -> int:
     from .engines import doctor
 
@@ -291,6 +307,14 @@ COMMANDS = (
             Example("A config.json before it is written", "validate - <config.json"),
         ),
         exits=((0, "all are valid"), (65, "one is not"), (66, "one cannot be read, and the others are valid")),
+    ),
+    Command(
+        "schema",
+        _schema,
+        "[SCHEMA] [--bundled]",
+        "list the JSON schemas of what the hook reads and prints, or print one",
+        options("--bundled"),
+        takes=("SCHEMA",),
     ),
     Command(
         "install",

@@ -175,8 +175,11 @@ INSTALL = (
     Option("--list", "", "show what registers the hook, and change nothing"),
 )
 
-# What the hook itself has as well, with other values.
-OF_COMMANDS = (Option("--format", "text|json", "what is printed: for a person, or for a program"),)
+# What single commands have. The hook itself has a --format as well, with other values.
+OF_COMMANDS = (
+    Option("--format", "text|json", "what is printed: for a person, or for a program"),
+    Option("--bundled", "", "as one document that refers to nothing outside"),
+)
 
 _OF_HOOK = {option.name: option for option in HOOK}
 _BY_NAME = {option.name: option for option in (*HOOK, *INSTALL, *OF_COMMANDS)}

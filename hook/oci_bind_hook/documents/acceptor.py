@@ -37,21 +37,24 @@ SCHEMAS = (
 
 def schema(name: str) -> dict[str, Any]:
     """The bundled schema ``name``, given with or without ``ADDRESS`` before it, as a dict. Raises OSError."""
-    file = f"{name.removeprefix(ADDRESS)}.json"
-    path = f"{FOLDER}/schemas/{file}"
+    document = parse_trusted(source(name))
+    assert isinstance(document, dict)
+    return document
+
+
+def source(name: str) -> bytes:
+    """The same as its file has it."""
+    path = f"{FOLDER}/schemas/{name.removeprefix(ADDRESS)}.json"
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except NotADirectoryError:  # the package is in a zip archive
-        data = __loader__.get_data(path)
-    else:
-        try:
-            with files.Named(path):
-                data = posix.read(fd, 1 << 20)
-        finally:
-            posix.close(fd)
-    document = parse_trusted(data)
-    assert isinstance(document, dict)
-    return document
+        data: bytes = __loader__.get_data(path)
+        return data
+    try:
+        with files.Named(path):
+            return posix.read(fd, 1 << 20)
+    finally:
+        posix.close(fd)
 
 
 # Annotations: keywords that demand nothing of a document.

@@ -24,7 +24,7 @@ def test_each_option_belongs_to_the_hook_or_to_a_command() -> None:
     # One name means two things: a dry-run and uninstall never meet.
     assert sorted((*of_hook, *of_install)) == sorted((*known, "--all"))
     of_commands = {option.name for command in COMMANDS for option in command.options}
-    assert known == {option.name for option in reference.HOOK} | of_commands
+    assert known | {option.name for option in reference.OF_COMMANDS} == {*of_hook, *of_commands}
 
 
 def test_each_field_has_a_text() -> None:
