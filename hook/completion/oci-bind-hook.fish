@@ -3,8 +3,7 @@
 
 # generated: names
 set -l stages prestart createRuntime createContainer poststop
-set -l commands explain list show gc validate install uninstall doctor help
-set -l commands explain list show gc validate schema install uninstall doctor
+set -l commands explain list show gc validate schema install uninstall doctor help
 set -l schemas bind-request cdi config config-freebsd config-linux config-linux-resources config-process config-seccomp config-solaris config-used config-vm config-windows config-zos defs doctor gc hooks-check hooks-d hooks-d-old plan records registrations state state-file state-file-1 validation
 # end
 set -l hook "not __fish_seen_subcommand_from $commands"
@@ -22,7 +21,6 @@ complete -c oci-bind-hook -n __fish_use_subcommand -a list -d 'show what is reco
 complete -c oci-bind-hook -n __fish_use_subcommand -a show -d 'show what is recorded of one container'
 complete -c oci-bind-hook -n __fish_use_subcommand -a gc -d 'undo what dead containers and killed runs left'
 complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print where a config.json or a state breaks the schemas'
-complete -c oci-bind-hook -n __fish_use_subcommand -a validate -d 'print each place where a config.json or a state breaks the schemas'
 complete -c oci-bind-hook -n __fish_use_subcommand -a schema -d 'list the JSON schemas of what the hook reads and prints'
 complete -c oci-bind-hook -n __fish_use_subcommand -a install -d 'register the hook with engines'
 complete -c oci-bind-hook -n __fish_use_subcommand -a uninstall -d 'remove what install wrote'

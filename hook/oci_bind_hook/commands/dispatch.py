@@ -315,6 +315,10 @@ COMMANDS = (
         "list the JSON schemas of what the hook reads and prints, or print one",
         options("--bundled"),
         takes=("SCHEMA",),
+        examples=(
+            Example("The schemas, each with a line on what it is for", "schema"),
+            Example("One for a validator or an editor, without references to others", "schema state-file --bundled"),
+        ),
     ),
     Command(
         "install",
