@@ -34,7 +34,8 @@ def ask(world: World, *words: str, code: int = 0) -> Documents:
     assert (done.returncode, done.stderr) == (code, "")
     document = json.loads(done.stdout)
     assert oci.violations(document, "gc" if words[0] == "gc" else "records") == []
-    assert document["folder"] == str(world.state)
+    assert document["folders"] == [{"path": str(world.state)}]
+    assert all(record["folder"] == str(world.state) for record in document["records"])
     return {record["id"]: record for record in document["records"]}
 
 
@@ -518,7 +519,7 @@ def test_names_that_are_not_utf8_make_no_json_that_is_not(world: World, command:
     document = json.loads(done.stdout.decode())
     assert done.returncode == 74
     json.dumps(document, ensure_ascii=False).encode()
-    assert document["folder"] == f"{world.path}/\\xff"
+    assert document["folders"] == [{"path": f"{world.path}/\\xff"}]
 
 
 def test_an_ordinary_user_asks_for_their_own(tmp_path: Path, world: World) -> None:

@@ -225,10 +225,11 @@ VALID: dict[str, Any] = {
     },
     "doctor": {"findings": [{"name": "pidfd", "there": True, "needed": True, "detail": "", "without": ""}]},
     "records": {
-        "folder": "/run/oci-bind-hook",
+        "folders": [{"path": "/run/oci-bind-hook", "problem": {"message": "m", "exit": 74}}],
         "records": [
             {
                 "id": "c-1",
+                "folder": "/run/oci-bind-hook",
                 "status": "alive",
                 "reason": "r",
                 "advice": "a",
@@ -266,11 +267,12 @@ VALID: dict[str, Any] = {
         ],
     },
     "gc": {
-        "folder": "/run/oci-bind-hook",
+        "folders": [{"path": "/run/oci-bind-hook", "problem": {"message": "m", "exit": 74}}],
         "dryRun": False,
         "records": [
             {
                 "id": "c-1",
+                "folder": "/run/oci-bind-hook",
                 "action": "finished",
                 "reason": "r",
                 "advice": "a",
@@ -464,6 +466,19 @@ REGISTERED = "kind name device runtime path launcher stages conditions env argum
 def below(parent: str, members: str) -> str:
     return " ".join(f"{parent}/{member}" for member in members.split())
 
+
+# The state folders in what list, show and gc print.
+STATE_FOLDERS: list[tuple[Any, str]] = [
+    ([], ""),
+    (GONE, "/folders /folders/0/path /folders/0/problem/message /folders/0/problem/exit"),
+    (1, "/folders /folders/0 /folders/0/path /folders/0/problem /folders/0/unknown"),
+    (1, "/folders/0/problem/message /folders/0/problem/unknown"),
+    ([], "/folders"),
+    ("rel", "/folders/0/path"),
+    ("1", "/folders/0/problem/exit"),
+    (0, "/folders/0/problem/exit"),
+    (256, "/folders/0/problem/exit"),
+]
 
 # The same of the edits in a CDI file, which stand in two places.
 OF_EDITS: list[tuple[Any, str]] = [
@@ -732,15 +747,19 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/findings/0", "name there needed detail without unknown")),
     ],
     "records": [
-        ([], ""),
-        (GONE, "/folder /records"),
-        (1, "/folder /records /records/0 /unknown"),
-        ("rel", "/folder"),
-        (GONE, below("/records/0", "id status reason advice busy files phase created stage bundle rootfs")),
+        *STATE_FOLDERS,
+        (GONE, "/records"),
+        (1, "/records /records/0 /unknown"),
+        (GONE, below("/records/0", "id folder status reason advice busy files phase created stage bundle rootfs")),
         (GONE, below("/records/0", "namespace init mounts made")),
-        (1, below("/records/0", "id status reason advice busy files files/0 phase stage bundle rootfs namespace")),
+        (
+            1,
+            below(
+                "/records/0", "id folder status reason advice busy files files/0 phase stage bundle rootfs namespace"
+            ),
+        ),
         (1, below("/records/0", "init mounts mounts/0 made made/0 problem unknown")),
-        ("rel", below("/records/0", "status phase created stage bundle rootfs")),
+        ("rel", below("/records/0", "folder status phase created stage bundle rootfs")),
         (-1, "/records/0/created"),
         (GONE, below("/records/0", "namespace/kind namespace/inode init/pid init/start init/first")),
         ("1", below("/records/0", "namespace/kind namespace/inode init/pid init/start init/first")),
@@ -760,13 +779,12 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (256, "/records/0/problem/exit"),
     ],
     "gc": [
-        ([], ""),
-        (GONE, "/folder /dryRun /records"),
-        (1, "/folder /dryRun /records /records/0 /unknown"),
-        ("rel", "/folder"),
-        (GONE, below("/records/0", "id action reason advice unmount remove remarks")),
-        (1, below("/records/0", "id action reason advice unmount remove remarks remarks/0 problem unknown")),
-        ("rel", below("/records/0", "action unmount/0 remove/0")),
+        *STATE_FOLDERS,
+        (GONE, "/dryRun /records"),
+        (1, "/dryRun /records /records/0 /unknown"),
+        (GONE, below("/records/0", "id folder action reason advice unmount remove remarks")),
+        (1, below("/records/0", "id folder action reason advice unmount remove remarks remarks/0 problem unknown")),
+        ("rel", below("/records/0", "folder action unmount/0 remove/0")),
         (1, below("/records/0", "unmount/0 remove/0")),
         (GONE, below("/records/0/problem", "message exit")),
         (1, below("/records/0/problem", "message unknown")),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from ..documents.bundle import read_all, read_given
-from ..errors import HookError, MissingError, UsageError
+from ..errors import MissingError, UsageError
 from ..kernel import files
 from ..options import STAGES, Options, absolute_to_here, parse, unknown
 from . import registering
@@ -16,9 +16,14 @@ from .reference import Option, options, options_of_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..log import Log
     from .explain.containers import Container
     from .explain.drawing import Pen
+    from .upkeep.folders import Folder
+    from .upkeep.gc import Outcome
+    from .upkeep.listing import Entry
 
 
 def run(argv: list[str], log: Log) -> int:
@@ -132,14 +137,14 @@ def _look(given: Given, log: Log) -> int:
     from .upkeep import listing
 
     options, log.debug_wanted = parse(given.passed)
-    folder, entries = listing.look(options, given.others)
+    folders, entries = listing.look(options, given.others)
     if given.as_json:
-        answer(listing.as_json(folder, entries))
+        answer(listing.as_json(folders, entries))
     elif given.others:
         answer("".join(map(listing.as_text, entries)))
     else:
-        answer(listing.as_list(folder, entries))
-    return _worst([entry.problem for entry in entries if entry.problem is not None])
+        answer(listing.as_list(folders, entries))
+    return _worst(given, folders, entries)
 
 
 def _gc(given: Given, log: Log) -> int:
@@ -151,12 +156,14 @@ def _gc(given: Given, log: Log) -> int:
     os.umask(0o022)
     collection = gc.collect(options, given.others, log)
     answer(gc.as_json(collection, dry_run=options.dry_run) if given.as_json else gc.as_text(collection))
-    return _worst(collection.problems)
+    return _worst(given, collection.folders, collection.outcomes)
 
 
-def _worst(problems: list[HookError]) -> int:
+def _worst(given: Given, folders: Sequence[Folder], found: Sequence[Entry | Outcome]) -> int:
     """The exit code for several problems: that of an unusable state file first."""
-    codes = [problem.exit_code for problem in problems]
+    # Of containers that are named all have been found, whichever folder cannot be used.
+    looked = found if given.others else (*folders, *found)
+    codes = [each.problem.exit_code for each in looked if each.problem is not None]
     return os.EX_IOERR if os.EX_IOERR in codes else next(iter(codes), os.EX_OK)
 
 

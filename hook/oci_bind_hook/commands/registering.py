@@ -159,13 +159,13 @@ def check_command(given: Given, _: Log) -> int:
 
 def list_command(given: Given, _: Log) -> int:
     """Prints what registers the hook. HookError."""
-    from .engines import cdi, install, registration, runtimes
+    from .engines import install, machine, registration
 
     places = [install.Places(each) for each in given.all("--prefix")]
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
     folders, wrappers = given.all("--cdi-dir"), [each.runtimes for each in places]
     if not hooks and not folders:
-        hooks, folders, wrappers = [*registration.HOOKS_FOLDERS], [*cdi.FOLDERS], [*runtimes.FOLDERS]
+        hooks, folders, wrappers = machine.places()
     found = registration.find(hooks, folders, wrappers)
     answer(registration.as_json(found) if given.as_json else registration.as_text(found))
     return os.EX_OK

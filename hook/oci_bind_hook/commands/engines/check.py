@@ -10,14 +10,12 @@ import os
 
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
-from ...errors import UsageError
 from ...log import one_line
-from ...options import parse
 from ..explain import registered
 from ..json_text import json_text
 from . import cdi, hooks_d, problems, runtimes, settings
 from .problems import EFFECTS, WARNS, Problem
-from .registration import of_device, of_hooks_d, of_wrapper
+from .registration import of_device, of_hooks_d, of_wrapper, roots
 from .timer import Timer
 
 TYPE_CHECKING = False
@@ -70,13 +68,7 @@ class Check:
     @property
     def roots(self) -> list[str | None]:
         """The ``--root`` of each registration of this hook, None for the default, each once."""
-        found = []
-        for one in self.ours:
-            try:
-                found.append(parse(one.arguments)[0].root)
-            except UsageError:  # somebody has edited it, and the hook will say so
-                pass
-        return list(dict.fromkeys(found))
+        return roots(self.ours)
 
     @property
     def is_broken(self) -> bool:

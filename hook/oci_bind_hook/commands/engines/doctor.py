@@ -20,6 +20,7 @@ from ...log import SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..explain.drawing import Span
+from ..upkeep.folders import of as state_folders
 from ..upkeep.listing import Registry
 from . import machine, registration, settings
 from .check import Check
@@ -109,9 +110,9 @@ class Finding:
 def examine() -> list[Finding]:
     """All findings, as far as this user may look."""
     check = Check(FOLDERS)
-    # The timer may be of a registration in a folder that only the engine's configuration names.
-    roots = dict.fromkeys([*check.roots, *([check.timer.root] if check.timer.launcher else [])])
-    recorded = [each for root in roots or [None] for each in (*_state_folder(root), *_left_behind(root))]
+    recorded = [
+        each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
+    ]
     hooks = [*_hooks(check), _timer(check)]
     programs = [*_programs(), *_engines(check)]
     return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *programs, _syslog()]

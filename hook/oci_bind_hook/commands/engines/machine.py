@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
 from ...documents.strictjson import documents
 from ...errors import DataError
-from . import settings
+from . import cdi, runtimes, settings
+from .registration import HOOKS_FOLDERS
 from .runtimes import settings_of
 
 if TYPE_CHECKING:
@@ -63,6 +65,18 @@ def folders(name: str) -> tuple[list[str], list[str]]:
     else:
         devices = [path for table in _plugins(_settings(name)) for path in _texts(table, "cdi_spec_dirs")]
     return hooks, devices
+
+
+def places() -> tuple[list[str], list[str], list[str]]:
+    """All folders of hooks.d, of CDI, and of wrappers of runtimes that engines here read, or that install writes to."""
+    hooks, devices, wrappers = [*HOOKS_FOLDERS], [*cdi.FOLDERS], [*runtimes.FOLDERS]
+    for name in PROGRAMS:
+        named_hooks, named_devices = folders(name)
+        hooks += named_hooks
+        devices += named_devices
+    for name in _CDI:
+        wrappers += map(os.path.dirname, _runtimes(name))
+    return hooks, devices, list(dict.fromkeys(wrappers))
 
 
 def _texts(table: object, name: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...documents.bundle import read_regular
 from ...errors import MissingError, UsageError
 from ...log import one_line
+from ...options import parse
 from ..explain import registered
 from ..json_text import json_text
 from . import cdi, conditions, hooks_d, runtimes
@@ -146,6 +147,17 @@ def at(path: str, kind: Kind) -> Registration | None:
     else:
         found = [of_device(device) for device in cdi.File(path).devices]
     return next((one for one in found if one is not None and one.is_written), None)
+
+
+def roots(found: Iterable[Registration]) -> list[str | None]:
+    """The ``--root`` that these registrations give the hook, None for the default, each once."""
+    given = []
+    for one in found:
+        try:
+            given.append(parse(one.arguments)[0].root)
+        except UsageError:  # somebody has edited it, and the hook will say so
+            pass
+    return list(dict.fromkeys(given))
 
 
 def find(

@@ -150,7 +150,8 @@ class Timer:
             found.append(f"{self.timer} is not there: install with --gc-timer again")
         elif not self.is_enabled:
             found.append(f"is not enabled: {self.enabling}")
-        for other in (root for root in roots if root != self.root):
+        # Without --root it knows all that are registered, and with one that alone.
+        for other in (root for root in roots if self.root is not None and root != self.root):
             said = f"calls gc {_with(self.root)}, and the hook is registered {_with(other)}"
             found.append(f"{said}: install with --gc-timer again")
         return found

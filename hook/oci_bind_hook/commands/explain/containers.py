@@ -21,8 +21,7 @@ from ...kernel.proc import Proc, boot_id
 from ...options import DEFAULT_ROOT, Options, state_folder
 from ...record.folder import StateFolder
 from ...record.state_file import is_live
-from ..engines.check import Check
-from ..engines.hooks_d import FOLDERS
+from ..upkeep.folders import of
 from .meant import CONFIG
 from .registered import members, texts
 
@@ -118,8 +117,9 @@ def _recorded(word: str, root: str | None) -> Iterator[Container]:
     """Those that this hook has a state file of, as far as this user may look."""
     proc = Proc()
     options = Options()
-    for options.root in [root] if root else dict.fromkeys([None, *Check(FOLDERS).roots]):
-        path = state_folder(options, proc)
+    options.root = root or None
+    for one in of(options):
+        path = state_folder(one, proc)
         try:
             folder = StateFolder.open(path, create=False)
             names = [name for name in folder.names() if name.startswith(word)] if folder else []

@@ -18,7 +18,9 @@ from ...lifecycle.tear_down import foreign, forget, undo_held
 from ...log import NAME, one_line
 from ...rootfs.identity import primary
 from ..json_text import json_text
-from .listing import Registry, columns
+from . import folders
+from .folders import problem_member
+from .listing import columns, registries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from ...options import Options
     from ...record.folder import StateFolder
     from ...record.held import HeldRootfs, Users
-    from .listing import Entry
+    from .folders import Folder
+    from .listing import Entry, Registry
 
     Action = Literal["finished", "finish", "kept", "failed"]
 
@@ -50,6 +53,7 @@ class Outcome:
 
     def __init__(self, entry: Entry) -> None:
         self.id = entry.id
+        self.folder = entry.folder
         self.action: Action = "kept"
         self.reason = entry.reason
         self.advice = entry.advice
@@ -65,23 +69,18 @@ class Outcome:
         names = ("action", "reason", "advice", "unmount", "remove", "remarks")
         found = {
             "id": self.id,
+            "folder": self.folder,
             **{each: getattr(self, each) for each in names},
         }
-        if self.problem is not None:
-            found["problem"] = {"message": one_line(str(self.problem)), "exit": self.problem.exit_code}
-        return found
+        return {**found, **problem_member(self.problem)}
 
 
 class Collection:
-    """The outcomes of one call by container, and the state folder."""
+    """The outcomes of one call, and the state ``folders``."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.outcomes: dict[str, Outcome] = {}
-
-    @property
-    def problems(self) -> list[HookError]:
-        return [outcome.problem for outcome in self.outcomes.values() if outcome.problem is not None]
+    def __init__(self, folders: list[Folder]) -> None:
+        self.folders = folders
+        self.outcomes: list[Outcome] = []
 
 
 def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
@@ -89,31 +88,38 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
 
     A failure with one container does not stop the others.
     """
-    registry = Registry(options)
-    collection = Collection(registry.path)
-    pending = registry.names(wanted)
+    found, usable = registries(options, wanted)
+    collection = Collection(found)
     linux.raise_open_files()
     if not options.dry_run:
         rights.hide()
         rights.harden(NAME)
-        if registry.folder is not None:
-            # Before anything is undone: a container on the same rootfs is known by the lists, mostly.
-            registry.folder.check_lists()
+    for registry, pending in usable:
+        outcomes = _collect(registry, pending, options, log)
+        for outcome in outcomes:
+            if wanted and outcome.action == "kept":
+                outcome.fail(UnavailableError(f"nothing is touched: {outcome.reason}", hint=outcome.advice))
+        collection.outcomes += outcomes
+    return collection
+
+
+def _collect(registry: Registry, pending: list[str], options: Options, log: Log) -> list[Outcome]:
+    """Finishes those that are dead of the containers ``pending`` in one state folder."""
+    outcomes: dict[str, Outcome] = {}
+    if registry.folder is not None and not options.dry_run:
+        # Before anything is undone: a container on the same rootfs is known by the lists, mostly.
+        registry.folder.check_lists()
     while pending:
         done = len(pending)
         found = _Round(pending, registry, options, log).outcomes
-        for container in pending:
-            if container in found:
-                outcome = collection.outcomes[container] = found[container]
-                if wanted and outcome.action == "kept":
-                    outcome.fail(UnavailableError(f"nothing is touched: {outcome.reason}", hint=outcome.advice))
+        outcomes.update({container: found[container] for container in pending if container in found})
         # A dead container may stand in the way of another one, on whose mount point it is mounted.
-        pending = [each for each in pending if _has_failed(collection.outcomes.get(each))]
+        pending = [each for each in pending if _has_failed(outcomes.get(each))]
         if len(pending) == done or options.dry_run:
             break
     if registry.folder is not None and not options.dry_run:
         registry.folder.sweep(indexes=True)
-    return collection
+    return list(outcomes.values())
 
 
 def _has_failed(outcome: Outcome | None) -> bool:
@@ -243,15 +249,16 @@ def _refused(entry: Entry, problem: RecordError, busy: str) -> Outcome:
 
 def as_json(collection: Collection, *, dry_run: bool) -> str:
     """All as one JSON document, schemas/gc.json."""
-    records = [outcome.document() for outcome in collection.outcomes.values()]
-    return json_text({"folder": collection.folder, "dryRun": dry_run, "records": records})
+    records = [outcome.document() for outcome in collection.outcomes]
+    return json_text({"folders": folders.documents(collection.folders), "dryRun": dry_run, "records": records})
 
 
 def as_text(collection: Collection) -> str:
     """A line for each container, and what was done below it."""
-    if not collection.outcomes:
-        return one_line(f"nothing is recorded in {collection.folder}") + "\n"
-    outcomes = collection.outcomes.values()
+    return folders.as_text(collection.folders, collection.outcomes, _as_lines)
+
+
+def _as_lines(outcomes: Sequence[Outcome]) -> list[str]:
     heads = columns([(each.id, _DONE[each.action], "" if each.problem else each.reason) for each in outcomes])
     lines = []
     for head, outcome in zip(heads, outcomes, strict=True):
@@ -260,4 +267,4 @@ def as_text(collection: Collection) -> str:
         if outcome.problem is not None:
             details = [str(outcome.problem)]
         lines += [head, *(one_line(f"  {detail}") for detail in details)]
-    return "\n".join(lines) + "\n"
+    return lines

@@ -25,6 +25,8 @@ from ...record.state_file import is_of_another_user
 from ...requests.request import source_of
 from ...rootfs.identity import primary
 from ..json_text import json_text
+from . import folders
+from .folders import Folder, problem_member
 from .replaced import WORDS, sources_now
 
 TYPE_CHECKING = False
@@ -50,8 +52,9 @@ class Entry:
     on it now, or its rootfs is ``silent``, which says who does not answer.
     """
 
-    def __init__(self, container: str, record: Record | None, *, busy: bool) -> None:
+    def __init__(self, container: str, folder: str, record: Record | None, *, busy: bool) -> None:
         self.id = container
+        self.folder = folder
         self.record = record
         self.status: Status = "leftover"
         self.reason = "a run was killed before it recorded anything"
@@ -78,6 +81,7 @@ class Entry:
         """The entry for JSON. Without a record, the members that come from it are null."""
         found: dict[str, object] = {
             "id": self.id,
+            "folder": self.folder,
             **{name: getattr(self, name) for name in ("status", "reason", "advice", "busy", "files", "mounts", "made")},
             **dict.fromkeys(("phase", "created", "stage", "bundle", "rootfs", "namespace", "init")),
         }
@@ -86,9 +90,7 @@ class Entry:
             found.update({name: record[name] for name in ("phase", "created", "stage", "init")})
             found["namespace"] = {name: record["namespace"][name] for name in ("kind", "inode")}
             found.update({name: record[name]["path"] for name in ("bundle", "rootfs")})
-        if self.problem is not None:
-            found["problem"] = {"message": one_line(str(self.problem)), "exit": self.problem.exit_code}
-        return found
+        return {**found, **problem_member(self.problem)}
 
 
 class Registry:
@@ -110,13 +112,9 @@ class Registry:
         self.witness = Witness(self.proc, Claims(self.folder.everyone if self.folder else lambda: ([], []), self.proc))
         self._silence = listen(self.witness.table, self._silent)
 
-    def names(self, wanted: Sequence[str] = ()) -> list[str]:
-        """The containers that have any file in the folder, or those ``wanted``. MissingError for one that has none."""
-        found = self.folder.names() if self.folder else {}
-        for container in wanted:
-            if container not in found:
-                raise MissingError(f'nothing is recorded for a container "{container}" in {self.path}')
-        return list(wanted or found)
+    def names(self) -> list[str]:
+        """The containers that have any file in the folder."""
+        return list(self.folder.names() if self.folder else ())
 
     def entry(self, container: str, *, locked: bool = False) -> Entry | None:
         """What is known of a container now, None if it has gone meanwhile. ``locked``: the caller holds its lock."""
@@ -126,11 +124,11 @@ class Registry:
         try:
             record = self.folder.load(container)
         except RecordError as problem:
-            entry = Entry(container, None, busy=busy)
+            entry = Entry(container, self.path, None, busy=busy)
             entry.status, entry.reason, entry.problem = "unreadable", problem.problem, problem
             entry.advice = problem.hint
         else:
-            entry = Entry(container, record, busy=busy)
+            entry = Entry(container, self.path, record, busy=busy)
             if record is not None:
                 self._compare(entry, record)
             elif busy:
@@ -262,26 +260,55 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def look(options: Options, wanted: Sequence[str] = ()) -> tuple[str, list[Entry]]:
-    """The path of the state folder, and an entry for each container, or for those ``wanted``. HookError.
+def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], list[tuple[Registry, list[str]]]]:
+    """The state folders that ``options`` mean, and of each that can be used the containers in it, or those ``wanted``.
+
+    MissingError for one of these that is nowhere; RecordError where it may be in a folder that cannot be used, or where
+    that is the only one.
+    """
+    found, usable, problems = [], [], []
+    for one in folders.of(options):
+        try:
+            registry = Registry(one)
+            names = registry.names()
+        except RecordError as problem:
+            found.append(Folder(state_folder(one, Proc()), problem))
+            problems.append(problem)
+        else:
+            found.append(Folder(registry.path))
+            usable.append((registry, [name for name in wanted if name in names] if wanted else names))
+    known = {name for _, names in usable for name in names}
+    missing = [name for name in wanted if name not in known]
+    if problems and (missing or not usable):
+        raise problems[0]
+    if missing:
+        where = " or ".join(each.path for each in found)
+        raise MissingError(f'nothing is recorded for a container "{missing[0]}" in {where}')
+    return found, usable
+
+
+def look(options: Options, wanted: Sequence[str] = ()) -> tuple[list[Folder], list[Entry]]:
+    """The state folders, and an entry for each container in them, or for those ``wanted``. HookError.
 
     The sources of all containers are too many to be asked for.
     """
-    registry = Registry(options)
+    found, usable = registries(options, wanted)
     linux.raise_open_files()
-    found = [registry.entry(container) for container in registry.names(wanted)]
-    entries = [entry for entry in found if entry is not None]
-    for entry in entries if wanted else ():
-        registry.look_at_sources(entry)
-    return registry.path, entries
+    entries = []
+    for registry, names in usable:
+        for entry in filter(None, map(registry.entry, names)):
+            entries.append(entry)
+            if wanted:
+                registry.look_at_sources(entry)
+    return found, entries
 
 
 # -- in words --------------------------------------------------------------------------------------------------------
 
 
-def as_json(folder: str, entries: Iterable[Entry]) -> str:
+def as_json(found: Sequence[Folder], entries: Iterable[Entry]) -> str:
     """All as one JSON document, schemas/records.json."""
-    return json_text({"folder": folder, "records": [entry.document() for entry in entries]})
+    return json_text({"folders": folders.documents(found), "records": [entry.document() for entry in entries]})
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -297,10 +324,12 @@ def _count(what: Sequence[dict[str, object]], *states: str) -> str:
     return f"{sum(each['state'] in states for each in what)} of {len(what)}"
 
 
-def as_list(folder: str, entries: Sequence[Entry]) -> str:
+def as_list(found: Sequence[Folder], entries: Sequence[Entry]) -> str:
     """One line for each container, and below them the reason and the advice for those that need attention."""
-    if not entries:
-        return one_line(f"nothing is recorded in {folder}") + "\n"
+    return folders.as_text(found, entries, _as_table)
+
+
+def _as_table(entries: Sequence[Entry]) -> list[str]:
     rows = [("ID", "STATUS", "PHASE", "MOUNTED", "STANDING", "ROOTFS")]
     for entry in entries:
         details: tuple[str, str, str, str] = ("-", "-", "-", "-")
@@ -313,14 +342,14 @@ def as_list(folder: str, entries: Sequence[Entry]) -> str:
         if entry.advice or entry.status != "alive":
             lines += ["", one_line(f"{entry.id}: {entry.reason}")]
             lines += [one_line(f"  {entry.advice}")] if entry.advice else []
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def as_text(entry: Entry) -> str:
     """All that is known of one container."""
     facts = [("container", entry.id), ("status", f"{entry.status}: {entry.reason}")]
     facts += [("to do", entry.advice)] if entry.advice else []
-    facts += [("files", " ".join(entry.files))]
+    facts += [("recorded in", entry.folder), ("files", " ".join(entry.files))]
     if record := entry.record:
         init, namespace = record["init"], record["namespace"]
         process = f"{init['pid']}, started at {init['start']} ticks since boot" if init else "not known"

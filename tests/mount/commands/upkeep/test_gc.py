@@ -56,7 +56,7 @@ class Dead:
     def collect(self) -> dict[str, str]:
         """What was done about each."""
         found = gc.collect(self.options, (), Log())
-        return {name: outcome.action for name, outcome in found.outcomes.items()}
+        return {outcome.id: outcome.action for outcome in found.outcomes}
 
 
 UNIQUE = pytest.mark.parametrize("unique", [True, False], ids=["unique-ids", "ids-used-again"])

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which state folders list, show, gc, doctor and explain look into: those with which the hook is registered."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import mounting
+from helpers.mounting import Bench, named, request
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import settings, timer
+from oci_bind_hook.commands.explain import containers
+from oci_bind_hook.commands.upkeep import folders
+from oci_bind_hook.documents import oci
+from oci_bind_hook.options import DEFAULT_ROOT, Options
+from oci_bind_hook.record.folder import StateFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HOOKS, DEVICES = "/usr/share/containers/oci/hooks.d", "/etc/cdi"
+NOBODY = 2**22 + 1  # no pid is so large
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine on which nothing is registered and nothing is recorded."""
+    for path in ("/run", "/usr/share", "/usr/local", "/etc/containers", DEVICES):
+        os.makedirs(path, exist_ok=True)
+        mounting.tmpfs(path, "mode=755")
+    monkeypatch.setattr(timer, "SYSTEM_FOLDER", f"{tmp_path}/units")
+    monkeypatch.setattr(settings, "DAEMON_JSON", f"{tmp_path}/daemon.json")
+    monkeypatch.setattr(settings, "CONFIG_TOML", f"{tmp_path}/config.toml")
+    return tmp_path
+
+
+def install(*words: str, root: str | None, prefix: str = "/usr") -> None:
+    options = [] if root is None else ["--root", root]
+    assert cli.main(["install", "--prefix", prefix, *words, "--", "--mount", "src=/,dst=/a", *options]) == 0
+
+
+def roots(root: str | None = None) -> list[str | None]:
+    options = Options()
+    options.root = root
+    return [one.root for one in folders.of(options)]
+
+
+def record(bench: Bench, container: str, root: str) -> None:
+    """A dead container, with a mount point that it made."""
+    made = bench.mount(request(bench.source, f"/{container}"))
+    init = {"pid": NOBODY, "start": 1, "first": bench.proc.first_start()}
+    folder = StateFolder.open(root, create=True)
+    assert folder is not None
+    with folder.lock_rootfs(made["rootfs"]) as held:
+        held.save(named(made, container, phase="done", init=init))
+
+
+def say(capfd: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    capfd.readouterr()
+    assert cli.main([*words]) == code
+    return capfd.readouterr().out
+
+
+def ask(capfd: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[list[str], list[tuple[str, str]]]:
+    """The folders in the JSON, and the containers, each with its folder."""
+    document: dict[str, Any] = json.loads(say(capfd, *words, "--format", "json", code=code))
+    assert oci.violations(document, "gc" if words[0] == "gc" else "records") == []
+    return [each["path"] for each in document["folders"]], [
+        (each["id"], each["folder"]) for each in document["records"]
+    ]
+
+
+def test_registrations_of_all_kinds_are_asked_and_the_default_comes_first() -> None:
+    assert roots() == [None]
+    install(root="/srv/hooks")
+    assert roots() == ["/srv/hooks"]
+    os.mkdir(DEFAULT_ROOT, 0o700)
+    assert roots() == [None, "/srv/hooks"]
+    install("--cdi", "x", root="/srv/cdi")
+    install("--runtime", "bound", "--oci-runtime", "/bin/true", root="/srv/runtime", prefix="/usr/local")
+    install("--name", "same", root="/srv/./hooks/../hooks")
+    install("--name", "default", root=DEFAULT_ROOT)
+    install("--name", "none", root=None)
+    assert roots() == [None, "/srv/hooks", "/srv/cdi", "/srv/runtime"]
+    assert roots("/elsewhere") == ["/elsewhere"]
+
+
+def test_folders_that_only_the_settings_of_engines_name_are_asked(machine: Path) -> None:
+    prefix = f"{machine}/p"
+    install("--hooks-dir", f"{machine}/hooks", root="/srv/hooks", prefix=prefix)
+    install("--cdi", "x", "--cdi-dir", f"{machine}/cdi", root="/srv/cdi", prefix=prefix)
+    install("--runtime", "bound", "--oci-runtime", "/bin/true", root="/srv/runtime", prefix=prefix)
+    assert roots() == [None]
+    lists = f'hooks_dir = ["{machine}/hooks"]\ncdi_spec_dirs = ["{machine}/cdi"]\n'
+    Path("/etc/containers/containers.conf").write_text(f"[engine]\n{lists}")
+    assert roots() == ["/srv/hooks", "/srv/cdi"]
+    path = f"{prefix}/libexec/oci/runtimes.d/oci-bind-hook-bound"
+    Path(settings.DAEMON_JSON).write_text(json.dumps({"runtimes": {"bound": {"path": path}}}))
+    assert roots() == ["/srv/hooks", "/srv/cdi", "/srv/runtime"]
+
+
+def test_the_timer_is_asked(machine: Path) -> None:
+    install("--hooks-dir", f"{machine}/hooks", "--gc-timer", root="/srv/timer")
+    assert roots() == ["/srv/timer"]
+
+
+def test_containers_of_all_folders_are_shown_and_collected(
+    machine: Path, bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = f"{machine}/other"
+    install(root=other)
+    record(bench, "c1", DEFAULT_ROOT)
+    record(bench, "c2", other)
+    assert ask(capfd, "list") == ([DEFAULT_ROOT, other], [("c1", DEFAULT_ROOT), ("c2", other)])
+    text = say(capfd, "list")
+    assert text.index(f"recorded in {DEFAULT_ROOT}:\n") < text.index("c1") < text.index(f"recorded in {other}:\n")
+    assert f"recorded in    {other}\n" in say(capfd, "show", "c2")
+    assert ask(capfd, "list", "--root", other) == ([other], [("c2", other)])
+    assert [each.root for each in containers.find("c")] == [DEFAULT_ROOT, other]
+    doctor = say(capfd, "doctor", code=cli.main(["doctor"]))
+    assert "without left behind: dead containers: 1: `oci-bind-hook gc` undoes it\n" in doctor
+    assert f"without left behind --root {other}: dead containers: 1: `oci-bind-hook gc --root {other}`" in doctor
+    assert cli.main(["show", "c3"]) == os.EX_NOINPUT
+    missing = f'nothing is recorded for a container "c3" in {DEFAULT_ROOT} or {other}'
+    assert missing in capfd.readouterr().err
+    assert ask(capfd, "gc", "c2") == ([DEFAULT_ROOT, other], [("c2", other)])
+    assert not os.path.lexists(bench.inside("/c2"))
+    assert ask(capfd, "gc")[1] == [("c1", DEFAULT_ROOT)]
+    assert not os.path.lexists(bench.inside("/c1"))
+    assert say(capfd, "list") == f"nothing is recorded in {DEFAULT_ROOT}\n\nnothing is recorded in {other}\n"
+
+
+def test_a_folder_that_cannot_be_used_is_told_and_hides_no_other(
+    machine: Path, bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = f"{machine}/other"
+    install(root=other)
+    record(bench, "c1", DEFAULT_ROOT)
+    os.mkdir(other, 0o755)
+    told = f"the state folder {other} is owned by uid 0 with mode 0755"
+    text = say(capfd, "list", code=os.EX_IOERR)
+    assert "c1" in text
+    assert told in text
+    assert ask(capfd, "list", code=os.EX_IOERR) == ([DEFAULT_ROOT, other], [("c1", DEFAULT_ROOT)])
+    assert "c1" in say(capfd, "show", "c1")
+    assert cli.main(["show", "c2"]) == os.EX_IOERR
+    assert told in capfd.readouterr().err
+    assert ask(capfd, "gc", code=os.EX_IOERR)[1] == [("c1", DEFAULT_ROOT)]
+    assert not os.path.lexists(bench.inside("/c1"))
+
+
+def test_a_timer_without_a_folder_of_its_own_collects_all() -> None:
+    def warnings(given: Sequence[str | None]) -> list[str]:
+        return [each for each in timer.Timer().warnings(given) if "is not enabled" not in each]
+
+    install("--gc-timer", root=None)
+    assert warnings([None, "/srv/other"]) == []
+    install("--gc-timer", root="/srv/timer")
+    said = "calls gc with --root /srv/timer, and the hook is registered with --root /srv/other"
+    assert warnings(["/srv/timer", "/srv/other"]) == [f"{said}: install with --gc-timer again"]
