@@ -13,7 +13,7 @@ from .kernel import files, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Literal
 
     from .documents.oci import State
@@ -83,18 +83,18 @@ def not_stopped(status: str) -> UnavailableError:
     )
 
 
-def state_folder(options: Options, proc: Proc) -> str:
+def state_folder(options: Options, proc: Proc, environment: Mapping[bytes, bytes] = posix.environ) -> str:
     """The state folder: --root, else /run/oci-bind-hook, or for an ordinary user a folder below their runtime folder.
 
     An ordinary user is root inside the user namespace of their container. The uid outside decides, so that poststop,
-    which runs there, finds the same folder.
+    which runs there, finds the same folder. ``environment`` is that of the hook.
     """
     if options.root is not None:
         return options.root
     uid = proc.uid_outside(posix.geteuid())
     if uid == 0:
         return DEFAULT_ROOT
-    runtime = linux.decode_path(posix.environ.get(b"XDG_RUNTIME_DIR", b""))
+    runtime = linux.decode_path(environment.get(b"XDG_RUNTIME_DIR", b""))
     return f"{runtime if runtime.startswith('/') else f'/run/user/{uid}'}/oci-bind-hook"
 
 

@@ -225,9 +225,24 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
         "-c",
         f"{shlex.join([*podman, 'mount', 'web'])} >&2 && {shlex.join([*explain, 'web'])}",
     )
+    # The hook has no XDG_RUNTIME_DIR, whoever asks, and the folder that it takes instead is a file.
+    shell.lines.append(f"rm -r {world.state}; touch {world.state}")
+    shell.add("refused", *podman, f"--hooks-dir={world.path}/hooks.d", "start", "--attach", "web")
+    asked = (
+        f"XDG_RUNTIME_DIR={world.path} {shlex.join(explain)} {world.path}/.local/share/containers/storage/*/*/userdata"
+    )
+    shell.add("refused, outside", "sh", "-c", asked)
+    shell.add("refused, inside", *podman, "unshare", "sh", "-c", asked)
     shell.run()
     for name in ("import", "run", "kill"):
         assert shell.told(name)[0] == 0, shell.told(name)
+    assert "exit code: 74" in shell.told("refused")[2]
+    for name in ("refused, outside", "refused, inside"):
+        told = Told(*shell.told(name))
+        assert (told.code, told.problems[0]) == (
+            74,
+            (f"the state folder {world.state} cannot be opened: File exists", 74),
+        ), name
     for name in ("outside", "ended"):
         told = Told(*shell.told(name))
         assert told.code == 69, told.err

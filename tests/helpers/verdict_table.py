@@ -223,6 +223,7 @@ FAULTS = [
     _variant("state folder: of another user", 74, _root("{}/states/foreign")),
     _variant("state folder: others can rename it", 74, _root("{}/changeable/state")),
     _variant("state folder: to be made", 0, _all(_root("{}/states/new/state"), _mount(f"{S},dst=/new/y"))),
+    _variant("state folder: to be made in a closed one", 0, _all(_root("{}/shut/state"), _mount(f"{S},dst=/new/z"))),
     Fault("record: another container's, which lives", 74, _all(_root("{}/states/live"), _state())),
     Fault("record: unreadable", 74, _all(_root("{}/states/broken"), _state())),
     _variant("record: no file", 74, _all(_root("{}/states/fifo"), _state())),

@@ -214,6 +214,7 @@ class Scene:
             "states": {name: {} for name in ("open", "broken", "fifo", "foreign", "live")},
             "changeable": {"state": {}},
             "state": {},
+            "shut": {},
         }
         plant(path, sources)
         os.symlink(f"{path}/state", f"{path}/linked")
@@ -230,6 +231,7 @@ class Scene:
                 "states/foreign": 0o700,
                 "states/live": 0o700,
                 "changeable": 0o777,
+                "shut": 0o500,
                 "changeable/state": 0o700,
                 "fixed/state": 0o700,
             }

@@ -26,8 +26,9 @@ _SECONDS = 15.0  # more than engines are given for their answers
 _WHOLE = re.compile("[0-9a-f]{64}")  # the id of an engine, which is nobody's name
 
 
-def find(word: str, root: str | None, *, is_over: bool = False) -> Container:
+def find(word: str, root: str | None, *, is_over: bool = False, folder: str = "") -> Container:
     """The container that ``word`` means, which has a config.json unless it ``is_over``. ``root``: see containers.find.
+    ``folder`` is the current one, where this process is in another.
 
     UsageError where it may mean several, MissingError or UnavailableError where there is none, or no config.json of it.
     """
@@ -43,7 +44,7 @@ def find(word: str, root: str | None, *, is_over: bool = False) -> Container:
         several = "; ".join(each.line() for each in found)
         raise UsageError(f"it may be {len(found)} containers", where=word, hint=f"give the bundle of one: {several}")
     if not found:
-        raise _unknown(word, remarks)
+        raise _unknown(word, remarks, os.path.join(folder, word))
     if not (is_over or found[0].has_config):
         raise _without_config(found[0])
     return found[0]
@@ -56,7 +57,11 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
     """
     if not any(map(may_wait, Proc().mounts().types())):
         return find(word, root, is_over=is_over)
-    outcome = ask(lambda: _told(word, root, is_over=is_over), _SECONDS)
+    try:
+        folder = os.getcwd()
+    except OSError:
+        folder = ""  # it was removed, and nothing is in it
+    outcome = ask(lambda: _told(word, root, is_over=is_over, folder=folder), _SECONDS)
     if outcome.error is not None:
         raise outcome.error
     if outcome.is_silent:
@@ -68,10 +73,10 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
     return Container(*found)
 
 
-def _told(word: str, root: str | None, *, is_over: bool) -> tuple[tuple[Any, ...], Packed]:
+def _told(word: str, root: str | None, *, is_over: bool, folder: str) -> tuple[tuple[Any, ...], Packed]:
     """What ``find`` returns, and what it raises, as values that a process can tell another one."""
     try:
-        return tuple(find(word, root, is_over=is_over)), []
+        return tuple(find(word, root, is_over=is_over, folder=folder)), []
     except HookError as problem:
         return (), packed([problem])
 
@@ -98,9 +103,9 @@ def _together(word: str, found: list[Container], told: Sequence[Answer], root: s
     return found
 
 
-def _unknown(word: str, remarks: Sequence[str]) -> HookError:
+def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
     hint = "; ".join(remarks)
-    if os.path.lexists(word):
+    if os.path.lexists(path):
         hint = f"./{word} names what is in the current folder"
     elif not hint:
         hint = "no id that engines, runtimes or state files have begins so, and no engine here has that name"

@@ -7,6 +7,7 @@ module lets through, and it adds colours itself.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,6 +56,13 @@ class Signs(NamedTuple):
 
 UNICODE = Signs("├─ ", "└─ ", "│  ", "←", "→", "…")
 ASCII = Signs("|- ", "`- ", "|  ", "<-", "->", "...")
+
+
+def escaped(text: str) -> str:
+    """The text as log.one_line has it, with escapes for blanks after a blank: a fold would make them the end of a line,
+    and what a name has behind them a line of its own.
+    """
+    return re.sub("(?<= ) ", r"\\x20", one_line(text))
 
 
 def painted(text: str, style: str) -> str:
@@ -120,7 +128,7 @@ class Pen:
 
     def name(self, text: str) -> str:
         """A name or a path for people: escaped, and in quotes if it could be taken for more than that."""
-        text = one_line(text)
+        text = escaped(text)
         if text and text[0] != '"' and self.signs.names.isdisjoint(text):
             return text
         return '"{}"'.format(text.replace('"', '\\"'))

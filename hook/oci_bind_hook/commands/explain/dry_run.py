@@ -133,7 +133,7 @@ def _fill(
     bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
     entries = registered.find(bundle.document)
-    parts = with_registered(report, entries, options, bundle.config.namespaces)
+    parts = with_registered(report, entries, options, bundle.config.namespaces, proc)
     strict = [part.options.strict for part in parts]
     if bundle.violations and any(strict):
         report.turn = strict.index(True)
@@ -200,7 +200,7 @@ def _fill_with_plan(
 ) -> None:
     config, options = bundle.config, parts[0].options
     namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
-    runs = [Run(config, part.stage or report.stage) for part in parts]
+    runs = [Run(bundle, part.stage or report.stage) for part in parts]
     report.own_rights = runs[0].own_rights
     calls = list(requests_of_each(report, bundle, parts, patience))
     report.own = own_mounts(calls[0])

@@ -19,6 +19,7 @@ from ...mounting.config_mounts import is_runtimes
 from ...options import state_folder
 from ...record.folder import StateFolder, changeable_by_others
 from ...record.indexes import refused
+from . import recognise
 
 # File systems that cannot be id-mapped, as of Linux 6.18. Of the others it depends on the kernel, which tells who may
 # try it.
@@ -28,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ...documents.oci import Config
+    from ...documents.bundle import Bundle
     from ...errors import Step
     from ...kernel.namespace import Namespace
     from ...kernel.proc import Proc
@@ -41,15 +42,18 @@ class Run:
     """The real run that is foreseen: of which bundle, at which stage, and how its rights compare with these here.
 
     ``is_nested``: it is in the container's own user namespace. ``is_own``: its user is the one who asks, as far as
-    config.json shows: root, if root asks.
+    config.json shows: root, if root asks. ``is_of_podman``: it is that user's as well, inside podman's user namespace.
     """
 
-    def __init__(self, config: Config, stage: str | None) -> None:
-        uid = os.geteuid()
+    def __init__(self, bundle: Bundle, stage: str | None) -> None:
+        uid, config = os.geteuid(), bundle.config
         self.stage = stage
         self.uid_mappings = config.uid_mappings or ()
         self.is_nested = stage == "createContainer" and "user" in config.namespaces
         self.is_own = uid == 0 or self.is_mapped(uid)
+        # Rootless podman keeps its bundles among its user's files, and its user namespace is in none of them.
+        is_podmans = recognise.engine(config.annotations, bundle.path, bundle.rootfs) == "podman"
+        self.is_of_podman = not self.is_own and is_podmans and bundle.stat.st_uid == uid
 
     def is_mapped(self, uid: int) -> bool:
         """Whether the container's user namespace maps a uid of the host."""
@@ -61,7 +65,11 @@ class Run:
             linux.check_writable(fd)
         except PermissionError:
             # In its own user namespace it has CAP_DAC_OVERRIDE over files of those who are mapped.
-            if self.is_own and not (self.is_nested and self.is_mapped(os.fstat(fd).st_uid)):
+            owner = os.fstat(fd).st_uid
+            if self.is_of_podman:
+                if owner == 0:  # whom no user may map
+                    raise
+            elif self.is_own and not (self.is_nested and self.is_mapped(owner)):
                 raise
 
     @property
@@ -94,7 +102,7 @@ class Run:
             is_nested = self.stage == "createContainer" and proc.in_user_namespace()
             is_ours = is_nested and proc.is_ours()
         folder = opened_or_unrecorded(
-            lambda: _opened(path, create=is_asked) if self.is_own else None,
+            lambda: self._opened(path, create=is_asked) if self.is_own or self.is_of_podman else None,
             is_nested=is_nested,
             is_ours=lambda: is_ours,
         )
@@ -102,27 +110,26 @@ class Run:
             folder.check_lock(container or "ID")
         return folder
 
-
-def _opened(path: str, *, create: bool) -> StateFolder | None:
-    """As StateFolder.open, but nothing is made: None as well for a folder that could be."""
-    if not create or os.path.isdir(path):
-        return StateFolder.open(path, create=False)
-    above = path
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
-    try:
-        if above == path:
-            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-        fd = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _opened(self, path: str, *, create: bool) -> StateFolder | None:
+        """As StateFolder.open, but nothing is made: None as well for a folder that could be."""
+        if not create or os.path.isdir(path):
+            return StateFolder.open(path, create=False)
+        above = path
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
         try:
-            linux.check_writable(fd)
-        finally:
-            os.close(fd)
-    except OSError as reason:
-        raise refused(f"the state folder {path} cannot be opened", reason) from reason
-    if files.changeable(path):
-        raise changeable_by_others(path)
-    return None
+            if above == path:
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+            fd = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self.check_writable(fd)
+            finally:
+                os.close(fd)
+        except OSError as reason:
+            raise refused(f"the state folder {path} cannot be opened", reason) from reason
+        if files.changeable(path):
+            raise changeable_by_others(path)
+        return None
 
 
 def problems_of_stage(run: Run, namespace: str | None) -> Iterator[HookError]:

@@ -12,9 +12,10 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import HookError
+from ...kernel import linux
 from ...lifecycle.stage import no_process, not_inside
 from ...mounting.sources import allowed, expand
-from ...options import Options, not_stopped, parse
+from ...options import Options, not_stopped, parse, state_folder
 from ...requests import collect
 from . import registered, stopping
 from .patience import silent
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
     from ...documents.bundle import Bundle
+    from ...kernel.proc import Proc
     from ...requests.request import Request
     from .patience import Patience
     from .registered import Entry
@@ -55,7 +57,9 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
     ]
 
 
-def with_registered(report: Report, entries: list[Entry], options: Options, namespaces: Container[str]) -> list[Part]:
+def with_registered(
+    report: Report, entries: list[Entry], options: Options, namespaces: Container[str], proc: Proc
+) -> list[Part]:
     """The options, or if they ask for no bind those of each entry that sets up, in the order of the calls.
 
     Of a stage that is asked for, only those at that one. ``namespaces`` are those that the container has or joins.
@@ -69,7 +73,7 @@ def with_registered(report: Report, entries: list[Entry], options: Options, name
     parts: list[Part] = []
     for report.turn, entry in enumerate(called):
         try:
-            parts.append(Part(_merged(entry, options), entry.place, entry.stage))
+            parts.append(Part(_merged(entry, options, proc), entry.place, entry.stage))
             if options.stage is None and (refusal := _at_another(entry, namespaces)) is not None:
                 report.add(refusal, "read")
         except HookError as problem:
@@ -100,13 +104,16 @@ def _at_another(entry: Entry, namespaces: Container[str]) -> HookError | None:
     return None
 
 
-def _merged(entry: Entry, options: Options) -> Options:
+def _merged(entry: Entry, options: Options, proc: Proc) -> Options:
     """The options of an entry of config.json, for a dry-run with these. Raises UsageError."""
     merged, _ = parse(list(entry.words))
     merged.bundle = options.bundle
     merged.dry_run = True
     merged.strict = merged.strict or options.strict
     merged.root = options.root or merged.root
+    if entry.env:  # the hook has none but that, as the one who asks has another
+        environment = {linux.encode_path(name): linux.encode_path(text) for name, text in entry.environment.items()}
+        merged.root = state_folder(merged, proc, environment)
     merged.stage = options.stage or merged.stage
     return merged
 

@@ -7,13 +7,15 @@ be taken for a part of a drawing.
 
 from __future__ import annotations
 
+import os
+import re
+from bisect import bisect
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...log import one_line
 from ...mounting.config_mounts import lexical
 from ...requests.request import DEFAULT_PROPAGATION, source_of
 from ..upkeep.replaced import WORDS
-from .drawing import Span
+from .drawing import Span, escaped
 from .verdict import sentence, who
 
 if TYPE_CHECKING:
@@ -135,17 +137,17 @@ class Places:
             self.root.at(path).mark = "-"
         for own in document["own"]:
             source = own["type"] if own["source"] in (None, own["type"]) else f"{own['source']} ({own['type']})"
-            self._take_left(own["resolved"] or lexical(own["destination"]), one_line(source), self.own)
+            self._take_left(own["resolved"] or lexical(own["destination"]), escaped(source), self.own)
         for mount in left:
             self._take_left(_place(mount), self._source(mount), self.binds)
-        self.remarks += [("warning", one_line(text)) for text in document["warnings"]]
-        self.remarks += [("note", one_line(text)) for text in document["notes"]]
+        self.remarks += [("warning", escaped(text)) for text in document["warnings"]]
+        self.remarks += [("note", escaped(text)) for text in document["notes"]]
 
     def _told(self, document: Document) -> dict[int, list[Remark]]:
         """What is wrong with each mount, by its number; what is wrong elsewhere goes to ``remarks``."""
-        by_place: dict[str, list[int]] = {}
+        by_place: dict[str, _Mounts] = {}
         for number, mount in enumerate(document["mounts"]):
-            by_place.setdefault(mount["origin"].replace("config.json#", "config.json: "), []).append(number)
+            by_place.setdefault(mount["origin"].replace("config.json#", "config.json: "), _Mounts()).add(number, mount)
         said: dict[int, list[Remark]] = {}
         found = [(_PROBLEM, problem) for problem in document["problems"]]
         found += [(f"{who(refused['by'])} {_REFUSES}", refused) for refused in document.get("runtime") or ()]
@@ -153,13 +155,14 @@ class Places:
             about = problem["where"]
             while about and about not in by_place:
                 about = about.rpartition("/")[0]
-            mounts = by_place.get(about, [])
-            # Of a pattern's matches the one that the problem names.
-            named = [each for each in mounts if _is_named(document["mounts"][each], problem["message"])]
-            remarks = said.setdefault([*mounts, *named][-1], []) if mounts else self.remarks
-            remarks.append((label, one_line(sentence(problem))))
+            concerned = by_place[about].named(problem["message"]) if about else None
+            remarks = self.remarks if concerned is None else said.setdefault(concerned, [])
+            is_first = problem is found[0][1] and sentence(problem) in document["verdict"]
+            if is_first and concerned is None and not problem["hint"]:
+                continue  # the verdict is right below
+            remarks.append((label, escaped(sentence(problem))))
             if problem["hint"]:
-                remarks.append(("hint", one_line(problem["hint"])))
+                remarks.append(("hint", escaped(problem["hint"])))
         return said
 
     def _take(self, mount: Document, remarks: list[Remark]) -> None:
@@ -219,22 +222,52 @@ class Places:
             if hidden["what"] != "mount":
                 yield Span(f"over the image's {hidden['what']}", "dim")
         if mount["by"] == "hook" and not mount["origin"].startswith("--mount "):
-            yield Span(one_line(mount["origin"]), "dim")
+            yield Span(escaped(mount["origin"]), "dim")
 
 
 def _remarks(mount: Document) -> Iterator[Remark]:
     """What is said of a mount."""
     for hidden in mount["hides"]:
         if hidden["what"] == "mount":
-            yield "hides", one_line(f"{hidden['origin']} on {hidden['path']}")
+            yield "hides", escaped(f"{hidden['origin']} on {hidden['path']}")
     if mount["action"] == "skipped":
-        yield "left out", one_line(", ".join(mount["warnings"]))
+        yield "left out", escaped(", ".join(mount["warnings"]))
     else:
-        yield from (("warning", one_line(warning)) for warning in mount["warnings"])
+        yield from (("warning", escaped(warning)) for warning in mount["warnings"])
 
 
-def _is_named(mount: Document, message: str) -> bool:
-    return source_of(mount) in message or (mount["resolved"] or mount["destination"]) in message
+class _Mounts:
+    """The mounts of one origin: of a pattern's matches, a problem concerns the one whose path it names."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._numbers: dict[str, int] = {}
+        self._paths: list[str] = []
+
+    def add(self, number: int, mount: Document) -> None:
+        """Takes a mount. ``number`` is its own."""
+        self._last = number
+        for path in (source_of(mount), str(mount["resolved"] or mount["destination"])):
+            self._numbers[path] = number
+
+    def named(self, message: str) -> int:
+        """The number of the mount with the longest path in a message, or of the last one."""
+        if len(self._paths) != len(self._numbers):
+            self._paths = sorted(self._numbers)
+        starts = [0, *(match.end() for match in re.finditer(r"[^\w/.-](?=/)", message))]
+        found = [self._longest(message[start:]) for start in starts]
+        return self._numbers.get(max(found, key=len), self._last)
+
+    def _longest(self, text: str) -> str:
+        """The longest path with which a text begins, "" if it does with none."""
+        while text:
+            at = bisect(self._paths, text)
+            before = self._paths[at - 1] if at else ""
+            if text.startswith(before):
+                return before
+            # What is between the two in the order of names differs from the text where this one does.
+            text = os.path.commonprefix([before, text])  # noqa: RUF071 - by characters, as they are sorted
+        return ""
 
 
 def _place(mount: Document) -> str:

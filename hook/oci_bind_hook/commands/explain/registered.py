@@ -41,6 +41,11 @@ class Entry:
         self.env = texts(entry.get("env"))
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Its environment as the hook finds it, in which the first of several values counts."""
+        return dict(variable.partition("=")[::2] for variable in reversed(self.env))
+
+    @property
     def said(self) -> str | None:
         """The STAGE among its words; None without one, or if nobody understands them."""
         try:

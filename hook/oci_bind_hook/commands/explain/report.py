@@ -247,7 +247,7 @@ def _rows(report: Report) -> Iterator[_Row]:
         if refused["hint"]:
             yield True, "hint", str(refused["hint"])
     if report.exit_code == REFUSED:
-        yield False, "so", "neither runc nor crun would start it"
+        yield False, "so", f"neither runc nor crun would start it: the exit code is {REFUSED}"
     for warning in report.warnings:
         yield False, "warning", warning
     if problems or report.runtime or report.warnings:

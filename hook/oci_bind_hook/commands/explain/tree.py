@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...log import one_line
-from .drawing import Pen, Span, cells
+from .drawing import Pen, Span, cells, escaped
 from .places import Places
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class _Picture:
         for remark in self._places.remarks:
             yield from self._remark(remark)
         yield ""
-        word, colon, rest = one_line(self._document["verdict"]).partition(":")
+        word, colon, rest = escaped(self._document["verdict"]).partition(":")
         yield from self._text(f"{word}{colon}", rest.strip(), style=_VERDICTS.get(word, "good"))
 
     def _head(self) -> Iterator[str]:
@@ -79,7 +78,7 @@ class _Picture:
             f"as {about['options']} says" if about["options"] else "",
             f"running as process {running['pid']}" if running and running["pid"] else "",
         ]
-        told = one_line(", ".join(filter(None, facts)))
+        told = escaped(", ".join(filter(None, facts)))
         if not self._pen.width or cells(name) + 2 + cells(told) <= self._pen.width:
             yield self._pen.line([Span(name, "strong"), Span(f"  {told}" if told else "", "dim")])
         else:

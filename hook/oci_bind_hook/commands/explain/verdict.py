@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...errors import REFUSED
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from typing import Any
@@ -20,15 +22,18 @@ def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_
     at all of it. Other problems are those of the registration.
     """
     problem = next(iter(document["problems"]), None)
-    if is_failure and problem is not None:
-        return f"would fail: {problem['exit']}, {sentence(problem)}"
-    if problem is not None and not (is_sure and is_known):
-        return f"not known: {sentence(problem)}"
-    done = _of_undoing(document) if "remove" in document else _of_binds(document)
     refusals = document.get("runtime") or ()
+    others = len(document["problems"]) + len(refusals) - 1
+    more = f" (and {others} more)" if others > 0 else ""
+    if is_failure and problem is not None:
+        return f"would fail: {problem['exit']}, {sentence(problem)}{more}"
+    if problem is not None and not (is_sure and is_known):
+        return f"not known: {sentence(problem)}{more}"
+    done = _of_undoing(document) if "remove" in document else _of_binds(document)
     if refusals:
         refusing = who({runtime for each in refusals for runtime in each["by"]})
-        refused = f"{refusing} would refuse it: {sentence(refusals[0])}"
+        code = f"{REFUSED}, " if refusing == ANY and problem is None else ""
+        refused = f"{refusing} would refuse it: {code}{sentence(refusals[0])}{more}"
         return refused if refusing == ANY else f"{done}; {refused}"
     if problem is not None:
         return f"not safe: {problem['exit']}, {problem['where']}; else {done}"

@@ -175,8 +175,8 @@ def test_everything_about_a_bind(desk: Desk) -> None:
         "runtime": [NO_PROC, NO_PROCESS],
         "warnings": [],
         "notes": [NOTHING],
-        "verdict": "the runtime would refuse it: config.json: /mounts: nothing is mounted on /proc, "
-        "where runc looks for its own files",
+        "verdict": "the runtime would refuse it: 73, config.json: /mounts: nothing is mounted on /proc, "
+        "where runc looks for its own files (and 1 more)",
     }
     assert report.exit_code == os.EX_CANTCREAT
     assert json.loads(as_json(report)) == report.document()
@@ -195,7 +195,7 @@ def test_text_for_a_person(desk: Desk) -> None:
     )
     assert as_text(report) == (
         f"{NO_PROCESS_LINE}\n"
-        "so         neither runc nor crun would start it\n"
+        "so         neither runc nor crun would start it: the exit code is 73\n"
         "\n"
         f"bundle     {desk.bundle}\n"
         f"rootfs     {desk.rootfs}\n"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -190,6 +191,52 @@ def test_a_problem_of_a_pattern_is_below_the_match_that_it_names() -> None:
     assert lines[2:4] == ["   ├─ b  ← /s/b", "   │  problem: --mount 1: /d/b is a folder"]
 
 
+@pytest.mark.parametrize("name", ["a", "a b", "a/c", "ab", "b"])
+@pytest.mark.parametrize("about", ["/s", "/d"])
+def test_a_problem_names_the_longest_path_that_it_has(name: str, about: str) -> None:
+    mounts = of_pattern("a", "a b", "a/c", "ab", "b")
+    problems = [problem("--mount 1", f"{about}/{name} is not there, as /b is")]
+    lines = body(as_tree(document(*mounts, problems=problems), everything=True))
+    [number] = [number for number, line in enumerate(lines) if "problem:" in line]
+    assert lines[number - 1].replace('"', "").endswith(f"  ← /s/{name}"), lines
+
+
+def test_what_each_match_is_wrong_with_takes_twice_as_long_for_twice_as_many() -> None:
+    calls = []
+    for number in (300, 600):
+        names = [f"lib{each}.so" for each in range(number)]
+        problems = [problem("--mount 1", f"/d/{name} is a folder") for name in names]
+        found, counted = document(*of_pattern(*names), problems=problems), [0]
+
+        def count(_frame: object, event: str, _arg: object, counted: list[int] = counted) -> None:
+            counted[0] += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            as_tree(found)
+        finally:
+            sys.setprofile(before)
+        calls += counted
+    assert calls[1] < 2.2 * calls[0]
+
+
+def test_what_the_verdict_says_does_not_stand_right_above_it() -> None:
+    sentence = "config.json: /process/cwd: it is not there"
+    found = document(
+        runtime=[refused("config.json: /process/cwd", "crun", "runc"), refused("config.json: /x", "crun", "runc")],
+        verdict=f"the runtime would refuse it: 73, {sentence} (and 1 more)",
+    )
+    assert as_tree(found).splitlines()[1:] == [
+        "",
+        "the runtime refuses: config.json: /x: it is not there",
+        "",
+        f"the runtime would refuse it: 73, {sentence} (and 1 more)",
+    ]
+    found["runtime"][0]["hint"] = "h"
+    assert f"the runtime refuses: {sentence}\nhint: h\n" in as_tree(found)
+
+
 def test_poststop() -> None:
     mounts = [mount("/s", "/data/d", action="unmount", now=True), mount("/t", "/e", action="gone", now=False)]
     found = document(
@@ -214,8 +261,6 @@ def test_without_a_rootfs() -> None:
     )
     assert as_tree(found).splitlines() == [
         "/b  at createRuntime",
-        "",
-        "problem: /b: it is not there",
         "",
         "would fail: 66, /b: it is not there",
     ]
@@ -366,6 +411,7 @@ def documents(draw: some.DrawFn) -> Document:
     )
 
 
+BLANK = r"\x20"
 HOSTILE = document(
     mount("/s", "/a\nready: all is well", links=link("/\x1b[2J", "x  ← /etc\r")), verdict="would fail: \x1b[2J"
 )
@@ -394,7 +440,16 @@ def test_in_a_pipe_nothing_is_cut(found: Document) -> None:
     assert not any("…" in line for line in lines if "…" not in str(found))
 
 
+def test_a_name_cannot_begin_a_line_with_what_stands_behind_its_blanks() -> None:
+    name = f"x{' ' * 40}ready: all is well"
+    found = document(mount("/s", f"/d/{name}"), problems=[problem("--mount 1", f"/d/{name} is a file")])
+    for width in range(24, 100):
+        remark = as_tree(found, width=width).partition("problem:")[2]
+        assert f"/d/x{BLANK * 39}ready:alliswell" in "".join(remark.split()), remark
+    assert as_tree(found).splitlines()[1] == rf'└─ d/"x {BLANK * 39}ready: all is well"  ← /s'
+
+
 def test_a_name_cannot_look_like_a_line_of_the_tree() -> None:
     picture = as_tree(HOSTILE)
-    assert '├─ \\x1b[2J → "x  ← /etc\\x0d"\n' in picture
+    assert '├─ \\x1b[2J → "x \\x20← /etc\\x0d"\n' in picture
     assert '└─ "a\\x0aready: all is well"  ← /s\n' in picture

@@ -39,12 +39,23 @@ VERDICTS: list[tuple[dict[str, Any], str]] = [
         {"mounts": [mount(now=True), mount(now=False), RUNTIME], "running": {}},
         "ready: 2 binds; the container runs, and has 1 of 2",
     ),
-    ({"problems": [problem(), problem("x", 78)]}, "would fail: 66, --mount 2: it is not there"),
+    ({"problems": [problem(), problem("x", 78)]}, "would fail: 66, --mount 2: it is not there (and 1 more)"),
     ({"problems": [problem("")]}, "would fail: 66, it is not there"),
     ({"problems": [problem()], "sure": False}, "not known: --mount 2: it is not there"),
-    ({"problems": [problem()], "runtime": [refused("m", "runc")]}, "would fail: 66, --mount 2: it is not there"),
-    ({"runtime": [refused("m", "runc", "crun")]}, "the runtime would refuse it: m: it is not there"),
-    ({"runtime": [refused("m", "runc"), refused("n", "crun")]}, "the runtime would refuse it: m: it is not there"),
+    ({"problems": [problem()] * 3, "sure": False}, "not known: --mount 2: it is not there (and 2 more)"),
+    (
+        {"problems": [problem("e", 78)], "failure": False, "runtime": [refused("m", "runc", "crun")]},
+        "the runtime would refuse it: m: it is not there (and 1 more)",
+    ),
+    (
+        {"problems": [problem()], "runtime": [refused("m", "runc")]},
+        "would fail: 66, --mount 2: it is not there (and 1 more)",
+    ),
+    ({"runtime": [refused("m", "runc", "crun")]}, "the runtime would refuse it: 73, m: it is not there"),
+    (
+        {"runtime": [refused("m", "runc"), refused("n", "crun")]},
+        "the runtime would refuse it: 73, m: it is not there (and 1 more)",
+    ),
     ({"runtime": [refused("m", "runc")]}, "ready: no bind is asked for; runc would refuse it: m: it is not there"),
     (
         {"problems": [problem("config.json: /hooks/createRuntime/0/env", 78)], "failure": False, "mounts": [mount()]},
