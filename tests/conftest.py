@@ -153,8 +153,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("property")
 
 
+# The files that take longest begin: the processes of a run take whole files, and one that is begun last is waited for.
+LONGEST = ("fault_sweep", "verdict", "races", "kill_sweep", "explain", "kinds_of_sources", "poison", "wanted", "attack")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out, and counts as deselected, what this kernel does not have."""
+    """Puts the longest first. Leaves out, and counts as deselected, what this kernel does not have."""
+    files = [f"test_{name}.py" for name in LONGEST]
+    items.sort(key=lambda item: files.index(item.path.name) if item.path.name in files else len(files))
     newer = [item for item in items if any(mark.args > KERNEL for mark in item.iter_markers("kernel"))]
     if newer:
         items[:] = [item for item in items if item not in newer]

@@ -183,7 +183,7 @@ def one_run(race: Race, rival: Rival, requests: Sequence[Request], *, storm: boo
         race.replant()
 
 
-@numbers(40, 1500)
+@numbers(25, 1500)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 @pytest.mark.parametrize("swap", SWAPS)
 def test_R01_R03_R04_R06_renamed_while_it_works(
@@ -336,7 +336,7 @@ def test_R06_what_was_renamed_and_cannot_be_reached_stays_recorded(tmp_path: Pat
     race.check()
 
 
-@numbers(40, 1500)
+@numbers(25, 1500)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 def test_R06_moved_out_and_back_while_it_is_torn_down(
     tmp_path: Path, record_property: Note, older: str, runs: int
@@ -364,7 +364,7 @@ def test_R06_moved_out_and_back_while_it_is_torn_down(
     assert support.tree(bench.rootfs) == race.pristine
 
 
-@numbers(40, 1500)
+@numbers(25, 1500)
 def test_R05_renames_elsewhere_disturb_nobody(tmp_path: Path, record_property: Note, runs: int) -> None:
     """The kernel's own walk gives up when anything is renamed anywhere (EAGAIN). Ours goes on."""
     bench = Bench(tmp_path)
@@ -389,7 +389,7 @@ def test_R05_renames_elsewhere_disturb_nobody(tmp_path: Path, record_property: N
     assert race.counts["runs met"]
 
 
-@numbers(40, 1500)
+@numbers(25, 1500)
 @pytest.mark.parametrize("older", ["this", "before 5.12"])
 def test_R07_two_roots_change_places(tmp_path: Path, record_property: Note, older: str, runs: int) -> None:
     """One of them is opened, and everything happens in that one."""
