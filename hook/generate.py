@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from oci_bind_hook.commands import reference
 from oci_bind_hook.commands.dispatch import COMMANDS
-from oci_bind_hook.commands.help import usages
+from oci_bind_hook.commands.help import typed, usages
 from oci_bind_hook.documents.acceptor import SCHEMAS
 from oci_bind_hook.options import STAGES
 
@@ -59,7 +59,17 @@ def _options(options: Iterable[Option]) -> str:
     return _table("option", ((f"`{each.form}`".replace("|", r"\|"), each.text + each.more) for each in options))
 
 
+def _examples() -> str:
+    """The examples of all commands, each with its text."""
+    found = []
+    for command in COMMANDS:
+        for example in command.examples:
+            found += [f"{example.text}:", "\n".join(typed(example, " " * 4))]
+    return "\n" + "\n\n".join(found) + "\n\n"
+
+
 MAN = {
+    "examples": _examples(),
     "usage": "\n" + "".join(f"    {usage}\n" for usage in usages(COMMANDS)) + "\n",
     "options of the hook": _options(reference.HOOK),
     "options of install": _options(reference.INSTALL),

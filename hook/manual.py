@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The man pages, made of the Markdown in `man/` when the package is built: of that much Markdown that stands there.
-
-Headings, paragraphs, indented examples, lists with and without numbers, tables of two columns, **bold**, *italics* and
-`code`. In a page of the state file a comment stands for the members that its schema describes.
-"""
+"""The man pages for `man`, made of the Markdown in `man/` when the package is built."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+import textwrap
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+import oci_bind_hook
+from oci_bind_hook.commands import markdown
+from oci_bind_hook.commands.markdown import Block
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MAN = os.path.join(HERE, "man")
-SCHEMAS = os.path.join(HERE, "oci_bind_hook/schemas")
-MEMBERS = re.compile(r"<!-- members of schemas/(.+)\.json -->")
-# Between the two stands what hook/generate.py writes.
-GENERATED = re.compile(r"<!-- (generated: [a-z ]+|end) -->")
-FONTS = {"**": r"\fB", "*": r"\fI", "`": r"\fB"}
+CHANGELOG = os.path.join(os.path.dirname(HERE), "CHANGELOG.md")
+FONTS = {"**": r"\fB", "*": r"\fI", "`": r"\fB", "": r"\fR"}
+WIDTH = 79  # of a line of the source, as mandoc(1) wants it
 
 
 def pages() -> dict[str, str]:
@@ -29,119 +23,74 @@ def pages() -> dict[str, str]:
     found = {}
     for name in sorted(os.listdir(MAN)):
         with open(os.path.join(MAN, name), encoding="utf-8") as file:
-            found[name.removesuffix(".md")] = roff(file.read())
+            found[name.removesuffix(".md")] = roff(file.read(), date())
     return found
 
 
-def roff(markdown: str) -> str:
-    """One page. ValueError for Markdown that is not known here."""
+def date() -> str:
+    """The day of this version, by CHANGELOG.md: the same for each build. ValueError where there is none."""
+    with open(CHANGELOG, encoding="utf-8") as file:
+        found = re.search(rf"^## \[{re.escape(oci_bind_hook.__version__)}\] - (\d{{4}}-\d\d-\d\d)$", file.read(), re.M)
+    if found is None:
+        raise ValueError(f"CHANGELOG.md has no day for {oci_bind_hook.__version__}: ## [VERSION] - YYYY-MM-DD")
+    return found[1]
+
+
+def roff(text: str, day: str) -> str:
+    """One page, man(7), with the day in its footer. ValueError for Markdown that is not known here."""
     lines = [r".\" Made of Markdown by hook/manual.py."]
-    for block in re.split(r"\n{2,}", markdown.strip("\n")):
-        if comment := MEMBERS.fullmatch(block):
-            lines += _table(list(members(comment[1])))
-        elif not GENERATED.fullmatch(block):
-            lines += _block(block)
+    is_first = False  # behind a heading, which makes the paragraph by itself
+    for block in markdown.blocks(text):
+        lines += _block(block, day, is_first=is_first)
+        is_first = block.kind == "heading"
     return "\n".join(lines) + "\n"
 
 
-def _block(block: str) -> list[str]:
-    if heading := re.fullmatch(r"(#+) (.*)", block):
-        return _heading(len(heading[1]), heading[2])
-    if block.startswith("    "):
-        return [".PP", ".RS 4", ".EX", *(escaped(line[4:]) for line in block.splitlines()), ".EE", ".RE"]
-    if block.startswith("- "):
-        return [word for item in re.split(r"^- ", block, flags=re.MULTILINE)[1:] for word in _item(r"\(bu 2", item)]
-    if block.startswith("1. "):
-        items = re.split(r"^\d\. ", block, flags=re.MULTILINE)[1:]
-        return [word for number, item in enumerate(items, 1) for word in _item(f"{number}. 3", item)]
-    if block.startswith("| "):
-        return _table([_cells(line) for line in block.splitlines()[2:]])
-    if block.startswith(("<", "```")):
-        raise ValueError(f"no Markdown that is known here: {block}")
-    return [".PP", _inline(block)]
+def _block(block: Block, day: str, *, is_first: bool) -> list[str]:
+    paragraph = [] if is_first else [".PP"]
+    if block.kind == "heading":
+        return _heading(len(block.mark), block.text, day)
+    if block.kind == "example":
+        return [*paragraph, ".RS 4", ".EX", *(escaped(line) for line in block.text.splitlines()), ".EE", ".RE"]
+    if block.kind == "item":
+        mark = r"\(bu 2" if block.mark == "-" else f"{block.mark} 3"
+        return [f".IP {mark}", *_filled(block.text)]
+    if block.kind == "row":
+        return [".TP", _inline(block.mark), *_filled(block.text)]
+    return [*paragraph, *_filled(block.text)]
 
 
-def _heading(depth: int, text: str) -> list[str]:
+def _heading(depth: int, text: str, day: str) -> list[str]:
     if depth > 1:
         return [f".{'SH' if depth == 2 else 'SS'} {escaped(text)}"]
     name, _, section = text.rstrip(")").partition("(")
-    return [f'.TH {name.upper()} {section} "" "oci-bind-hook" ""', ".nh", ".ad l"]
+    version = f"oci-bind-hook {oci_bind_hook.__version__}"
+    return [f'.TH {name.upper()} {section} {day} "{version}" "OCI hooks"', ".nh", ".ad l"]
 
 
-def _item(mark: str, item: str) -> list[str]:
-    return [f".IP {mark}", _inline(item)]
-
-
-def _cells(line: str) -> tuple[str, str]:
-    cells = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-    if len(cells) != 2:
-        raise ValueError(f"a table of two columns has no line {line}")
-    return cells[0], cells[1]
-
-
-def _table(rows: list[tuple[str, str]]) -> list[str]:
-    return [word for tag, text in rows for word in (".TP", _inline(tag), _inline(text))]
+def _filled(text: str) -> list[str]:
+    """Text of one paragraph in lines, with its fonts."""
+    lines = textwrap.wrap(_inline(text), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [_begun(line) for line in lines]
 
 
 def _inline(text: str) -> str:
-    """Text of one paragraph on one line, with its fonts."""
-    parts = re.split(r"(\*\*[^*]+\*\*|\*[^*]+\*|`[^`]+`)", " ".join(text.split()))
-    return "".join(
-        escaped(part, begins=not number) if number % 2 == 0 else _font(part) for number, part in enumerate(parts)
+    return _begun(
+        "".join(
+            FONTS[style] + _quoted(part) + FONTS[""] if style else _quoted(part) for part, style in markdown.spans(text)
+        )
     )
 
 
-def _font(part: str) -> str:
-    mark = "**" if part.startswith("**") else part[0]
-    return rf"{FONTS[mark]}{escaped(part.strip(mark), begins=False)}\fR"
+def escaped(text: str) -> str:
+    """A line that roff takes as it is."""
+    return _begun(_quoted(text))
 
 
-def escaped(text: str, *, begins: bool = True) -> str:
-    """Text that roff takes as it is; at a line's beginning a dot or an apostrophe would be a request."""
-    text = text.replace("\\", r"\e").replace("-", r"\-")
-    return rf"\&{text}" if begins and text.startswith((".", "'")) else text
+def _quoted(text: str) -> str:
+    return text.replace("\\", r"\e").replace("-", r"\-")
 
 
-def members(name: str) -> Iterator[tuple[str, str]]:
-    """Each member that a schema describes, in order: its path, and what it is."""
-    schema = _load(name)
-    yield from _members(schema, "", schema)
-
-
-def _members(schema: dict[str, Any], path: str, top: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for member, there in schema.get("properties", {}).items():
-        within = _resolved(there, top)
-        yield f"`{path}{member}`", _told(there, within)
-        yield from _members(within, f"{path}{member}.", top)
-        if "items" in within:
-            yield from _members(_resolved(within["items"], top), f"{path}{member}[].", top)
-
-
-def _resolved(schema: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """What a schema says together with what it refers to."""
-    if "$ref" not in schema:
-        return schema
-    document, _, pointer = schema["$ref"].partition("#")
-    found = _load(document.rpartition(":")[2]) if document else top
-    for step in filter(None, pointer.split("/")):
-        found = found[step]
-    # The members of another document are told in its own place.
-    return {**found, **({"properties": {}} if document else {}), **schema}
-
-
-def _told(own: dict[str, Any], whole: dict[str, Any]) -> str:
-    """The kind of a member, or its values, and what it is, in its own words or in those of what it refers to."""
-    kinds = whole.get("type", "")
-    kind = " or ".join(kinds) if isinstance(kinds, list) else kinds
-    if values := [whole["const"]] if "const" in whole else whole.get("enum"):
-        kind = " or ".join(f"`{value}`" for value in values)
-    text = own.get("description", "")
-    if not text and "integer" not in kind:  # all numbers that refer to one definition would be told alike
-        text = whole.get("description") or whole.get("title", "").capitalize()
-    return f"({kind}) {text}".strip()
-
-
-def _load(name: str) -> dict[str, Any]:
-    with open(os.path.join(SCHEMAS, f"{name}.json"), encoding="utf-8") as file:
-        schema: dict[str, Any] = json.load(file)
-    return schema
+def _begun(line: str) -> str:
+    """At a line's beginning a dot or an apostrophe would be a request."""
+    return rf"\&{line}" if line.startswith((".", "'")) else line

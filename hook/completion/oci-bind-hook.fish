@@ -25,7 +25,7 @@ complete -c oci-bind-hook -n __fish_use_subcommand -a schema -d 'list the JSON s
 complete -c oci-bind-hook -n __fish_use_subcommand -a install -d 'register the hook with engines'
 complete -c oci-bind-hook -n __fish_use_subcommand -a uninstall -d 'remove what install wrote'
 complete -c oci-bind-hook -n __fish_use_subcommand -a doctor -d 'show what this machine has of what the hook uses'
-complete -c oci-bind-hook -n __fish_use_subcommand -a help -d 'print the help of a command'
+complete -c oci-bind-hook -n __fish_use_subcommand -a help -d 'print the help of a command or of options'
 # end
 
 # generated: options

@@ -16,7 +16,7 @@ import building
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PARTS = ("LICENSE", "README.md", "pyproject.toml", "hook", "schemas")
+PARTS = ("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "hook", "schemas")
 LAYOUTS = {
     "detached": {".git/HEAD": COMMIT},
     "branch": {".git/HEAD": "ref: refs/heads/main", ".git/refs/heads/main": COMMIT},
@@ -69,4 +69,10 @@ def test_a_wheel_tells_the_commit_that_it_was_built_from(tmp_path: Path) -> None
     names = {
         str(path.relative_to(tmp_path / "site/oci_bind_hook")) for path in (tmp_path / "site/oci_bind_hook").rglob("*")
     }
-    assert {"schemas/hooks-d.json", "schemas/doctor.json", "cli.py", "commands/engines/doctor.py"} <= names
+    assert {
+        "schemas/hooks-d.json",
+        "man/oci-bind-hook.8.md",
+        "schemas/doctor.json",
+        "cli.py",
+        "commands/engines/doctor.py",
+    } <= names

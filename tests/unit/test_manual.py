@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import manual
+from oci_bind_hook import __version__
+from oci_bind_hook.commands import markdown
 from oci_bind_hook.commands.dispatch import COMMANDS
 from oci_bind_hook.documents import acceptor
 from oci_bind_hook.options import STAGES
@@ -49,7 +51,7 @@ def test_what_troubles_are_known_by_is_what_is_said() -> None:
 
 def test_each_member_of_the_state_file_is_told_with_its_description() -> None:
     page = manual.pages()["oci-bind-hook-state-file.5"]
-    rows = dict(manual.members("state-file"))
+    rows = dict(markdown.members("state-file"))
     assert {"`version`", "`bundle.ino`", "`mounts[].attached[].unique`", "`made[].identity.born`"} < set(rows)
     descriptions = re.findall(r'"description": ("[^"]*")', json.dumps(acceptor.schema("state-file")))
     assert len(descriptions) > 15
@@ -58,12 +60,15 @@ def test_each_member_of_the_state_file_is_told_with_its_description() -> None:
 
 
 MARKDOWN = {
-    "# name(5)": '.TH NAME 5 "" "oci-bind-hook" ""\n.nh\n.ad l',
+    "# name(5)": f'.TH NAME 5 2026-01-02 "oci-bind-hook {__version__}" "OCI hooks"\n.nh\n.ad l',
     "## A TITLE": ".SH A TITLE",
     "### A part": ".SS A part",
     ".dot\nand 'more'": ".PP\n\\&.dot and 'more'",
     "a-b \\ **bold-c**, *it* and `--x`": ".PP\na\\-b \\e \\fBbold\\-c\\fR, \\fIit\\fR and \\fB\\-\\-x\\fR",
     "    .a\n      'b": ".PP\n.RS 4\n.EX\n\\&.a\n  'b\n.EE\n.RE",
+    "## A\n\ntext\n\nmore": ".SH A\ntext\n.PP\nmore",
+    "## A\n\n    text": ".SH A\n.RS 4\n.EX\ntext\n.EE\n.RE",
+    f"{'word ' * 16}...": f".PP\n{'word ' * 15}word\n\\&...",
     "- one\n  more\n- two": ".IP \\(bu 2\none more\n.IP \\(bu 2\ntwo",
     "1. one\n   more\n2. two": ".IP 1. 3\none more\n.IP 2. 3\ntwo",
     "<!-- generated: fields -->\n\ntext\n\n<!-- end -->": ".PP\ntext",
@@ -73,13 +78,13 @@ MARKDOWN = {
 
 @pytest.mark.parametrize("markdown", MARKDOWN)
 def test_markdown_becomes_roff(markdown: str) -> None:
-    assert manual.roff(markdown).split("\n", 1)[1] == MARKDOWN[markdown] + "\n"
+    assert manual.roff(markdown, "2026-01-02").split("\n", 1)[1] == MARKDOWN[markdown] + "\n"
 
 
 @pytest.mark.parametrize("markdown", ["```\nx\n```", "<b>x</b>", "| a | b | c |\n|---|---|---|\n| 1 | 2 | 3 |"])
 def test_other_markdown_is_refused(markdown: str) -> None:
     with pytest.raises(ValueError, match=r"known here|two columns"):
-        manual.roff(markdown)
+        manual.roff(markdown, "2026-01-02")
 
 
 DOCUMENTS = sorted(
@@ -114,3 +119,25 @@ def test_each_document_begins_with_its_title() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((PROJECT / "README.md").read_text(encoding="utf-8").split()) <= 1300
+
+
+def test_the_footer_has_the_day_of_the_version_and_each_build_the_same() -> None:
+    changes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{__version__}] - {manual.date()}\n" in changes
+    assert manual.pages() == manual.pages()
+    footers = [re.findall(r"^\.TH \S+ (\d) (\S+) \"(.*?)\"", page, re.MULTILINE) for page in manual.pages().values()]
+    assert footers == [[(section, manual.date(), f"oci-bind-hook {__version__}")] for section in "58"]
+
+
+def test_a_version_without_a_day_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "CHANGELOG.md").write_text(f"## [{__version__}] - unreleased\n\n## [0.0.1] - 2020-01-01\n")
+    monkeypatch.setattr(manual, "CHANGELOG", str(tmp_path / "CHANGELOG.md"))
+    with pytest.raises(ValueError, match=f"no day for {__version__}"):
+        manual.date()
+
+
+def test_the_sections_that_people_look_for_are_there() -> None:
+    titles = re.findall("^## (.*)", PAGE, re.MULTILINE)
+    assert titles[:3] == ["NAME", "SYNOPSIS", "DESCRIPTION"]
+    assert {"OPTIONS", "EXIT STATUS", "NOTES", "ENVIRONMENT", "FILES", "EXAMPLES"} <= {*titles}
+    assert titles[-1] == "SEE ALSO"

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..options import STAGES
 from ..requests.request import nearest
+from . import manual
 from .reference import EXIT_CODES, HOOK, fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .command_line import Command, Example
 
@@ -72,7 +74,7 @@ def of_hook() -> str:
     )
 
 
-def of_command(command: Command, commands: Iterable[Command]) -> str:
+def of_command(command: Command, commands: Sequence[Command]) -> str:
     """A command's usage, what it does, its options, exit codes and examples.
 
     With the usage lines of those that an option makes of it, as "install --check" of install.
@@ -82,6 +84,7 @@ def of_command(command: Command, commands: Iterable[Command]) -> str:
     parts = [
         _usage([usage(command), *others]),
         _folded(f"{command.text[0].upper()}{command.text[1:]}."),
+        _folded(f"Topics: {', '.join(topics(commands))}.") if "TOPIC" in command.takes else [],
         _table((option.form, option.text) for option in command.options),
         ["Exit codes:", *_table(((str(code), text) for code, text in codes), 6)],
     ]
@@ -96,17 +99,28 @@ def of_words(words: Sequence[str], commands: Iterable[Command]) -> str:
 
 
 def topic(name: str, commands: Sequence[Command]) -> str:
-    """What there is to say of a topic: the name of a command, or "options"; of none the summary. UsageError."""
+    """What there is to say of a topic: see ``topics``; of none the summary. UsageError."""
+    known = topics(commands)
+    wanted = name.lower().replace(",", "").replace(" ", "-")
     if not name:
         return summary(commands)
-    if name == OPTIONS:
-        return of_hook()
-    found = [command for command in commands if command.name == name]
-    if not found:
-        topics = (OPTIONS, *(command.name for command in commands if " " not in command.name))
-        near = nearest(name, topics) or f"topics are {', '.join(topics)}"
+    if wanted not in known:
+        near = nearest(name, tuple(known)) or f"topics are {', '.join(known)}"
         raise UsageError("there is no such topic", where=f"help {name}", hint=near)
-    return of_command(found[0], commands)
+    return known[wanted]()
+
+
+def topics(commands: Sequence[Command]) -> dict[str, Callable[[], str]]:
+    """The topics by name, and what makes the text of each: options, commands, pages and sections of the manual.
+
+    Where a section has the name of a command, it is the command.
+    """
+    found: dict[str, Callable[[], str]] = {OPTIONS: of_hook}
+    found.update((each.name, partial(of_command, each, commands)) for each in commands if " " not in each.name)
+    found.update((name, partial(manual.page, name)) for name in manual.PAGES)
+    for title in manual.sections():
+        found.setdefault(title.replace(",", "").replace(" ", "-"), partial(manual.section, title))
+    return found
 
 
 def _joined(*parts: Iterable[str]) -> str:
@@ -121,8 +135,13 @@ def _usage(usages: Iterable[str]) -> list[str]:
 def _examples(examples: Iterable[Example]) -> Iterator[str]:
     for example in examples:
         yield from _folded(f"{example.text}:", "  ")
-        # A shell takes the lines as one; each has room for the backslash.
-        yield " \\\n".join(_wrapped(f"{NAME} {example.words}", WIDTH - 2, " " * 6, " " * 8))
+        yield from typed(example, " " * 6)
+
+
+def typed(example: Example, indent: str) -> list[str]:
+    """An example in lines that a shell takes as one."""
+    *lines, last = _wrapped(f"{NAME} {example.words}", WIDTH - len(" \\"), indent, f"{indent}  ")
+    return [*(f"{line} \\" for line in lines), last]
 
 
 def _table(rows: Iterable[tuple[str, str]], column: int = COLUMN) -> Iterator[str]:

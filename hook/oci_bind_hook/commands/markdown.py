@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Markdown of the manual, parsed: of that much Markdown that stands in `man/`.
+
+Headings, paragraphs, indented examples, lists with and without numbers, tables of two columns, **bold**, *italics* and
+`code`. In the page of the state file a comment stands for the members that its schema describes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..documents import acceptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Literal
+
+    Kind = Literal["heading", "text", "example", "item", "row"]
+
+_MEMBERS = re.compile(r"<!-- members of schemas/(.+)\.json -->")
+# Between the two stands what hook/generate.py writes.
+_GENERATED = re.compile(r"<!-- (generated: [a-z ]+|end) -->")
+
+
+class Block(NamedTuple):
+    """A piece of a page. ``mark`` is the level of a heading, what is before an item, or the first cell of a row."""
+
+    kind: Kind
+    text: str
+    mark: str = ""
+
+
+class Span(NamedTuple):
+    """A piece of a text, and what it is set in: "**", "*", "`" or "" for nothing."""
+
+    text: str
+    style: str
+
+
+def blocks(markdown: str) -> Iterator[Block]:
+    """The blocks of a page. ValueError for Markdown that is not known here."""
+    for text in re.split(r"\n{2,}", markdown.strip("\n")):
+        if comment := _MEMBERS.fullmatch(text):
+            yield from (Block("row", what, name) for name, what in members(comment[1]))
+        elif not _GENERATED.fullmatch(text):
+            yield from _blocks(text)
+
+
+def _blocks(text: str) -> Iterator[Block]:
+    if heading := re.fullmatch(r"(#+) (.*)", text):
+        yield Block("heading", heading[2], heading[1])
+    elif text.startswith("    "):
+        yield Block("example", "\n".join(line[4:] for line in text.splitlines()))
+    elif text.startswith("- "):
+        yield from (Block("item", _joined(item), "-") for item in re.split(r"^- ", text, flags=re.MULTILINE)[1:])
+    elif text.startswith("1. "):
+        items = re.split(r"^\d\. ", text, flags=re.MULTILINE)[1:]
+        yield from (Block("item", _joined(item), f"{number}.") for number, item in enumerate(items, 1))
+    elif text.startswith("| "):
+        yield from (_row(line) for line in text.splitlines()[2:])
+    elif text.startswith(("<", "```")):
+        raise ValueError(f"no Markdown that is known here: {text}")
+    else:
+        yield Block("text", _joined(text))
+
+
+def _row(line: str) -> Block:
+    cells = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+    if len(cells) != 2:
+        raise ValueError(f"a table of two columns has no line {line}")
+    return Block("row", cells[1], cells[0])
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def spans(text: str) -> Iterator[Span]:
+    """The pieces of a text, by what each is set in."""
+    for part in filter(None, re.split(r"(\*\*[^*]+\*\*|\*[^*]+\*|`[^`]+`)", text)):
+        style = next((mark for mark in ("**", "*", "`") if part.startswith(mark) and len(part) > len(mark)), "")
+        inner = part[len(style) : -len(style)] if style and part.endswith(style) else part
+        yield Span(inner, style if inner != part else "")
+
+
+def members(name: str) -> Iterator[tuple[str, str]]:
+    """Each member that a schema describes, in order: its path, and what it is."""
+    schema = acceptor.schema(name)
+    yield from _members(schema, "", schema)
+
+
+def _members(schema: dict[str, Any], path: str, top: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for member, there in schema.get("properties", {}).items():
+        within = _resolved(there, top)
+        yield f"`{path}{member}`", _told(there, within)
+        yield from _members(within, f"{path}{member}.", top)
+        if "items" in within:
+            yield from _members(_resolved(within["items"], top), f"{path}{member}[].", top)
+
+
+def _resolved(schema: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """What a schema says together with what it refers to."""
+    if "$ref" not in schema:
+        return schema
+    document, _, pointer = schema["$ref"].partition("#")
+    found = acceptor.schema(document) if document else top
+    for step in filter(None, pointer.split("/")):
+        found = found[step]
+    # The members of another document are told in its own place.
+    return {**found, **({"properties": {}} if document else {}), **schema}
+
+
+def _told(own: dict[str, Any], whole: dict[str, Any]) -> str:
+    """The kind of a member, or its values, and what it is, in its own words or in those of what it refers to."""
+    kinds = whole.get("type", "")
+    kind = " or ".join(kinds) if isinstance(kinds, list) else kinds
+    if values := [whole["const"]] if "const" in whole else whole.get("enum"):
+        kind = " or ".join(f"`{value}`" for value in values)
+    text = own.get("description", "")
+    if not text and "integer" not in kind:  # all numbers that refer to one definition would be told alike
+        text = whole.get("description") or whole.get("title", "").capitalize()
+    return f"({kind}) {text}".strip()
