@@ -61,8 +61,8 @@ def test_nothing_is_said_of_a_valid_one(bundle: Path, capfd: Captured) -> None:
 
 
 def test_it_is_as_the_manual_shows(bundle: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    command, shown = re.findall(r"^    (.*bundles/.*)\n", MANUAL.read_text(encoding="utf-8"), re.MULTILINE)
-    assert command == "$ oci-bind-hook validate bundles/*"
+    command = re.escape("$ oci-bind-hook validate bundles/*")
+    [shown] = re.findall(rf"^    {command}\n    (.*)\n", MANUAL.read_text(encoding="utf-8"), re.MULTILINE)
     (bundle / "bundles/web").mkdir(parents=True)
     (bundle / "bundles/db").mkdir()
     process = {"cwd": "/", "capabilities": {"bounding": ["CHOWN"]}}
