@@ -48,6 +48,10 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str], log: Log) -> int:
+    if argv[:1] in (["attach"], ["detach"]) and {"--help", "-h", "--version"}.isdisjoint(argv):
+        from .commands.running import run_in  # past the parser of commands, which takes longer than the work
+
+        return run_in(argv, log) or posix.EX_OK
     is_command = bool(argv) and argv[0] not in STAGES and not argv[0].startswith("-")
     if is_command or not {"--help", "-h", "--version"}.isdisjoint(argv):
         from .commands.dispatch import run

@@ -41,6 +41,9 @@ class Options:
         self.allow_annotations = False
         self.allowed_sources: list[str] = []
         self.allow_shared = False
+        # Of attach and detach alone.
+        self.pid: int | None = None
+        self.force = False
         self.keep_mountpoints = False
         self.log: str | None = None
         self.log_as_json = False
@@ -141,14 +144,21 @@ _OPTIONS = (
 )
 
 
-def parse(words: list[str]) -> tuple[Options, bool]:
-    """The options in ``words``, and whether ``--debug`` is among them. Raises UsageError, which names the argument."""
+def parse(words: list[str], others: list[str] | None = None) -> tuple[Options, bool]:
+    """The options in ``words``, and whether ``--debug`` is among them. Raises UsageError, which names the argument.
+
+    Without ``others`` they are the hook's own. With, they are those of a command for a container that runs, and its
+    other words are put there.
+    """
+    is_hook = others is None
     options = Options()
     debug = False
     arguments = Arguments(words)
     while arguments:
-        word = arguments.option(FLAGS)
-        if word in STAGES:
+        word = arguments.option(FLAGS if is_hook else (*FLAGS, "--force"))
+        if others is not None and not word.startswith("-"):
+            others.append(word)
+        elif word in STAGES:
             if options.stage is not None:
                 raise UsageError(f'"{word}" is a second stage', where=options.stage)
             options.stage = word
@@ -182,13 +192,17 @@ def parse(words: list[str]) -> tuple[Options, bool]:
             options.keep_mountpoints = True
         elif word == "--debug":
             debug = True
+        elif word == "--pid" and not is_hook:
+            options.pid = _pid(word, arguments.value(word))
+        elif word == "--force" and not is_hook:
+            options.force = True
         else:
             raise unknown(word)
     if (options.as_json or options.as_tree) and not options.dry_run:
         raise UsageError("only a --dry-run prints anything", where="--format")
-    if options.unfold and not options.dry_run:
+    if options.unfold and not options.dry_run and is_hook:
         raise UsageError("only a --dry-run prints anything", where="--all")
-    if options.bundle is not None and not options.dry_run:
+    if options.bundle is not None and not options.dry_run and is_hook:
         raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
     if options.bundle is not None and options.stage == "poststop":
         raise UsageError("poststop needs a state on stdin: a bundle does not tell the container's id", where="--bundle")
@@ -224,6 +238,13 @@ def _absolute(option: str, path: str) -> str:
     if not path.startswith("/"):
         raise UsageError(f'"{path}" is not an absolute path', where=option)
     return files.clean_path(path)
+
+
+def _pid(option: str, word: str) -> int:
+    """The number of a process. UsageError."""
+    if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) < 1 << 31):
+        raise UsageError(f'"{word}" is no number of a process', where=option)
+    return int(word)
 
 
 def is_json(option: str, word: str, known: str = "neither text nor json") -> bool:

@@ -26,6 +26,7 @@ SWEEPS = [
     ("entered", "poststop", "this"),
     ("inside", "first call", "this"),
     ("inside", "call after a dead one", "this"),
+    *[("running", act, "this") for act in ("first call", "second call", "call after a dead one", "poststop", "detach")],
     ("here", "first call", "before 5.12"),
     ("here", "second call", "before 5.12"),
     ("here", "poststop", "before 5.12"),

@@ -244,7 +244,8 @@ VALID: dict[str, Any] = {
                 "init": {"pid": 4242, "start": 100, "first": 3},
                 "mounts": [
                     {
-                        "origin": "--mount 1",
+                        "origin": "attach 1",
+                        "time": 1700000000,
                         "source": "/srv/data",
                         "subpath": "a/b",
                         "destination": "/link/data",
@@ -315,6 +316,7 @@ VALID: dict[str, Any] = {
                 "resolved": "/real/data",
                 "source": {"dev": 1, "ino": 4},
                 "attached": [{"id": 30, "unique": 4294967300, "root": "/", "source": "/dev/vda1", "type": "ext4"}],
+                "time": 1700000000,
             }
         ],
         "uses": [{"in": 0, "name": "real"}, {"in": 1, "name": "data"}],
@@ -428,10 +430,12 @@ ALSO_VALID = [
     *[("records", "/records/0/mounts/0/source_now", word) for word in ("same", "gone", None)],
     *[("records", f"/records/0/{name}", None) for name in ("phase", "created", "stage", "bundle", "rootfs")],
     *[("records", f"/records/0/{name}", None) for name in ("namespace", "init")],
+    ("records", "/records/0/mounts/0/time", None),
     ("records", "/records/0/problem", GONE),
     ("records", "/records/0/mounts/0/resolved", "/"),
     ("gc", "/records/0/problem", GONE),
     ("state-file", "/init", None),
+    ("state-file", "/mounts/0/time", GONE),
     ("state-file", "/rootfs/upper", None),
     ("state-file", "/user/owner", None),
     ("state-file", "/namespace/unique", None),
@@ -766,7 +770,9 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (-1, below("/records/0", "namespace/inode init/pid init/start init/first")),
         (2**64, below("/records/0", "namespace/inode init/pid init/start init/first")),
         (1, below("/records/0", "namespace/unknown init/unknown")),
-        (GONE, below("/records/0/mounts/0", "origin source destination resolved state source_now")),
+        (GONE, below("/records/0/mounts/0", "origin time source destination resolved state source_now")),
+        ("rel", "/records/0/mounts/0/time"),
+        (-1, "/records/0/mounts/0/time"),
         (1, below("/records/0/mounts/0", "origin source subpath destination resolved state source_now unknown")),
         ("rel", below("/records/0/mounts/0", "resolved state source_now")),
         (GONE, below("/records/0/made/0", "path kind filesystem state reason")),
@@ -828,6 +834,8 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (2**64, "/namespace/inode /namespace/unique /init/pid /init/start /init/first"),
         (GONE, below("/mounts/0", "origin by requested resolved source source/dev source/ino attached")),
         (1, below("/mounts/0", "origin by requested resolved source attached unknown")),
+        ("rel", "/mounts/0/time"),
+        (-1, "/mounts/0/time"),
         ("rel", "/mounts/0/resolved /mounts/0/origin"),
         *[
             (path, "/mounts/0/resolved /uses/0/name")

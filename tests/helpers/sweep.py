@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from helpers import mounting, support
 from helpers import world as worlds
+from helpers.running import init, without_admin
 from helpers.world import World
 from oci_bind_hook.cli import main
 
@@ -85,10 +86,13 @@ class Done(NamedTuple):
 class Container:
     """A process in a mount namespace of its own, with what a runtime has mounted there by the time of its hooks.
 
-    Or it is in the namespace of the process that it is ``beside``.
+    Or it is in the namespace of the process that it is ``beside``; or it runs, and has its own root.
     """
 
-    def __init__(self, rootfs: str, *, beside: int | None = None) -> None:
+    def __init__(self, rootfs: str, *, beside: int | None = None, runs: bool = False) -> None:
+        if runs:
+            self.pid = init(rootfs)
+            return
         ready, told = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -117,8 +121,8 @@ class Scene(World):
     """A world on a tmpfs, small, and what happens in it: the containers "c1", and "n1" and "n2" on the same rootfs.
 
     ``where`` tells how c1 is set up: "here", in this mount namespace; "overlay", the same on a rootfs on overlayfs;
-    "entered", in a container's namespace that the hook enters; "inside", by a hook that is started there. The
-    neighbours are here, n1 from the start.
+    "entered", in a container's namespace that the hook enters; "inside", by a hook that is started there; "running",
+    by attach, in a container that runs. The neighbours are here, n1 from the start.
     """
 
     def __init__(self, path: Path, launcher: str, where: str) -> None:
@@ -155,7 +159,11 @@ class Scene(World):
         mounting.tmpfs(f"{self.source}/sub")
         self.state = self.path / "state"
         self.state.mkdir(mode=0o700)
-        support.bundle(self.path / "bundle", ["true"], namespaces=["mount"])
+        bundle = support.bundle(
+            self.path / "bundle", ["true"], namespaces=["mount"], hooks={"poststop": [self.hook("poststop")]}
+        )
+        if self.where == "running":
+            without_admin(bundle)
         self.empty = self.look()
         self.set_up("n1")
         self.base = self.look()
@@ -178,7 +186,16 @@ class Scene(World):
         }[name]
         if more:
             specs += [f"src={volume},dst=/made/deep/er", f"src={file},dst=/shared/file"]
-        return [self.stage if name == "c1" else "prestart", *(word for spec in specs for word in ("--mount", spec))]
+        mounts = [word for spec in specs for word in ("--mount", spec)]
+        if name == "c1" and self.where == "running":
+            return self.of_running("attach", *mounts)
+        return [self.stage if name == "c1" else "prestart", *mounts]
+
+    def of_running(self, command: str, *words: str) -> list[str]:
+        """The words of attach or detach for c1."""
+        assert self.container is not None
+        named = ["c1", "--bundle", str(self.path / "bundle"), "--pid", str(self.container.pid)]
+        return [command, *named, *words]
 
     def sent(self, name: str, status: str) -> str:
         """The state that a runtime sends on stdin."""
@@ -193,6 +210,8 @@ class Scene(World):
         if run == "poststop":
             self.end_container()
             return ["poststop"], self.sent("c1", "stopped"), None
+        if run == "detach":
+            return self.of_running("detach", "--all"), "", None
         if run != "set-up":
             return [*run.split(), "--format", "json"], "", None
         self.start_container()
@@ -207,11 +226,11 @@ class Scene(World):
     @property
     def is_entered(self) -> bool:
         """Whether c1 is in a mount namespace of its own."""
-        return self.where in ("entered", "inside")
+        return self.where in ("entered", "inside", "running")
 
     def start_container(self) -> None:
         if self.is_entered and self.container is None:
-            self.container = Container(self.rootfs)
+            self.container = Container(self.rootfs, runs=self.where == "running")
 
     def end_container(self) -> None:
         if self.container is not None:
@@ -306,6 +325,10 @@ class Scene(World):
     def table(self) -> list[tuple[object, ...]]:
         """The mounts in the rootfs where c1 is: all that does not change with each mount."""
         infos = mounting.table(self.container.pid if self.container else "self")
+        if self.container is not None and self.where == "running":
+            infos = [info for info in infos if info.mount_point not in ("/", "/proc")]
+            for info in infos:
+                info.mount_point = self.rootfs + info.mount_point
         mine = [info for info in infos if info.mount_point.startswith(self.rootfs + "/")]
         return sorted(
             (info.mount_point, info.root, info.type, *info.options, info.shared is None, info.is_propagated)
@@ -373,6 +396,7 @@ ACTS = {
     "second call": Act(_set_up, "set-up", more=True),
     "call after a dead one": Act(_died, "set-up"),
     "poststop": Act(_with_neighbour, "poststop"),
+    "detach": Act(_with_neighbour, "detach"),
 }
 
 

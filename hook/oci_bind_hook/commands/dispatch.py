@@ -12,7 +12,7 @@ from ..options import STAGES, Options, absolute_to_here, parse, unknown
 from . import registering
 from .command_line import Command, Example, Given
 from .output import answer, has_unicode, tell
-from .reference import Option, options, options_of_hook
+from .reference import RUNNING, Option, options, options_of_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,6 +121,11 @@ def _is_colourful() -> bool:
 
 
 # -- the commands ----------------------------------------------------------------------------------------------------
+
+
+def _running(*_: object) -> int:
+    """attach and detach: cli.py calls commands.running for them, since this parser takes longer than their work."""
+    raise NotImplementedError
 
 
 def _list(given: Given, log: Log) -> int:
@@ -244,6 +249,52 @@ COMMANDS = (
             (0, "a real run would succeed"),
             (73, "neither runc nor crun would start the bundle"),
             (69, "or another code: that of the real run, which would fail so"),
+        ),
+    ),
+    Command(
+        "attach",
+        _running,
+        "CONTAINER --mount SPEC... [OPTION]...",
+        "bind into a container that runs: by its id, the beginning of one, or name, by its bundle or first process",
+        (
+            *options_of_hook("--mount --root --dry-run --format --all --strict --allow-shared --log --log-format"),
+            *options_of_hook("--debug"),
+            *RUNNING,
+        ),
+        takes=("ID",),
+        examples=(
+            Example("A folder for a container by its name", "attach web --mount type=bind,src=/srv/db,dst=/data,ro"),
+            Example("What that would do", "attach web --mount src=/srv/db,dst=/data --dry-run --format tree"),
+        ),
+        exits=(
+            (0, "done, or there already"),
+            (66, "there is no such container, or a source is not there"),
+            (69, "the container cannot be entered from here, or has another root"),
+            (71, "the kernel refused"),
+            (77, "it would leave the rootfs or leak, or `ro` would bind nobody"),
+            (78, "a bind that makes no sense"),
+        ),
+    ),
+    Command(
+        "detach",
+        _running,
+        "CONTAINER DESTINATION|--all [OPTION]...",
+        "take a bind out of a container that runs, or all that are recorded of it",
+        (
+            *options_of_hook("--root --keep-mountpoints --log --log-format --debug"),
+            *RUNNING[:2],
+            Option("--all", "", "all binds that are recorded, those of the container's start as well"),
+        ),
+        takes=("ID",),
+        examples=(
+            Example("One bind, by where it is", "detach web /data"),
+            Example("All of a container, by its first process", "detach --pid 4242 --all"),
+        ),
+        exits=(
+            (0, "done"),
+            (66, "nothing is recorded there"),
+            (69, "the container cannot be entered from here, or has another root"),
+            (71, "something is mounted on it, or the kernel refused: it stays, and stays recorded"),
         ),
     ),
     Command(

@@ -175,6 +175,15 @@ INSTALL = (
     Option("--list", "", "show what registers the hook, and change nothing"),
 )
 
+# Of commands for a container that runs.
+RUNNING = (
+    Option("--bundle", "DIR", "the container of this bundle"),
+    Option(
+        "--pid", "PID", "the container with this first process; with an id and `--bundle`, of one nobody knows here"
+    ),
+    Option("--force", "", "attach what is to be read-only even if the container has CAP_SYS_ADMIN"),
+)
+
 # What single commands have. The hook itself has a --format as well, with other values.
 OF_COMMANDS = (
     Option("--format", "text|json", "what is printed: for a person, or for a program"),

@@ -100,6 +100,7 @@ NR_OPENAT2 = 437
 NR_MOUNT_SETATTR = 442
 NR_STATMOUNT = 457
 
+CAP_SYS_ADMIN = 21  # the number of the bit, linux/capability.h
 CLOCK_REALTIME_COARSE = 5  # the clock of inode timestamps; the module time has no name for it
 
 
@@ -282,6 +283,14 @@ def _knows(number: int, *arguments: Any) -> bool:
         # check their arguments first.
         return reason.errno != errno.ENOSYS and (number == NR_MOVE_MOUNT or not is_absent(reason))
     return True
+
+
+def tells_mounts() -> bool:
+    """Whether statx(2) tells the mount of a file, since Linux 5.8, and no filter hides it."""
+    try:
+        return bool(raw_statx(AT_FDCWD, STATX_MNT_ID, path=b"/").cast("I")[0] & STATX_MNT_ID)
+    except OSError:
+        return False
 
 
 def version() -> tuple[int, int]:

@@ -6,6 +6,8 @@ Loaded by every start of a container.
 
 from __future__ import annotations
 
+import posix
+
 from . import files, linux
 from .mountinfo import MountTable
 from .proc import read_text
@@ -30,6 +32,7 @@ class Namespace:
         self.assumed = assumed
         self.entered = False
         self.inode = proc.mount_namespace()
+        self.root = posix.stat("/")  # of the process, before it enters another one
         # Opened here, since procfs shows the new namespace after setns(2). Read only when needed: it may be long.
         self._before = proc.open("mountinfo")
         self._tables: dict[str, MountTable] = {}

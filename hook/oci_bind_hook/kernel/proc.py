@@ -173,6 +173,15 @@ class Proc:
         """The current path of the file ``fd``, without links, proc_pid_fd(5). Raises OSError."""
         return posix.readlink(f"fd/{fd}", dir_fd=self.fd)
 
+    def mount_id_of(self, fd: int) -> int:
+        """The id of the mount that ``fd`` was reached through, proc_pid_fdinfo(5). No file system is asked. OSError."""
+        lines = self._read(f"fdinfo/{fd}").splitlines()
+        return next(int(line[7:]) for line in lines if line.startswith("mnt_id:"))
+
+    def may_have(self, pid: int, capability: int) -> bool:
+        """Whether the bounding set of the process ``pid`` has a capability, capabilities(7). Raises OSError."""
+        return bool(int(self._status("CapBnd", _of(pid)), 16) >> capability & 1)
+
     def pid_of(self, pidfd: int) -> int:
         """The pid of the process ``pidfd`` in this procfs's pid namespace; -1 if it has ended, pidfd_open(2)."""
         for line in self._read(f"fdinfo/{pidfd}").splitlines():
@@ -343,11 +352,8 @@ class Proc:
         By way of /proc/self/fd, not fchdir(2) and ".": to enter a folder takes a permission on it that root in a user
         namespace may lack.
         """
-        posix.fchdir(self.fd)
-        try:
-            linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
-        finally:
-            posix.chdir("/")
+        posix.fchdir(self.fd)  # for good: a container that runs may have put anything on "/" by now
+        linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
 
 
 def _of(pid: int | None) -> str:

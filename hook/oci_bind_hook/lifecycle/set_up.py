@@ -9,12 +9,9 @@ silent keeps whoever asks it.
 
 from __future__ import annotations
 
-import posix
-
 from ..documents.bundle import Bundle
 from ..errors import At, DataError, LeftoverError, UnavailableError
-from ..kernel import files, rights
-from ..kernel.errnos import unopened
+from ..kernel import rights
 from ..kernel.namespace import Namespace
 from ..kernel.proc import Proc
 from ..log import NAME
@@ -32,12 +29,19 @@ from ..mounting.sources import (
     warn_of_propagation,
 )
 from ..options import remarks
-from ..record.state_file import is_lost, is_object, now
+from ..record.state_file import is_lost, now
 from ..requests import collect
 from ..rootfs.identity import identify_path
-from ..rootfs.mount_points import Rootfs
 from .stage import Place
-from .start_record import check_neighbours, complete_or_check, inherited, is_continued, new_record, open_folder
+from .start_record import (
+    check_neighbours,
+    complete_or_check,
+    inherited,
+    is_continued,
+    is_needed,
+    new_record,
+    open_folder,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,12 +56,17 @@ if TYPE_CHECKING:
     from ..record.held import Users
     from ..record.state_file import NamespaceKind, Record, RootfsRecord
     from ..requests.request import Request
-    from ..rootfs.mount_points import OwnerOf
+    from ..rootfs.mount_points import OwnerOf, Rootfs
     from .earlier import UndoEarlier
 
 
 class Call:
-    """One call of the hook: what it was given, and what it has found out so far."""
+    """One call of the hook: what it was given, and what it has found out so far.
+
+    ``is_start``: a container starts, and its creation ends if the call fails. lifecycle.attach has the other one.
+    """
+
+    is_start = True
 
     __slots__ = ("_place", "bundle", "is_sealed", "log", "options", "path", "resisting", "state", "undo_earlier")
 
@@ -91,6 +100,22 @@ class Call:
         """Whether a record belongs to this container, as ``is_continued``. Raises RecordError."""
         return is_continued(record, self.path, self.place.proc)
 
+    def begin(self, record: Record, requests: list[Request]) -> None:
+        """Takes notice of the record, before anything is done. HookError."""
+
+    def planner(self, rootfs: Rootfs, namespace: Namespace, record: Record) -> Planner:
+        """What resolves the requests."""
+        shared, is_admin = self.options.allow_shared, self.bundle is not None and self.bundle.config.is_admin
+        return Planner(rootfs, namespace, record["mounts"], allow_shared=shared, is_admin=is_admin)
+
+    def check_attached(self, plan: Plan) -> None:
+        """Looks at what is attached, before it is recorded as done. HookError undoes it."""
+
+    def tell(self, plan: Plan) -> None:
+        """Says what was done."""
+        for bind in plan.binds if self.log.is_kept else ():
+            self.log.info(bind.summary())
+
 
 def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
     """Takes a container from its checked state to attached mounts and a finished state file.
@@ -117,13 +142,18 @@ def _set_up(call: Call, document: object | None) -> None:
     options = call.options
     with At("read"):
         place = call.place
-        bundle = call.bundle = _read(call, document)
+        bundle = call.bundle = read(call, document)
     with At("ask"):
         asked = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources))
-        requests = expand(asked, _before(call.log))
+        requests = expand(asked, before(call.log))
         kind = place.kind(bundle, is_another=place.is_elsewhere())
         if bundle.config.root_readonly and kind == "runtime":
             requests.insert(0, collect.read_only_root(bundle.rootfs))
+    mount(call, bundle, requests, kind)
+
+
+def mount(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKind) -> None:
+    """The steps from opening the sources on, for what is asked for of a bundle that was read. HookError."""
     while not _try(call, bundle, requests, kind):
         # An earlier container of this id was undone. Its binds may have been in front of the sources, or be the sources
         # themselves: they are opened again, once more without a lock.
@@ -137,7 +167,7 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
     # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
     ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
-        sources = open_sources(ours, bundle.path, namespace, _before(log))
+        sources = open_sources(ours, bundle.path, namespace, before(log))
         warn_of_propagation(
             sources,
             lambda: place.runtimes() if kind == "container" else (),
@@ -168,6 +198,7 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
             record = folder.load(state.id)
             if record is None or call.resisting:
                 record = new_record(state, bundle, place, known, inherited(record, known, call.resisting))
+            call.begin(record, requests)
             users = held.users(known, record["boot"])
             for remark in users.unread:
                 log.warning(remark)
@@ -179,40 +210,32 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
             rootfs = None
             try:
                 with At("enter"):
-                    rootfs = _enter(bundle, known, place, kind, namespace, log)
+                    rootfs = _enter(call, bundle, known, kind, namespace)
                     log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
                     check_neighbours(requests, others, namespace)
                     complete_or_check(record, rootfs, namespace)
                     staged = _staged(sources, folder, record, place.proc)
                 with staged:
                     with At("resolve"):
-                        planner = Planner(
-                            rootfs,
-                            namespace,
-                            record["mounts"],
-                            allow_shared=options.allow_shared,
-                            is_admin=bundle.config.is_admin,
-                        )
-                        plan = planner.resolve(requests, sources)
+                        plan = call.planner(rootfs, namespace, record).resolve(requests, sources)
                         log.step("destinations resolved")
                         _raise_problem(plan, log)
                     with At("make"):  # and "attach", by its own step
-                        _carry_out(plan, record, folder, held, users, staged, log)
+                        _carry_out(call, plan, record, folder, held, users, staged)
             except BaseException as failure:
                 if call.undo_earlier is not None and not place.is_by_hand:
                     call.undo_earlier(call, record, rootfs, known, held, users, failure)
                 raise
-            for bind in plan.binds if log.is_kept else ():
-                log.info(bind.summary())
+            call.tell(plan)
     return True
 
 
-def _before(log: Log) -> Callable[[Request, str], None] | None:
+def before(log: Log) -> Callable[[Request, str], None] | None:
     """What writes down whose source is asked for next: if its server is silent, that is the last line of the log."""
     return (lambda request, path: log.step(f"{request.origin}: opening {path}")) if log.is_kept else None
 
 
-def _read(call: Call, document: object | None) -> Bundle:
+def read(call: Call, document: object | None) -> Bundle:
     """Reads the bundle and settles the stage, which the log names from now on. HookError."""
     state, log = call.state, call.log
     if document is None and is_lost(state.bundle):
@@ -260,50 +283,25 @@ def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) 
     return Staged(sources, make, lambda: clear_staging(folder, container, proc), proc)
 
 
-def _enter(
-    bundle: Bundle, known: RootfsRecord, place: Place, kind: NamespaceKind, namespace: Namespace, log: Log
-) -> Rootfs:
+def _enter(call: Call, bundle: Bundle, known: RootfsRecord, kind: NamespaceKind, namespace: Namespace) -> Rootfs:
     """Enters the container's mount namespace, if it is another one, and returns the rootfs as seen from there.
 
     From here on nothing is imported, and nothing is read but through fds that are open already: ``/`` may be the
-    image's now. UnavailableError if ``/`` or the rootfs is not the object that it was before (``known``): then the
-    container has its own root already, or the pid is another process's; or if it is no namespace of that ``kind``.
+    image's now. UnavailableError if it is no namespace of that ``kind``, and as ``Place.open_rootfs``.
     """
-    root = posix.stat("/")
-    log.prepare()
-    rights.harden(NAME)
-    place.enter(namespace)
-    rights.give_up(rights.TO_ENTER)
-    namespace.kind = place.kind(bundle, is_another=namespace.entered)
+    enter(call, namespace)
+    namespace.kind = call.place.kind(bundle, is_another=namespace.entered)
     if namespace.kind != kind:
         raise UnavailableError("the container's process has changed its mount namespace at this moment")
-    try:
-        is_seen = files.is_same_file(root, posix.stat("/")) and is_object(known, posix.stat(bundle.rootfs))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        is_seen = False
-    except OSError as reason:
-        raise unopened(f"the rootfs {bundle.rootfs}", reason) from reason
-    if not is_seen:
-        raise UnavailableError(
-            f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
-            hint="it has its own root already, as under runsc, which runs no hook that could bind there: give the bind "
-            "to the engine, as by docker run -v or by mounts of config.json",
-        )
-    is_container = namespace.kind == "container"
-    rootfs = Rootfs(
-        bundle.rootfs,
-        own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
-        type_of=namespace.type_of,
-        owner_of=place.owner_of(bundle),
-    )
-    with files.Named(bundle.rootfs):
-        there = posix.fstat(rootfs.fd)
-    if not is_object(known, there):
-        raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
-    # crun before 1.26 makes the root read-only before it calls createContainer hooks.
-    is_early = place.stage == "createContainer" and bundle.config.root_readonly
-    rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
-    return rootfs
+    return call.place.open_rootfs(bundle, known, namespace)
+
+
+def enter(call: Call, namespace: Namespace) -> None:
+    """Gives up all rights that are not needed, and enters the container's mount namespace. HookError."""
+    call.log.prepare()
+    rights.harden(NAME)
+    call.place.enter(namespace)
+    rights.give_up(rights.TO_ENTER)
 
 
 def _raise_problem(plan: Plan, log: Log) -> None:
@@ -323,34 +321,36 @@ _SAVED = {"intent": "recorded what is to be done", "made": "mount points made", 
 
 
 def _carry_out(
+    call: Call,
     plan: Plan,
     record: Record,
     folder: Records,
     held: HeldRecords,
     users: Users,
     staged: Staged,
-    log: Log,
 ) -> None:
+    log = call.log
+
     def save() -> None:
         held.save(record)
         log.step(_SAVED[record["phase"]])
 
+    def end() -> None:
+        call.check_attached(plan)
+        staged.end()
+
     before: Record = {**record}
     if not plan.to_mount:
-        uses = plan.uses.union(record["uses"])
-        record["uses"] = sorted(uses)
-        # A record is needed only if this container depends on a mount point that another one would remove, or may.
+        record["uses"] = sorted(plan.uses.union(record["uses"]))
         record["phase"] = "done"
-        others = users.besides(record["id"])
-        is_shared = any(made["path"] in uses for other in others for made in other["made"])
-        if record["mounts"] or record["made"] or is_shared or (users.unread and uses):
+        if is_needed(record, users):
             held.save(record)
         return
     if any(bind.create for bind in plan.to_mount) and (problem := folder.why_unrecorded()):
         raise problem
     record["created"] = now()
     try:
-        carry_out(plan, record, save, staged.end)
+        carry_out(plan, record, save, end)
     except BaseException:
         log.step("rolled back")
         if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
@@ -374,7 +374,7 @@ def _clear_stale(call: Call, folder: Records) -> bool:
     from . import earlier  # now: after setns(2) nothing can be loaded
 
     if call.is_of_this(record):
-        call.undo_earlier = earlier.undo_entered
+        call.undo_earlier = earlier.undo_entered if call.is_start else None
         return False
     earlier.clear_stale(call, folder, record)
     return True

@@ -11,8 +11,11 @@ import errno
 import posix
 
 from ..errors import UnavailableError
-from ..kernel.errnos import because, hint, refused
+from ..kernel import files
+from ..kernel.errnos import because, hint, refused, unopened
 from ..kernel.proc import OUT_OF_SIGHT, HiddenError
+from ..record.state_file import is_object
+from ..rootfs.mount_points import Rootfs
 
 ROOTLESS = "rootless, register for createContainer"
 RUNTIMES = ("runc", "crun")
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from ..documents.oci import State
     from ..kernel.namespace import Namespace
     from ..kernel.proc import Proc
-    from ..record.state_file import InitRecord, NamespaceKind, UserRecord
+    from ..record.state_file import InitRecord, NamespaceKind, RootfsRecord, UserRecord
     from ..rootfs.mount_points import OwnerOf
 
 
@@ -220,3 +223,38 @@ class Place:
                 problem = f"{namespace_of} cannot be entered {because('setns', reason)}"
                 raise UnavailableError(problem, hint=ROOTLESS) from reason
             raise refused("setns", namespace_of, reason) from reason
+
+    def open_rootfs(self, bundle: Bundle, known: RootfsRecord, namespace: Namespace) -> Rootfs:
+        """The rootfs as it is seen from the namespace that was entered. UnavailableError.
+
+        ``/`` and the rootfs must be the objects that they were before: else the container has its own root already, or
+        the pid is another process's.
+        """
+        try:
+            is_host = files.is_same_file(namespace.root, posix.stat("/"))
+            is_seen = is_host and is_object(known, posix.stat(bundle.rootfs))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            is_seen = False
+        except OSError as reason:
+            raise unopened(f"the rootfs {bundle.rootfs}", reason) from reason
+        if not is_seen:
+            raise UnavailableError(
+                f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
+                hint="it has its own root already, as under runsc, which runs no hook that could bind there: give the "
+                "bind to the engine, as by docker run -v or by mounts of config.json",
+            )
+        is_container = namespace.kind == "container"
+        rootfs = Rootfs(
+            bundle.rootfs,
+            own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
+            type_of=namespace.type_of,
+            owner_of=self.owner_of(bundle),
+        )
+        with files.Named(bundle.rootfs):
+            there = posix.fstat(rootfs.fd)
+        if not is_object(known, there):
+            raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
+        # crun before 1.26 makes the root read-only before it calls createContainer hooks.
+        is_early = self.stage == "createContainer" and bundle.config.root_readonly
+        rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)
+        return rootfs

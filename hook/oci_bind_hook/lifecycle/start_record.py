@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..kernel.proc import Proc
     from ..options import Options
     from ..record.folder import Records
+    from ..record.held import Users
     from ..record.state_file import MadeRecord, Record, RootfsRecord
     from ..requests.request import Request
     from ..rootfs.mount_points import Rootfs
@@ -105,6 +106,14 @@ def inherited(known: Record | None, rootfs: RootfsRecord, resisting: list[Leftov
     return made
 
 
+def is_needed(record: Record, users: Users) -> bool:
+    """Whether a record must be kept: it has something to undo, or its container depends on what others may remove."""
+    if record["mounts"] or record["made"]:
+        return True
+    made = {made["path"] for other in users.besides(record["id"]) for made in other["made"]}
+    return not made.isdisjoint(record["uses"]) or bool(users.unread and record["uses"])
+
+
 def check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
     """Refuses a read-only root where another container has binds in the same rootfs and namespace, and the reverse.
 
@@ -134,6 +143,12 @@ def complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> N
         unique = namespace.proc.mount_namespace_id()
         record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode, "unique": unique}
         return
+    check_place(record, rootfs, namespace)
+    reconcile(record, namespace.proc, rootfs)
+
+
+def check_place(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
+    """Checks that a record is of this mount namespace and rootfs. RecordError."""
     if record["namespace"]["inode"] != namespace.inode:
         raise RecordError(
             f'the container "{record["id"]}" has binds in another mount namespace already',
@@ -144,7 +159,6 @@ def complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> N
             f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
             hint="call poststop for it first",
         )
-    reconcile(record, namespace.proc, rootfs)
 
 
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:

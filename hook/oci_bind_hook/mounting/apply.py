@@ -105,6 +105,9 @@ def announce(plan: Plan, record: Record) -> None:
         }
         for bind in binds
     ]
+    for bind, mount in zip(binds, mounts, strict=True):
+        if bind.request.time is not None:
+            mount["time"] = bind.request.time
     announced: Record = {
         **record,
         "phase": "intent",
@@ -188,7 +191,8 @@ def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
     table = proc.mounts()
     record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]
     if record["phase"] != "done":
-        restore_propagation([(tree_of(mount, record), propagation_of(mount)) for mount in record["mounts"]], proc)
+        trees = [(tree_of(mount, record, rootfs=rootfs), propagation_of(mount)) for mount in record["mounts"]]
+        restore_propagation(trees, proc)
     known = []
     for made in record["made"]:
         if made["identity"] is None:

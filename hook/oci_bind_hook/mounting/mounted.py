@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import posix
 
-from ..errors import LeftoverError
+from ..errors import HookError, LeftoverError
 from ..kernel import files, linux
 from ..kernel.errnos import refused
 from ..kernel.mountinfo import MountInfo, MountTable, may_wait
@@ -100,13 +100,17 @@ def is_in(
     return info is not None and _looks_like(top, info) and (places is None or info.mount_point in places)
 
 
-def open_root(info: MountInfo, unique: int | None = None) -> int | None:
+def _open(path: str) -> int:
+    return posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+
+
+def open_root(info: MountInfo, unique: int | None = None, hold: Callable[[str], int] = _open) -> int | None:
     """An fd of the root of the mount ``info``; None if its path leads elsewhere, or if its unique id is not ``unique``.
 
-    Raises OSError, also if it cannot be known where the path leads.
+    ``hold`` opens the path. Raises OSError, also if it cannot be known where the path leads.
     """
     try:
-        fd = posix.open(info.mount_point, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+        fd = hold(info.mount_point)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as reason:
@@ -129,8 +133,9 @@ class Tree:
 
     Where it has no unique id, it must stand at one of ``places``, and ``claimed`` says whether another record has a
     better claim to a mount, or raises DoubtError. ``places`` are None if an open fd keeps its id from being used again.
-    ``receives`` is true if mounts may have propagated into it: these are not foreign. ``problem`` is the error that
-    keeps it from being detached, or None. ``ids`` are those of its recorded mounts.
+    ``receives`` is true if mounts may have propagated into it: these are not foreign. ``hold`` opens a path of
+    mountinfo. ``problem`` is the error that keeps it from being detached, or None. ``ids`` are those of its recorded
+    mounts.
     """
 
     def __init__(
@@ -147,6 +152,7 @@ class Tree:
         self.places = places
         self.claimed = claimed
         self.receives = receives
+        self.hold = _open
         self.problem: Exception | None = None
         self.ids = {known["id"] for known in attached}
 
@@ -161,7 +167,7 @@ class Tree:
         Before Linux 6.8 the kernel gives the id of a mount to the next one at once, but not while there is an fd: what
         a table that is read after this tells of that id is true of the fd.
         """
-        return open_root(info, self.attached[0]["unique"])
+        return open_root(info, self.attached[0]["unique"], self.hold)
 
     def find(self, table: MountTable) -> MountInfo | None:
         """Its top mount, None if it is gone. Raises OSError, and DoubtError if that cannot be known.
@@ -325,7 +331,7 @@ def _reach(tree: Tree, info: MountInfo) -> int | None:
     """As ``Tree.open``, but an error is the ``problem`` of the tree."""
     try:
         return tree.open(info)
-    except OSError as reason:
+    except (OSError, HookError) as reason:
         tree.problem = reason
         return None
 

@@ -111,7 +111,7 @@ class Planner:
         for mount in recorded:
             if mount["origin"] == "argument":
                 self._protect(mount["resolved"], mount["by"])
-            if mount["origin"] in ("argument", "annotation"):
+            if mount["origin"] in ("argument", "annotation", "attach"):
                 self._taken[mount["resolved"]] = mount["by"]
         self.allow_shared = allow_shared
         self.is_admin = is_admin
@@ -119,6 +119,7 @@ class Planner:
         # Whether the runtime should have mounted something, and whether any of it is there. Binds of an earlier call
         # may cover all of it.
         self._is_awaited, self._is_seen = False, bool(recorded)
+        self.is_late = False  # the container runs, and may have unmounted anything
         self._hiders = Hiders(rootfs, [mount["resolved"] for mount in recorded])
         self._order: list[tuple[Request, str, Bind | None]] = []
 
@@ -163,7 +164,7 @@ class Planner:
 
     def _check_runtime(self) -> None:
         """Raises UnavailableError where a runtime should have mounted something by now, and has not."""
-        if self._is_awaited and not self._is_seen:
+        if self._is_awaited and not self._is_seen and not self.is_late:
             raise UnavailableError(
                 "nothing that config.json mounts is there in the container's mount namespace",
                 hint="this runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, "

@@ -74,7 +74,7 @@ def undo(
     remarks: list[Remark] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
     if here:
-        trees = [tree_of(mount, record, claimed, is_held=is_held) for mount in record["mounts"]]
+        trees = [tree_of(mount, record, claimed, is_held=is_held, rootfs=rootfs) for mount in record["mounts"]]
         detach(trees, proc)
         for tree in trees if give_up else ():
             if isinstance(tree.problem, DoubtError):
@@ -162,10 +162,14 @@ def tree_of(
     claimed: Callable[[MountInfo], bool] = lambda _: False,
     *,
     is_held: bool = False,
+    rootfs: Rootfs | None = None,
 ) -> Tree:
-    """A bind of ``record`` to be detached, or looked for. ``claimed`` and ``is_held`` as in ``undo``."""
+    """A bind of ``record`` to be detached, or looked for. ``claimed``, ``is_held`` and ``rootfs`` as in ``undo``."""
     places = None if is_held else places_of(mount, record)
-    return Tree(mount["attached"], mount["resolved"], places=places, claimed=claimed, receives=_receives(mount))
+    tree = Tree(mount["attached"], mount["resolved"], places=places, claimed=claimed, receives=_receives(mount))
+    if rootfs is not None:
+        tree.hold = rootfs.hold_path
+    return tree
 
 
 def _receives(mount: MountRecord) -> bool:

@@ -16,7 +16,7 @@ from ..kernel import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal, TypedDict
+    from typing import Literal, NotRequired, TypedDict
 
     from ..kernel.proc import Proc
 
@@ -103,7 +103,8 @@ if TYPE_CHECKING:
     class MountRecord(TypedDict):
         """One bind: who asked for it, the request, the resolved destination, and its mounts, the top first.
 
-        ``by`` is the place of the request in words, such as ``--mount 1``.
+        ``by`` is the place of the request in words, such as ``--mount 1``. ``time``, in seconds since 1970, is when a
+        bind was attached to a container that ran.
         """
 
         origin: Origin
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
         resolved: str
         source: ObjectRecord
         attached: list[AttachedRecord]
+        time: NotRequired[int]
 
     class Identity(TypedDict):
         """How a made file or folder is recognised; ``born`` in nanoseconds since the epoch."""

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ..record.state_file import MountRecord
 
     Propagation = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
-    # Who asks: an entry of config.json's mounts, its root.readonly, a --mount argument or an annotation.
-    OriginKind = Literal["mounts", "root", "argument", "annotation"]
+    # Who asks: an entry of config.json's mounts, its root.readonly, a --mount argument, an annotation, or somebody for
+    # a container that runs.
+    OriginKind = Literal["mounts", "root", "argument", "annotation", "attach"]
 
     class Opener(Protocol):
         """What opens a source that must not lead anywhere, and is not simply opened by its path."""
@@ -115,7 +116,8 @@ class Request:
     ``subpath`` is the part of the source that is bound, None for all of it. ``nofollow``: a link at the last step of
     the destination is not followed. ``is_runtimes_alone``: an option asks for what no other but the runtime does.
     ``pattern`` is the request that this one is a match of, or None. ``may_stay_writable``: if mounts below the source
-    cannot be made read-only, that of the source alone is.
+    cannot be made read-only, that of the source alone is. ``time``, in seconds since 1970, is when a bind was asked for
+    that does not come with the container's start.
     With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
     the last word wins, as in runc, and there is a warning.
     """
@@ -153,6 +155,7 @@ class Request:
         self.pattern: Request | None = None
         self.follow_links = False
         self.opener: Opener | None = None
+        self.time: int | None = None
         self.warnings: list[str] = []
         self._is_strict = is_strict
         self._said: dict[str, tuple[str, object]] = {}
@@ -212,7 +215,7 @@ class Request:
     @property
     def may_mean_star(self) -> bool:
         """Whether a ``*`` in a path is one that somebody typed, and perhaps took for that of a pattern."""
-        return self.pattern is None and self.origin_kind in ("argument", "annotation")
+        return self.pattern is None and self.origin_kind in ("argument", "annotation", "attach")
 
     def at(self, member: str) -> str:
         """The place of a member of the request, for an error message."""

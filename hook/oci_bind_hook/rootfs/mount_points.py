@@ -56,7 +56,8 @@ class Rootfs(Root):
     is on a tmpfs that only this container can have, where mount points may be made too if config.json asks for it:
     ``asked`` holds the ids of the mounts that are where config.json asks for a tmpfs. ``type_of`` returns the type of
     the file system that a file is on, None if it does not know. ``owner_of`` returns user and group of a file if
-    statx(2) does not. Raises MissingError if ``path`` is no folder, and EscapeError if it is the host's ``/``.
+    statx(2) does not. ``fd`` is the root, if it is open already. Raises MissingError if ``path`` is no folder, and
+    EscapeError if it is the host's ``/``.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Rootfs(Root):
         own_tmpfs: Callable[[files.Stat], bool] = lambda _: False,
         type_of: Callable[[files.Stat], str | None] = lambda _: None,
         owner_of: OwnerOf | None = None,
+        fd: int | None = None,
     ) -> None:
         self.path = path
         self.type_of = type_of
@@ -75,14 +77,7 @@ class Rootfs(Root):
         self.is_own_tmpfs = own_tmpfs
         self.asked: set[int] = set()
         try:
-            fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-            try:
-                super().__init__(fd)
-                if files.is_same_file(posix.fstat(fd), posix.stat("/")):
-                    raise EscapeError(f"the rootfs {path} is the host's own /")
-            except BaseException:
-                posix.close(fd)
-                raise
+            super().__init__(_open(path) if fd is None else fd)
         except OSError as reason:
             raise unopened(f"the rootfs {path}", reason) from reason
         self._reserved: dict[Hashable, MountPoint] = {}
@@ -121,6 +116,10 @@ class Rootfs(Root):
             self.fd, self.stat = fd, files.statx(fd)
         else:
             posix.close(fd)
+
+    def hold_path(self, path: str) -> int:
+        """An fd of the file at ``path``, as mountinfo shows it here. No link at its end is followed. Raises OSError."""
+        return posix.open(path, HOLD)
 
     def close(self) -> None:
         """Closes the root."""
@@ -293,7 +292,7 @@ class Rootfs(Root):
         parent, _, name = path.rpartition("/")
         try:
             folder = self._follow(parent, across=across)
-            fd = posix.open(name, HOLD, dir_fd=folder)
+            fd = self.hold(name, folder)
         except OSError as reason:
             if reason.errno in (errno.ENOENT, errno.ENOTDIR):
                 return None
@@ -307,7 +306,7 @@ class Rootfs(Root):
             self._folder = self._folder.rpartition("/")[0]
             posix.close(self._way.pop())
         for name in path[len(self._folder) + 1 :].split("/") if path != self._folder else ():
-            fd = posix.open(name, HOLD | posix.O_DIRECTORY, dir_fd=self._way[-1] if self._way else self.fd)
+            fd = self.hold(name, self._way[-1] if self._way else self.fd)
             if not across and files.mount_id(fd) != self.stat.mnt_id:
                 posix.close(fd)  # it would keep that mount busy
                 raise OSError(errno.EBUSY, "something else is mounted above it")
@@ -326,6 +325,17 @@ class Rootfs(Root):
         remove = posix.rmdir if modes.S_ISDIR(found.stat.mode) else posix.unlink
         name = found.path.rpartition("/")[2]
         self._change(lambda fd: remove(name, dir_fd=fd), found.folder, found.path)
+
+
+def _open(path: str) -> int:
+    fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        if files.is_same_file(posix.fstat(fd), posix.stat("/")):
+            raise EscapeError(f"the rootfs {path} is the host's own /")
+    except BaseException:
+        posix.close(fd)
+        raise
+    return fd
 
 
 class Found:

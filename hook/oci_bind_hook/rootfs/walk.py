@@ -212,7 +212,8 @@ class Root:
             raise RequestError(f"a name in {path_of([*steps, step])[:NAME_MAX]}... is longer than {NAME_MAX} bytes")
         if top.fd is not None:
             try:
-                fd = posix.open(name, HOLD, dir_fd=top.fd)
+                # What is planned to be mounted is no file system of the container's.
+                fd = self.hold(name, top.fd) if top.cover is None else posix.open(name, HOLD, dir_fd=top.fd)
                 # The name has just been looked up. Nobody is asked again, and of a mount on it nobody at all.
                 step = Step(name, (fd, files.statx(fd, ask=False)), top.cover, exists=True)
             except FileNotFoundError:
@@ -237,6 +238,10 @@ class Root:
             step = Step(name, None, top.cover, exists=False)
             step.on_rootfs = self.is_on_root(top)
         return step, None
+
+    def hold(self, name: str, folder: int) -> int:
+        """An fd of the file ``name`` in the ``folder`` that is held by fd, or of what is mounted on it. OSError."""
+        return posix.open(name, HOLD, dir_fd=folder)
 
     def is_on_root(self, step: Step) -> bool:
         """Whether names below ``step``, existing or to be made, are in the rootfs's own mount."""

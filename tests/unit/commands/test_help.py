@@ -137,4 +137,4 @@ def test_a_topic_that_is_none_names_the_nearest_or_all(capfd: pytest.CaptureFixt
     assert cli.main(["help", "instal"]) == os.EX_USAGE
     assert capfd.readouterr().err == ('oci-bind-hook: help instal: there is no such topic (did you mean "install"?)\n')
     assert cli.main(["help", "x"]) == os.EX_USAGE
-    assert "topics are options, explain, list," in capfd.readouterr().err
+    assert "topics are options, explain, attach, detach, list," in capfd.readouterr().err

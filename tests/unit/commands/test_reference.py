@@ -19,11 +19,13 @@ def test_each_option_of_the_hook_has_a_text_and_the_parser_knows_which_have_a_va
 
 
 def test_each_option_belongs_to_the_hook_or_to_a_command() -> None:
-    of_hook, of_install = ([option.name for option in table] for table in (reference.HOOK, reference.INSTALL))
-    known = {*of_hook, *of_install}
-    # One name means two things: a dry-run and uninstall never meet.
-    assert sorted((*of_hook, *of_install)) == sorted((*known, "--all"))
+    tables = (reference.HOOK, reference.INSTALL, reference.RUNNING)
+    told = [option.name for table in tables for option in table]
+    known = {*told}
+    # Two names mean two things: a dry-run meets neither uninstall nor a container that runs.
+    assert sorted(told) == sorted((*known, "--all", "--bundle"))
     of_commands = {option.name for command in COMMANDS for option in command.options}
+    of_hook = {option.name for option in reference.HOOK}
     assert known | {option.name for option in reference.OF_COMMANDS} == {*of_hook, *of_commands}
 
 

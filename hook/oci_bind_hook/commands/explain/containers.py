@@ -91,6 +91,11 @@ def find(word: str, root: str | None = None) -> list[Container]:
     return exact or list(found.values())
 
 
+def is_at(container: Container, bundle: str) -> bool:
+    """Whether a container has this bundle, by whatever name."""
+    return bool(container.bundle) and _object(container.bundle) == _object(bundle)
+
+
 def bundle_of_process(pid: int | None, container: str) -> str:
     """The bundle of a container whose first process this is, "" if that is not told.
 

@@ -14,6 +14,7 @@ from ...record.held import peek
 from ...record.state_file import is_live, is_same_bundle, places_of
 from ...requests.request import Recorded, source_of
 from ...rootfs.identity import identify_path
+from ..output import asked_by
 from ..upkeep.replaced import compare
 
 TYPE_CHECKING = False
@@ -83,7 +84,7 @@ class Running:
         for mount in self._recorded:
             if id(mount) not in self._asked:
                 source = source_of(mount["requested"])
-                what = f"{source} on {mount['resolved']}, asked for by {mount['by']}"
+                what = f"{source} on {mount['resolved']}, asked for by {asked_by(mount['by'], mount.get('time'))}"
                 there = "is mounted" if self._is_in(mount) else "is recorded"
                 yield f"{what}, {there} in the container that runs, and is not in this plan"
 

@@ -25,6 +25,7 @@ from ...record.state_file import is_of_another_user
 from ...requests.request import source_of
 from ...rootfs.identity import primary
 from ..json_text import json_text
+from ..output import asked_by
 from . import folders
 from .folders import Folder, problem_member
 from .replaced import WORDS, sources_now
@@ -149,6 +150,7 @@ class Registry:
             entry.mounts.append(
                 {
                     "origin": mount["by"],
+                    "time": mount.get("time"),
                     **{name: requested[name] for name in ("source", "subpath") if name in requested},
                     "destination": requested["destination"],
                     "resolved": mount["resolved"],
@@ -365,7 +367,8 @@ def as_text(entry: Entry) -> str:
     for mount in entry.mounts:
         state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
         lines.append(one_line(f"{state}: {source_of(mount)} on {mount['resolved']}"))
-        lines.append(one_line(f"  asked for by {mount['origin']}, destination {mount['destination']}"))
+        asked = asked_by(str(mount["origin"]), mount["time"])
+        lines.append(one_line(f"  asked for by {asked}, destination {mount['destination']}"))
     for made in entry.made:
         reason = f" ({made['reason']})" if made["reason"] else ""
         lines.append(

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""attach and detach: the container that is meant, and what is said of it.
+
+By a recorded id neither loads any more than a start of a container does: people script them, one container after the
+other.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..documents import oci
+from ..errors import MissingError, UnavailableError, UsageError
+from ..kernel import files
+from ..kernel.proc import Proc, boot_id
+from ..lifecycle.attach import OTHERS_HINT, attach, detach
+from ..log import one_line
+from ..options import Options, absolute_to_here, parse, state_folder
+from ..record.folder import StateFolder
+from ..record.state_file import is_live, is_of_another_user
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..documents.oci import State
+    from ..log import Log
+    from ..record.state_file import Record
+    from .explain.containers import Container
+
+
+def run_in(argv: Sequence[str], log: Log) -> int | None:
+    """Runs ``attach`` or ``detach``, the first word. Returns the exit code of a dry-run, else None. HookError."""
+    name, *words = argv
+    others: list[str] = []
+    options, log.debug_wanted = parse(words, others)
+    is_attach = name == "attach"
+    word, destination = _words(name, options, others)
+    if options.dry_run:
+        return _dry_run(options, word)
+    if options.log is not None:
+        log.open(options.log, as_json=options.log_as_json, changeable=files.changeable)
+    posix.umask(0o022)
+    log.stage, log.container = name, word or ""
+    is_whole = options.bundle is not None
+    state = (None if is_whole else _recorded(options, word)) or _known(options, word, is_new=is_attach)
+    log.container = state.id
+    if is_attach:
+        for bind in attach(options, state, log):
+            _say(1, bind.summary())
+            for warning in bind.warnings if bind.action == "mount" else ():
+                _say(2, f"oci-bind-hook: warning: {bind.request.origin}: {warning}")
+        return None
+    lines, remarks = detach(options, state, destination, log)
+    for line in lines:
+        _say(1, line)
+    for remark in remarks:
+        _say(2, f"oci-bind-hook: warning: {remark}")
+    return None
+
+
+def _words(name: str, options: Options, others: list[str]) -> tuple[str | None, str | None]:
+    """The word for the container, None if an option names it; of detach the destination, None for all. UsageError."""
+    is_attach = name == "attach"
+    # One of them tells which container it is. Both, and an id, tell all of one that nobody here knows.
+    is_named = (options.bundle is None) is (options.pid is None)
+    if len(others) != is_named + (not is_attach and not options.unfold):
+        forms = "CONTAINER, --bundle DIR or --pid PID, or all of them"
+        raise UsageError(f"it takes {forms}" + ("" if is_attach else "; and DESTINATION or --all"), where=name)
+    if options.allow_annotations or options.allowed_sources:
+        raise UsageError("annotations count at a container's start", where="--allow-annotations")
+    if is_attach and not options.mounts:
+        raise UsageError("--mount says what is to be attached", where=name)
+    if not is_attach and (options.mounts or options.dry_run):
+        raise UsageError("only attach takes it", where="--mount" if options.mounts else "--dry-run")
+    return others[0] if is_named else None, None if is_attach or options.unfold else others[-1]
+
+
+def _recorded(options: Options, word: str | None) -> State | None:
+    """The container with the id ``word``, if it is recorded in the state folder of ``options``. HookError."""
+    if word is None or "/" in word:
+        return None
+    proc = Proc()
+    folder = StateFolder.open(state_folder(options, proc), create=False)
+    record = folder.load(word) if folder is not None else None
+    return None if record is None else _state(record, proc)
+
+
+def _state(record: Record, proc: Proc) -> State:
+    """The state of a recorded container. UnavailableError if it cannot be entered from here."""
+    if is_of_another_user(record, proc.user_namespace()):
+        raise UnavailableError(f'the container "{record["id"]}" is in another user namespace', hint=OTHERS_HINT)
+    init = record["init"]
+    if init is None or not is_live(record, proc, boot_id()):
+        raise UnavailableError(f'the container "{record["id"]}" does not run, as far as is recorded')
+    return _running(record["id"], record["bundle"]["path"], init["pid"])
+
+
+def _running(container: str, bundle: str, pid: int) -> State:
+    return oci.state({"ociVersion": "1.0.2", "id": container, "status": "running", "bundle": bundle, "pid": pid})
+
+
+def _known(options: Options, word: str | None, *, is_new: bool) -> State:
+    """The container that is meant, as explain finds it; its state folder and what undoes it are settled. HookError."""
+    from .output import tell
+
+    if options.bundle is not None:
+        options.bundle = absolute_to_here("--bundle", options.bundle)
+    container = _find(options, word)
+    if container.pid is None:
+        raise UnavailableError(f"the container {container.name or container.id} does not run")
+    if container.root is None:
+        registered = _poststop(container.bundle)
+        if registered is None and is_new:
+            tell(f"nobody calls poststop for {container.id}: after its end oci-bind-hook gc undoes what is recorded")
+        elif registered is not None and options.root is None:
+            options.root = state_folder(registered, Proc())
+    options.root = options.root or container.root
+    return _running(container.id, container.bundle, container.pid)
+
+
+def _find(options: Options, word: str | None) -> Container:
+    """The container that is meant by a word or by options. HookError."""
+    from .explain import by_name, containers
+
+    if word is not None and options.bundle is not None and options.pid is not None:
+        return containers.Container(word, options.bundle, "the command line", options.pid)
+    if word is not None:
+        return by_name.find_in_time(word, options.root)
+    found = [each for each in containers.find("", options.root) if each.pid is not None and each.has_config]
+    if options.pid is not None:
+        found = [each for each in found if each.pid == options.pid]
+    else:
+        found = [each for each in found if containers.is_at(each, options.bundle or "")]
+    if len(found) != 1:
+        which = f"the bundle {options.bundle}" if options.pid is None else f"the first process {options.pid}"
+        hint = "name one by its id, or with id, --bundle and --pid"
+        raise MissingError(f"{len(found) or 'no'} containers with {which} that run are known here", hint=hint)
+    return found[0]
+
+
+def _poststop(bundle: str) -> Options | None:
+    """What config.json gives this hook at poststop; None if it does not register it there. HookError."""
+    from ..documents.bundle import read_regular
+    from ..documents.strictjson import documents
+    from .explain.registered import find
+
+    document = documents(read_regular(f"{bundle}/config.json"), "config.json")[0]
+    return next((parse(list(entry.words))[0] for entry in find(document) if entry.stage == "poststop"), None)
+
+
+def _dry_run(options: Options, word: str | None) -> int:
+    """Explains what attach would do, and returns the exit code that it would have. HookError."""
+    from .dispatch import dry_run
+
+    if options.bundle is not None:
+        options.bundle = absolute_to_here("--bundle", options.bundle)
+    container = _find(options, word)
+    options.bundle, options.root = container.bundle, options.root or container.root
+    return dry_run(options, container)
+
+
+def _say(fd: int, line: str) -> None:
+    """Writes a line to stdout or stderr, whoever reads it."""
+    try:
+        posix.write(fd, f"{one_line(line)}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass  # what was done is done

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The root of a container that runs, seen from inside of its mount namespace.
+
+The container may be hostile, and can serve a file system itself, by FUSE, that answers nobody: whoever looks up a name
+there is kept, beyond signals, with all the locks that they hold. So names are looked up only in file systems that no
+process of the container can serve or hold up.
+
+Loaded by attach and detach: it runs after setns(2), when nothing can be imported.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..errors import EscapeError, UnavailableError
+from ..kernel.mountinfo import may_wait
+from .mount_points import Rootfs
+from .walk import HOLD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..kernel.mountinfo import MountInfo
+    from ..kernel.namespace import Namespace
+
+# They are in memory and answer at once, whoever has mounted them, filesystems(5).
+_OF_THE_KERNEL = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc ramfs sysfs tmpfs".split())
+
+
+class Inside(Rootfs):
+    """The root of the mount namespace that was entered, with its ``path`` on the host.
+
+    ``unlock`` as for Rootfs. KernelError, and UnavailableError if the root itself is served by nobody knows whom.
+    """
+
+    def __init__(self, path: str, namespace: Namespace, *, unlock: bool) -> None:
+        self._proc = namespace.proc
+        self._namespace = namespace
+        self._devices: set[int] | None = None
+        self._number = -1
+        # What is mounted on "/" since is not entered: this process has the root that it got by setns(2).
+        fd = posix.open("/", posix.O_PATH | posix.O_CLOEXEC)
+        self._check(fd, "/", is_root=True)
+        self._number = self._proc.mount_id_of(fd)
+        super().__init__(
+            path,
+            fd=fd,
+            unlock=unlock,
+            own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, path),
+            type_of=namespace.type_of,
+        )
+
+    def hold(self, name: str, folder: int) -> int:
+        """As Root.hold. UnavailableError for what must not be stepped into: then no name in it was looked up."""
+        fd = posix.open(name, HOLD, dir_fd=folder)
+        try:
+            self._check(fd, name)
+        except BaseException:
+            posix.close(fd)
+            raise
+        return fd
+
+    def hold_path(self, path: str) -> int:
+        """As Rootfs.hold_path, name by name. What is mounted at the end may be anything. UnavailableError."""
+        *above, last = path[1:].split("/")
+        folder = posix.dup(self.fd)
+        try:
+            for name in above:
+                below = self.hold(name, folder)
+                posix.close(folder)
+                folder = below
+            return posix.open(last or ".", HOLD, dir_fd=folder)
+        finally:
+            posix.close(folder)
+
+    def _check(self, fd: int, name: str, *, is_root: bool = False) -> None:
+        """Raises UnavailableError if names in ``fd``, which has just been opened as ``name``, must not be looked up."""
+        # The mount's id comes from fdinfo: statx(2) is a question to some file systems. The table is read after the fd
+        # was opened, and while that is held, no other mount gets the id.
+        number = self._proc.mount_id_of(fd)
+        if number == self._number:
+            return
+        info = self._proc.mounts().get(number)
+        if info is None:
+            raise UnavailableError(f"{name} was unmounted, or the container has changed its root, at this moment")
+        # Of processes some names may keep who looks them up: /proc/PID/map_files, where the process maps a file.
+        if info.type == "proc" and (name.isdigit() or info.root[1:].split("/")[0].isdigit()):
+            raise EscapeError(f"{info.mount_point} is on procfs, where only a few files may be hidden, as in runc")
+        if not (self._is_the_hosts(info) or info.type in _OF_THE_KERNEL) and (not is_root or may_wait(info.type)):
+            raise UnavailableError(
+                f"the {info.type} file system on {info.mount_point} is on the way, and may never answer",
+                hint="the container can have mounted it: nothing is looked up there",
+            )
+
+    def _is_the_hosts(self, info: MountInfo) -> bool:
+        """Whether a file system was mounted outside of the container, and has no server that may be silent."""
+        if self._devices is None:
+            self._devices = {other.dev for other in self._namespace.started_in()}
+        return info.dev in self._devices and (not may_wait(info.type) or self._number == -1)
