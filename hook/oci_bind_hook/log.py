@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output for people: one line on stderr and in syslog for a failure, and a log if one is asked for.
+"""Output for people: one line on stderr and in the journal or syslog for a failure, and a log if one is asked for.
 
 A log has one record per line, as text or JSON, with the fields of runc's and crun's logs (level, msg, time), and then
-id, stage and ``ms``, the milliseconds since the hook was started. Failures go to syslog too, because crun discards what
-hooks print.
+id, stage and ``ms``, the milliseconds since the hook was started. Failures go to systemd's journal too, or to syslog
+where that is not: crun discards what hooks print.
 
 Loaded by every start of a container: only posix and time. logging takes longer to import than Python to start.
 """
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 NAME = "oci-bind-hook"
 BY_ALL = 0o002  # not 0o020: some systems give /var/log to a group
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
 SYSLOG_SOCKET = "/dev/log"
-SYSLOG_BYTES = 8000  # what rsyslog takes by default; a socket takes some 200 kB, and refuses more
+# Somewhat less than rsyslog takes by default, to which the journal may forward. A socket takes some 200 kB, and refuses
+# more.
+SYSLOG_BYTES = 8000
+_CUT = " (cut: --log keeps it whole)"
 # syslog(3): the facility daemon, with a severity.
 ERROR = 3 << 3 | 3
 WARNING = 3 << 3 | 4
@@ -55,9 +59,10 @@ def _escape(code: int) -> str:
 
 
 class Log:
-    """Writes records to a file, with ``debug_wanted`` to stderr too, and failures always to stderr and syslog.
+    """Writes records to a file, with ``debug_wanted`` to stderr too, and failures always to stderr and to syslog.
 
-    A log file that cannot be written is reported to syslog, and raises nothing: the container starts all the same.
+    syslog is the journal, where that is. A log file that cannot be written is reported there, and raises nothing: the
+    container starts all the same.
     """
 
     def __init__(self) -> None:
@@ -70,6 +75,7 @@ class Log:
         self._fd: int | None = None
         self._json = False
         self._syslog: int | None = None
+        self._is_journal = False
         self._prepared = False
 
     def open(self, path: str, *, as_json: bool, changeable: Callable[[str, int], str] = lambda *_: "") -> None:
@@ -106,27 +112,50 @@ class Log:
         self._prepared = True
         if self._json:
             import json  # noqa: F401
-        if posix.access(SYSLOG_SOCKET, posix.F_OK):
-            # Not socket, which imports a dozen modules, and not syslog(3), which opens files when it is called.
-            import _socket
+        self._is_journal = self._connect(JOURNAL_SOCKET)
+        if not self._is_journal:
+            self._connect(SYSLOG_SOCKET)
 
-            try:
-                syslog = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
-                syslog.settimeout(0)
-                syslog.connect(SYSLOG_SOCKET)
-                self._syslog = syslog.detach()
-            except OSError:
-                pass  # no syslog daemon is running
+    def _connect(self, path: str) -> bool:
+        """Holds the socket at ``path``, if anybody reads from it."""
+        if not posix.access(path, posix.F_OK):
+            return False
+        # Not socket, which imports a dozen modules, and not syslog(3), which opens files when it is called.
+        import _socket
+
+        try:
+            syslog = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
+        except OSError:
+            return False
+        try:
+            syslog.settimeout(0)
+            syslog.connect(path)
+        except OSError:
+            syslog.close()
+            return False  # no daemon is running
+        self._syslog = syslog.detach()
+        return True
 
     def _to_syslog(self, priority: int, message: str) -> None:
-        if self._syslog is not None:
-            try:
-                data = f"<{priority}>{NAME}[{posix.getpid()}]: {one_line(message)}".encode()
-                if len(data) > SYSLOG_BYTES:
-                    data = data[:SYSLOG_BYTES] + b" (cut: --log keeps it whole)"
-                posix.write(self._syslog, data)
-            except OSError:
-                pass  # the daemon has ended, or its queue is full
+        if self._syslog is None:
+            return
+        data = one_line(message).encode()
+        if len(data) > SYSLOG_BYTES:
+            data = (data[:SYSLOG_BYTES].decode(errors="ignore") + _CUT).encode()
+        if self._is_journal:
+            data = self._fields(priority) + b"MESSAGE=%b\n" % data
+        else:
+            data = f"<{priority}>{NAME}[{posix.getpid()}]: ".encode() + data
+        try:
+            posix.write(self._syslog, data)
+        except OSError:
+            pass  # the daemon has ended, or its queue is full
+
+    def _fields(self, priority: int) -> bytes:
+        """What the journal is told beside the message: a line for each field, systemd, "Native Journal Protocol"."""
+        fields = {"PRIORITY": str(priority & 7), "SYSLOG_FACILITY": str(priority >> 3), "SYSLOG_IDENTIFIER": NAME}
+        fields |= {"CONTAINER_ID": self.container, "STAGE": self.stage}
+        return "".join(f"{name}={one_line(value)}\n" for name, value in fields.items() if value).encode()
 
     @property
     def is_kept(self) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from oci_bind_hook import log as log_module
 from oci_bind_hook.log import Log, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -198,17 +200,75 @@ def test_closed_stderr_is_borne() -> None:
         os.close(saved)
 
 
-@pytest.mark.parametrize("length", [10, 300_000])
-def test_syslog_gets_the_beginning_of_a_long_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+@pytest.fixture
+def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, socket.socket]]:
+    """The journal's socket and that of syslog, by the names of their files. They are there once they are bound."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for name, place in (("journal", "JOURNAL_SOCKET"), ("syslog", "SYSLOG_SOCKET")):
+            monkeypatch.setattr(log_module, place, str(tmp_path / name))
+            found[name] = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            found[name].settimeout(10)
+        yield found
+
+
+def fields(datagram: bytes) -> dict[str, str]:
+    """What the journal reads in a datagram: values without a newline only."""
+    assert datagram.endswith(b"\n")
+    return dict(line.split("=", 1) for line in datagram.decode()[:-1].split("\n"))
+
+
+def test_the_journal_gets_fields(tmp_path: Path, sockets: dict[str, socket.socket]) -> None:
+    for name, daemon in sockets.items():
+        daemon.bind(str(tmp_path / name))
+    log = Log()
+    log.container, log.stage = "c1", "createRuntime"
+    log.failure("it is\nwrong")
+    assert fields(sockets["journal"].recv(1 << 20)) == {
+        "MESSAGE": "c1 createRuntime: it is\\x0awrong",
+        "PRIORITY": "3",
+        "SYSLOG_FACILITY": "3",
+        "SYSLOG_IDENTIFIER": "oci-bind-hook",
+        "CONTAINER_ID": "c1",
+        "STAGE": "createRuntime",
+    }
+    log = Log()
+    log.open(str(tmp_path), as_json=False)
+    told = fields(sockets["journal"].recv(1 << 20))
+    assert told.pop("MESSAGE") == f"the log {tmp_path} cannot be written: Is a directory"
+    assert told == {"PRIORITY": "4", "SYSLOG_FACILITY": "3", "SYSLOG_IDENTIFIER": "oci-bind-hook"}
+    sockets["syslog"].settimeout(0)
+    with pytest.raises(BlockingIOError):
+        sockets["syslog"].recv(1)
+
+
+@pytest.mark.parametrize("is_left", [True, False], ids=["nobody reads it", "not there"])
+def test_without_a_journal_syslog_gets_the_sentence(
+    tmp_path: Path, sockets: dict[str, socket.socket], *, is_left: bool
+) -> None:
+    sockets["syslog"].bind(str(tmp_path / "syslog"))
+    if is_left:
+        sockets["journal"].bind(str(tmp_path / "journal"))
+        sockets["journal"].close()
+    log = Log()
+    log.container, log.stage = "c1", "poststop"
+    log.failure("it is wrong")
+    told = sockets["syslog"].recv(1 << 20).decode()
+    assert re.fullmatch(r"<27>oci-bind-hook\[\d+\]: c1 poststop: it is wrong", told)
+
+
+@pytest.mark.parametrize("name", ["journal", "syslog"])
+@pytest.mark.parametrize("letter", ["x", "\u00e4", "\u6f22"], ids=ascii)
+def test_a_long_sentence_is_cut_between_letters_and_that_is_said(
+    tmp_path: Path, sockets: dict[str, socket.socket], name: str, letter: str
 ) -> None:
     """A datagram of that size is refused as a whole."""
-    monkeypatch.setattr(log_module, "SYSLOG_SOCKET", str(tmp_path / "log"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(str(tmp_path / "log"))
-        daemon.settimeout(10)
-        Log().failure("x" * length)
-        told = daemon.recv(1 << 20).decode()
-    whole = f": {'x' * length}"
-    assert told.endswith(whole) if length < 8000 else told.endswith("xxx (cut: --log keeps it whole)")
-    assert len(told) < 8100
+    sockets[name].bind(str(tmp_path / name))
+    for length, is_cut in ((10, False), (2000, False), (300_000, True)):
+        Log().failure(letter * length)
+        datagram = sockets[name].recv(1 << 20)
+        told = fields(datagram)["MESSAGE"] if name == "journal" else datagram.decode().split(": ", 1)[1]
+        whole, _, mark = told.partition(" (")
+        assert mark == ("cut: --log keeps it whole)" if is_cut else "")
+        assert whole == letter * (8000 // len(letter.encode()) if is_cut else length)
+        assert len(datagram) < 8192

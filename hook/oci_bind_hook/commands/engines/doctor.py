@@ -16,7 +16,7 @@ from ... import FOLDER, __version__
 from ...errors import HookError, RecordError
 from ...kernel import files, linux, rights
 from ...kernel.proc import Proc
-from ...log import SYSLOG_SOCKET, one_line
+from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..explain.drawing import Span
@@ -314,11 +314,9 @@ def _version(path: str) -> str:
 
 
 def _syslog() -> Finding:
-    try:
-        is_there = stat.S_ISSOCK(os.stat(SYSLOG_SOCKET).st_mode)
-    except OSError:
-        is_there = False
-    return Finding(SYSLOG_SOCKET, "", is_there=is_there, without="with crun, failures are told to --log only")
+    path = machine.syslog()
+    detail = path or f"neither {JOURNAL_SOCKET} nor {SYSLOG_SOCKET} is there"
+    return Finding("syslog", detail, is_there=bool(path), without="with crun, failures are told to --log only")
 
 
 def as_text(findings: Sequence[Finding], pen: Pen) -> str:

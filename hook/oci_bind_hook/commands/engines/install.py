@@ -147,6 +147,14 @@ def warnings_of_devices(devices: Devices) -> list[str]:
     return [f"{problem.path}: {problem.message}" for problem in found]
 
 
+def unheard(log: str | None) -> list[str]:
+    """A warning where failures have no reader: there is neither a ``log`` of the hook, nor a journal, nor syslog."""
+    if log is not None or machine.syslog():
+        return []
+    lost = "this machine has neither a journal nor syslog, and crun discards what hooks print"
+    return [f"{lost}: to see why a container does not start, install again with --log FILE after --"]
+
+
 def warnings(places: Places) -> list[str]:
     """Warnings about an installation that was written but will not work for everyone."""
     found = []

@@ -6,9 +6,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+from ... import log
 from ...documents.strictjson import documents
 from ...errors import DataError
 from . import cdi, runtimes, settings
@@ -34,6 +36,18 @@ FILES = {
 }
 _TABLES = {"podman": ("engine",), "crio": ("crio", "runtime")}
 PROGRAMS = {"docker": "dockerd", "containerd": "containerd", "podman": "podman", "crio": "crio"}
+
+
+def syslog() -> str:
+    """The socket of the journal or of syslog to which the hook tells failures, "" if neither is there."""
+    return next((path for path in (log.JOURNAL_SOCKET, log.SYSLOG_SOCKET) if _is_socket(path)), "")
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def programs() -> Iterator[tuple[str, str]]:

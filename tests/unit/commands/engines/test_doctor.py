@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import hooks_d_tables as tables
-from oci_bind_hook import cli
+from oci_bind_hook import cli, log
 from oci_bind_hook.commands.engines import doctor, install
 from oci_bind_hook.commands.explain.drawing import Pen
 from oci_bind_hook.documents import oci
@@ -65,7 +65,7 @@ def test_each_thing_is_one_line_and_has_its_place_in_the_schema(capfd: pytest.Ca
     names = [each["name"] for each in document["findings"]]
     assert len(lines) == len(names) == len(set(names))
     assert all(one[8:].startswith(name) for one, name in zip(lines, names, strict=True))
-    assert {*doctor.FEATURES, *rights.CAPABILITIES, "Python", "state folder", "/dev/log"} <= {*names}
+    assert {*doctor.FEATURES, *rights.CAPABILITIES, "Python", "state folder", "syslog"} <= {*names}
     missing = [each for each in document["findings"] if each["needed"] and not each["there"]]
     assert code == (os.EX_UNAVAILABLE if missing else os.EX_OK)
     assert [one for one in lines if one.startswith("MISSING ")] == [
@@ -142,13 +142,17 @@ def test_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "with mode 0755" in found("state folder").detail
 
 
-def test_the_socket_of_syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = str(tmp_path / "log")
-    monkeypatch.setattr(doctor, "SYSLOG_SOCKET", path)
-    assert not found(path).is_there
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
-        log.bind(path)
-        assert found(path).is_there
+@pytest.mark.parametrize("name", ["JOURNAL_SOCKET", "SYSLOG_SOCKET"])
+def test_the_socket_of_the_journal_or_of_syslog(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in ("JOURNAL_SOCKET", "SYSLOG_SOCKET"):
+        monkeypatch.setattr(log, each, str(tmp_path / each))
+    assert not found("syslog").is_there
+    (tmp_path / name).touch()
+    assert not found("syslog").is_there
+    (tmp_path / name).unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(tmp_path / name))
+        assert found("syslog").line() == f"ok      syslog: {tmp_path / name}\n"
 
 
 @pytest.mark.parametrize(
