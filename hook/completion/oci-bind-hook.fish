@@ -65,6 +65,7 @@ complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l gc-timer -
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install uninstall" -l units-dir -x -a '(__fish_complete_directories)' -d 'the folder for the timer'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l check -d 'explain hooks.d and CDI folders'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from detach uninstall" -l all -d 'remove all registrations that call the launcher below the prefix'
+complete -c oci-bind-hook -n "__fish_seen_subcommand_from uninstall" -l all -d 'remove every trace'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from install" -l list -d 'show what registers the hook'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from list show gc validate install doctor" -l format -x -a 'text json' -d 'what is printed'
 complete -c oci-bind-hook -n "__fish_seen_subcommand_from schema" -l bundled -d 'as one document that refers to nothing outside'

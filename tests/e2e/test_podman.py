@@ -16,6 +16,7 @@ from helpers import hooks_d_tables as tables
 from helpers import support
 from helpers.podman import Podman
 from oci_bind_hook.commands.engines import check, conditions, hooks_d, install
+from oci_bind_hook.commands.engines.uninstall import uninstall
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +149,7 @@ def test_an_installed_hook_binds_in_the_containers_it_is_for(podman: Podman) -> 
     # podman calls poststop itself: nothing is left behind.
     assert [name for name in os.listdir(state) if name.endswith(".json")] == []
     assert "new" not in support.tree(podman.rootfs)
-    install.uninstall(prefix, folder)
+    uninstall(prefix, folder)
     assert podman.run([folder], "/bin/cat", "/new/place/word", options=wanted).returncode != 0
     now: dict[str, Any] = support.tree(podman.rootfs)
     podmans_own = {"run", "run/.containerenv", "etc/hosts", "etc/hostname", "etc/mtab"}

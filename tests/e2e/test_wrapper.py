@@ -17,7 +17,8 @@ import pytest
 
 from helpers import support
 from helpers.podman import Podman
-from oci_bind_hook.commands.engines.install import install, uninstall
+from oci_bind_hook.commands.engines.install import install
+from oci_bind_hook.commands.engines.uninstall import uninstall
 from oci_bind_hook.commands.engines.wrapper_file import Wrapper
 from oci_bind_hook.wrapper import bundle_of
 

@@ -171,7 +171,12 @@ INSTALL = (
         "the folder for the timer: `/etc/systemd/system` by default, for an ordinary user `~/.config/systemd/user`",
     ),
     Option("--check", "", "explain hooks.d and CDI folders, and change nothing"),
-    Option("--all", "", "remove all registrations that call the launcher below the prefix"),
+    Option(
+        "--all",
+        "",
+        "remove every trace: all registrations, what `--apply` wrote, the timer, launchers, and state folders in which "
+        "nothing is recorded; with `--prefix` those of that prefix",
+    ),
     Option("--list", "", "show what registers the hook, and change nothing"),
 )
 

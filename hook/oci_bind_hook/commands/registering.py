@@ -6,17 +6,22 @@ from __future__ import annotations
 import os
 
 from ..errors import HookError, MissingError, UnavailableError, UsageError
-from ..options import Options, parse
+from ..kernel.proc import Proc
+from ..log import few, one_line
+from ..options import Options, parse, state_folder
 from ..requests.mount_field import parse_mount
 from .output import answer, tell, tell_changes, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..log import Log
     from ..requests.request import Request
     from .command_line import Given
     from .engines.install import Instead
     from .engines.settings import Settings
+    from .engines.uninstall import Removed
     from .engines.wrapper_file import Wrapper
 
 
@@ -43,7 +48,11 @@ def install_command(given: Given, _: Log) -> int:
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
     engines = _engines(instead, apply="--apply" in given.values) if isinstance(instead, Wrapper) else []
-    tell_changes(install(prefix, stages, given.others, hooks_dir=folder, when=when, name=name, instead=instead))
+    besides = [*units, *(engine.file for engine in engines if "--apply" in given.values)]
+    done = install(
+        prefix, stages, given.others, hooks_dir=folder, when=when, name=name, instead=instead, besides=besides
+    )
+    tell_changes(done)
     if not options.mounts and not options.annotation_sources:
         warn(["the hook is given no --mount: it binds nothing until it is registered again, with -- --mount ..."])
     warn([*(when.warnings if when is not None else ()), *missing_sources(requests), *warnings(places)])
@@ -175,22 +184,27 @@ def list_command(given: Given, _: Log) -> int:
 def uninstall_command(given: Given, _: Log) -> int:
     """Removes registrations, and returns the exit code. HookError."""
     from .engines import settings
-    from .engines.doctor import state_files
-    from .engines.install import Removed, uninstall
     from .engines.timer import Timer
+    from .engines.uninstall import Removed, uninstall, uninstall_all
     from .engines.wrapper_file import Wrapper
+    from .engines.written import remove_folders
 
     timer = Timer(given.last("--units-dir"))
+    root_of_timer = [timer.root] if timer.launcher else []
     everything = "--all" in given.values
     for option in ("--name", "--cdi", "--runtime") if everything else ():
         if option in given.values:
             raise UsageError("--all removes all registrations", where=option)
     prefix, folder, name, instead = _where(given, _OF_OTHERS)
-    try:
-        others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
-        removed, missing = uninstall(prefix, folder, name, instead, others, everything=everything), None
-    except MissingError as problem:
-        removed, missing = Removed(), problem
+    others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
+    removed, missing = Removed(), None
+    if everything:
+        removed = uninstall_all(given.last("--prefix"), others)
+    else:
+        try:
+            removed = uninstall(prefix, folder, name, instead, others)
+        except MissingError as problem:
+            missing = problem
     units = timer.remove()
     if isinstance(instead, Wrapper) and missing is not None and "--apply" in given.values:
         # The wrapper went before, by an uninstall that left what engines have.
@@ -200,10 +214,27 @@ def uninstall_command(given: Given, _: Log) -> int:
     tell_changes([*removed.paths, *units])
     if units:
         tell(f"to make systemd forget the timer: {timer.forgetting}")
+    _withdraw(removed, is_wanted=everything or "--apply" in given.values)
+    if removed.paths and removed.runtimes:
+        removed.kept.append("containers that a removed runtime has started can no longer be stopped through it")
+    roots = dict.fromkeys([options.root for options in _all_options(removed.arguments)])
+    if everything:
+        _remove_state_folders(removed, [None, *roots, *(root_of_timer if units else [])])
+    else:
+        _warn_of_records(removed, roots)
+    tell_changes(remove_folders(removed.folders))
+    warn(removed.kept)
+    if everything and not (removed.paths or removed.runtimes or units):
+        tell("nothing that install wrote is left")
+    return os.EX_OK
+
+
+def _withdraw(removed: Removed, *, is_wanted: bool) -> None:
+    """Takes runtimes that are gone out of the engines' files, if that ``is_wanted``; else says where they are named."""
     for engine in removed.runtimes:
         if not engine.names_it():
             continue
-        if "--apply" in given.values:
+        if is_wanted:
             try:
                 tell_changes(engine.withdraw())
             except HookError as problem:
@@ -212,16 +243,49 @@ def uninstall_command(given: Given, _: Log) -> int:
             removed.kept.append(f'{engine.file} still names the runtime "{engine.name}": take it away there')
         else:
             tell(f"for {engine.engine} to forget it: {engine.restart}")
-    if removed.runtimes:
-        removed.kept.append("containers that a removed runtime has started can no longer be stopped through it")
-    for folder, left in dict(map(state_files, _all_options(removed.arguments))).items():
-        if left:
-            removed.kept.append(
-                f"{folder} still has state files, and poststop can no longer be called: {len(left)} (once their "
-                'containers have ended, "oci-bind-hook gc" undoes them)'
-            )
-    warn(removed.kept)
-    return os.EX_OK
+
+
+_FREED = 'poststop is no longer called for them: once they have ended, "oci-bind-hook gc{}" undoes what they left'
+
+
+def _remove_state_folders(removed: Removed, roots: Iterable[str | None]) -> None:
+    """Removes the state folders in which nothing is recorded, and that no registration which is left uses."""
+    from .upkeep import folders
+
+    in_use = folders.registered()
+    for root in dict.fromkeys(roots):
+        path = state_folder(_at(root), Proc())
+        if root in in_use or not os.path.lexists(path):
+            continue
+        try:
+            names = folders.remove_unused(path)
+        except HookError as problem:
+            removed.kept.append(str(problem))
+            continue
+        if names:
+            removed.kept.append(f"{path} has records of {few(names)}: {_FREED.format(_given(root))}; then remove it")
+        else:
+            answer(f"{one_line(f'removed {path}/')}\n")
+
+
+def _warn_of_records(removed: Removed, roots: Iterable[str | None]) -> None:
+    """Says which containers are recorded in the state folders of registrations that are gone."""
+    from .engines.doctor import state_files
+
+    for root in roots:
+        path, names = state_files(_at(root))
+        if names:
+            removed.kept.append(f"{path} has records of {few(names)}: {_FREED.format(_given(root))}")
+
+
+def _at(root: str | None) -> Options:
+    options = Options()
+    options.root = root
+    return options
+
+
+def _given(root: str | None) -> str:
+    return "" if root is None else f" --root {root}"
 
 
 def _all_options(arguments: list[list[str]]) -> list[Options]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers the hook and takes registrations away: the launcher, and files that name it, of hooks.d, CDI or runtimes.
+"""Registers the hook: the launcher, and files that name it, of hooks.d, CDI or runtimes.
 
 One launcher serves all registrations below a prefix, and goes with the last of them.
 """
@@ -12,14 +12,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from ... import FOLDER
-from ...errors import MissingError, UnavailableError, UsageError
+from ...errors import UnavailableError, UsageError
 from ...options import STAGES
-from . import cdi, conditions, machine, registration, runtimes, settings
+from . import cdi, conditions, machine, registration, runtimes
 from .conditions import When
-from .launcher import LAUNCHER_PATH, closed, import_folders, is_launcher, launcher_text
+from .launcher import LAUNCHER_PATH, closed, folders_made, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
 from .registration import HOOKS_FOLDERS, checked_name, file_name
-from .written import Change, is_taken, remove, write_all
+from .written import is_taken, missing_folders, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .cdi_file import Devices
     from .registration import Kind
     from .wrapper_file import Wrapper
-    from .written import Content
+    from .written import Change, Content
 
     # What registers the hook instead of a hooks.d file.
     Instead = Devices | Wrapper
@@ -75,13 +75,16 @@ def install(
     when: When | None = None,
     name: str | None = None,
     instead: Instead | None = None,
+    besides: Iterable[str] = (),
 ) -> list[Change]:
     """Install below ``prefix`` and return the paths, the launcher first, with what was done to each.
 
     ``stages`` are those to be called at (none: createRuntime and poststop), ``arguments`` what the hook is given at
     each of them, ``hooks_dir`` another folder for the hooks.d file, ``name`` what tells it from others, and ``instead``
-    CDI devices or a runtime in its place. Installing again changes nothing. Raises UsageError, UnavailableError for an
-    interpreter that no ``#!`` line can name or a file that is somebody else's, and KernelError; all is as before then.
+    CDI devices or a runtime in its place. ``besides`` are files that the caller writes next: the folders that are made
+    for all these are noted in the launcher. Installing again changes nothing. Raises UsageError, KernelError, and
+    UnavailableError for an interpreter that no ``#!`` line can name or a file that is somebody else's; all is as before
+    then.
     """
     places = Places(prefix, hooks_dir, name, instead)
     unknown = [stage for stage in stages if stage not in STAGES]
@@ -93,7 +96,9 @@ def install(
         texts = [conditions.text(places.launcher, stages, arguments, when or When())]
     else:
         texts = instead.texts(places.launcher, stages, arguments)
-    contents: dict[str, Content] = {places.launcher: (0o755, launcher_text(sys.executable, import_folders()))}
+    made = [*folders_made(places.launcher), *missing_folders([places.launcher, *places.registrations, *besides])]
+    made = [path for path in dict.fromkeys(made) if path not in ("", "/")]
+    contents: dict[str, Content] = {places.launcher: (0o755, launcher_text(sys.executable, import_folders(), made))}
     contents |= {path: (mode, text) for path, text in zip(places.registrations, texts, strict=True)}
     before = _checked(places)
     umask = os.umask(0o022)
@@ -168,68 +173,3 @@ def warnings(places: Places) -> list[str]:
     for path in dict.fromkeys(filter(None, kept)):
         found.append(f"{path} is closed to other users: their containers, rootless ones, cannot run this hook")
     return found
-
-
-class Removed:
-    """What uninstall did: ``paths`` it removed, and why others were ``kept``.
-
-    ``arguments`` are what the hook was given by each registration that was removed, ``runtimes`` the engines' settings
-    that may name a wrapper among them.
-    """
-
-    def __init__(self) -> None:
-        self.paths: list[Change] = []
-        self.kept: list[str] = []
-        self.arguments: list[list[str]] = []
-        self.runtimes: list[settings.Settings] = []
-
-
-def uninstall(
-    prefix: str,
-    hooks_dir: str | None = None,
-    name: str | None = None,
-    instead: Instead | None = None,
-    others: Sequence[str] = (),
-    *,
-    everything: bool = False,
-) -> Removed:
-    """Remove what ``install`` wrote there, and nothing else: files are known by what is in them.
-
-    ``everything``: each registration that calls the launcher below the prefix, in the folders that engines read and in
-    ``others``. A launcher that other files in all these folders name stays. MissingError if there is nothing of ours,
-    UsageError, KernelError.
-    """
-    places, removed = Places(prefix, hooks_dir, name, instead), Removed()
-    places.known += map(os.path.abspath, others)
-    targets = [(path, places.kind) for path in places.registrations]
-    if everything:
-        found = registration.find(places.known, places.known, places.known)
-        targets = [(one.path, one.kind) for one in found if one.is_written and one.launcher == places.launcher]
-    known_at = {path: registration.at(path, kind) for path, kind in targets if os.path.lexists(path)}
-    for path, known in known_at.items():
-        engines = settings.of(known.name, path) if known is not None and known.kind == "runtime" else []
-        if needed := next(filter(None, (each.why_needed() for each in engines)), ""):
-            raise UnavailableError(f"engines need {path}: {needed}", hint="name another runtime there first")
-        removed.runtimes += engines
-    launchers = []
-    for path, known in known_at.items():
-        if known is None:
-            removed.kept.append(f"{path} was not written by install")
-        else:
-            removed.arguments.append(known.arguments)
-            launchers.append(known.launcher)
-            removed.paths.append(remove(path))
-    for launcher in dict.fromkeys(launchers or [places.launcher]):
-        if not os.path.lexists(launcher):
-            continue
-        users = list(registration.users(launcher, places.known))
-        if not is_launcher(launcher):
-            removed.kept.append(f"{launcher} was not written by install")
-        elif users:
-            removed.kept.append(f"{launcher} is still named by {', '.join(users)}")
-        else:
-            removed.paths.append(remove(launcher))
-    if not removed.paths:
-        where = " and ".join([*(path for path, _ in targets), places.launcher])
-        raise MissingError(f"nothing that install wrote is at {where}", hint="; ".join(removed.kept))
-    return removed

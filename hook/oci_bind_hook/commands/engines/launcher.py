@@ -8,6 +8,7 @@ it is started with may be an image's, and so has to know by itself every folder 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import stat
@@ -33,10 +34,11 @@ SHEBANG_BYTES = 127
 DEPENDENCIES = ("jsonschema", "python-prctl")
 
 MARK = "# Written by `oci-bind-hook install`, which also replaces it."
+_MADE = "# Folders that it made, which uninstall removes if they are empty: "
 # Short, since Python compiles it at each start: what can stand in a module does.
 LAUNCHER = """\
 #!{interpreter} -IS
-{mark}
+{mark}{made}
 import gc
 import sys
 
@@ -62,8 +64,11 @@ console()
 """
 
 
-def launcher_text(interpreter: str, folders: Sequence[str]) -> str:
-    """The launcher's source. Raises UnavailableError if the kernel could not start it."""
+def launcher_text(interpreter: str, folders: Sequence[str], made: Sequence[str] = ()) -> str:
+    """The launcher's source: what it imports from, and which folders install has ``made``.
+
+    Raises UnavailableError if the kernel could not start it.
+    """
     shebang = f"#!{interpreter} -IS"
     where = f"interpreter {interpreter!r}"
     if not os.path.isabs(interpreter):
@@ -72,7 +77,20 @@ def launcher_text(interpreter: str, folders: Sequence[str]) -> str:
         raise UnavailableError("white space or an unprintable character cannot stand in a #! line", where=where)
     if len(os.fsencode(shebang)) > SHEBANG_BYTES:
         raise UnavailableError(f"its path is too long for a #! line of {SHEBANG_BYTES} bytes", where=where)
-    return LAUNCHER.format(interpreter=interpreter, mark=MARK, folders=ascii(list(folders)))
+    note = f"\n{_MADE}{json.dumps(list(made))}" if made else ""
+    return LAUNCHER.format(interpreter=interpreter, mark=MARK, made=note, folders=ascii(list(folders)))
+
+
+def folders_made(path: str) -> list[str]:
+    """The folders that install has made, as a launcher notes them; none if there is none, or somebody has edited it."""
+    lines = read(path).split("\n", 3)
+    if not is_launcher(path) or len(lines) < 3 or not lines[2].startswith(_MADE):
+        return []
+    try:
+        found = json.loads(lines[2].removeprefix(_MADE))
+    except ValueError:
+        return []
+    return [each for each in found if isinstance(each, str) and each.startswith("/")] if isinstance(found, list) else []
 
 
 def import_folders() -> list[str]:

@@ -14,7 +14,7 @@ from ...kernel.errnos import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Literal
 
     Action = Literal["wrote", "replaced", "unchanged", "removed"]
@@ -50,6 +50,7 @@ def write_all(contents: Mapping[str, Content], before: Mapping[str, str] | None 
     """
     changes: list[Change] = []
     restore: list[Callable[[], None]] = []
+    folders = missing_folders(contents)
     try:
         for path, (mode, text) in contents.items():
             if _is_right(path, mode, text):
@@ -63,8 +64,30 @@ def write_all(contents: Mapping[str, Content], before: Mapping[str, str] | None 
         for step in reversed(restore):
             with contextlib.suppress(OSError, HookError):
                 step()
+        remove_folders(folders)
         raise
     return changes
+
+
+def missing_folders(paths: Iterable[str]) -> list[str]:
+    """The folders above ``paths`` that are not there, the outer first."""
+    found = set()
+    for path in paths:
+        folder = os.path.dirname(path)
+        while not os.path.lexists(folder):
+            found.add(folder)
+            folder = os.path.dirname(folder)
+    return sorted(found)
+
+
+def remove_folders(paths: Iterable[str]) -> list[Change]:
+    """Removes those of the folders that are empty, the inner first; what is no folder, or is not ours, stays."""
+    removed = []
+    for path in sorted(paths, reverse=True):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+            removed.append(Change(f"{path}/", "removed"))
+    return removed
 
 
 def remove(path: str) -> Change:

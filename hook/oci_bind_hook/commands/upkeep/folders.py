@@ -7,9 +7,11 @@ import copy
 import os
 
 from ...errors import HookError
+from ...kernel.errnos import refused
 from ...kernel.proc import Proc
 from ...log import one_line
 from ...options import state_folder
+from ...record.folder import StateFolder
 from ..engines import machine, registration
 from ..engines.timer import Timer
 
@@ -68,6 +70,24 @@ def of(options: Options) -> list[Options]:
 def documents(folders: Iterable[Folder]) -> list[dict[str, object]]:
     """The folders as schemas/records.json and schemas/gc.json have them."""
     return [{"path": each.path, **problem_member(each.problem)} for each in folders]
+
+
+def remove_unused(path: str) -> list[str]:
+    """Removes a state folder in which nothing is recorded, and returns the containers that are, which keep it.
+
+    RecordError if it cannot be used, KernelError if it cannot be removed: something else is in it.
+    """
+    folder = StateFolder.open(path, create=False)
+    if folder is None:
+        return []
+    if names := list(folder.names()):
+        return names
+    folder.sweep(indexes=True)
+    try:
+        os.rmdir(path)
+    except OSError as reason:
+        raise refused("remove", path, reason) from reason
+    return []
 
 
 def as_text(folders: Sequence[Folder], found: Sequence[F], lines: Callable[[Sequence[F]], list[str]]) -> str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import mounting
-from helpers.mounting import Bench, named, request
+from helpers.mounting import named, request
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import settings, timer
 from oci_bind_hook.commands.explain import containers
@@ -23,20 +22,12 @@ from oci_bind_hook.record.folder import StateFolder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HOOKS, DEVICES = "/usr/share/containers/oci/hooks.d", "/etc/cdi"
+    from helpers.mounting import Bench
+
 NOBODY = 2**22 + 1  # no pid is so large
 
 
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine on which nothing is registered and nothing is recorded."""
-    for path in ("/run", "/usr/share", "/usr/local", "/etc/containers", DEVICES):
-        os.makedirs(path, exist_ok=True)
-        mounting.tmpfs(path, "mode=755")
-    monkeypatch.setattr(timer, "SYSTEM_FOLDER", f"{tmp_path}/units")
-    monkeypatch.setattr(settings, "DAEMON_JSON", f"{tmp_path}/daemon.json")
-    monkeypatch.setattr(settings, "CONFIG_TOML", f"{tmp_path}/config.toml")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("machine")
 
 
 def install(*words: str, root: str | None, prefix: str = "/usr") -> None:

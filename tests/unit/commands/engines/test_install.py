@@ -18,6 +18,7 @@ from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import install
 from oci_bind_hook.commands.engines.conditions import When
 from oci_bind_hook.commands.engines.launcher import LAUNCHER_PATH
+from oci_bind_hook.commands.engines.uninstall import uninstall
 from oci_bind_hook.errors import KernelError, MissingError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def test_uninstall_removes_what_install_wrote_and_nothing_else(tmp_path: Path) -
     (tmp_path / "libexec/oci/hooks.d").mkdir(parents=True)
     (tmp_path / "libexec/oci/hooks.d/other").write_text("x")
     paths = install.install(str(tmp_path), (), ["--root", "/x"])
-    removed = install.uninstall(str(tmp_path))
+    removed = uninstall(str(tmp_path))
     assert (removed.paths, removed.kept, removed.arguments) == (paths[::-1], [], [["--root", "/x"]])
     files = [name for name, entry in support.tree(tmp_path).items() if str(entry[0]).startswith("-")]
     assert files == ["libexec/oci/hooks.d/other"]
@@ -224,16 +225,16 @@ def test_uninstall_removes_what_install_wrote_and_nothing_else(tmp_path: Path) -
 def test_uninstall_finds_the_launcher_by_the_hooks_d_file(tmp_path: Path) -> None:
     folder = str(tmp_path / "etc")
     launcher, registration = install.install(str(tmp_path / "p"), hooks_dir=folder)
-    assert install.uninstall("/not/there", folder).paths == [registration, launcher]
+    assert uninstall("/not/there", folder).paths == [registration, launcher]
 
 
 def test_uninstall_leaves_a_launcher_that_another_file_names(tmp_path: Path) -> None:
     launcher, registration = install.install(str(tmp_path))
     folder = str(tmp_path / "etc")
     _, other = install.install(str(tmp_path), hooks_dir=folder)
-    removed = install.uninstall(str(tmp_path), folder)
+    removed = uninstall(str(tmp_path), folder)
     assert (removed.paths, removed.kept) == ([other], [f"{launcher} is still named by {registration}"])
-    assert install.uninstall(str(tmp_path)).paths == [registration, launcher]
+    assert uninstall(str(tmp_path)).paths == [registration, launcher]
 
 
 def test_uninstall_knows_a_file_that_somebody_has_edited(tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def test_uninstall_knows_a_file_that_somebody_has_edited(tmp_path: Path) -> None
     document["when"], document["hook"]["timeout"] = {"commands": ["x"]}, 5
     with open(registration, "w", encoding="utf-8") as file:
         json.dump(document, file)
-    assert len(install.uninstall(str(tmp_path)).paths) == 2
+    assert len(uninstall(str(tmp_path)).paths) == 2
 
 
 FOREIGN = {
@@ -266,7 +267,7 @@ def test_uninstall_leaves_what_others_wrote(text: str, tmp_path: Path) -> None:
             file.write(text if path in places.registrations else f"#!/usr/bin/python3 -IS\n# {text}\n")
     before = support.tree(tmp_path)
     with pytest.raises(MissingError, match=r"^nothing that install wrote is at .* was not written by install; .*\)$"):
-        install.uninstall(str(tmp_path))
+        uninstall(str(tmp_path))
     assert support.tree(tmp_path) == before
 
 
@@ -276,8 +277,15 @@ def test_uninstall_follows_no_link(tmp_path: Path) -> None:
         os.symlink(f"{path}.real", path)
     before = support.tree(tmp_path)
     with pytest.raises(MissingError):
-        install.uninstall(str(tmp_path))
+        uninstall(str(tmp_path))
     assert support.tree(tmp_path) == before
+
+
+# The folders that install makes below an empty prefix, as uninstall removes them.
+FOLDERS = (
+    *("share/containers/oci/hooks.d", "share/containers/oci", "share/containers", "share"),
+    *("libexec/oci/hooks.d", "libexec/oci", "libexec"),
+)
 
 
 def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -286,10 +294,12 @@ def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixt
     (tmp_path / "state/c1.json").write_text("{}")
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
     left = (
-        f"{tmp_path}/state still has state files, and poststop can no longer be called: 1 (once their containers have "
-        'ended, "oci-bind-hook gc" undoes them)'
+        f"{tmp_path}/state has records of c1: poststop is no longer called for them: once they have ended, "
+        f'"oci-bind-hook gc --root {tmp_path}/state" undoes what they left'
     )
-    assert capfd.readouterr() == (f"removed {paths[1]}\nremoved {paths[0]}\n", f"oci-bind-hook: warning: {left}\n")
+    gone = [*paths[::-1], *(f"{tmp_path}/{each}/" for each in FOLDERS)]
+    out = "".join(f"removed {path}\n" for path in gone)
+    assert capfd.readouterr() == (out, f"oci-bind-hook: warning: {left}\n")
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_NOINPUT
     assert capfd.readouterr().err.startswith("oci-bind-hook: nothing that install wrote is at ")
 
@@ -305,7 +315,8 @@ def test_a_registration_with_any_words_is_uninstalled(
     with open(paths[1], "w", encoding="utf-8") as file:
         json.dump(document, file)
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
-    assert capfd.readouterr().out == f"removed {paths[1]}\nremoved {paths[0]}\n"
+    gone = [*paths[::-1], *(f"{tmp_path}/{each}/" for each in FOLDERS)]
+    assert capfd.readouterr().out == "".join(f"removed {path}\n" for path in gone)
     assert not any(map(os.path.exists, paths))
 
 

@@ -28,14 +28,16 @@ class Machine:
         self.capfd = capfd
 
     def run(self, command: str, *words: str, code: int = os.EX_OK) -> list[str]:
-        """Lines on stdout, with paths below the folder of the test shortened."""
+        """Lines on stdout, with paths below the folder of the test shortened. Those of folders are in ``folders``."""
         self.capfd.readouterr()
         own = [*words[: words.index("--")]] if "--" in words else [*words]
         where = [*(["--cdi-dir", str(self.cdi)] if "--cdi" in own else ["--hooks-dir", str(self.hooks)])]
         where += [] if "--list" in own else ["--prefix", str(self.path)]
         assert cli.main([command, *where, *words]) == code
         out, self.err = (text.replace(f"{self.path}/", "") for text in self.capfd.readouterr())
-        return out.splitlines()
+        lines = out.splitlines()
+        self.folders = [line for line in lines if line.endswith("/")]
+        return [line for line in lines if line not in self.folders]
 
     def listed(self) -> list[dict[str, Any]]:
         words = ["install", "--list", "--hooks-dir", str(self.hooks), "--cdi-dir", str(self.cdi)]
@@ -251,16 +253,17 @@ def test_all_are_removed_at_once(machine: Machine) -> None:
     machine.run("install", "--cdi", "c,d")
     other = {"version": "1.0.0", "hook": {"path": "/opt/oci-bind-hook", "args": ["oci-bind-hook"]}, "stages": []}
     (machine.hooks / "oci-bind-hook-other.json").write_text(json.dumps(other))
-    (machine.path / "state").mkdir()
+    (machine.path / "state").mkdir(mode=0o700)
     (machine.path / "state/c.json").write_text("{}")
     for option in ("--name", "--cdi"):
         machine.run("uninstall", "--all", option, "b", code=os.EX_USAGE)
     names = ("hooks.d/oci-bind-hook", "hooks.d/oci-bind-hook-b", "cdi/oci-bind-hook-c", "cdi/oci-bind-hook-d")
     removed = [*(f"removed {name}.json" for name in names), f"removed {LAUNCHER_PATH}"]
     assert machine.run("uninstall", "--all") == removed
-    assert "warning: state still has state files" in machine.err
+    assert machine.folders == [f"removed {each}/" for each in ("libexec/oci/hooks.d", "libexec/oci", "libexec", "cdi")]
+    assert "warning: state has records of c: poststop is no longer called for them" in machine.err
     assert os.listdir(machine.hooks) == ["oci-bind-hook-other.json"]
-    machine.run("uninstall", "--all", code=os.EX_NOINPUT)
+    assert machine.run("uninstall", "--all") == []
 
 
 NOT_FOR_CDI = "it is for hooks.d; a CDI device is for the containers that ask for it by --device"

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes registrations away: files that install wrote, known by what is in them, and at last the launcher."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ...errors import MissingError, UnavailableError
+from . import machine, registration, settings
+from .install import Places
+from .launcher import NAME, folders_made, is_launcher
+from .written import existing, remove
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .install import Instead
+    from .registration import Registration
+    from .written import Change
+
+PREFIXES = ("/usr/local", "/usr", "~/.local")
+
+
+class Removed:
+    """What uninstall did: ``paths`` it removed, empty ``folders`` it removed, and why others were ``kept``.
+
+    ``arguments`` are what the hook was given by each registration that was removed, ``runtimes`` the engines' settings
+    that may name a wrapper among them.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[Change] = []
+        self.folders: list[str] = []
+        self.kept: list[str] = []
+        self.arguments: list[list[str]] = []
+        self.runtimes: list[settings.Settings] = []
+
+
+def uninstall(
+    prefix: str,
+    hooks_dir: str | None = None,
+    name: str | None = None,
+    instead: Instead | None = None,
+    others: Sequence[str] = (),
+) -> Removed:
+    """Remove one registration that ``install`` wrote, and nothing else: files are known by what is in them.
+
+    A launcher that other files name stays: in the folders that engines read, and in ``others``. MissingError if there
+    is nothing of ours, UsageError, KernelError.
+    """
+    places = Places(prefix, hooks_dir, name, instead)
+    known = {path: registration.at(path, places.kind) for path in places.registrations if os.path.lexists(path)}
+    removed = Removed()
+    called = _remove_registrations(removed, known)
+    _remove_launchers(removed, called or [places.launcher], [*places.known, *map(os.path.abspath, others)])
+    if not removed.paths:
+        where = " and ".join([*places.registrations, places.launcher])
+        raise MissingError(f"nothing that install wrote is at {where}", hint="; ".join(removed.kept))
+    return removed
+
+
+def uninstall_all(prefix: str | None, others: Sequence[str] = ()) -> Removed:
+    """Remove all that ``install`` wrote: every registration that calls the launcher below ``prefix``, or any launcher.
+
+    They are looked for in the folders that engines read by themselves, in those that their settings name, and in
+    ``others``. Where nothing is left, nothing is done. UsageError, UnavailableError, KernelError.
+    """
+    prefixes = map(os.path.expanduser, PREFIXES) if prefix is None else (prefix,)
+    places = [Places(each) for each in prefixes]
+    more = [*(path for each in places for path in each.known), *map(os.path.abspath, others)]
+    hooks, devices, wrappers = ([*each, *more] for each in machine.places())
+    removed = Removed()
+    found = [one for one in registration.find(hooks, devices, wrappers) if one.is_written]
+    launchers = [each.launcher for each in places]
+    if prefix is None:
+        launchers += [one.launcher for one in found]
+        found = [one for one in found if _may_be_removed(one.path, removed)]
+        launchers = [path for path in dict.fromkeys(launchers) if _may_be_removed(path, removed)]
+    known = {one.path: one for one in found if one.launcher in launchers}
+    # Wrappers that are gone, perhaps by an uninstall before, while engines still name them.
+    gone = [path for _, path in settings.dangling()]
+    _remove_registrations(removed, known)
+    _remove_launchers(removed, launchers, [*hooks, *devices, *wrappers])
+    for path in dict.fromkeys(gone):
+        if prefix is None or os.path.dirname(path) == places[0].runtimes:
+            removed.runtimes += settings.of(os.path.basename(path).removeprefix(f"{NAME}-"), path)
+    return removed
+
+
+def _may_be_removed(path: str, removed: Removed) -> bool:
+    """Whether this user may: what is root's is no failure of a user who removes their own."""
+    if not os.path.lexists(path):
+        return True
+    if os.access(existing(os.path.dirname(path)), os.W_OK | os.X_OK):
+        return True
+    removed.kept.append(f"{path} can be removed by another user only")
+    return False
+
+
+def _remove_registrations(removed: Removed, known_at: Mapping[str, Registration | None]) -> list[str]:
+    """Remove them, and return the launchers that they called. UnavailableError, KernelError."""
+    for path, known in known_at.items():
+        engines = settings.of(known.name, path) if known is not None and known.kind == "runtime" else []
+        if needed := next(filter(None, (each.why_needed() for each in engines)), ""):
+            raise UnavailableError(f"engines need {path}: {needed}", hint="name another runtime there first")
+        removed.runtimes += engines
+    called = []
+    for path, known in known_at.items():
+        if known is None:
+            removed.kept.append(f"{path} was not written by install")
+        else:
+            removed.arguments.append(known.arguments)
+            called.append(known.launcher)
+            removed.paths.append(remove(path))
+    return called
+
+
+def _remove_launchers(removed: Removed, launchers: Iterable[str], folders: Sequence[str]) -> None:
+    """Remove those that no file in the folders names. KernelError."""
+    for launcher in dict.fromkeys(launchers):
+        if not os.path.lexists(launcher):
+            continue
+        users = list(registration.users(launcher, folders))
+        if not is_launcher(launcher):
+            removed.kept.append(f"{launcher} was not written by install")
+        elif users:
+            removed.kept.append(f"{launcher} is still named by {', '.join(users)}")
+        else:
+            removed.folders += folders_made(launcher)
+            removed.paths.append(remove(launcher))
