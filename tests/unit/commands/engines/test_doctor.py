@@ -152,7 +152,7 @@ def test_the_socket_of_the_journal_or_of_syslog(name: str, tmp_path: Path, monke
     (tmp_path / name).unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(tmp_path / name))
-        assert found("syslog").line() == f"ok      syslog: {tmp_path / name}\n"
+        assert line(found("syslog")) == f"ok      syslog: {tmp_path / name}"
 
 
 @pytest.mark.parametrize(
