@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HERE = os.path.dirname(os.path.abspath(__file__))
 PIECE = re.compile(r"(^[^\n]*generated: ([a-z ]*[a-z])[^\n]*\n)(.*?)(^[^\n]* end\b)", re.DOTALL | re.MULTILINE)
 
-ALL = (*reference.HOOK, *reference.INSTALL, *reference.OF_COMMANDS)
+ALL = tuple(dict.fromkeys((*reference.HOOK, *(option for command in COMMANDS for option in command.options))))
 # What each command has, by its first word: "install --check" is completed as install is.
 OPTIONS: dict[str, list[Option]] = {}
 TAKES: dict[str, set[str]] = {}
@@ -147,13 +147,8 @@ def _complete(condition: str, what: str, text: str) -> str:
     return f"complete -c oci-bind-hook{condition} {what} -d '{description}'\n"
 
 
-def _is(option: Option, of_command: Option) -> bool:
-    """Whether it is the option of a command: the same, or one of the same name that only this command words so."""
-    return of_command == option or (of_command.name == option.name and of_command not in ALL)
-
-
 def _option(option: Option) -> str:
-    commands = " ".join(name for name, options in OPTIONS.items() if any(_is(option, each) for each in options))
+    commands = " ".join(name for name, options in OPTIONS.items() if option in options)
     tests = ["$hook"] if option in reference.HOOK else []
     tests += [f"__fish_seen_subcommand_from {commands}"] if commands else []
     condition = "" if option.name in ("--version", "--help") else f' -n "{"; or ".join(tests)}"'
