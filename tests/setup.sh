@@ -75,4 +75,4 @@ build_packages=(gcc libc6-dev libcap-dev python3-dev python3-venv)
 # What the containers need.
 container_packages=(runc crun busybox-static util-linux)
 # What else the tests call.
-check_packages=(btrfs-progs strace podman groff-base man-db mandoc zsh fish systemd)
+check_packages=(btrfs-progs strace podman groff-base man-db mandoc bash-completion zsh fish systemd)

@@ -1,74 +1,179 @@
 # SPDX-License-Identifier: Apache-2.0
-"""zsh and fish complete as bash does, whose words a unit test holds; and what a file is called is never a command."""
+"""bash, zsh and fish show what the program offers, and what a file is called is never a command.
+
+What is offered where, tests/unit/commands/test_completion.py holds.
+"""
 
 from __future__ import annotations
 
 import os
 import pty
+import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from helpers import mounting, support
-from oci_bind_hook.commands.dispatch import COMMANDS
-from oci_bind_hook.commands.reference import HOOK, INSTALL
-from oci_bind_hook.options import STAGES
+from oci_bind_hook.commands.completion import SCRIPTS
 
 COMPLETION = Path(__file__).resolve().parents[2] / "hook/completion"
-
-# What fish offers for a line: stages and commands, and what each command knows; --help and --version everywhere.
-EVERYWHERE = {"--help", "--version"}
-LINES = {
-    "": {*STAGES, *(command.name.split()[0] for command in COMMANDS)},
-    "createRuntime --": {option.name for option in HOOK},
-    **{
-        f"{command.name} --": {*(option.name for option in command.options), *EVERYWHERE}
-        for command in COMMANDS
-        if not command.name.startswith("install")
-    },
-    "install --": {"--format", *(option.name for option in INSTALL if option.name != "--all"), *EVERYWHERE},
-    "show c": {"c1", "c2"},
-    "install --stages ": set(STAGES),
-    "--log-format ": {"text", "json"},
+SHELLS = {"bash": ["bash", "--norc", "-i"], "zsh": ["zsh", "-f", "-i"]}
+# How each is told of the completion, by the line that the manual has.
+SETUPS = {
+    "bash": ". <(oci-bind-hook completion bash)",
+    "zsh": "autoload -Uz compinit; compinit -D -u; . <(oci-bind-hook completion zsh)",
+    "fish": "oci-bind-hook completion fish | source",
 }
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_fish(line: str, tmp_path: Path) -> None:
-    state = mounting.tmpfs("/run") + "/oci-bind-hook"
-    mounting.plant(state, {"c1.json": b"", "c2.json": b"", "d.lock": b""})
-    script = f"source {COMPLETION}/oci-bind-hook.fish; complete -C 'oci-bind-hook {line}'"
-    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
-    done = subprocess.run(["fish", "-N", "-c", script], capture_output=True, text=True, check=True, env=environment)
-    assert {told.partition("\t")[0] for told in done.stdout.splitlines()} == LINES[line]
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH with the program on it."""
+    folder = tmp_path_factory.mktemp("bin")
+    program = folder / "oci-bind-hook"
+    # As fast as it can be: a shell asks for each line.
+    program.write_text(
+        f"#!{sys.executable} -IS\nimport sys\nsys.path[:0] = {sys.path!r}\n"
+        "from oci_bind_hook.cli import console\nconsole()\n"
+    )
+    program.chmod(0o755)
+    return f"{folder}:{support.PATH}"
+
+
+class Shell:
+    """A shell on a terminal, in which keys are pressed."""
+
+    def __init__(self, name: str, setup: str, folder: Path, path: str) -> None:
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.environ.update(HOME=str(folder), TERM="dumb", PS1="", PAGER="cat", COLUMNS="2000")
+            os.environ.update(PATH=path, LC_ALL="C.UTF-8")
+            os.execvp(SHELLS[name][0], SHELLS[name])
+        self._type(f"{setup}; echo RE''ADY\n", "READY\r\n")
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.terminal)
+
+    def press(self, line: str, keys: str, end: str) -> None:
+        """Types a line behind the program's name, and keys, until ``end`` is shown; then takes the line away."""
+        self._type(f"oci-bind-hook {line}{keys}", end)
+        self._type("\x15echo DO''NE\n", "DONE\r\n")
+
+    def _type(self, text: str, end: str) -> None:
+        os.write(self.terminal, text.encode())
+        seen = b""
+        while end.encode() not in re.sub(b"\x07|.\x08", b"", seen):  # bells, and what is taken back
+            assert support.is_readable(self.terminal, 20), (text, end, seen)
+            seen += os.read(self.terminal, 1 << 16)
+
+
+def fish(line: str, folder: Path, path: str) -> set[str]:
+    """What fish offers for a line."""
+    script = f"source {COMPLETION}/oci-bind-hook.fish; complete -C {shlex.quote('oci-bind-hook ' + line)}"
+    environment = {**os.environ, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "PATH": path}
+    command = ["fish", "-N", "-c", script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=True, env=environment, cwd=folder
+    )
     assert done.stderr == ""
+    return {told.partition("\t")[0] for told in done.stdout.splitlines()}
 
 
-# A terminal of its own, in which keys are pressed, until what they should become is there.
-ZSH = """
-zmodload zsh/zpty
-zpty terminal zsh -f -i
-zpty -w terminal 'fpath=($SHARE/zsh/site-functions $fpath); autoload -Uz compinit; compinit -D -u; print RE''ADY'
-zpty -r terminal seen '*READY*'
-zpty -n -w terminal "oci-bind-hook $1"$'\\t'
-zpty -r terminal seen "*oci-bind-hook $2*"
-"""
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder to be in, with a state folder, a file and a folder."""
+    folder = tmp_path / "here"
+    mounting.plant(folder, {"state": {"c1.json": b"", "other.json": b""}, "models": {}, "word": b""})
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("typed", "completed"), [("uni", "uninstall"), ("createR", "createRuntime"), ("install --st", "install --stages")]
-)
-def test_zsh(typed: str, completed: str, tmp_path: Path) -> None:
-    for name, place in (("_oci-bind-hook", "zsh/site-functions"), ("oci-bind-hook", "bash-completion/completions")):
-        (tmp_path / place).mkdir(parents=True)
-        shutil.copy(COMPLETION / name, tmp_path / place)
-    environment = {**os.environ, "HOME": str(tmp_path), "SHARE": str(tmp_path), "TERM": "dumb"}
-    command = ["zsh", "-f", "-c", ZSH, "zsh", typed, completed]
-    subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=True, capture_output=True, timeout=20)
+# What is typed, and what one tab makes of it.
+ONE = {
+    "unin": "uninstall ",
+    "createR": "createRuntime ",
+    "install --st": "install --stages ",
+    "install --stages=creater": "install --stages=creater",
+    "install --stages=createR": "install --stages=createRuntime ",
+    "list --format=j": "list --format=json ",
+    "list --format j": "list --format json ",
+    "gc --root state c": "gc --root state c1 ",
+    "gc --root=state c": "gc --root=state c1 ",
+    "--log w": "--log word ",
+    "--log=w": "--log=word ",
+    "gc --root mod": "gc --root models/",
+    "--mount subp": "--mount subpath=",
+    "--mount src=w": "--mount src=word",
+    "--mount type=bind,src=mod": "--mount type=bind,src=models/",
+    "--mount type=g": "--mount type=glob",
+    "--mount src=/a,bind-recursive=w": "--mount src=/a,bind-recursive=writable",
+    "--mount src=/a,bind-nonr": "--mount src=/a,bind-nonrecursive",
+    "install -- --mou": "install -- --mount ",
+}
 
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_one_tab_completes(shell: str, folder: Path, path: str) -> None:
+    with Shell(shell, SETUPS[shell], folder, path) as terminal:
+        for typed, becomes in ONE.items():
+            # The X shows whether a blank was put behind.
+            terminal.press(typed, "\tX", f"oci-bind-hook {becomes}X")
+
+
+def test_fish_offers_the_same(folder: Path, path: str) -> None:
+    for typed, becomes in ONE.items():
+        *_, word = becomes.rstrip().split(" ")
+        assert fish(typed, folder, path) == ({word} if becomes != typed else set()), typed
+    assert fish("gc --root state ", folder, path) == {"c1", "other"}
+    assert {"state/", "models/", "word"} <= fish("--mount ro,src=", folder, path) or {
+        "ro,src=state/",
+        "ro,src=models/",
+        "ro,src=word",
+    } <= fish("--mount ro,src=", folder, path)
+
+
+# -- where they are found by themselves --------------------------------------------------------------------------------
+
+
+def share(folder: Path) -> Path:
+    """The completions as a package puts them below its share/."""
+    places = {"bash": "bash-completion/completions", "zsh": "zsh/site-functions", "fish": "fish/vendor_completions.d"}
+    for shell, name in SCRIPTS.items():
+        (folder / "share" / places[shell]).mkdir(parents=True)
+        shutil.copy(COMPLETION / name, folder / "share" / places[shell])
+    return folder / "share"
+
+
+def test_zsh_loads_it_from_its_folders_for_functions(folder: Path, path: str, tmp_path: Path) -> None:
+    setup = f"fpath=({share(tmp_path)}/zsh/site-functions $fpath); autoload -Uz compinit; compinit -D -u"
+    with Shell("zsh", setup, folder, path) as terminal:
+        terminal.press("uni", "\tX", "oci-bind-hook uninstall X")
+
+
+def test_bash_completion_loads_it_from_the_data_folders(folder: Path, path: str, tmp_path: Path) -> None:
+    setup = f"export XDG_DATA_DIRS={share(tmp_path)}; . /usr/share/bash-completion/bash_completion"
+    with Shell("bash", setup, folder, path) as terminal:
+        terminal.press("uni", "\tX", "oci-bind-hook uninstall X")
+
+
+def test_fish_loads_it_from_the_data_folders(folder: Path, path: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(folder), "PATH": path, "XDG_DATA_DIRS": f"{share(tmp_path)}:/usr/share"}
+    command = ["fish", "-c", "complete -C 'oci-bind-hook uni'"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder)
+    assert done.stdout.startswith("uninstall\t")
+
+
+# -- names that a shell could run --------------------------------------------------------------------------------------
 
 HOSTILE = (
     "$(touch ran)",
@@ -88,6 +193,7 @@ HOSTILE = (
     "\udcff",
     "<(touch ran)",
     "|touch ran",
+    "(touch ran)",
     "!!",
     "{a,b}",
 )
@@ -108,52 +214,51 @@ def assert_nothing_ran(folder: Path) -> None:
     assert not (folder / "ran.json").exists()
 
 
-def press_tab(command: list[str], setup: str, line: str, end: str, folder: Path) -> str:
-    """What a shell on a terminal shows from ``line`` and two tabs until ``end``."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(folder)
-        os.environ.update(HOME=str(folder), TERM="dumb", PS1="", PAGER="cat", COLUMNS="2000")
-        os.execvp(command[0], command)
-    seen = b""
-    try:
-        os.write(terminal, f"{setup}; echo RE''ADY\n".encode())
-        for text, goal in (("", b"READY\r\n"), (f"{line}\t\t", end.encode()), ("\x15echo DO''NE\n", b"DONE\r\n")):
-            os.write(terminal, text.encode())
-            seen = b""
-            while goal not in seen:
-                assert support.is_readable(terminal, 20), seen
-                seen += os.read(terminal, 1 << 16)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(terminal)
-    return seen.decode(errors="replace")
+LINES = ("gc --root state ", "show --root=state ", "gc --root ", "--log ", "validate ", "--mount ro,src=")
 
 
-@pytest.mark.parametrize("line", ["gc --root state ", "show --root state ", "gc --root ", "--log ", "validate "])
-def test_bash_takes_names_as_data(hostile: Path, line: str) -> None:
-    end = IDS[1] if line.endswith("state ") else "state"
-    press_tab(["bash", "--norc", "-i"], f". {COMPLETION}/oci-bind-hook", f"oci-bind-hook {line}", end, hostile)
-    assert_nothing_ran(hostile)
+def last(line: str) -> str:
+    """Something that is offered late for a line of ``LINES``."""
+    return IDS[1] if line.endswith("state ") else "state"
 
 
-def test_zsh_takes_names_as_data(hostile: Path, tmp_path: Path) -> None:
-    for name, place in (("_oci-bind-hook", "zsh/site-functions"), ("oci-bind-hook", "bash-completion/completions")):
-        (tmp_path / place).mkdir(parents=True)
-        shutil.copy(COMPLETION / name, tmp_path / place)
-    setup = f"fpath=({tmp_path}/zsh/site-functions $fpath); autoload -Uz compinit; compinit -D -u"
-    press_tab(["zsh", "-f", "-i"], setup, "oci-bind-hook gc --root state ", IDS[1], hostile)
-    assert_nothing_ran(hostile)
+@pytest.mark.parametrize("shell", SHELLS)
+def test_names_are_data(shell: str, hostile: Path, path: str) -> None:
+    with Shell(shell, SETUPS[shell], hostile, path) as terminal:
+        for line in LINES:
+            terminal.press(line, "\t\t\t", last(line))
+            assert_nothing_ran(hostile)
 
 
-def test_fish_takes_names_as_data(hostile: Path) -> None:
-    state = mounting.tmpfs("/run") + "/oci-bind-hook"
-    mounting.plant(state, {f"{name}.json": b"" for name in (*HOSTILE, *IDS)})
-    script = f"source {COMPLETION}/oci-bind-hook.fish; complete -C 'oci-bind-hook gc '"
-    environment = {**os.environ, "HOME": str(hostile), "XDG_CONFIG_HOME": str(hostile)}
-    done = subprocess.run(
-        ["fish", "-N", "-c", script], capture_output=True, text=True, check=True, env=environment, cwd=hostile
-    )
-    assert {told.partition("\t")[0] for told in done.stdout.splitlines()} == set(IDS)
+def test_names_are_data_in_fish(hostile: Path, path: str) -> None:
+    for line in LINES:
+        assert any(last(line) in word for word in fish(line, hostile, path)), line
+        assert_nothing_ran(hostile)
+
+
+# Words that the shell would run, once the line is entered.
+TYPED = ("gc --root $(touch ran) --form", "gc --root `touch ran` --form", "gc --root <(touch ran) --form")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_is_typed_is_data(shell: str, hostile: Path, path: str) -> None:
+    with Shell(shell, SETUPS[shell], hostile, path) as terminal:
+        for line in TYPED:
+            terminal.press(line, "\tX", "X")
+            assert_nothing_ran(hostile)
+
+
+def test_what_is_typed_is_data_in_fish(hostile: Path, path: str) -> None:
+    for line in ("gc --root (touch ran) --form", "gc --root $(touch ran) --form", "gc --root (touch ran)/"):
+        fish(line, hostile, path)
+        assert_nothing_ran(hostile)
+
+
+def test_a_program_that_is_only_typed_is_not_run(hostile: Path, path: str) -> None:
+    """bash completes by the last name of a command: one in this folder would be run before the line is entered."""
+    program = hostile / "oci-bind-hook"
+    program.write_text("#!/bin/sh\ntouch ran\n")
+    program.chmod(0o755)
+    with Shell("bash", f"{SETUPS['bash']}; cd ..", hostile, path) as terminal:
+        terminal._type("here/oci-bind-hook uni\tX", "uninstall X")
     assert_nothing_ran(hostile)

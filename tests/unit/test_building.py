@@ -72,6 +72,7 @@ def test_a_wheel_tells_the_commit_that_it_was_built_from(tmp_path: Path) -> None
     assert {
         "schemas/hooks-d.json",
         "man/oci-bind-hook.8.md",
+        "completion/_oci-bind-hook",
         "schemas/doctor.json",
         "cli.py",
         "commands/engines/doctor.py",

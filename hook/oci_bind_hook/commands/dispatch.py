@@ -218,6 +218,19 @@ def _doctor(given: Given, _: Log) -> int:
     return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
 
 
+def _completion(given: Given, _: Log) -> int:
+    from . import completion, help
+
+    shell = given.others[0] if given.others else ""
+    if shell == completion.WORDS_OF:
+        answer(completion.complete(given.others[1:], COMMANDS, lambda: help.topics(COMMANDS)).text())
+    elif shell in completion.SCRIPTS and len(given.others) == 1:
+        answer(completion.script(shell))
+    else:
+        raise UsageError("name one shell", where="completion", hint=f"known: {', '.join(completion.SCRIPTS)}")
+    return os.EX_OK
+
+
 def _help(given: Given, _: Log) -> int:
     from . import help
 
@@ -361,7 +374,7 @@ COMMANDS = (
         takes=("BUNDLE", "FILE", "-"),
         hint="a file of that name comes after --",
         examples=(
-            Example("All bundles of a folder", "validate bundles/*"),
+            Example("All bundles of a folder", "validate /srv/containers/*"),
             Example("A config.json before it is written", "validate - <config.json"),
         ),
         exits=((0, "all are valid"), (65, "one is not"), (66, "one cannot be read, and the others are valid")),
@@ -470,5 +483,21 @@ COMMANDS = (
             Example("All of it, where man is not installed", "help manual"),
         ),
         exits=((0, "done"), (64, "there is no such topic")),
+    ),
+    Command(
+        "completion",
+        _completion,
+        "bash|zsh|fish",
+        "print the completion of a shell, for where none is loaded by itself",
+        (),
+        takes=("SHELL",),
+        examples=(
+            Example(
+                "Where bash-completion looks by itself",
+                "completion bash >~/.local/share/bash-completion/completions/oci-bind-hook",
+            ),
+            Example("Where fish looks by itself", "completion fish >~/.config/fish/completions/oci-bind-hook.fish"),
+            Example("In a folder of zsh's fpath", "completion zsh >/usr/local/share/zsh/site-functions/_oci-bind-hook"),
+        ),
     ),
 )

@@ -89,7 +89,7 @@ def test_every_example_is_a_call_of_its_command(command: Command, example: tuple
     assert words[0] == command.name.split()[0]
     assert set(command.name.split()) <= set(words)
     del words[0]
-    stdin = next((place for place, word in enumerate(words) if word.startswith("<")), len(words))
+    stdin = next((place for place, word in enumerate(words) if word[0] in "<>"), len(words))
     given = Given(command, words[:stdin])
     if command.only_behind or command.name == "explain":
         passed = given.others if command.only_behind else given.passed
