@@ -29,7 +29,7 @@ def install_command(given: Given, _: Log) -> int:
     """Registers the hook, and returns the exit code. HookError."""
     from .engines.cdi_file import Devices
     from .engines.conditions import When
-    from .engines.install import Places, install, missing_sources, unheard, warnings, warnings_of_devices
+    from .engines.install import Places, fleeting, install, missing_sources, unheard, warnings, warnings_of_devices
     from .engines.timer import Timer
     from .engines.wrapper_file import Wrapper
 
@@ -57,7 +57,7 @@ def install_command(given: Given, _: Log) -> int:
         warn(["the hook is given no --mount: it binds nothing until it is registered again, with -- --mount ..."])
     warn([*(when.warnings if when is not None else ()), *missing_sources(requests), *warnings(places)])
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
-    warn(unheard(options.log))
+    warn([*unheard(options.log), *fleeting()])
     if timer is not None:
         tell_changes(timer.write(units))
         tell(f"to enable the timer: {timer.enabling}")

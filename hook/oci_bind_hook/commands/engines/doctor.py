@@ -22,7 +22,7 @@ from ...record.folder import StateFolder
 from ..explain.drawing import Span
 from ..upkeep.folders import of as state_folders
 from ..upkeep.listing import Registry
-from . import machine, registration, settings
+from . import launcher, machine, registration, settings
 from .check import Check
 from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
@@ -113,7 +113,7 @@ def examine() -> list[Finding]:
     recorded = [
         each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
     ]
-    hooks = [*_hooks(check), _timer(check)]
+    hooks = [*_hooks(check), *_launchers(), _timer(check)]
     programs = [*_programs(), *_engines(check)]
     return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *programs, _syslog()]
 
@@ -255,6 +255,15 @@ def _hooks(check: Check) -> Iterator[Finding]:
     # Where an engine is, it has its own command.
     advice = "" if unread or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
+
+
+def _launchers() -> Iterator[Finding]:
+    """What the registrations call: its Python or its package may have been deleted without uninstall."""
+    for path in sorted({one.launcher for one in registration.find(*machine.places())}):
+        fault = launcher.fault(path) if os.path.lexists(path) else f"{path} is not there: install again"
+        advice = "oci-bind-hook uninstall --all, or install again"
+        name, without = f"launcher {path}", f"{fault}, or uninstall --all"
+        yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
 
 
 def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check, unread: int = 0) -> Finding:

@@ -16,7 +16,7 @@ from ...errors import UnavailableError, UsageError
 from ...options import STAGES
 from . import cdi, conditions, machine, registration, runtimes
 from .conditions import When
-from .launcher import LAUNCHER_PATH, closed, folders_made, import_folders, is_launcher, launcher_text
+from .launcher import LAUNCHER_PATH, closed, folders_made, home, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
 from .registration import HOOKS_FOLDERS, checked_name, file_name
 from .written import is_taken, missing_folders, write_all
@@ -150,6 +150,15 @@ def warnings_of_devices(devices: Devices) -> list[str]:
     folders = cdi.read(dict.fromkeys([*cdi.FOLDERS, devices.folder]))
     found = [problem for problem in of_cdi_folders(folders) if problem.path in devices.paths]
     return [f"{problem.path}: {problem.message}" for problem in found]
+
+
+def fleeting() -> list[str]:
+    """A warning where the hook runs from what is deleted by one command that knows nothing of registrations."""
+    folder, command = home()
+    if not folder:
+        return []
+    lost = f"the hook runs from {folder}, and without it containers that the hook is for do not start"
+    return [f"{lost}: call oci-bind-hook uninstall --all before {command}"]
 
 
 def unheard(log: str | None) -> list[str]:

@@ -7,11 +7,13 @@ it is started with may be an image's, and so has to know by itself every folder 
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import os
 import re
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from ... import FOLDER
@@ -36,6 +38,7 @@ DEPENDENCIES = ("jsonschema", "python-prctl")
 MARK = "# Written by `oci-bind-hook install`, which also replaces it."
 _MADE = "# Folders that it made, which uninstall removes if they are empty: "
 # Short, since Python compiles it at each start: what can stand in a module does.
+_FOLDERS = "sys.path += "
 LAUNCHER = """\
 #!{interpreter} -IS
 {mark}{made}
@@ -137,6 +140,39 @@ def hook_entry(launcher: str, arguments: Sequence[str], *variables: str) -> dict
 def is_launcher(path: str) -> bool:
     """Whether a file is a launcher that ``install`` wrote."""
     return read(path).split("\n", 2)[1:2] == [MARK]
+
+
+def fault(path: str) -> str:
+    """Why no container starts by the launcher at ``path``, or why none gets a bind, "" if nothing is wrong with it.
+
+    Its Python or its package is gone, as after a virtual environment was deleted; or somebody has turned it off, as
+    docs/ENGINES.md says.
+    """
+    interpreter = interpreter_of(path)
+    if interpreter and not os.path.isfile(interpreter):
+        return f"{interpreter}, which the first line of {path} names, is not there: install again"
+    if not is_launcher(path):
+        return ""
+    line = next((line for line in read(path).split("\n") if line.startswith(_FOLDERS)), None)
+    if line is None:
+        return f"{path} has been turned off, and binds nothing: install again"
+    try:
+        folders = [each for each in ast.literal_eval(line.removeprefix(_FOLDERS)) if isinstance(each, str)]
+    except (ValueError, SyntaxError, TypeError, RecursionError):
+        return ""  # somebody has edited it
+    # A folder, or a single file, which is an archive.
+    if not any(os.path.isfile(each) or os.path.isdir(os.path.join(each, "oci_bind_hook")) for each in folders):
+        return f"{path} finds no package in {', '.join(folders[:1])}: it was removed, so install it and the hook again"
+    return ""
+
+
+def home() -> tuple[str, str]:
+    """The virtual environment that the hook runs from, and the command that deletes it: "" and "" if it is in none."""
+    if sys.prefix == sys.base_prefix:
+        return "", ""
+    commands = {"pipx_metadata.json": "pipx uninstall", "uv-receipt.toml": "uv tool uninstall"}
+    known = (command for name, command in commands.items() if os.path.isfile(os.path.join(sys.prefix, name)))
+    return sys.prefix, next(known, "rm -r")
 
 
 def interpreter_of(path: str) -> str:

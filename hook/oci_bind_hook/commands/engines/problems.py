@@ -7,9 +7,9 @@ import os
 
 from ...documents import oci
 from ..explain import registered
-from . import hooks_d, runtimes, settings
+from . import hooks_d, launcher, runtimes, settings
 from .cdi_file import VERSION, warnings_of_env
-from .launcher import interpreter_of, is_launcher
+from .launcher import is_launcher
 from .registration import of_hooks_d
 
 TYPE_CHECKING = False
@@ -112,10 +112,7 @@ def _fault_of_program(path: str) -> str:
         return f"{path} is no file" if os.path.lexists(path) else f"{path} is not there"
     if not os.stat(path).st_mode & 0o111:
         return f"{path} is not executable"
-    interpreter = interpreter_of(path)
-    if interpreter and not os.path.isfile(interpreter):
-        return f"{interpreter}, which the first line of {path} names, is not there: install again"
-    return ""
+    return launcher.fault(path)
 
 
 def _exposed(path: str, pointer: str, what: str = "the hook's env is missing or empty") -> Problem:

@@ -178,3 +178,25 @@ def test_the_installed_launcher_starts_the_hook(tmp_path: Path) -> None:
     done = run(launcher, "--version")
     assert done.returncode == 0, done.stderr
     assert oci_bind_hook.__version__ in done.stdout
+
+
+def test_a_virtual_environment_is_known_with_what_deletes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert launchers.home() == ("", "")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert launchers.home() == (str(tmp_path), "rm -r")
+    (tmp_path / "uv-receipt.toml").touch()
+    assert launchers.home() == (str(tmp_path), "uv tool uninstall")
+    (tmp_path / "pipx_metadata.json").touch()
+    assert launchers.home() == (str(tmp_path), "pipx uninstall")
+
+
+@pytest.mark.parametrize("line", ['["/a", "/b"]', "[1]", "{}", '"/a"', "[", "[[]]"])
+def test_a_note_of_folders_that_somebody_has_edited_is_not_followed(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "launcher"
+    path.write_text(
+        f"#!/bin/sh\n{launchers.MARK}\n# Folders that it made, which uninstall removes if they are empty: {line}\n"
+    )
+    assert launchers.folders_made(str(path)) == (["/a", "/b"] if "/b" in line else [])
+    path.write_text("#!/bin/sh\n# another\n")
+    assert launchers.folders_made(str(path)) == launchers.folders_made(str(tmp_path / "none")) == []

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A broken hook is named by doctor, and turned off by the commands of docs/ENGINES.md, which need no Python."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import mounting, support
+from oci_bind_hook import cli
+from oci_bind_hook.commands.engines import launcher
+from oci_bind_hook.commands.engines.install import install
+from oci_bind_hook.commands.engines.wrapper_file import Wrapper
+
+if TYPE_CHECKING:
+    from helpers.world import World
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/ENGINES.md"
+COMMANDS = re.findall(r"^    (sed -i .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def turn_off(world: World) -> None:
+    """The commands of the page, for a prefix of the test, in a shell that finds no Python."""
+    for command in COMMANDS:
+        if "runtimes.d" not in command or (world.path / "p/libexec/oci/runtimes.d").is_dir():
+            script = command.replace("/usr/local", f"{world.path}/p")
+            subprocess.run(["/bin/sh", "-ec", script], env={"PATH": str(tools(world))}, check=True)
+
+
+def tools(world: World) -> Path:
+    folder = world.path / "tools"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "sed").symlink_to("/bin/sed")
+    return folder
+
+
+def delete_python(path: str) -> None:
+    """What the launcher or the wrapper was written for has gone."""
+    file = Path(path)
+    file.write_text(file.read_text().replace(sys.executable, "/deleted/bin/python"))
+
+
+def options(world: World) -> list[str]:
+    return ["--mount", f"src={world.source},dst=/new", *world.root_option()]
+
+
+def test_the_page_has_a_command_for_each_file() -> None:
+    assert ["hooks.d" in each for each in COMMANDS] == [True, False]
+    assert ["runtimes.d" in each for each in COMMANDS] == [False, True]
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_the_launcher_is_turned_off_and_repaired_by_install(world: World, runtime: str) -> None:
+    path, _ = install(str(world.path / "p"), (), options(world))
+    hook = {"path": path, "args": ["oci-bind-hook", *options(world)], "env": ["PATH=/usr/bin:/bin"]}
+    hooks = {"createRuntime": [hook], "poststop": [hook]}
+    bundle = support.bundle(world.path / "bundle", ["sh", "-c", "cat /new/word; echo runs"], hooks=hooks)
+
+    def runs() -> str:
+        return support.run_container(runtime, bundle, "c1").stdout
+
+    assert runs() == "hello from the host\nruns\n"
+    delete_python(path)
+    assert "runs" not in runs()
+    assert launcher.fault(path).startswith("/deleted/bin/python, which the first line of ")
+    turn_off(world)
+    assert runs() == "runs\n"
+    assert launcher.fault(path) == f"{path} has been turned off, and binds nothing: install again"
+    assert install(str(world.path / "p"), (), options(world))[0].action == "replaced"
+    assert launcher.fault(path) == ""
+    assert runs() == "hello from the host\nruns\n"
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_wrapper_is_turned_off_and_removed(world: World, runtime: str, capfd: pytest.CaptureFixture[str]) -> None:
+    prefix = str(world.path / "p")
+    wrapper = Wrapper("bind", prefix, shutil.which(runtime))
+    _, path = install(prefix, (), options(world), instead=wrapper)
+    bundle = support.bundle(world.path / "bundle", ["echo", "runs"])
+    delete_python(path)
+    with support.RuntimeNamespace(runtime) as namespace:
+        namespace.runtime = path
+        assert namespace.run_container(bundle, "c1").stdout == ""
+        turn_off(world)
+        assert namespace.run_container(bundle, "c2").stdout == "runs\n"
+    assert cli.main(["uninstall", "--all", "--prefix", prefix]) == 0
+    assert f"removed {path}\n" in capfd.readouterr().out
+    assert not Path(prefix, "libexec").exists()
+
+
+def test_a_package_that_was_removed_is_named(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    """As by `pip uninstall`, which leaves the interpreter."""
+    hooks = "/etc/containers/oci/hooks.d"
+    mounting.tmpfs("/etc/containers")
+    path, _ = install(str(world.path / "p"), (), options(world), hooks_dir=hooks)
+    file = Path(path)
+    file.write_text(re.sub(r"^sys\.path \+= .*$", "sys.path += ['/gone']", file.read_text(), flags=re.MULTILINE))
+    told = f"{path} finds no package in /gone: it was removed, so install it and the hook again"
+    capfd.readouterr()
+    assert cli.main(["doctor"]) == 69
+    assert f"MISSING launcher {path}: {told}, or uninstall --all\n" in capfd.readouterr().out
+    assert cli.main(["install", "--check", "--hooks-dir", hooks]) == 65
+    assert f"{told}: containers that it is for do not start\n" in capfd.readouterr().out
+    file.unlink()
+    cli.main(["doctor"])
+    assert f"MISSING launcher {path}: {path} is not there: install again" in capfd.readouterr().out
