@@ -74,7 +74,7 @@ def test_what_the_service_calls_undoes_what_a_dead_container_left(
 
 @pytest.fixture
 def user(tmp_path: Path, launcher: str, monkeypatch: pytest.MonkeyPatch) -> Rootless:
-    monkeypatch.setattr(timer, "_is_system", lambda: False)
+    monkeypatch.setattr(timer, "is_system", lambda: False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     return Rootless(tmp_path, launcher)

@@ -396,7 +396,7 @@ ALSO_VALID = [
     ("registrations", "/registrations/0/kind", "hooks.d"),
     ("registrations", "/registrations/0/name", None),
     ("registrations", "/registrations/0/device", None),
-    ("registrations", "/registrations/0/kind", "runtime"),
+    *[("registrations", "/registrations/0/kind", word) for word in ("runtime", "base spec")],
     ("registrations", "/registrations/0/runtime", "/usr/bin/runc"),
     *[("cdi", place, GONE) for place in ("/annotations", "/containerEdits", "/devices/0/annotations")],
     *[("cdi", f"{CDI_EDITS}/{name}", GONE) for name in EDITS],

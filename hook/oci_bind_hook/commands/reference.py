@@ -145,6 +145,7 @@ INSTALL = (
         "with `--runtime`, write it into docker's daemon.json and containerd's config.toml as well",
         ", with a copy of what was there beside it. Without, what to write is printed",
     ),
+    Option("--engine", "NAME", "with `--apply`, write into the file of this engine alone: `docker` or `containerd`"),
     Option("--stages", "STAGE,...", "when the hook is called: `createRuntime,poststop` by default"),
     Option(
         "--annotation",

@@ -47,8 +47,9 @@ def install_command(given: Given, _: Log) -> int:
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
-    engines = _engines(instead, apply="--apply" in given.values) if isinstance(instead, Wrapper) else []
-    besides = [*units, *(engine.file for engine in engines if "--apply" in given.values)]
+    is_applied, only = "--apply" in given.values, given.last("--engine")
+    engines = _engines(instead, only, apply=is_applied) if isinstance(instead, Wrapper) else []
+    besides = [*units, *(engine.file for engine in engines if is_applied)]
     done = install(
         prefix, stages, given.others, hooks_dir=folder, when=when, name=name, instead=instead, besides=besides
     )
@@ -61,27 +62,46 @@ def install_command(given: Given, _: Log) -> int:
     if timer is not None:
         tell_changes(timer.write(units))
         tell(f"to enable the timer: {timer.enabling}")
-    if "--apply" in given.values:
+    if is_applied:
         _apply(engines)
     else:
         for engine in engines:
             answer(f"\n# Add this to {engine.file}, or let --apply do it. Then: {engine.restart}\n{engine.snippet()}\n")
     for use in instead.uses if instead is not None else ():
-        tell(f"to use it: {use}")
+        if isinstance(instead, Devices) and (why := _why_not(use.split()[0])):
+            tell(why)
+        else:
+            tell(f"to use it: {use}")
     return os.EX_OK
 
 
-def _engines(wrapper: Wrapper, *, apply: bool) -> list[Settings]:
+def _why_not(engine: str) -> str:
+    """Why this engine, as it is here, knows no CDI devices, "" if it does or is not here."""
+    from .engines import doctor, machine
+
+    path = dict(machine.programs()).get(engine, "")
+    version = doctor.version_of(path) if path else ""
+    if not version or machine.knows_cdi(engine, version):
+        return ""
+    return f"{version} does not know CDI here: for it install --runtime NAME --apply"
+
+
+def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Settings]:
     """The settings of the engines that call runtimes by name: of those on this machine, or of all where none is.
 
-    With ``apply`` a HookError says beforehand why one of them cannot be changed.
+    ``engine`` is the only one that is wanted. With ``apply`` a HookError says beforehand why one cannot be changed.
     """
     from .engines import settings
 
     found = settings.of(wrapper.name, wrapper.paths[0], list(wrapper.annotations))
+    names = [one.engine for one in found]
+    if engine is not None and engine not in names:
+        raise UsageError(f"{engine} names no runtimes in a file", where="--engine", hint=f"known: {', '.join(names)}")
+    found = [one for one in found if engine in (None, one.engine)]
     here = [one for one in found if one.is_installed]
     if apply and not here:
-        raise UnavailableError("neither docker nor containerd is on this machine", where="--apply")
+        missing = "neither docker nor containerd is" if engine is None else f"{engine} is not"
+        raise UnavailableError(f"{missing} on this machine", where="--apply")
     for one in here if apply else ():
         one.check()
     return here or found
@@ -110,7 +130,7 @@ _ONLY_FOR_CDI = "it is for CDI: name a device with --cdi as well"
 _ONLY_FOR_RUNTIME = "it is for a runtime: name it with --runtime as well"
 _FOR_HOOKS_D = ("--hooks-dir", "--name", "--command", "--has-bind-mounts", "--always")
 _FOR_CDI = ("--cdi-dir", "--env")
-_FOR_RUNTIME = ("--oci-runtime", "--apply")
+_FOR_RUNTIME = ("--oci-runtime", "--apply", "--engine")
 # What uninstall is told of other registrations that may call the same launcher.
 _OF_OTHERS = ("--hooks-dir", "--cdi-dir", "--apply")
 
@@ -155,14 +175,17 @@ def _registered(words: list[str]) -> tuple[Options, list[Request]]:
 
 def check_command(given: Given, _: Log) -> int:
     """Prints what is wrong with registrations, and returns the exit code. HookError."""
-    from .engines import check, hooks_d, install
+    from .engines import cdi, check, hooks_d, install, machine
 
     if len(given.others) > 1:
         raise UsageError("one bundle at a time", where=given.others[1])
     places = [install.Places(each) for each in given.all("--prefix")]
-    hooks = [*(each.folder for each in places), *given.all("--hooks-dir")] or hooks_d.FOLDERS
+    named_hooks, named_devices = machine.named()
+    hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
+    hooks = hooks or list(dict.fromkeys([*hooks_d.FOLDERS, *named_hooks]))
+    devices = given.all("--cdi-dir") or list(dict.fromkeys([*cdi.FOLDERS, *named_devices]))
     wrappers = [each.runtimes for each in places] or None
-    found = check.Check(hooks, next(iter(given.others), None), given.all("--cdi-dir") or None, wrappers)
+    found = check.Check(hooks, next(iter(given.others), None), devices, wrappers)
     answer(check.as_json(found) if given.as_json else check.as_text(found))
     return os.EX_DATAERR if found.is_broken else os.EX_OK
 
@@ -174,9 +197,7 @@ def list_command(given: Given, _: Log) -> int:
     places = [install.Places(each) for each in given.all("--prefix")]
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
     folders, wrappers = given.all("--cdi-dir"), [each.runtimes for each in places]
-    if not hooks and not folders:
-        hooks, folders, wrappers = machine.places()
-    found = registration.find(hooks, folders, wrappers)
+    found = registration.find(hooks, folders, wrappers) if hooks or folders else machine.everywhere()
     answer(registration.as_json(found) if given.as_json else registration.as_text(found))
     return os.EX_OK
 

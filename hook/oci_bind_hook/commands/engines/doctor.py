@@ -242,7 +242,7 @@ def _hooks(check: Check) -> Iterator[Finding]:
     for path in dict.fromkeys([*(file.path for file in check.runtimes), *(path for path, _ in settings.dangling())]):
         bad = [each.message for each in check.problems if each.path == path and each.effect != WARNS]
         yield Finding(f"runtime {path}", "", is_there=not bad, is_needed=bool(bad), without="; ".join(bad))
-    ours = [f"{one.path}, {one.device}" if one.device else one.path for one in check.ours]
+    ours = [f"{one.path}, {one.device}" if one.device else one.path for one in (*check.ours, *machine.base_specs())]
     exposed = [each for each in check.problems if each.effect == EXPOSES]
     if exposed:
         detail = ": ".join(filter(None, (exposed[0].path, exposed[0].pointer)))
@@ -259,7 +259,7 @@ def _hooks(check: Check) -> Iterator[Finding]:
 
 def _launchers() -> Iterator[Finding]:
     """What the registrations call: its Python or its package may have been deleted without uninstall."""
-    for path in sorted({one.launcher for one in registration.find(*machine.places())}):
+    for path in sorted({one.launcher for one in machine.everywhere()}):
         fault = launcher.fault(path) if os.path.lexists(path) else f"{path} is not there: install again"
         advice = "oci-bind-hook uninstall --all, or install again"
         name, without = f"launcher {path}", f"{fault}, or uninstall --all"
@@ -292,7 +292,7 @@ def _programs() -> Iterator[Finding]:
         without, advice = "nothing calls the hook", "install runc or crun"
         yield Finding("runtime", detail, is_there=False, is_needed=True, without=without, advice=advice)
     for name, path in found.items():
-        version = _version(path)
+        version = version_of(path)
         detail = f"{path}, {version}" if version else f"{path} does not tell its version"
         yield Finding(name, detail, is_there=bool(version), without="it may not work")
 
@@ -301,7 +301,7 @@ def _engines(check: Check) -> Iterator[Finding]:
     """The engines that are here, and whether anything makes them call the hook."""
     known = {one.kind for one in check.ours}
     for name, path in machine.programs():
-        version = _version(path)
+        version = version_of(path)
         kinds = known | {one.kind for one in registration.find(*machine.folders(name), ())}
         command = machine.missing(name, version, kinds)
         advice = f"oci-bind-hook {command}"
@@ -310,7 +310,7 @@ def _engines(check: Check) -> Iterator[Finding]:
         yield Finding(name, detail, is_there=not command, without=without, advice=advice)
 
 
-def _version(path: str) -> str:
+def version_of(path: str) -> str:
     """The first line of a program's --version, empty if it prints none."""
     import subprocess
 

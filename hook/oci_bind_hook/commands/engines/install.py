@@ -172,9 +172,10 @@ def unheard(log: str | None) -> list[str]:
 def warnings(places: Places) -> list[str]:
     """Warnings about an installation that was written but will not work for everyone."""
     found = []
-    if places.kind == "CDI" and places.folder not in cdi.FOLDERS:
+    hooks, devices = machine.named()
+    if places.kind == "CDI" and places.folder not in (*cdi.FOLDERS, *devices):
         found.append(f"engines read {places.folder} only if their list of CDI folders names it, such as cdi_spec_dirs")
-    if places.kind == "hooks.d" and places.folder != HOOKS_FOLDERS[0]:
+    if places.kind == "hooks.d" and places.folder not in (HOOKS_FOLDERS[0], *hooks):
         found.append(f"podman and CRI-O read {places.folder} only if their hooks_dir names it")
     if places.kind == "hooks.d":
         found += machine.without_hooks_d()

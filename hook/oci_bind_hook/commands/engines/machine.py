@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from ... import log
 from ...documents.strictjson import documents
 from ...errors import DataError
-from . import cdi, runtimes, settings
+from . import cdi, registration, runtimes, settings
 from .registration import HOOKS_FOLDERS
 from .runtimes import settings_of
+from .timer import is_system, user_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .registration import Kind
+    from .registration import Kind, Registration
 
 # The first versions that read CDI by themselves, and those that do if their settings say so.
 _CDI = {"docker": ((28, 2), (25, 0)), "containerd": ((2, 0), (1, 7))}
@@ -70,7 +71,7 @@ def folders(name: str) -> tuple[list[str], list[str]]:
     hooks: list[str] = []
     devices: list[str] = []
     if name in _HOOKS_D:
-        for path in (path for pattern in FILES[name] for path in sorted(glob.glob(pattern))):
+        for path in (path for pattern in _patterns(name) for path in sorted(glob.glob(pattern))):
             table = _at(_toml(path), *_TABLES[name])
             hooks = _texts(table, "hooks_dir") or hooks
             devices = _texts(table, "cdi_spec_dirs") or devices
@@ -81,16 +82,43 @@ def folders(name: str) -> tuple[list[str], list[str]]:
     return hooks, devices
 
 
+def _patterns(name: str) -> list[str]:
+    """The settings of an engine: also those of an ordinary user, which podman reads last, containers.conf(5)."""
+    found = [*FILES[name]]
+    if name == "podman" and not is_system():
+        home = user_settings()
+        found += [f"{home}/containers/containers.conf", f"{home}/containers/containers.conf.d/*.conf"]
+    return found
+
+
+def named() -> tuple[list[str], list[str]]:
+    """The folders of hooks.d, and those of CDI, that the settings of any engine name."""
+    found = [folders(name) for name in PROGRAMS]
+    return [path for hooks, _ in found for path in hooks], [path for _, devices in found for path in devices]
+
+
 def places() -> tuple[list[str], list[str], list[str]]:
     """All folders of hooks.d, of CDI, and of wrappers of runtimes that engines here read, or that install writes to."""
-    hooks, devices, wrappers = [*HOOKS_FOLDERS], [*cdi.FOLDERS], [*runtimes.FOLDERS]
-    for name in PROGRAMS:
-        named_hooks, named_devices = folders(name)
-        hooks += named_hooks
-        devices += named_devices
-    for name in _CDI:
-        wrappers += map(os.path.dirname, _runtimes(name))
-    return hooks, devices, list(dict.fromkeys(wrappers))
+    hooks, devices = named()
+    wrappers = [os.path.dirname(path) for name in _CDI for path in _runtimes(name)]
+    return [*HOOKS_FOLDERS, *hooks], [*cdi.FOLDERS, *devices], list(dict.fromkeys([*runtimes.FOLDERS, *wrappers]))
+
+
+def base_specs() -> list[Registration]:
+    """What registers this hook in the base specs that containerd's runtimes name, as far as they can be read."""
+    found = []
+    for plugin in _plugins(_settings("containerd")):
+        runtimes_of_it = plugin.get("containerd", {}).get("runtimes")
+        for name, table in runtimes_of_it.items() if isinstance(runtimes_of_it, dict) else ():
+            path = _at(table, "base_runtime_spec")
+            if isinstance(path, str) and (one := registration.of_base_spec(path, name)) is not None:
+                found.append(one)
+    return found
+
+
+def everywhere() -> list[Registration]:
+    """All that registers this hook on this machine, as far as it can be read."""
+    return [*registration.find(*places()), *base_specs()]
 
 
 def _texts(table: object, name: str) -> list[str]:
@@ -111,14 +139,21 @@ def missing(name: str, version: str, kinds: Iterable[Kind]) -> str:
     """
     if name in _HOOKS_D:
         return "" if {"hooks.d", "CDI"} & {*kinds} else "install --prefix /usr -- --mount ..."
-    if any(settings_of(path) is not None for path in _runtimes(name)):
+    if any(settings_of(path) is not None for path in _runtimes(name)) or (name == "containerd" and base_specs()):
         return ""
+    if knows_cdi(name, version):
+        return "" if "CDI" in kinds else "install --cdi NAME -- --mount ..."
+    return "install --runtime NAME --apply -- --mount ..."
+
+
+def knows_cdi(name: str, version: str) -> bool:
+    """Whether an engine reads CDI, by the version that its program tells and by its settings."""
+    if name not in _CDI:
+        return True
     found = re.search(r"(\d+)\.(\d+)", version)
     number = (int(found[1]), int(found[2])) if found else (0, 0)
     by_itself, if_told = _CDI[name]
-    if number >= by_itself or (number >= if_told and _enables_cdi(name)):
-        return "" if "CDI" in kinds else "install --cdi NAME -- --mount ..."
-    return "install --runtime NAME --apply -- --mount ..."
+    return number >= by_itself or (number >= if_told and _enables_cdi(name))
 
 
 def _runtimes(name: str) -> Iterator[str]:

@@ -10,7 +10,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from ...documents.bundle import read_regular
-from ...errors import MissingError, UsageError
+from ...documents.strictjson import documents
+from ...errors import HookError, MissingError, UsageError
 from ...log import one_line
 from ...options import parse
 from ..explain import registered
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Literal
 
-    Kind = Literal["hooks.d", "CDI", "runtime"]
+    Kind = Literal["hooks.d", "CDI", "runtime", "base spec"]
 
 # What engines read of hooks.d: the first by themselves, others where their hooks_dir names them.
 HOOKS_FOLDERS = (hooks_d.FOLDERS[0], "/usr/local/share/containers/oci/hooks.d", hooks_d.FOLDERS[1])
 
-KINDS: tuple[Kind, ...] = ("hooks.d", "CDI", "runtime")
+KINDS: tuple[Kind, ...] = ("hooks.d", "CDI", "runtime", "base spec")
 
 CDI_KIND = "oci-bind-hook.github.io/bind"
 
@@ -76,8 +77,8 @@ class Registration:
 
     def summary(self) -> str:
         """All of it in one line, in the words of install."""
-        option = {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}[self.kind]
-        words = [option, self.name] if self.name else []
+        options = {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}
+        words = [options[self.kind], self.name] if self.name and self.kind in options else []
         words += ["--oci-runtime", self.runtime] if self.runtime is not None else []
         words += [word for condition in self.conditions for word in condition]
         words += [word for variable in self.env for word in ("--env", variable)]
@@ -133,6 +134,20 @@ def of_wrapper(file: runtimes.File) -> Registration | None:
     one = Registration("runtime", name, file.path, file.entry["path"], file.hooks, file.entry["args"])
     one.runtime = file.runtime
     one.conditions = [["--annotation", f"{key}={value}"] for key, value in file.annotations.items()]
+    return one
+
+
+def of_base_spec(path: str, name: str) -> Registration | None:
+    """What the base spec of a runtime ``name`` of containerd registers, None if that is not this hook."""
+    try:
+        entries = registered.find(documents(read_regular(path), path)[0])
+    except HookError:
+        return None
+    if not entries:
+        return None
+    stages = dict.fromkeys(entry.stage for entry in entries)
+    one = Registration("base spec", name, path, entries[0].path, stages, entries[0].args)
+    one.is_written = False
     return one
 
 

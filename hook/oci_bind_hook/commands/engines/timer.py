@@ -65,7 +65,7 @@ class Timer:
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self.is_system = _is_system()
+        self.is_system = is_system()
         self.folder = os.path.abspath(_default_folder(is_system=self.is_system) if folder is None else folder)
         self.service = os.path.join(self.folder, SERVICE)
         self.timer = os.path.join(self.folder, TIMER)
@@ -167,7 +167,7 @@ def _with(root: str | None) -> str:
     return "without --root" if root is None else f"with --root {root}"
 
 
-def _is_system() -> bool:
+def is_system() -> bool:
     """Whether this is the machine's root. Root of podman's user namespace is an ordinary user, as for the records."""
     try:
         return Proc().uid_outside(os.geteuid()) == 0
@@ -178,8 +178,13 @@ def _is_system() -> bool:
 def _default_folder(*, is_system: bool) -> str:
     if is_system:
         return SYSTEM_FOLDER
+    return os.path.join(user_settings(), "systemd/user")
+
+
+def user_settings() -> str:
+    """Where an ordinary user has settings of their own."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
-    return os.path.join(home if home.startswith("/") else os.path.expanduser("~/.config"), "systemd/user")
+    return home if home.startswith("/") else os.path.expanduser("~/.config")
 
 
 def _root(words: list[str]) -> str | None:

@@ -117,11 +117,12 @@ def _remove_registrations(removed: Removed, known_at: Mapping[str, Registration 
 
 
 def _remove_launchers(removed: Removed, launchers: Iterable[str], folders: Sequence[str]) -> None:
-    """Remove those that no file in the folders names. KernelError."""
+    """Remove those that no file in the folders, and no base spec, names. KernelError."""
+    specs = machine.base_specs()
     for launcher in dict.fromkeys(launchers):
         if not os.path.lexists(launcher):
             continue
-        users = list(registration.users(launcher, folders))
+        users = [*registration.users(launcher, folders), *(one.path for one in specs if one.launcher == launcher)]
         if not is_launcher(launcher):
             removed.kept.append(f"{launcher} was not written by install")
         elif users:

@@ -40,7 +40,7 @@ class Folder:
 
 def registered() -> list[str | None]:
     """The ``--root`` of each registration of this hook on this machine and of its timer, None for the default one."""
-    found = registration.roots(registration.find(*machine.places()))
+    found = registration.roots(machine.everywhere())
     # The timer may be of a registration in a folder that is read only where an engine is told to.
     timer = Timer()
     return list(dict.fromkeys([*found, *([timer.root] if timer.launcher else [])]))

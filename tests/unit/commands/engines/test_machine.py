@@ -11,6 +11,7 @@ import pytest
 
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import machine, runtimes
+from oci_bind_hook.commands.upkeep import folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,87 @@ def test_the_command_that_is_missing(
     # Through a link, as the engine reads it.
     file.symlink_to(file.rename(tmp_path / "elsewhere"))
     assert machine.missing(name, version, kinds) == command  # type: ignore[arg-type]
+
+
+DEVICE = "run --device oci-bind-hook.github.io/bind=x ..."
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "said"),
+    [
+        ("20.10.24", "", "Docker version 20.10.24 does not know CDI here: for it install --runtime NAME --apply"),
+        ("28.1.1", "", "Docker version 28.1.1 does not know CDI here: for it install --runtime NAME --apply"),
+        ("28.1.1", '{"features": {"cdi": true}}', f"to use it: docker {DEVICE}"),
+        ("28.5.2", "", f"to use it: docker {DEVICE}"),
+        ("", "", f"to use it: docker {DEVICE}"),
+    ],
+)
+def test_install_does_not_name_a_docker_that_knows_no_cdi(
+    tmp_path: Path, no_engines: Path, capfd: pytest.CaptureFixture[str], version: str, settings: str, said: str
+) -> None:
+    (no_engines / "dockerd").write_text(f"#!/bin/sh\necho Docker version {version}\n" if version else "#!/bin/sh\n")
+    (no_engines / "dockerd").chmod(0o755)
+    (tmp_path / "daemon.json").write_text(settings)
+    words = ["--prefix", str(tmp_path), "--cdi", "x", "--cdi-dir", str(tmp_path / "cdi")]
+    assert cli.main(["install", *words, "--", "--mount", "src=/,dst=/a"]) == 0
+    told = [line.removeprefix("oci-bind-hook: ") for line in capfd.readouterr().err.splitlines()]
+    assert [line for line in told if " --device " in line or "CDI here" in line] == [
+        said,
+        f"to use it: podman {DEVICE}",
+    ]
+
+
+def test_a_base_spec_of_containerd_registers_the_hook(
+    tmp_path: Path, no_engines: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hook = {"path": "/l/oci-bind-hook", "args": ["oci-bind-hook", "--root", "/srv/state"], "env": ["A=b"]}
+    spec = tmp_path / "spec.json"
+    (tmp_path / "config.toml").write_text(
+        f'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.bound]\nbase_runtime_spec = "{spec}"\n'
+    )
+    assert machine.base_specs() == []
+    for document in ("{", "{}", '{"hooks": {"prestart": [{"path": "/other"}]}}'):
+        spec.write_text(document)
+        assert machine.base_specs() == []
+    assert machine.missing("containerd", "containerd x 1.6.20", []) == RUNTIME
+    spec.write_text(json.dumps({"hooks": {"createRuntime": [hook], "poststop": [hook]}}))
+    [one] = machine.base_specs()
+    assert (one.kind, one.name, one.path, one.launcher) == ("base spec", "bound", str(spec), "/l/oci-bind-hook")
+    assert (one.stages, one.arguments, one.is_written) == (
+        ["createRuntime", "poststop"],
+        ["--root", "/srv/state"],
+        False,
+    )
+    assert machine.missing("containerd", "containerd x 1.6.20", []) == ""
+    assert "/srv/state" in folders.registered()
+    assert cli.main(["install", "--list"]) == 0
+    assert f"base spec bound: {spec}\n" in capfd.readouterr().out
+    (no_engines / "containerd").write_text("#!/bin/sh\necho containerd x 1.6.20\n")
+    (no_engines / "containerd").chmod(0o755)
+    cli.main(["doctor"])
+    out = capfd.readouterr().out
+    assert f"ok      containerd: {no_engines}/containerd, containerd x 1.6.20\n" in out
+    assert "MISSING launcher /l/oci-bind-hook: /l/oci-bind-hook is not there" in out
+
+
+def test_an_ordinary_users_settings_of_podman_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    hooks = tmp_path / "share/containers/oci/hooks.d"
+    (tmp_path / "containers").mkdir()
+    (tmp_path / "containers/containers.conf").write_text(f'[engine]\nhooks_dir = ["{hooks}"]\n')
+    monkeypatch.setattr(machine, "is_system", lambda: True)
+    assert machine.folders("podman") == ([], [])
+    assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == 0
+    unread = f"warning: podman and CRI-O read {hooks} only if their hooks_dir names it"
+    assert unread in capfd.readouterr().err
+    monkeypatch.setattr(machine, "is_system", lambda: False)
+    assert machine.folders("podman") == ([str(hooks)], [])
+    assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == 0
+    assert unread not in capfd.readouterr().err
+    cli.main(["install", "--check"])
+    assert f"hook {hooks}/oci-bind-hook.json is for createRuntime, poststop\n" in capfd.readouterr().out
 
 
 def test_doctor_says_it_for_each_engine(no_engines: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> Machine:
-    monkeypatch.setattr(timer, "_is_system", lambda: True)
+    monkeypatch.setattr(timer, "is_system", lambda: True)
     found = Machine(tmp_path, capfd)
     monkeypatch.setattr(timer, "SYSTEM_FOLDER", str(found.units))
     monkeypatch.setattr(doctor, "FOLDERS", (str(found.hooks),))
@@ -203,7 +203,7 @@ def test_a_service_that_somebody_has_edited_is_judged_by_what_it_calls(machine: 
 def test_an_ordinary_users_goes_by_way_of_podman_where_it_is(
     has_podman: bool, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timer, "_is_system", lambda: False)
+    monkeypatch.setattr(timer, "is_system", lambda: False)
     monkeypatch.setenv("HOME", str(machine.path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
     podman = machine.path / "bin/podman"
