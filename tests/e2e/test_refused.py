@@ -118,6 +118,26 @@ def test_the_table_has_each_fault_once() -> None:
         assert [*cells] == [*faults.FAULTS], title
 
 
+@pytest.mark.parametrize("option", ["exec", "noexec"])
+def test_a_bind_of_the_hook_may_forbid_the_program(
+    tmp_path: Path, launcher: str, runtimes: list[support.RuntimeNamespace], option: str
+) -> None:
+    for runtime in runtimes:
+        folder = tmp_path / runtime.runtime
+        config = faults.bundle(folder)
+        shutil.copy(folder / "rootfs/bin/busybox", folder / "source/true")
+        words = ["hook", "createRuntime", f"--root={folder}/state", f"--mount=src={folder}/source,dst=/bin,{option}"]
+        config["hooks"] = {"createRuntime": [{"path": launcher, "args": words, "env": [f"PATH={support.PATH}"]}]}
+        (folder / "config.json").write_text(json.dumps(config))
+        report = planned(folder)
+        done = runtime.run_container(str(folder), "refused")
+        runtime.delete("refused", "--force")
+        assert report.problems == []
+        refused = [(each["message"], each["by"]) for each in report.runtime]
+        assert refused == [("/bin/true is on a mount with noexec", ["crun", "runc"])] * (option == "noexec")
+        assert (done.returncode != 0) == bool(refused), done.stderr
+
+
 def write(fault: str, row: dict[str, str]) -> None:
     """Puts a row into the document, in the columns of the versions here; what others have stays."""
     with open(DOCUMENT, encoding="utf-8") as alone:

@@ -208,9 +208,26 @@ _set("args[0] is below a file", "/process/args", ["/etc/passwd/x"])
 _set("args[0] is in no folder of PATH", "/process/env", ["PATH=/absent"])
 _set("a second PATH counts", "/process/env", ["PATH=/absent", f"PATH={support.PATH}"])
 _set("process.env has no PATH", "/process/env", [])
+
+
+def _found_in_cwd(name: str, path: str, cwd: str) -> None:
+    """A fault of a PATH that has the program only in the folder where it is run."""
+
+    def breaks(config: Config, _: Path) -> None:
+        config["process"].update(cwd=cwd, env=[f"PATH={path}"])
+
+    FAULTS[name] = breaks
+
+
+_found_in_cwd("PATH begins with an empty folder, which is cwd", ":/absent", "/bin")
+_found_in_cwd("PATH ends with an empty folder, which is cwd", "/absent:", "/bin")
+_found_in_cwd("PATH has an empty folder, and then the program's", ":/bin", "/etc")
+_found_in_cwd("PATH has a relative folder", "bin:/absent", "/")
+_found_in_cwd("PATH is empty", "", "/bin")
 _program("args[0] is not executable", "#!/bin/sh\n", 0o644)
 _program("args[0] is a folder", None)
 _program("args[0] is empty, as a file", "")
+_program("args[0] is a script without #!", "true\n")
 _program("the interpreter of a script is missing", "#!/absent/sh\n")
 _program("the interpreter of a script is a folder", "#!/bin\n")
 _program("env(1) of a script is there, by a link", "#!/bin/sh\ntrue\n")
@@ -281,6 +298,8 @@ def _sysctl(name: str, key: str, *, without: str = "") -> None:
     def breaks(config: Config, _: Path) -> None:
         namespaces = config["linux"]["namespaces"]
         namespaces[:] = [each for each in namespaces if each["type"] != without]
+        if without == "uts":
+            del config["hostname"]
         config["linux"]["sysctl"] = {key: "1"}
 
     FAULTS[name] = breaks
@@ -288,6 +307,11 @@ def _sysctl(name: str, key: str, *, without: str = "") -> None:
 
 _sysctl("a sysctl of ipc without such a namespace", "kernel.shm_rmid_forced", without="ipc")
 _sysctl("a sysctl of net without such a namespace", "net.ipv4.ip_forward", without="network")
+_sysctl("a sysctl of mqueue without a namespace of ipc", "fs.mqueue.msg_max", without="ipc")
+_sysctl("a sysctl of uts without such a namespace", "kernel.domainname", without="uts")
+_sysctl("a sysctl of uts", "kernel.domainname")
+_sysctl("a sysctl of a user namespace", "user.max_user_namespaces")
+_sysctl("a sysctl of the kernel", "kernel.pid_max")
 _sysctl("a sysctl of net", "net/ipv4/ip_forward")
 _sysctl("a sysctl of the host", "vm.swappiness")
 _sysctl("the hostname as a sysctl", "kernel.hostname")
@@ -318,6 +342,8 @@ for _stage in ("prestart", "createRuntime", "createContainer", "startContainer",
 _hook("a hook is missing, in /run", "createRuntime", "/run/absent/hook")
 _hook("a hook is not executable", "createRuntime", "{}/hook", "#!/bin/sh\n", 0o644)
 _hook("a hook is empty", "createRuntime", "{}/hook", "", 0o755)
+_hook("a hook without #!", "createRuntime", "{}/hook", "true\n", 0o755)
+_hook("a hook without #!, at createContainer", "createContainer", "{}/hook", "true\n", 0o755)
 _hook("a hook is a folder", "createRuntime", "{}/source")
 _hook("the interpreter of a hook is missing", "createRuntime", "{}/hook", "#!/absent/sh\n")
 _hook("the path of a hook is relative", "createRuntime", "bin/absent")

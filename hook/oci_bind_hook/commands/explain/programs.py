@@ -32,6 +32,7 @@ _LINE = 256  # bytes of a script that the kernel looks at, BINPRM_BUF_SIZE
 _MOST_STEPS = 8  # the kernel goes on from interpreter to interpreter four times, env(1) from there
 _MOST_LINKS = 10_000
 _PT_INTERP = 3  # elf(5)
+_TEXT = bytes([*b"\t\n\f\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # all that a text in UTF-8 may hold
 
 
 class _Needed(NamedTuple):
@@ -165,6 +166,12 @@ def interpreters(program: Target) -> list[str]:
     if not words or words[0].rpartition("/")[2] != "env":
         return words[:1]
     return [words[0], *[word for word in words[1:] if word[:1] != "-" and "=" not in word][:1]]
+
+
+def is_text(program: Target) -> bool:
+    """Whether a program is a text that names no interpreter in its first line: the kernel runs no such script."""
+    head = _head(program)
+    return bool(head) and not head.startswith(b"#!") and not head.translate(None, _TEXT)
 
 
 def same_machine(program: Target) -> bool:

@@ -11,6 +11,7 @@ from ...errors import HookError, RequestError
 from ...mounting.config_mounts import below_rootfs
 from ...requests.request import NOFOLLOW, WORDS, nearest
 from ...rootfs.walk import Cover
+from .facts import attributes_of
 from .refusals import CRUN, RUNC
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def judge(found: Refusals, bundle: Bundle, root: Root, sources: Mapping[str, Sou
     return covers
 
 
-def cover_by_hook(plan: Plan, root: Root) -> None:
-    """Covers in ``root`` what the hook binds, after the runtime."""
+def cover_by_hook(plan: Plan, root: Root, covers: Covers | None) -> None:
+    """Covers in ``root`` what the hook binds, after the runtime. Notes in ``covers`` which of that forbids programs."""
     for bind in plan.binds:
         request = bind.request
         if request.is_from_mounts or request.is_root or bind.action == "skipped" or bind.source.error is not None:
@@ -109,8 +110,11 @@ def cover_by_hook(plan: Plan, root: Root) -> None:
             target = root.resolve(request.destination, nofollow=request.nofollow)
         except HookError:
             continue
-        root.cover(target, Cover("bind", (bind.source.fd, bind.source.stat)))
+        cover = Cover("bind", (bind.source.fd, bind.source.stat))
+        root.cover(target, cover)
         target.close()
+        if covers is not None and "noexec" in attributes_of(bind.source):
+            covers.noexec.add(cover)
 
 
 def is_unknown(target: Target) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import HookError, RequestError
 from ...rootfs.walk import Root
-from .programs import PATH, interpreters, same_machine
-from .refusals import RUNC
+from .programs import PATH, interpreters, is_text, same_machine
+from .refusals import BOTH, CRUN, RUNC
 from .refused_mounts import dangling_link, is_unknown
 from .registered import is_ours, members, texts
 
@@ -83,26 +83,33 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
     path = dict(text.partition("=")[::2] for text in env).get("PATH")
     folders = [""] if "/" in name else (PATH if path is None else path).split(":")
     why = ""
-    for folder in folders:
+    by: tuple[str, ...] = BOTH
+    for folder in folders if path != "" or "/" in name else ():
         target, fault = _program(root, os.path.join("/", cwd, folder, name))
         if target is None:
             why = why or fault
             continue
         with contextlib.closing(target):
+            if "/" not in name and not folder.startswith("/") and by is BOTH:
+                which = f"{folder}, which is not absolute" if folder else "an empty one, which is cwd"
+                found.add(at, f"{name} is found in a folder of PATH that runc refuses: {which}", by=RUNC)
+                by = CRUN
+            if "/" not in name and not folder:
+                continue  # crun passes it over
             if path is None and "/" not in name:
                 found.warn(at, f"{name} is not looked for: process.env has no PATH")
             elif target.last.cover in covers.noexec:
-                found.add(at, f"{target.path} is on a mount with noexec")
+                found.add(at, f"{target.path} is on a mount with noexec", by=by)
             elif fault := _fault_of_interpreters(root, target):
-                found.add(at, fault)
+                found.add(at, fault, by=by)
         return
     if why:
-        found.add(at, why)
+        found.add(at, why, by=by)
     elif "/" in name:
         found.add(at, f"{name} is not there, in the rootfs with all that is mounted on it")
     else:
         where = "has no PATH" if path is None else f"has PATH={path}"
-        found.add(at, f"{name} is not found in the rootfs: process.env {where}")
+        found.add(at, f"{name} is not found in the rootfs: process.env {where}", by=by)
 
 
 def judge_hooks(
@@ -128,12 +135,12 @@ def judge_hooks(
 
 
 def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> None:
-    is_empty = False
+    is_for_sh = False
     try:
         target, fault = _program(root, path)
         if target is not None:
             with contextlib.closing(target):
-                is_empty = _is_empty(target)
+                is_for_sh = _is_empty(target) or is_text(target)
                 fault = _fault_of_interpreters(root, target)
     except Unsure:
         return
@@ -143,7 +150,7 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     fault = fault or f"{path} is not there"
     if stage == "poststop":
         found.warn(at, f"{fault}: runtimes go on without it")
-    elif stage == "poststart" or is_empty:  # crun lets a container that runs by then, and has sh run what is empty
+    elif stage == "poststart" or is_for_sh:  # crun lets a container that runs by then, and has sh run what it may
         found.add(at, fault, by=RUNC)
     elif is_missing and stage != "startContainer":
         found.add_missing(at, path, fault)
@@ -187,6 +194,8 @@ def _fault_of_interpreters(root: Root, program: Target) -> str:
     """Why the kernel cannot start a program: what runs it is not there; "" if it can. Unsure, if that is not known."""
     if _is_empty(program):
         return f"{program.path} is empty"
+    if is_text(program):
+        return f"{program.path} is a text without #! and an interpreter in its first line"
     names = interpreters(program)[:1] if same_machine(program) else []
     by = program.path
     for _ in range(_MOST_INTERPRETERS):

@@ -46,7 +46,7 @@ _KINDS = {
 _OF_IPC = frozenset(
     f"kernel.{name}" for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
 )
-_OF_THE_HOST = ("debug.", "dev.", "vm.")  # of them, no namespace has its own
+_OF_THE_HOST = ("debug.", "dev.", "fs.", "kernel.", "vm.")  # of them, but for those above, no namespace has its own
 
 
 def judge(found: Refusals, document: dict[str, Any], may_ask: Callable[[str, str], bool]) -> None:
@@ -200,10 +200,12 @@ def _judge_sysctl(found: Refusals, values: dict[str, Any], kinds: dict[Any, Any]
             needs = "uts"
         if needs and needs not in kinds:
             found.add(at, f"the container has no {needs} namespace, and it is not for the host's to change")
-        elif name.startswith(_OF_THE_HOST):
-            found.add(at, "no namespace has its own: it would change the host's")
         elif name == "kernel.hostname":
             found.add(at, "the hostname is a member of config.json, and no sysctl")
+        elif name.startswith(_OF_THE_HOST) and not needs:
+            found.add(at, "no namespace has its own: it would change the host's")
+        elif not needs:
+            found.warn(at, "runc 1.1 and crun 1.8 take sysctls of ipc, network and uts namespaces only")
 
 
 def _judge_process(found: Refusals, process: dict[str, Any]) -> None:

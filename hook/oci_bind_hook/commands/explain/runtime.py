@@ -44,7 +44,7 @@ def find(bundle: Bundle, plan: Plan, sources: Iterable[Source], patience: Patien
         return found
     root = Root(plan.rootfs.fd)
     covers = refused_mounts.judge(found, bundle, root, {source.request.origin: source for source in sources})
-    refused_mounts.cover_by_hook(plan, root)
+    refused_mounts.cover_by_hook(plan, root, covers)
     if covers is not None:
         refused_settings.judge_places(found, document, root)
     # Without a plan of the hook the program may be among what it would bind.
