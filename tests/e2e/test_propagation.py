@@ -222,3 +222,44 @@ def test_a_source_beside_the_rootfs_is_private_at_create_container(world: World,
     # runc before 1.2 leaves a slave as it is.
     maybe = {"slave", "rslave"} if (runtime, RUNC < (1, 2)) == ("runc", True) else set()
     assert {word for word, text in before.items() if runtime in text} - maybe == gone - maybe
+
+
+LEAKS: list[tuple[str, str | None, dict[str, tuple[str, ...]]]] = [
+    # What the host shares: a folder mounted below the rootfs, one that config.json binds, and a folder of the latter's;
+    # and the runtimes under which it still does.
+    ("createRuntime", None, {"/below": (), "/volume": ()}),
+    ("createRuntime", "slave", {"/below": ("runc",), "/volume": support.RUNTIMES}),
+    ("createContainer", None, {"/inside": support.RUNTIMES}),
+]
+
+
+@pytest.mark.parametrize(("stage", "word", "places"), LEAKS)
+def test_a_destination_that_the_host_shares_is_foreseen(
+    world: World, stage: str, word: str | None, places: dict[str, tuple[str, ...]]
+) -> None:
+    volume = world.path / "volume"
+    below = Path(world.rootfs) / "below"
+    for path in (below / "in", volume / "in", world.source / "in", world.path / "own/in"):
+        path.mkdir(parents=True)
+    for runtime in support.RUNTIMES:
+        with support.RuntimeNamespace(runtime) as namespace:
+            for source, on in ((world.path / "own", below), (volume, volume)):
+                assert namespace.run("mount", "--bind", str(source), str(on)).returncode == 0
+                assert namespace.run("mount", "--make-shared", str(on)).returncode == 0
+            for place, leaking in places.items():
+                bundle = world.bundle(
+                    "true",
+                    stage,
+                    *("--mount", f"src={world.source},dst={place}/in"),
+                    mounts=[
+                        support.bind(volume, "/volume", "rshared"),
+                        support.bind(world.source, "/inside", "rshared"),
+                    ],
+                    linux={"rootfsPropagation": word} if word else {},
+                )
+                done = namespace.run(world.launcher, "--dry-run", "--bundle", bundle, "--format=json")
+                [mount] = [each for each in json.loads(done.stdout)["mounts"] if each["by"] == "hook"]
+                assert done.returncode == (77 if leaking == support.RUNTIMES else 0), done.stdout
+                assert any("under runc " in each for each in mount["warnings"]) == (leaking == ("runc",))
+                failed = namespace.run_container(bundle, "c1").returncode != 0
+                assert failed == (runtime in leaking), (runtime, place)

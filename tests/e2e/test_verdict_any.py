@@ -64,6 +64,7 @@ RUNTIMES = some.lists(
 PLACES = some.tuples(
     some.sampled_from(("", "", "", "stage: createContainer", "by hand")), some.booleans(), some.booleans()
 )
+NOWHERE = ("", False, False)  # in particular
 MINUTES = float(os.environ.get("MINUTES", "60"))
 
 
@@ -108,13 +109,16 @@ def test_any_bundle_for_long(tmp_path: Path, way: str) -> None:
 def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
     """Draws so many bundles, again until the time is over, and compares the verdicts on each."""
     end = time.monotonic() + seconds
+    compared = 0
     with Scene(path, way) as scene:
 
         @settings(max_examples=examples)
         @given(TREES, TREES, MOUNTS, RUNTIMES, PLACES)
         # What the runtime makes for its own mounts is there when the hook is called.
-        @example({}, {}, [("absent", "", "/a", ["when-exists=/b"])], [("source", "/b/c")], ("", False, False))
-        @example({}, {}, [("file", "", "/b", [])], [("source", "/b/c")], ("", False, False))
+        @example({}, {}, [("absent", "", "/a", ["when-exists=/b"])], [("source", "/b/c")], NOWHERE)
+        @example({}, {}, [("file", "", "/b", [])], [("source", "/b/c")], NOWHERE)
+        # By another bind of the same folder as well.
+        @example({}, {}, [("source", "", "/b/b", [])], [("drawn", "/b"), ("drawn", "/c"), ("tmpfs", "/c/b/c")], NOWHERE)
         def holds(
             image: Tree,
             drawn: Tree,
@@ -122,6 +126,7 @@ def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
             others: list[tuple[str, str]],
             place: tuple[str, bool, bool],
         ) -> None:
+            nonlocal compared
             where, is_fixed, is_readonly = place
             scene.drawn = drawn
             entries = [runtimes(scene.path, *each) for each in others]
@@ -138,8 +143,10 @@ def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
             elif where:
                 case.stage = "createContainer"
             difference = compare(scene, case, rootfs)
+            compared += 1
             assert not difference, difference
 
         holds()
         while time.monotonic() < end:
             holds()
+    print(f"{way}: {compared} bundles compared")

@@ -16,7 +16,7 @@ from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
     from ..record.state_file import MountRecord
@@ -116,6 +116,10 @@ class Planner:
         self.allow_shared = allow_shared
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
+        # In a dry-run of a container's own namespace, where nobody can look: whether the runtime will leave the mount
+        # below a target shared with the host. Called with the bind, its target, and the runtime's bind that leads to.
+        self.foresees_leak: Callable[[Bind, Target, Bind | None], bool] = lambda *_: False
+        self._left: dict[Cover, Bind] = {}
         # Whether the runtime should have mounted something, and whether any of it is there. Binds of an earlier call
         # may cover all of it.
         self._is_awaited, self._is_seen = False, bool(recorded)
@@ -330,7 +334,9 @@ class Planner:
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
             if self.namespace.assumed and not is_elsewhere:  # it will be there, and nobody has seen it
-                self.rootfs.assume(target, _cover(bind.source))
+                cover = _cover(bind.source)
+                self._left[cover] = bind
+                self.rootfs.assume(target, cover)
             elif _is_mount(target) or (not is_elsewhere and self._is_hidden(bind, target)):
                 bind.action = "present"
             elif not is_elsewhere:
@@ -405,9 +411,12 @@ class Planner:
         """
         anchor = target.anchor
         planned = self._by_cover.get(anchor.cover) if anchor.cover is not None else None
-        if anchor.stat is None or (planned is None and self.namespace.assumed and self.namespace.kind == "container"):
+        if anchor.stat is None:
             return
-        if planned is not None:
+        if planned is None and self.namespace.assumed and self.namespace.kind == "container":
+            left = self._left.get(anchor.cover) if anchor.cover is not None else None
+            is_shared = self.foresees_leak(bind, target, left)
+        elif planned is not None:
             is_shared = planned.source.shares(anchor.stat.mnt_id)
         else:
             info = self.namespace.mount_of(anchor.stat)

@@ -82,6 +82,7 @@ class Rootfs(Root):
             raise unopened(f"the rootfs {path}", reason) from reason
         self._reserved: dict[Hashable, MountPoint] = {}
         self._assumed: set[Hashable] = set()
+        self._objects: dict[Hashable, int] = {}
         self._made: dict[Hashable, int] = {}
         self._writable: int | None = None
         # find: the folder of the last path, the fds of it and those above, and whether they may be in other mounts.
@@ -158,7 +159,7 @@ class Rootfs(Root):
         Raises RequestError if one would have to be made inside another mount.
         """
         points = []
-        if self.is_to_be_made(target):
+        if self.is_to_be_made(target) and not self._is_made_by_runtime(target):
             filesystem = self.filesystem_of(target)
             above = target.anchor
             for step, path in target.paths():
@@ -182,11 +183,28 @@ class Rootfs(Root):
                 self._reserved.setdefault(key, MountPoint(path, "rootfs", directory=True))
                 self._assumed.add(key)
                 above = step
+        self._is_made_by_runtime(target, note=True)
         self.cover(target, cover)
 
     def exists(self, target: Target) -> bool:
         """Whether ``target`` is there, or will be when a run comes to it."""
-        return target.last.exists or self.key_of(target) in self._assumed
+        return target.last.exists or self.key_of(target) in self._assumed or self._is_made_by_runtime(target)
+
+    def _is_made_by_runtime(self, target: Target, *, note: bool = False) -> bool:
+        """Whether ``assume`` was told of what is missing, perhaps by another bind of the folder that it is in.
+
+        ``note``: so it is from now on.
+        """
+        stat = target.anchor.stat
+        if stat is None or not (note or self._assumed):
+            return False
+        place: Hashable = (stat.dev, stat.ino)
+        for step in target.missing:
+            key = (place, step.name)
+            if not note and key not in self._objects:
+                return False
+            place = self._objects.setdefault(key, len(self._objects))
+        return True
 
     def make(self, target: Target) -> int:
         """Makes the missing names of ``target``, as they were reserved, and returns an fd of the mount point.

@@ -31,7 +31,7 @@ from ...requests import collect
 from ...rootfs.mount_points import Rootfs
 from . import meant, programs, recognise, registered, runtime, unmounted
 from .facts import describe, own_mounts, replaced_by_rename
-from .foresee import Run, problems_of_sources, problems_of_stage
+from .foresee import Leaks, Run, problems_of_sources, problems_of_stage
 from .hiding import hidden
 from .parts import requests_of_each, warn_of_registration, with_registered
 from .patience import DESTINATIONS, PROGRAMS, Mute, gathered, silent
@@ -240,7 +240,7 @@ def _fill_with_plan(
         unmounted.judge_sources(report, opened, namespace, bundle.rootfs)
         return
     planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
-    planned = _planned(report, parts, calls, opened, planner, folders)
+    planned = _planned(report, parts, config, calls, opened, planner, folders)
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering, hides = {}, hidden(planner.order, is_silent=True)
@@ -326,6 +326,7 @@ def _opened(
 def _planned(
     report: Report,
     parts: list[Part],
+    config: Config,
     calls: list[list[Request]],
     opened: list[list[Source]],
     planner: Planner,
@@ -336,6 +337,7 @@ def _planned(
     for report.turn, (part, requests, sources, folder) in enumerate(zip(parts, calls, opened, folders, strict=True)):
         own = Plan(planner.rootfs, planner.namespace)
         before, planner.allow_shared = len(planned.binds), part.options.allow_shared
+        planner.foresees_leak = Leaks(config, part.stage or report.stage, planner.namespace, planner.rootfs)
         planner.resolve(requests, sources)
         own.binds = planned.binds[before:]
         _mute(own)

@@ -13,9 +13,10 @@ import os
 from ...errors import HookError, UnavailableError
 from ...kernel import files, linux, rights
 from ...kernel.errnos import because
-from ...lifecycle.stage import ROOTLESS
+from ...lifecycle.stage import ROOTLESS, RUNTIMES
 from ...lifecycle.start_record import opened_or_unrecorded
 from ...mounting.config_mounts import is_runtimes
+from ...mounting.propagation import Runtimes
 from ...options import state_folder
 from ...record.folder import StateFolder, changeable_by_others
 from ...record.indexes import refused
@@ -27,15 +28,20 @@ _NEVER_MAPPED = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc sysfs".spl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ...documents.bundle import Bundle
+    from ...documents.oci import Config
     from ...errors import Step
+    from ...kernel.mountinfo import MountInfo
     from ...kernel.namespace import Namespace
     from ...kernel.proc import Proc
+    from ...mounting.plan import Bind
     from ...mounting.sources import Source
     from ...options import Options
     from ...record.folder import Records
+    from ...rootfs.mount_points import Rootfs
+    from ...rootfs.walk import Target
 
 
 class Run:
@@ -177,6 +183,45 @@ def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespac
             source.error = problem
         else:
             yield _at("clone", problem)
+
+
+class Leaks:
+    """Which mounts a runtime leaves shared with the host, as mounting.plan.Planner asks it."""
+
+    def __init__(self, config: Config, stage: str | None, namespace: Namespace, rootfs: Rootfs) -> None:
+        has_users, word = "user" in config.namespaces, config.rootfs_propagation
+        self._runtimes = Runtimes(RUNTIMES, word, ahead=rootfs.stat.mnt_id, has_users=has_users)
+        self._is_inside = stage == "createContainer"
+        self._namespace = namespace
+
+    def __call__(self, bind: Bind, target: Target, volume: Bind | None) -> bool:
+        """Whether the mount below a ``target``, that of a ``volume`` of the runtime if there is one, will be shared.
+
+        What depends on the runtime is a warning of the ``bind``.
+        """
+        stat = target.anchor.stat
+        assert stat is not None
+        if volume is None:
+            # runc takes the mounts below the rootfs along, and crun makes them private.
+            by = self._sharing(self._namespace.mount_of(stat), ("runc",))
+        elif volume.request.propagation != "rshared" and stat.mnt_id != volume.source.stat.mnt_id:
+            return False
+        elif volume.request.propagation not in ("shared", "rshared"):
+            return False
+        elif self._is_inside:
+            return True  # with whom it is shared, nobody can see there
+        else:
+            by = self._sharing(volume.source.info, RUNTIMES)
+        if by == [*RUNTIMES]:
+            return True
+        if by:
+            under = f"under {' and '.join(by)} {target.path} is below a mount that is shared with the host"
+            bind.warnings.append(f"{under}, and the hook refuses to bind there without --allow-shared")
+        return False
+
+    def _sharing(self, info: MountInfo | None, names: Sequence[str]) -> list[str]:
+        """Of some runtimes those that leave a mount of the host's namespace shared with it."""
+        return [name for name in names if info is not None and self._runtimes.kind_of(info, name) == "shared"]
 
 
 def _at(step: Step, problem: HookError) -> HookError:
