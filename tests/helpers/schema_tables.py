@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from oci_bind_hook.documents.acceptor import head
+
 IDS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 HOOK = {"path": "/bin/true", "args": ["true"], "env": ["A=", "B=b=b"], "timeout": 1}
 STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -86,6 +88,7 @@ VALID: dict[str, Any] = {
     },
     "bind-request": BIND,
     "plan": {
+        **head("plan"),
         "id": "c-1",
         "stage": "createRuntime",
         "bundle": "/b",
@@ -140,6 +143,7 @@ VALID: dict[str, Any] = {
         "verdict": "ready: 1 bind",
     },
     "validation": {
+        **head("validation"),
         "documents": [
             {
                 "name": "/b/config.json",
@@ -168,6 +172,7 @@ VALID: dict[str, Any] = {
         "hasbindmounts": True,
     },
     "hooks-check": {
+        **head("hooks-check"),
         "bundle": "/b",
         "problems": [{"path": "/h/a.json", "pointer": "/hook/path", "message": "m", "effect": "skips"}],
         "folders": [{"path": "/h", "there": True, "refused": False}],
@@ -198,6 +203,7 @@ VALID: dict[str, Any] = {
         "timer": {"path": "/u/x.timer", "command": ["/l", "gc"], "enabled": True},
     },
     "registrations": {
+        **head("registrations"),
         "registrations": [
             {
                 "kind": "CDI",
@@ -211,7 +217,7 @@ VALID: dict[str, Any] = {
                 "env": ["A=1"],
                 "arguments": ["--debug"],
             }
-        ]
+        ],
     },
     "cdi": {
         "cdiVersion": "0.5.0",
@@ -223,8 +229,12 @@ VALID: dict[str, Any] = {
         ],
         "containerEdits": EDITS,
     },
-    "doctor": {"findings": [{"name": "pidfd", "there": True, "needed": True, "detail": "", "without": ""}]},
+    "doctor": {
+        **head("doctor"),
+        "findings": [{"name": "pidfd", "there": True, "needed": True, "detail": "", "without": ""}],
+    },
     "records": {
+        **head("records"),
         "folders": [{"path": "/run/oci-bind-hook", "problem": {"message": "m", "exit": 74}}],
         "records": [
             {
@@ -268,6 +278,7 @@ VALID: dict[str, Any] = {
         ],
     },
     "gc": {
+        **head("gc"),
         "folders": [{"path": "/run/oci-bind-hook", "problem": {"message": "m", "exit": 74}}],
         "dryRun": False,
         "records": [
@@ -285,7 +296,7 @@ VALID: dict[str, Any] = {
         ],
     },
     "state-file": {
-        "version": 2,
+        **head("state-file", 2),
         "id": "c-1",
         "phase": "done",
         "created": 1700000000000000000,
@@ -484,6 +495,13 @@ STATE_FOLDERS: list[tuple[Any, str]] = [
     (256, "/folders/0/problem/exit"),
 ]
 
+# The same of the members with which each document of ours begins.
+OF_HEAD: list[tuple[Any, str]] = [
+    (GONE, "/$schema /version"),
+    ("urn:x", "/$schema"),
+    (2, "/version"),
+    (1.0, "/version"),
+]
 # The same of the edits in a CDI file, which stand in two places.
 OF_EDITS: list[tuple[Any, str]] = [
     (GONE, "hooks/0/hookName hooks/0/path mounts/0/hostPath mounts/0/containerPath"),
@@ -611,6 +629,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         *[(value, below("", MAPPED)) for value in (GONE, "0", -1, 2**32)],
     ],
     "plan": [
+        *OF_HEAD,
         ([], ""),
         (GONE, "/id /stage /bundle /rootfs /namespace /mounts /problems"),
         (GONE, "/registered /options /running /warnings /notes"),
@@ -670,6 +689,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         *[(word, "/mounts/0/action") for word in ("", "Mount", "skip")],
     ],
     "validation": [
+        *OF_HEAD,
         ([], ""),
         (GONE, "/documents"),
         (1, "/documents /documents/0 /unknown"),
@@ -697,6 +717,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (NUL, "/hook /arguments/0"),
     ],
     "hooks-check": [
+        *OF_HEAD,
         ([], ""),
         (GONE, "/bundle /problems /folders /cdiFolders /hooks /devices /runtimes /registered /timer"),
         (1, "/bundle /problems /problems/0 /folders /folders/0 /hooks /hooks/0 /timer /unknown"),
@@ -721,6 +742,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/timer", "path command command/0 enabled unknown")),
     ],
     "registrations": [
+        *OF_HEAD,
         ([], ""),
         (GONE, "/registrations"),
         (1, "/registrations /registrations/0 /unknown"),
@@ -744,6 +766,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         *[(value, below(place, members)) for place in ("/containerEdits", CDI_EDITS) for value, members in OF_EDITS],
     ],
     "doctor": [
+        *OF_HEAD,
         ([], ""),
         (GONE, "/findings"),
         (1, "/findings /findings/0 /unknown"),
@@ -751,6 +774,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, below("/findings/0", "name there needed detail without unknown")),
     ],
     "records": [
+        *OF_HEAD,
         *STATE_FOLDERS,
         (GONE, "/records"),
         (1, "/records /records/0 /unknown"),
@@ -785,6 +809,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (256, "/records/0/problem/exit"),
     ],
     "gc": [
+        *OF_HEAD,
         *STATE_FOLDERS,
         (GONE, "/dryRun /records"),
         (1, "/dryRun /records /records/0 /unknown"),
@@ -803,6 +828,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (GONE, "/version /id /phase /created /boot /stage /bundle /rootfs /user /namespace /init /mounts /uses /made"),
         (1, "/version /id /phase /boot /stage /bundle /rootfs /user /namespace /init /mounts /uses /made /unknown"),
         (3, "/version"),
+        ("urn:x", "/$schema"),
         (1.0, "/created"),
         (2.0, "/version"),
         (GONE, below("/rootfs", "path dev ino overlay upper above")),

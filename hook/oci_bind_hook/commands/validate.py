@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from ..documents import oci
+from ..documents.acceptor import head
 from ..documents.bundle import read_regular
 from ..documents.strictjson import documents
 from ..errors import DataError, HookError
 from ..log import one_line, readable
+from .json_text import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,4 +82,4 @@ def as_text(verdicts: Iterable[Verdict]) -> str:
 
 def as_json(verdicts: Iterable[Verdict]) -> str:
     """All verdicts as one JSON document, schemas/validation.json."""
-    return json.dumps({"documents": [verdict.document() for verdict in verdicts]}, indent=2) + "\n"
+    return json_text({**head("validation"), "documents": [verdict.document() for verdict in verdicts]})

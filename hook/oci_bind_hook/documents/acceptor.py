@@ -35,6 +35,11 @@ SCHEMAS = (
 )
 
 
+def head(name: str, version: int = 1) -> dict[str, object]:
+    """The members with which every document of this package begins: the ``$id`` of its schema, and its version."""
+    return {"$schema": ADDRESS + name, "version": version}
+
+
 def schema(name: str) -> dict[str, Any]:
     """The bundled schema ``name``, given with or without ``ADDRESS`` before it, as a dict. Raises OSError."""
     document = parse_trusted(source(name))

@@ -7,6 +7,7 @@ Loaded by every start of a container: it imports nothing of the standard library
 from __future__ import annotations
 
 from ..documents import oci
+from ..documents.acceptor import head
 from ..documents.strictjson import MAX_BYTES, documents, encoded, parse_trusted
 from ..errors import DataError
 from ..rootfs.walk import PATH_MAX
@@ -25,6 +26,7 @@ else:
 
 
 VERSION = 2
+_HEAD = head("state-file", VERSION)
 _ENTRY = 300  # bytes in JSON of an entry without its texts, at most
 
 
@@ -99,7 +101,7 @@ def _encoded(record: Record) -> bytes:
     for path in record["uses"]:
         number(path)
     made = [{"at": number(one["path"]), **{key: one[key] for key in _MADE}} for one in record["made"]]  # type: ignore[literal-required]
-    document = {"version": VERSION, **record, "uses": rows, "made": made}
+    document = {**_HEAD, **record, "uses": rows, "made": made}
     try:
         data = encoded(document)
     except UnicodeEncodeError:
@@ -115,6 +117,7 @@ def _decoded(data: bytes, document: Any) -> Record:
     if b"\\\\" in data:
         document = _each_text(document, unescape)
     del document["version"]
+    document.pop("$schema", None)
     document["rootfs"].setdefault("mounts", [])
     paths = [""]
     for one in document["uses"]:

@@ -227,7 +227,7 @@ def tripped(name: str, document: Any) -> set[Steps]:
     for error in judge.validator(name).iter_errors(document):
         path = tuple(error.absolute_schema_path)
         if error.validator in ("required", "dependentRequired"):
-            match = re.match(r"'(\w+)' is a (?:required property|dependency of '(\w+)')", error.message)
+            match = re.match(r"'([\w$]+)' is a (?:required property|dependency of '(\w+)')", error.message)
             assert match
             path += (match[2], match[1]) if match[2] else (match[1],)
             found.add(path)

@@ -55,6 +55,14 @@ def test_what_was_written_can_be_read_back(paths: list[str], made: list[str]) ->
     assert document.read_again(data) == record
 
 
+def test_it_names_its_schema_and_earlier_files_of_the_version_do_not() -> None:
+    data = document.write(FULL)
+    assert data.startswith(b'{"$schema":"urn:oci-bind-hook:state-file","version":2,')
+    assert "$schema" not in FULL
+    earlier = data.replace(b'"$schema":"urn:oci-bind-hook:state-file",', b"")
+    assert document.read(earlier, "c1.json") == document.read_again(earlier) == FULL
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.binary())
 def test_an_escaped_text_is_utf_8_and_has_one_meaning(text: str, name: bytes) -> None:
     for each in (text, name.decode(errors="surrogateescape"), text + "\\" + name.decode(errors="surrogateescape")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from ...documents.acceptor import head
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...log import one_line
@@ -125,6 +126,7 @@ def _pointer(place: str) -> str:
 def as_json(check: Check) -> str:
     """The findings as one JSON document, schemas/hooks-check.json."""
     document = {
+        **head("hooks-check"),
         "bundle": check.bundle,
         "problems": [
             {

@@ -13,6 +13,7 @@ import stat
 import sys
 
 from ... import FOLDER, __version__
+from ...documents.acceptor import head
 from ...errors import HookError, RecordError
 from ...kernel import files, linux, rights
 from ...kernel.proc import Proc
@@ -20,6 +21,7 @@ from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..explain.drawing import Span
+from ..json_text import json_text
 from ..upkeep.folders import of as state_folders
 from ..upkeep.listing import Registry
 from . import launcher, machine, registration, settings
@@ -352,7 +354,7 @@ def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
 
 def as_json(findings: Sequence[Finding]) -> str:
     """All as one JSON document, schemas/doctor.json."""
-    return json.dumps({"findings": [each.document() for each in findings]}, indent=2) + "\n"
+    return json_text({**head("doctor"), "findings": [each.document() for each in findings]})
 
 
 def version() -> str:

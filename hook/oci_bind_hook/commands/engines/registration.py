@@ -9,6 +9,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from ...documents.acceptor import head
 from ...documents.bundle import read_regular
 from ...documents.strictjson import documents
 from ...errors import HookError, MissingError, UsageError
@@ -205,7 +206,7 @@ def users(launcher: str, folders: Iterable[str]) -> Iterator[str]:
 
 def as_json(found: Iterable[Registration]) -> str:
     """As one JSON document, schemas/registrations.json."""
-    return json_text({"registrations": [one.document() for one in found]})
+    return json_text({**head("registrations"), "registrations": [one.document() for one in found]})
 
 
 def as_text(found: Sequence[Registration]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from ...documents.acceptor import head
 from ...errors import REFUSED, STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
 from ...requests.request import source_of
@@ -155,7 +156,7 @@ class Report:
             *("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts", "own"),
             *("problems", "runtime", "warnings", "notes"),
         )
-        found: dict[str, object] = {name: getattr(self, name) for name in names}
+        found = head("plan") | {name: getattr(self, name) for name in names}
         if self.remove is not None:
             found["remove"] = self.remove
         return {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 
+from ...documents.acceptor import head
 from ...errors import HookError, RecordError, UnavailableError
 from ...kernel import linux, rights
 from ...lifecycle.reach import Removal
@@ -250,7 +251,9 @@ def _refused(entry: Entry, problem: RecordError, busy: str) -> Outcome:
 def as_json(collection: Collection, *, dry_run: bool) -> str:
     """All as one JSON document, schemas/gc.json."""
     records = [outcome.document() for outcome in collection.outcomes]
-    return json_text({"folders": folders.documents(collection.folders), "dryRun": dry_run, "records": records})
+    return json_text(
+        {**head("gc"), "folders": folders.documents(collection.folders), "dryRun": dry_run, "records": records}
+    )
 
 
 def as_text(collection: Collection) -> str:
@@ -259,12 +262,12 @@ def as_text(collection: Collection) -> str:
 
 
 def _as_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    heads = columns([(each.id, _DONE[each.action], "" if each.problem else each.reason) for each in outcomes])
+    firsts = columns([(each.id, _DONE[each.action], "" if each.problem else each.reason) for each in outcomes])
     lines = []
-    for head, outcome in zip(heads, outcomes, strict=True):
+    for first, outcome in zip(firsts, outcomes, strict=True):
         details = [f"unmount {path}" for path in outcome.unmount] + [f"remove {path}" for path in outcome.remove]
         details += [*outcome.remarks, *filter(None, [outcome.advice])]
         if outcome.problem is not None:
             details = [str(outcome.problem)]
-        lines += [head, *(one_line(f"  {detail}") for detail in details)]
+        lines += [first, *(one_line(f"  {detail}") for detail in details)]
     return lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 
+from ...documents.acceptor import head
 from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
@@ -310,7 +311,9 @@ def look(options: Options, wanted: Sequence[str] = ()) -> tuple[list[Folder], li
 
 def as_json(found: Sequence[Folder], entries: Iterable[Entry]) -> str:
     """All as one JSON document, schemas/records.json."""
-    return json_text({"folders": folders.documents(found), "records": [entry.document() for entry in entries]})
+    return json_text(
+        {**head("records"), "folders": folders.documents(found), "records": [entry.document() for entry in entries]}
+    )
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -139,6 +139,8 @@ def found(path: str) -> dict[str, object]:
 def test_everything_about_a_bind(desk: Desk) -> None:
     report = desk.report(f"type=bind,src={desk.source},dst=/absolute/../etc/up/a/b", stage="createRuntime")
     assert report.document() == {
+        "$schema": "urn:oci-bind-hook:plan",
+        "version": 1,
         "id": None,
         "stage": "createRuntime",
         "bundle": str(desk.bundle),

@@ -15,6 +15,7 @@ from helpers.properties import examples
 from oci_bind_hook.commands.explain.drawing import cells
 from oci_bind_hook.commands.explain.tree import as_tree
 from oci_bind_hook.documents import oci
+from oci_bind_hook.documents.acceptor import head
 
 Document = dict[str, Any]
 
@@ -46,6 +47,7 @@ def mount(source: str, destination: str, **members: Any) -> Document:
 
 def document(*mounts: Document, **members: Any) -> Document:
     found = {
+        **head("plan"),
         "id": None,
         "stage": "createRuntime",
         "bundle": "/b",
