@@ -15,7 +15,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from helpers import support
+from helpers import configs, support
 from oci_bind_hook.commands.engines.install import install
 from oci_bind_hook.record.folder import StateFolder
 
@@ -31,6 +31,7 @@ BINDS = (1500, 3000, 6000)
 DEAD = (500, 1000, 2000)
 ELSEWHERE = (0, 2500, 5000)
 TIMES = 15
+CONFIGS = (2500, 5000, 10000)
 BYTES = (1 << 20, 1 << 21, 1 << 22)
 LETTERS = (1 << 20, 1 << 21, 1 << 22)
 
@@ -179,6 +180,23 @@ def expression(ground: Ground, size: int) -> dict[str, float]:
     return {"install --check": ground.seconds(*words)}
 
 
+def validation(ground: Ground, size: int) -> dict[str, float]:
+    """So many configs as engines write them, one in twenty of them invalid in two places."""
+    for number in range(size):
+        _, document = configs.config(configs.CONFIGS[number % len(configs.CONFIGS)])
+        if number % 20 == 0:
+            document["process"]["cwd"] = document["root"]["path"] = 5
+        with open(f"{ground.path}/{number}.json", "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2)
+    begun = time.perf_counter()
+    command = [ground.launcher, "validate", *(f"{number}.json" for number in range(size))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ground.path, env={"PATH": support.PATH})
+    lines = done.stdout.splitlines()
+    if (done.returncode, len(lines)) != (65, 2 * len(range(0, size, 20))):
+        raise SystemExit(f"validate: ended with {done.returncode} and {len(lines)} lines: {done.stderr[:500]}")
+    return {"validate": time.perf_counter() - begun}
+
+
 def row(name: str, measure: Callable[[Ground, int], dict[str, float]], sizes: Sequence[int]) -> None:
     """Prints the seconds of each size, and how many times those of the one before the last takes."""
     found: dict[str, list[float]] = {}
@@ -207,6 +225,7 @@ def main() -> None:
     row("dead containers on one rootfs", dead, DEAD)
     row("containers on other rootfs", elsewhere, ELSEWHERE)
     row("an expression of hooks.d", expression, LETTERS)
+    row("configs, one in twenty invalid", validation, CONFIGS)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def _main(argv: list[str], log: Log) -> int:
 
         return dry_run(options)
     if options.log is not None:
-        log.open(options.log, as_json=options.log_as_json, changeable=files.changeable)
+        log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     posix.umask(0o022)
     log.stage = options.stage or ""
     state, document = read_state(read_given())

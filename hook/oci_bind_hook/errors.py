@@ -74,12 +74,13 @@ class DataError(HookError):
     """A document is not strict JSON, or breaks its schema.
 
     ``document`` is its name for people (``state``, ``config.json``). ``violations`` are sorted pairs of JSON pointer
-    (RFC 6901, "" for the whole document) and message; there is at least one, and the first is shown.
+    (RFC 6901, "" for the whole document) and message; there is at least one, and the first is shown. ``index`` is that
+    of the character where a text stops being JSON, or None.
     """
 
     exit_code = posix.EX_DATAERR
 
-    def __init__(self, document: str, violations: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, document: str, violations: Sequence[tuple[str, str]], index: int | None = None) -> None:
         pointer, message = violations[0]
         more = len(violations) - 1
         super().__init__(
@@ -89,6 +90,7 @@ class DataError(HookError):
         )
         self.document = document
         self.violations = tuple(violations)
+        self.index = index
 
 
 class MissingError(HookError):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Stage = Literal["prestart", "createRuntime", "createContainer", "poststop"]
 
 STAGES: tuple[Stage, ...] = ("prestart", "createRuntime", "createContainer", "poststop")
+FORMATS = ("text", "tree", "json")
+LOG_FORMATS = ("text", "json")
 DEFAULT_ROOT = "/run/oci-bind-hook"
 
 
@@ -34,8 +36,7 @@ class Options:
         self.root: str | None = None
         self.dry_run = False
         self.bundle: str | None = None
-        self.as_json = False
-        self.as_tree = False
+        self.format = "text"
         self.unfold = False
         self.strict = False
         self.allow_annotations = False
@@ -46,7 +47,7 @@ class Options:
         self.force = False
         self.keep_mountpoints = False
         self.log: str | None = None
-        self.log_as_json = False
+        self.log_format = "text"
 
     @property
     def annotation_sources(self) -> list[str]:
@@ -169,15 +170,13 @@ def parse(words: list[str], others: list[str] | None = None) -> tuple[Options, b
         elif word == "--bundle":
             options.bundle = absolute_to_here(word, arguments.value(word))
         elif word == "--format":
-            value = arguments.value(word)
-            options.as_tree = value == "tree"
-            options.as_json = not options.as_tree and is_json(word, value, "neither text, tree nor json")
+            options.format = one_of(word, arguments.value(word), FORMATS)
         elif word == "--all":
             options.unfold = True
         elif word == "--log":
             options.log = _absolute(word, arguments.value(word))
         elif word == "--log-format":
-            options.log_as_json = is_json(word, arguments.value(word))
+            options.log_format = one_of(word, arguments.value(word), LOG_FORMATS)
         elif word == "--dry-run":
             options.dry_run = True
         elif word == "--strict":
@@ -198,7 +197,7 @@ def parse(words: list[str], others: list[str] | None = None) -> tuple[Options, b
             options.force = True
         else:
             raise unknown(word)
-    if (options.as_json or options.as_tree) and not options.dry_run:
+    if options.format != "text" and not options.dry_run:
         raise UsageError("only a --dry-run prints anything", where="--format")
     if options.unfold and not options.dry_run and is_hook:
         raise UsageError("only a --dry-run prints anything", where="--all")
@@ -247,8 +246,9 @@ def _pid(option: str, word: str) -> int:
     return int(word)
 
 
-def is_json(option: str, word: str, known: str = "neither text nor json") -> bool:
-    """Whether the value of ``--format`` is json. Raises UsageError if it is not text either, and none ``known``."""
-    if word not in ("text", "json"):
-        raise UsageError(f'"{word}" is {known}', where=option)
-    return word == "json"
+def one_of(option: str, word: str, choices: Sequence[str]) -> str:
+    """The value of an option that has few. Raises UsageError if it is another one."""
+    if word not in choices:
+        *first, last = choices
+        raise UsageError(f'"{word}" is neither {", ".join(first)} nor {last}', where=option)
+    return word

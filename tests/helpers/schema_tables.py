@@ -149,7 +149,7 @@ VALID: dict[str, Any] = {
                 "name": "/b/config.json",
                 "valid": False,
                 "problem": "p",
-                "violations": [{"pointer": "/root", "message": "is missing"}],
+                "violations": [{"pointer": "/root", "message": "is missing", "line": 1, "column": 2}],
             }
         ],
     },
@@ -695,8 +695,10 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (1, "/documents /documents/0 /unknown"),
         (GONE, below("/documents/0", "name valid violations")),
         (1, below("/documents/0", "name valid problem violations violations/0 unknown")),
-        (GONE, below("/documents/0/violations/0", "pointer message")),
+        (GONE, below("/documents/0/violations/0", "pointer message line column")),
         (1, below("/documents/0/violations/0", "pointer message unknown")),
+        ("1", below("/documents/0/violations/0", "line column")),
+        (0, below("/documents/0/violations/0", "line column")),
     ],
     "hooks-d": [
         ([], ""),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
-from ..options import Arguments, is_json
+from ..options import Arguments, one_of
 from ..requests.request import nearest
 from .reference import HOOK, first_part
 
@@ -57,15 +57,15 @@ class Given:
     """The arguments of a command. Raises UsageError, which names the argument that is wrong.
 
     ``values`` has a list for each option that is given: its values, or "" each time for a flag. ``others`` are the
-    words that are no options, those behind ``--`` among them. ``passed`` is each option once more, as one word, but the
-    commands' own ``--format``: what the hook itself knows can be left to its parser.
+    words that are no options, those behind ``--`` among them. ``format`` is the value of ``--format``, by default the
+    first of those that the command has. ``passed`` is each option but that once more, as one word: what the hook itself
+    knows can be left to its parser.
     """
 
     def __init__(self, command: Command, words: list[str]) -> None:
         self.values: dict[str, list[str]] = {}
         self.others: list[str] = []
         self.passed: list[str] = []
-        self.as_json = False
         options = {option.name: option for option in command.options}
         flags = [name for name, option in options.items() if not option.value]
         arguments = Arguments(words)
@@ -73,10 +73,10 @@ class Given:
             word = arguments.option(flags)
             if word in options:
                 value = "" if word in flags else arguments.value(word)
+                if choices := options[word].choices:
+                    one_of(word, value, choices)
                 self.values.setdefault(word, []).append(value)
-                if word == "--format" and options[word].value == "text|json":
-                    self.as_json = is_json(word, value)
-                else:
+                if word != "--format":
                     self.passed.append(word if word in flags else f"{word}={value}")
             elif word == "--":
                 self.others += arguments.rest()
@@ -86,6 +86,9 @@ class Given:
                 self.others.append(word)
             else:
                 raise _unknown(command, word)
+        self.format = self.last("--format") or next(
+            (each.choices[0] for each in command.options if each.choices), "text"
+        )
 
     def last(self, option: str) -> str | None:
         """The last value of an option, which counts. None if it is not given."""

@@ -11,8 +11,8 @@ from ..kernel import files
 from ..options import STAGES, Options, absolute_to_here, parse, unknown
 from . import registering
 from .command_line import Command, Example, Given
-from .output import answer, has_unicode, tell
-from .reference import RUNNING, Option, options, options_of_hook
+from .output import Progress, answer, has_unicode, tell
+from .reference import RUNNING, VALIDATE, Option, options, options_of_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ def dry_run(options: Options, container: Container | None = None) -> int:
     from .explain import dry_run
     from .explain.report import as_json, as_text
 
-    if options.unfold and not options.as_tree:
+    if options.unfold and options.format != "tree":
         raise UsageError("only --format tree folds anything", where="--all")
     read = read_given if container is None else container.ended
     report = dry_run.dry_run(options, read, tell, container)
-    if options.as_json:
+    if options.format == "json":
         answer(as_json(report))
-    elif options.as_tree:
+    elif options.format == "tree":
         answer(picture(report.document(), everything=options.unfold))
     else:
         answer(as_text(report, width=_width(), colour=_is_colourful()))
@@ -78,7 +78,7 @@ def _explain(given: Given, log: Log) -> int:
     stages = [word for word in given.others if word in STAGES]
     word = meant.word([word for word in given.others if word not in STAGES])
     options, log.debug_wanted = parse([*stages, *given.passed, "--dry-run"])
-    options.as_tree = options.as_tree or (os.isatty(1) and "--format" not in given.values)
+    options.format = "tree" if os.isatty(1) and "--format" not in given.values else given.format
     if meant.is_path(word):
         options.bundle = absolute_to_here("explain", word)
         if options.stage == "poststop":
@@ -143,7 +143,7 @@ def _look(given: Given, log: Log) -> int:
 
     options, log.debug_wanted = parse(given.passed)
     folders, entries = listing.look(options, given.others)
-    if given.as_json:
+    if given.format == "json":
         answer(listing.as_json(folders, entries))
     elif given.others:
         answer("".join(map(listing.as_text, entries)))
@@ -157,10 +157,10 @@ def _gc(given: Given, log: Log) -> int:
 
     options, log.debug_wanted = parse(given.passed)
     if options.log is not None and not options.dry_run:
-        log.open(options.log, as_json=options.log_as_json, changeable=files.changeable)
+        log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     os.umask(0o022)
     collection = gc.collect(options, given.others, log)
-    answer(gc.as_json(collection, dry_run=options.dry_run) if given.as_json else gc.as_text(collection))
+    answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection))
     return _worst(given, collection.folders, collection.outcomes)
 
 
@@ -173,17 +173,26 @@ def _worst(given: Given, folders: Sequence[Folder], found: Sequence[Entry | Outc
 
 
 def _validate(given: Given, _: Log) -> int:
-    from . import validate
+    from . import schemas
+    from .validate import Verdicts
+    from .verdict_formats import FORMATS
 
     if not given.others:
         raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
     if given.others.count("-") > 1:
         raise UsageError("stdin can be read once only", where="-")
-    verdicts = list(validate.validate(given.others, _stdin))
-    answer(validate.as_json(verdicts) if given.as_json else validate.as_text(verdicts))
-    if any(verdict.violations for verdict in verdicts):
+    schema = given.last("--schema")
+    progress = Progress(len(given.others))
+    verdicts = Verdicts(
+        progress.counted(given.others), _stdin, None if schema is None else schemas.known(schema, "--schema")
+    )
+    for text in FORMATS[given.format](verdicts):
+        progress.clear()
+        answer(text)
+    progress.clear()
+    if verdicts.has_violations:
         return os.EX_DATAERR
-    return next((verdict.problem.exit_code for verdict in verdicts if verdict.problem is not None), os.EX_OK)
+    return os.EX_OK if verdicts.problem is None else verdicts.problem.exit_code
 
 
 def _stdin() -> bytes:
@@ -214,7 +223,7 @@ def _doctor(given: Given, _: Log) -> int:
     from .engines import doctor
 
     findings = doctor.examine()
-    answer(doctor.as_json(findings) if given.as_json else doctor.as_text(findings, _pen()))
+    answer(doctor.as_json(findings) if given.format == "json" else doctor.as_text(findings, _pen()))
     return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
 
 
@@ -368,14 +377,15 @@ COMMANDS = (
     Command(
         "validate",
         _validate,
-        "[--format text|json] BUNDLE|FILE|-...",
+        "[OPTION]... BUNDLE|FILE|-...",
         "print where a config.json or a state breaks the schemas, used by the hook or not",
-        options("--format"),
+        VALIDATE,
         takes=("BUNDLE", "FILE", "-"),
         hint="a file of that name comes after --",
         examples=(
             Example("All bundles of a folder", "validate /srv/containers/*"),
-            Example("A config.json before it is written", "validate - <config.json"),
+            Example("The same as annotations of GitHub Actions", "validate --format github /srv/containers/*"),
+            Example("A plan that a program has kept", "validate --schema plan plan.json"),
         ),
         exits=((0, "all are valid"), (65, "one is not"), (66, "one cannot be read, and the others are valid")),
     ),

@@ -33,6 +33,11 @@ class Option(NamedTuple):
         """The option with its value, as in a usage line."""
         return f"{self.name} {self.value}".strip()
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it takes, the default first, where these are few: they are in small letters."""
+        return tuple(self.value.split("|")) if self.value.islower() else ()
+
 
 HOOK = (
     Option(
@@ -194,6 +199,15 @@ RUNNING = (
 OF_COMMANDS = (
     Option("--format", "text|json", "what is printed: for a person, or for a program"),
     Option("--bundled", "", "as one document that refers to nothing outside"),
+)
+
+VALIDATE = (
+    Option(
+        "--format",
+        "text|json|github|sarif",
+        "what is printed: for a person, for a program, as annotations of GitHub Actions, or by SARIF 2.1.0",
+    ),
+    Option("--schema", "SCHEMA", "judge all documents by this schema"),
 )
 
 _OF_HOOK = {option.name: option for option in HOOK}

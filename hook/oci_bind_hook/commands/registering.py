@@ -186,7 +186,7 @@ def check_command(given: Given, _: Log) -> int:
     devices = given.all("--cdi-dir") or list(dict.fromkeys([*cdi.FOLDERS, *named_devices]))
     wrappers = [each.runtimes for each in places] or None
     found = check.Check(hooks, next(iter(given.others), None), devices, wrappers)
-    answer(check.as_json(found) if given.as_json else check.as_text(found))
+    answer(check.as_json(found) if given.format == "json" else check.as_text(found))
     return os.EX_DATAERR if found.is_broken else os.EX_OK
 
 
@@ -198,7 +198,7 @@ def list_command(given: Given, _: Log) -> int:
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
     folders, wrappers = given.all("--cdi-dir"), [each.runtimes for each in places]
     found = registration.find(hooks, folders, wrappers) if hooks or folders else machine.everywhere()
-    answer(registration.as_json(found) if given.as_json else registration.as_text(found))
+    answer(registration.as_json(found) if given.format == "json" else registration.as_text(found))
     return os.EX_OK
 
 

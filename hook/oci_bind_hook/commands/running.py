@@ -39,7 +39,7 @@ def run_in(argv: Sequence[str], log: Log) -> int | None:
     if options.dry_run:
         return _dry_run(options, word)
     if options.log is not None:
-        log.open(options.log, as_json=options.log_as_json, changeable=files.changeable)
+        log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     posix.umask(0o022)
     log.stage, log.container = name, word or ""
     is_whole = options.bundle is not None

@@ -1,85 +1,109 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges documents by the bundled schemas, without a container: a whole config.json, or a state."""
+"""Judges documents by the bundled schemas, without a container: a whole config.json, a state, or what is asked for."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..documents import oci
-from ..documents.acceptor import head
 from ..documents.bundle import read_regular
 from ..documents.strictjson import documents
 from ..errors import DataError, HookError
-from ..log import one_line, readable
-from .json_text import json_text
+from .positions import Lines, Position, positions
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-
-class Verdict:
-    """The verdict on one document: its ``violations`` as in DataError, or the ``problem`` that kept it unread."""
-
-    def __init__(self, name: str, violations: Iterable[tuple[str, str]] = (), problem: HookError | None = None) -> None:
-        self.name = name
-        self.violations = list(violations)
-        self.problem = problem
-
-    def lines(self) -> Iterator[str]:
-        """The verdict as text, one line for each place. Empty for a valid document."""
-        if self.problem is not None:
-            yield one_line(str(self.problem))
-        for pointer, message in self.violations:
-            yield one_line(": ".join(filter(None, (self.name, pointer, message))))
-
-    def document(self) -> dict[str, object]:
-        """The verdict in the form of schemas/validation.json."""
-        found: dict[str, object] = {
-            "name": readable(self.name),
-            "valid": not self.violations and self.problem is None,
-            "violations": [{"pointer": pointer, "message": message} for pointer, message in self.violations],
-        }
-        if self.problem is not None:
-            found["problem"] = one_line(str(self.problem))
-        return found
+# Of these a folder can be named: it is a bundle, and has a config.json.
+_OF_BUNDLES = (None, "config", "config-used")
 
 
-def validate(names: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[Verdict]:
+class Violation(NamedTuple):
+    """A place where a document breaks its schema, or is no JSON: as JSON pointer and in the text, and what is wrong."""
+
+    pointer: str
+    message: str
+    position: Position
+
+
+class Verdict(NamedTuple):
+    """The verdict on the document at ``path``, or ``-``: its violations, or the problem that kept it unread."""
+
+    path: str
+    violations: list[Violation]
+    problem: HookError | None = None
+
+
+class Verdicts:
     """A verdict on each document: a file, the config.json of a folder, or for ``-`` what ``stdin`` gives.
 
-    What has a ``status`` is a state, and the config may stand behind it, as hooks get them; all else is a config.
+    By the schema of that name, or with None by what it is: what has a ``status`` is a state, and the config may stand
+    behind it, as hooks get them; all else is a config. Iterated once, it holds one document at a time.
     """
-    for name in names:
-        path = os.path.join(name, "config.json") if os.path.isdir(name) else name
+
+    def __init__(self, names: Iterable[str], stdin: Callable[[], bytes], schema: str | None = None) -> None:
+        self._names = names
+        self._stdin = stdin
+        self._schema = schema
+        # So far: whether a document was invalid, and the first problem that kept one unread.
+        self.has_violations = False
+        self.problem: HookError | None = None
+
+    def __iter__(self) -> Iterator[Verdict]:
+        for name in self._names:
+            verdict = self._verdict(name)
+            self.has_violations = self.has_violations or bool(verdict.violations)
+            self.problem = self.problem or verdict.problem
+            yield verdict
+
+    def _verdict(self, name: str) -> Verdict:
+        is_bundle = self._schema in _OF_BUNDLES and os.path.isdir(name)
+        path = os.path.join(name, "config.json") if is_bundle else name
         try:
-            data = stdin() if name == "-" else read_regular(path)
+            data = self._stdin() if name == "-" else read_regular(path)
+        except DataError as problem:  # it is too large
+            return Verdict(path, [Violation("", problem.problem, Position(1, 1))])
+        except HookError as problem:
+            return Verdict(path, [], problem)
+        try:
             found = documents(data, path, most=2)
         except DataError as problem:
-            yield Verdict(path, problem.violations)
-        except HookError as problem:
-            yield Verdict(path, problem=problem)
-        else:
-            yield Verdict(path, _violations(found))
+            return Verdict(path, _unread(data, problem))
+        return Verdict(path, _placed(data, self._judge(found)))
+
+    def _judge(self, found: list[object]) -> list[list[tuple[str, str]]]:
+        """What is wrong with each of the documents, as DataError has it."""
+        first, *rest = found
+        is_state = self._schema == "state" or (self._schema is None and isinstance(first, dict) and "status" in first)
+        told = [oci.violations(first, self._schema or ("state" if is_state else "config"))]
+        for each in rest:
+            if is_state:
+                told.append(
+                    [(at, f"{text} (in the config behind the state)") for at, text in oci.config_violations(each)]
+                )
+            else:
+                told.append([("", "is a second document, which only a state may have behind it")])
+        return told
 
 
-def _violations(documents: list[object]) -> Iterator[tuple[str, str]]:
-    first, *rest = documents
-    is_state = isinstance(first, dict) and "status" in first
-    yield from oci.violations(first, "state") if is_state else oci.config_violations(first)
-    for each in rest:
-        if is_state:
-            for pointer, message in oci.config_violations(each):
-                yield pointer, f"{message} (in the config behind the state)"
-        else:
-            yield "", "has a second document behind it, which only a state may have"
+def _placed(data: bytes, told: list[list[tuple[str, str]]]) -> list[Violation]:
+    if not any(told):
+        return []
+    found = positions(data.decode(), [[pointer for pointer, _ in each] for each in told])
+    return [
+        Violation(pointer, message, at[pointer])
+        for each, at in zip(told, found, strict=True)
+        for pointer, message in each
+    ]
 
 
-def as_text(verdicts: Iterable[Verdict]) -> str:
-    """All violations as text. Empty if there are none."""
-    return "".join(f"{line}\n" for verdict in verdicts for line in verdict.lines())
-
-
-def as_json(verdicts: Iterable[Verdict]) -> str:
-    """All verdicts as one JSON document, schemas/validation.json."""
-    return json_text({**head("validation"), "documents": [verdict.document() for verdict in verdicts]})
+def _unread(data: bytes, problem: DataError) -> list[Violation]:
+    """What keeps a text from being strict JSON: where it is none at all, or each member that readers differ about."""
+    if problem.index is not None:
+        at = Lines(data.decode(errors="replace")).position(problem.index)
+    elif not any(pointer for pointer, _ in problem.violations):
+        at = Position(1, 1)  # empty, too large, another encoding
+    else:
+        return _placed(data, [list(problem.violations)])
+    return [Violation(pointer, message, at) for pointer, message in problem.violations]

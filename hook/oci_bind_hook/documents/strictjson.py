@@ -144,7 +144,12 @@ def in_order(found: Iterable[tuple[Path, str]]) -> list[tuple[str, str]]:
 
 
 def _pointer(path: Path) -> str:
-    return "".join("/" + shortened(str(step)).replace("~", "~0").replace("/", "~1") for step in path)
+    return "".join(step(shortened(str(each))) for each in path)
+
+
+def step(name: str) -> str:
+    """The name of a member as a step of a JSON pointer, with the slash before it (RFC 6901)."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 def shortened(text: str) -> str:
@@ -176,6 +181,7 @@ def _text(data: bytes, name: str) -> str:
             return data.decode()
         except UnicodeDecodeError as error:
             problem = f"is not UTF-8 at byte offset {error.start}"
+            raise DataError(name, [("", problem)], len(data[: error.start].decode())) from None
     raise DataError(name, [("", problem)])
 
 
@@ -269,7 +275,7 @@ def _decode(text: str, name: str, most: int) -> list[object]:
             document, end = decoder.raw_decode(text, start)
             found.append(document)
     except json.JSONDecodeError as error:
-        raise DataError(name, [("", str(error))]) from None
+        raise DataError(name, [("", str(error))], error.pos) from None
     if doubts.any or "\\ud" in text or "\\uD" in text:
         for document in found:
             if bad := in_order(_faults(document, ())):

@@ -6,6 +6,7 @@ Pure: the file system is never looked at.
 
 from __future__ import annotations
 
+from ..documents.strictjson import step
 from ..errors import EscapeError, HookError, RequestError
 from .mount_field import parse_mount
 from .request import NOFOLLOW, IdMap, Request
@@ -98,13 +99,13 @@ def _from_mount(mount: Mount, config: Config) -> Request:
 
 def _from_annotation(key: str, config: Config, allowed: Opener) -> Request:
     name = key[len(ANNOTATION) :]
-    pointer = key.replace("~", "~0").replace("/", "~1")
-    place = f"config.json: /annotations/{pointer}"
+    pointer = f"/annotations{step(key)}"
+    place = f"config.json: {pointer}"
     if not name or len(name) > _LONGEST_NAME or not _NAME.issuperset(name):
         raise RequestError(
             f'"{name}" is no name for a bind', where=place, hint=f"1 to {_LONGEST_NAME} letters, digits, _ and -"
         )
-    request = parse_mount(config.annotations[key], f"config.json#/annotations/{pointer}", place, "annotation")
+    request = parse_mount(config.annotations[key], f"config.json#{pointer}", place, "annotation")
     for word in request.options:
         if word not in _TIGHTENING:
             raise EscapeError(f'"{word}" is more than an annotation may ask for', where=place)

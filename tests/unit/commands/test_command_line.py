@@ -73,7 +73,8 @@ def test_values() -> None:
     found = Given(PLAIN, ["--root", "/a", "--root=/b", "--format", "json", "--debug"])
     assert (found.last("--root"), found.last("--hooks-dir")) == ("/b", None)
     assert (found.all("--root"), found.all("--hooks-dir")) == (["/a", "/b"], [])
-    assert found.as_json
+    assert found.format == "json"
+    assert (Given(PLAIN, []).format, Given(PLAIN._replace(options=()), []).format) == ("text", "text")
     # What the hook's own parser gets: --format is for a --dry-run there.
     assert found.passed == ["--root=/a", "--root=/b", "--debug"]
 

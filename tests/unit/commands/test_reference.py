@@ -26,7 +26,7 @@ def test_each_option_belongs_to_the_hook_or_to_a_command() -> None:
     assert sorted(told) == sorted((*known, "--all", "--bundle"))
     of_commands = {option.name for command in COMMANDS for option in command.options}
     of_hook = {option.name for option in reference.HOOK}
-    assert known | {option.name for option in reference.OF_COMMANDS} == {*of_hook, *of_commands}
+    assert known | {option.name for option in (*reference.OF_COMMANDS, *reference.VALIDATE)} == {*of_hook, *of_commands}
 
 
 def test_each_field_has_a_text() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from helpers.schema_tables import VALID
 from oci_bind_hook import cli
 from oci_bind_hook.commands.explain import dry_run
 from oci_bind_hook.documents import oci
@@ -43,7 +44,7 @@ def judge(capfd: Captured, *arguments: object, stdin: str | None = None) -> tupl
             stack.callback(os.close, saved)
             stack.callback(os.dup2, saved, 0)
             file = stack.enter_context(tempfile.TemporaryFile())
-            file.write(stdin.encode())
+            file.write(stdin.encode(errors="surrogateescape"))
             file.seek(0)
             os.dup2(file.fileno(), 0)
         code = cli.main(["validate", *map(str, arguments)])
@@ -66,7 +67,7 @@ def test_it_is_as_the_manual_shows(bundle: Path, capfd: Captured, monkeypatch: p
     (bundle / "bundles/web").mkdir(parents=True)
     (bundle / "bundles/db").mkdir()
     process = {"cwd": "/", "capabilities": {"bounding": ["CHOWN"]}}
-    (bundle / "bundles/web/config.json").write_text(json.dumps({**CONFIG, "process": process}))
+    (bundle / "bundles/web/config.json").write_text(json.dumps({**CONFIG, "process": process}, indent=2))
     (bundle / "bundles/db/config.json").write_text(json.dumps(CONFIG))
     monkeypatch.chdir(bundle)
     assert judge(capfd, "bundles/db", "bundles/web") == (65, [shown])
@@ -77,26 +78,30 @@ def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None
     file.write_text(json.dumps({**UNUSED, "root": {}}))
     code, lines = judge(capfd, bundle)
     assert code == 65
-    assert f"{file}: /process/cwd: must be of type string, not 5" in "\n".join(lines)
-    assert f"{file}: /root/path: is missing" in lines
+    assert f"{file}:1:49: /process/cwd: must be of type string, not 5" in lines
+    assert f"{file}:1:25: /root/path: is missing" in lines
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", ": is empty"),
-        ("{} x", ": Expecting value: line 1 column 4 (char 3)"),
-        (json.dumps(CONFIG) * 2, ": has a second document behind it, which only a state may have"),
-        (json.dumps({**STATE, "pid": "1"}), ': /pid: must be of type integer, not "1"'),
-        (json.dumps(STATE) + "{}", ": /ociVersion: is missing (in the config behind the state)"),
-        ('{"ociVersion": "1", "ociVersion": "1"}', ": /ociVersion: is there twice; runtimes disagree about which one"),
+        ("", "-:1:1: is empty"),
+        ("{}\n x", "-:2:2: Expecting value: line 2 column 2 (char 4)"),
+        ('{"é":\n"\udcff"}', "-:2:2: is not UTF-8 at byte offset 8"),
+        (json.dumps(CONFIG) + "\n{}", "-:2:1: is a second document, which only a state may have behind it"),
+        (json.dumps({**STATE, "pid": "1"}, indent=1), '-:5:2: /pid: must be of type integer, not "1"'),
+        (json.dumps(STATE) + "\n {}", "-:2:2: /ociVersion: is missing (in the config behind the state)"),
+        (
+            '{"ociVersion": "1",\n "ociVersion": "1"}',
+            "-:2:2: /ociVersion: is there twice; runtimes",
+        ),
     ],
-    ids=["empty", "trailing", "two configs", "state", "config behind a state", "twice"],
+    ids=["empty", "trailing", "not UTF-8", "two configs", "state", "config behind a state", "twice"],
 )
 def test_what_is_wrong_is_told(capfd: Captured, text: str, line: str) -> None:
     code, lines = judge(capfd, "-", stdin=text)
     assert code == 65
-    assert lines[0].startswith("-" + line)
+    assert lines[0].startswith(line)
 
 
 def test_many_at_once(bundle: Path, tmp_path: Path, capfd: Captured) -> None:
@@ -104,7 +109,7 @@ def test_many_at_once(bundle: Path, tmp_path: Path, capfd: Captured) -> None:
     bad.write_text("{}")
     code, lines = judge(capfd, bundle, bad, bundle / "absent", bundle)
     assert code == 65
-    assert lines[0] == f"{tmp_path}/bad\\x0a.json: /ociVersion: is missing"
+    assert lines[0] == f"{tmp_path}/bad\\x0a.json:1:1: /ociVersion: is missing"
     assert lines[-1] == f"{bundle}/absent cannot be opened: No such file or directory"
     assert judge(capfd, bundle, bundle / "absent")[0] == 66
 
@@ -118,7 +123,7 @@ def test_one_that_cannot_be_read_does_not_keep_the_others_from_being_judged(
     assert code == 65
     why = "Input/output error (the disk, or the server behind it, fails: see dmesg(1))"
     assert lines[0] == f"/proc/self/mem cannot be read: {why}"
-    assert lines[1] == f"{bad}: /ociVersion: is missing"
+    assert lines[1] == f"{bad}:1:1: /ociVersion: is missing"
     assert judge(capfd, "/proc/self/mem", bundle) == (66, lines[:1])
 
 
@@ -145,7 +150,7 @@ def test_as_json(bundle: Path, capfd: Captured) -> None:
         (f"{bundle}/absent", False),
     ]
     assert document["documents"][1]["violations"] == [
-        {"pointer": "", "message": "must be of type object, not an array"}
+        {"pointer": "", "message": "must be of type object, not an array", "line": 1, "column": 1}
     ]
     assert "cannot be opened" in document["documents"][2]["problem"]
 
@@ -160,7 +165,8 @@ def test_as_json(bundle: Path, capfd: Captured) -> None:
         ),
         (["--format"], "--format: a value is missing"),
         (["-", "x", "-"], "-: stdin can be read once only"),
-        (["--format=yaml", "x"], '--format: "yaml" is neither text nor json'),
+        (["--schema=plam", "x"], '--schema: there is no schema "plam" (did you mean "plan"? schema lists all)'),
+        (["--format=yaml", "x"], '--format: "yaml" is neither text, json, github nor sarif'),
     ],
 )
 def test_wrong_words(capfd: Captured, words: list[str], line: str) -> None:
@@ -172,7 +178,27 @@ def test_a_name_like_an_option(bundle: Path, capfd: Captured, monkeypatch: pytes
     monkeypatch.chdir(bundle)
     (bundle / "--format").write_text("{}")
     code, lines = judge(capfd, "--", "--format")
-    assert (code, lines[0]) == (65, "--format: /ociVersion: is missing")
+    assert (code, lines[0]) == (65, "--format:1:1: /ociVersion: is missing")
+
+
+# -- by another schema -------------------------------------------------------------------------------------------------
+
+
+def test_a_document_of_ours(capfd: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "c1.json"
+    file.write_text(json.dumps({**VALID["state-file"], "phase": "x"}))
+    assert judge(capfd, "--schema", "state-file", "-", stdin=json.dumps(VALID["state-file"])) == (0, [])
+    code, lines = judge(capfd, "--schema=urn:oci-bind-hook:state-file", file)
+    assert (code, len(lines)) == (65, 1)
+    assert re.search(r'c1.json:1:\d+: /phase: must be "intent", "made" or "done", not "x"$', lines[0])
+    assert judge(capfd, "--schema=plan", "-", stdin=json.dumps(STATE))[0] == 65
+
+
+def test_a_state_is_no_config_where_a_config_is_asked_for(bundle: Path, capfd: Captured) -> None:
+    assert judge(capfd, "--schema=config", bundle) == (0, [])
+    assert "-:1:1: /root: is missing" in judge(capfd, "--schema=config", "-", stdin=json.dumps(STATE))[1]
+    # Nothing but a bundle has a config.json.
+    assert judge(capfd, "--schema=plan", bundle) == (66, [f"{bundle} is not a regular file"])
 
 
 # -- the same judgement in a run ---------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+from ...documents.strictjson import step
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -57,7 +59,7 @@ def typed(value: Any, shape: Any, pointer: str, *, is_strict: bool = False) -> A
 
 def at(pointer: str, name: str) -> str:
     """The pointer to a member, RFC 6901."""
-    return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+    return f"{pointer}{step(name)}"
 
 
 def _object(value: dict[str, Any], shape: dict[str, Any], pointer: str, *, is_strict: bool) -> dict[str, Any]:

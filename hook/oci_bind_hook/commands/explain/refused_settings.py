@@ -7,6 +7,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
+from ...documents.strictjson import step
 from ...errors import HookError, RequestError
 from ...kernel import files, linux
 from .refusals import BOTH, CRUN, RUNC
@@ -190,7 +191,7 @@ def _judge_names(found: Refusals, document: dict[str, Any], *, has_uts: bool) ->
 def _judge_sysctl(found: Refusals, values: dict[str, Any], kinds: dict[Any, Any]) -> None:
     for key in values:
         name = key if "." in key.partition("/")[0] else key.replace("/", ".")
-        at = f"/linux/sysctl/{key.replace('~', '~0').replace('/', '~1')}"
+        at = f"/linux/sysctl{step(key)}"
         needs = ""
         if name in _OF_IPC or name.startswith("fs.mqueue."):
             needs = "ipc"
