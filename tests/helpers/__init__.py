@@ -4,6 +4,7 @@
 Documents and tables:
     schema_tables    for each schema valid documents, and for each of its places invalid ones
     config_tables    the same for the schemas of config.json
+    promises         what a release promises, as tests/data/promised.json keeps it
     configs          the config.json files in tests/data/configs, by name
     requests         mounts of config.json and arguments of --mount, as requests
     hooks_d_tables   hooks.d folders, and which of their hooks an engine calls

@@ -164,8 +164,10 @@ def _value(option: Option, text: str, before: str, place: _Place) -> Offer:
         found = [stage for stage in STAGES if stage not in before.split(",")]
     elif option.name in ("--name", "--cdi", "--runtime") and place.name == "uninstall":
         found = _registrations(option.name)
-    elif option.value == option.value.lower():
-        found = option.value.split("|")
+    elif option.value == "SCHEMA":
+        found = SCHEMAS
+    else:
+        found = option.choices
     return Offer([(before + word, said) for word, said in _beginning(text, _plain(found))])
 
 
