@@ -50,6 +50,8 @@ WORDS = {
     "--format t": {"text", "tree"},
     "--log-format ": {"text", "json"},
     "list --format ": {"text", "json"},
+    "validate --format ": {"text", "json", "github", "sarif"},
+    "validate --schema pl": {"plan"},
     "explain --format ": {"text", "tree", "json"},
     "--debug=": set(),
     "--nonsense=": set(),
