@@ -6,9 +6,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -123,7 +125,9 @@ def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) 
     text = tell(world, "show", "c1")
     assert "changed: directory /a/c, made in the rootfs (it was made by somebody else)\n" in text
     assert f"mounted: {world.source} on /d\n" in text
-    assert tell(world, "list").splitlines()[1].split() == [*"c1 alive done 1 of 4 3 of 5".split(), world.rootfs]
+    head, line, *_ = tell(world, "list").splitlines()
+    assert head.split() == "ID STATUS AGE BINDS MOUNT POINTS ROOTFS".split()
+    assert re.fullmatch(rf"c1  alive   \d+ s  +1 of 4  3 of 5 +{world.rootfs}", line)
     assert world.snapshot() == before
 
 
@@ -232,6 +236,24 @@ def test_columns_are_aligned(world: World, init: Init) -> None:
     set_up(world, init, "/a", "/b", container="c")
     lines = tell(world, "list").splitlines()
     assert len({line.index(word) for line, word in zip(lines, ["ROOTFS", *[world.rootfs] * 2], strict=True)}) == 1
+
+
+def test_a_container_is_named_by_the_beginning_of_its_id(world: World, init: Init) -> None:
+    for container in ("web-1", "web-2"):
+        set_up(world, init, "/a", container=container)
+    for command in ("show", "gc"):
+        done = call(world, command, "web", stdin="")
+        assert (done.returncode, done.stdout) == (64, "")
+        assert "web: it may be 2 containers (give more of an id: web-1, web-2)" in done.stderr
+    assert [*ask(world, "show", "web-1")] == ["web-1"]
+    shown = tell(world, "show", "web-2")
+    started = re.search(rf"^first process +{init.pid}, started (\S.*), \d+ (s|min) ago$", shown, re.MULTILINE)
+    assert started is not None
+    assert time.strptime(started[1][-5:], "%H:%M")
+    init.end()
+    call(world, "gc", "web-2", stdin="")
+    assert [*ask(world, "list")] == ["web-1"]
+    assert [*ask(world, "gc", "w")] == ["web-1"]
 
 
 # -- gc ----------------------------------------------------------------------------------------------------------------

@@ -139,16 +139,16 @@ def _show(given: Given, log: Log) -> int:
 
 
 def _look(given: Given, log: Log) -> int:
-    from .upkeep import listing
+    from .upkeep import described, listing
 
     options, log.debug_wanted = parse(given.passed)
     folders, entries = listing.look(options, given.others)
     if given.format == "json":
         answer(listing.as_json(folders, entries))
     elif given.others:
-        answer("".join(map(listing.as_text, entries)))
+        answer("".join(described.as_text(entry, _pen()) for entry in entries))
     else:
-        answer(listing.as_list(folders, entries))
+        answer(described.as_list(folders, entries, _pen()))
     return _worst(given, folders, entries)
 
 
@@ -160,7 +160,9 @@ def _gc(given: Given, log: Log) -> int:
         log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     os.umask(0o022)
     collection = gc.collect(options, given.others, log)
-    answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection))
+    answer(
+        gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, _pen())
+    )
     return _worst(given, collection.folders, collection.outcomes)
 
 

@@ -16,7 +16,7 @@ from .containers import Container
 from .report import packed, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import Any
 
     from .answers import Answer
@@ -48,6 +48,24 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
     if not (is_over or found[0].has_config):
         raise _without_config(found[0])
     return found[0]
+
+
+def recorded(word: str, ids: Collection[str]) -> str:
+    """The one of ``ids`` that a word means: itself, what an engine calls so, or the only one that begins with it.
+
+    The word itself, or the id of what an engine calls so, where that is none of them. UsageError where several begin
+    with it.
+    """
+    if word in ids:
+        return word
+    named = {answer.id for answer in answers.ask(word)[0] if answer.name == word}
+    begin = {each for each in ids if word and each.startswith(word)}
+    found = sorted(named.intersection(ids) or named or begin)
+    if len(found) > 1:
+        raise UsageError(
+            f"it may be {len(found)} containers", where=word, hint=f"give more of an id: {', '.join(found)}"
+        )
+    return found[0] if found else word
 
 
 def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Container:

@@ -10,6 +10,7 @@ and a reading for each container, hundreds of them would be read hundreds of tim
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from ...documents.acceptor import head
 from ...errors import HookError, RecordError, UnavailableError
@@ -20,8 +21,9 @@ from ...log import NAME, one_line
 from ...rootfs.identity import primary
 from ..json_text import json_text
 from . import folders
+from .described import columns, short
 from .folders import problem_member
-from .listing import columns, registries
+from .listing import registries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from ...options import Options
     from ...record.folder import StateFolder
     from ...record.held import HeldRootfs, Users
+    from ..explain.drawing import Pen
     from .folders import Folder
     from .listing import Entry, Registry
 
@@ -256,13 +259,14 @@ def as_json(collection: Collection, *, dry_run: bool) -> str:
     )
 
 
-def as_text(collection: Collection) -> str:
+def as_text(collection: Collection, pen: Pen) -> str:
     """A line for each container, and what was done below it."""
-    return folders.as_text(collection.folders, collection.outcomes, _as_lines)
+    return folders.as_text(collection.folders, collection.outcomes, partial(_as_lines, pen=pen))
 
 
-def _as_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    firsts = columns([(each.id, _DONE[each.action], "" if each.problem else each.reason) for each in outcomes])
+def _as_lines(outcomes: Sequence[Outcome], *, pen: Pen) -> list[str]:
+    names = short([each.id for each in outcomes], pen)
+    firsts = columns([(names[each.id], _DONE[each.action], "" if each.problem else each.reason) for each in outcomes])
     lines = []
     for first, outcome in zip(firsts, outcomes, strict=True):
         details = [f"unmount {path}" for path in outcome.unmount] + [f"remove {path}" for path in outcome.remove]

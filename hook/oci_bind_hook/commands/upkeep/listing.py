@@ -23,13 +23,12 @@ from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ...record.held import Users, peek
 from ...record.state_file import is_of_another_user
-from ...requests.request import source_of
 from ...rootfs.identity import primary
+from ..explain.by_name import recorded
 from ..json_text import json_text
-from ..output import asked_by
 from . import folders
 from .folders import Folder, problem_member
-from .replaced import WORDS, sources_now
+from .replaced import sources_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -266,8 +265,8 @@ def _quoted(text: str) -> str:
 def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], list[tuple[Registry, list[str]]]]:
     """The state folders that ``options`` mean, and of each that can be used the containers in it, or those ``wanted``.
 
-    MissingError for one of these that is nowhere; RecordError where it may be in a folder that cannot be used, or where
-    that is the only one.
+    These are words as by_name.recorded has them. UsageError for one that may mean several, MissingError for one that is
+    nowhere; RecordError where it may be in a folder that cannot be used, or where that is the only one.
     """
     found, usable, problems = [], [], []
     for one in folders.of(options):
@@ -279,8 +278,11 @@ def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], l
             problems.append(problem)
         else:
             found.append(Folder(registry.path))
-            usable.append((registry, [name for name in wanted if name in names] if wanted else names))
+            usable.append((registry, names))
     known = {name for _, names in usable for name in names}
+    if wanted:
+        wanted = [recorded(word, known) for word in wanted]
+        usable = [(registry, [name for name in wanted if name in names]) for registry, names in usable]
     missing = [name for name in wanted if name not in known]
     if problems and (missing or not usable):
         raise problems[0]
@@ -306,75 +308,8 @@ def look(options: Options, wanted: Sequence[str] = ()) -> tuple[list[Folder], li
     return found, entries
 
 
-# -- in words --------------------------------------------------------------------------------------------------------
-
-
 def as_json(found: Sequence[Folder], entries: Iterable[Entry]) -> str:
     """All as one JSON document, schemas/records.json."""
     return json_text(
         {**head("records"), "folders": folders.documents(found), "records": [entry.document() for entry in entries]}
     )
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table as lines with aligned columns."""
-    safe = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in safe)
-    return [line.rstrip() for line in lines]
-
-
-def _count(what: Sequence[dict[str, object]], *states: str) -> str:
-    """How many binds or mount points are in one of these states, of how many."""
-    return f"{sum(each['state'] in states for each in what)} of {len(what)}"
-
-
-def as_list(found: Sequence[Folder], entries: Sequence[Entry]) -> str:
-    """One line for each container, and below them the reason and the advice for those that need attention."""
-    return folders.as_text(found, entries, _as_table)
-
-
-def _as_table(entries: Sequence[Entry]) -> list[str]:
-    rows = [("ID", "STATUS", "PHASE", "MOUNTED", "STANDING", "ROOTFS")]
-    for entry in entries:
-        details: tuple[str, str, str, str] = ("-", "-", "-", "-")
-        if record := entry.record:
-            mounted, standing = _count(entry.mounts, "mounted"), _count(entry.made, "there", "covered")
-            details = (record["phase"], mounted, standing, record["rootfs"]["path"])
-        rows.append((entry.id, entry.status, *details))
-    lines = columns(rows)
-    for entry in entries:
-        if entry.advice or entry.status != "alive":
-            lines += ["", one_line(f"{entry.id}: {entry.reason}")]
-            lines += [one_line(f"  {entry.advice}")] if entry.advice else []
-    return lines
-
-
-def as_text(entry: Entry) -> str:
-    """All that is known of one container."""
-    facts = [("container", entry.id), ("status", f"{entry.status}: {entry.reason}")]
-    facts += [("to do", entry.advice)] if entry.advice else []
-    facts += [("recorded in", entry.folder), ("files", " ".join(entry.files))]
-    if record := entry.record:
-        init, namespace = record["init"], record["namespace"]
-        process = f"{init['pid']}, started at {init['start']} ticks since boot" if init else "not known"
-        facts += [
-            ("phase", record["phase"]),
-            ("stage", record["stage"]),
-            ("bundle", record["bundle"]["path"]),
-            ("rootfs", record["rootfs"]["path"]),
-            ("namespace", f"{namespace['kind']}, mnt:[{namespace['inode']}]"),
-            ("first process", process),
-        ]
-    lines = columns(facts)
-    for mount in entry.mounts:
-        state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
-        lines.append(one_line(f"{state}: {source_of(mount)} on {mount['resolved']}"))
-        asked = asked_by(str(mount["origin"]), mount["time"])
-        lines.append(one_line(f"  asked for by {asked}, destination {mount['destination']}"))
-    for made in entry.made:
-        reason = f" ({made['reason']})" if made["reason"] else ""
-        lines.append(
-            one_line(f"{made['state']}: {made['kind']} {made['path']}, made in the {made['filesystem']}{reason}")
-        )
-    return "\n".join(lines) + "\n"

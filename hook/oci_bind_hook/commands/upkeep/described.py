@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""list, show and gc in words: tables as wide as the terminal, ids that are short there, and times of day."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+
+from ...kernel.proc import boot_id
+from ...log import one_line
+from ...requests.request import source_of
+from ..explain.drawing import Span
+from ..output import asked_by
+from . import folders
+from .replaced import WORDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ...record.state_file import Record
+    from ..explain.drawing import Pen
+    from .folders import Folder
+    from .listing import Entry
+
+_SHORTEST = 12  # characters of an id on a terminal, as docker and podman show it
+_NARROWEST = 16  # columns for a path, which is cut no further
+_GAP = "  "
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines with aligned columns."""
+    safe = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    lines = (_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in safe)
+    return [line.rstrip() for line in lines]
+
+
+def short(ids: Iterable[str], pen: Pen) -> dict[str, str]:
+    """What stands for each of these ids: on a terminal so much of it that no other one begins so."""
+    if not pen.width:
+        return {one: one for one in ids}
+    found = {}
+    # Of all others, the neighbours share most with one.
+    ordered = ["", *sorted(ids), ""]
+    for before, one, after in zip(ordered, ordered[1:], ordered[2:], strict=False):
+        found[one] = one[: max(_SHORTEST, _shared(one, before) + 1, _shared(one, after) + 1)]
+    return found
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def lasted(seconds: float) -> str:
+    """A duration in the one unit that fits it."""
+    for unit, size, most in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
+        if seconds < most:
+            return f"{max(int(seconds / size), 0)} {unit}"
+    return f"{int(seconds / 86400)} d"
+
+
+def moment(then: float, now: float) -> str:
+    """A time in seconds since the epoch as people say it: the time of day, the date if not today, and how long ago."""
+    is_today = time.localtime(then)[:3] == time.localtime(now)[:3]
+    clock = time.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M", time.localtime(then))
+    return f"{clock}, {lasted(now - then)} ago" if then <= now else clock
+
+
+def as_list(found: Sequence[Folder], entries: Sequence[Entry], pen: Pen) -> str:
+    """One line for each container, and below them the reason and the advice for those that need attention."""
+    return folders.as_text(found, entries, partial(_as_table, pen=pen, now=time.time()))
+
+
+def _as_table(entries: Sequence[Entry], *, pen: Pen, now: float) -> list[str]:
+    names = short([entry.id for entry in entries], pen)
+    rows = [("ID", "STATUS", "AGE", "BINDS", "MOUNT POINTS")]
+    roots = ["ROOTFS"]
+    for entry in entries:
+        details: tuple[str, str, str] = ("-", "-", "-")
+        if record := entry.record:
+            mounted, standing = _count(entry.mounts, "mounted"), _count(entry.made, "there", "covered")
+            details = (lasted(now - record["created"] / 10**9), mounted, standing)
+        rows.append((names[entry.id], entry.status, *details))
+        roots.append(one_line(record["rootfs"]["path"]) if record else "-")
+    lines = columns(rows)
+    column = max(map(len, lines)) + len(_GAP)
+    room = max(pen.width - column, _NARROWEST)
+    whole = [f"{line.ljust(column)}{pen.shortened(path, room)}" for line, path in zip(lines, roots, strict=True)]
+    lines = [pen.line([Span(line)]) for line in whole]
+    for entry in entries:
+        if entry.advice or entry.status != "alive":
+            lines += ["", *pen.folded(one_line(f"{names[entry.id]}: {entry.reason}"), pen.width)]
+            lines += [f"  {line}" for line in _advice(entry.advice, pen, pen.width - 2)]
+    return lines
+
+
+def _advice(text: str, pen: Pen, room: int) -> list[str]:
+    """What to do, folded if it has no command in it: that is to be copied."""
+    text = one_line(text)
+    return [] if not text else [text] if "oci-bind-hook " in text else pen.folded(text, room)
+
+
+def _count(what: Sequence[dict[str, object]], *states: str) -> str:
+    """How many binds or mount points are in one of these states, of how many."""
+    return f"{sum(each['state'] in states for each in what)} of {len(what)}"
+
+
+def as_text(entry: Entry, pen: Pen) -> str:
+    """All that is known of one container."""
+    facts = [("container", entry.id), ("status", f"{entry.status}: {entry.reason}"), ("to do", entry.advice)]
+    facts += [("recorded in", entry.folder), ("files", " ".join(entry.files))]
+    if record := entry.record:
+        now = time.time()
+        namespace = record["namespace"]
+        facts += [
+            ("bound", moment(record["created"] / 10**9, now)),
+            ("phase", record["phase"]),
+            ("stage", record["stage"]),
+            ("bundle", record["bundle"]["path"]),
+            ("rootfs", record["rootfs"]["path"]),
+            ("namespace", f"{namespace['kind']}, mnt:[{namespace['inode']}]"),
+            ("first process", _process(record, now)),
+        ]
+    column = max(len(name) for name, _ in facts) + len(_GAP)
+    lines = []
+    for name, text in facts:
+        room = pen.width - column
+        told = _advice(text, pen, room) if name == "to do" else pen.folded(one_line(text), room)
+        lines += [f"{head.ljust(column)}{line}" for head, line in zip([name, *[""] * len(told)], told, strict=False)]
+    for mount in entry.mounts:
+        state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
+        lines += _hanging(f"{state}: {source_of(mount)} on {mount['resolved']}", pen)
+        asked = f"asked for by {asked_by(str(mount['origin']), mount['time'])}, destination {mount['destination']}"
+        lines += [f"  {line}" for line in pen.folded(one_line(asked), pen.width - 2)]
+    for made in entry.made:
+        reason = f" ({made['reason']})" if made["reason"] else ""
+        lines += _hanging(
+            f"{made['state']}: {made['kind']} {made['path']}, made in the {made['filesystem']}{reason}", pen
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _hanging(text: str, pen: Pen) -> list[str]:
+    """A text in lines, those after the first indented."""
+    first, *others = pen.folded(one_line(text), pen.width - 4)
+    return [first, *(f"    {line}" for line in others)]
+
+
+def _process(record: Record, now: float) -> str:
+    """The first process of a container, and when it was started."""
+    init = record["init"]
+    if init is None:
+        return "not known"
+    if record["boot"] != boot_id():
+        return f"{init['pid']}, started before the machine was"
+    since = time.clock_gettime(time.CLOCK_BOOTTIME) - init["start"] / os.sysconf("SC_CLK_TCK")
+    return f"{init['pid']}, started {moment(now - since, now)}"

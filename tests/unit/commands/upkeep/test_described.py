@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""list and show in words: how ids, times and lines look on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from oci_bind_hook.commands.explain import answers, by_name
+from oci_bind_hook.commands.explain.answers import Answer
+from oci_bind_hook.commands.explain.drawing import Pen
+from oci_bind_hook.commands.upkeep import described
+from oci_bind_hook.commands.upkeep.folders import Folder
+from oci_bind_hook.commands.upkeep.listing import Entry
+from oci_bind_hook.errors import UsageError
+
+DURATIONS = {
+    -5: "0 s",
+    0.4: "0 s",
+    59.9: "59 s",
+    60: "1 min",
+    3599: "59 min",
+    3600: "1 h",
+    47.9 * 3600: "47 h",
+    48 * 3600: "2 d",
+    400 * 86400: "400 d",
+}
+
+
+@pytest.mark.parametrize("seconds", DURATIONS)
+def test_a_duration_has_the_unit_that_fits(seconds: float) -> None:
+    assert described.lasted(seconds) == DURATIONS[seconds]
+
+
+def test_a_moment_has_its_day_only_if_that_is_not_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    noon = 1_800_014_400  # 2027-01-15 12:00
+    assert described.moment(noon - 2 * 3600, noon) == "10:00, 2 h ago"
+    assert described.moment(noon - 13 * 3600, noon) == "2027-01-14 23:00, 13 h ago"
+    # A clock that was set back since.
+    assert described.moment(noon + 60, noon) == "12:01"
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_ids_are_short_on_a_terminal_and_still_differ() -> None:
+    ids = ["a" * 64, "a" * 20 + "b" * 44, "c" * 64, "web"]
+    terminal = described.short(ids, Pen(width=80))
+    assert list(terminal.values()) != ids
+    assert terminal == {ids[0]: "a" * 21, ids[1]: "a" * 20 + "b", ids[2]: "c" * 12, "web": "web"}
+    assert described.short(ids, Pen()) == {each: each for each in ids}
+
+
+def entry(container: str, reason: str, advice: str) -> Entry:
+    found = Entry(container, "/run/state", None, busy=False)
+    found.reason, found.advice = reason, advice
+    return found
+
+
+ENTRIES = [
+    entry("4f1c" * 16, "its first process has ended, and nobody has called poststop for it since", "oci-bind-hook gc"),
+    entry("web", "unreadable", "clean up by hand what it may record, then delete the file that cannot be read"),
+]
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    pen = Pen(width=width)
+    text = described.as_list([Folder("/run/state")], ENTRIES, pen)
+    text += "".join(described.as_text(each, pen) for each in ENTRIES)
+    assert max(map(len, text.splitlines())) <= width
+    # All is still there, and what is to be copied is in one piece.
+    assert "4f1c" * 16 in text.replace("\n", "").replace(" ", "")
+    assert "  oci-bind-hook gc\n" in text
+
+
+def test_elsewhere_nothing_is_cut() -> None:
+    lines = described.as_list([Folder("/run/state")], ENTRIES, Pen()).splitlines()
+    assert lines[0].split() == "ID STATUS AGE BINDS MOUNT POINTS ROOTFS".split()
+    assert lines[1].split() == ["4f1c" * 16, "leftover", *"----"]
+    assert f"{'4f1c' * 16}: {ENTRIES[0].reason}" in lines
+    assert f"  {ENTRIES[1].advice}" in lines
+
+
+# -- what a word means -------------------------------------------------------------------------------------------------
+
+IDS = ("4f1c" + "0" * 60, "4f1d" + "0" * 60, "web", "web-2", "name1")
+NAMED = {"shop": [IDS[0]], "4f1": [IDS[1]], "other": ["9" * 64], "twice": [IDS[0], "8" * 64]}
+
+
+def ask(word: str) -> tuple[list[Answer], list[str]]:
+    assert word not in IDS, "nobody is asked about an id"
+    return [Answer("podman", each, word, "", "running", None) for each in NAMED.get(word, ())], []
+
+
+MEANT = {
+    IDS[0]: IDS[0],
+    "web": "web",
+    "4f1c": IDS[0],
+    "n": "name1",
+    "shop": IDS[0],
+    # A name counts for more than the beginning of an id, also where it is of a container without a record.
+    "4f1": IDS[1],
+    "other": "9" * 64,
+    "twice": IDS[0],
+    "absent": "absent",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("word", MEANT)
+def test_a_word_means_an_id_a_name_or_the_beginning_of_an_id(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ask", ask)
+    assert by_name.recorded(word, IDS) == MEANT[word]
+
+
+def test_the_beginning_of_several_is_refused_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ask", ask)
+    with pytest.raises(UsageError) as refused:
+        by_name.recorded("we", IDS)
+    assert str(refused.value) == "we: it may be 2 containers (give more of an id: web, web-2)"
