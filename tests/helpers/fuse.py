@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LOOKUP, FORGET, GETATTR, MKNOD, MKDIR, UNLINK, RMDIR = 1, 2, 3, 8, 9, 10, 11
 OPEN, READ, STATFS, RELEASE, FLUSH, INIT, OPENDIR = 14, 15, 17, 18, 25, 26, 27
 READDIR, RELEASEDIR, INTERRUPT, DESTROY, BATCH_FORGET = 28, 29, 36, 38, 42
+GETXATTR = 22
 UNANSWERED = {FORGET, INTERRUPT, BATCH_FORGET}
 
 # What may be silent: each kind of request that a look at a path can lead to.
@@ -86,6 +87,10 @@ class Fuse:
     def asked(self) -> dict[str, int]:
         """How often it was asked each kind of request, of those that were."""
         return {kind: self._shared[2 + number] for kind, number in KINDS.items() if self._shared[2 + number]}
+
+    def asked_for_attributes(self) -> int:
+        """How often it was asked for an extended attribute."""
+        return self._shared[2 + GETXATTR]
 
     def await_stuck(self) -> None:
         """Waits until somebody waits for an answer that does not come."""

@@ -113,6 +113,7 @@ VALID: dict[str, Any] = {
                     "mount": "/srv",
                     "owner": "0:0",
                     "mode": "0755",
+                    "label": "l",
                     "known": "k",
                     "submounts": ["below"],
                 },
@@ -135,6 +136,7 @@ VALID: dict[str, Any] = {
             }
         ],
         "own": [{"destination": "proc", "resolved": "/proc", "type": "proc", "source": "proc"}],
+        "selinux": {"process": "p", "mount": "m", "mode": "enforcing"},
         "remove": ["/real/data"],
         "problems": [{"where": "--mount 2", "message": "m", "hint": "h", "exit": 66}],
         "runtime": [{"where": "config.json: /mounts/3", "message": "m", "hint": "h", "by": ["runc", "crun"]}],
@@ -427,7 +429,9 @@ ALSO_VALID = [
     ("plan", "/running", None),
     ("plan", "/running/pid", None),
     ("plan", "/mounts/0/found", None),
-    *[("plan", f"/mounts/0/found/{name}", None) for name in ("number", "filesystem", "from", "mount", "known")],
+    *[("plan", f"/mounts/0/found/{name}", None) for name in "number filesystem from mount label known".split()],
+    ("plan", "/selinux", None),
+    *[("plan", f"/selinux/{name}", None) for name in ("process", "mount", "mode")],
     ("plan", "/mounts/0/idmap", None),
     ("plan", "/mounts/0/idmap/namespace", None),
     ("plan", "/mounts/0/by", None),
@@ -471,7 +475,7 @@ ALSO_VALID = [
 
 NUL = "/a\0b"
 MAPPINGS = "uidMappings gidMappings uidMappings/0 gidMappings/0"
-FOUND = "path kind number filesystem device from mount owner mode known submounts"
+FOUND = "path kind number filesystem device from mount owner mode label known submounts"
 MAPPED = " ".join(f"{which}Mappings/0/{member}" for which in ("uid", "gid") for member in IDS[0])
 
 
@@ -644,7 +648,10 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ("rel", "/mounts/0/kept/0 /mounts/0/by /mounts/0/source_now"),
         (["ro", "ro"], "/mounts/0/kept"),
         (1, "/mounts/0/subpath /mounts/0/pattern"),
-        (GONE, "/mounts/0/hides /own /verdict /runtime"),
+        (GONE, "/mounts/0/hides /own /verdict /runtime /selinux"),
+        (GONE, below("/selinux", "process mount mode")),
+        (1, below("/selinux", "process mount mode unknown")),
+        ("rel", "/selinux /selinux/mode"),
         (1, "/runtime /runtime/0"),
         (GONE, below("/runtime/0", "where message hint by")),
         (1, below("/runtime/0", "where message hint by by/0 unknown")),

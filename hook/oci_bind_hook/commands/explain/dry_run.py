@@ -38,6 +38,7 @@ from .patience import DESTINATIONS, PROGRAMS, Mute, gathered, silent
 from .recorded import find_folders
 from .report import Report
 from .running import find_running
+from .selinux import Labels
 from .undoing import fill_from_record
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def _fill_with_plan(
     report.own_rights = runs[0].own_rights
     calls = list(requests_of_each(report, bundle, parts, patience))
     report.own = own_mounts(calls[0])
+    labels = Labels(bundle.document)
+    report.selinux = labels.facts()
     if config.root_readonly and report.namespace == "runtime":
         calls[0].insert(0, collect.read_only_root(bundle.rootfs))
     is_asked = [_asks(requests, namespace, bundle.rootfs) for requests in calls]
@@ -254,6 +257,7 @@ def _fill_with_plan(
         covering=covering,
         hidden=hides,
         before=patience.source_of,
+        labels=labels,
     )
     if not no_folder and (running := find_running(options, bundle, state, proc, container)):
         _compare(report, planned, running)

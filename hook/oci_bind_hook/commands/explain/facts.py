@@ -10,10 +10,12 @@ import os
 import stat as modes
 
 from ...errors import EscapeError
+from ...kernel.asking import first_that_may_wait
 from ...log import few
 from ...mounting.confined import Walk
 from . import recognise
 from .patience import Mute
+from .selinux import label_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ...record.state_file import MountRecord
     from ...requests.request import IdMap, Request
     from .hiding import Hidden
+    from .selinux import Labels
 
 _KINDS = {
     modes.S_IFDIR: "folder",
@@ -47,14 +50,16 @@ def describe(
     covering: Mapping[Bind, Sequence[str]] | None = None,
     hidden: Mapping[Bind, Sequence[Hidden]] | None = None,
     before: Callable[[Request, str], None] = lambda *_: None,
+    labels: Labels | None = None,
 ) -> list[dict[str, object]]:
     """The binds of a plan. ``writable_root``: the container may write to its rootfs. ``covering``: more warnings.
-    ``hidden``: what they hide.
+    ``hidden``: what they hide. ``labels``: those of config.json.
 
     ``before`` is called for each before the way to its source is looked at.
     """
     paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if bind.source.is_open}
     attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
+    table = plan.namespace.proc.mounts()
     open_to = {plan.rootfs.path: "the rootfs"} if writable_root else {}
     for bind, path in paths.items():
         if bind.action != "skipped" and not bind.request.is_root and "ro" not in attributes[bind]:
@@ -71,6 +76,11 @@ def describe(
             ][:1]
         found = _found(bind.source, found_at)
         before(bind.request, bind.source.path)
+        # No real run asks for a label: who may be silent is not asked.
+        if found is not None and found_at is not None and first_that_may_wait(table, found_at) is None:
+            found["label"] = label = label_of(f"/proc/self/fd/{bind.source.fd}")
+            is_writable = "ro" not in attributes[bind]
+            warnings += labels.warnings(label, str(found["kind"]), writable=is_writable) if labels else []
         now = {"now": None, "source_now": None}
         hides = [*(hidden or {}).get(bind, ())]
         described.append(
@@ -177,6 +187,7 @@ def _found(source: Source, path: str | None) -> dict[str, object] | None:
         "mount": info.mount_point if info else None,
         "owner": f"{stat.uid}:{stat.gid}",
         "mode": f"{modes.S_IMODE(stat.mode):04o}",
+        "label": None,
         "known": recognise.source(path) or recognise.source(source.path),
         "submounts": [below for below, _ in source.visible],
     }

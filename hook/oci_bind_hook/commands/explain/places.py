@@ -125,6 +125,7 @@ class Places:
         self.remarks: list[Remark] = []
         self._pen = pen
         self._everything = everything
+        self._has_labels = bool(document["selinux"] and document["selinux"]["process"])
         said = self._told(document)
         left = []
         for number, mount in enumerate(document["mounts"]):
@@ -221,6 +222,8 @@ class Places:
         for hidden in mount["hides"]:
             if hidden["what"] != "mount":
                 yield Span(f"over the image's {hidden['what']}", "dim")
+        if self._has_labels and mount["found"] and mount["found"]["label"]:
+            yield Span(escaped(_type(mount["found"]["label"])), "dim")
         if mount["by"] == "hook" and not mount["origin"].startswith("--mount "):
             yield Span(escaped(mount["origin"]), "dim")
 
@@ -272,6 +275,11 @@ class _Mounts:
 
 def _place(mount: Document) -> str:
     return str(mount["resolved"] or lexical(mount["destination"]))
+
+
+def _type(label: str) -> str:
+    """The type in an SELinux label, USER:ROLE:TYPE:LEVEL: on it most rules of a policy depend."""
+    return [*label.split(":", 3), "", ""][2] or label
 
 
 def _style(mount: Document) -> str:

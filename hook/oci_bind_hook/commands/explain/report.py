@@ -63,6 +63,7 @@ class Report:
         self.running: dict[str, object] | None = None
         self.mounts: list[dict[str, Any]] = []
         self.own: list[dict[str, object]] = []
+        self.selinux: dict[str, Any] | None = None
         self.remove: list[str] | None = None
         self.warnings: list[str] = []
         self.notes: list[str] = []
@@ -154,7 +155,7 @@ class Report:
     def document(self) -> dict[str, object]:
         names = (
             *("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts", "own"),
-            *("problems", "runtime", "warnings", "notes"),
+            *("selinux", "problems", "runtime", "warnings", "notes"),
         )
         found = head("plan") | {name: getattr(self, name) for name in names}
         if self.remove is not None:
@@ -281,10 +282,21 @@ def _of_the_container(report: Report) -> Iterator[_Row]:
         yield False, "registered", where
     if report.options is not None:
         yield False, "options", f"those of {report.options}"
+    if (labels := _labels(report.selinux)) is not None:
+        yield False, "SELinux", labels
     if report.running is not None:
         pid, seen = report.running["pid"], report.running["visible"]
         process = f"process {pid}" if pid else "no process known"
         yield False, "running", f"{report.running['id']}, {process}{'' if seen else ', whose mounts cannot be seen'}"
+
+
+def _labels(selinux: dict[str, Any] | None) -> str | None:
+    """The labels that config.json names, and whether this machine has an opinion of them; None if it names none."""
+    if selinux is None or not (selinux["process"] or selinux["mount"]):
+        return None
+    named = [f"processes {selinux['process']}"] if selinux["process"] else []
+    named += [f"file systems {selinux['mount']}"] if selinux["mount"] else []
+    return f"{', '.join(named)}; here it is {selinux['mode'] or 'not on'}"
 
 
 def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
@@ -321,6 +333,8 @@ def _of_a_source(path: str, found: dict[str, Any] | None) -> Iterator[_Row]:
     kind = f"{found['kind']} {found['number']}" if found["number"] else found["kind"]
     facts = f"{kind}, {where} ({found['device']}), owner {found['owner']}, mode {found['mode']}"
     yield True, "source", facts
+    if found["label"]:
+        yield True, "label", found["label"]
     if found["known"]:
         yield True, "known as", found["known"]
     if found["path"] != path:

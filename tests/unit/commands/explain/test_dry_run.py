@@ -128,6 +128,7 @@ def found(path: str) -> dict[str, object]:
         "mount": point,
         "owner": f"{status.st_uid}:{status.st_gid}",
         "mode": f"{status.st_mode & 0o7777:04o}",
+        "label": None,
         "known": None,
         "submounts": [],
     }
@@ -173,6 +174,7 @@ def test_everything_about_a_bind(desk: Desk) -> None:
             }
         ],
         "own": [],
+        "selinux": {"process": None, "mount": None, "mode": None},
         "problems": [],
         "runtime": [NO_PROC, NO_PROCESS],
         "warnings": [],

@@ -58,6 +58,7 @@ def document(*mounts: Document, **members: Any) -> Document:
         "running": None,
         "mounts": list(mounts),
         "own": [],
+        "selinux": None,
         "problems": [],
         "runtime": [],
         "warnings": [],
