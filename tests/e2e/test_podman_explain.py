@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+LAST_START = "config.json is that of the last start: podman writes another one for the next"
 NO_POSTSTOP = "config.json: /hooks: no poststop is registered: mount points and state files would stay"
 
 
@@ -139,6 +140,8 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [0]), unmounted)
     assert told.ours(desk.source) == [(target, None)]
     assert "podman knows the container as web, which is exited with 137" in told.report["notes"]
+    for name in ("running", "ended", "mounted"):
+        assert (LAST_START in desk.told(name).report["notes"]) == (name != "running"), name
     told = desk.told("ended, with another fault")
     assert (told.code, [code for _, code in told.problems]) == (66, [66, *unmounted])
     assert told.problems[0][0] == "the source /absent cannot be opened: No such file or directory"
@@ -157,6 +160,9 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     assert "podman knows the container as bad, which is created: its last start has failed" in told.report["notes"]
     told = desk.told("removed")
     assert (told.code, 'no container "web" is known here' in told.err) == (66, True)
+    assert (
+        "; of a podman with --root, give the path that its `inspect --format '{{.OCIConfigPath}}'` prints" in told.err
+    )
 
 
 REGISTERED: Mapping[str, tuple[tuple[str, ...], bool, bool]] = {

@@ -11,6 +11,7 @@ from ...errors import HookError, MissingError, UnavailableError, UsageError
 from ...kernel.asking import ask
 from ...kernel.mountinfo import may_wait
 from ...kernel.proc import Proc
+from ..engines import settings
 from . import answers, containers
 from .containers import Container
 from .report import packed, unpacked
@@ -127,6 +128,8 @@ def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
         hint = f"./{word} names what is in the current folder"
     elif not hint:
         hint = "no id that engines, runtimes or state files have begins so, and no engine here has that name"
+        if settings.installed("podman"):
+            hint += "; of a podman with --root, give the path that its `inspect --format '{{.OCIConfigPath}}'` prints"
     return MissingError(f'no container "{word}" is known here', hint=hint)
 
 

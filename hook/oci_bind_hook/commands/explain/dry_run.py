@@ -133,6 +133,9 @@ def _fill(
         document = _meant(report, report.bundle)
     bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
+    is_podmans = recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs) == "podman"
+    if state is None and is_podmans and (container is None or container.pid is None):
+        report.notes.append("config.json is that of the last start: podman writes another one for the next")
     entries = registered.find(bundle.document)
     parts = with_registered(report, entries, options, bundle.config.namespaces, proc)
     strict = [part.options.strict for part in parts]

@@ -204,7 +204,7 @@ def _judge_sysctl(found: Refusals, values: dict[str, Any], kinds: dict[Any, Any]
         elif name == "kernel.hostname":
             found.add(at, "the hostname is a member of config.json, and no sysctl")
         elif name.startswith(_OF_THE_HOST) and not needs:
-            found.add(at, "no namespace has its own: it would change the host's")
+            found.add(at, "no namespace has its own: it would change the host's", "set it on the host")
         elif not needs:
             found.warn(at, "runc 1.1 and crun 1.8 take sysctls of ipc, network and uts namespaces only")
 

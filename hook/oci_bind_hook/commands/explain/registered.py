@@ -46,6 +46,15 @@ class Entry:
         return dict(variable.partition("=")[::2] for variable in reversed(self.env))
 
     @property
+    def folder(self) -> tuple[str | None, str] | None:
+        """What decides its state folder, --root or else XDG_RUNTIME_DIR; None if nobody understands its words."""
+        try:
+            root = parse([*self.words])[0].root
+        except UsageError:
+            return None
+        return root, "" if root else self.environment.get("XDG_RUNTIME_DIR", "")
+
+    @property
     def said(self) -> str | None:
         """The STAGE among its words; None without one, or if nobody understands them."""
         try:
@@ -111,6 +120,13 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
         yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"
     if "poststop" in stages and not any(stage in SETTING_UP for stage in stages):
         yield "config.json: /hooks: only poststop is registered: nothing would be mounted"
+    stopped = [entry.folder for entry in found if entry.stage == "poststop"]
+    for entry in found if stopped and None not in stopped else ():
+        if entry.stage in SETTING_UP and (folder := entry.folder) is not None and folder not in stopped:
+            which = f"--root {folder[0]}" if folder[0] else "the default --root"
+            if any(root is None for root, _ in filter(None, stopped)) and folder[0] is None:
+                which += ", by its XDG_RUNTIME_DIR,"
+            yield f"{entry.place}/args: {which} is not that of poststop: mount points and state files would stay"
     for variable in texts(members(members(document).get("process")).get("env")):
         name = variable.partition("=")[0]
         if name in _LOADED:

@@ -102,6 +102,29 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
         document(**{**GOOD, "createRuntime": [entry("--mount", "createContainer")]}),
         [],
     ),
+    "poststop with another --root": (
+        document(createRuntime=[entry("--root", "/a"), entry(), entry("--root", "/b")], poststop=[entry("--root=/b")]),
+        [
+            f"config.json: /hooks/createRuntime/{number}/args: {which} is not that of poststop: mount points and state "
+            "files would stay"
+            for number, which in ((0, "--root /a"), (1, "the default --root"))
+        ],
+    ),
+    "poststop with another XDG_RUNTIME_DIR": (
+        document(createRuntime=[entry(env=("XDG_RUNTIME_DIR=/a",))], poststop=[entry()]),
+        [
+            "config.json: /hooks/createRuntime/0/args: the default --root, by its "
+            "XDG_RUNTIME_DIR, is not that of poststop: mount points and state files would stay"
+        ],
+    ),
+    "each --root has a poststop": (
+        document(createRuntime=[entry("--root", "/a"), entry()], poststop=[entry(), entry("--root", "/a")]),
+        [],
+    ),
+    "a poststop that nobody understands": (
+        document(createRuntime=[entry("--root", "/a")], poststop=[entry("--nonsense")]),
+        [],
+    ),
     "preload": (
         document("PATH=/bin", "LD_PRELOAD=/x.so", "LD_AUDIT=", **GOOD),
         [f"config.json: /process/env: {name}: {LOADED}" for name in ("LD_PRELOAD", "LD_AUDIT")],
