@@ -116,6 +116,8 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     lines.append(f"mv {desk.source}.away {desk.source}; " + CREATE % ("bad", "", "nosuchprogram"))
     lines.append("! podman start bad 2>/dev/null")
     desk.explain("failed", "bad")
+    lines.append(f"rm {tmp_path}/hooks.d/*; " + CREATE % ("other", "", "true") + "; podman start --attach other")
+    desk.explain("not registered", "other")
     lines.append("podman rm -fa >/dev/null")
     desk.explain("removed", "web")
     desk.run()
@@ -144,6 +146,7 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
         assert (LAST_START in desk.told(name).report["notes"]) == (name != "running"), name
     told = desk.told("ended, with another fault")
     assert (told.code, [code for _, code in told.problems]) == (66, [66, *unmounted])
+    assert "(and " not in told.report["verdict"]
     assert told.problems[0][0] == "the source /absent cannot be opened: No such file or directory"
     if driver == "overlay":
         problem = told.report["problems"][-1]
@@ -158,6 +161,8 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     told = desk.told("failed")
     assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [os.EX_CANTCREAT]), unmounted)
     assert "podman knows the container as bad, which is created: its last start has failed" in told.report["notes"]
+    told = desk.told("not registered")
+    assert (told.code, told.problems, told.report["registered"]) == (0, [], [])
     told = desk.told("removed")
     assert (told.code, 'no container "web" is known here' in told.err) == (66, True)
     assert (

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dry-run's verdict is the real run's: its exit code, and its first sentence, whatever is wrong and how much is.
 
-Every row of the table is compared, without exception. Three things are no rows, since nobody knows them beforehand:
-what others change meanwhile, a quota or disk that is full, and what a security module forbids.
+Every row of the table is compared, without exception, and for none is the verdict "not known". Three things are no
+rows, since nobody knows them beforehand: what others change meanwhile, a quota or disk that is full, and what a
+security module forbids. The manual lists them, and what else may not be known to who asks.
 
 The long form, ``tests/run --long``, takes every pair of all rows of the table, in both orders and by all users.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,10 +23,12 @@ from helpers.verdicts import FORMS, WAYS, Case, Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from helpers.verdict_table import Fault
 
+MANUAL = Path(__file__).resolve().parents[2] / "hook/man/oci-bind-hook.8.md"
+UNKNOWABLE = 3  # things that nobody knows beforehand
+NOT_KNOWN = 2  # reasons why one who asks may not know
 ways = pytest.mark.parametrize("way", WAYS)
 KINDS = [fault for fault in FAULTS if not fault.is_variant]
 PAIRS = [*itertools.combinations(KINDS, 2)]
@@ -45,6 +50,13 @@ def check(path: Path, way: str, several: Iterable[Sequence[Fault]], *, is_short:
 def turned(pairs: Iterable[Sequence[Fault]]) -> list[Sequence[Fault]]:
     """Every other pair the other way round."""
     return [pair[::-1] if number % 2 else pair for number, pair in enumerate(pairs)]
+
+
+def test_what_is_not_known_is_counted() -> None:
+    text = MANUAL.read_text(encoding="utf-8")
+    for title, count in (("Nobody knows beforehand", UNKNOWABLE), ("Not known", NOT_KNOWN)):
+        [items] = re.findall(rf"^- \*\*{title}\*\*.*\n(?:  .*\n)*", text, re.MULTILINE)
+        assert re.findall(r"\((\d)\) ", items) == [str(number + 1) for number in range(count)], title
 
 
 def test_one_fault(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from oci_bind_hook.kernel.proc import Proc, boot_id
 from oci_bind_hook.lifecycle import earlier, set_up, tear_down  # noqa: F401
 from oci_bind_hook.mounting import confined, idmap, patterns, unopened  # noqa: F401
 from oci_bind_hook.options import STAGES
-from oci_bind_hook.record import document
+from oci_bind_hook.record.document import write
 from oci_bind_hook.record.state_file import now
 from oci_bind_hook.rootfs.identity import identify_path
 
@@ -165,7 +165,7 @@ class Scene:
         }
         path = f"{self.path}/states/live/c1.json"
         with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(document.write(record))
+            file.write(write(record))
         os.chown(path, self.uid, self.uid)
         os.close(proc.fd)
 
@@ -387,7 +387,10 @@ class Scene:
         done = self.run([*words, "--dry-run", "--format=json"], stdin, is_dry=True)
         if not done.out:
             return Verdict(done.code, done.err.removesuffix("\n").partition("oci-bind-hook: ")[2]), ""
-        problems = json.loads(done.out)["problems"]
+        document = json.loads(done.out)
+        problems = document["problems"]
+        if document["verdict"].startswith("not known: "):
+            return Verdict(-1, document["verdict"]), ""  # no real run ends so: of these bundles all can be known
         if not problems:
             # Of no matter here is what the runtime refuses: the hook is called as if it did not.
             return Verdict(0 if done.code == os.EX_CANTCREAT else done.code, ""), ""

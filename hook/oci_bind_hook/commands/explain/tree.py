@@ -76,6 +76,7 @@ class _Picture:
             f"at {about['stage']}" if about["stage"] else "",
             _NAMESPACES.get(about["namespace"], ""),
             f"as {about['options']} says" if about["options"] else "",
+            "for which config.json does not register the hook" if self._is_unregistered() else "",
             f"running as process {running['pid']}" if running and running["pid"] else "",
         ]
         told = escaped(", ".join(filter(None, facts)))
@@ -84,6 +85,11 @@ class _Picture:
         else:
             yield self._pen.line([Span(self._pen.shortened(name, self._pen.width), "strong")])
             yield from self._text("", told, text_style="dim")
+
+    def _is_unregistered(self) -> bool:
+        """Whether nobody asks for a bind, and no runtime calls the hook."""
+        about = self._document
+        return about["registered"] == [] and not any(mount["by"] != "runtime" for mount in about["mounts"])
 
     # -- the tree --------------------------------------------------------------------------------------------------
 

@@ -45,10 +45,11 @@ def without_destinations(
     before: Callable[[Request, str], None],
 ) -> None:
     """Fills in what would be bound, and why nobody can say now where. ``before`` is as for describe."""
-    report.unknown.append(_why(bundle, container))
     plan = Plan(cast("Rootfs", None), namespace)  # nothing asks for it where no destination is resolved
     for source in judge_sources(report, opened, namespace, bundle.rootfs):
         plan.binds.append(Bind(source.request, source))
+    if plan.binds or report.registered:
+        report.unknown.append(_why(bundle, container))
     report.mounts = describe(plan, writable_root=False, before=before)
 
 

@@ -23,7 +23,8 @@ def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_
     """
     problem = next(iter(document["problems"]), None)
     refusals = document.get("runtime") or ()
-    others = len(document["problems"]) + len(refusals) - 1
+    # That something is not known now is no fault besides one that is.
+    others = len(document["problems"]) + len(refusals) - 1 - (is_failure and not is_known)
     more = f" (and {others} more)" if others > 0 else ""
     if is_failure and problem is not None:
         return f"would fail: {problem['exit']}, {sentence(problem)}{more}"

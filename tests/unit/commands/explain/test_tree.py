@@ -258,9 +258,21 @@ def test_poststop() -> None:
     ]
 
 
+def test_a_container_for_which_nobody_calls_the_hook() -> None:
+    of_runtime = mount("/t", "/e", origin="config.json#/mounts/3", by="runtime", action="left")
+    said = "for which config.json does not register the hook"
+    for found, is_said in (
+        (document(of_runtime), True),
+        (document(mount("/s", "/d")), False),
+        (document(registered=["config.json: /hooks/createRuntime/0"]), False),
+    ):
+        assert (said in as_tree(found).splitlines()[0]) == is_said
+
+
 def test_without_a_rootfs() -> None:
     found = document(
-        rootfs=None, namespace=None, problems=[problem("/b")], verdict="would fail: 66, /b: it is not there"
+        **{"rootfs": None, "namespace": None, "registered": None, "problems": [problem("/b")]},
+        verdict="would fail: 66, /b: it is not there",
     )
     assert as_tree(found).splitlines() == [
         "/b  at createRuntime",

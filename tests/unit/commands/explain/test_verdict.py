@@ -78,6 +78,12 @@ def test_the_verdict(members: dict[str, Any], expected: str) -> None:
     assert verdict(document, is_failure=is_failure, is_sure=is_sure) == expected
 
 
+def test_what_nobody_can_tell_now_is_no_fault_besides_one() -> None:
+    document: dict[str, Any] = {"mounts": [], "problems": [problem()] * 2, "warnings": [], "running": None}
+    told = verdict(document, is_failure=True, is_sure=True, is_known=False)
+    assert told == "would fail: 66, --mount 2: it is not there"
+
+
 def test_what_nobody_can_tell_now() -> None:
     document: dict[str, Any] = {
         **{"mounts": [mount()], "problems": [problem("")], "runtime": [], "warnings": [], "running": None},
