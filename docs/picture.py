@@ -8,15 +8,11 @@ its own, so that its paths are the same on every machine, and nothing stays. A t
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -24,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCS = os.path.dirname(os.path.abspath(__file__))
-HOOK = os.path.join(os.path.dirname(DOCS), "hook")
+sys.path.insert(0, os.path.join(os.path.dirname(DOCS), "tests"))
+
+from helpers.terminal import ended_on_terminal  # noqa: E402 - it is beside this folder
+
 PICTURE = os.path.join(DOCS, "explain.svg")
 IN_A_NAMESPACE = ("unshare", "--mount", "--propagation", "private", "--")
 
@@ -101,22 +100,10 @@ COLUMNS = 100
 def run() -> str:
     """What the command prints on a terminal, with its colours."""
     _, *words = " ".join(COMMAND).split(" ")
-    child, terminal = pty.fork()
-    if child == 0:
-        code = f"import sys; sys.path.insert(0, {HOOK!r}); from oci_bind_hook.cli import console; console()"
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TERM": "xterm"}
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("4H", 40, COLUMNS, 0, 0))
-        os.execve(sys.executable, [sys.executable, "-I", "-c", code, *words], environment)
-    printed = b""
-    try:
-        while piece := os.read(terminal, 65536):
-            printed += piece
-    except OSError:
-        pass  # EIO: the child has ended
-    _, status = os.waitpid(child, 0)
-    text = printed.decode().replace("\r\n", "\n")
-    if status:
-        raise SystemExit(f"the dry-run ended with {os.waitstatus_to_exitcode(status)}:\n{text}")
+    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    code, text = ended_on_terminal(COLUMNS, words, **environment)
+    if code:
+        raise SystemExit(f"the dry-run ended with {code}:\n{text}")
     return text
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program on a terminal of its own."""
+"""The program on a terminal of its own, also for docs/picture.py: it imports only what Python has."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ import struct
 import sys
 import termios
 
+HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../hook")
+
 
 def on_terminal(columns: int, words: list[str], **environment: str) -> str:
     """What the program prints on a terminal of so many columns."""
+    return ended_on_terminal(columns, words, **environment)[1]
+
+
+def ended_on_terminal(columns: int, words: list[str], **environment: str) -> tuple[int, str]:
+    """The same, behind the exit code."""
     child, terminal = pty.fork()
     if child == 0:
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
-        code = "from oci_bind_hook.cli import console; console()"
-        os.execve(sys.executable, [sys.executable, "-c", code, *words], {"TERM": "xterm", **environment})
+        code = f"import sys; sys.path.insert(0, {HOOK!r}); from oci_bind_hook.cli import console; console()"
+        os.execve(sys.executable, [sys.executable, "-I", "-c", code, *words], {"TERM": "xterm", **environment})
     printed = b""
     try:
         while piece := os.read(terminal, 65536):
             printed += piece
     except OSError:
         pass  # EIO: the child has ended
-    os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
     os.close(terminal)
-    return printed.decode().replace("\r\n", "\n")
+    return os.waitstatus_to_exitcode(status), printed.decode().replace("\r\n", "\n")

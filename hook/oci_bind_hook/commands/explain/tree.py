@@ -76,7 +76,7 @@ class _Picture:
             f"at {about['stage']}" if about["stage"] else "",
             _NAMESPACES.get(about["namespace"], ""),
             f"as {about['options']} says" if about["options"] else "",
-            "for which config.json does not register the hook" if self._is_unregistered() else "",
+            "config.json does not register the hook" if self._is_unregistered() else "",
             f"running as process {running['pid']}" if running and running["pid"] else "",
         ]
         told = escaped(", ".join(filter(None, facts)))

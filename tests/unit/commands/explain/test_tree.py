@@ -260,7 +260,7 @@ def test_poststop() -> None:
 
 def test_a_container_for_which_nobody_calls_the_hook() -> None:
     of_runtime = mount("/t", "/e", origin="config.json#/mounts/3", by="runtime", action="left")
-    said = "for which config.json does not register the hook"
+    said = "config.json does not register the hook"
     for found, is_said in (
         (document(of_runtime), True),
         (document(mount("/s", "/d")), False),
