@@ -159,10 +159,9 @@ def _gc(given: Given, log: Log) -> int:
     if options.log is not None and not options.dry_run:
         log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     os.umask(0o022)
+    pen = _pen()  # before gc hides this process: then an ordinary user may not read its environment
     collection = gc.collect(options, given.others, log)
-    answer(
-        gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, _pen())
-    )
+    answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, pen))
     return _worst(given, collection.folders, collection.outcomes)
 
 
