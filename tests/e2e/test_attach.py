@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers import mounting, support
+from helpers import kernels, mounting, support
 from helpers.running import Running, run, without_admin
 from helpers.world import Container
 
@@ -59,7 +60,7 @@ def test_a_process_that_ran_before_sees_it_come_and_go(world: World, runtime: st
             bound = f"attach 1: bound {world.source} on /data (rbind ro rprivate)\n"
             bound += f"attach 2: bound {world.file} on /new/file (rbind rprivate), made /new, made /new/file\n"
             assert (done.returncode, done.stdout) == (0, bound), done.stderr
-            is_told = "nobody calls poststop for c1: after its end oci-bind-hook gc" in done.stderr
+            is_told = "nobody calls poststop for the container: after its end oci-bind-hook gc" in done.stderr
             assert (is_told, done.stderr == "") == (how == "without", how != "without"), done.stderr
             await_lines(seen, number)
             assert "Read-only" in namespace.execute("c1", "touch", "/data/new").stderr
@@ -198,3 +199,134 @@ def test_a_container_that_is_admin_gets_no_read_only_bind(world: World) -> None:
         done = container.attach(*spec(world, "/data", ",ro"), "--force")
         assert (done.returncode, container.points()) == (0, ["/data"])
         assert "warning: attach 1: the container has CAP_SYS_ADMIN" in done.stderr
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *texts: str) -> None:
+    """A call that has failed with this code, and told so in one line."""
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done
+    assert [text for text in texts if text not in done.stderr] == [], done.stderr
+
+
+def test_what_is_no_container_of_its_own_is_refused(world: World, container: Running) -> None:
+    words = spec(world, "/data")
+    named = ["--bundle", container.bundle, "--pid"]
+    refused(run(world, "attach", "c1", *named, str(os.getpid()), *words), os.EX_UNAVAILABLE, "in this mount namespace")
+    process = subprocess.Popen(["true"])
+    process.wait()
+    refused(run(world, "attach", "c1", *named, str(process.pid), *words), os.EX_UNAVAILABLE, "cannot be opened")
+    refused(run(world, "attach", "nobody", *words), os.EX_NOINPUT, 'no container "nobody"')
+    refused(
+        run(world, "attach", "--pid", "1", *words), os.EX_NOINPUT, "no containers with the first process 1 that run"
+    )
+    refused(run(world, "attach", "--pid", "x", *words), os.EX_USAGE, "no number of a process")
+    refused(run(world, "attach", *words), os.EX_USAGE, "it takes CONTAINER")
+    refused(run(world, "attach", "c1"), os.EX_USAGE, "--mount says what")
+    refused(run(world, "detach", "c1"), os.EX_USAGE, "it takes CONTAINER", "DESTINATION or --all")
+    refused(run(world, "attach", "../c1", *named, str(container.pid), *words), os.EX_DATAERR, "/id")
+    assert (container.points(), os.listdir(world.state)) == ([], [])
+
+
+def test_another_root_than_its_bundle_names_is_refused(world: World, container: Running) -> None:
+    other = support.bundle(world.path / "other", ["true"])
+    done = run(world, "attach", "c1", "--bundle", other, "--pid", str(container.pid), *spec(world, "/data"))
+    refused(done, os.EX_UNAVAILABLE, f"the root of the container is not the rootfs {other}/rootfs")
+    container.do(lambda: mounting.tmpfs("/"))  # seen by who enters the namespace, and by nobody else in it
+    refused(container.attach(*spec(world, "/data")), os.EX_UNAVAILABLE, "the root of the container is not the rootfs")
+
+
+def test_what_ended_or_began_anew_under_its_id(world: World) -> None:
+    before = world.snapshot()
+    with Running(world) as first:
+        assert first.attach(*spec(world, "/new")).returncode == 0
+    refused(run(world, "attach", "c1", *spec(world, "/data")), os.EX_UNAVAILABLE, 'the container "c1" does not run')
+    with Running(world) as second:
+        assert second.attach(*spec(world, "/data")).returncode == 0
+        assert (second.points(), os.path.exists(f"{world.rootfs}/new")) == (["/data"], False)
+    end(second)
+    second_bundle = world.path / "bundle-c1"
+    assert second_bundle.exists()
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("call_name", ["open_tree", "statx"])
+def test_a_kernel_that_lacks_what_it_takes_is_refused(world: World, container: Running, call_name: str) -> None:
+    kernels.refuse(call_name)
+    refused(container.attach(*spec(world, "/data")), os.EX_UNAVAILABLE, "the mount API of Linux 5.12")
+
+
+def test_without_the_rights_the_way_is_told(world: World, container: Running) -> None:
+    less = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    refused(container.attach(*spec(world, "/data"), before=less), os.EX_UNAVAILABLE, "podman unshare oci-bind-hook")
+
+
+def test_nothing_is_looked_up_in_what_the_container_serves(world: World, container: Running) -> None:
+    """A server that says hello and no more would keep whoever asks it, beyond signals."""
+    before = world.snapshot()
+    server = os.open("/dev/fuse", os.O_RDWR)
+
+    def serve() -> None:
+        mounting.mount("nobody", "/data", "fuse", data=f"fd={server},rootmode=40000,user_id=0,group_id=0")
+        mounting.mount("over", "/tmp", "overlay", data="lowerdir=/real:/etc")
+
+    container.do(serve)
+    told = "the fuse file system on /data is on the way, and may never answer"
+    for place in ("/data", "/data/in", "/data/in/deep"):
+        refused(container.attach(*spec(world, place)), os.EX_UNAVAILABLE, told)
+    refused(container.attach(*spec(world, "/tmp/in")), os.EX_UNAVAILABLE, "the overlay file system on /tmp")
+    refused(container.attach(*spec(world, "/proc/1/map_files/x")), os.EX_NOPERM, "/proc is on procfs")
+    # A bind that it moves below such a one is told, and stays recorded.
+    assert container.attach(*spec(world, "/real/in")).returncode == 0
+
+    def move() -> None:
+        mounting.tmpfs("/etc")
+        os.mkdir("/etc/in")
+        mounting.mount("/real/in", "/etc/in", None, 0x2000)  # MS_MOVE
+        mounting.mount("nobody", "/etc", "fuse", data=f"fd={other},rootmode=40000,user_id=0,group_id=0")
+
+    other = os.open("/dev/fuse", os.O_RDWR)
+    container.do(move)
+    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the way", "gc tries again")
+    for number in (server, other):
+        os.close(number)
+    end(container)
+    assert world.snapshot() == before
+
+
+def test_it_gives_up_what_a_start_gives_up(world: World, container: Running) -> None:
+    trace = world.path / "trace"
+    traced = ("strace", "-f", "-qq", "-o", str(trace), "-e", "trace=capset,setns,move_mount,umount2,openat")
+    for act in (container.attach(*spec(world, "/new"), before=traced), container.detach("/new", before=traced)):
+        assert act.returncode == 0
+        lines = trace.read_text().splitlines()
+        at = next(number for number, line in enumerate(lines) if "setns(" in line)
+        assert [sum("capset(" in line for line in part) for part in (lines[:at], lines[at:])] == [1, 1]
+        # Nothing is opened by a path but the root, and nothing of Python.
+        opened = [line for line in lines[at:] if re.search(r'openat\(AT_FDCWD[^,]*, "(?!/",)', line)]
+        assert opened == []
+
+
+def test_list_show_and_explain_tell_of_it(world: World, container: Running) -> None:
+    assert container.attach(*spec(world, "/real/new")).returncode == 0
+    shown = run(world, "show", "c1").stdout
+    assert re.search(r"mounted: \S+ on /real/new\n  asked for by attach 1 at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, ", shown)
+    assert re.search(r"^stage +attach$", shown, re.MULTILINE)
+    [record] = json.loads(run(world, "list", "--format", "json").stdout)["records"]
+    [mount] = record["mounts"]
+    assert (mount["origin"], mount["time"] > 1_700_000_000, mount["state"]) == ("attach 1", True, "mounted")
+    told = run(world, "explain", container.bundle).stdout
+    assert "asked for by attach 1 at " in told
+
+
+def test_the_dry_run_changes_nothing_and_knows_the_end(world: World) -> None:
+    with Running(world, is_admin=True) as container:
+        before = world.snapshot()
+        done = container.attach(*spec(world, "/new/place"), "--dry-run")
+        assert (done.returncode, "/new/place" in done.stdout) == (0, True), done.stderr
+        done = container.attach(*spec(world, "/absent/place", ",ro"), "--dry-run", "--format", "json")
+        plan = json.loads(done.stdout)
+        assert (done.returncode, plan["stage"], plan["mounts"][0]["origin"]) == (os.EX_NOPERM, "attach", "--mount 1")
+        assert "CAP_SYS_ADMIN" in plan["problems"][0]["message"]
+        done = container.attach(*spec(world, "/absent/place", ",ro"), "--dry-run", "--format", "tree", "--force")
+        assert done.returncode == 0
+        assert world.snapshot() == before
+        assert container.points() == []

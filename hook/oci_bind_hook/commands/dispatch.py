@@ -16,11 +16,12 @@ from .reference import RUNNING, VALIDATE, Option, options, options_of_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..log import Log
     from .explain.containers import Container
     from .explain.drawing import Pen
+    from .explain.report import Report
     from .upkeep.folders import Folder
     from .upkeep.gc import Outcome
     from .upkeep.listing import Entry
@@ -51,10 +52,13 @@ def run(argv: list[str], log: Log) -> int:
     return command.run(Given(command, words), log)
 
 
-def dry_run(options: Options, container: Container | None = None) -> int:
+def dry_run(
+    options: Options, container: Container | None = None, judge: Callable[[Report], None] = lambda _: None
+) -> int:
     """Prints what the hook would do, and returns the exit code that it would have. Raises HookError.
 
     The bundle is that of ``options``, which is that of ``container`` if there is one, or of the state on stdin.
+    ``judge`` adds to the report what a caller knows.
     """
     from .explain import dry_run
     from .explain.report import as_json, as_text
@@ -63,6 +67,7 @@ def dry_run(options: Options, container: Container | None = None) -> int:
         raise UsageError("only --format tree folds anything", where="--all")
     read = read_given if container is None else container.ended
     report = dry_run.dry_run(options, read, tell, container)
+    judge(report)
     if options.format == "json":
         answer(as_json(report))
     elif options.format == "tree":

@@ -10,10 +10,10 @@ from __future__ import annotations
 import posix
 
 from ..documents import oci
-from ..errors import MissingError, UnavailableError, UsageError
+from ..errors import HookError, MissingError, UnavailableError, UsageError
 from ..kernel import files
 from ..kernel.proc import Proc, boot_id
-from ..lifecycle.attach import OTHERS_HINT, attach, detach
+from ..lifecycle.attach import OTHERS_HINT, Attach, attach, detach
 from ..log import one_line
 from ..options import Options, absolute_to_here, parse, state_folder
 from ..record.folder import StateFolder
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..log import Log
     from ..record.state_file import Record
     from .explain.containers import Container
+    from .explain.report import Report
 
 
 def run_in(argv: Sequence[str], log: Log) -> int | None:
@@ -37,23 +38,25 @@ def run_in(argv: Sequence[str], log: Log) -> int | None:
     is_attach = name == "attach"
     word, destination = _words(name, options, others)
     if options.dry_run:
-        return _dry_run(options, word)
+        return _dry_run(options, word, log)
     if options.log is not None:
         log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     posix.umask(0o022)
     log.stage, log.container = name, word or ""
     is_whole = options.bundle is not None
-    state = (None if is_whole else _recorded(options, word)) or _known(options, word, is_new=is_attach)
+    remarks: list[str] = []
+    state = (None if is_whole else _recorded(options, word)) or _known(options, word, remarks)
     log.container = state.id
     if is_attach:
         for bind in attach(options, state, log):
             _say(1, bind.summary())
-            for warning in bind.warnings if bind.action == "mount" else ():
-                _say(2, f"oci-bind-hook: warning: {bind.request.origin}: {warning}")
-        return None
-    lines, remarks = detach(options, state, destination, log)
-    for line in lines:
-        _say(1, line)
+            if bind.action == "mount":
+                remarks += [f"{bind.request.origin}: {warning}" for warning in bind.warnings]
+    else:
+        lines, left = detach(options, state, destination, log)
+        remarks = [*map(str, left)]
+        for line in lines:
+            _say(1, line)
     for remark in remarks:
         _say(2, f"oci-bind-hook: warning: {remark}")
     return None
@@ -100,10 +103,8 @@ def _running(container: str, bundle: str, pid: int) -> State:
     return oci.state({"ociVersion": "1.0.2", "id": container, "status": "running", "bundle": bundle, "pid": pid})
 
 
-def _known(options: Options, word: str | None, *, is_new: bool) -> State:
-    """The container that is meant, as explain finds it; its state folder and what undoes it are settled. HookError."""
-    from .output import tell
-
+def _known(options: Options, word: str | None, remarks: list[str]) -> State:
+    """The container that is meant, as explain finds it; its state folder is settled, and who undoes it. HookError."""
     if options.bundle is not None:
         options.bundle = absolute_to_here("--bundle", options.bundle)
     container = _find(options, word)
@@ -111,9 +112,9 @@ def _known(options: Options, word: str | None, *, is_new: bool) -> State:
         raise UnavailableError(f"the container {container.name or container.id} does not run")
     if container.root is None:
         registered = _poststop(container.bundle)
-        if registered is None and is_new:
-            tell(f"nobody calls poststop for {container.id}: after its end oci-bind-hook gc undoes what is recorded")
-        elif registered is not None and options.root is None:
+        if registered is None:
+            remarks.append("nobody calls poststop for the container: after its end oci-bind-hook gc undoes the record")
+        elif options.root is None:
             options.root = state_folder(registered, Proc())
     options.root = options.root or container.root
     return _running(container.id, container.bundle, container.pid)
@@ -149,7 +150,7 @@ def _poststop(bundle: str) -> Options | None:
     return next((parse(list(entry.words))[0] for entry in find(document) if entry.stage == "poststop"), None)
 
 
-def _dry_run(options: Options, word: str | None) -> int:
+def _dry_run(options: Options, word: str | None, log: Log) -> int:
     """Explains what attach would do, and returns the exit code that it would have. HookError."""
     from .dispatch import dry_run
 
@@ -157,7 +158,18 @@ def _dry_run(options: Options, word: str | None) -> int:
         options.bundle = absolute_to_here("--bundle", options.bundle)
     container = _find(options, word)
     options.bundle, options.root = container.bundle, options.root or container.root
-    return dry_run(options, container)
+
+    def judge(report: Report) -> None:
+        report.stage = "attach"
+        try:
+            if container.pid is None:
+                raise UnavailableError("the container does not run")
+            Attach(options, _running(container.id, container.bundle, container.pid), log).prepare()
+        except HookError as problem:
+            if problem.problem not in (known["message"] for known in report.problems):
+                report.add(problem, "read")
+
+    return dry_run(options, container, judge)
 
 
 def _say(fd: int, line: str) -> None:

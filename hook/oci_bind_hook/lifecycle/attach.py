@@ -24,7 +24,6 @@ from ..record.state_file import is_object
 from ..requests import collect
 from ..requests.request import source_of
 from ..rootfs.inside import Inside
-from .reach import check_answers
 from .set_up import Call, before, enter, mount, read
 from .stage import Place
 from .start_record import complete_or_check, is_needed
@@ -126,7 +125,14 @@ class Attach(Call):
         self.binds: list[Bind] = []
         self._is_admin = False
 
-    def requests(self, bundle: Bundle) -> list[Request]:
+    def prepare(self) -> tuple[Bundle, list[Request]]:
+        """Holds the process, reads the bundle, and returns it with what is asked for. HookError."""
+        with At("read"):
+            bundle = self.bundle = read(self, None)
+        with At("ask"):
+            return bundle, self._requests(bundle)
+
+    def _requests(self, bundle: Bundle) -> list[Request]:
         """What is asked for, after the container's own mounts. HookError."""
         self._is_admin = bundle.config.is_admin or self.running.may_have(linux.CAP_SYS_ADMIN)
         asked = collect.requests(bundle.config, self.options.mounts)
@@ -178,10 +184,7 @@ def attach(options: Options, state: State, log: Log) -> list[Bind]:
     """Binds what ``options`` ask for into the container of ``state``, and returns the binds. HookError."""
     rights.hide()
     call = Attach(options, state, log)
-    with At("read"):
-        bundle = call.bundle = read(call, None)
-    with At("ask"):
-        requests = call.requests(bundle)
+    bundle, requests = call.prepare()
     mount(call, bundle, requests, "container")
     return call.binds
 
@@ -197,6 +200,8 @@ def detach(options: Options, state: State, destination: str | None, log: Log) ->
 
     Returns a line for each bind, and what was left standing in the rootfs. LeftoverError if anything resists.
     """
+    from .reach import check_answers
+
     rights.hide()
     call = Attach(options, state, log)
     proc = call.place.proc

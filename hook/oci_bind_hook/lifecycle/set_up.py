@@ -371,10 +371,13 @@ def _clear_stale(call: Call, folder: Records) -> bool:
     if record is None:
         return False
     clear_staging(folder, call.state.id, call.place.proc)
+    is_of_this = call.is_of_this(record)
+    if is_of_this and not call.is_start:
+        return False
     from . import earlier  # now: after setns(2) nothing can be loaded
 
-    if call.is_of_this(record):
-        call.undo_earlier = earlier.undo_entered if call.is_start else None
+    if is_of_this:
+        call.undo_earlier = earlier.undo_entered
         return False
     earlier.clear_stale(call, folder, record)
     return True
