@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 from typing import TYPE_CHECKING
 
 from helpers import configs, support
+from helpers.running import init, without_admin
 from oci_bind_hook.commands.engines.install import install
 from oci_bind_hook.commands.engines.wrapper_file import Wrapper
 from oci_bind_hook.documents import acceptor, judge, strictjson
@@ -209,6 +211,23 @@ def wrapper(bench: Bench, books: Books, rounds: int) -> None:
         books.measure("true", ["/bin/true"])
 
 
+def running(bench: Bench, books: Books, rounds: int) -> None:
+    """One bind into a container that runs, found by its recorded id, and out of it."""
+    support.bundle(f"{bench.path}/running", ["true"], rootfs=bench.rootfs)
+    without_admin(f"{bench.path}/running")
+    pid = init(bench.rootfs)
+    spec = ["--mount", f"src={bench.path}/sources/0,dst=/real/0,ro"]
+    known = ["--bundle", f"{bench.path}/running", "--pid", str(pid)]
+    run(bench.hook("attach", "r", *known, "--mount", f"src={bench.path}/sources/1,dst=/real/1"))
+    for _ in range(rounds):
+        books.measure("attach 1", bench.hook("attach", "r", *spec))
+        books.measure("detach 1", bench.hook("detach", "r", "/real/0"))
+    run(bench.hook("detach", "r", "--all"))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    run(bench.hook("gc"))
+
+
 def steps(bench: Bench) -> dict[str, list[str]]:
     """Python's arguments to go so far as a set-up has come when its own work begins, step by step."""
     with open(bench.launcher, encoding="utf-8") as file:
@@ -308,6 +327,7 @@ def main(rounds: int) -> None:
         scale(bench, books, rounds)
         containers(bench, books, rounds)
         wrapper(bench, books, rounds)
+        running(bench, books, rounds)
         runtimes_own(bench, books, rounds)
         bench.write_config()
         memory = peak_memory(*bench.hook("prestart", *bench.mounts(10)), stdin=bench.state("creating"))
@@ -325,6 +345,8 @@ def main(rounds: int) -> None:
         print(
             f"| {count} | {books.median(f'set up {count}'):.2f} | {books.median(f'tear down {count}'):.2f} | {shell} |"
         )
+    rows = " and ".join(f"{word} {books.median(f'{word} 1'):.2f}" for word in ("attach", "detach"))
+    print(f"\none bind into a container that runs, and out of it: {rows}\n")
     for row in ("set up", "tear down"):
         for less, more in ((100, 1000), (10, 100)):
             each = (books.median(f"{row} {more}") - books.median(f"{row} {less}")) * books.unit * 1000 / (more - less)

@@ -256,7 +256,9 @@ def test_a_kernel_that_lacks_what_it_takes_is_refused(world: World, container: R
 
 def test_without_the_rights_the_way_is_told(world: World, container: Running) -> None:
     less = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
-    refused(container.attach(*spec(world, "/data"), before=less), os.EX_UNAVAILABLE, "podman unshare oci-bind-hook")
+    for before in (less, ("unshare", "--user", "--map-root-user")):
+        done = container.attach(*spec(world, "/data"), before=before)
+        refused(done, os.EX_UNAVAILABLE, "podman unshare oci-bind-hook")
 
 
 def test_nothing_is_looked_up_in_what_the_container_serves(world: World, container: Running) -> None:
@@ -284,9 +286,19 @@ def test_nothing_is_looked_up_in_what_the_container_serves(world: World, contain
         mounting.mount("nobody", "/etc", "fuse", data=f"fd={other},rootmode=40000,user_id=0,group_id=0")
 
     other = os.open("/dev/fuse", os.O_RDWR)
+    third = os.open("/dev/fuse", os.O_RDWR)
     container.do(move)
     refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the way", "gc tries again")
-    for number in (server, other):
+    # Nor is a mount point looked for in one.
+    assert container.attach(*spec(world, "/new/place")).returncode == 0
+
+    def cover() -> None:
+        mounting.umount("/new/place")
+        mounting.mount("nobody", "/new", "fuse", data=f"fd={third},rootmode=40000,user_id=0,group_id=0")
+
+    container.do(cover)
+    refused(container.detach("/new/place"), os.EX_OSERR, "could not undo /new/place: the fuse file system on /new")
+    for number in (server, other, third):
         os.close(number)
     end(container)
     assert world.snapshot() == before

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmark import peak_memory
 from helpers import support
+from helpers.running import Running
 from helpers.world import World, mount, state
 
 if TYPE_CHECKING:
@@ -62,6 +63,19 @@ def test_the_modules_of_a_good_run(world: World) -> None:
         ours = {f"oci_bind_hook.{name}" for name in OURS[stage].split()} | {"oci_bind_hook"}
         assert {name for name in found if name.startswith("oci_bind_hook")} == ours, stage
         assert found - ours <= PYTHON, stage
+
+
+def test_the_modules_of_attach_and_detach_by_id(world: World) -> None:
+    """No more than a start needs, and what is theirs alone: neither the parser of commands nor what finds a name."""
+    ours = {*OURS["prestart"].split(), "commands", "commands.running", "lifecycle.attach", "rootfs.inside"}
+    more = {"attach": set[str](), "detach": {"lifecycle.claims", "lifecycle.reach"}}
+    with Running(world) as container:
+        assert container.attach(*mount(world, "/data")).returncode == 0
+        for command, words in (("attach", mount(world, "/real")), ("detach", ["/real"])):
+            found = loaded(world, command, "c1", *words, stdin="")
+            wanted = {f"oci_bind_hook.{name}" for name in ours | more[command]} | {"oci_bind_hook"}
+            assert {name for name in found if name.startswith("oci_bind_hook")} == wanted, command
+            assert found - wanted <= PYTHON, command
 
 
 def calls(world: World, *arguments: str, stdin: str) -> collections.Counter[str]:

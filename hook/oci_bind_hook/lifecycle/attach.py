@@ -48,6 +48,8 @@ OTHERS_HINT = "as root; for a rootless container of podman by its user: podman u
 class Running(Place):
     """A container that runs, by its first process, which is held by pidfd."""
 
+    without_rights = OTHERS_HINT
+
     def __init__(self, state: State, proc: Proc) -> None:
         super().__init__(None, state, proc)
         self.stage = "attach"
@@ -62,7 +64,10 @@ class Running(Place):
         assert self._pid is not None
         self._open(self._pid)
         assert self.init is not None
-        if not self.is_elsewhere():
+        inode = self.proc.mount_namespace_of(self.init["pid"])
+        if inode is None:
+            raise UnavailableError(f"the process {self._pid} is another user's, or has ended", hint=OTHERS_HINT)
+        if inode == self.proc.mount_namespace():
             raise UnavailableError(
                 f"the process {self._pid} is in this mount namespace",
                 hint="it is no container, or has no mounts of its own: mount(8) binds there",

@@ -51,7 +51,10 @@ class Place:
     """Where the runtime started the hook, and the process by which the container's namespace can be entered.
 
     ``is_inside``: the hook is in a pid namespace of the container already, whichever namespace ``/proc`` shows.
+    ``without_rights`` is what helps where the namespace may not be entered.
     """
+
+    without_rights = ROOTLESS
 
     def __init__(self, stage: str | None, state: State, proc: Proc) -> None:
         self.proc = proc
@@ -98,6 +101,8 @@ class Place:
         return "createRuntime" if bundle.has_namespace else "prestart"
 
     def _open(self, pid: int) -> None:
+        if self.pidfd is not None:
+            return
         try:
             self.pidfd = posix.pidfd_open(pid)
         except OSError as reason:
@@ -221,7 +226,7 @@ class Place:
             namespace_of = "the container's mount namespace"
             if reason.errno == errno.EPERM:
                 problem = f"{namespace_of} cannot be entered {because('setns', reason)}"
-                raise UnavailableError(problem, hint=ROOTLESS) from reason
+                raise UnavailableError(problem, hint=self.without_rights) from reason
             raise refused("setns", namespace_of, reason) from reason
 
     def open_rootfs(self, bundle: Bundle, known: RootfsRecord, namespace: Namespace) -> Rootfs:

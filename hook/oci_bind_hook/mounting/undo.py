@@ -11,7 +11,7 @@ import errno
 import posix
 import stat as modes
 
-from ..errors import LeftoverError
+from ..errors import HookError, LeftoverError
 from ..kernel import files
 from ..kernel.errnos import message
 from ..kernel.proc import Proc
@@ -134,14 +134,16 @@ def _unmake_all(
                 continue
             try:
                 reason = _unmake(record, made, rootfs, keep, here=here)
-            except OSError as refusal:
-                is_in_use = refusal.errno in (errno.ENOTEMPTY, errno.EBUSY)
+            except (OSError, HookError) as refusal:
+                number = refusal.errno if isinstance(refusal, OSError) else None
+                is_in_use = number in (errno.ENOTEMPTY, errno.EBUSY)
                 if is_in_use and made["identity"] is not None and inherit(made):
                     reason = ""
-                elif refusal.errno == errno.ENOTEMPTY:
+                elif number == errno.ENOTEMPTY:
                     reason = "it is not empty"
                 else:
-                    problems.append(f"{made['path']}: {message('unlinkat', refusal)}")
+                    why = message("unlinkat", refusal) if isinstance(refusal, OSError) else str(refusal)
+                    problems.append(f"{made['path']}: {why}")
                     resisting.append(record["made"].pop())
                     folder = made["path"].rpartition("/")[0]
                     while folder not in above:
