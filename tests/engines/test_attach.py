@@ -28,7 +28,7 @@ trap 'exit 0' TERM; echo ready
 while :; do
     mkdir -p /new/more /old; mount -t tmpfs tmpfs /new/more; mount --bind /etc /new; mv /new /old/new
     mount -o remount,bind,rw /data; mount --move /data /old; umount -l /data /old /new/more /new; mv /old/new /new
-    rm -rf /old; mount --make-rshared /; mount --make-rprivate /; mount --bind / /old
+    rmdir /old; mount --make-rshared /; mount --make-rprivate /; mkdir -p /old; mount --bind / /old; umount -l /old
 done 2>/dev/null
 """
 ROUNDS = 12
