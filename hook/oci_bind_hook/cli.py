@@ -59,7 +59,7 @@ def _main(argv: list[str], log: Log) -> int:
         return run(argv, log)
     options, log.debug_wanted = parse(argv)
     if options.dry_run:
-        from .commands.dispatch import dry_run
+        from .commands.actions import dry_run
 
         return dry_run(options)
     if options.log is not None:

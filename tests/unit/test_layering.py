@@ -88,7 +88,7 @@ NEVER = {
 }
 
 # Only what is called knows with which code a process ends; errors bring theirs.
-EXIT_CODES = ("cli", "wrapper", "commands.dispatch", "commands.registering", "errors")
+EXIT_CODES = ("cli", "wrapper", "commands.actions", "commands.dispatch", "commands.registering", "errors")
 
 
 class Import(NamedTuple):

@@ -5,26 +5,16 @@ from __future__ import annotations
 
 import os
 
-from ..documents.bundle import read_all, read_given
-from ..errors import MissingError, UsageError
-from ..kernel import files
-from ..options import STAGES, Options, absolute_to_here, parse, unknown
-from . import registering
+from ..errors import UsageError
+from ..options import unknown
+from . import actions, registering
 from .command_line import Command, Example, Given
-from .output import Progress, answer, has_unicode, tell
+from .output import answer
 from .reference import RUNNING, VALIDATE, Option, options, options_of_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from ..log import Log
-    from .explain.containers import Container
-    from .explain.drawing import Pen
-    from .explain.report import Report
-    from .upkeep.folders import Folder
-    from .upkeep.gc import Outcome
-    from .upkeep.listing import Entry
 
 
 def run(argv: list[str], log: Log) -> int:
@@ -52,185 +42,9 @@ def run(argv: list[str], log: Log) -> int:
     return command.run(Given(command, words), log)
 
 
-def dry_run(
-    options: Options, container: Container | None = None, judge: Callable[[Report], None] = lambda _: None
-) -> int:
-    """Prints what the hook would do, and returns the exit code that it would have. Raises HookError.
-
-    The bundle is that of ``options``, which is that of ``container`` if there is one, or of the state on stdin.
-    ``judge`` adds to the report what a caller knows.
-    """
-    from .explain import dry_run
-    from .explain.report import as_json, as_text
-
-    if options.unfold and options.format != "tree":
-        raise UsageError("only --format tree folds anything", where="--all")
-    read = read_given if container is None else container.ended
-    report = dry_run.dry_run(options, read, tell, container)
-    judge(report)
-    if options.format == "json":
-        answer(as_json(report))
-    elif options.format == "tree":
-        answer(picture(report.document(), everything=options.unfold))
-    else:
-        answer(as_text(report, width=_width(), colour=_is_colourful()))
-    return report.exit_code
-
-
-def _explain(given: Given, log: Log) -> int:
-    from .explain import by_name, meant
-
-    stages = [word for word in given.others if word in STAGES]
-    word = meant.word([word for word in given.others if word not in STAGES])
-    options, log.debug_wanted = parse([*stages, *given.passed, "--dry-run"])
-    options.format = "tree" if os.isatty(1) and "--format" not in given.values else given.format
-    if meant.is_path(word):
-        options.bundle = absolute_to_here("explain", word)
-        if options.stage == "poststop":
-            raise UsageError("poststop needs the id of a container, which a bundle does not tell", where=word)
-        return dry_run(options)
-    container = by_name.find_in_time(word, options.root, is_over=options.stage == "poststop")
-    options.root = options.root or container.root
-    if options.stage != "poststop":
-        options.bundle = container.bundle
-    return dry_run(options, container)
-
-
-def picture(document: dict[str, object], *, everything: bool) -> str:
-    """A document by schemas/plan.json as a picture, as it looks best where stdout leads. OSError without procfs."""
-    from .explain.tree import as_tree
-
-    return as_tree(document, width=_width(), is_unicode=_is_unicode(), colour=_is_colourful(), everything=everything)
-
-
-def _pen() -> Pen:
-    """What draws lines as they look best where stdout leads. OSError without procfs."""
-    from .explain.drawing import Pen
-
-    return Pen(width=_width(), is_unicode=_is_unicode(), colour=_is_colourful())
-
-
-def _is_unicode() -> bool:
-    with open("/proc/self/environ", "rb") as environment:
-        return has_unicode(environment.read())
-
-
-def _width() -> int:
-    """The columns of the terminal, 0 where stdout is none."""
-    return os.get_terminal_size(1).columns if os.isatty(1) else 0
-
-
-def _is_colourful() -> bool:
-    """Whether to use colours: on a terminal, not with NO_COLOR (https://no-color.org), nor if TERM is dumb."""
-    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
-# -- the commands ----------------------------------------------------------------------------------------------------
-
-
 def _running(*_: object) -> int:
     """attach and detach: cli.py calls commands.running for them, since this parser takes longer than their work."""
     raise NotImplementedError
-
-
-def _list(given: Given, log: Log) -> int:
-    return _look(given, log)
-
-
-def _show(given: Given, log: Log) -> int:
-    if len(given.others) != 1:
-        raise UsageError("show needs the id of one container", hint="list shows all")
-    return _look(given, log)
-
-
-def _look(given: Given, log: Log) -> int:
-    from .upkeep import described, listing
-
-    options, log.debug_wanted = parse(given.passed)
-    folders, entries = listing.look(options, given.others)
-    if given.format == "json":
-        answer(listing.as_json(folders, entries))
-    elif given.others:
-        answer("".join(described.as_text(entry, _pen()) for entry in entries))
-    else:
-        answer(described.as_list(folders, entries, _pen()))
-    return _worst(given, folders, entries)
-
-
-def _gc(given: Given, log: Log) -> int:
-    from .upkeep import gc
-
-    options, log.debug_wanted = parse(given.passed)
-    if options.log is not None and not options.dry_run:
-        log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
-    os.umask(0o022)
-    pen = _pen()  # before gc hides this process: then an ordinary user may not read its environment
-    collection = gc.collect(options, given.others, log)
-    answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, pen))
-    return _worst(given, collection.folders, collection.outcomes)
-
-
-def _worst(given: Given, folders: Sequence[Folder], found: Sequence[Entry | Outcome]) -> int:
-    """The exit code for several problems: that of an unusable state file first."""
-    # Of containers that are named all have been found, whichever folder cannot be used.
-    looked = found if given.others else (*folders, *found)
-    codes = [each.problem.exit_code for each in looked if each.problem is not None]
-    return os.EX_IOERR if os.EX_IOERR in codes else next(iter(codes), os.EX_OK)
-
-
-def _validate(given: Given, _: Log) -> int:
-    from . import schemas
-    from .validate import Verdicts
-    from .verdict_formats import FORMATS
-
-    if not given.others:
-        raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
-    if given.others.count("-") > 1:
-        raise UsageError("stdin can be read once only", where="-")
-    schema = given.last("--schema")
-    progress = Progress(len(given.others))
-    verdicts = Verdicts(
-        progress.counted(given.others), _stdin, None if schema is None else schemas.known(schema, "--schema")
-    )
-    for text in FORMATS[given.format](verdicts):
-        progress.clear()
-        answer(text)
-    progress.clear()
-    if verdicts.has_violations:
-        return os.EX_DATAERR
-    return os.EX_OK if verdicts.problem is None else verdicts.problem.exit_code
-
-
-def _stdin() -> bytes:
-    """The document on stdin, for validate. Raises MissingError."""
-    try:
-        return read_all(0)
-    except OSError as reason:
-        raise MissingError(f"stdin cannot be read: {reason.strerror}") from reason
-
-
-def _schema(given: Given, _: Log) -> int:
-    from . import schemas
-
-    is_bundled = given.last("--bundled") is not None
-    if len(given.others) > 1:
-        raise UsageError("schema prints one at a time", where=given.others[1])
-    if not given.others:
-        if is_bundled:
-            raise UsageError("the name of a schema is missing", where="--bundled", hint="schema lists all")
-        answer(schemas.as_list())
-        return os.EX_OK
-    name = schemas.known(given.others[0], "schema")
-    answer(schemas.as_one_document(name) if is_bundled else schemas.as_text(name))
-    return os.EX_OK
-
-
-def _doctor(given: Given, _: Log) -> int:
-    from .engines import doctor
-
-    findings = doctor.examine()
-    answer(doctor.as_json(findings) if given.format == "json" else doctor.as_text(findings, _pen()))
-    return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
 
 
 def _completion(given: Given, _: Log) -> int:
@@ -256,7 +70,7 @@ def _help(given: Given, _: Log) -> int:
 COMMANDS = (
     Command(
         "explain",
-        _explain,
+        actions.explain_command,
         "[BUNDLE|FILE|CONTAINER] [STAGE] [OPTION]...",
         "explain what the hook does for a bundle, as --dry-run does: by folder or config.json, or by id or name of a "
         "container; of the current folder if none is named",
@@ -327,7 +141,7 @@ COMMANDS = (
     ),
     Command(
         "list",
-        _list,
+        actions.list_command,
         "[--root DIR] [--format text|json]",
         "show what is recorded of all containers, whether it is still so, and what to do",
         options("--root --format --debug"),
@@ -342,7 +156,7 @@ COMMANDS = (
     ),
     Command(
         "show",
-        _show,
+        actions.show_command,
         "ID [--root DIR] [--format text|json]",
         "show what is recorded of one container: its binds, what was made for them, and whether that is still so",
         options("--root --format --debug"),
@@ -360,7 +174,7 @@ COMMANDS = (
     ),
     Command(
         "gc",
-        _gc,
+        actions.gc_command,
         "[ID]... [--dry-run] [--root DIR] [--keep-mountpoints]",
         "undo what dead containers and killed runs left; what lives is left alone",
         (
@@ -382,7 +196,7 @@ COMMANDS = (
     ),
     Command(
         "validate",
-        _validate,
+        actions.validate_command,
         "[OPTION]... BUNDLE|FILE|-...",
         "print where a config.json or a state breaks the schemas, used by the hook or not",
         VALIDATE,
@@ -397,7 +211,7 @@ COMMANDS = (
     ),
     Command(
         "schema",
-        _schema,
+        actions.schema_command,
         "[SCHEMA] [--bundled]",
         "list the JSON schemas of what the hook reads and prints, or print one",
         options("--bundled"),
@@ -475,7 +289,7 @@ COMMANDS = (
     ),
     Command(
         "doctor",
-        _doctor,
+        actions.doctor_command,
         "[--format text|json]",
         "show what this machine has of what the hook uses, and what it lacks",
         options("--format"),

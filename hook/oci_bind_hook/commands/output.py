@@ -11,7 +11,7 @@ from ..log import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from .engines.written import Change
 
@@ -33,16 +33,6 @@ def asked_by(origin: str, seconds: object) -> str:
     return f"{origin} at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))}"
 
 
-def has_unicode(environment: bytes) -> bool:
-    """Whether the locale writes UTF-8, by an environment as procfs has it: the first that is set decides, locale(7).
-
-    Not by os.environ: in the locale C Python itself puts an LC_CTYPE with UTF-8 there, PEP 538.
-    """
-    variables = dict(line.partition(b"=")[::2] for line in environment.split(b"\0"))
-    locale = next(filter(None, map(variables.get, (b"LC_ALL", b"LC_CTYPE", b"LANG"))), b"")
-    return b"utf8" in locale.lower().replace(b"-", b"")
-
-
 def warn(remarks: Iterable[str]) -> None:
     """Prints a line on stderr for each."""
     for remark in remarks:
@@ -53,35 +43,6 @@ def tell_changes(changes: Iterable[Change]) -> None:
     """Prints what was done to files, on stdout. KernelError."""
     for change in changes:
         answer(f"{one_line(change.line())}\n")
-
-
-class Progress:
-    """A line on stderr that says how many of ``total`` are done, if that is a terminal and there are many.
-
-    It says nothing new before another hundredth is done, and has to be cleared before anything else is written.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._is_shown = total >= _MANY and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
-
-    def counted(self, names: Iterable[str]) -> Iterator[str]:
-        """The same names, each of which is done when the next is asked for."""
-        for done, name in enumerate(names):
-            if self._is_shown and done * 100 // self._total > (done - 1) * 100 // self._total:
-                self._write(f"{done} of {self._total}")
-            yield name
-
-    def clear(self) -> None:
-        """Takes the line away."""
-        if self._is_shown:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        os.write(2, f"\r\033[K{text}".encode())  # the second is EL of ECMA-48: it erases the rest of the line
-
-
-_MANY = 100
 
 
 def tell(remark: str) -> None:

@@ -152,7 +152,7 @@ def _poststop(bundle: str) -> Options | None:
 
 def _dry_run(options: Options, word: str | None, log: Log) -> int:
     """Explains what attach would do, and returns the exit code that it would have. HookError."""
-    from .dispatch import dry_run
+    from .actions import dry_run
 
     if options.bundle is not None:
         options.bundle = absolute_to_here("--bundle", options.bundle)

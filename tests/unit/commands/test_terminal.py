@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.terminal import on_terminal
-from oci_bind_hook.commands.output import has_unicode
+from oci_bind_hook.commands.terminal import has_unicode
 
 LOCALES = {
     b"": False,

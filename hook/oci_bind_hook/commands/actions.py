@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs each command: from its words to its answer and exit code. Each loads what it needs when it is called."""
+
+from __future__ import annotations
+
+import os
+
+from ..documents.bundle import read_all, read_given
+from ..errors import MissingError, UsageError
+from ..kernel import files
+from ..options import STAGES, Options, absolute_to_here, parse
+from . import terminal
+from .output import answer, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..log import Log
+    from .command_line import Given
+    from .explain.containers import Container
+    from .explain.report import Report
+    from .upkeep.folders import Folder
+    from .upkeep.gc import Outcome
+    from .upkeep.listing import Entry
+
+
+def dry_run(
+    options: Options, container: Container | None = None, judge: Callable[[Report], None] = lambda _: None
+) -> int:
+    """Prints what the hook would do, and returns the exit code that it would have. Raises HookError.
+
+    The bundle is that of ``options``, which is that of ``container`` if there is one, or of the state on stdin.
+    ``judge`` adds to the report what a caller knows.
+    """
+    from .explain import dry_run
+    from .explain.report import as_json, as_text
+    from .explain.tree import as_tree
+
+    if options.unfold and options.format != "tree":
+        raise UsageError("only --format tree folds anything", where="--all")
+    read = read_given if container is None else container.ended
+    report = dry_run.dry_run(options, read, tell, container)
+    judge(report)
+    if options.format == "json":
+        answer(as_json(report))
+    elif options.format == "tree":
+        answer(
+            as_tree(
+                report.document(),
+                width=terminal.width(),
+                is_unicode=terminal.is_unicode(),
+                colour=terminal.is_colourful(),
+                everything=options.unfold,
+            )
+        )
+    else:
+        answer(as_text(report, width=terminal.width(), colour=terminal.is_colourful()))
+    return report.exit_code
+
+
+def explain_command(given: Given, log: Log) -> int:
+    """Explains a bundle or a container; the exit code. HookError."""
+    from .explain import by_name, meant
+
+    stages = [word for word in given.others if word in STAGES]
+    word = meant.word([word for word in given.others if word not in STAGES])
+    options, log.debug_wanted = parse([*stages, *given.passed, "--dry-run"])
+    options.format = "tree" if os.isatty(1) and "--format" not in given.values else given.format
+    if meant.is_path(word):
+        options.bundle = absolute_to_here("explain", word)
+        if options.stage == "poststop":
+            raise UsageError("poststop needs the id of a container, which a bundle does not tell", where=word)
+        return dry_run(options)
+    container = by_name.find_in_time(word, options.root, is_over=options.stage == "poststop")
+    options.root = options.root or container.root
+    if options.stage != "poststop":
+        options.bundle = container.bundle
+    return dry_run(options, container)
+
+
+def list_command(given: Given, log: Log) -> int:
+    """Shows what is recorded of all containers; the exit code. HookError."""
+    return _look(given, log)
+
+
+def show_command(given: Given, log: Log) -> int:
+    """Shows what is recorded of one container; the exit code. HookError."""
+    if len(given.others) != 1:
+        raise UsageError("show needs the id of one container", hint="list shows all")
+    return _look(given, log)
+
+
+def _look(given: Given, log: Log) -> int:
+    from .upkeep import described, listing
+
+    options, log.debug_wanted = parse(given.passed)
+    folders, entries = listing.look(options, given.others)
+    if given.format == "json":
+        answer(listing.as_json(folders, entries))
+    elif given.others:
+        answer("".join(described.as_text(entry, terminal.pen()) for entry in entries))
+    else:
+        answer(described.as_list(folders, entries, terminal.pen()))
+    return _worst(given, folders, entries)
+
+
+def gc_command(given: Given, log: Log) -> int:
+    """Undoes what dead containers and killed runs left; the exit code. HookError."""
+    from .upkeep import gc
+
+    options, log.debug_wanted = parse(given.passed)
+    if options.log is not None and not options.dry_run:
+        log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
+    os.umask(0o022)
+    pen = terminal.pen()  # before gc hides this process: then an ordinary user may not read its environment
+    collection = gc.collect(options, given.others, log)
+    answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, pen))
+    return _worst(given, collection.folders, collection.outcomes)
+
+
+def _worst(given: Given, folders: Sequence[Folder], found: Sequence[Entry | Outcome]) -> int:
+    """The exit code for several problems: that of an unusable state file first."""
+    # Of containers that are named all have been found, whichever folder cannot be used.
+    looked = found if given.others else (*folders, *found)
+    codes = [each.problem.exit_code for each in looked if each.problem is not None]
+    return os.EX_IOERR if os.EX_IOERR in codes else next(iter(codes), os.EX_OK)
+
+
+def validate_command(given: Given, _: Log) -> int:
+    """Judges documents; the exit code. HookError."""
+    from . import schemas
+    from .validate import Verdicts
+    from .verdict_formats import FORMATS
+
+    if not given.others:
+        raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
+    if given.others.count("-") > 1:
+        raise UsageError("stdin can be read once only", where="-")
+    schema = given.last("--schema")
+    progress = terminal.Progress(len(given.others))
+    verdicts = Verdicts(
+        progress.counted(given.others), _stdin, None if schema is None else schemas.known(schema, "--schema")
+    )
+    for text in FORMATS[given.format](verdicts):
+        progress.clear()
+        answer(text)
+    progress.clear()
+    if verdicts.has_violations:
+        return os.EX_DATAERR
+    return os.EX_OK if verdicts.problem is None else verdicts.problem.exit_code
+
+
+def _stdin() -> bytes:
+    """The document on stdin, for validate. Raises MissingError."""
+    try:
+        return read_all(0)
+    except OSError as reason:
+        raise MissingError(f"stdin cannot be read: {reason.strerror}") from reason
+
+
+def schema_command(given: Given, _: Log) -> int:
+    """Prints schemas; the exit code. HookError."""
+    from . import schemas
+
+    is_bundled = given.last("--bundled") is not None
+    if len(given.others) > 1:
+        raise UsageError("schema prints one at a time", where=given.others[1])
+    if not given.others:
+        if is_bundled:
+            raise UsageError("the name of a schema is missing", where="--bundled", hint="schema lists all")
+        answer(schemas.as_list())
+        return os.EX_OK
+    name = schemas.known(given.others[0], "schema")
+    answer(schemas.as_one_document(name) if is_bundled else schemas.as_text(name))
+    return os.EX_OK
+
+
+def doctor_command(given: Given, _: Log) -> int:
+    """Examines this machine; the exit code. HookError."""
+    from .engines import doctor
+
+    findings = doctor.examine()
+    answer(doctor.as_json(findings) if given.format == "json" else doctor.as_text(findings, terminal.pen()))
+    return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK
