@@ -115,6 +115,20 @@ def fail_second_attach() -> list[str]:
     return ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=move_mount", "-e", inject]
 
 
+def test_a_record_of_the_start_stays_as_long_as_the_container(world: World, container: Running) -> None:
+    """It tells by its id which container it is, also when nothing is bound any more, or could not be."""
+    assert container.attach(*spec(world, "/new/one")).returncode == 0
+    path = world.state / "c1.json"
+    path.write_text(path.read_text().replace('"stage":"attach"', '"stage":"createRuntime"'))
+    assert run(world, "detach", "c1", "--all").returncode == 0
+    assert recorded(world)["mounts"] == []
+    words = [*spec(world, "/new/one"), *spec(world, "/new/two")]
+    assert run(world, "attach", "c1", *words, before=fail_second_attach()).returncode == os.EX_OSERR
+    assert run(world, "attach", "c1", *words).returncode == 0
+    end(container)
+    assert os.listdir(world.state) == []
+
+
 def test_what_is_there_already_and_what_would_cover_it(world: World, container: Running) -> None:
     assert container.attach(*spec(world, "/data")).returncode == 0
     done = container.attach(*spec(world, "/data"))

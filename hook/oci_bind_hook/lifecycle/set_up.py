@@ -355,7 +355,8 @@ def _carry_out(
         log.step("rolled back")
         if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
             record["created"] = before["created"]
-        if record["mounts"] or record["made"]:
+        # That of a container that runs is kept, since it tells which one it is.
+        if record["mounts"] or record["made"] or not (call.is_start or record["stage"] == "attach"):
             held.save(record)
         else:
             held.remove(record["id"])
