@@ -13,7 +13,8 @@ mirror() {
 # container-network-stack that podman wants.
 tests_packages=("${build_packages[@]}" "${container_packages[@]}" mount "${check_packages[@]}" netavark)
 
-# make_root ROOT SUITE PACKAGE...: by debootstrap, under another name until it is whole.
+# make_root ROOT SUITE PACKAGE...: by debootstrap, under another name until it is whole. With foreign=ARCHITECTURE, one of
+# Debian's, it is for that: its packages are unpacked here and set up by their own programs, emulated.
 make_root() {
     local root=$1 suite=$2 from proxy=''
     shift 2
@@ -25,9 +26,15 @@ make_root() {
     say "making $root from $suite: some minutes"
     mkdir -p "${root%/*}"
     rm -rf --one-file-system "$root.new"
-    contained env ${proxy:+"http_proxy=$proxy"} debootstrap --variant=minbase \
+    contained env ${proxy:+"http_proxy=$proxy"} debootstrap ${foreign:+--foreign "--arch=$foreign"} --variant=minbase \
         --include="$(IFS=,; printf '%s' "$*")" "$suite" "$root.new" "$from" >"$root.log" 2>&1 ||
         die "debootstrap: see $root.log"
+    # Nothing is synced: what is interrupted is made anew.
+    [ -z "${foreign:-}" ] || { mkdir -p "$root.new/etc/dpkg/dpkg.cfg.d" && echo force-unsafe-io >"$root.new/etc/dpkg/dpkg.cfg.d/lean"; }
+    # In a user namespace nobody can make device nodes: debootstrap made them before, and "lxc" tells it not to try.
+    [ -z "${foreign:-}" ] || contained "${clean[@]}" container=lxc bash "$project/tests/kernel/run.sh" emulated \
+        chroot "$root.new" /debootstrap/debootstrap --second-stage >>"$root.log" 2>&1 ||
+        die "debootstrap --second-stage: see $root.log"
     mv "$root.new" "$root"
     rm "$root.log"
 }
@@ -78,17 +85,42 @@ contained() {
     return "$status"
 }
 
+# emulated COMMAND...: programs of arm64 run here too, by qemu. They are registered in a user namespace, so that nothing
+# changes outside of it: needs Linux 6.7. Where the machine has registered them already, that is used.
+emulated() {
+    [ ! -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || exec "$@"
+    mount -t proc proc /proc
+    unshare --user sleep infinity &
+    local holder=$!
+    until [ "$(readlink "/proc/$holder/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do :; done
+    echo "0 0 4294967295" >"/proc/$holder/uid_map"
+    echo "0 0 4294967295" >"/proc/$holder/gid_map"
+    # As in Debian's binfmt.d: ELF, 64 bits, little-endian, e_machine 183. F: the emulator is found from any root.
+    # shellcheck disable=SC2016  # $@ is that of the shell within
+    exec nsenter --user="/proc/$holder/ns/user" --preserve-credentials \
+        unshare --mount --propagation private --pid --kill-child bash -c '
+            mount -t proc proc /proc && mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc &&
+                printf "%s%s%s" ":qemu-aarch64:M::\\x7f\\x45\\x4c\\x46\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00" \
+                    "\\x02\\x00\\xb7\\x00:\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff\\xff" \
+                    ":/usr/bin/qemu-aarch64-static:OCF" >/proc/sys/fs/binfmt_misc/register ||
+                { echo "cannot register qemu-aarch64: needs Linux 6.7, or a registration by the machine" >&2; exit 1; }
+            emulating=yes exec "$@"' bash "$@"
+}
+
 # enter ROOT COMMAND...: a chroot would not do, runtimes want a root that is a mount.
 enter() {
     local root=$1
     shift
     mount --bind "$root" "$root"
     mount -t proc proc "$root/proc"
+    # The emulator's registration lasts as long as this is mounted somewhere.
+    [ -z "${emulating:-}" ] || mount -t binfmt_misc binfmt_misc "$root/proc/sys/fs/binfmt_misc"
     mount --rbind /sys "$root/sys"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o mode=755 run "$root/run"
-    # crun refuses a machine that has both cgroup versions mounted.
-    ! mountpoint -q "$root/sys/fs/cgroup/unified" || umount "$root/sys/fs/cgroup/unified"
+    # crun refuses a machine that has both cgroup versions mounted. In a user namespace nobody can unmount one, and none is
+    # run.
+    ! mountpoint -q "$root/sys/fs/cgroup/unified" || umount "$root/sys/fs/cgroup/unified" || [ -n "${emulating:-}" ]
     cd "$root"
     # Newer Debian has pivot_root(8) in a package of its own.
     bin/busybox pivot_root . mnt

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # The tests that need root, under an older Linux in a virtual machine; called by
-#   tests/run --kernel VERSION [-- PYTEST-ARGUMENT...]
+#   tests/run --kernel VERSION [--arch arm64] [-- PYTEST-ARGUMENT...]
 # VERSION is one of Debian's cloud kernels: 5.10, 6.1 or 6.12. Without arguments pytest runs tests/mount and some of
 # tests/e2e. qemu emulates the processor, which takes several times as long. What is made once,
-# three gigabytes, is kept in .matrix; the results of the last run are in .matrix/kernel-VERSION/results. To be rid of
-# it, or have it made anew:
+# three gigabytes, is kept in .matrix; the results of the last run are in .matrix/kernel-VERSION/results, or those of arm64
+# in .matrix/kernel-VERSION-arm64/results. To be rid of it, or have it made anew:
 #   rm -r .matrix
 set -euo pipefail
 
@@ -32,10 +32,11 @@ fetch_kernel() {
     rm -rf "$folder.new"
     mkdir -p "$folder.new/lists/partial" "$folder.new/cache/archives/partial"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $from ${suites[$version]} main" >"$folder.new/sources"
-    apt=(-qq -o "Dir::Etc::SourceList=$folder.new/sources" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$folder.new/lists"
-        -o "Dir::Cache=$folder.new/cache" -o APT::Sandbox::User=root)
+    apt=(-qq -o "APT::Architecture=$arch" -o "APT::Architectures::=$arch" -o Dir::State::status=/dev/null
+        -o "Dir::Etc::SourceList=$folder.new/sources" -o Dir::Etc::SourceParts=-
+        -o "Dir::State::Lists=$folder.new/lists" -o "Dir::Cache=$folder.new/cache" -o APT::Sandbox::User=root)
     apt-get "${apt[@]}" update || die "apt-get cannot read the packages of ${suites[$version]} from $from"
-    package=$(apt-cache "${apt[@]}" depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+    package=$(apt-cache "${apt[@]}" depends "linux-image-cloud-$arch" | awk '$1 == "Depends:" { print $2; exit }')
     [[ $package = "linux-image-$version".* ]] || die "${suites[$version]} has ${package:-no cloud kernel}, not $version"
     (cd "$folder.new" && apt-get "${apt[@]}" download "$package") || die "apt-get cannot fetch $package"
     dpkg-deb -x "$folder.new"/linux-image-*.deb "$folder.new/tree"
@@ -53,7 +54,7 @@ make_initrd() {
     release=${modules##*/}
     tree=$(mktemp -d "$file.XXXXXX")
     mkdir -p "$tree"/{bin,dev,new,proc,sys} "$tree/lib/modules/$release"
-    cp /bin/busybox "$tree/bin/busybox"
+    cp "$root/bin/busybox" "$tree/bin/busybox"
     cp "$project/tests/kernel/initrd.sh" "$tree/init"
     cp "$modules"/modules.* "$tree/lib/modules/$release"
     for name in virtio_pci virtio_blk ext4 crc32c_generic; do
@@ -67,25 +68,48 @@ make_initrd() {
     rm -r "$tree"
 }
 
-# In the root, on this machine's kernel: a venv is made faster there.
+# In the root, on this machine's kernel: a venv is made faster there, even by an emulator.
 prepare() {
     need_venv
 }
 
 case ${1-} in
-    enter | prepare) "$@"; exit ;;
+    emulated | enter | prepare) "$@"; exit ;;
 esac
 
+usage="usage: tests/run --kernel VERSION [--arch arm64] [-- PYTEST-ARGUMENT...], where VERSION is 5.10, 6.1 or 6.12"
 version=${1-}
-[[ -n $version && -n ${suites[$version]-} && ${2---} = -- ]] ||
-    die "usage: tests/run --kernel VERSION [-- PYTEST-ARGUMENT...], where VERSION is 5.10, 6.1 or 6.12"
-shift "$(($# > 1 ? 2 : 1))"
+[[ -n $version && -n ${suites[$version]-} ]] || die "$usage"
+shift
+arch=amd64 foreign='' suffix=''
+if [ "${1-}" = --arch ]; then
+    [[ ${2-} =~ ^(amd64|arm64)$ ]] || die "$usage"
+    arch=$2
+    shift 2
+fi
+[ "${1---}" = -- ] || die "$usage"
+[ $# -eq 0 ] || shift
 [ "$(id -u)" = 0 ] || die "mounting needs root"
-[ "$(uname -m)" = x86_64 ] || die "the kernels are those of x86_64, this is $(uname -m)"
-need_packages busybox-static debian-archive-keyring e2fsprogs kmod qemu-system-x86 xz-utils
+[ "$(uname -m)" = x86_64 ] || die "the root is made by programs of x86_64, this is $(uname -m)"
+need_packages busybox-static debian-archive-keyring e2fsprogs kmod xz-utils
+# Not /dev/kvm: in a virtual machine it may be there and run no old kernel. One processor: where several are emulated, a
+# kernel that patches its own code, as for static keys, may wait for ever.
+case $arch in
+    amd64)
+        need_packages qemu-system-x86
+        machine=(qemu-system-x86_64 -cpu max)
+        console=ttyS0
+        ;;
+    arm64)
+        need_packages qemu-system-arm qemu-user-static
+        machine=(qemu-system-aarch64 -M virt -cpu cortex-a72)
+        console=ttyAMA0
+        foreign=arm64 suffix=-arm64
+        ;;
+esac
 
-root=$project/.matrix/$suite
-folder=$project/.matrix/kernel-$version
+root=$project/.matrix/$suite$suffix
+folder=$project/.matrix/kernel-$version$suffix
 mkdir -p "$project/.matrix"
 exec 9>"$root.lock"
 flock 9
@@ -94,7 +118,8 @@ flock 9
 if [ ! -e "$root.ext4" ] || [ "$project/pyproject.toml" -nt "$root.ext4" ]; then
     copy_settings "$root"
     copy_project "$root"
-    contained "${clean[@]}" bash "$project/tests/kernel/run.sh" enter "$root" tests/kernel/run.sh prepare ||
+    contained "${clean[@]}" bash "$project/tests/kernel/run.sh" ${foreign:+emulated bash "$project/tests/kernel/run.sh"} \
+        enter "$root" tests/kernel/run.sh prepare ||
         die "cannot prepare $root"
     say "making $root.ext4"
     rm -f "$root.ext4"
@@ -119,11 +144,9 @@ tar -C "$work/in" -c -f "$work/in.tar" .
 truncate -s 256M "$work/out.tar"
 
 say "Linux ${modules##*/} starts; what it says is in $folder/console"
-# Not /dev/kvm: in a virtual machine it may be there and run no old kernel. One processor: where several are emulated, a
-# kernel that patches its own code, as for static keys, may wait for ever.
-machine=(timeout 7200 qemu-system-x86_64 -accel "tcg,thread=single" -cpu max -smp 1 -m 4096 -nodefaults -no-reboot
-    -display none -serial stdio -kernel "$folder"/tree/boot/vmlinuz-* -initrd "$work/initrd"
-    -append "console=ttyS0 loglevel=5 panic=-1 oops=panic"
+machine=(timeout "${SECONDS_AT_MOST:-7200}" "${machine[@]}" -accel "tcg,thread=single" -smp 1 -m 4096 -nodefaults
+    -no-reboot -display none -serial stdio -kernel "$folder"/tree/boot/vmlinuz-* -initrd "$work/initrd"
+    -append "console=$console loglevel=5 panic=-1 oops=panic"
     -drive "file=$root.ext4,format=raw,if=virtio,snapshot=on"
     -drive "file=$work/in.tar,format=raw,if=virtio,readonly=on"
     -drive "file=$work/out.tar,format=raw,if=virtio")
