@@ -43,7 +43,7 @@ root=$project/.matrix/$suite
 mkdir -p "$project/.matrix"
 exec 9>"$root.lock"
 flock -n 9 || die "it is running already"
-[ -d "$root" ] || make_root "$root" "$suite" "${tests_packages[@]}"
+[ -d "$root" ] || make_root "$root" "$suite" "${tests_packages[@]}" "${lint_packages[@]}"
 copy_settings "$root"
 copy_project "$root"
 contained "${clean[@]}" bash "$project/tests/matrix.sh" enter "$root" tests/matrix.sh tests "$@" ||

@@ -76,3 +76,5 @@ build_packages=(gcc libc6-dev libcap-dev python3-dev python3-venv)
 container_packages=(runc crun busybox-static util-linux)
 # What else the tests call.
 check_packages=(btrfs-progs strace podman groff-base man-db mandoc bash-completion zsh fish systemd)
+# What judges the packages that the tests make.
+lint_packages=(lintian)

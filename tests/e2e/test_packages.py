@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import email
 import glob
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +102,19 @@ def test_the_source_has_all_that_is_needed(dist: Path) -> None:
     assert [name for name in names if name.endswith((".pyc", "~"))] == []
 
 
+def test_the_metadata_says_who_made_it_under_which_licence_and_for_which_pythons(dist: Path) -> None:
+    [wheel] = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        told = email.message_from_bytes(archive.read(name))
+    assert (told["Author"], told["License-Expression"]) == ("the oci-bind-hook contributors", "Apache-2.0")
+    assert (told["Requires-Python"], told["Description-Content-Type"]) == (">=3.11", "text/markdown")
+    named = [each.rpartition(" :: ")[2] for each in told.get_all("Classifier", ()) if " :: Python :: 3." in each]
+    # The matrix: each has run all tests.
+    tables = (PROJECT / "docs/RUNTIMES.md").read_text()
+    assert named == sorted(set(re.findall(r"^\| runc \S+, crun \S+ \|.*\| (3\.\d+) \|$", tables, re.MULTILINE)))
+
+
 @pytest.mark.parametrize("version", pythons())
 def test_the_wheel_works_where_it_is_installed(version: str, dist: Path, tmp_path: Path) -> None:
     [wheel] = dist.glob("*.whl")
@@ -153,6 +168,7 @@ def test_the_single_file_does_what_the_package_does(tmp_path: Path) -> None:
 def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
     run(project(tmp_path / "project") / "hook/packages/debian", tmp_path, env={**os.environ, "PATH": support.PATH})
     [package] = tmp_path.glob("*.deb")
+    assert run("lintian", "--fail-on", "error", "--tag-display-limit", "0", "--no-cfg", package) == ""
     rootfs = support.busybox_rootfs(tmp_path / "rootfs")
     (tmp_path / "source").mkdir()
     (tmp_path / "source/word").write_text("hello\n")
