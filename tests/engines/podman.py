@@ -72,6 +72,8 @@ class Rootless(Podman):
         for each in (folder, own, Path(runtime)):
             each.mkdir(parents=True)
             os.chown(each, self.UID, self.UID)
+        # As logind has it. root's podman makes its own folder there, and then closes what is above.
+        Path("/run/user").chmod(0o755)
         self.state = f"{runtime}/oci-bind-hook"
         settings = {"HOME": own, "XDG_RUNTIME_DIR": runtime, "PATH": support.PATH}
         self.user = (*support.as_user(self.UID), "env", "-i", *(f"{key}={value}" for key, value in settings.items()))

@@ -15,10 +15,7 @@ from engines.base import Done, call, good, names
 from helpers import support
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from engines.base import Hook, Way
-    from engines.conftest import Engines
 
 WAYS = ["podman crun hooks.d", "podman runc CDI", "rootless crun CDI", "docker runc runtime", "ctr runc config.json"]
 WAYS += ["CRI runc base spec", "remapped runc runtime"]
@@ -32,13 +29,6 @@ while :; do
 done 2>/dev/null
 """
 ROUNDS = 12
-
-
-@pytest.fixture
-def way(request: pytest.FixtureRequest, engines: Engines) -> Iterator[Way]:
-    found = engines.way(request.param)
-    yield found
-    found.remove("box")
 
 
 class Attached:
@@ -71,7 +61,7 @@ class Attached:
 
 
 @pytest.mark.parametrize("way", WAYS, indirect=True)
-def test_attached_seen_and_detached(way: Way, hook: Hook, request: pytest.FixtureRequest) -> None:
+def test_attached_and_detached(way: Way, hook: Hook, request: pytest.FixtureRequest) -> None:
     done = way.start("box", "models")
     assert done.returncode == 0, done.stderr
     name = request.node.callspec.params["way"]
@@ -100,7 +90,7 @@ def test_attached_seen_and_detached(way: Way, hook: Hook, request: pytest.Fixtur
 
 
 @pytest.mark.parametrize("way", ["podman crun hooks.d", "docker runc runtime"], indirect=True)
-def test_a_container_that_fights_it_gains_nothing(way: Way, hook: Hook, request: pytest.FixtureRequest) -> None:
+def test_attached_to_one_that_fights_it(way: Way, hook: Hook, request: pytest.FixtureRequest) -> None:
     options = ["--network=none", "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined", "--name=box"]
     options += ["--security-opt=apparmor=unconfined"]
     words: list[str] = way.words  # type: ignore[attr-defined]
