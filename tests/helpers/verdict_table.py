@@ -163,6 +163,16 @@ FAULTS = [
     Fault("stage: createRuntime without a pid", 69, _without("pid")),
     _variant("stage: pid of nobody", 69, _state(pid=4194303)),
     _variant("stage: prestart", 0, _all(_stage("prestart"), _mount(f"{S},dst=/new/early"))),
+    _variant(
+        "stage: prestart, and nothing to clone",
+        0,
+        _all(_stage("prestart"), _mount("src={}/absent,dst=/new/early,optional")),
+    ),
+    _variant(
+        "stage: prestart, in a shared namespace",
+        0,
+        lambda case: _all(_stage("prestart"), _without_namespace, _state(pid=case.scene.shared))(case),
+    ),
     Fault("stage: prestart by hand", 0, _all(_stage("prestart"), _without("pid"))),
     Fault("stage: createContainer", 0, _all(_stage("createContainer"), _mount(f"{S},dst=/real"))),
     Fault("namespace: the state has one, config.json none", 69, _all(_without_namespace, _state())),
@@ -208,10 +218,20 @@ FAULTS = [
     # clone
     Fault("clone: procfs cannot be id-mapped", 69, _mount("src=/proc,dst=/p,idmap=uids=0-1000-1;gids=0-1000-1")),
     _variant("clone: procfs, and never asked for", 69, _mount("src=/proc,dst=/,optional,idmap=uids=0-1-1;gids=0-1-1")),
+    _variant(
+        "clone: procfs, at prestart",
+        69,
+        _all(_stage("prestart"), _mount("src=/proc,dst=/p,idmap=uids=0-1000-1;gids=0-1000-1")),
+    ),
     _variant("clone: an id map with ids of others", 0, _mount(f"{S},dst=/m,idmap=uids=0-1000-1;gids=0-1000-1")),
     Fault("clone: unbindable", 71, _mount("src={}/unbindable,dst=/new/unbindable")),
     # in a user namespace these are locked
     Fault("clone: another atime", 0, _mount(f"{S},dst=/new/atime,noatime")),
+    _variant(
+        "clone: another atime, at createContainer",
+        0,
+        _all(_stage("createContainer"), _mount(f"{S},dst=/new/atime,noatime")),
+    ),
     _variant("clone: nodiratime", 0, _mount(f"{S},dst=/new/diratime,nodiratime")),
     # state folder
     Fault("state folder: open to others", 74, _root("{}/states/open")),

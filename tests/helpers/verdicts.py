@@ -146,8 +146,10 @@ class Scene:
         self._write_record()
 
     def _write_record(self) -> None:
-        """The record of another container with the same id: as long as this scene it lives."""
-        proc = Proc()
+        """The record of another container with the same id, which lives as long as this process, its first one."""
+        proc, first = Proc(), os.getpid()
+        start = proc.start_time(first)
+        assert start is not None
         record: Record = {
             "id": "c1",
             "phase": "done",
@@ -158,7 +160,7 @@ class Scene:
             "rootfs": identify_path(f"{self.path}/rootfs", proc.mounts),
             "user": proc.user_namespace(),
             "namespace": {"kind": "container", "inode": proc.mount_namespace(), "unique": None},
-            "init": {"pid": self.shared, "start": proc.start_time(self.shared) or 0, "first": proc.first_start()},
+            "init": {"pid": first, "start": start, "first": proc.first_start()},
             "mounts": [],
             "uses": [],
             "made": [],
@@ -367,6 +369,9 @@ class Scene:
         """The verdict of a real run, and all that it said. After a good one all is made anew."""
         words, stdin = case.runs()
         done = self.run(words, stdin)
+        for child in self.children:
+            if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                raise ChildProcessError(f"somebody else has ended the process {child}, which this run met")
         if done.code == 0 and self.tree is ROOTFS:
             self._remove()
             self._make()

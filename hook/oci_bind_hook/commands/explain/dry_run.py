@@ -214,11 +214,8 @@ def _fill_with_plan(
         calls[0].insert(0, collect.read_only_root(bundle.rootfs))
     is_asked = [_asks(requests, namespace, bundle.rootfs) for requests in calls]
     folders, recorded, no_folder = find_folders(report, parts, runs, proc, is_asked, place, patience)
-    opened = _opened(report, runs, calls, bundle, namespace, patience)
-    for report.turn, (run, asks) in enumerate(zip(runs, is_asked, strict=True)):
-        for foreseen in problems_of_stage(run, report.namespace) if asks else ():
-            report.add(foreseen)
-    report.turn = 0
+    enters = report.namespace == "container" if place is None else place.pidfd is not None
+    opened = _opened(report, runs, calls, is_asked, bundle, namespace, patience, enters=enters)
     if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
         report.add(silent(f"the rootfs {bundle.rootfs}", why, step="read"))
         unmounted.judge_sources(report, opened, namespace, bundle.rootfs)
@@ -315,17 +312,24 @@ def _opened(
     report: Report,
     runs: list[Run],
     calls: list[list[Request]],
+    is_asked: list[bool],
     bundle: Bundle,
     namespace: Namespace,
     patience: Patience,
+    *,
+    enters: bool,
 ) -> list[list[Source]]:
-    """The sources of each call. What the kernel will refuse of them becomes problems of the report."""
+    """The sources of each call. What the kernel will refuse of them becomes problems of the report.
+
+    ``enters``: a call then enters a process, if it asks for a bind. Who may clone no source gets no further.
+    """
     opened = []
-    for report.turn, (run, requests) in enumerate(zip(runs, calls, strict=True)):
+    for report.turn, (run, requests, asks) in enumerate(zip(runs, calls, is_asked, strict=True)):
         with At("open"):
             opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
-        for foreseen in problems_of_sources(opened[-1], run, namespace, bundle.rootfs):
-            report.add(foreseen)
+        foreseen = [*problems_of_sources(opened[-1], run, namespace, bundle.rootfs)]
+        for problem in foreseen or (problems_of_stage(run) if enters and asks else ()):
+            report.add(problem)
     report.turn = 0
     return opened
 

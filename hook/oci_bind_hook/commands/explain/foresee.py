@@ -138,15 +138,10 @@ class Run:
         return None
 
 
-def problems_of_stage(run: Run, namespace: str | None) -> Iterator[HookError]:
-    """A rootless runtime of this user cannot let a hook enter the container's mount namespace.
-
-    With the mount API it cannot clone a source before, either.
-    """
-    if linux.has_mount_api():
-        return
+def problems_of_stage(run: Run) -> Iterator[HookError]:
+    """A rootless runtime of this user cannot let a hook enter a process, as a ``run`` would, at the stages before."""
     is_rootless = os.geteuid() != 0 and run.is_own
-    if is_rootless and run.stage in ("prestart", "createRuntime") and namespace == "container":
+    if is_rootless and run.stage in ("prestart", "createRuntime"):
         reason = OSError(errno.EPERM, os.strerror(errno.EPERM))
         problem = f"the container's mount namespace cannot be entered {because('setns', reason)}"
         yield _at("enter", UnavailableError(problem, hint=ROOTLESS))
@@ -163,6 +158,8 @@ def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespac
         request, top = source.request, source.info
         if source.error is not None or (request.idmap is None and is_runtimes(request, namespace.kind, rootfs)):
             continue
+        # Where the kernel answers for the run, it may refuse the copy first.
+        is_untried = request.idmap is not None and not run.can_be_tried
         problem: HookError
         if request.idmap is not None and is_inside:
             problem = UnavailableError(
@@ -170,12 +167,12 @@ def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespac
                 where=request.at("options"),
                 hint="register for createRuntime, with a runtime that root starts",
             )
-        elif request.idmap is not None and top is not None and top.type in _NEVER_MAPPED:
+        elif is_untried and top is not None and top.type in _NEVER_MAPPED:
             text = f"the {top.type} file system of {source.path} cannot be id-mapped"
             problem = UnavailableError(text, where=request.at("options"))
         elif (run.can_be_tried or request.idmap is not None) and (refusal := source.refused_clone()):
             problem = refusal
-        elif run.is_nested and source.is_detached and source.locked():
+        elif is_inside and run.stage == "createContainer" and source.is_detached and source.locked():
             problem = source.refused_attributes("mount_setattr", OSError(errno.EPERM, os.strerror(errno.EPERM)))
         else:
             continue
