@@ -178,10 +178,11 @@ def test_the_way_back_fails_too(tmp_path: Path, launcher: str, act: str, undoing
 
 @sweeps
 def test_calls_fail(tmp_path: Path, launcher: str, where: str, act: str, kernel_name: str) -> None:
-    """One of each kind, with one error each, in turn."""
+    """One of each second kind, with one error each, in turn; the next sweep takes the others."""
     kernels.play(kernel_name)
     sweep = Sweep(Scene(tmp_path, launcher, where), act)
     found = [point for point in sweep.points() if point.is_fallible]
-    for point, error in zip(kinds(found), itertools.cycle(ERRORS), strict=False):
+    first = SWEEPS.index((where, act, kernel_name)) % 2
+    for point, error in itertools.islice(zip(kinds(found), itertools.cycle(ERRORS), strict=False), first, None, 2):
         sweep.attempt(f"{error} at {point}", fail_once, point, error, kernel_name)
     sweep.report(f"{act}, {where}, {kernel_name} kernel")
