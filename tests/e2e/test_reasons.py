@@ -40,7 +40,7 @@ WAYS = {
     "openat": Way("openat", 1, path="{rootfs}"),
     "readlinkat": Way("readlinkat", 1, "src={source},dst=/absolute", path="{rootfs}/absolute"),
     "mkdirat": Way("mkdirat", 2),  # the first makes the folder of lists
-    "openat(O_CREAT)": Way("openat", 2, "src={file},dst=/new", path="new"),
+    "mknodat": Way("mknodat", 1, "src={file},dst=/new", path="new"),
     "open_tree": Way("open_tree", 2),
     "mount_setattr": Way("mount_setattr", 2),
     "mount_setattr(idmap)": Way("mount_setattr", 2, "src={source},dst=/new" + MAP),

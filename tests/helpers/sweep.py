@@ -34,8 +34,8 @@ MEMORY = frozenset(("brk", "madvise", "mmap", "mprotect", "mremap", "munmap"))
 # After these, what others can see of a run may be different.
 CHANGING = frozenset(
     (
-        *("fchmod", "fchown", "flock", "fsync", "ftruncate", "mkdir", "mkdirat", "mount", "mount_setattr"),
-        *("move_mount", "renameat", "setns", "umount2", "unlink", "unlinkat", "unshare", "write"),
+        *("fchmod", "fchown", "flock", "fsync", "ftruncate", "mkdir", "mkdirat", "mknodat", "mount"),
+        *("mount_setattr", "move_mount", "renameat", "setns", "umount2", "unlink", "unlinkat", "unshare", "write"),
     )
 )
 # Besides these: what a run needs in order to change anything, or to be safe while it does.

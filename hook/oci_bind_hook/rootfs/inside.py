@@ -36,6 +36,7 @@ class Inside(Rootfs):
         self._proc = namespace.proc
         self._namespace = namespace
         self._devices: set[int] | None = None
+        self._entered: dict[int, MountInfo] = {}
         self._number = -1
         # What is mounted on "/" since is not entered: this process has the root that it got by setns(2).
         fd = posix.open("/", posix.O_PATH | posix.O_CLOEXEC)
@@ -53,7 +54,7 @@ class Inside(Rootfs):
         """As Root.hold. UnavailableError for what must not be stepped into: then no name in it was looked up."""
         fd = posix.open(name, HOLD, dir_fd=folder)
         try:
-            self._check(fd, name)
+            self._check(fd, name, folder)
         except BaseException:
             posix.close(fd)
             raise
@@ -72,16 +73,20 @@ class Inside(Rootfs):
         finally:
             posix.close(folder)
 
-    def _check(self, fd: int, name: str, *, is_root: bool = False) -> None:
-        """Raises UnavailableError if names in ``fd``, which has just been opened as ``name``, must not be looked up."""
-        # The mount's id comes from fdinfo: statx(2) is a question to some file systems. The table is read after the fd
-        # was opened, and while that is held, no other mount gets the id.
+    def _check(self, fd: int, name: str, folder: int | None = None, *, is_root: bool = False) -> None:
+        """Raises UnavailableError if names in ``fd``, just opened as ``name`` in ``folder``, must not be looked up."""
+        # The mount's id comes from fdinfo: statx(2) is a question to some file systems.
         number = self._proc.mount_id_of(fd)
         if number == self._number:
             return
-        info = self._proc.mounts().get(number)
-        if info is None:
-            raise UnavailableError(f"{name} was unmounted, or the container has changed its root, at this moment")
+        # While an fd is held, no other mount gets the id. So the table, which the container can make very long, is read
+        # after the first fd of a mount was opened, and not again for names below that are in the same mount.
+        info = self._entered.get(number)
+        if info is None or folder is None or number != self._proc.mount_id_of(folder):
+            info = self._proc.mounts().get(number)
+            if info is None:
+                raise UnavailableError(f"{name} was unmounted, or the container has changed its root, at this moment")
+            self._entered[number] = info
         # Of processes some names may keep who looks them up: /proc/PID/map_files, where the process maps a file.
         if info.type == "proc" and (name.isdigit() or info.root[1:].split("/")[0].isdigit()):
             raise EscapeError(f"{info.mount_point} is on procfs, where only a few files may be hidden, as in runc")

@@ -116,7 +116,7 @@ def test_without_leave_to_unlock_it_is_an_error_that_says_what_to_do(bench: Benc
 def test_a_file_system_that_is_read_only_itself_is_an_error_too(bench: Bench) -> None:
     tmpfs(bench.rootfs)
     mount("", bench.rootfs, flags=0x20 | MS_RDONLY)
-    with pytest.raises(KernelError, match=r"openat\(O_CREAT\) /new: Read-only file system") as refused:
+    with pytest.raises(KernelError, match=r"mknodat /new: Read-only file system") as refused:
         bench.attach(bench.plan(request(bench.file, "/new"), unlock=True))
     assert refused.value.hint == HINT
 

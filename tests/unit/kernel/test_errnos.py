@@ -14,8 +14,8 @@ from oci_bind_hook.kernel import errnos
 WANTED = [
     ("mkdirat", errno.ENOSPC, "disk"),
     ("mkdirat", errno.EROFS, "register for createRuntime"),
-    ("openat(O_CREAT)", errno.ENOSPC, "disk"),
-    ("openat(O_CREAT)", errno.EROFS, "register for createRuntime"),
+    ("mknodat", errno.ENOSPC, "disk"),
+    ("mknodat", errno.EROFS, "register for createRuntime"),
     ("open_tree", errno.EINVAL, "rbind"),
     ("mount(MS_BIND)", errno.EINVAL, "rbind"),
     ("move_mount", errno.ENOSPC, "mount-max"),
