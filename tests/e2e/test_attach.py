@@ -227,7 +227,7 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
     refused(run(world, "attach", "c1", *named, str(os.getpid()), *words), os.EX_UNAVAILABLE, "in this mount namespace")
     process = subprocess.Popen(["true"])
     process.wait()
-    refused(run(world, "attach", "c1", *named, str(process.pid), *words), os.EX_UNAVAILABLE, "cannot be opened")
+    refused(run(world, "attach", "c1", *named, str(process.pid), *words), os.EX_UNAVAILABLE, "has ended (if the")
     refused(run(world, "attach", "nobody", *words), os.EX_NOINPUT, 'no container "nobody"')
     refused(
         run(world, "attach", "--pid", "1", *words), os.EX_NOINPUT, "no containers with the first process 1 that run"
@@ -356,3 +356,41 @@ def test_the_dry_run_changes_nothing_and_knows_the_end(world: World) -> None:
         assert done.returncode == 0
         assert world.snapshot() == before
         assert container.points() == []
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_by_its_id_it_is_the_one_that_runs_now(world: World, runtime: str) -> None:
+    """A container that is started anew under its id has the record of its earlier start, if nobody called poststop."""
+    bundle = without_admin(support.bundle(world.path / "bundle", ["/bin/sleep", "1000"]))
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime) as namespace:
+
+        def hook(*words: str) -> subprocess.CompletedProcess[str]:
+            return namespace.run(world.launcher, *words, *world.root_option())
+
+        # Where a runtime is looked for that was called without --root.
+        folder = f"/run/{runtime}"
+        make = f"mount -t tmpfs none /run && mkdir {folder} && mount --bind {namespace.root} {folder}"
+        assert namespace.run("sh", "-c", make).returncode == 0
+        for told in ("nothing is recorded for a container", "since it was started anew (oci-bind-hook gc undoes"):
+            assert namespace.create(bundle, "c1").returncode == 0
+            assert namespace.start("c1").returncode == 0
+            refused(hook("detach", "c1", "--all"), os.EX_NOINPUT, told)
+            done = hook("attach", "c1", *spec(world, "/new"))
+            assert (done.returncode, done.stdout.count(" on /new ")) == (0, 1), done.stderr
+            assert namespace.execute("c1", "cat", "/new/word").stdout == "hello from the host\n"
+            assert namespace.stop("c1").returncode == 0
+        done = hook("attach", "c1", *spec(world, "/new"))
+        refused(done, os.EX_UNAVAILABLE, 'the container "c1" does not run (oci-bind-hook gc undoes')
+    assert run(world, "gc").returncode == 0
+    assert world.snapshot() == before
+
+
+def test_it_ends_before_it_is_entered(world: World, container: Running) -> None:
+    assert container.attach(*spec(world, "/real")).returncode == 0
+    ended = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=setns", "-e", "inject=setns:error=ESRCH"]
+    told = f"the container's process {container.pid} has ended (if the container was started anew, ask again)"
+    refused(container.attach(*spec(world, "/data"), before=ended), os.EX_UNAVAILABLE, told)
+    refused(container.detach("--all", before=ended), os.EX_UNAVAILABLE, told)
+    assert container.points() == ["/real"]
+    assert len(recorded(world)["mounts"]) == 1

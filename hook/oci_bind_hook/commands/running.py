@@ -80,7 +80,10 @@ def _words(name: str, options: Options, others: list[str]) -> tuple[str | None, 
 
 
 def _recorded(options: Options, word: str | None) -> State | None:
-    """The container with the id ``word``, if it is recorded in the state folder of ``options``. HookError."""
+    """The container with the id ``word``, if the state folder of ``options`` has a record of one that runs. HookError.
+
+    An engine starts a container anew under its id: what ended without poststop is still recorded then.
+    """
     if word is None or "/" in word:
         return None
     proc = Proc()
@@ -89,13 +92,13 @@ def _recorded(options: Options, word: str | None) -> State | None:
     return None if record is None else _state(record, proc)
 
 
-def _state(record: Record, proc: Proc) -> State:
-    """The state of a recorded container. UnavailableError if it cannot be entered from here."""
+def _state(record: Record, proc: Proc) -> State | None:
+    """The state of a recorded container, None if it has ended. UnavailableError if it cannot be entered from here."""
     if is_of_another_user(record, proc.user_namespace()):
         raise UnavailableError(f'the container "{record["id"]}" is in another user namespace', hint=OTHERS_HINT)
     init = record["init"]
     if init is None or not is_live(record, proc, boot_id()):
-        raise UnavailableError(f'the container "{record["id"]}" does not run, as far as is recorded')
+        return None
     return _running(record["id"], record["bundle"]["path"], init["pid"])
 
 
@@ -109,7 +112,8 @@ def _known(options: Options, word: str | None, remarks: list[str]) -> State:
         options.bundle = absolute_to_here("--bundle", options.bundle)
     container = _find(options, word)
     if container.pid is None:
-        raise UnavailableError(f"the container {container.name or container.id} does not run")
+        undone = "oci-bind-hook gc undoes what is recorded of it" if container.root is not None else ""
+        raise UnavailableError(f'the container "{container.name or container.id}" does not run', hint=undone)
     if container.root is None:
         registered = _poststop(container.bundle)
         if registered is None:

@@ -20,7 +20,7 @@ from ..mounting.sources import expand
 from ..mounting.undo import undo
 from ..options import state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_object
+from ..record.state_file import is_live, is_object
 from ..requests import collect
 from ..requests.request import source_of
 from ..rootfs.inside import Inside
@@ -49,6 +49,7 @@ class Running(Place):
     """A container that runs, by its first process, which is held by pidfd."""
 
     without_rights = OTHERS_HINT
+    when_ended = "if the container was started anew, ask again"
 
     def __init__(self, state: State, proc: Proc) -> None:
         super().__init__(None, state, proc)
@@ -197,7 +198,10 @@ def attach(options: Options, state: State, log: Log) -> list[Bind]:
 def check_process(record: Record, running: Running) -> None:
     """Raises RecordError if a record is of another first process than the one that is held."""
     if record["init"] != running.init:
-        raise RecordError(f'the state file of the container "{record["id"]}" is of another process', hint="ask again")
+        raise RecordError(
+            f'the state file of the container "{record["id"]}" is of another first process',
+            hint="name the container by its id alone, and ask again",
+        )
 
 
 def detach(options: Options, state: State, destination: str | None, log: Log) -> tuple[list[str], list[Remark]]:
@@ -253,6 +257,11 @@ def _load(folder: StateFolder, call: Attach) -> Record:
     record = folder.load(call.state.id)
     if record is None:
         raise MissingError(f'nothing is recorded for the container "{call.state.id}"')
+    if not is_live(record, call.place.proc, boot_id()):
+        raise MissingError(
+            f'nothing is recorded for the container "{call.state.id}" since it was started anew',
+            hint="oci-bind-hook gc undoes what is recorded of its earlier start",
+        )
     check_process(record, call.running)
     return record
 

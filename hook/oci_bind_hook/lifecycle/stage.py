@@ -51,10 +51,11 @@ class Place:
     """Where the runtime started the hook, and the process by which the container's namespace can be entered.
 
     ``is_inside``: the hook is in a pid namespace of the container already, whichever namespace ``/proc`` shows.
-    ``without_rights`` is what helps where the namespace may not be entered.
+    ``without_rights`` is what helps where the namespace may not be entered, ``when_ended`` where its process has ended.
     """
 
     without_rights = ROOTLESS
+    when_ended = "the runtime's log, or another hook's message, says why; or the state names a wrong pid"
 
     def __init__(self, stage: str | None, state: State, proc: Proc) -> None:
         self.proc = proc
@@ -105,6 +106,8 @@ class Place:
             return
         try:
             self.pidfd = posix.pidfd_open(pid)
+        except ProcessLookupError as reason:
+            raise self._ended() from reason
         except OSError as reason:
             problem = f"the container's process {pid} cannot be opened: {reason.strerror}"
             raise UnavailableError(problem, hint=hint("pidfd_open", reason)) from reason
@@ -117,10 +120,10 @@ class Place:
                 hint="mount /proc without hidepid where the runtime runs",
             ) from None
         if self.proc.pid_of(self.pidfd) != number or self.init is None:
-            raise UnavailableError(
-                f"the container's process {pid} has ended",
-                hint="the runtime's log, or another hook's message, says why; or the state names a wrong pid",
-            )
+            raise self._ended()
+
+    def _ended(self) -> UnavailableError:
+        return UnavailableError(f"the container's process {self._pid} has ended", hint=self.when_ended)
 
     def _first_process(self, bundle: Bundle) -> int:
         """The pid of the container's first process at createContainer: the outermost ancestor that is in the container.
@@ -222,6 +225,8 @@ class Place:
             return
         try:
             namespace.enter(self.pidfd)
+        except ProcessLookupError as reason:
+            raise self._ended() from reason
         except OSError as reason:
             namespace_of = "the container's mount namespace"
             if reason.errno == errno.EPERM:
