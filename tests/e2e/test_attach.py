@@ -394,3 +394,25 @@ def test_it_ends_before_it_is_entered(world: World, container: Running) -> None:
     refused(container.detach("--all", before=ended), os.EX_UNAVAILABLE, told)
     assert container.points() == ["/real"]
     assert len(recorded(world)["mounts"]) == 1
+
+
+def test_another_process_than_the_first_is_refused(world: World) -> None:
+    """The container would be taken for dead at the end of that one, and what is bound in it be undone."""
+    bundle = without_admin(support.bundle(world.path / "bundle", ["/bin/sleep", "1000"]))
+    with support.RuntimeNamespace("runc") as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        assert namespace.start("c1").returncode == 0
+        pid_file = str(world.path / "pid")
+        done = namespace.call("exec", "--detach", "--pid-file", pid_file, "c1", "/bin/sleep", "1000")
+        assert done.returncode == 0, done.stderr
+
+        def attach(pid: str) -> subprocess.CompletedProcess[str]:
+            words = ["c1", "--bundle", bundle, "--pid", pid, *spec(world, "/new")]
+            return namespace.run(world.launcher, "attach", *words, *world.root_option())
+
+        with open(pid_file, encoding="utf-8") as file:
+            other = file.read()
+        refused(attach(other), os.EX_UNAVAILABLE, f"the process {other} is not the first of the container (")
+        assert attach(str(namespace.state("c1")["pid"])).returncode == 0
+        assert namespace.stop("c1").returncode == 0
+    assert run(world, "gc").returncode == 0

@@ -83,8 +83,19 @@ class Running(Place):
             return True
 
     def choose(self, bundle: Bundle) -> str:
-        """As Place.choose; and notes how the rootfs is mounted here."""
-        self.hold()
+        """As Place.choose; and notes how the rootfs is mounted here. UnavailableError for another than the first."""
+        init = self.hold()
+        # With another one for the first, the container could be taken for dead while it lives, and be undone.
+        try:
+            pids = self.proc.pids(init["pid"])
+        except OSError:
+            raise self._ended() from None
+        has_own_pids = bundle.config.namespaces.get("pid", "") is None
+        if has_own_pids and len(pids) > len(self.proc.pids()) and pids[-1] != 1:
+            raise UnavailableError(
+                f"the process {init['pid']} is not the first of the container",
+                hint="the runtime's state tells its pid, as runc state does",
+            )
         self.look_at(bundle.rootfs, Namespace(self.proc, "runtime"))
         return super().choose(bundle)
 
