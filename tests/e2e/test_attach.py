@@ -240,6 +240,20 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
     assert (container.points(), os.listdir(world.state)) == ([], [])
 
 
+def test_no_option_is_passed_over(world: World) -> None:
+    words = {"attach": ["c1", *spec(world, "/data")], "detach": ["c1", "/data"]}
+    start = [["--allow-annotations"], ["--allow-source", "/srv"]]
+    others = {
+        "attach": [*start, ["--keep-mountpoints"]],
+        "detach": [*start, ["--mount", "x"], ["--dry-run"], ["--strict"], ["--allow-shared"], ["--force"]],
+    }
+    for name in words:
+        for option in others[name]:
+            done = run(world, name, *words[name], *option)
+            refused(done, os.EX_USAGE, f"{option[0]}: {name} does not take it")
+    refused(run(world, "attach", *words["attach"], "--all"), os.EX_USAGE, "--all: only a --dry-run prints anything")
+
+
 def test_another_root_than_its_bundle_names_is_refused(world: World, container: Running) -> None:
     other = support.bundle(world.path / "other", ["true"])
     done = run(world, "attach", "c1", "--bundle", other, "--pid", str(container.pid), *spec(world, "/data"))

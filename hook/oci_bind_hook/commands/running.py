@@ -30,6 +30,18 @@ if TYPE_CHECKING:
     from .explain.report import Report
 
 
+# What the parser knows, and not both commands take: each option with the member that it sets.
+_OF_A_START = {"--allow-annotations": "allow_annotations", "--allow-source": "allowed_sources"}
+_OF_ATTACH = {
+    "--mount": "mounts",
+    "--dry-run": "dry_run",
+    "--strict": "strict",
+    "--allow-shared": "allow_shared",
+    "--force": "force",
+}
+_OF_DETACH = {"--keep-mountpoints": "keep_mountpoints"}
+
+
 def run_in(argv: Sequence[str], log: Log) -> int | None:
     """Runs ``attach`` or ``detach``, the first word. Returns the exit code of a dry-run, else None. HookError."""
     name, *words = argv
@@ -70,12 +82,13 @@ def _words(name: str, options: Options, others: list[str]) -> tuple[str | None, 
     if len(others) != is_named + (not is_attach and not options.unfold):
         forms = "CONTAINER, --bundle DIR or --pid PID, or all of them"
         raise UsageError(f"it takes {forms}" + ("" if is_attach else "; and DESTINATION or --all"), where=name)
-    if options.allow_annotations or options.allowed_sources:
-        raise UsageError("annotations count at a container's start", where="--allow-annotations")
+    for option, member in (*_OF_A_START.items(), *(_OF_DETACH if is_attach else _OF_ATTACH).items()):
+        if getattr(options, member):
+            raise UsageError(f"{name} does not take it", where=option)
+    if options.unfold and is_attach and not options.dry_run:
+        raise UsageError("only a --dry-run prints anything", where="--all")
     if is_attach and not options.mounts:
         raise UsageError("--mount says what is to be attached", where=name)
-    if not is_attach and (options.mounts or options.dry_run):
-        raise UsageError("only attach takes it", where="--mount" if options.mounts else "--dry-run")
     return others[0] if is_named else None, None if is_attach or options.unfold else others[-1]
 
 
