@@ -159,6 +159,47 @@ def test_a_stage_that_is_named_for_another(world: World, tmp_path: Path, runtime
         assert [line for line in lines if line.startswith(report["problems"][0]["message"])]
 
 
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+@pytest.mark.parametrize("said", ["", "createRuntime", "createContainer", "poststop"])
+def test_a_hook_at_poststart(world: World, tmp_path: Path, runtime: str, said: str) -> None:
+    """The container runs then: no call can bind in it. runc gives it up for that, and crun goes on."""
+    log = tmp_path / "log"
+    words = ["--mount", f"src={world.source},dst=/a", *filter(None, [said])]
+    hooks = {
+        "createRuntime": [world.hook(*words[:2])],
+        "poststart": [world.hook(*words, "--log", str(log), "--log-format=json")],
+        "poststop": [world.hook()],
+    }
+    bundle = support.bundle(world.path / "bundle", ["sleep", "0.1"], hooks=hooks)
+    exit_code, report, _ = explain(world, bundle)
+    done = support.run_container(runtime, bundle, "c1")
+    assert (exit_code, done.returncode == 0) == (os.EX_UNAVAILABLE, runtime == "crun"), done.stderr
+    [problem] = report["problems"]
+    assert [mount["resolved"] for mount in report["mounts"]] == ["/a"]
+    if runtime == "runc":
+        lines = [json.loads(line)["msg"] for line in log.read_text().splitlines()]
+        assert [line for line in lines if line.startswith(problem["message"])]
+
+
+def test_a_hook_at_poststart_that_asks_for_nothing(world: World) -> None:
+    hooks = {"poststart": [world.hook()], "poststop": [world.hook()]}
+    bundle = support.bundle(world.path / "bundle", ["sleep", "0.1"], hooks=hooks)
+    exit_code, report, _ = explain(world, bundle)
+    done = support.run_container("runc", bundle, "c1")
+    assert (exit_code, done.returncode) == (0, 0), done.stderr
+    assert "poststart is no stage" in "".join(report["warnings"])
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_hook_at_start_container_is_looked_for_in_the_image(world: World, runtime: str) -> None:
+    hooks = {"startContainer": [world.hook("--mount", f"src={world.source},dst=/a")]}
+    bundle = support.bundle(world.path / "bundle", ["true"], hooks=hooks)
+    exit_code, report, _ = explain(world, bundle)
+    done = support.run_container(runtime, bundle, "c1")
+    assert (exit_code, done.returncode == 0) == (os.EX_CANTCREAT, False), done.stderr
+    assert [each["where"] for each in report["runtime"]] == ["config.json: /hooks/startContainer/0/path"]
+
+
 def test_a_name_is_not_waited_for(world: World) -> None:
     """A bundle on a file system that does not answer, of which a runtime's folder tells."""
     with Fuse(f"{world.path}/mute") as fuse:

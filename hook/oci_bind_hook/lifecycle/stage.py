@@ -47,6 +47,15 @@ def not_inside() -> UnavailableError:
     )
 
 
+def not_seen(rootfs: str) -> UnavailableError:
+    """The error where the process to enter has its own root by then, as at poststart."""
+    return UnavailableError(
+        f"the mount namespace of the container does not show the rootfs {rootfs}",
+        hint="it has its own root already, as under runsc, which runs no hook that could bind there: give the "
+        "bind to the engine, as by docker run -v or by mounts of config.json",
+    )
+
+
 class Place:
     """Where the runtime started the hook, and the process by which the container's namespace can be entered.
 
@@ -248,11 +257,7 @@ class Place:
         except OSError as reason:
             raise unopened(f"the rootfs {bundle.rootfs}", reason) from reason
         if not is_seen:
-            raise UnavailableError(
-                f"the mount namespace of the container does not show the rootfs {bundle.rootfs}",
-                hint="it has its own root already, as under runsc, which runs no hook that could bind there: give the "
-                "bind to the engine, as by docker run -v or by mounts of config.json",
-            )
+            raise not_seen(bundle.rootfs)
         is_container = namespace.kind == "container"
         rootfs = Rootfs(
             bundle.rootfs,

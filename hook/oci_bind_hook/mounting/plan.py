@@ -14,6 +14,8 @@ from ..rootfs.mount_points import MountPoint, Rootfs
 from ..rootfs.walk import Cover, Target
 from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
 
+HIDDEN = "hidden by the later mount on"  # begins a warning
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -183,7 +185,8 @@ class Planner:
                 for above in upwards(path):
                     if above in later:
                         bind.is_hidden = True
-                        bind.warnings.append(f"hidden by the later mount on {later[above]}")
+                        if bind.problem is None:  # else it is not mounted at all
+                            bind.warnings.append(f"{HIDDEN} {later[above]}")
                         break
             later[path] = request.destination
 
@@ -362,7 +365,7 @@ class Planner:
         name = self._hiders.find(bind.request, passed)
         if name is None:
             return False
-        bind.warnings.append(f"hidden by the later mount on {name}")
+        bind.warnings.append(f"{HIDDEN} {name}")
         bind.is_hidden = True
         return True
 

@@ -13,29 +13,24 @@ from typing import TYPE_CHECKING, cast
 
 from ...documents.bundle import Bundle, read_regular, read_state
 from ...documents.strictjson import documents
-from ...errors import At, DataError, EscapeError, HookError, UnavailableError
+from ...errors import DataError, HookError, UnavailableError
 from ...kernel import files
 from ...kernel.namespace import Namespace
 from ...kernel.proc import Proc
 from ...lifecycle import lost
 from ...lifecycle.set_up import other_annotation
-from ...lifecycle.stage import RUNTIMES, Place
+from ...lifecycle.stage import Place
 from ...mounting.apply import announce, check_makeable
-from ...mounting.config_mounts import is_runtimes
-from ...mounting.plan import Plan, Planner
-from ...mounting.propagation import Runtimes, remark
-from ...mounting.sources import open_sources
+from ...mounting.plan import Plan
 from ...options import Options, is_teardown, remarks
 from ...record.state_file import is_lost
-from ...requests import collect
-from ...rootfs.mount_points import Rootfs
-from . import meant, programs, recognise, registered, runtime, unmounted
+from . import meant, programs, recognise, registered, runtime
+from .calls import Calls
 from .facts import describe, own_mounts, replaced_by_rename
-from .foresee import Leaks, Run, problems_of_sources, problems_of_stage
+from .foresee import Run
 from .hiding import hidden
-from .parts import requests_of_each, warn_of_registration, with_registered
-from .patience import DESTINATIONS, PROGRAMS, Mute, gathered, silent
-from .recorded import find_folders
+from .parts import warn_of_registration, with_registered
+from .patience import PROGRAMS, gathered, silent
 from .report import Report
 from .running import find_running
 from .selinux import Labels
@@ -44,13 +39,10 @@ from .undoing import fill_from_record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...documents.oci import Config, State
+    from ...documents.oci import State
     from ...mounting.sources import Source
-    from ...record.folder import Records
     from ...record.state_file import Record
-    from ...requests.request import Request
     from .containers import Container
-    from .parts import Part
     from .patience import Patience
     from .registered import Entry
     from .running import Running
@@ -154,9 +146,9 @@ def _fill(
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:
         is_elsewhere = _place(report, place, bundle)
-    _fill_with_plan(
-        report, parts, bundle, proc, place, patience, is_elsewhere=is_elsewhere, state=state, container=container
-    )
+    namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
+    calls = Calls(report, parts, bundle, namespace, patience)
+    _fill_with_plan(report, calls, bundle, proc, place, patience, given=state, container=container)
 
 
 def _meant(report: Report, path: str) -> object | None:
@@ -192,65 +184,32 @@ def _is_teardown(report: Report, options: Options, state: State) -> bool:
 
 def _fill_with_plan(
     report: Report,
-    parts: list[Part],
+    calls: Calls,
     bundle: Bundle,
     proc: Proc,
     place: Place | None,
     patience: Patience,
     *,
-    is_elsewhere: bool,
-    state: State | None,
+    given: State | None,
     container: Container | None,
 ) -> None:
-    config, options = bundle.config, parts[0].options
-    namespace = Namespace(proc, report.namespace or "runtime", assumed=is_elsewhere)
-    runs = [Run(bundle, part.stage or report.stage) for part in parts]
-    report.own_rights = runs[0].own_rights
-    calls = list(requests_of_each(report, bundle, parts, patience))
-    report.own = own_mounts(calls[0])
+    """Fills in what the calls bind, and what is known of it. HookError."""
+    config = bundle.config
     labels = Labels(bundle.document)
     report.selinux = labels.facts()
-    if config.root_readonly and report.namespace == "runtime":
-        calls[0].insert(0, collect.read_only_root(bundle.rootfs))
-    is_asked = [_asks(requests, namespace, bundle.rootfs) for requests in calls]
-    folders, recorded, no_folder = find_folders(report, parts, runs, proc, is_asked, place, patience)
-    enters = report.namespace == "container" if place is None else place.pidfd is not None
-    opened = _opened(report, runs, calls, is_asked, bundle, namespace, patience, enters=enters)
-    if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
-        report.add(silent(f"the rootfs {bundle.rootfs}", why, step="read"))
-        unmounted.judge_sources(report, opened, namespace, bundle.rootfs)
+    calls.open(proc, place)
+    rootfs = calls.enter(proc, container)
+    if rootfs is None:
         return
-    if unmounted.is_unmounted(bundle.rootfs, proc):
-        unmounted.without_destinations(report, bundle, opened, namespace, container, patience.source_of)
-        return
-    try:
-        with At("enter"):
-            rootfs = Rootfs(
-                bundle.rootfs,
-                own_tmpfs=lambda stat: namespace.is_own_tmpfs(stat, bundle.rootfs),
-                type_of=namespace.type_of,
-            )
-    except EscapeError:
-        if not any(is_asked):
-            return  # a real run ends before it enters anything
-        raise
-    for part, sources in zip(parts, opened, strict=True):
-        runtimes = _runtimes(report, part, config, rootfs)
-        remark([one for one in sources if not is_runtimes(one.request, namespace.kind, bundle.rootfs)], runtimes)
-    whose = f"the rootfs {bundle.rootfs}, or a source that a destination leads into,"
-    if why := patience.why_not(DESTINATIONS, whose, bundle.rootfs):
-        report.add(silent(whose, why, step="resolve"))
-        unmounted.judge_sources(report, opened, namespace, bundle.rootfs)
-        return
-    planner = Planner(rootfs, namespace, recorded, is_admin=config.is_admin)
-    planned = _planned(report, parts, config, calls, opened, planner, folders)
+    planner = calls.resolve(rootfs)
+    planned, options = planner.plan, calls.first.part.options
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering, hides = {}, hidden(planner.order, is_silent=True)
         report.notes.append(f"whether a bind covers programs of the container is not known: {why}")
     else:
         covering, hides = programs.warnings(planned, bundle.document), hidden(planner.order)
-    report.own = own_mounts(calls[0], planner.order)
+    report.own = own_mounts(calls.first.requests, planner.order)
     report.mounts = describe(
         planned,
         writable_root=not config.root_readonly,
@@ -259,13 +218,13 @@ def _fill_with_plan(
         before=patience.source_of,
         labels=labels,
     )
-    if not no_folder and (running := find_running(options, bundle, state, proc, container)):
+    if not calls.no_folder and (running := find_running(options, bundle, given, proc, container)):
         _compare(report, planned, running)
     if not planned.problems:
-        _foresee_making(report, planned, runs[0])
+        _foresee_making(report, planned, calls.first.run)
     is_by_hand = report.namespace == "runtime" and bundle.has_namespace
-    if state is None and report.running is None and not is_by_hand:  # else a runtime has taken it, or none will
-        _foresee_refusals(report, bundle, planned, opened, patience)
+    if given is None and report.running is None and not is_by_hand:  # else a runtime has taken it, or none will
+        _foresee_refusals(report, bundle, planned, calls.first.sources, patience)
     report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
@@ -291,92 +250,14 @@ def _foresee_making(report: Report, planned: Plan, run: Run) -> None:
         report.add(problem, "make")
 
 
-def _foresee_refusals(
-    report: Report, bundle: Bundle, plan: Plan, opened: list[list[Source]], patience: Patience
-) -> None:
+def _foresee_refusals(report: Report, bundle: Bundle, plan: Plan, sources: list[Source], patience: Patience) -> None:
     """What the runtime will refuse, at whose rootfs and sources somebody may be silent."""
     if why := patience.why_not("runtime", f"the rootfs {bundle.rootfs}, or what is mounted on it,", bundle.rootfs):
         report.notes.append(f"whether the runtime refuses anything is not known: {why}")
         return
-    found = runtime.find(bundle, plan, opened[0], patience)
+    found = runtime.find(bundle, plan, sources, patience)
     report.warnings += found.warnings
     report.refuse(found.refused)
-
-
-def _asks(requests: list[Request], namespace: Namespace, rootfs: str) -> bool:
-    """Whether a call asks for a bind that is the hook's to make."""
-    return any(each.is_bind and not is_runtimes(each, namespace.kind, rootfs) for each in requests)
-
-
-def _opened(
-    report: Report,
-    runs: list[Run],
-    calls: list[list[Request]],
-    is_asked: list[bool],
-    bundle: Bundle,
-    namespace: Namespace,
-    patience: Patience,
-    *,
-    enters: bool,
-) -> list[list[Source]]:
-    """The sources of each call. What the kernel will refuse of them becomes problems of the report.
-
-    ``enters``: a call then enters a process, if it asks for a bind. Who may clone no source gets no further.
-    """
-    opened = []
-    for report.turn, (run, requests, asks) in enumerate(zip(runs, calls, is_asked, strict=True)):
-        with At("open"):
-            opened.append(open_sources(requests, bundle.path, namespace, patience.source_of))
-        foreseen = [*problems_of_sources(opened[-1], run, namespace, bundle.rootfs)]
-        for problem in foreseen or (problems_of_stage(run) if enters and asks else ()):
-            report.add(problem)
-    report.turn = 0
-    return opened
-
-
-def _planned(
-    report: Report,
-    parts: list[Part],
-    config: Config,
-    calls: list[list[Request]],
-    opened: list[list[Source]],
-    planner: Planner,
-    folders: list[Records | None],
-) -> Plan:
-    """What all calls bind, one after the other. What is wrong with each becomes problems of the report."""
-    planned = planner.plan
-    for report.turn, (part, requests, sources, folder) in enumerate(zip(parts, calls, opened, folders, strict=True)):
-        own = Plan(planner.rootfs, planner.namespace)
-        before, planner.allow_shared = len(planned.binds), part.options.allow_shared
-        planner.foresees_leak = Leaks(config, part.stage or report.stage, planner.namespace, planner.rootfs)
-        planner.resolve(requests, sources)
-        own.binds = planned.binds[before:]
-        _mute(own)
-        for problem in own.problems:
-            report.add(problem, "resolve")
-        unrecorded = folder.why_unrecorded() if folder is not None else None
-        if unrecorded is not None and any(bind.create for bind in own.to_mount):
-            report.add(unrecorded, "make")
-    return planned
-
-
-def _mute(plan: Plan) -> None:
-    """Says of each bind whose source is silent what that means for it."""
-    for bind in plan.binds:
-        if isinstance(mute := bind.request.opener, Mute):
-            if bind.by == "runtime":
-                bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
-            else:  # whatever condition leaves it out: a real run opens it before it looks at that
-                bind.problem = mute.problem
-
-
-def _runtimes(report: Report, part: Part, config: Config, rootfs: Rootfs) -> Runtimes:
-    """What any runtime would do with the propagation of the binds of a call."""
-    names = RUNTIMES if report.namespace == "container" else ()
-    if (part.stage or report.stage) != "createContainer":
-        return Runtimes(names, config.rootfs_propagation)
-    has_users = "user" in config.namespaces
-    return Runtimes(names, config.rootfs_propagation, is_inside=True, ahead=rootfs.stat.mnt_id, has_users=has_users)
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:

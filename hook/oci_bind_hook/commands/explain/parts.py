@@ -41,6 +41,16 @@ class Part(NamedTuple):
     place: str
     stage: str | None = None
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the container has its own root by then, in which a call can bind nothing."""
+        return self.stage == registered.LATE
+
+    @property
+    def enters_late(self) -> bool:
+        """Whether a call enters the container then. What it is told of another stage, it refuses before that."""
+        return self.is_late and self.options.stage not in ("createContainer", "poststop")
+
 
 def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, patience: Patience) -> None:
     """Says what is wrong with how config.json registers the hook."""
@@ -68,10 +78,12 @@ def with_registered(
     """
     report.registered = [entry.place for entry in entries]
     called = registered.chosen(entries, options.stage)
-    if not called or options.mounts or options.annotation_sources:
+    late = [entry for entry in entries if entry.stage == registered.LATE and options.stage is None]
+    if options.mounts or options.annotation_sources:
         return [Part(options, "")]
-    parts: list[Part] = []
-    for report.turn, entry in enumerate(called):
+    parts = [] if called else [Part(options, "")]
+    for entry in [*called, *(late if "mount" in namespaces else ())]:
+        report.turn = len(parts)
         try:
             parts.append(Part(_merged(entry, options, proc), entry.place, entry.stage))
             if options.stage is None and (refusal := _at_another(entry, namespaces)) is not None:
@@ -83,9 +95,9 @@ def with_registered(
     report.turn = 0
     understood = [part.place for part in parts if part.place]
     report.options = ", ".join(understood) or None
-    if options.bundle is not None and understood:
+    if options.bundle is not None and called and understood:
         report.stage = called[0].stage
-    if len({part.options.root for part in parts}) > 1:
+    if len({part.options.root for part in parts if not part.is_late}) > 1:
         report.warnings.append(
             f"{called[0].place}: the entries have different --root: a failure of one does not undo the others"
         )
@@ -95,7 +107,7 @@ def with_registered(
 def _at_another(entry: Entry, namespaces: Container[str]) -> HookError | None:
     """What a call refuses that is told another stage than its own; None where it goes on all the same."""
     if entry.said == "poststop":
-        return not_stopped("creating")
+        return not_stopped("created" if entry.stage == registered.LATE else "creating")
     if entry.said == "createContainer" and entry.stage != "createContainer" and "mount" in namespaces:
         return not_inside()
     # Where it has the pids of its runtime, the state may name one.
@@ -123,6 +135,9 @@ def requests_of_each(report: Report, bundle: Bundle, parts: list[Part], patience
     asked: set[tuple[bool, str]] = set()
     for report.turn, part in enumerate(parts):
         requests = _requests(report, bundle, part._replace(place=part.place if len(parts) > 1 else ""), patience)
+        if part.is_late:  # nothing is left to it: an earlier call mounts in another root
+            yield [request for request in requests if not request.is_from_mounts]
+            continue
         keys = [(each.is_from_mounts, json.dumps(each.as_mount(), sort_keys=True)) for each in requests]
         yield [request for request, key in zip(requests, keys, strict=True) if key not in asked]
         asked.update(keys)

@@ -19,40 +19,34 @@ if TYPE_CHECKING:
     from ...lifecycle.stage import Place
     from ...record.folder import Records
     from ...record.state_file import MountRecord
-    from .foresee import Run
-    from .parts import Part
+    from .calls import Call
     from .patience import Patience
     from .report import Report
 
 
 def find_folders(
-    report: Report,
-    parts: Sequence[Part],
-    runs: Sequence[Run],
-    proc: Proc,
-    is_asked: Sequence[bool],
-    place: Place | None,
-    patience: Patience,
-) -> tuple[list[Records | None], list[MountRecord], str]:
-    """The state folder of each call, what the first has recorded for this container, and why none is looked at."""
-    folders: list[Records | None] = []
+    report: Report, calls: Sequence[Call], proc: Proc, place: Place | None, patience: Patience
+) -> tuple[list[MountRecord], str]:
+    """Gives each call its state folder. Returns what the first has recorded for this container, and why none is looked
+    at, "" if they are.
+    """
     recorded: list[MountRecord] = []
     silence = ""
-    for report.turn, (part, run, asks) in enumerate(zip(parts, runs, is_asked, strict=True)):
-        path = state_folder(part.options, proc)
-        folders.append(None)
+    for report.turn, call in enumerate(calls):
+        options = call.part.options
+        path = state_folder(options, proc)
         try:
             with At("state folder"):
                 if why := patience.why_not(f"state folder {path}", f"the state folder {path}", path):
                     silence = why
                     raise RecordError(f"{path} cannot be looked at: {why}", hint=HINT)
-                folders[-1] = run.folder(part.options, proc, is_asked=asks, container=report.id)
+                call.folder = call.run.folder(options, proc, is_asked=call.asks, container=report.id)
                 if not report.turn:
-                    recorded = _recorded(folders[-1], report, place, proc)
+                    recorded = _recorded(call.folder, report, place, proc)
         except RecordError as problem:
             report.add(problem)
     report.turn = 0
-    return folders, recorded, silence
+    return recorded, silence
 
 
 def _recorded(folder: Records | None, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:

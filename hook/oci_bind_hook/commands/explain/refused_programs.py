@@ -84,7 +84,8 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
     folders = [""] if "/" in name else (PATH if path is None else path).split(":")
     why = ""
     by: tuple[str, ...] = BOTH
-    for folder in folders if path != "" or "/" in name else ():
+    is_in_cwd = False
+    for folder in folders:
         target, fault = _program(root, os.path.join("/", cwd, folder, name))
         if target is None:
             why = why or fault
@@ -95,7 +96,8 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
                 found.add(at, f"{name} is found in a folder of PATH that runc refuses: {which}", by=RUNC)
                 by = CRUN
             if "/" not in name and not folder:
-                continue  # crun passes it over
+                is_in_cwd = True
+                continue  # older versions of crun pass it over
             if path is None and "/" not in name:
                 found.warn(at, f"{name} is not looked for: process.env has no PATH")
             elif target.last.cover in covers.noexec:
@@ -103,7 +105,11 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
             elif fault := _fault_of_interpreters(root, target):
                 found.add(at, fault, by=by)
         return
-    if why:
+    if is_in_cwd:
+        found.warn(
+            at, f"{name} is found in no other folder of PATH, and crun before 1.28 does not look in an empty one"
+        )
+    elif why:
         found.add(at, why, by=by)
     elif "/" in name:
         found.add(at, f"{name} is not there, in the rootfs with all that is mounted on it")

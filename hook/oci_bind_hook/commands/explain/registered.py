@@ -11,6 +11,8 @@ from ...options import parse
 
 NAME = "oci-bind-hook"
 SETTING_UP = ("prestart", "createRuntime", "createContainer")
+# The container runs then: runc gives it up if a call fails, and crun goes on.
+LATE = "poststart"
 _LOADED = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH")
 # The launcher cannot mend it: the loader has run before it, and Python has chosen its library. Empty is as bad as
 # missing, since engines that write it into config.json leave it out (`omitempty` of runtime-spec's specs-go).

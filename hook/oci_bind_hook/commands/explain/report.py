@@ -12,6 +12,7 @@ import os
 from ...documents.acceptor import head
 from ...errors import REFUSED, STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
+from ...mounting.plan import HIDDEN
 from ...requests.request import source_of
 from ..json_text import json_text
 from ..upkeep.replaced import WORDS
@@ -123,8 +124,15 @@ class Report:
         self._turns.sort(key=lambda known: (known[0], STEPS.index(known[1].step) if known[1].step else 0))
 
     def refuse(self, refused: list[dict[str, Any]]) -> None:
-        """Takes note of what the runtime will refuse, in the place of a warning that a hook cannot be executed."""
+        """Takes note of what the runtime will refuse, in the place of a warning that a hook cannot be executed.
+
+        A mount that is refused is hidden by nothing.
+        """
         self.runtime = refused
+        places = [each["where"].replace("config.json: ", "config.json#") for each in refused]
+        for mount in self.mounts:
+            if any(place.startswith(f"{mount['origin']}/") for place in places):
+                mount["warnings"] = [warning for warning in mount["warnings"] if not warning.startswith(HIDDEN)]
         hooks = tuple(f"{each['where']}: " for each in refused if "/hooks/" in each["where"])
         self.warnings = [warning for warning in self.warnings if not warning.startswith(hooks)]
 

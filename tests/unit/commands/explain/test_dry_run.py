@@ -457,6 +457,20 @@ def test_bind_that_a_later_one_hides(desk: Desk) -> None:
     ]
 
 
+def test_a_bind_that_is_refused_is_not_called_hidden(desk: Desk) -> None:
+    desk.config({"destination": "/etc", "type": "tmpfs"})
+    report = desk.report(f"src={desk.path}/absent,dst=/real/inner", f"src={desk.source},dst=/real")
+    assert [problem["where"] for problem in report.problems] == ["--mount 1"]
+    assert [warned(mount) for mount in report.mounts] == [[], []]
+
+
+def test_a_bind_that_the_runtime_refuses_is_not_called_hidden(desk: Desk) -> None:
+    desk.config(support.bind(f"{desk.path}/absent", "/etc/a"), {"destination": "/etc", "type": "tmpfs"})
+    report = desk.report()
+    assert "config.json: /mounts/0/source" in [each["where"] for each in report.runtime]
+    assert [warned(mount) for mount in report.mounts] == [[]]
+
+
 def test_source_that_the_container_can_replace(desk: Desk) -> None:
     inside = f"src={desk.rootfs}/etc,dst=/a"
     text = "the source is below the rootfs: the container may put something else in its place"
