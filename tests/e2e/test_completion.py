@@ -7,7 +7,6 @@ What is offered where, tests/unit/commands/test_completion.py holds.
 from __future__ import annotations
 
 import os
-import pty
 import re
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from helpers import mounting, support
+from helpers.terminal import begun
 from oci_bind_hook.commands.completion import SCRIPTS
 
 COMPLETION = Path(__file__).resolve().parents[2] / "hook/completion"
@@ -49,12 +49,15 @@ class Shell:
     """A shell on a terminal, in which keys are pressed."""
 
     def __init__(self, name: str, setup: str, folder: Path, path: str) -> None:
-        self.pid, self.terminal = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.environ.update(HOME=str(folder), TERM="dumb", PS1="", PAGER="cat", COLUMNS="2000")
-            os.environ.update(PATH=path, LC_ALL="C.UTF-8")
-            os.execvp(SHELLS[name][0], SHELLS[name])
+        environment = {
+            "HOME": str(folder),
+            "TERM": "dumb",
+            "PS1": "",
+            "PAGER": "cat",
+            "PATH": path,
+            "LC_ALL": "C.UTF-8",
+        }
+        self.pid, self.terminal = begun(2000, SHELLS[name], {**os.environ, **environment}, str(folder))
         self._type(f"{setup}; echo RE''ADY\n", "READY\r\n")
 
     def __enter__(self) -> Shell:

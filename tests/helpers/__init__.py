@@ -21,7 +21,7 @@ Containers:
     corpus           what holds after every attack: for a dry-run and a real run alike
 
 Programs:
-    terminal         the hook's own commands on a terminal, as wide as is wanted
+    terminal         commands, mostly the hook's own, on a terminal as wide as is wanted
 
 Processes that interfere:
     rival            exchanges names in a rootfs while the hook works there
