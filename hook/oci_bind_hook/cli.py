@@ -33,12 +33,12 @@ def main(argv: list[str]) -> int:
         log.failure("interrupted")
         return 130
     except ImportError as problem:
-        log.failure(f"the installation is broken: {problem} (install the package and the hook again)")
+        log.failure(f"the installation is broken: {problem} (reinstall the package, then register the hook again)")
         log.traceback(problem)
         return posix.EX_SOFTWARE
     except OSError as reason:
         subject = f" {reason.filename}" if reason.filename is not None else ""
-        log.failure(f"the kernel refused a call{subject}: {message('', reason)} (--debug shows which)")
+        log.failure(f"the kernel refused a system call{subject}: {message('', reason)} (--debug shows where)")
         log.traceback(reason)
         return posix.EX_OSERR
     except BaseException as bug:  # noqa: BLE001 - a traceback would be more than one line

@@ -86,7 +86,7 @@ class DataError(HookError):
         super().__init__(
             message,
             where=f"{document}: {pointer}" if pointer else document,
-            hint=f"and {more} more violation{'s' if more > 1 else ''}: --dry-run lists all" if more else "",
+            hint=f"{more} more violation{'s' if more > 1 else ''}: --dry-run lists all" if more else "",
         )
         self.document = document
         self.violations = tuple(violations)

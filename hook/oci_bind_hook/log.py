@@ -25,7 +25,7 @@ SYSLOG_SOCKET = "/dev/log"
 # Somewhat less than rsyslog takes by default, to which the journal may forward. A socket takes some 200 kB, and refuses
 # more.
 SYSLOG_BYTES = 8000
-_CUT = " (cut: --log keeps it whole)"
+_CUT = " (truncated; --log has the full message)"
 # syslog(3): the facility daemon, with a severity.
 ERROR = 3 << 3 | 3
 WARNING = 3 << 3 | 4
@@ -225,7 +225,7 @@ class Log:
 
 def _check(place: str) -> None:
     if place:
-        raise OSError(errno.EPERM, f"others can put a link into {place}")
+        raise OSError(errno.EPERM, f"other users can place a link in {place}")
 
 
 def _quoted(value: str) -> str:

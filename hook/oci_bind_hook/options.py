@@ -59,9 +59,9 @@ def remarks(options: Options) -> list[str]:
     """Warnings about options that need another one to have an effect."""
     found = []
     if options.allow_annotations and not options.allowed_sources:
-        found.append("--allow-annotations without --allow-source allows no annotation")
+        found.append("--allow-annotations has no effect without --allow-source")
     if options.allowed_sources and not options.allow_annotations:
-        found.append("--allow-source without --allow-annotations allows no annotation")
+        found.append("--allow-source has no effect without --allow-annotations")
     return found
 
 
@@ -73,7 +73,7 @@ def is_teardown(stage: Stage | None, state: State) -> bool:
         raise not_stopped(state.status)
     if state.status not in ("creating", "created"):
         raise UnavailableError(
-            f'nothing can be mounted into a container that is "{state.status}"',
+            f'the container is "{state.status}", and binds can only be made while it is created',
             hint="register the hook for createRuntime, createContainer or prestart",
         )
     return False
@@ -82,8 +82,8 @@ def is_teardown(stage: Stage | None, state: State) -> bool:
 def not_stopped(status: str) -> UnavailableError:
     """The error for poststop of a container that has not ended."""
     return UnavailableError(
-        f'poststop is for a container that is "stopped", and this one is "{status}"',
-        hint="name the stage that the hook is registered for, or leave STAGE out",
+        f'poststop needs a container that is "stopped", but this one is "{status}"',
+        hint="pass the stage that the hook is registered for, or omit STAGE",
     )
 
 
@@ -120,7 +120,7 @@ class Arguments:
     def value(self, option: str) -> str:
         """The value of ``option``: the next argument. Raises UsageError if there is none."""
         if not self._words:
-            raise UsageError("a value is missing", where=option)
+            raise UsageError("the value is missing", where=option)
         return self._words.pop()
 
     def rest(self) -> list[str]:
@@ -133,7 +133,7 @@ class Arguments:
         if word.startswith("--") and "=" in word:
             word, _, value = word.partition("=")
             if word in flags:
-                raise UsageError("it takes no value", where=word)
+                raise UsageError("this option takes no value", where=word)
             self._words.append(value)
         return word
 
@@ -161,7 +161,7 @@ def parse(words: list[str], others: list[str] | None = None) -> tuple[Options, b
             others.append(word)
         elif word in STAGES:
             if options.stage is not None:
-                raise UsageError(f'"{word}" is a second stage', where=options.stage)
+                raise UsageError(f'only one stage is allowed, and "{word}" is another', where=options.stage)
             options.stage = word
         elif word == "--mount":
             options.mounts.append(arguments.value(word))
@@ -198,13 +198,15 @@ def parse(words: list[str], others: list[str] | None = None) -> tuple[Options, b
         else:
             raise unknown(word)
     if options.format != "text" and not options.dry_run:
-        raise UsageError("only a --dry-run prints anything", where="--format")
+        raise UsageError("this option requires --dry-run", where="--format")
     if options.unfold and not options.dry_run and is_hook:
-        raise UsageError("only a --dry-run prints anything", where="--all")
+        raise UsageError("this option requires --dry-run", where="--all")
     if options.bundle is not None and not options.dry_run and is_hook:
-        raise UsageError("only a --dry-run can do without the state of a container", where="--bundle")
+        raise UsageError("this option requires --dry-run", where="--bundle")
     if options.bundle is not None and options.stage == "poststop":
-        raise UsageError("poststop needs a state on stdin: a bundle does not tell the container's id", where="--bundle")
+        raise UsageError(
+            "poststop requires a state on stdin: a bundle does not contain the container's id", where="--bundle"
+        )
     return options, debug
 
 
@@ -215,7 +217,7 @@ def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
     from .requests.request import nearest
 
     if "/" in word and os.path.isdir(word):
-        near = "a bundle comes after --bundle;"
+        near = "pass a bundle with --bundle;"
     else:
         near = nearest(word, (*STAGES, *_OPTIONS, *commands))
     return UsageError("unknown command or option", where=word, hint=f"{near} see --help".lstrip())
@@ -250,5 +252,5 @@ def one_of(option: str, word: str, choices: Sequence[str]) -> str:
     """The value of an option that has few. Raises UsageError if it is another one."""
     if word not in choices:
         *first, last = choices
-        raise UsageError(f'"{word}" is neither {", ".join(first)} nor {last}', where=option)
+        raise UsageError(f'"{word}" is not {", ".join(first)} or {last}', where=option)
     return word

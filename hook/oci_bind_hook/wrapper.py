@@ -51,7 +51,9 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
         open_stdio()
         given: Any = parse_trusted(settings.encode())
         if not posix.access(given["runtime"], posix.X_OK):
-            raise MissingError(f"the runtime {given['runtime']} is not there", hint="oci-bind-hook install --runtime")
+            raise MissingError(
+                f"the runtime {given['runtime']} cannot be executed", hint="run oci-bind-hook install --runtime again"
+            )
         bundle = None if words[0] in SAYING else bundle_of(words[before + 1 :])
         if bundle is not None:
             add(bundle, given["hooks"], given["annotations"])
@@ -90,7 +92,7 @@ def bundle_of(words: Sequence[str]) -> str | None:
         elif letters.startswith("b"):
             found = letters[1:] or next(left, "")
         elif name == "-config" or letters.startswith("f") or _begins("config", name):
-            raise UnavailableError(f"{word} names another file than the bundle's {CONFIG}", hint="leave it out")
+            raise UnavailableError(f"{word} selects a file other than the bundle's {CONFIG}", hint="omit this option")
         elif not equals and _is_of(VALUED, name):
             next(left, None)
         else:
@@ -101,7 +103,7 @@ def bundle_of(words: Sequence[str]) -> str | None:
 def _refuse_ambiguous(word: str) -> None:
     """Raises UnavailableError for ``-bWORD`` where the folder is there that crun takes it for: runc takes another."""
     if posix.access(word[2:], posix.F_OK):
-        raise UnavailableError(f"{word} is the bundle {word[2:]} for crun, and not for runc", hint="use --bundle")
+        raise UnavailableError(f"crun reads {word} as the bundle {word[2:]}, but runc does not", hint="use --bundle")
 
 
 def _is_of(options: Sequence[str], word: str) -> bool:
@@ -185,7 +187,7 @@ def _refuse_folded(document: dict[str, object], names: Iterable[str], pointer: s
     for name in document:
         meant = known.get(folded(name), name)
         if meant != name:
-            raise DataError(CONFIG, [(f"{pointer}/{name}", f'is read by some runtimes as "{meant}"')])
+            raise DataError(CONFIG, [(f"{pointer}/{name}", f'some runtimes read this as "{meant}"')])
 
 
 def _with_member(text: str, name: str, value: str) -> str:
@@ -257,7 +259,7 @@ def tell(problem: str, options: Sequence[str]) -> None:
 
     from .log import one_line
 
-    line = f"oci-bind-hook: {one_line(problem)}, so the container is not started"
+    line = f"oci-bind-hook: {one_line(problem)}; the container is not started"
     path, form = _value(options, "log", "l"), _value(options, "log-format")
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     entry = encoded({"level": "error", "msg": line, "time": now}).decode() if form == "json" else line

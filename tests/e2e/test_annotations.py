@@ -156,7 +156,8 @@ def test_source_that_is_not_allowed(world: World, srv: str, sources: tuple[str, 
         prepare(world, {"x": f"src={path},dst=/x{optional}"})
         assert refused(world, *allowed(f"{srv}/a")) == (
             77,
-            f"config.json: /annotations/{KEY}x: no --allow-source allows the source {path} (links are followed)",
+            f"config.json: /annotations/{KEY}x: the source {path} is not below any --allow-source "
+            "(after following links)",
         )
 
 
@@ -186,7 +187,7 @@ def test_through_the_root_of_another_namespace_nothing_is_told(world: World, srv
             lines.add((code, line.replace(f"{srv}/a/{source}*", "SOURCE")))
         held.stdin.close()
     place = f"config.json: /annotations/{KEY}x"
-    assert lines == {(77, f"{place}: no --allow-source allows the source SOURCE (links are followed)")}
+    assert lines == {(77, f"{place}: the source SOURCE is not below any --allow-source (after following links)")}
 
 
 # How somebody else can put another folder in the place of the one that is allowed: what they may change, by its mode
@@ -216,8 +217,8 @@ def test_a_folder_that_others_can_exchange_cannot_be_allowed(
     path = os.path.normpath(f"{top}/{named}")
     assert refused(world, *allowed(f"{top}/{way}")) == (
         77,
-        f"--allow-source: others can put something else in the place of {top}/{way}, because they can change {path} "
-        "(name a folder below folders that are root's or yours alone)",
+        f"--allow-source: other users can replace {top}/{way}, because they can write {path} "
+        "(use a folder whose parent folders only root or you can write)",
     )
     # It does not matter to a container that asks for nothing.
     prepare(world, {})
@@ -239,7 +240,7 @@ def test_a_link_in_a_place_that_others_can_change_cannot_be_allowed(world: World
     os.symlink(f"{srv}/a", f"{srv}/open/a")
     prepare(world, {"x": f"src={srv}/open/a/in,dst=/x"})
     code, line = refused(world, *allowed(f"{srv}/open/a"))
-    assert (code, line.partition(", because they can change ")[2].partition(" (")[0]) == (77, f"{srv}/open")
+    assert (code, line.partition(", because they can write ")[2].partition(" (")[0]) == (77, f"{srv}/open")
 
 
 def test_the_administrators_own_sources_need_no_permission(world: World, srv: str) -> None:
@@ -278,7 +279,8 @@ def test_each_match_of_a_pattern_must_be_allowed(world: World, srv: str, pattern
     source = f"{srv}/{pattern}"
     assert refused(world, *allowed(f"{srv}/a")) == (
         77,
-        f"config.json: /annotations/{KEY}x: no --allow-source allows the source {source} (links are followed)",
+        f"config.json: /annotations/{KEY}x: the source {source} is not below any --allow-source "
+        "(after following links)",
     )
 
 
@@ -290,7 +292,7 @@ def test_matches_in_an_annotation_stay_in_the_patterns_folder(world: World, srv:
     place = f"config.json: /annotations/{KEY}x"
     assert refused(world, *words) == (77, f"{place}: {srv}/ab/link leads out of {srv}/ab")
     prepare(world, {"x": f"type=glob,src={srv}/ab/l[i]nk,dst=/x,follow-links"})
-    assert refused(world, *words) == (77, f'{place}: "follow-links" is more than an annotation may ask for')
+    assert refused(world, *words) == (77, f'{place}: an annotation may not set "follow-links"')
     prepare(world, {"x": f"src={srv}/ab/link,dst=/x"})
     assert by_hand(world, *words).returncode == 0
 
@@ -340,7 +342,7 @@ def test_patterns_inside(world: World, srv: str) -> None:
     code, line = refused(world, *allowed(f"{srv}/a"))
     assert (code, line) == (
         66,
-        f"config.json: /annotations/{KEY}x: nothing matches {srv}/a/absent* (optional allows that)",
+        f"config.json: /annotations/{KEY}x: nothing matches {srv}/a/absent* (to allow this, set optional)",
     )
     prepare(world, {"x": f"type=glob,src={srv}/a/[is]*,dst=/x"})
     assert by_hand(world, *allowed(f"{srv}/a")).returncode == 0
@@ -363,19 +365,19 @@ def test_two_matches_of_one_name_and_more_stars_than_there_are(world: World, srv
         os.makedirs(f"{srv}/a/in/{name}/lib")
     first, second = (f"{srv}/a/in/{name}/lib" for name in ("a", "b"))
     prepare(world, {"x": f"type=glob,src={srv}/a/in/*/lib,dst=/x"})
-    told = f"{place}: {first} and {second} would both be bound on /x/lib (dst=/x/*/lib keeps them apart)"
+    told = f"{place}: {first} and {second} would both be bound on /x/lib (use dst=/x/*/lib to keep them apart)"
     assert refused(world, *allowed(f"{srv}/a")) == (78, told)
     prepare(world, {"x": f"type=glob,src={srv}/a/in/*/lib,dst=/x/*/*"})
     code, line = refused(world, *allowed(f"{srv}/a"))
-    assert (code, "the destination has 2 *, and the source 1" in line) == (78, True)
+    assert (code, "the destination has 2 * but the source has 1" in line) == (78, True)
     prepare(world, {"x": f"src={srv}/a/in/*/lib,dst=/x"})
     code, line = refused(world, *allowed(f"{srv}/a"))
-    assert (code, line.endswith("No such file or directory (type=glob takes * for a pattern)")) == (66, True)
+    assert (code, line.endswith("No such file or directory (to use * as a pattern, set type=glob)")) == (66, True)
 
 
 # -- destinations ------------------------------------------------------------------------------------------------------
 
-COVERS, INSIDE_OF = "would cover what --mount 1 binds on", "is inside what --mount 1 binds on"
+COVERS, INSIDE_OF = "would cover", "is inside"
 # Where --mount binds, where an annotation asks to, where that leads, and how it would change what --mount binds.
 REPLACED = {
     "the same": ("/real/a", "/real/a", "/real/a", COVERS),
@@ -388,7 +390,7 @@ REPLACED = {
     "a folder inside": ("/real/a", "/real/a/sub", "/real/a/sub", INSIDE_OF),
     "a file inside": ("/real/a", "/climb/a/word", "/real/a/word", INSIDE_OF),
     "by a link in what is bound": ("/real/a", "/real/a/back/word", "/real/a/word", INSIDE_OF),
-    "something inside that is not there": ("/new", "/new/absent/x", "/new/absent/x", INSIDE_OF),
+    "something inside that does not exist": ("/new", "/new/absent/x", "/new/absent/x", INSIDE_OF),
 }
 
 
@@ -401,7 +403,7 @@ def test_what_the_administrator_binds_is_not_replaced(
     source = world.file if asked.endswith("word") else world.source
     prepare(world, {"x": f"src={source},dst={asked},ro"})
     words = [*allowed(world.path), "--mount", f"src={world.source},dst={bound}"]
-    may_not = "which no annotation may" if how == COVERS else "which no annotation may change"
+    may_not = "which no annotation may do" if how == COVERS else "which no annotation may change"
     line = f"config.json: /annotations/{KEY}x: {leads} {how} "
     code, told = refused(world, *words)
     assert (code, told[: len(line)], told.endswith(may_not)) == (77, line, True)
@@ -433,21 +435,26 @@ def test_what_config_json_binds_they_may_cover(world: World) -> None:
 # -- what is written in them -------------------------------------------------------------------------------------------
 
 BAD = {
-    "empty name": ("", "src=SOURCE,dst=/x", 78, '"" is no name for a bind (1 to 24 letters, digits, _ and -)'),
-    "long name": ("x" * 25, "src=SOURCE,dst=/x", 78, f'"{"x" * 25}" is no name for a bind (1 to 24'),
-    "dot": ("x.y", "src=SOURCE,dst=/x", 78, '"x.y" is no name for a bind (1 to 24 letters'),
-    "not ASCII": ("ä", "src=SOURCE,dst=/x", 78, '"ä" is no name for a bind (1 to 24 letters'),
-    "tilde and slash": ("~/", "src=SOURCE,dst=/x", 78, '"~/" is no name for a bind (1 to 24 letters'),
-    "no destination": ("x", "src=SOURCE", 64, "no destination is given"),
+    "empty name": (
+        "",
+        "src=SOURCE,dst=/x",
+        78,
+        '"" is not a valid name for a bind (use 1 to 24 letters, digits, _ and -)',
+    ),
+    "long name": ("x" * 25, "src=SOURCE,dst=/x", 78, f'"{"x" * 25}" is not a valid name for a bind (use 1 to 24'),
+    "dot": ("x.y", "src=SOURCE,dst=/x", 78, '"x.y" is not a valid name for a bind (use 1 to 24 letters'),
+    "not ASCII": ("ä", "src=SOURCE,dst=/x", 78, '"ä" is not a valid name for a bind (use 1 to 24 letters'),
+    "tilde and slash": ("~/", "src=SOURCE,dst=/x", 78, '"~/" is not a valid name for a bind (use 1 to 24 letters'),
+    "no destination": ("x", "src=SOURCE", 64, "the destination is missing"),
     "empty": ("x", "", 64, 'the field "" has no name'),
-    "value of a flag": ("x", "src=SOURCE,dst=/x,ro=maybe", 64, '"ro" is true or false, not "maybe"'),
+    "value of a flag": ("x", "src=SOURCE,dst=/x,ro=maybe", 64, '"ro" must be true or false, not "maybe"'),
     "unknown word": ("x", "src=SOURCE,dst=/x,nosiud", 78, '"nosiud" is not known (did you mean "nosuid"?)'),
-    "contradiction": ("x", "src=SOURCE,dst=/x,ro,rw", 78, '"rw" says the opposite of "ro"'),
+    "contradiction": ("x", "src=SOURCE,dst=/x,ro,rw", 78, '"rw" contradicts "ro"'),
     "relative": ("x", "src=source,dst=/x", 78, 'the source "source" is not an absolute path'),
-    "rights added": ("x", "src=SOURCE,dst=/x,suid", 77, '"suid" is more than an annotation may ask for'),
-    "writable again": ("x", "src=SOURCE,dst=/x,rrw", 77, '"rrw" is more than an annotation may ask for'),
-    "shared with the host": ("x", "src=SOURCE,dst=/x,rshared", 77, '"rshared" is more than an annotation may ask for'),
-    "owners mapped": ("x", "src=SOURCE,dst=/x,idmap", 77, '"idmap" is more than an annotation may ask for'),
+    "rights added": ("x", "src=SOURCE,dst=/x,suid", 77, 'an annotation may not set "suid"'),
+    "writable again": ("x", "src=SOURCE,dst=/x,rrw", 77, 'an annotation may not set "rrw"'),
+    "shared with the host": ("x", "src=SOURCE,dst=/x,rshared", 77, 'an annotation may not set "rshared"'),
+    "owners mapped": ("x", "src=SOURCE,dst=/x,idmap", 77, 'an annotation may not set "idmap"'),
     "absent": ("x", "src=SOURCE/absent,dst=/x", 66, "the source SOURCE/absent cannot be opened: No such file"),
     "the root": ("x", "src=SOURCE,dst=/", 77, "the destination is the rootfs itself"),
 }
@@ -472,5 +479,5 @@ def test_a_refused_one_stops_a_real_container(world: World, runtime: str) -> Non
     assert done.returncode != 0
     assert "started" not in done.stdout
     if runtime == "runc":  # crun throws away what hooks say
-        assert f"config.json: /annotations/{KEY}b: no --allow-source allows the source /etc" in done.stderr
+        assert f"config.json: /annotations/{KEY}b: the source /etc" in done.stderr
     assert world.snapshot() == before

@@ -132,11 +132,11 @@ def test_a_record_of_the_start_stays_as_long_as_the_container(world: World, cont
 def test_what_is_there_already_and_what_would_cover_it(world: World, container: Running) -> None:
     assert container.attach(*spec(world, "/data")).returncode == 0
     done = container.attach(*spec(world, "/data"))
-    assert (done.returncode, done.stdout) == (0, "attach 2: left alone, /data is mounted already\n")
+    assert (done.returncode, done.stdout) == (0, "attach 2: already mounted on /data\n")
     assert container.points() == ["/data"]
     done = container.attach(*spec(world, "/climb/../data", ",nosuid"))
     assert done.returncode == os.EX_CONFIG
-    assert "/data is the destination of attach 1 already" in done.stderr
+    assert "/data is already the destination of attach 1 already" in done.stderr
     assert container.attach(*spec(world, "/absolute/new")).returncode == 0
     assert [mount["by"] for mount in recorded(world)["mounts"]] == ["attach 1", "attach 2"]
     end(container)
@@ -171,7 +171,7 @@ def test_what_somebody_mounted_on_it_is_told(world: World, container: Running) -
     assert container.attach(*spec(world, "/data")).returncode == 0
     container.do(lambda: mounting.tmpfs("/data"))
     done = container.detach("/data")
-    told = "could not undo /data: somebody mounted something else on /data, which must be unmounted first"
+    told = "could not undo /data: another process mounted something on /data: unmount it first"
     assert (done.returncode, told in done.stderr) == (os.EX_OSERR, True), done.stderr
     assert container.points() == ["/data", "/data"]
     container.do(lambda: mounting.umount("/data"))
@@ -316,7 +316,7 @@ def test_nothing_is_looked_up_in_what_the_container_serves(world: World, contain
     other = os.open("/dev/fuse", os.O_RDWR)
     third = os.open("/dev/fuse", os.O_RDWR)
     container.do(move)
-    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the way", "gc tries again")
+    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the way", "gc to try again")
     # Nor is a mount point looked for in one.
     assert container.attach(*spec(world, "/new/place")).returncode == 0
 

@@ -259,7 +259,7 @@ def test_the_upper_folder_of_an_overlay_is_asked_by_a_child_as_well(world: World
         told = [process.communicate(timeout=support.TIMEOUT)[0] for process in both]
         (said,) = finish(down, code=71)
         assert [silence in text for text in (*told, said)] == [True] * 3
-        assert "is left waiting for it" in said
+        assert "still waits for it" in said
         mounting.umount(bundles)
         fuse.speak()
         mounting.mount("overlay", merged, "overlay", data=data)
@@ -326,7 +326,7 @@ def test_a_namespace_that_a_file_keeps_may_be_entered_again(world: World) -> Non
     listed = json.loads(call(world, "list", "--format=json", stdin="").stdout)["records"]
     (entry,) = [each for each in listed if each["id"] == "one"]
     assert entry["status"] == "unknown"
-    assert entry["reason"].endswith(f"has ended, but {kept} keeps its mount namespace")
+    assert entry["reason"].endswith(f"has ended, but {kept} keeps its mount namespace alive")
     two.end()
     two.tear_down()
     assert "one.json" in os.listdir(world.state)
@@ -344,8 +344,8 @@ def test_the_next_of_its_id_forgets_no_container_of_another_user_namespace(world
     path.write_text(json.dumps(known, separators=(",", ":")))
     again = Container(world, "one")
     (said,) = finish(again.launch(*mount(world, "/b")), code=71)
-    assert "was recorded in another user namespace: what it left is not seen here" in said
-    assert "podman unshare oci-bind-hook gc" in said
+    assert "was recorded in another user namespace, and its mounts are not visible from here" in said
+    assert "run podman unshare oci-bind-hook gc" in said
     assert json.loads(path.read_text()) == known
     again.end()
 
@@ -360,7 +360,7 @@ def test_what_cannot_be_found_out_of_the_dead_fails_nobody_else(world: World) ->
     done = call(world, "poststop", "--log", str(log), stdin=text, before=strace)
     assert (done.returncode, done.stderr) == (0, "")
     assert {"one.json", "dead.json"} & {*os.listdir(world.state)} == {"dead.json"}
-    assert "is left to oci-bind-hook gc: [Errno 5] Input/output error" in log.read_text()
+    assert "are left to oci-bind-hook gc: [Errno 5] Input/output error" in log.read_text()
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_a_package_that_was_removed_is_named(world: World, capfd: pytest.Capture
     assert cli.main(["doctor"]) == 69
     assert f"MISSING launcher {path}: {told}, or uninstall --all\n" in capfd.readouterr().out
     assert cli.main(["install", "--check", "--hooks-dir", hooks]) == 65
-    assert f"{told}: containers that it is for do not start\n" in capfd.readouterr().out
+    assert f"{told}: containers for which it is registered do not start\n" in capfd.readouterr().out
     file.unlink()
     cli.main(["doctor"])
-    assert f"MISSING launcher {path}: {path} is not there: install again" in capfd.readouterr().out
+    assert f"MISSING launcher {path}: {path} does not exist: run install again" in capfd.readouterr().out

@@ -46,7 +46,10 @@ def test_I01_a_state_without_end_is_cut_off(world: World) -> None:
     assert look(world) == before
 
 
-STUCK = "the end of the state is still awaited on stdin after 20 seconds (who writes it must close it)"
+STUCK = (
+    "stdin is still open after 20 seconds, so the state may be incomplete (the process that writes "
+    "the state must close stdin)"
+)
 
 
 def test_I01_who_never_closes_stdin_is_told(world: World) -> None:
@@ -212,7 +215,7 @@ def test_I03_a_real_container_with_two_roots_is_not_started(world: World, runtim
     done = support.run_container(runtime, bundle, "c1")
     assert (done.returncode != 0, done.stdout) == (True, "")
     said = log.read_text()
-    assert "is there twice" in said or "must be spelled" in said
+    assert "appears twice" in said or "must be spelled" in said
     log.unlink()
     assert look(world) == before
 
@@ -356,7 +359,7 @@ def test_I07_createContainer_enters_nothing(world: World) -> None:
         before = look(world)
         text = state(world, pid=namespace.holder.pid)
         done = call(world, "createContainer", *mount(world, "/a"), stdin=text)
-        fails(done, 69, "not the container's mount namespace")
+        fails(done, 69, "requires the container's mount namespace")
         assert look(world) == before
         assert support.mounts(namespace.holder.pid) == there
 
@@ -398,7 +401,7 @@ def test_I08_words_of_the_config_that_are_not_known_are_told_and_do_nothing(worl
     """The runtime has the last word on config.json; in a --mount the same is refused."""
     prepare(world, support.bind(world.source, "/a", "nosuid", word))
     done = call(world, "prestart", "--debug", stdin=state(world))
-    assert (done.returncode, "is not known; the runtime decides" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "is not known to the hook; the runtime decides" in done.stderr) == (0, True), done.stderr
     found = options(world, "/a")
     assert {"rw", "nosuid"} <= found
     assert not {"noexec", "nodev", "ro"} & found

@@ -117,7 +117,7 @@ def test_M05_at_the_instant_it_is_attached_it_has_all_its_attributes(world: Worl
     gone(world, before)
 
 
-CAPABLE = "the container has CAP_SYS_ADMIN, and can make the bind writable again"
+CAPABLE = "the container has CAP_SYS_ADMIN and can make the bind writable again"
 
 
 @pytest.mark.parametrize("namespaces", [support.NAMESPACES, (*support.NAMESPACES, "user")], ids=["host", "user"])

@@ -61,7 +61,7 @@ def test_T01_a_state_file_that_is_not_ours_is_refused(world: World, kind: str, s
         os.chown(path, 1 if kind == "of others" else 0, 0)
         os.truncate(path, (17 << 20) if kind == "huge" else 0)
     text = state(world, status="stopped") if stage == "poststop" else state(world)
-    says = "cannot be read" if kind in ("link", "huge") else "is not a state file of ours"
+    says = "cannot be read" if kind in ("link", "huge") else "is not a valid state file"
     refused(world, *mount(world, "/a"), code=74, says=says, stage=stage, stdin=text, dry=stage == "prestart")
 
 
@@ -107,7 +107,7 @@ def test_T01_a_state_folder_that_others_can_move_away_is_refused(world: World, k
         assert (done.returncode, done.stderr) == (0, "")
         assert poststop(world).returncode == 0
     else:
-        refused(world, *mount(world, "/a"), code=74, says="others than uid 0 can rename the state folder")
+        refused(world, *mount(world, "/a"), code=74, says="users other than uid 0 can rename the state folder")
 
 
 @pytest.mark.parametrize("kind", ABOVE)
@@ -216,7 +216,7 @@ def test_T06_a_mount_that_got_the_number_of_ours_is_not_ours(world: World) -> No
     ours["id"] = int(line.split(" ")[0])
     (world.state / "c1.json").write_text(json.dumps(found))
     done = poststop(world)
-    fails(done, 71, "something else is mounted on it")
+    fails(done, 71, "it is a mount point of something else")
     assert mounted(world) == ["/a"]
     assert support.records(world.state) == ["c1.json"]
     command("umount", f"{world.rootfs}/a")
@@ -298,7 +298,7 @@ TAMPERED: dict[str, Callable[[RECORD], object]] = {
     "made nothing": lambda found: _used(found, name=""),
     "made absolute": lambda found: _used(found, name="/etc"),
     "made dots inside": lambda found: _used(found, name="a/../etc"),
-    "made what is not there": lambda found: _made(found, at=1000),
+    "made what does not exist": lambda found: _made(found, at=1000),
     "made in itself": lambda found: _used(found, **{"in": 1}),
     "made no escape": lambda found: _used(found, name="\\x2e."),
     "resolved above": lambda found: _mount(found, resolved="/../../outside"),

@@ -106,9 +106,7 @@ def test_of_two_containers_with_one_id_one_wins_and_the_others_say_so(world: Wor
     said = {bundle: process.communicate(timeout=support.TIMEOUT)[1] for bundle, process in calls.items()}
     assert sorted(process.returncode for process in calls.values()) == [0] + [74] * 7
     (winner,) = [bundle for bundle, process in calls.items() if process.returncode == 0]
-    expected = (
-        f'oci-bind-hook: c1 prestart: the id "c1" belongs to another container that lives, of the bundle {winner}'
-    )
+    expected = f'oci-bind-hook: c1 prestart: the id "c1" belongs to another running container, with the bundle {winner}'
     for bundle, line in said.items():
         assert line == "" if bundle == winner else line.startswith(expected)
     assert mounted(world) == ["/a/b"]

@@ -129,17 +129,17 @@ def test_an_ordinary_user_gets_the_rights_from_the_runtime_and_needs_a_folder(wo
     code, found = doctor(world, *support.as_user(UID))
     assert (code, found["state folder"]) == (
         os.EX_UNAVAILABLE,
-        f"MISSING state folder: /run/user/{UID}/oci-bind-hook is not there, and /run cannot be written:"
-        " nothing can be recorded, and so nothing is mounted",
+        f"MISSING state folder: /run/user/{UID}/oci-bind-hook does not exist, and /run is not writable:"
+        " nothing can be recorded, so nothing is mounted",
     )
     os.makedirs(f"/run/user/{UID}")
     os.chown(f"/run/user/{UID}", UID, UID)
     code, found = doctor(world, *support.as_user(UID))
     assert (code, found["CAP_SYS_ADMIN"]) == (
         os.EX_OK,
-        "without CAP_SYS_ADMIN: in a rootless container, at createContainer, the runtime gives it",
+        "without CAP_SYS_ADMIN: at createContainer in a rootless container, the runtime grants it",
     )
-    where = f"/run/user/{UID}/oci-bind-hook is made at first use, on tmpfs (gone after a restart of the machine)"
+    where = f"/run/user/{UID}/oci-bind-hook is created at first use, on tmpfs (lost at reboot)"
     assert found["state folder"] == f"ok      state folder: {where}"
     folder = Path(f"/run/user/{UID}/oci-bind-hook")
     folder.mkdir(mode=0o700)

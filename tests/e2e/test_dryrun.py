@@ -227,7 +227,7 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
         f"bundle     {world.path}/bundle",
         f"rootfs     {world.rootfs}",
         "stage      poststop",
-        "namespace  the one that the runtime was started in",
+        "namespace  the runtime's",
         "",
         f"unmount    {world.file} on /etc/new",
         "  asked    --mount 2, destination /etc/new",
@@ -244,10 +244,10 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
     assert report["remove"] == [line.split()[1] for line in removed]
     assert call([*command, "--format=tree"], stopped).stdout.splitlines() == [
         f"{world.rootfs}  container c1, at poststop, in the runtime's namespace",
-        "|- etc" if removed else "|- etc/new   <- " + f'"{world.file}"  is unmounted',
-        *([f'|  `- - new  <- "{world.file}"  is unmounted'] if removed else []),
-        "`- real" if removed else f"`- real/a/b  <- {world.source}  is unmounted",
-        *([f"   `- - a/b  <- {world.source}  is unmounted"] if removed else []),
+        "|- etc" if removed else "|- etc/new   <- " + f'"{world.file}"  will be unmounted',
+        *([f'|  `- - new  <- "{world.file}"  will be unmounted'] if removed else []),
+        "`- real" if removed else f"`- real/a/b  <- {world.source}  will be unmounted",
+        *([f"   `- - a/b  <- {world.source}  will be unmounted"] if removed else []),
         "",
         f"would undo 2 binds{' and remove 3 mount points' if removed else ''}",
     ]
@@ -259,7 +259,7 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
 
 def test_nothing_recorded_is_nothing_to_tear_down(world: World) -> None:
     done = call([world.launcher, "--root", f"{world.state}/absent", "--dry-run"], state_of(world, status="stopped"))
-    expected = [f"warning    nothing is recorded in {world.state}/absent", "", "container  c1"]
+    expected = [f"warning    {world.state}/absent has no record", "", "container  c1"]
     expected += [f"bundle     {world.path}/bundle", "stage      poststop", "binds      nothing to undo"]
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
     assert support.records(world.state) == []
@@ -352,8 +352,8 @@ def test_what_nobody_may_see_is_told() -> None:
         os.close(write)
         with open(read, encoding="utf-8") as pipe:
             report = json.load(pipe)
-    message = "this user may not look: openat /closed/x: Permission denied"
-    expected = {"where": "--mount 1", "message": message, "hint": "ask again as root", "exit": 69}
+    message = "this user has no access: openat /closed/x: Permission denied"
+    expected = {"where": "--mount 1", "message": message, "hint": "run this as root", "exit": 69}
     assert report["problems"] == [expected]
     assert [mount["resolved"] for mount in report["mounts"]] == [None, "/open"]
 
@@ -379,7 +379,7 @@ def test_runtime_of_an_ordinary_user_cannot_enter(world: World, stage: str, code
     done = call([*AS_NOBODY, *command])
     assert done.returncode == (code if host == NOBODY else 0), done.stdout
     hints = [problem["hint"] for problem in json.loads(done.stdout)["problems"]]
-    assert hints == (["rootless, register for createContainer"] if done.returncode else [])
+    assert hints == (["rootless, register the hook for createContainer"] if done.returncode else [])
 
 
 # What is there now
@@ -403,8 +403,8 @@ def test_bundle_of_a_container_that_runs_by_hand(world: World) -> None:
     assert report["running"] == {"id": "c1", "pid": None, "recorded": True, "visible": True}
     assert now(report) == {"/a": True, "/b": False, "/etc": False}
     report = json.loads(call([*command, binds[0]]).stdout)
-    (warning,) = [text for text in report["warnings"] if "runs" in text]
-    assert warning.startswith(f"{world.source} on /b, asked for by --mount 2, is recorded in the container that runs")
+    (warning,) = [text for text in report["warnings"] if "running" in text]
+    assert warning.startswith(f"{world.source} on /b, asked for by --mount 2, is recorded in the running container")
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
@@ -457,7 +457,7 @@ def test_what_a_link_in_the_image_makes_deep_is_undone_like_all_else(world: Worl
 SEVERAL: dict[str, tuple[list[str], int, str]] = {
     "all well": (["dst=/new/a", "dst=/new/a/inner", "dst=/new/a"], os.EX_OK, "/new/a"),
     "one source is missing": (["dst=/new/a", "src=/absent,dst=/new/b"], os.EX_NOINPUT, "/absent"),
-    "on one place": (["dst=/new/a", "dst=/new/a,ro"], os.EX_CONFIG, "--mount 1: /new/a is the destination of "),
+    "on one place": (["dst=/new/a", "dst=/new/a,ro"], os.EX_CONFIG, "--mount 1: /new/a is already the destination of "),
     "the first fails late": (["dst=/proc", "src=/absent,dst=/new/b"], os.EX_NOPERM, "--mount 1: /proc "),
 }
 
@@ -490,6 +490,6 @@ def test_what_a_link_in_the_image_makes_deeper_is_refused_before_anything_is_mad
     before = world.snapshot()
     for more in ((), ("--dry-run",)):
         done = call([world.launcher, "prestart", *more, *words, *world.root_option()], state_of(world))
-        problem = "names are missing there, where the link /models leads, and 256 are made at most for one bind"
+        problem = "folders or files are missing behind the link /models, and the hook creates at most 256 for one bind"
         assert (done.returncode, problem in " ".join((done.stdout + done.stderr).split())) == (78, True), done
     assert world.snapshot() == before

@@ -59,20 +59,20 @@ def test_containers_of_a_runtime(world: World, runtime: str) -> None:
         assert (code, report["running"]["recorded"], told) == (0, False, [("/etc/new", False), ("/dev", True)])
         code, report, said = explain(world, "web-")
         assert (code, report) == (64, None)
-        assert "it may be 2 containers" in said
+        assert "the name matches 2 containers" in said
         assert bundle in said.replace(link, bundle)
         assert other in said
         # What poststop would undo is known by the record, wherever that is.
         code, report, _ = explain(world, "web-1", "poststop", *world.root_option())
         assert (code, report["stage"], report["mounts"], report["remove"]) == (0, "poststop", [], [])
         assert report["warnings"] == [
-            "the container's first process still runs: nothing is touched; gc does it after its end"
+            "the container's first process still runs: nothing is undone; run oci-bind-hook gc after it ends"
         ]
         namespace.stop("web-1")
         namespace.stop("web-2")
         code, report, said = explain(world, "web-1")
         assert (code, report) == (66, None)
-        assert 'no container "web-1" is known here' in said
+        assert 'the container "web-1" is not known' in said
 
 
 def test_a_record_is_enough(world: World) -> None:
@@ -150,7 +150,7 @@ def test_a_stage_that_is_named_for_another(world: World, tmp_path: Path, runtime
     exit_code, report, _ = explain(world, bundle)
     done = support.run_container(runtime, bundle, "c1")
     assert (done.returncode == 0) == (exit_code == 0), done.stderr
-    assert (f"args: says {said}" in "".join(report["warnings"])) == (said != stage)
+    assert (f"args: the stage is {said}," in "".join(report["warnings"])) == (said != stage)
     if exit_code:
         assert exit_code == os.EX_UNAVAILABLE
         lines = [json.loads(line)["msg"] for line in log.read_text().splitlines()]
@@ -216,4 +216,4 @@ def test_a_name_is_not_waited_for(world: World) -> None:
             check=False,
         )
     assert done.returncode == os.EX_UNAVAILABLE
-    assert "a file system on the way to a bundle does not answer" in done.stderr
+    assert "a file system on the path of a bundle does not answer" in done.stderr

@@ -143,8 +143,8 @@ def mapped_namespace() -> str:
     ("path", "answer"),
     [
         ("/absent", (66, "the user namespace /absent of the container cannot be opened: No such file or directory")),
-        ("/proc/self/ns/mnt", (78, "/proc/self/ns/mnt is no user namespace to take ids from")),
-        ("/dev/null", (78, "/dev/null is no user namespace to take ids from")),
+        ("/proc/self/ns/mnt", (78, "/proc/self/ns/mnt is not a user namespace")),
+        ("/dev/null", (78, "/dev/null is not a user namespace")),
     ],
 )
 def test_a_namespace_to_be_joined_that_is_none(world: World, volume: str, path: str, answer: tuple[int, str]) -> None:
@@ -235,12 +235,12 @@ def test_one_below_that_cannot_be_mapped_is_named(world: World, volume: str) -> 
 def test_runs_that_overlap_are_refused_before_the_kernel_does(world: World, volume: str) -> None:
     for idmap in ("uids=0-0-5#4-9-1;gids=0-0-1", "uids=0-0-1;gids=0-0-5#4-9-1"):
         answer = refused(world, f"src={volume},dst=/data,idmap={idmap}")
-        assert answer == (78, "--mount 1: the runs of ids 0-0-5 and 4-9-1 overlap\n")
+        assert answer == (78, "--mount 1: the ranges of ids 0-0-5 and 4-9-1 overlap\n")
     answer = refused(world, f"src={volume},dst=/data,idmap=uids=0-5-1#1-0-6;gids=0-0-1")
-    assert answer == (78, "--mount 1: the runs of ids 1-0-6 and 0-5-1 overlap\n")
+    assert answer == (78, "--mount 1: the ranges of ids 1-0-6 and 0-5-1 overlap\n")
     many = "#".join(f"{number}-{number}-1" for number in range(341))
     answer = refused(world, f"src={volume},dst=/data,idmap=uids=0-0-1;gids={many}")
-    assert answer == (78, "--mount 1: 341 runs of ids are more than the 340 that a map may have\n")
+    assert answer == (78, "--mount 1: the id map has 341 ranges, and the limit is 340\n")
 
 
 @pytest.mark.kernel(5, 12)
@@ -255,7 +255,7 @@ def test_one_that_is_mapped_already_says_so(world: World, volume: str) -> None:
     assert done.returncode == 71
     assert foreseen(world, f"src={world.rootfs}/data,dst=/real,idmap={MAP}")[0] == 71
     assert done.stderr.endswith(
-        "Operation not permitted (it is id-mapped already, or belongs to another user namespace)\n"
+        "Operation not permitted (it is already id-mapped, or belongs to another user namespace)\n"
     )
     assert mounted(world) == ["/data", "/data/sub"]
 

@@ -154,9 +154,9 @@ def link(path: str, to: str) -> Iterator[None]:
     yield
 
 
-NOT_THERE = "(it is looked up on the host, where the runtime runs)"
+NOT_THERE = "(sources are looked up on the host)"
 CANNOT = "the source PATH cannot be opened: "
-NOTHING = "nothing matches PATTERN (optional allows that)"
+NOTHING = "nothing matches PATTERN (to allow this, set optional)"
 KINDS = [
     Kind("a folder", plain),
     Kind("a file", file),
@@ -170,15 +170,16 @@ KINDS = [
         "FUSE: its server has died",
         dead,
         "",
-        f"{CANNOT}Transport endpoint is not connected (the program behind this FUSE mount has ended: unmount"
-        " it, and mount it again)",
+        f"{CANNOT}Transport endpoint is not connected (the server of this FUSE mount has ended: unmount it"
+        " and mount it again)",
         is_unnamed=True,
     ),
     Kind(
         "FUSE: it lets in only who mounted it",
         lambda path: fuse(path, user=1000),
         "",
-        f"{CANNOT}Permission denied (PATH is on fuse, which lets in only who mounted it: mount it with allow_root or"
+        f"{CANNOT}Permission denied (PATH is on fuse, which only the user who mounted it may access: "
+        "mount it with allow_root or"
         " allow_other)",
         is_unnamed=True,
     ),
@@ -186,14 +187,14 @@ KINDS = [
         "FUSE: its disk fails",
         lambda path: fuse(path, error=errno.EIO),
         "/word",
-        f"{CANNOT}Input/output error (the disk, or the server behind it, fails: see dmesg(1))",
+        f"{CANNOT}Input/output error (the disk or its server reports an error: see dmesg(1))",
         is_unnamed=True,
     ),
     Kind(
         "a network: its server knows the file no more",
         lambda path: fuse(path, error=errno.ESTALE),
         "/word",
-        f"{CANNOT}Stale file handle (the server has another file there by now, as on NFS: mount it again on the host)",
+        f"{CANNOT}Stale file handle (the server has replaced the file, as on NFS: mount it again on the host)",
         is_unnamed=True,
     ),
     Kind("an automount point of a direct map", automount),
@@ -233,14 +234,14 @@ KINDS = [
         "a link to nothing",
         lambda path: link(path, "gone"),
         "",
-        f"the source PATH is a link to gone, which is not there {NOT_THERE}",
+        f"the source PATH is a link to gone, which does not exist {NOT_THERE}",
         is_missing=True,
     ),
     Kind(
         "a way that leads through a link to nothing",
         lambda path: link(path, "gone"),
         "/below",
-        f"the source PATH leads by the link ABOVE to gone, which is not there {NOT_THERE}",
+        f"the source PATH leads through the link ABOVE to gone, which does not exist {NOT_THERE}",
         is_missing=True,
         glob=NOTHING,
     ),
@@ -248,7 +249,7 @@ KINDS = [
         "a way that leads through a file",
         file,
         "/below",
-        f"{CANNOT}Not a directory (it, or something on the way there, is no folder)",
+        f"{CANNOT}Not a directory (a component of the path is not a folder)",
         is_missing=True,
         glob=NOTHING,
     ),
@@ -256,7 +257,7 @@ KINDS = [
         "a link to itself",
         lambda path: link(path, "it"),
         "",
-        f"{CANNOT}Too many levels of symbolic links (it leads through too many links: a loop?)",
+        f"{CANNOT}Too many levels of symbolic links (the path contains too many symbolic links, or a loop of them)",
     ),
 ]
 

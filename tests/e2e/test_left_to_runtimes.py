@@ -19,9 +19,9 @@ RUNTIMES = pytest.mark.parametrize("runtime", support.RUNTIMES)
 # Each option, and what is said of it. Its destination and its source are links in these tests.
 OTHERWISE = {
     "copy-symlink": "copies a link and mounts nothing",
-    "src-nofollow": "binds a link, and not what it leads to",
-    "idmap=uids=0-1000-1;gids=0-1000-1": "has an id map in it",
-    "ridmap=uids=0-1000-1": "has an id map in it",
+    "src-nofollow": "binds a link itself",
+    "idmap=uids=0-1000-1;gids=0-1000-1": "contains an id map",
+    "ridmap=uids=0-1000-1": "contains an id map",
 }
 
 
@@ -49,12 +49,12 @@ def test_an_option_that_has_something_else_done_than_a_bind(world: World, option
     done = call(world, "prestart", "--log", log, *mount(world, "/data"), stdin=state(world))
     assert (done.returncode, mounted(world)) == (0, ["/data"]), done.stderr
     with open(log, encoding="utf-8") as file:
-        assert f'option \\"{option}\\" {OTHERWISE[option]}; only the runtime does that' in file.read()
+        assert f'option \\"{option}\\" {OTHERWISE[option]}; only the runtime can do that' in file.read()
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
     left, bound = plan(world, *mount(world, "/data"))["mounts"]
     assert (left["action"], left["by"], bound["action"]) == ("left", "runtime", "mount")
-    assert [f'option "{option}" {OTHERWISE[option]}; only the runtime does that'] == left["warnings"]
+    assert [f'option "{option}" {OTHERWISE[option]}; only the runtime can do that'] == left["warnings"]
 
 
 def test_a_runtime_that_copies_a_link_has_mounted_nothing_there(world: World) -> None:
@@ -73,7 +73,9 @@ def test_a_runtime_that_copies_a_link_has_mounted_nothing_there(world: World) ->
     one.tear_down()
 
 
-BELOW = "begins with the path of the rootfs, which runc takes off and crun does not: the hook leaves it to the runtime"
+BELOW = (
+    "starts with the path of the rootfs, which runc removes and crun keeps; the hook leaves this bind to the runtime"
+)
 
 
 @RUNTIMES
@@ -116,7 +118,7 @@ def test_a_mount_of_ours_to_such_a_place_is_made_and_asked_about(world: World) -
     without_namespace(world)
     (bound,) = plan(world, *mount(world, f"{world.rootfs}/./new"))["mounts"]
     assert (bound["action"], bound["resolved"]) == ("mount", f"{world.rootfs}/new")
-    assert bound["warnings"] == ["the destination begins with the path of the rootfs, inside: is /new meant?"]
+    assert bound["warnings"] == ["the destination starts with the path of the rootfs; if you mean /new, use that"]
 
 
 @pytest.mark.parametrize("kind", ["mount", "pid"])

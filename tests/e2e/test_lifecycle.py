@@ -60,7 +60,7 @@ def test_a_second_call_covers_no_bind_of_the_first(world: World) -> None:
     words = ["--mount", f"src={world.source},dst=/a"]
     assert call(world, "prestart", *words, stdin=state(world)).returncode == 0
     done = call(world, "prestart", "--mount", f"src={world.source},dst=/climb/../a,ro", stdin=state(world))
-    told = "/a is the destination of --mount 1 already, in an earlier call of the hook"
+    told = "/a is already the destination of --mount 1 in an earlier call of the hook"
     assert (done.returncode, told in done.stderr) == (os.EX_CONFIG, True), done.stderr
     assert mounted(world) == ["/a"]
     # Where somebody has unmounted the first, it covers nothing.
@@ -106,7 +106,7 @@ def test_what_cannot_be_undone_of_the_first_call_stays_recorded(world: World) ->
         pass
     words = ["--mount", "src=/usr,dst=/proc"]
     [said] = finish(container.launch(*words, first=False, before=fail("umount2", 1)), code=os.EX_OSERR)
-    assert "; then could not undo the bind on /new/one: " in said
+    assert "; in addition, could not undo the bind on /new/one: " in said
     assert "c.json" in os.listdir(world.state)
     container.end()
     container.tear_down()
@@ -146,7 +146,7 @@ def test_a_live_record_of_another_bundle_is_refused_and_kept(world: World) -> No
     other = state(world, bundle=str(world.path / "other"))
     done = call(world, "prestart", *mount(world, "/a"), stdin=other)
     assert done.returncode == 74
-    assert "belongs to another container that lives" in done.stderr
+    assert "belongs to another running container" in done.stderr
     # runc calls poststop for the refused one all the same.
     done = call(world, "poststop", stdin=state(world, bundle=str(world.path / "other"), status="stopped"))
     assert done.returncode == 0

@@ -37,7 +37,10 @@ def world(tmp_path: Path, launcher: str) -> World:
     return world
 
 
-SENTENCE = "the runtime has lost the bundle, and names / instead, which has no config.json (as crun does where it makes"
+SENTENCE = (
+    "the runtime has lost the bundle: the state has / as the bundle, which has no config.json (crun "
+    "does this when it creates"
+)
 
 
 def bundle_with_device(world: World, stage: str = "createRuntime", *arguments: str) -> str:
@@ -66,7 +69,7 @@ def test_it_is_the_one_that_the_runtime_was_started_with(world: World, named: li
     with support.RuntimeNamespace("crun") as crun:
         done = crun.call("run", *words, "c1")
     assert (done.returncode, done.stdout) == (0, "hello from the host\n"), (done.stderr, log(world))
-    assert f"the runtime has lost the bundle: it is {bundle}" in log(world)
+    assert f"the runtime has lost the bundle; found it at {bundle}" in log(world)
     assert world.snapshot() == before
 
 
@@ -104,7 +107,7 @@ def test_a_second_entry_knows_what_the_first_did(world: World, case: str) -> Non
         done = crun.call("run", "--bundle", bundle, "c1")
     shown = "" if failures else "hello from the host\n"
     assert (done.returncode != 0, done.stdout) == (bool(failures), shown), (done.stderr, log(world))
-    told = "what earlier calls did for this container is undone as well"
+    told = "earlier calls for this container are undone as well"
     assert log(world).count(told) == failures
     assert world.snapshot() == before
 
@@ -159,7 +162,7 @@ def test_where_it_is_not_certain_it_is_refused(world: World, how: Callable[[Worl
         done = crun.run("sh", "-c", f"cd {folder} && exec crun --root {crun.root} {words}")
     assert done.returncode != 0
     assert SENTENCE in log(world)
-    assert "with an absolute path, register for createContainer, or take runc)" in log(world)
+    assert "with an absolute path, register the hook for createContainer, or use runc)" in log(world)
     assert support.tree(world.rootfs) == before
 
 
@@ -179,7 +182,7 @@ def test_a_record_without_a_first_process_is_not_undone_for_it(world: World) -> 
     with open(f"{world.state}/one.json", "w", encoding="utf-8") as file:
         json.dump({**record, "init": None}, file)
     done = call(world, "poststop", "--debug", stdin=state(world, "one", status="stopped", bundle="/"))
-    assert (done.returncode, "what is recorded belongs to the bundle" in done.stderr) == (0, True)
+    assert (done.returncode, "the record belongs to another bundle" in done.stderr) == (0, True)
     assert os.path.isdir(f"{world.rootfs}/a")
     one.tear_down()
 
@@ -187,7 +190,7 @@ def test_a_record_without_a_first_process_is_not_undone_for_it(world: World) -> 
 def test_another_bundle_is_another_bundle_all_the_same(world: World) -> None:
     one = dead(world, "one", "/a")
     done = call(world, "poststop", "--debug", stdin=state(world, "one", status="stopped", bundle="/etc"))
-    assert (done.returncode, "what is recorded belongs to the bundle" in done.stderr) == (0, True)
+    assert (done.returncode, "the record belongs to another bundle" in done.stderr) == (0, True)
     one.tear_down()
 
 
@@ -215,7 +218,7 @@ def test_under_podman(tmp_path: Path, options: tuple[str, ...]) -> None:
     ids = ("--uidmap", f"0:{OUTSIDE}:65536", "--gidmap", f"0:{OUTSIDE}:65536")
     seen = podman.run([folder], "/bin/cat", "/new/place/word", options=(*ids, *options))
     assert (seen.returncode, seen.stdout) == (0, "hello\n"), (seen.stderr, written.read_text())
-    assert "the runtime has lost the bundle: it is" in written.read_text()
+    assert "the runtime has lost the bundle; found it at" in written.read_text()
     # podman calls poststop itself, and knows the bundle.
     assert support.records(state_folder) == []
     assert "new" not in support.tree(podman.rootfs)

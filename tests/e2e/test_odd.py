@@ -110,7 +110,7 @@ def test_what_stands_in_front_of_a_rootfs_is_not_touched(world: World, what: str
     else:
         os.rename(world.rootfs, f"{world.rootfs}.old")
         os.symlink(mounting.plant(world.path / "other", {"a": {}}), world.rootfs)
-    assert f"another file system is at {world.rootfs} now" in finish(one.launch(status="stopped"), code=71)[0]
+    assert f"{world.rootfs} is now another file system" in finish(one.launch(status="stopped"), code=71)[0]
     assert call(world, "gc", stdin="").returncode == 71
     assert os.path.isdir(f"{world.rootfs}/a")
     if what == "stacked":
@@ -176,7 +176,7 @@ def test_what_should_be_a_list_and_is_none_is_told(world: World, what: str) -> N
     assert str(folder) in said
     assert "--root" not in said or what == "list: link"
     if path == folder:
-        assert "is no folder, but a file or a link (the hook did not make it: move it away)" in said
+        assert "is a file or a link, not a folder (the hook did not create it: delete it)" in said
         assert said.partition(": ")[2].partition(": ")[2] in call(world, "gc", stdin="").stderr
     assert one.mounted() == []
     one.end()
@@ -219,4 +219,4 @@ def test_a_lock_is_not_waited_for_longer_where_signals_are_blocked_and_ignored(w
         fcntl.flock(lock, fcntl.LOCK_EX)
         deaf = ("env", "--ignore-signal", "--block-signal")
         done = call(world, "prestart", *mount(world, "/a"), stdin=state(world), before=deaf)
-    assert (done.returncode, "has held it for 5 seconds and more" in done.stderr) == (os.EX_IOERR, True)
+    assert (done.returncode, "has held it for over 5 seconds" in done.stderr) == (os.EX_IOERR, True)

@@ -73,7 +73,9 @@ def test_a_source_that_is_another_in_the_container_is_refused(world: World, olde
     bundle = support.bundle(world.path / "bundle", ["true"], hooks=hooks)
     before = world.snapshot()
     assert support.run_container(runtime, bundle, "c1").returncode != 0
-    assert f"the container's namespace has something else at {world.source}" in (world.path / "log").read_text()
+    assert (
+        f"the container's mount namespace has a different object at {world.source}" in (world.path / "log").read_text()
+    )
     assert world.snapshot() == before, older_kernel
 
 
@@ -85,7 +87,7 @@ def test_what_the_runtime_mounted_is_not_bound_again(world: World, older_kernel:
     bundle = world.bundle("true", "createRuntime", *words)
     before = {**world.snapshot()}
     assert support.run_container(runtime, bundle, "c1").returncode != 0
-    assert "mounts of the container's own are below" in log.read_text(), older_kernel
+    assert "the container has mounts of its own below" in log.read_text(), older_kernel
     assert world.snapshot() == before
 
 

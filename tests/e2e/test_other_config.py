@@ -54,17 +54,15 @@ def log(world: World) -> str:
 
 def test_where_there_is_no_config_json(world: World, bundle: str) -> None:
     assert run(bundle).returncode != 0
-    assert "/config.json cannot be opened: No such file or directory (if crun has another file, by --config" in log(
-        world
-    )
+    assert "/config.json cannot be opened: No such file or directory (crun --config uses another file" in log(world)
 
 
 def test_where_another_one_has_other_mounts(world: World, bundle: str) -> None:
     """Nothing of it is there, and nothing is bound."""
     rest(bundle, mounts=[support.bind(world.source, "/data", "rw")])
     assert run(bundle).returncode != 0
-    assert "nothing that config.json mounts is there" in log(world)
-    assert "another config.json, as by crun --config" in log(world)
+    assert "no mount of config.json is visible" in log(world)
+    assert "another config.json, as with crun --config" in log(world)
 
 
 def test_where_another_one_has_some_of_the_same_mounts(world: World, bundle: str) -> None:
@@ -72,8 +70,8 @@ def test_where_another_one_has_some_of_the_same_mounts(world: World, bundle: str
     rest(bundle, mounts=[*own_mounts(bundle), support.bind(world.source, "/data", "rw")])
     done = run(bundle)
     assert (done.returncode, done.stdout) == (0, "hello from the host\n0\n"), done.stderr
-    assert "left to the runtime, nothing is mounted on /data" in log(world)
-    assert "may have another config.json" not in log(world)
+    assert "left to the runtime: nothing is mounted on /data" in log(world)
+    assert "may use another config.json" not in log(world)
 
 
 @pytest.mark.parametrize("annotations", [{}, {"io.example.a": "2"}, {"io.example.b": "1"}])
@@ -81,7 +79,7 @@ def test_where_another_one_has_other_annotations(world: World, bundle: str, anno
     rest(bundle, annotations=annotations)
     done = run(bundle)
     assert (done.returncode, done.stdout) == (0, "hello from the host\n0\n"), done.stderr
-    said = "the runtime may have another config.json: the state has another annotation io.example.a"
+    said = "the runtime may use another config.json: the annotation io.example.a differs in the state"
     assert said in log(world)
     text = state(world, annotations={"io.example.a": "1"})
     report = json.loads(call(world, "prestart", "--dry-run", "--format=json", stdin=text).stdout)
@@ -93,7 +91,7 @@ def test_where_another_one_asks_for_no_namespace(world: World, bundle: str) -> N
     rest(bundle, linux={"namespaces": []}, mounts=[support.bind(world.source, "/data", "rw")])
     before = support.tree(world.rootfs)
     assert run(bundle).returncode != 0
-    assert "the container has a mount namespace of its own, and config.json asks for none" in log(world)
+    assert "the container has a mount namespace of its own, but config.json requests none" in log(world)
     assert support.tree(world.rootfs) == before
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from helpers.world import World
 
-HINT = "a real run waits until its server answers or ends, or the runtime's timeout kills it"
+HINT = "a real run waits until the server answers or ends, or until the runtime's timeout kills the hook"
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_silent_source_is_named_and_all_else_is_said(world: World, bundle: Pat
     assert code == os.EX_NOINPUT
     # As a real run meets them: patterns are looked up first, and who is missing is passed over at first.
     (pattern, word, folder, missing) = document["problems"]
-    why = f" cannot be looked at: {fuse.path} (fuse) does not answer, and process "
+    why = f" cannot be inspected: {fuse.path} (fuse) does not answer; process "
     for problem, number, subject in ((pattern, 5, "pattern"), (word, 2, "source"), (folder, 4, "source")):
         path = fuse.path + {5: "/*", 2: "/word", 4: "/folder"}[number]
         assert problem["message"].startswith(f"the {subject} {path}{why}")
@@ -150,8 +150,8 @@ def test_a_silent_source_of_the_runtime_is_its_own_affair(world: World) -> None:
     theirs = next(each for each in document["mounts"] if each["origin"] == "config.json#/mounts/2")
     [warning] = theirs["warnings"]
     assert (theirs["action"], theirs["found"]) == ("left", None)
-    assert warning.startswith(f"the source {fuse.path} cannot be looked at: {fuse.path} (fuse) does not answer")
-    assert warning.endswith(": the runtime waits for that as well")
+    assert warning.startswith(f"the source {fuse.path} cannot be inspected: {fuse.path} (fuse) does not answer")
+    assert warning.endswith("; the runtime waits for it as well")
     assert err == f"oci-bind-hook: waiting for the source {fuse.path} of config.json#/mounts/2\n"
 
 
@@ -172,7 +172,7 @@ def test_where_more_than_a_source_is_silent(world: World, bundle: Path) -> None:
         ]
         (of_bundle, of_rootfs, of_folder) = ended = [end(process) for process in silent]
     assert [code for code, _, _ in ended] == [os.EX_NOINPUT] * 3
-    why = f"cannot be looked at: {fuse.path} (fuse) does not answer, and process "
+    why = f"cannot be inspected: {fuse.path} (fuse) does not answer; process "
     [problem] = of_bundle[1]["problems"]
     assert (problem["message"].startswith(f"the bundle {fuse.path}/bundle {why}"), problem["hint"]) == (True, HINT)
     assert of_bundle[2] == f"oci-bind-hook: waiting for the bundle {fuse.path}/bundle\n"
@@ -196,8 +196,8 @@ def test_what_a_real_run_does_not_look_for_is_no_problem(world: World) -> None:
         code, document, _ = end(begin(world, bundle, *mount(world, "/a"), stage="prestart"))
     assert (code, document["problems"], document["mounts"][-1]["resolved"]) == (0, [], "/a")
     program = f"a program in the rootfs {world.rootfs} does not answer"
-    note = f"whether a bind covers programs of the container is not known: {program}"
-    assert note in [each.partition(", and process")[0] for each in document["notes"]]
+    note = f"the hook does not know whether a bind covers programs of the container: {program}"
+    assert note in [each.partition("; process")[0] for each in document["notes"]]
 
 
 def test_an_automount_that_nobody_serves(world: World, bundle: Path) -> None:

@@ -96,7 +96,7 @@ def test_two_devices_in_one_container(machine: Machine, runtime: str) -> None:
     machine.install("one", "one", "/new/one", "ONE=1", "PATH=/bin")
     machine.install("two", "two", "/new/two", "TWO=a b")
     found = check.Check([], None, [str(machine.cdi)])
-    told = "sets PATH, and the image's own value is lost"
+    told = "sets PATH, which replaces the image's value"
     assert [problem.message for problem in found.problems] == [told]
     before = support.tree(machine.rootfs)
     script = "cat /new/*/word; echo $ONE $TWO; touch /new/one/x || touch /new/two/x || true"
@@ -104,7 +104,7 @@ def test_two_devices_in_one_container(machine: Machine, runtime: str) -> None:
     assert (done.returncode, done.stdout) == (0, "one\ntwo\n1 a b\n"), done.stderr
     assert done.stderr.count("Read-only file system") == 2
     assert machine.left(before) == []
-    # Each by itself, and one that nobody asked for is not there.
+    # Each by itself, and one that nobody asked for does not exist.
     done = machine.start("two", script="cat /new/two/word; ls /new", runtime=runtime)
     assert (done.returncode, done.stdout) == (0, "two\ntwo\n"), done.stderr
     assert machine.left(before) == []

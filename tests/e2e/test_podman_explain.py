@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LAST_START = "config.json is that of the last start: podman writes another one for the next"
-NO_POSTSTOP = "config.json: /hooks: no poststop is registered: mount points and state files would stay"
+NO_POSTSTOP = "config.json: /hooks: poststop is not registered: mount points and state files would stay"
 
 
 class Told:
@@ -125,14 +125,14 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     for name in ("created", "created, by id"):
         told = desk.told(name)
         assert (told.code, told.report) == (66, None)
-        assert "it was created and never started (`podman init " in told.err
-    assert "`podman init web` writes it, and runs the hooks" in desk.told("created").err
+        assert "because it was never started (run `podman init " in told.err
+    assert "run `podman init web`, which writes it and runs the hooks" in desk.told("created").err
     for name in ("initialized", "running", "by the beginning of its id", "by its id", "by its file"):
         told = desk.told(name)
         assert (told.code, told.err, told.problems) == (0, "", []), name
         assert told.ours(desk.source) == [("/real/models", True)]
         assert (told.report["running"]["recorded"], NO_POSTSTOP in told.report["warnings"]) == (True, False)
-    assert "podman knows the container as web, which is running" in desk.told("running").report["notes"]
+    assert "podman knows the container as web, status: running" in desk.told("running").report["notes"]
     assert len({desk.told(name).report["id"] for name in ("running", "by its id")}) == 1
 
     # The copies of vfs are there all the time. An overlay is not, and that is no fault of the bundle.
@@ -141,7 +141,7 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     told = desk.told("ended")
     assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [0]), unmounted)
     assert told.ours(desk.source) == [(target, None)]
-    assert "podman knows the container as web, which is exited with 137" in told.report["notes"]
+    assert "podman knows the container as web, status: exited with 137" in told.report["notes"]
     for name in ("running", "ended", "mounted"):
         assert (LAST_START in desk.told(name).report["notes"]) == (name != "running"), name
     told = desk.told("ended, with another fault")
@@ -150,7 +150,7 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     assert told.problems[0][0] == "the source /absent cannot be opened: No such file or directory"
     if driver == "overlay":
         problem = told.report["problems"][-1]
-        assert "merged is not mounted here now, so where the destinations lead is not known" in problem["message"]
+        assert "merged is not mounted now, so the hook cannot resolve the destinations" in problem["message"]
         assert problem["hint"] == "podman mounts it before it calls the hook; `podman mount web` does it now"
     assert (desk.told("mounted").code, desk.told("mounted").ours(desk.source)) == (0, [("/real/models", None)])
     told = desk.told("refused")
@@ -160,11 +160,11 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     )
     told = desk.told("failed")
     assert (told.code, [code for _, code in told.problems]) == (*(unmounted or [os.EX_CANTCREAT]), unmounted)
-    assert "podman knows the container as bad, which is created: its last start has failed" in told.report["notes"]
+    assert "podman knows the container as bad, status: created: its last start failed" in told.report["notes"]
     told = desk.told("not registered")
     assert (told.code, told.problems, told.report["registered"]) == (0, [], [])
     told = desk.told("removed")
-    assert (told.code, 'no container "web" is known here' in told.err) == (66, True)
+    assert (told.code, 'the container "web" is not known' in told.err) == (66, True)
     assert (
         "; of a podman with --root, give the path that its `inspect --format '{{.OCIConfigPath}}'` prints" in told.err
     )

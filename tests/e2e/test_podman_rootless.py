@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A record of rootless podman, seen from outside podman's user namespace: nothing is lost, and what works is named.
 
-Outside, an overlay that podman mounted is not there, and owners have other numbers.
+Outside, an overlay that podman mounted does not exist, and owners have other numbers.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_from_outside_nothing_is_lost(tmp_path: Path, launcher: str, driver: str
     assert shell.told("import")[0] == 0, shell.told("import")
     assert shell.told("run")[:2] == (0, "hello from the host\n"), shell.told("run")
     assert (shell.told("made")[1].count("\n"), shell.told("recorded")[1].count("\n")) == (1, 1)
-    command = "podman unshare oci-bind-hook gc"
+    command = "run podman unshare oci-bind-hook gc"
     for name in ("list", "show"):
         code, out, err = shell.told(name)
         [entry] = json.loads(out)["records"]
@@ -90,7 +90,7 @@ def test_from_outside_nothing_is_lost(tmp_path: Path, launcher: str, driver: str
         assert entry["reason"] == "it was recorded in another user namespace"
         assert {each["state"] for each in (*entry["mounts"], *entry["made"])} == {"unseen"}
     code, out, err = shell.told("gc")
-    assert (code, f"what it left is not seen here ({command})" in out) == (71, True), (out, err)
+    assert (code, f"its mounts are not visible from here ({command})" in out) == (71, True), (out, err)
     assert shell.told("still made") == shell.told("made")
     assert shell.told("still recorded") == shell.told("recorded")
     code, out, _ = shell.told("collect")

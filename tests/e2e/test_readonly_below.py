@@ -14,7 +14,7 @@ from helpers.world import call
 if TYPE_CHECKING:
     from helpers.world import World
 
-WARNING = "ro leaves the mounts below writable, below: rro reaches them"
+WARNING = "ro does not apply to the mounts below, which stay writable: below; rro includes them"
 # Fields, whether the mount below is there, whether it is writable, whether somebody is told.
 READ_ONLY = {
     "ro": (True, True, True),

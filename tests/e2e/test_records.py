@@ -123,7 +123,7 @@ def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) 
     assert "3 of its 4 binds are gone all the same" in entry["reason"]
     assert "start it again" in entry["advice"]
     text = tell(world, "show", "c1")
-    assert "changed: directory /a/c, made in the rootfs (it was made by somebody else)\n" in text
+    assert "changed: directory /a/c, made in the rootfs (another process created it)\n" in text
     assert f"mounted: {world.source} on /d\n" in text
     head, line, *_ = tell(world, "list").splitlines()
     assert head.split() == "ID STATUS AGE BINDS MOUNT POINTS ROOTFS".split()
@@ -202,7 +202,7 @@ def test_from_another_pid_namespace_nobody_is_dead(world: World, stage: str) -> 
             for word in ("list", "gc")
         ]
         for text in said:
-            assert f"its first process {pid} is in another pid namespace than what /proc shows here" in text
+            assert f"its first process {pid} is in a pid namespace that /proc does not show here" in text
         assert "/a" in [line.split(" ")[4] for line in support.mounts(pid)]
         assert ask(world, "show", "c1")["c1"]["status"] == "alive"
         assert namespace.delete("c1", "--force").returncode == 0
@@ -292,7 +292,7 @@ def test_what_is_left_standing_is_not_told_to_be_removed(world: World, init: Ini
     (world.path / "bundle/rootfs/a/theirs").touch()
     done = ask(world, "gc")["c1"]
     assert (done["unmount"], done["remove"]) == (["/a/b"], ["/a/b"])
-    assert done["remarks"] == ["/a is left standing: it is not empty"]
+    assert done["remarks"] == ["/a is kept: it is not empty"]
 
 
 def test_mount_points_may_be_kept(world: World, init: Init) -> None:
@@ -378,7 +378,7 @@ def test_what_fails_stays_recorded_and_stops_no_other(world: World, init: Init) 
     entries = ask(world, "gc", code=71)
     assert [entries[name]["action"] for name in ("c1", "c2", "c3")] == ["finished", "failed", "finished"]
     assert entries["c2"]["problem"]["exit"] == 71
-    told = f"somebody mounted something else on {world.rootfs}/c2, which must be unmounted first"
+    told = f"another process mounted something on {world.rootfs}/c2: unmount it first"
     assert told in entries["c2"]["problem"]["message"]
     assert support.records(world.state) == ["c2.json"]
     subprocess.run(["umount", f"{world.rootfs}/c2"], check=True)
@@ -456,7 +456,7 @@ def test_what_is_in_a_namespace_that_cannot_be_seen_is_not_gone(world: World, in
     command = ["unshare", "--user", "--map-root-user", "--mount", world.launcher, "gc", *world.root_option()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 71
-    assert "the binds are in a mount namespace that cannot be looked for from this user namespace" in done.stdout
+    assert "the binds are in a mount namespace that cannot be searched from this user namespace" in done.stdout
     assert world.snapshot() == before
 
 
@@ -508,7 +508,7 @@ def test_a_state_file_that_cannot_be_read_is_told_and_stays(world: World, init: 
     for words in (["list"], ["show", "c1"], ["gc", "--dry-run"], ["gc"]):
         entry = ask(world, *words, code=74)["c1"]
         assert entry["problem"]["exit"] == 74
-        assert entry["advice"].endswith("move it away")
+        assert entry["advice"].endswith("then delete the file")
         assert str(path) in entry["problem"]["message"]
     assert str(path) in tell(world, "gc", code=74)
     # Without unique ids it may be of a container that has got the mount of the other one, too.

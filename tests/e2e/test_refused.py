@@ -134,7 +134,7 @@ def test_a_bind_of_the_hook_may_forbid_the_program(
         runtime.delete("refused", "--force")
         assert report.problems == []
         refused = [(each["message"], each["by"]) for each in report.runtime]
-        assert refused == [("/bin/true is on a mount with noexec", ["crun", "runc"])] * (option == "noexec")
+        assert refused == [("/bin/true is on a noexec mount", ["crun", "runc"])] * (option == "noexec")
         assert (done.returncode != 0) == bool(refused), done.stderr
 
 

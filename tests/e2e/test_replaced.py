@@ -124,7 +124,7 @@ def test_a_dry_run_notes_files_and_nothing_else(world: World) -> None:
         return [text for text in planned(done)["notes"] if "rename" in text]
 
     one, two = f"src={world.file},dst=/etc/a", f"src={other},dst=/etc/b"
-    said = "the container keeps the file that is bound: bind its folder if it is replaced by rename"
+    said = "the container keeps the old file if this one is replaced by rename; to follow the change, bind its folder"
     assert notes("--mount", one) == [f"--mount 1: {said}"]
     assert notes(*mount(world, "/x"), "--mount", one, "--mount", two) == [f"--mount 2, --mount 3: {said}"]
     assert notes("--mount", f"type=glob,src={world.path}/[ao]*,dst=/x") == [f"--mount 1: {said}"]

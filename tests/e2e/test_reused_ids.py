@@ -123,7 +123,7 @@ def test_somebody_unrecorded_gets_namespace_and_id_of_a_dead_one(
     give(world, number_of(f"{world.rootfs}/a", elsewhere.pid), inode=inode)
     entry = ask(world, "show", "c1")["c1"]
     assert entry["status"] == "unknown"
-    what = f"process {elsewhere.pid} sees its binds, or others with their numbers: look at the mount on /a"
+    what = f"process {elsewhere.pid} sees its binds, or newer mounts with the same ids: check the mount on /a"
     assert f"{what} in /proc/{elsewhere.pid}/mountinfo" in entry["reason"]
     assert entry["advice"].startswith("if it has ended: ")
     assert ask(world, "gc")["c1"]["action"] == "kept"
@@ -252,9 +252,10 @@ def test_the_administrator_gets_the_id_of_a_bind(world: World, how: str) -> None
 
     done = end()
     assert done.returncode == 71
-    said = f"whether it is the mount on {place} cannot be known: it has its number and its source"
+    said = f"the mount on {place} may be this bind or another one: it has the same id and source"
     assert (
-        f"/a: {said} (unmount that if it is this container's, else remove the state file" in done.stdout + done.stderr
+        f"/a: {said} (if the mount belongs to this container, unmount it; otherwise delete the state file"
+        in done.stdout + done.stderr
     )
     dry = call(world, "poststop", "--dry-run", stdin=state(world, status="stopped"))
     assert (dry.returncode, said in dry.stdout) == (71, True)
@@ -280,7 +281,7 @@ def test_the_next_of_the_id_starts_although_the_administrator_has_the_number(wor
     done = call(world, "prestart", *mount(world, "/a"), "--log", log, stdin=state(world))
     assert (done.returncode, done.stderr) == (0, "")
     with open(log, encoding="utf-8") as file:
-        assert f"whether it is the mount on {place} cannot be known" in file.read()
+        assert f"the mount on {place} may be this bind or another one" in file.read()
     assert mounted(world) == ["/a"]
     assert number_of(place)
 
@@ -318,7 +319,7 @@ def test_while_a_later_record_cannot_be_read_nobody_knows(world: World) -> None:
     path.chmod(0o600)
     done = call(world, "poststop", stdin=state(world, status="stopped"))
     assert (done.returncode, mounted(world)) == (71, ["/a"])
-    assert f"may be another container's by now: {path}" in done.stderr
+    assert f"may now belong to another container: {path}" in done.stderr
     path.unlink()
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before

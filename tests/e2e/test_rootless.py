@@ -230,7 +230,7 @@ def test_from_inside_of_podmans_user_namespace_the_command_outside_is_named(worl
     for command in (["gc"], ["list"]):
         done = call(world, *command, stdin="", before=(*user, "unshare", "--map-root-user"))
         assert done.returncode == (71 if command == ["gc"] else 0), done
-        assert "oci-bind-hook gc, outside of podman unshare" in done.stdout
+        assert "run oci-bind-hook gc outside of podman unshare" in done.stdout
     done = call(world, "gc", stdin="", before=user)
     assert (done.returncode, "finished" in done.stdout) == (0, True), done
     assert world.snapshot() == before
@@ -262,9 +262,9 @@ def test_without_a_state_folder_mount_points_must_be_there(world: Rootless, runt
     code, out, err = run(runtime, world.bundle("cat /data/word", "createContainer", *words, *mount(world, "/new")))
     assert (code != 0, out) == (True, "")
     assert (
-        f"mount points must be made, and the state folder {world.state} cannot be opened: Permission denied (make them"
-        " in the image, give --root a folder that can be written, or register for createRuntime if the runtime is"
-        " root's)"
+        f"mount points are missing, and the state folder {world.state} cannot be opened: Permission denied (create them"
+        " in the image, pass --root a writable folder, or register the hook for createRuntime if root starts the"
+        " runtime)"
     ) in log.read_text()
     log.unlink()
     # And that folder may be anywhere.
@@ -304,7 +304,8 @@ def refused(world: Rootless, runtime: str, stage: str, *arguments: str, **member
 def test_a_stage_outside_names_the_one_inside(world: Rootless, runtime: str, stage: str, *, named: bool) -> None:
     line = refused(world, runtime, stage, *mount(world, "/data"), named=named)
     assert line == (
-        f"--mount 1: {world.source} cannot be bound without CAP_SYS_ADMIN (rootless, register for createContainer)"
+        f"--mount 1: {world.source} cannot be bound without CAP_SYS_ADMIN (rootless, register the hook "
+        "for createContainer)"
     )
 
 
@@ -322,7 +323,7 @@ def test_by_hand_nothing_can_be_mounted(world: Rootless) -> None:
     assert done.returncode == 69
     assert done.stderr == (
         f"oci-bind-hook: c1 prestart: --mount 1: {world.source} cannot be bound without CAP_SYS_ADMIN"
-        " (rootless, register for createContainer)\n"
+        " (rootless, register the hook for createContainer)\n"
     )
     assert world.snapshot() == before
 
@@ -332,8 +333,8 @@ def test_by_hand_nothing_can_be_mounted(world: Rootless) -> None:
 def test_an_id_map_names_another_stage(world: Rootless, runtime: str, option: str) -> None:
     line = refused(world, runtime, "createContainer", "--mount", f"src={world.source},dst=/data,{option}")
     assert line == (
-        "--mount 1: ids cannot be mapped from inside a user namespace"
-        " (register for createRuntime, with a runtime that root starts)"
+        "--mount 1: ids cannot be mapped inside a user namespace"
+        " (register the hook for createRuntime, with a runtime that root starts)"
     )
 
 
@@ -345,7 +346,7 @@ def test_a_source_with_locked_mounts_below_needs_rbind(world: Rootless, runtime:
     )
     assert line == (
         f"--mount 1: open_tree {world.source}: Invalid argument"
-        " (it is unbindable, or mounts below it are locked and need rbind)"
+        " (it is unbindable, or it has locked mounts below it, which require rbind)"
     )
     bundle = world.bundle("cat /data/word", "createContainer", "--mount", f"src={world.source},dst=/data")
     assert run(runtime, bundle) == (0, "hello from the host\n", "")

@@ -119,8 +119,8 @@ def test_a_namespace_in_which_nothing_is_mounted_is_refused(world: World, stage:
         done = call(world, stage, *mount(world, "/new"), stdin=state(world, pid=init.pid))
     assert (done.returncode, done.stderr) == (
         os.EX_UNAVAILABLE,
-        f"oci-bind-hook: c1 {stage}: nothing that config.json mounts is there in the container's mount namespace (this"
-        " runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, as by crun"
-        " --config: nothing can be bound now)\n",
+        f"oci-bind-hook: c1 {stage}: no mount of config.json is visible in the container's mount namespace (the"
+        " runtime called the hook before mounting, restores a checkpoint, or uses another config.json, as with crun"
+        " --config; in this state the hook cannot bind anything)\n",
     )
     assert world.snapshot() == before

@@ -52,9 +52,9 @@ def test_a_sandbox_is_not_mounted_in(world: World, stage: list[str], kind: str) 
         done = call(world, *stage, *mount(world, "/a/b"), stdin=state(world, status="created", pid=pid))
         assert support.mounts(pid) == inside
     assert done.returncode == 69
-    assert done.stderr.startswith(f"oci-bind-hook: c1 {''.join(stage) or 'createRuntime'}: the mount namespace")
-    assert f"does not show the rootfs {world.rootfs}" in done.stderr
-    assert "as under runsc, which runs no hook that could bind there: give the bind to the engine" in done.stderr
+    assert done.stderr.startswith(f"oci-bind-hook: c1 {''.join(stage) or 'createRuntime'}: the rootfs ")
+    assert f"the rootfs {world.rootfs} is not visible" in done.stderr
+    assert "as under runsc, where no hook can bind: use the engine's binds" in done.stderr
     assert done.stderr.count("\n") == 1
     assert call(world, "poststop", stdin=state(world, status="stopped", pid=-1)).returncode == 0
     assert world.snapshot() == before

@@ -173,9 +173,9 @@ def test_a_silent_rootfs_holds_up_nobody_else(world: World) -> None:
         assert [(each["id"], each["action"]) for each in collected] == [("silent", "kept"), ("well", "finished")]
         assert silence in collected[0]["reason"]
         (said,) = finish(down, code=71)
-        assert f"the rootfs {fuse.path} cannot be looked at: {silence}" in said
+        assert f"the rootfs {fuse.path} cannot be inspected: {silence}" in said
         told = dry.communicate(timeout=SECONDS)[0]
-        assert (dry.returncode, f"{fuse.path} cannot be looked at: {silence}" in told) == (71, True), told
+        assert (dry.returncode, f"{fuse.path} cannot be inspected: {silence}" in told) == (71, True), told
         assert sorted(os.listdir(world.state)) == ["rootfs", "silent.json"]
         fuse.speak()
         silent.tear_down()
@@ -194,5 +194,5 @@ def test_a_lock_that_is_held_for_long_is_told_of(world: World, lock: str) -> Non
     with open(world.state / name, "w", encoding="ascii") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         (said,) = finish(one.launch(*mount(world, "/a")), code=74)
-    assert f"{name} cannot be locked: the process {os.getpid()} has held it for 5 seconds and more (see what" in said
+    assert f"{name} cannot be locked: process {os.getpid()} has held it for over 5 seconds (find out what" in said
     one.end()

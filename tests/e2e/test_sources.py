@@ -84,8 +84,8 @@ def test_what_was_deleted_is_missing(world: World, kind: str) -> None:
     ("links", "source", "problem"),
     [
         ({"last": "gone"}, "last", "is a link to gone"),
-        ({"last": "first", "first": "gone"}, "last", "leads by the link {path}/first to gone"),
-        ({"way": "gone"}, "way/below", "leads by the link {path}/way to gone"),
+        ({"last": "first", "first": "gone"}, "last", "leads through the link {path}/first to gone"),
+        ({"way": "gone"}, "way/below", "leads through the link {path}/way to gone"),
     ],
     ids=["last step", "two links", "on the way"],
 )
@@ -96,8 +96,8 @@ def test_a_link_that_dangles_is_named(world: World, links: dict[str, str], sourc
     path = f"{world.path}/{source}"
     assert said(world, path) == (
         os.EX_NOINPUT,
-        f"--mount 1: the source {path} {problem.format(path=world.path)}, which is not there"
-        " (it is looked up on the host, where the runtime runs)",
+        f"--mount 1: the source {path} {problem.format(path=world.path)}, which does not exist"
+        " (sources are looked up on the host)",
     )
     assert bound(world, path, ",optional") == []
 
@@ -110,7 +110,7 @@ def test_a_fuse_that_lets_in_only_its_mounter_says_so(world: World, below: str, 
         assert said(world, fuse.path + below, options) == (
             os.EX_NOINPUT,
             f"--mount 1: the source {fuse.path}{below} cannot be opened: Permission denied ({fuse.path} is on fuse,"
-            " which lets in only who mounted it: mount it with allow_root or allow_other)",
+            " which only the user who mounted it may access: mount it with allow_root or allow_other)",
         )
 
 

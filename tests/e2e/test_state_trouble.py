@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from helpers.world import World
 
-MAKE_ROOM = "(make room there or let it be written, or give --root another folder)\n"
-MOVE_AWAY = "undo by hand what it may record, then move it away)\n"
+MAKE_ROOM = "(free space there or make it writable, or choose another folder with --root)\n"
+MOVE_AWAY = "clean up its container by hand, then delete the file)\n"
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 PAGE = 4096
 
@@ -148,14 +148,17 @@ def test_a_folder_that_cannot_be_written(world: World) -> None:
 # -- no record of ours -------------------------------------------------------------------------------------------------
 
 TROUBLE: dict[str, tuple[Callable[[str], str], str]] = {
-    "truncated": (lambda text: text[: len(text) // 2], "it is no record that this version can read; "),
-    "empty": (lambda _: "", "c1.json: is empty (it is no record that this version can read; "),
+    "truncated": (lambda text: text[: len(text) // 2], "this version cannot read the file; "),
+    "empty": (lambda _: "", "c1.json: is empty (this version cannot read the file; "),
     "unknown version": (
         lambda text: text.replace('"version":2', '"version":3'),
-        "/version: a newer oci-bind-hook wrote it, as version 3 (",
+        "/version: is 3, written by a newer oci-bind-hook (",
     ),
-    "another id": (lambda text: text.replace('"id":"c1"', '"id":"c2"'), 'c1.json is of the container "c2" ('),
-    "zeros": (lambda text: "\0" * len(text), "it is no record that this version can read; "),
+    "another id": (
+        lambda text: text.replace('"id":"c1"', '"id":"c2"'),
+        'c1.json contains the record of another container, "c2" (',
+    ),
+    "zeros": (lambda text: "\0" * len(text), "this version cannot read the file; "),
 }
 
 
@@ -196,7 +199,9 @@ def test_the_id_of_a_live_container_is_refused_with_what_to_do(world: World) -> 
     assert prestart(world, *mount(world, "/a")).returncode == 0
     before = look(world)
     done = prestart(world, *mount(world, "/b"), bundle=str(world.path / "other"))
-    fails(done, 74, f"of the bundle {world.path}/bundle (choose another id, or end that one first: list and show tell")
+    fails(
+        done, 74, f"with the bundle {world.path}/bundle (choose another id, or stop that container first; list and show"
+    )
     assert look(world) == before
 
 
@@ -232,7 +237,7 @@ def test_a_tear_down_in_parts_keeps_only_what_is_left(world: World) -> None:
         done = poststop(world)
         says = f"could not undo {left[-1]}: " + ("and 1 more" if len(left) > 1 else "")
         fails(done, 71, says.partition(": ")[0])
-        assert "it stays in the state file, and poststop or gc tries again" in done.stderr
+        assert "it stays in the state file; run oci-bind-hook gc to try again" in done.stderr
         assert [each["resolved"] for each in json.loads(path.read_text())["mounts"]] == left
         shown = json.loads(call(world, "show", "c1", "--format=json", stdin="").stdout)["records"][0]
         assert [each["state"] for each in shown["mounts"]] == ["mounted"] * len(left)

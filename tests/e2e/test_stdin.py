@@ -21,7 +21,7 @@ CONFIG: dict[str, Any] = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}}
 
 
 class Hook:
-    """The launcher, a bundle without mounts, and a state folder that is not there yet."""
+    """The launcher, a bundle without mounts, and a state folder that does not exist yet."""
 
     def __init__(self, path: Path, launcher: str) -> None:
         self.launcher = launcher
@@ -79,9 +79,9 @@ def hook(tmp_path: Path, launcher: str) -> Hook:
 # What is no state
 
 STATE = '{"ociVersion":"1.0.2","id":"c1","status":"creating","bundle":"/absent"}'
-FILE = " (it, or something on the way there, is no folder)"
-OTHER_FILE = " (if crun has another file, by --config, no hook is told of it)"
-LOOP = " (it leads through too many links: a loop?)"
+FILE = " (a component of the path is not a folder)"
+OTHER_FILE = " (crun --config uses another file and does not pass its name to hooks)"
+LOOP = " (the path contains too many symbolic links, or a loop of them)"
 NOT_THERE = "c1 prestart: the bundle /absent cannot be opened: No such file or directory"
 ID = "must be 1 to 200 of the characters A-Z a-z 0-9 _ + . - and neither . nor .."
 
@@ -95,7 +95,7 @@ DATA: dict[str, tuple[str | bytes, int, str]] = {
     "nothing in it": (
         "{}",
         65,
-        "prestart: state: /bundle: is missing (and 3 more violations: --dry-run lists all)",
+        "prestart: state: /bundle: is missing (3 more violations: --dry-run lists all)",
     ),
     "blanks around": (f" \n{STATE}\n ", 66, NOT_THERE),
     "two documents": (f'{STATE} {{"ociVersion":"1.0"}}', 66, NOT_THERE),
@@ -105,7 +105,11 @@ DATA: dict[str, tuple[str | bytes, int, str]] = {
         65,
         "prestart: state: Text after the end of the document: line 3 column 1 (char 144)",
     ),
-    "BOM": (b"\xef\xbb\xbf" + STATE.encode(), 65, "prestart: state: begins with a byte order mark, which JSON forbids"),
+    "BOM": (
+        b"\xef\xbb\xbf" + STATE.encode(),
+        65,
+        "prestart: state: starts with a byte order mark, which JSON does not allow",
+    ),
     "UTF-16": (STATE.encode("utf-16"), 65, "prestart: state: is not UTF-8 (it looks like UTF-16 or UTF-32)"),
     "UTF-16 without BOM": (
         STATE.encode("utf-16-le"),
@@ -123,9 +127,9 @@ DATA: dict[str, tuple[str | bytes, int, str]] = {
     "twice the same": (
         STATE.replace('"id"', '"id":"c2","id"'),
         65,
-        "prestart: state: /id: is there twice; runtimes disagree about which one counts",
+        "prestart: state: /id: appears twice; runtimes disagree about which one applies",
     ),
-    "NaN": (STATE.replace('"c1"', "NaN"), 65, "prestart: state: /id: is NaN, which JSON does not know"),
+    "NaN": (STATE.replace('"c1"', "NaN"), 65, "prestart: state: /id: is NaN, which is not valid JSON"),
 }
 
 
@@ -191,7 +195,7 @@ def test_wrong_member_of_a_state(hook: Hook, members: dict[str, Any], code: int,
 @pytest.mark.parametrize("status", ["starting", "running", "paused"])
 def test_container_that_is_past_its_creation(hook: Hook, status: str, arguments: list[str]) -> None:
     hint = "register the hook for createRuntime, createContainer or prestart"
-    line = f'nothing can be mounted into a container that is "{status}" ({hint})'
+    line = f'the container is "{status}", and binds can only be made while it is created ({hint})'
     expected = (69, " ".join(["c1", *arguments]) + f": {line}")
     assert hook.fails(*arguments, stdin=hook.state(status=status)) == expected
 
@@ -239,8 +243,8 @@ BUNDLES = {
     "two documents": (65, "config.json: Text after the end of the document: line 1 column 53 (char 52)"),
     "rootfs missing": (66, "the rootfs BUNDLE/absent cannot be opened: No such file or directory"),
     "rootfs a file": (66, f"the rootfs BUNDLE/config.json cannot be opened: Not a directory{FILE}"),
-    "rootfs /": (77, "the rootfs / is the host's own /"),
-    "rootfs ../..": (77, "the rootfs / is the host's own /"),
+    "rootfs /": (77, "the rootfs / is the root directory of the host"),
+    "rootfs ../..": (77, "the rootfs / is the root directory of the host"),
 }
 
 
@@ -299,8 +303,11 @@ def test_by_hand_and_back_twice(hook: Hook, destination: str) -> None:
 
 def test_terminal_on_stdin(hook: Hook) -> None:
     _, terminal = os.openpty()
-    hint = "--dry-run --bundle DIR explains a bundle; see --help"
-    assert hook.fails("prestart", stdin=terminal) == (64, f"prestart: the state is expected on stdin ({hint})")
+    hint = "to explain a bundle, use --dry-run --bundle DIR; see --help"
+    assert hook.fails("prestart", stdin=terminal) == (
+        64,
+        f"prestart: stdin is a terminal, but the hook reads the state from stdin ({hint})",
+    )
 
 
 def test_stdin_that_cannot_be_read(hook: Hook) -> None:

@@ -21,7 +21,7 @@ SET_UP = [
     *("--mount 1: opening {0}/source", "sources opened", "id locked"),
     *("opening the rootfs {0}/bundle/rootfs", "rootfs locked"),
     "in the container's mount namespace, entered",
-    *("destinations resolved", "recorded what is to be done", "mount points made", "binds attached"),
+    *("destinations resolved", "plan recorded", "mount points created", "binds attached"),
 ]
 TEAR_DOWN = ["state read", "id locked", "rootfs locked"]
 
@@ -51,7 +51,7 @@ def test_every_step_is_logged(world: World, runtime: str, stage: str) -> None:
     assert steps == {stage: [*expected, "done"], "poststop": [*TEAR_DOWN, "done"]}
     told = [each["msg"] for each in found if each["level"] == "info"]
     assert told[0].startswith(f"--mount 1: bound {world.source} on /a/b ")
-    assert told[1:] == ["undone, as far as it was still there: 1 binds, 2 mount points made for them"]
+    assert told[1:] == ["undone, unless already gone: 1 binds, 2 created mount points"]
     for each in by_stage.values():
         times = [step["ms"] for step in each]
         assert times == sorted(times)

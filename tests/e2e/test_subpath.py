@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from helpers.world import World
 
 KEY = "io.github.oci-bind-hook.mount.a"
-WHY = "(beneath it only relative links are followed, and none to a folder above)"
+WHY = "(below the source, only relative links that stay inside are followed)"
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_link_out_of_it_is_refused_and_named(
     spec = f"src={volume},dst=/data,subpath={subpath}{optional}"
     at, to = f"{volume}/{link[0]}", link[1].format(path=world.path)
     before = world.snapshot()
-    assert run(world, spec) == (77, f"--mount 1: the link {at}, to {to}, leads out of the source {volume} {WHY}")
+    assert run(world, spec) == (77, f"--mount 1: the link {at} to {to} leads out of the source {volume} {WHY}")
     code, plan = planned(world, spec)
     assert code == 77
     [mount] = plan["mounts"]
@@ -109,8 +109,8 @@ def test_no_link_of_procfs_is_followed(world: World, volume: str, source: str, s
     assert os.path.isdir(volume)
     code, line = run(world, f"src={source},dst=/data,subpath={subpath}")
     assert code == 77
-    assert line.startswith(f"--mount 1: the link {source}/{subpath}, to ")
-    assert line.endswith(", is one of procfs, of which a subpath follows none (name what it leads to)")
+    assert line.startswith(f"--mount 1: the link {source}/{subpath} to ")
+    assert line.endswith(" is a link of procfs, which a subpath does not follow (use the path that it leads to)")
 
 
 def test_another_part_is_another_bind(world: World, volume: str) -> None:
@@ -119,7 +119,7 @@ def test_another_part_is_another_bind(world: World, volume: str) -> None:
     for _ in range(2):
         assert run(world, specs[0]) == (0, "")
     code, line = run(world, specs[1])
-    assert (code, "/data is the destination of --mount 1 already" in line) == (78, True), line
+    assert (code, "/data is already the destination of --mount 1" in line) == (78, True), line
     assert mounted(world) == ["/data"]
     poststop(world)
     assert world.snapshot() == before
@@ -150,9 +150,9 @@ def test_it_is_shown_and_listed(world: World, volume: str) -> None:
 def test_a_file_has_no_parts(world: World, volume: str, subpath: str) -> None:
     code, line = run(world, f"src={volume}/file,dst=/data,subpath={subpath}")
     if subpath == "../x":
-        assert (code, line) == (78, '--mount 1: the subpath "../x" has ".." in it (name the folder itself)')
+        assert (code, line) == (78, '--mount 1: the subpath "../x" contains ".." (use the path without "..")')
     else:
-        problem = f"the source {volume}/file is no folder: it has no subpath {subpath} (leave out the subpath)"
+        problem = f"the source {volume}/file is not a folder, so it has no subpath {subpath} (omit subpath)"
         assert (code, line) == (66, f"--mount 1: {problem}")
         assert run(world, f"src={volume}/file,dst=/data,subpath={subpath},optional") == (0, "")
 

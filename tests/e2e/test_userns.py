@@ -116,8 +116,8 @@ def test_inside_it_one_that_must_be_made_names_create_runtime(world: World, runt
     before = world.snapshot()
     done = support.run_container(runtime, bundle, "c1")
     assert (done.returncode != 0, done.stdout) == (True, "")
-    problem = "mount points must be made, and nothing can be recorded in a user namespace that another user made"
-    assert told(world) == [f"{problem} (make them in the image, or register for createRuntime)"]
+    problem = "mount points are missing, and nothing can be recorded in the user namespace of another user"
+    assert told(world) == [f"{problem} (create them in the image, or register the hook for createRuntime)"]
     if runtime == "runc":
         assert "exit status 69" in done.stderr
     assert os.listdir(f"/run/user/{base}") == []
@@ -145,8 +145,8 @@ def test_inside_it_an_id_map_names_create_runtime(world: World, runtime: str, op
     bundle = world.bundle("stat -c %u /data", "createContainer", *words, namespaces=USER, linux=mapped(BASE))
     done = support.run_container(runtime, bundle, "c1")
     assert (done.returncode != 0, done.stdout) == (True, "")
-    problem = "--mount 1: ids cannot be mapped from inside a user namespace"
-    assert told(world) == [f"{problem} (register for createRuntime, with a runtime that root starts)"]
+    problem = "--mount 1: ids cannot be mapped inside a user namespace"
+    assert told(world) == [f"{problem} (register the hook for createRuntime, with a runtime that root starts)"]
     if runtime == "runc":
         assert "exit status 69" in done.stderr
     # And there it can be done.
@@ -163,7 +163,7 @@ def test_inside_it_what_is_locked_needs_rbind(world: World, runtime: str) -> Non
     bundle = world.bundle("echo started", "createContainer", *words, namespaces=USER, linux=mapped(BASE))
     assert support.run_container(runtime, bundle, "c1").returncode != 0
     [line] = told(world)
-    assert line.endswith("Invalid argument (it is unbindable, or mounts below it are locked and need rbind)")
+    assert line.endswith("Invalid argument (it is unbindable, or it has locked mounts below it, which require rbind)")
 
 
 def test_a_source_that_may_not_be_entered_is_unmounted_all_the_same(world: World) -> None:
@@ -201,5 +201,8 @@ def test_a_way_that_is_closed_to_it_names_create_runtime(world: World, closed: s
     command = [*words, *mount(world, "/data"), *world.root_option()]
     text = state(world, bundle=bundle)
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    why = f"the owner of {owned} is unknown in this user namespace: register for createRuntime, outside of it"
+    why = (
+        f"the owner of {owned} is unknown in this user namespace: register the hook for "
+        "createRuntime, which runs outside"
+    )
     assert (done.returncode, done.stderr.endswith(f": Permission denied ({why})\n")) == (66, True), done.stderr

@@ -112,7 +112,7 @@ def test_a_walk_leads_to_the_cause(tmp_path: Path, launcher: str, user: int) -> 
 
     # The destination is a link to nothing: where it leads is seen where the rootfs is.
     text, code = walker.told("link")
-    assert ("merged is not mounted here now" in text, code) == (True, "69"), text
+    assert ("merged is not mounted now" in text, code) == (True, "69"), text
     text, code = walker.told("link, mounted")
     assert code == "0", text
     assert f"bind       {tmp_path}/source on /absent/place\n" in text
@@ -127,7 +127,9 @@ def test_a_walk_leads_to_the_cause(tmp_path: Path, launcher: str, user: int) -> 
     assert (tmp_path / "hook.err").read_text().endswith(f" createRuntime: {cause}\n")
     # No condition is met: the container was never started, then has no hook, and that is why.
     text, code = walker.told("other")
-    assert ("it was created and never started (`podman init other` writes it" in text, code) == (True, "66"), text
+    assert ("because it was never started (run `podman init other`, which writes it" in text, code) == (True, "66"), (
+        text
+    )
     assert walker.told("other, init")[1] == "0"
     assert "registered not in config.json" in walker.told("other, again")[0].splitlines()
     text, code = walker.told("other, checked")

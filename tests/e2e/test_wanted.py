@@ -51,7 +51,7 @@ def bundle(world: World) -> None:
 def test_an_optional_source_may_be_absent(world: World, source: str) -> None:
     source = source.replace("FILE", str(world.file))
     specs = [f"src={source},dst=/a,optional", f"src={world.source},dst=/b,optional"]
-    skipped = ("skipped", source, "/a", ["the source is not there, and it is optional"])
+    skipped = ("skipped", source, "/a", ["the source is optional and does not exist"])
     assert plan(world, *specs) == (0, [skipped, ("mount", str(world.source), "/b", [])], [])
     assert run(world, *specs) == (0, "", ["/b"])
 
@@ -134,7 +134,7 @@ def many(world: World) -> str:
 def test_each_match_goes_below_the_destination_in_order(world: World, many: str, how: str, destination: str) -> None:
     spec = f"{how},src={many}/*.d,dst={destination},ro"
     names = ["1.d", "a.d", "b.d", "c.d", "l.d"]
-    warnings = ["the container has CAP_SYS_ADMIN, and can make the bind writable again"]
+    warnings = ["the container has CAP_SYS_ADMIN and can make the bind writable again"]
     expected = [("mount", f"{many}/{name}", f"{destination.rstrip('/')}/{name}", warnings) for name in names]
     assert plan(world, spec) == (0, expected, [])
     real = destination.rstrip("/").replace("/absolute", "/real")
@@ -145,7 +145,7 @@ def test_nothing_matches(world: World, many: str) -> None:
     spec = f"type=glob,src={many}/*.x,dst=/new"
     message = f"nothing matches {many}/*.x"
     assert plan(world, spec) == (66, [], [message])
-    assert run(world, spec) == (66, f"--mount 1: {message} (optional allows that)\n", [])
+    assert run(world, spec) == (66, f"--mount 1: {message} (to allow this, set optional)\n", [])
     assert run(world, f"{spec},optional") == (0, "", [])
 
 
@@ -155,29 +155,29 @@ def test_two_matches_of_one_name(world: World, many: str) -> None:
     code, line, found = run(world, f"type=glob,src={many}/[bc].d/*,dst=/new")
     assert (code, found) == (78, [])
     assert line == (
-        f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/a.d (a * in dst for each one in src "
-        "keeps them apart)\n"
+        f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/a.d (use one * in dst for each * in "
+        "src to keep them apart)\n"
     )
     for pattern, destination in (("*/a.d", "/new/"), ("*.d/a.d", "/new"), ("*/a*", "/new")):
         code, line, found = run(world, f"type=glob,src={many}/{pattern},dst={destination}")
         assert (code, found) == (78, [])
         assert line == (
-            f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/a.d (dst=/new/{pattern} keeps "
-            "them apart)\n"
+            f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/a.d (use "
+            f"dst=/new/{pattern} to keep them apart)\n"
         )
         spec = f"type=glob,src={many}/{pattern},dst=/new/{pattern}"
         assert run(world, spec) == (0, "", ["/new/b.d/a.d", "/new/c.d/a.d"])
     code, line, found = run(world, f"type=glob,src={many}/[bc].d/a*,dst=/new/*")
     assert line == (
-        f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/.d (a * in dst for each one in src "
-        "keeps them apart)\n"
+        f"--mount 1: {many}/b.d/a.d and {many}/c.d/a.d would both be bound on /new/.d (use one * in dst for each * in "
+        "src to keep them apart)\n"
     )
 
 
 def test_a_match_on_a_destination_that_another_argument_has(world: World, many: str) -> None:
     code, line, found = run(world, f"type=glob,src={many}/a*,dst=/new", f"src={world.source},dst=/new/a.d")
     assert (code, found) == (78, [])
-    assert line == f"--mount 2: /new/a.d is the destination of --mount 1 already, for {many}/a.d\n"
+    assert line == f"--mount 2: /new/a.d is already the destination of --mount 1, for {many}/a.d\n"
 
 
 # -- stars in the destination ------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_a_planted_name_chooses_no_other_folder(world: World, many: str, name: s
     code, line, found = run(world, f"type=glob,src={many}/x*,dst={destination}")
     assert (code, found) == (78, [])
     assert line == (
-        f"--mount 1: {many}/{name} leaves no name for a * of {destination} (a name must not become empty, . or ..)\n"
+        f"--mount 1: {many}/{name} provides no name for a * in {destination} (a name must not be empty, . or ..)\n"
     )
 
 
@@ -232,11 +232,11 @@ def test_without_glob_a_star_is_a_name_and_it_is_said_where_it_is_not_there(worl
     absent = f"src={many}/*/lib,dst=/new"
     code, line, found = run(world, absent)
     assert (code, found) == (66, [])
-    assert line.endswith("No such file or directory (type=glob takes * for a pattern)\n")
+    assert line.endswith("No such file or directory (to use * as a pattern, set type=glob)\n")
     skipped = plan(world, f"{absent},optional")[1][0]
-    assert skipped[3] == ["the source is not there, and it is optional: type=glob takes * for a pattern"]
+    assert skipped[3] == ["the source is optional and does not exist: to use * as a pattern, set type=glob"]
     spec = f"src={world.source},dst=/new/*/x"
-    warning = "the * in /new/*/x is a part of the name: type=glob takes it for one of src"
+    warning = "the * in /new/*/x is a literal star; with type=glob it would stand for a match"
     assert plan(world, spec)[1][0][3] == [warning]
     assert run(world, spec) == (0, "", ["/new/*/x"])
     os.makedirs(f"{many}/*/lib")
@@ -300,7 +300,7 @@ def test_a_link_that_leads_out_is_not_followed(world: World, many: str, text: st
         spec = f"type=glob,src={many}/{name},dst=/new"
         code, line, found = run(world, spec)
         assert (code, found) == (77, [])
-        assert line == f"--mount 1: {many}/z.d leads out of {many} (follow-links allows that)\n"
+        assert line == f"--mount 1: {many}/z.d leads out of {many} (to allow this, set follow-links)\n"
         planned, _, problems = plan(world, spec)
         assert (planned, problems) == (77, [f"{many}/z.d leads out of {many}"])
 
@@ -329,7 +329,7 @@ def test_nor_one_on_the_way(world: World, many: str) -> None:
     plant(world, many, {"z.d": "OUT"})
     code, line, found = run(world, f"type=glob,src={many}/*.d/file,dst=/new")
     assert (code, found) == (77, [])
-    assert line == f"--mount 1: {many}/z.d/file leads out of {many} (follow-links allows that)\n"
+    assert line == f"--mount 1: {many}/z.d/file leads out of {many} (to allow this, set follow-links)\n"
     # One that nothing is found through does not matter: /usr/lib has such links everywhere.
     os.mkdir(f"{many}/c.d/shown")
     assert run(world, f"type=glob,src={many}/*.d/shown,dst=/new") == (0, "", ["/new/shown"])
@@ -355,7 +355,9 @@ def test_a_link_to_nothing_is_missing(world: World, many: str) -> None:
     plant(world, many, {"z.d": "OUT/absent"})
     code, line, found = run(world, f"type=glob,src={many}/z*,dst=/new")
     assert (code, found) == (66, [])
-    assert line.startswith(f"--mount 1: the source {many}/z.d is a link to {world.path}/out/absent, which is not there")
+    assert line.startswith(
+        f"--mount 1: the source {many}/z.d is a link to {world.path}/out/absent, which does not exist"
+    )
 
 
 def test_the_options_hold_for_each_match(world: World, many: str) -> None:
@@ -375,4 +377,4 @@ def test_a_folder_that_fails_has_no_answer(world: World, many: str, pattern: str
         code, line, found = run(world, f"type=glob,src={many}/{pattern},dst=/new{optional}")
     assert (code, found) == (66, [])
     assert f"{many}/fuse" in line
-    assert "cannot be opened: Transport endpoint is not connected (the program behind this FUSE mount has ended" in line
+    assert "cannot be opened: Transport endpoint is not connected (the server of this FUSE mount has ended" in line

@@ -386,22 +386,22 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "hooks of another case": (
         lambda path: path.write_text('{"HOOKS":null}'),
         65,
-        'config.json: /HOOKS: is read by some runtimes as "hooks"',
+        'config.json: /HOOKS: some runtimes read this as "hooks"',
     ),
     "hooks with a long s": (
         lambda path: path.write_text('{"hook\\u017f":null}', encoding="utf-8"),
         65,
-        'is read by some runtimes as "hooks"',
+        'some runtimes read this as "hooks"',
     ),
     "hooks that end with NUL for crun": (
         lambda path: path.write_text('{"hooks\\u0000x":null}'),
         65,
-        'is read by some runtimes as "hooks"',
+        'some runtimes read this as "hooks"',
     ),
     "a stage of another case": (
         lambda path: path.write_text('{"hooks":{"CreateRuntime":[]}}'),
         65,
-        'config.json: /hooks/CreateRuntime: is read by some runtimes as "createRuntime"',
+        'config.json: /hooks/CreateRuntime: some runtimes read this as "createRuntime"',
     ),
     "a member twice": (lambda path: path.write_text('{"hooks":{},"hooks":{}}'), 65, "config.json: "),
     "a FIFO": (fifo, 66, "config.json is not a regular file"),
@@ -418,7 +418,7 @@ def test_what_it_cannot_do_starts_no_container_and_is_in_the_log(world: World, p
     done = wrapped.run("--log", str(log), "--log-format", "json", "create", "--bundle", f"{world.path}/bundle", "c1")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done
     assert said in done.stderr
-    assert done.stderr.endswith(", so the container is not started\n")
+    assert done.stderr.endswith("; the container is not started\n")
     entry = json.loads(log.read_text())
     assert (entry["level"], f"{entry['msg']}\n") == ("error", done.stderr)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry["time"])
@@ -433,7 +433,7 @@ def test_without_the_package_no_container_starts(world: World, probe: Path) -> N
     done = wrapped.run("create", "--bundle", f"{world.path}/bundle", "c1")
     assert done.returncode == 70
     assert done.stderr.startswith("oci-bind-hook: the installation is broken: ModuleNotFoundError")
-    assert done.stderr.endswith(", so the container is not started\n")
+    assert done.stderr.endswith("; the container is not started\n")
     assert not (world.path / "words").exists()
 
 
@@ -445,14 +445,14 @@ def test_without_the_runtime_the_log_says_so(world: World, probe: Path) -> None:
     done = wrapped.run(f"--log={log}", "create", "--bundle", f"{world.path}/bundle", "c1")
     assert done.returncode == 66
     assert log.read_text() == done.stderr
-    assert f"the runtime {probe} is not there" in done.stderr
+    assert f"the runtime {probe} cannot be executed" in done.stderr
 
 
 def test_crun_is_given_no_other_configuration(world: World, probe: Path) -> None:
     support.bundle(world.path / "bundle", ["true"])
     done = Wrapped(world, str(probe)).run("run", "--config", "other.json", "--bundle", f"{world.path}/bundle", "c1")
     assert done.returncode == 69
-    assert "--config names another file than the bundle's config.json (leave it out)" in done.stderr
+    assert "--config selects a file other than the bundle's config.json (omit this option)" in done.stderr
 
 
 def test_it_goes_as_it_came(world: World, probe: Path) -> None:

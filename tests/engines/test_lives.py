@@ -83,7 +83,7 @@ def test_told_to_register_for_createRuntime(way: ByDocker) -> None:
     """At createContainer the hook is in the container's user namespace, and poststop is not."""
     done = way.start("box", "late")
     assert done.returncode != 0
-    assert "register for createRuntime" in done.stderr, done.stderr
+    assert "register the hook for createRuntime" in done.stderr, done.stderr
     way.remove("box")
     assert way.left() == []
 

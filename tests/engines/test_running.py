@@ -80,7 +80,7 @@ def test_attached_and_detached(way: Way, hook: Hook, request: pytest.FixtureRequ
         if maps:
             assert os.stat(box.init / "real/database/word").st_uid == 1000
         assert "Read-only file system" in way.execute("box", "touch", "/real/database/new").stderr
-        assert box.call("attach", *spec).stdout == "attach 2: left alone, /real/database is mounted already\n"
+        assert box.call("attach", *spec).stdout == "attach 2: already mounted on /real/database\n"
         done = box.call("detach", "/real/database")
         assert (done.returncode, done.stdout) == (0, f"detached {source} from /real/database\n"), done.stderr
         assert way.execute("box", "ls", "/real").stdout == "models\n"

@@ -57,7 +57,7 @@ def runsc(request: pytest.FixtureRequest, made: Runsc) -> Runsc:
 def test_refused_with_what_to_do_instead(runsc: Runsc, stage: str) -> None:
     done = runsc.run(stage, "echo started")
     assert (done.returncode != 0, done.stdout) == (True, "")
-    told = "as under runsc, which runs no hook that could bind there: give the bind to the engine"
+    told = "as under runsc, where no hook can bind: use the engine's binds"
     assert told in done.stderr, done.stderr
 
 

@@ -85,74 +85,77 @@ WRONG = {
     "two dashes": (["--"], f"--: {SEE_HELP}"),
     "only an equals sign": (["--=x"], f"--: {SEE_HELP}"),
     "abbreviation": (["--dry"], f'--dry: {NO_WORD} (did you mean "--dry-run"? see --help)'),
-    "a bundle alone": (["--dry-run", "/"], f"/: {NO_WORD} (a bundle comes after --bundle; see --help)"),
+    "a bundle alone": (["--dry-run", "/"], f"/: {NO_WORD} (pass a bundle with --bundle; see --help)"),
     "install not first": (["--dry-run", "install"], f"install: {SEE_HELP}"),
     "option of install": (["--prefix=/usr"], f"--prefix: {SEE_HELP}"),
-    "second stage": (["prestart", "poststop"], 'prestart: "poststop" is a second stage'),
-    "same stage again": (["prestart", "prestart"], 'prestart: "prestart" is a second stage'),
+    "second stage": (["prestart", "poststop"], 'prestart: only one stage is allowed, and "poststop" is another'),
+    "same stage again": (["prestart", "prestart"], 'prestart: only one stage is allowed, and "prestart" is another'),
     **{
-        f"{option} without a value": ([option], f"{option}: a value is missing")
+        f"{option} without a value": ([option], f"{option}: the value is missing")
         for option in ("--mount", "--root", "--bundle", "--format", "--log", "--log-format")
     },
     **{
-        f"{option} with a value": ([f"{option}=yes"], f"{option}: it takes no value")
+        f"{option} with a value": ([f"{option}=yes"], f"{option}: this option takes no value")
         for option in ("--dry-run", "--allow-shared", "--keep-mountpoints", "--debug")
     },
     "relative --root": (["--root", "x"], '--root: "x" is not an absolute path'),
     "empty --root": (["--root="], '--root: "" is not an absolute path'),
     "relative --log": (["--log=./x"], '--log: "./x" is not an absolute path'),
-    "other --format": (["--format", "yaml"], '--format: "yaml" is neither text, tree nor json'),
-    "--all without a tree": (["--dry-run", "--all"], "--all: only --format tree folds anything"),
-    "--all without a dry-run": (["--all"], "--all: only a --dry-run prints anything"),
-    "other --log-format": (["--log-format=JSON"], '--log-format: "JSON" is neither text nor json'),
-    "--bundle alone": (["--bundle", "/b"], "--bundle: only a --dry-run can do without the state of a container"),
+    "other --format": (["--format", "yaml"], '--format: "yaml" is not text, tree or json'),
+    "--all without a tree": (["--dry-run", "--all"], "--all: this option requires --format tree"),
+    "--all without a dry-run": (["--all"], "--all: this option requires --dry-run"),
+    "other --log-format": (["--log-format=JSON"], '--log-format: "JSON" is not text or json'),
+    "--bundle alone": (["--bundle", "/b"], "--bundle: this option requires --dry-run"),
     "escape sequence": (["\x1b[2J\n"], f"\\x1b[2J\\x0a: {SEE_HELP}"),
     "not UTF-8": (["\udcff"], f"\\xff: {SEE_HELP}"),
     "install, unknown word": (
         [*NOWHERE, "prestart"],
-        "prestart: unknown argument of install (what the hook is given comes after --)",
+        "prestart: unknown argument of install (put -- before the options of the hook)",
     ),
-    "install, no value": (["install", "--prefix"], "--prefix: a value is missing"),
-    "install, unknown stage": ([*NOWHERE, "--stages=x"], r"--stages: 'x' is no stage \(known: .*\)"),
+    "install, no value": (["install", "--prefix"], "--prefix: the value is missing"),
+    "install, unknown stage": ([*NOWHERE, "--stages=x"], r"--stages: 'x' is not a stage \(known: .*\)"),
     "install, wrong arguments": ([*NOWHERE, "--", "--root", "x"], '--root: "x" is not an absolute path'),
     "install, a stage": (
         [*NOWHERE, "--", "prestart"],
-        "prestart: the same words are given to the hook at each of its stages",
+        "prestart: the hook gets the same arguments at each stage",
     ),
-    "install, a dry-run": ([*NOWHERE, "--", "--dry-run"], "--dry-run: a hook that changes nothing is of no use"),
-    "install, half a bind": ([*NOWHERE, "--", "--mount", "src=/a"], r"--mount 1: no destination is given (.*)"),
+    "install, a dry-run": ([*NOWHERE, "--", "--dry-run"], "--dry-run: a registered hook must not be a dry-run"),
+    "install, half a bind": ([*NOWHERE, "--", "--mount", "src=/a"], r"--mount 1: the destination is missing (.*)"),
     "install, for all and for some": (
         [*NOWHERE, "--always", "--has-bind-mounts"],
-        "--always: the other conditions choose among all containers",
+        "--always: without --always, the other conditions select containers",
     ),
     "install, half an annotation": ([*NOWHERE, "--annotation", "a"], '--annotation: "a" is not KEY=VALUE'),
     "install, annotation without a key": ([*NOWHERE, "--annotation==a"], '--annotation: "=a" is not KEY=VALUE'),
     "install, annotation twice": (
         [*NOWHERE, "--annotation=a=b", "--annotation=a=c"],
-        "--annotation: a is asked for twice, and one annotation has one value",
+        "--annotation: a is set twice, but an annotation has one value",
     ),
     "install, no expression": (
         [*NOWHERE, "--command", "(?=x)"],
-        '--command: "(?=x)" is no regular expression of Go: (?= is not known to Go',
+        '--command: "(?=x)" is not a regular expression of Go: Go does not support (?=',
     ),
     "install, empty folder": ([*NOWHERE, "--hooks-dir="], "--hooks-dir: the folder is empty"),
-    "install, flag with a value": (["install", "--always=1"], "--always: it takes no value"),
+    "install, flag with a value": (["install", "--always=1"], "--always: this option takes no value"),
     "check, an option of install": (
         ["install", "--check", "--stages=prestart"],
         "--stages: unknown argument of install --check (see --help)",
     ),
-    "check, two bundles": (["install", "--check", "/a", "/b"], "/b: one bundle at a time"),
-    "check, other --format": (["install", "--check", "--format=x"], '--format: "x" is neither text nor json'),
-    "check, two bundles behind --": (["install", "--check", "--", "/a", "/b"], "/b: one bundle at a time"),
+    "check, two bundles": (["install", "--check", "/a", "/b"], "/b: only one bundle is allowed"),
+    "check, other --format": (["install", "--check", "--format=x"], '--format: "x" is not text or json'),
+    "check, two bundles behind --": (["install", "--check", "--", "/a", "/b"], "/b: only one bundle is allowed"),
     "list, a word": (["list", "c1"], "c1: unknown argument of list (show ID shows one container)"),
-    "explain, two words": (["explain", "/a", "/b"], '/a: "/b" is a second one (explain tells of one bundle at a time)'),
-    "explain, two stages": (["explain", "/a", "prestart", "poststop"], 'prestart: "poststop" is a second stage'),
+    "explain, two words": (["explain", "/a", "/b"], '/a: "/b" is one too many (explain takes one bundle)'),
+    "explain, two stages": (
+        ["explain", "/a", "prestart", "poststop"],
+        'prestart: only one stage is allowed, and "poststop" is another',
+    ),
     "explain, a word misspelt": (
         ["explain", "--mout"],
         '--mout: unknown argument of explain (did you mean "--mount"? see --help)',
     ),
-    "show, no word": (["show"], "show needs the id of one container (list shows all)"),
-    "show, two words": (["show", "c1", "c2"], "show needs the id of one container (list shows all)"),
+    "show, no word": (["show"], "show takes the id of one container (list shows all containers)"),
+    "show, two words": (["show", "c1", "c2"], "show takes the id of one container (list shows all containers)"),
     "gc, another option": (["gc", "--strict"], "--strict: unknown argument of gc (see --help)"),
     "gc, relative --root": (["gc", "--root=x"], '--root: "x" is not an absolute path'),
     "two words in one": (["install --check"], f'install --check: {NO_WORD} (did you mean "install"? see --help)'),
@@ -160,9 +163,9 @@ WRONG = {
     "uninstall, a word": (["uninstall", "x"], "x: unknown argument of uninstall (see --help)"),
     "uninstall, empty prefix": (["uninstall", "--prefix="], "--prefix: the prefix is empty"),
     "doctor, a word": (["doctor", "--debug"], "--debug: unknown argument of doctor (see --help)"),
-    "json without a dry-run": (["--format=json"], "--format: only a --dry-run prints anything"),
-    "a tree without a dry-run": (["--format=tree"], "--format: only a --dry-run prints anything"),
-    "install, half an argument": ([*NOWHERE, "--", "--mount"], "--mount: a value is missing"),
+    "json without a dry-run": (["--format=json"], "--format: this option requires --dry-run"),
+    "a tree without a dry-run": (["--format=tree"], "--format: this option requires --dry-run"),
+    "install, half an argument": ([*NOWHERE, "--", "--mount"], "--mount: the value is missing"),
 }
 
 
@@ -208,7 +211,7 @@ def test_help_that_nobody_reads_is_an_error(capfd: pytest.CaptureFixture[str]) -
     assert code == os.EX_OSERR
     assert capfd.readouterr() == (
         "",
-        "oci-bind-hook: write stdout: No space left on device (the disk is full, or has no inode left)\n",
+        "oci-bind-hook: write stdout: No space left on device (the file system has no space or inodes left)\n",
     )
 
 

@@ -45,11 +45,11 @@ SENTENCES = {
     "one violation": (DataError("state", [("/id", "is missing")]), "state: /id: is missing"),
     "two violations": (
         DataError("config.json", [("/a", "is wrong"), ("/b", "is missing")]),
-        "config.json: /a: is wrong (and 1 more violation: --dry-run lists all)",
+        "config.json: /a: is wrong (1 more violation: --dry-run lists all)",
     ),
     "three violations": (
         DataError("config.json", [("/a", "is wrong"), ("/b", "is missing"), ("/c", "is missing")]),
-        "config.json: /a: is wrong (and 2 more violations: --dry-run lists all)",
+        "config.json: /a: is wrong (2 more violations: --dry-run lists all)",
     ),
 }
 

@@ -38,7 +38,7 @@ def dry_run(
     from .explain.tree import as_tree
 
     if options.unfold and options.format != "tree":
-        raise UsageError("only --format tree folds anything", where="--all")
+        raise UsageError("this option requires --format tree", where="--all")
     read = read_given if container is None else container.ended
     report = dry_run.dry_run(options, read, tell, container)
     judge(report)
@@ -70,7 +70,7 @@ def explain_command(given: Given, log: Log) -> int:
     if meant.is_path(word):
         options.bundle = absolute_to_here("explain", word)
         if options.stage == "poststop":
-            raise UsageError("poststop needs the id of a container, which a bundle does not tell", where=word)
+            raise UsageError("poststop requires the id of a container, which a bundle does not contain", where=word)
         return dry_run(options)
     container = by_name.find_in_time(word, options.root, is_over=options.stage == "poststop")
     options.root = options.root or container.root
@@ -87,7 +87,7 @@ def list_command(given: Given, log: Log) -> int:
 def show_command(given: Given, log: Log) -> int:
     """Shows what is recorded of one container; the exit code. HookError."""
     if len(given.others) != 1:
-        raise UsageError("show needs the id of one container", hint="list shows all")
+        raise UsageError("show takes the id of one container", hint="list shows all containers")
     return _look(given, log)
 
 
@@ -134,9 +134,9 @@ def validate_command(given: Given, _: Log) -> int:
     from .verdict_formats import FORMATS
 
     if not given.others:
-        raise UsageError("nothing to validate", hint="name bundles or files, or - for stdin")
+        raise UsageError("nothing to validate", hint="pass bundles, files, or - for stdin")
     if given.others.count("-") > 1:
-        raise UsageError("stdin can be read once only", where="-")
+        raise UsageError("stdin can only be read once", where="-")
     schema = given.last("--schema")
     progress = terminal.Progress(len(given.others))
     verdicts = Verdicts(

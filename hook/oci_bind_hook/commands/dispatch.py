@@ -143,7 +143,7 @@ COMMANDS = (
         "list",
         actions.list_command,
         "[--root DIR] [--format text|json]",
-        "show what is recorded of all containers, whether it is still so, and what to do",
+        "show the records of all containers, whether they still hold, and what to do",
         options("--root --format --debug"),
         hint="show ID shows one container",
         examples=(
@@ -176,7 +176,7 @@ COMMANDS = (
         "gc",
         actions.gc_command,
         "[ID]... [--dry-run] [--root DIR] [--keep-mountpoints]",
-        "undo what dead containers and killed runs left; what lives is left alone",
+        "undo what dead containers and killed runs left behind; live containers are not touched",
         (
             *options("--root --format --debug --keep-mountpoints --log --log-format"),
             Option("--dry-run", "", "show what would be undone, and change nothing"),
@@ -188,7 +188,7 @@ COMMANDS = (
             Example("What one container left, by the beginning of its id", "gc 4f1c"),
         ),
         exits=(
-            (0, "done, or nothing to do"),
+            (0, "success, or nothing to do"),
             (69, "a container that is named lives"),
             (71, "something could not be undone, and stays recorded"),
             (74, "a state file cannot be read, and stays"),
@@ -201,7 +201,7 @@ COMMANDS = (
         "print where a config.json or a state breaks the schemas, used by the hook or not",
         VALIDATE,
         takes=("BUNDLE", "FILE", "-"),
-        hint="a file of that name comes after --",
+        hint="for a file of that name, put -- before it",
         examples=(
             Example("All bundles of a folder", "validate /srv/containers/*"),
             Example("The same as annotations of GitHub Actions", "validate --format github /srv/containers/*"),
@@ -225,14 +225,14 @@ COMMANDS = (
         "install",
         registering.install_command,
         "[--prefix DIR] [WHERE AND WHEN]... [-- OPTION...]",
-        "register the hook with engines, in hooks.d for podman and CRI-O, in CDI for all, or as a runtime for docker",
+        "register the hook with engines: in hooks.d for podman and CRI-O, in CDI for all, or as a runtime for docker",
         options(
             "--prefix --name --hooks-dir --stages --annotation --command --has-bind-mounts --always --cdi --cdi-dir "
             "--env --runtime --oci-runtime --apply --engine --gc-timer --units-dir"
         ),
         takes=("OPTION",),
         only_behind=True,
-        hint="what the hook is given comes after --",
+        hint="put -- before the options of the hook",
         examples=(
             Example(
                 "A folder for every container of podman and CRI-O",
@@ -253,7 +253,7 @@ COMMANDS = (
         "install --check",
         registering.check_command,
         "[--prefix DIR] [WHERE]... [BUNDLE]",
-        "show the hooks in hooks.d and CDI folders and of runtimes, what is wrong with them, and which a bundle gets",
+        "show the hooks in hooks.d, in CDI folders and of runtimes, their problems, and which of them a bundle gets",
         options("--check --prefix --hooks-dir --cdi-dir --format"),
         takes=("BUNDLE",),
         examples=(
@@ -266,7 +266,7 @@ COMMANDS = (
         "install --list",
         registering.list_command,
         "[--prefix DIR] [WHERE]...",
-        "show what registers the hook, with the words that it is given",
+        "show the registrations of the hook, with its arguments",
         options("--list --prefix --hooks-dir --cdi-dir --format"),
         examples=(
             Example("What registers the hook", "install --list"),
@@ -285,13 +285,13 @@ COMMANDS = (
             Example("One registration of several", "uninstall --prefix /usr --name models"),
             Example("All that call the launcher below the prefix", "uninstall --prefix /usr --all"),
         ),
-        exits=((0, "done, or nothing to do"), (71, "a file cannot be removed")),
+        exits=((0, "success, or nothing to do"), (71, "a file cannot be removed")),
     ),
     Command(
         "doctor",
         actions.doctor_command,
         "[--format text|json]",
-        "show what this machine has of what the hook uses, and what it lacks",
+        "show which features the hook uses this machine has, and which it lacks",
         options("--format"),
         examples=(
             Example("What works here", "doctor"),

@@ -23,8 +23,8 @@ COLUMN = 24
 NAME = "oci-bind-hook"
 
 ABOUT = (
-    "An OCI runtime hook: makes binds in the rootfs of a container while its runtime creates it, and takes them down "
-    "again at poststop."
+    "An OCI runtime hook: makes binds in the rootfs of a container while its runtime creates it, and undoes them "
+    "at poststop."
 )
 MORE = (
     f"More: `{NAME} COMMAND --help`; `{NAME} help options` for STAGE, OPTION and --mount; `{NAME} help help` for all "
@@ -67,7 +67,7 @@ def of_hook() -> str:
     codes = ", ".join(f"{code} {text}" for code, text, _ in EXIT_CODES)
     return _joined(
         _usage(_USAGES),
-        _folded(f"STAGE is {stages}. Left out, it follows from the state."),
+        _folded(f"STAGE is {stages}. If omitted, it follows from the state."),
         _table((option.form, option.text) for option in HOOK),
         _folded(f"FIELD of --mount is {fields()}, or an option of mount(8) such as nosuid, rro or rslave."),
         _folded(f"Exit codes: {codes}."),

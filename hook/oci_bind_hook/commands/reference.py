@@ -43,43 +43,44 @@ HOOK = (
     Option(
         "--mount",
         "SPEC",
-        "one more bind: `type=bind,src=/on/host,dst=/in/container[,FIELD]...`; may be repeated",
+        "add a bind: `type=bind,src=/on/host,dst=/in/container[,FIELD]...`; can be repeated",
         ". See MOUNTS",
     ),
-    Option("--allow-annotations", "", "take binds from annotations of config.json as well"),
-    Option("--allow-source", "DIR", "the sources that annotations may name are below DIR; may be repeated"),
+    Option("--allow-annotations", "", "also make the binds that annotations of config.json request"),
+    Option("--allow-source", "DIR", "allow annotations to use sources below DIR; can be repeated"),
     Option(
         "--root",
         "DIR",
-        "where the state files are: `/run/oci-bind-hook` by default, rootless `$XDG_RUNTIME_DIR/oci-bind-hook` or "
-        "`/run/user/UID/oci-bind-hook`; others must not be able to change a folder above",
+        "the folder of the state files: `/run/oci-bind-hook` by default, rootless `$XDG_RUNTIME_DIR/oci-bind-hook` or "
+        "`/run/user/UID/oci-bind-hook`; other users must not be able to write its parent folders",
     ),
     Option(
         "--dry-run",
         "",
-        "explain what would be done, and change nothing; without `--mount` by the options that config.json registers",
+        "explain what a run would do, and change nothing; without `--mount`, use the options registered in config.json",
     ),
     Option(
         "--bundle",
         "DIR|FILE",
-        "explain this bundle, named by its folder or by its config.json, with `--dry-run` and without a state on "
-        "stdin; of a container that runs, also what is there",
-        ". Neither root nor a runtime is needed",
+        "explain this bundle, given by its folder or its config.json; requires `--dry-run`, reads no state from "
+        "stdin, and also shows what is mounted in a running container",
+        ". Requires neither root nor a runtime",
     ),
     Option(
         "--format",
         "text|tree|json",
-        "what is printed: for a person, as a picture of the rootfs, or for a program",
-        " by one of the bundled schemas (`plan`, `validation`, `records`, `gc`, `hooks-check`, `registrations`, "
-        "`doctor`). Only a dry-run has the picture",
+        "the output format: text, a picture of the rootfs, or JSON",
+        ", which follows one of the bundled schemas (`plan`, `validation`, `records`, `gc`, "
+        "`hooks-check`, `registrations`, "
+        "`doctor`). Only a dry-run supports `tree`",
     ),
-    Option("--all", "", "a line for each bind and each mount of the runtime, with `--format tree`"),
-    Option("--strict", "", "refuse what breaks the schema anywhere in config.json, not only where the hook uses it"),
+    Option("--all", "", "with `--format tree`, show each bind and each mount of the runtime on a line"),
+    Option("--strict", "", "refuse schema violations anywhere in config.json, not only where the hook uses it"),
     Option(
         "--allow-shared",
         "",
         "allow destinations below a mount that is shared with the host",
-        ": the bind is seen there, too, and outlives the container",
+        ": the bind is also visible there, and outlives the container",
     ),
     Option(
         "--keep-mountpoints",
@@ -91,99 +92,102 @@ HOOK = (
         "--log",
         "FILE",
         "append a log to FILE",
-        ": each step with id, stage and the milliseconds since the start. A log that cannot be written, or that others "
-        "could lead elsewhere, is a warning",
+        ": each step with id, stage and the milliseconds since the start. A log that cannot be written, or that other "
+        "users can redirect, causes a warning",
     ),
-    Option("--log-format", "text|json", "the log in lines of text, or of JSON as runc's are"),
-    Option("--debug", "", "report each step on stderr as well"),
+    Option("--log-format", "text|json", "the format of the log: lines of text, or of JSON like those of runc"),
+    Option("--debug", "", "also report each step on stderr"),
     Option(
         "--version",
         "",
         "print the version",
-        ", the commit it was built from if that is known, Python and what the kernel has",
+        ", the commit if known, and the features of Python and the kernel",
     ),
     Option("--help", "", "print the usage and the commands", "; behind a command its usage, options and examples"),
 )
 
 INSTALL = (
-    Option("--prefix", "DIR", "below which the launcher and the hooks.d file are: `/usr/local` by default"),
+    Option("--prefix", "DIR", "the prefix for the launcher and the hooks.d file: `/usr/local` by default"),
     Option(
         "--hooks-dir",
         "DIR",
-        "the folder for the hooks.d file, if not below the prefix; with `--check` and `--list` a folder to read, may "
+        "the folder for the hooks.d file, if not below the prefix; with `--check` and `--list` a folder to read, can "
         "be repeated",
     ),
     Option(
         "--name",
         "NAME",
-        "the name of one registration of several",
-        ": `install` leaves those of other names as they are, `uninstall` removes that one",
+        "the name of the registration, if there are several",
+        ": `install` does not change the others, `uninstall` removes this one",
     ),
     Option(
         "--cdi",
         "NAME,...",
-        "for containers that ask for the CDI device `oci-bind-hook.github.io/bind=NAME`, instead of by hooks.d",
+        "register for containers that request the CDI device `oci-bind-hook.github.io/bind=NAME`, "
+        "instead of in hooks.d",
         ". docker, podman, containerd and CRI-O all read CDI",
     ),
     Option(
         "--cdi-dir",
         "DIR",
-        "the folder for CDI files: `/etc/cdi` by default; with `--check` and `--list` a folder to read, may be "
+        "the folder for CDI files: `/etc/cdi` by default; with `--check` and `--list` a folder to read, can be "
         "repeated",
     ),
     Option(
         "--env",
         "KEY=VALUE",
-        "with `--cdi`, a variable that the container gets in place of the image's; may be repeated",
+        "with `--cdi`, set a variable of the container, replacing the image's; can be repeated",
     ),
     Option(
         "--runtime",
         "NAME",
-        "for containers that are started with the runtime NAME, instead of by hooks.d: a wrapper, which adds the hook "
-        "to config.json and calls the runtime behind it",
+        "register for containers started with the runtime NAME, instead of in hooks.d: NAME is a wrapper that adds "
+        "the hook to config.json and calls the real runtime",
         ". For docker before CDI, for every container of an engine, and for containerd by annotation",
     ),
-    Option("--oci-runtime", "PATH", "with `--runtime`, the runtime behind it: runc by default, crun where that is not"),
+    Option(
+        "--oci-runtime", "PATH", "with `--runtime`, the real runtime: runc by default, or crun if runc is not installed"
+    ),
     Option(
         "--apply",
         "",
-        "with `--runtime`, write it into docker's daemon.json and containerd's config.toml as well",
-        ", with a copy of what was there beside it. Without, what to write is printed",
+        "with `--runtime`, also add it to docker's daemon.json and containerd's config.toml",
+        ", keeping a backup copy. Without this option, the lines to add are printed",
     ),
     Option("--engine", "NAME", "with `--apply`, write into the file of this engine alone: `docker` or `containerd`"),
-    Option("--stages", "STAGE,...", "when the hook is called: `createRuntime,poststop` by default"),
+    Option("--stages", "STAGE,...", "the stages at which the hook is called: `createRuntime,poststop` by default"),
     Option(
         "--annotation",
         "KEY=VALUE",
-        "for containers with just this annotation; may be repeated, and all must be there",
+        "select containers with exactly this annotation; if repeated, all are required",
     ),
     Option(
         "--command",
         "REGEX",
-        "for containers whose command matches, a regular expression of Go; may be repeated, and one must match",
+        "select containers whose command matches this regular expression of Go; if repeated, one must match",
     ),
-    Option("--has-bind-mounts", "", "for containers with bind mounts"),
-    Option("--always", "", "for all containers: the default without the three above"),
+    Option("--has-bind-mounts", "", "select containers with bind mounts"),
+    Option("--always", "", "select all containers: the default without the three options above"),
     Option(
         "--gc-timer",
         "",
-        "write a systemd timer as well that calls `gc` each hour",
-        ", with the `--root` of the hook: root's for the system, an ordinary user's for that user, by way of "
-        "`podman unshare` where podman is",
+        "also write a systemd timer that calls `gc` every hour",
+        ", with the `--root` of the hook: for the system if run by root, otherwise for that user, through "
+        "`podman unshare` if podman is installed",
     ),
     Option(
         "--units-dir",
         "DIR",
-        "the folder for the timer: `/etc/systemd/system` by default, for an ordinary user `~/.config/systemd/user`",
+        "the folder for the timer: `/etc/systemd/system` by default, or `~/.config/systemd/user` for an ordinary user",
     ),
-    Option("--check", "", "explain hooks.d and CDI folders, and change nothing"),
+    Option("--check", "", "check hooks.d and CDI folders, and change nothing"),
     Option(
         "--all",
         "",
         "remove every trace: all registrations, what `--apply` wrote, the timer, launchers, and state folders in which "
         "nothing is recorded; with `--prefix` those of that prefix",
     ),
-    Option("--list", "", "show what registers the hook, and change nothing"),
+    Option("--list", "", "list the registrations of the hook, and change nothing"),
 )
 
 # Of commands for a container that runs.
@@ -197,7 +201,7 @@ RUNNING = (
 
 # What single commands have. The hook itself has a --format as well, with other values.
 OF_COMMANDS = (
-    Option("--format", "text|json", "what is printed: for a person, or for a program"),
+    Option("--format", "text|json", "the output format"),
     Option("--bundled", "", "as one document that refers to nothing outside"),
 )
 
@@ -229,89 +233,93 @@ def options_of_hook(names: str) -> tuple[Option, ...]:
 FIELD_TEXTS = (
     (
         "type",
-        "`bind`, the default, or `glob`: all that matches `src`, below `dst` or where its `*` say",
+        "`bind`, the default, or `glob`: bind every match of `src`, below `dst` or where the `*` in `dst` put it",
     ),
-    ("src source", "what is bound, an absolute path on the host"),
+    ("src source", "the source, an absolute path on the host"),
     (
         "subpath volume-subpath",
-        "what is bound of `src`, a path inside it: neither absolute nor with `..`, and by no link that leads out",
+        "bind only this path inside `src`: relative, without `..`, and through no link that leads out of `src`",
     ),
-    ("dst destination target", "where, an absolute path in the container"),
+    ("dst destination target", "the destination, an absolute path in the container"),
     (
         "nofollow dest-nofollow",
-        "if the last name of `dst` is a link, bind on the link itself, which takes no folder: not where it leads to",
+        "if `dst` ends in a link, bind on the link itself, not on its target; the source must not be a folder",
     ),
-    ("ro readonly rw", "read-only, or not"),
-    ("nosuid suid nodev dev noexec exec nosymfollow symfollow", "as mount(8) has them"),
+    ("ro readonly rw", "read-only, or writable"),
+    ("nosuid suid nodev dev noexec exec nosymfollow symfollow", "as in mount(8)"),
     (
         "noatime atime relatime norelatime strictatime nostrictatime nodiratime diratime",
-        "as mount(8) has them. Each word of this row and of the two above, but `readonly`, also comes with an r before "
-        "it, as in `rro`: for the mounts below as well",
+        "as in mount(8). Each word of this row and of the two above, except `readonly`, also exists with the prefix "
+        "`r`, as in `rro`: it then applies to the mounts below as well",
     ),
-    ("bind rbind", "without the mounts below the source, or with them, which is the default"),
+    ("bind rbind", "without the mounts below the source, or with them (the default)"),
     (
         "bind-recursive",
-        "`enabled`, `disabled`, `writable`, `readonly` (needs `ro`), as docker has them: see the table below",
+        "`enabled`, `disabled`, `writable` or `readonly` (requires `ro`), as in docker: see the table below",
     ),
     ("bind-nonrecursive", "the same as `bind-recursive=disabled`"),
     ("bind-propagation", "`rprivate` (the default), or one of the eight words below"),
     (
         "private rprivate slave rslave shared rshared unbindable runbindable",
-        "the propagation, as a word of its own",
+        "the propagation, without `bind-propagation=`",
     ),
     (
         "idmap ridmap",
-        "owners mapped, `idmap=uids=0-1000-1;gids=0-1000-1`: the id in the source, the id on the host, and how many, "
-        "further runs after `#`; without a value as in the container's user namespace",
+        "map owners, as in `idmap=uids=0-1000-1;gids=0-1000-1`: id in the source, id on the host, number of ids; "
+        "separate further ranges by `#`; without a value, use the maps of the container's user namespace",
     ),
     (
         "optional",
-        "a source that is not there, or a pattern that matches nothing, is no error; one that cannot be looked at is",
+        "a source that does not exist, or a pattern without matches, is not an error; one that cannot be read is",
     ),
-    ("when-exists", "only if this path exists in the container"),
+    ("when-exists", "bind only if this path exists in the container"),
     ("glob", "the same as `type=glob`"),
     (
         "follow-links",
-        "matches of a pattern may be links that lead out of its folder, the part of `src` before the first `*`, `?` or "
-        "`[`: only where nobody but the administrator can write there",
+        "allow matches of a pattern to be links that lead out of its folder, the part of `src` before the first `*`, "
+        "`?` or `[`; use this only if no one but the administrator can write there",
     ),
 )
 
 # What a process ends with, in a few words and in a sentence. Each error brings its code, and cli.py has 0 and 130. The
 # hook itself never ends with 1, 126, 127 and 137: they are what is reported where it was not started, or was killed.
 EXIT_CODES = (
-    (0, "done", "done, or nothing to do"),
-    (1, "not started", "crun could not start the launcher, or the Python in its first line"),
-    (64, "usage", "the command line cannot be understood, or nobody closes stdin"),
+    (0, "done", "success, or nothing to do"),
+    (1, "not started", "crun could not start the launcher or the Python in its first line"),
+    (64, "usage", "the command line is wrong, or stdin stays open"),
     (
         65,
         "invalid state or config.json",
-        "the state or config.json is not strict JSON, or breaks its schema; `install --check` found what does not work",
+        "the state or config.json is not strict JSON or violates its schema; `install --check` found a problem",
     ),
-    (66, "something is not there", "the bundle, config.json, the rootfs or a source is not there"),
+    (
+        66,
+        "something is not there",
+        "the bundle, config.json, the rootfs or a source does not exist or cannot be opened",
+    ),
     (69, "not possible here", "not possible at this stage, with this runtime or kernel"),
     (70, "a bug", "a bug, or a broken installation"),
-    (71, "refused by the kernel", "the kernel refused, or something could not be undone"),
+    (71, "refused by the kernel", "the kernel refused a call, or something could not be undone"),
     (
         73,
         "refused by runtimes",
         "of a dry-run only: the hook has no problem, but neither runc nor crun would start the bundle",
     ),
-    (74, "state file", "the state file cannot be used or stays locked, or the id belongs to another live container"),
+    (74, "state file", "the state file is unusable or stays locked, or the id belongs to another live container"),
     (
         77,
         "would leave the rootfs or leak",
-        "it would leave the rootfs, hide `/`, `/proc` or `/sys`, or leak to the host",
+        "a bind would leave the rootfs, hide `/`, `/proc` or `/sys`, or leak to the host",
     ),
     (
         78,
         "a request that makes no sense",
-        "a bind that makes no sense; in a dry-run, also a registration of the hook without an `env`",
+        "a bind makes no sense; in a dry-run, also a registration of the hook without an `env`",
     ),
-    (126, "not executable", "a shell could not start the launcher, or its Python: it is not executable"),
-    (127, "not found", "a shell could not start the launcher, or its Python: it is not there"),
+    (126, "not executable", "a shell could not start the launcher or its Python: not executable"),
+    (127, "not found", "a shell could not start the launcher or its Python: not found"),
     (130, "interrupted", "interrupted at the terminal (SIGINT)"),
-    (137, "killed", "killed (SIGKILL): by a `timeout` of hooks.d or config.json, or for lack of memory"),
+    (137, "killed", "killed (SIGKILL) by a `timeout` of hooks.d or config.json, or out of memory"),
 )
 
 

@@ -55,7 +55,7 @@ def install_command(given: Given, _: Log) -> int:
     )
     tell_changes(done)
     if not options.mounts and not options.annotation_sources:
-        warn(["the hook is given no --mount: it binds nothing until it is registered again, with -- --mount ..."])
+        warn(["the hook has no --mount, so it binds nothing; to add binds, run install again with -- --mount ..."])
     warn([*(when.warnings if when is not None else ()), *missing_sources(requests), *warnings(places)])
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
     warn([*unheard(options.log), *fleeting()])
@@ -115,19 +115,21 @@ def _apply(engines: list[Settings]) -> None:
             tell_changes(engine.apply())
         except HookError as problem:
             stands = " and ".join([engine.path, *done])
-            advice = f"uninstall --runtime {engine.name} --apply takes it away, and the same install again goes on"
-            problem.hint = "; ".join(filter(None, (problem.hint, f"what stands: {stands}; {advice}")))
+            advice = (
+                f"to remove it, run uninstall --runtime {engine.name} --apply; to go on, run the same install again"
+            )
+            problem.hint = "; ".join(filter(None, (problem.hint, f"done so far: {stands}; {advice}")))
             raise
-        tell(f"for {engine.engine} to know it: {engine.restart}")
+        tell(f"to activate it in {engine.engine}: {engine.restart}")
         done.append(engine.file)
 
 
 # What does not go with another kind of registration, and why.
-_HOOKS_D = "it is for hooks.d; "
-_NOT_FOR_CDI = f"{_HOOKS_D}a CDI device is for the containers that ask for it by --device"
-_NOT_FOR_RUNTIME = f"{_HOOKS_D}a runtime is for all containers that it is named for, or for those with an --annotation"
-_ONLY_FOR_CDI = "it is for CDI: name a device with --cdi as well"
-_ONLY_FOR_RUNTIME = "it is for a runtime: name it with --runtime as well"
+_HOOKS_D = "this option is for hooks.d; "
+_NOT_FOR_CDI = f"{_HOOKS_D}a CDI device applies to containers that request it by --device"
+_NOT_FOR_RUNTIME = f"{_HOOKS_D}a runtime applies to all containers that use it, or to those with an --annotation"
+_ONLY_FOR_CDI = "this option requires --cdi"
+_ONLY_FOR_RUNTIME = "this option requires --runtime"
 _FOR_HOOKS_D = ("--hooks-dir", "--name", "--command", "--has-bind-mounts", "--always")
 _FOR_CDI = ("--cdi-dir", "--env")
 _FOR_RUNTIME = ("--oci-runtime", "--apply", "--engine")
@@ -148,7 +150,7 @@ def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str
     instead: Instead | None = None
     if "--cdi" in given.values:
         refused = dict.fromkeys((*_FOR_HOOKS_D, "--annotation"), _NOT_FOR_CDI)
-        refused |= dict.fromkeys(("--runtime", *_FOR_RUNTIME), "a CDI device needs no runtime")
+        refused |= dict.fromkeys(("--runtime", *_FOR_RUNTIME), "--cdi and --runtime exclude each other")
         names = [name for text in given.all("--cdi") for name in text.split(",")]
         instead = Devices(names, given.last("--cdi-dir"), given.all("--env"))
     elif (runtime := given.last("--runtime")) is not None:
@@ -166,9 +168,9 @@ def _registered(words: list[str]) -> tuple[Options, list[Request]]:
     """The options that the hook is given, and the binds. UsageError, RequestError for what makes no sense anywhere."""
     options, _ = parse(words)
     if options.stage is not None:
-        raise UsageError("the same words are given to the hook at each of its stages", where=options.stage)
+        raise UsageError("the hook gets the same arguments at each stage", where=options.stage)
     if options.dry_run:
-        raise UsageError("a hook that changes nothing is of no use", where="--dry-run")
+        raise UsageError("a registered hook must not be a dry-run", where="--dry-run")
     places = [(f"--mount {number}", text) for number, text in enumerate(options.mounts, 1)]
     return options, [parse_mount(text, place, place) for place, text in places]
 
@@ -178,7 +180,7 @@ def check_command(given: Given, _: Log) -> int:
     from .engines import cdi, check, hooks_d, install, machine
 
     if len(given.others) > 1:
-        raise UsageError("one bundle at a time", where=given.others[1])
+        raise UsageError("only one bundle is allowed", where=given.others[1])
     places = [install.Places(each) for each in given.all("--prefix")]
     named_hooks, named_devices = machine.named()
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
@@ -234,10 +236,10 @@ def uninstall_command(given: Given, _: Log) -> int:
         raise missing
     tell_changes([*removed.paths, *units])
     if units:
-        tell(f"to make systemd forget the timer: {timer.forgetting}")
+        tell(f"to stop the timer: {timer.forgetting}")
     _withdraw(removed, is_wanted=everything or "--apply" in given.values)
     if removed.paths and removed.runtimes:
-        removed.kept.append("containers that a removed runtime has started can no longer be stopped through it")
+        removed.kept.append("running containers of a removed runtime can no longer be stopped through it")
     roots = dict.fromkeys([options.root for options in _all_options(removed.arguments)])
     if everything:
         _remove_state_folders(removed, [None, *roots, *(root_of_timer if units else [])])
@@ -261,9 +263,9 @@ def _withdraw(removed: Removed, *, is_wanted: bool) -> None:
             except HookError as problem:
                 removed.kept.append(str(problem))
         if engine.names_it():
-            removed.kept.append(f'{engine.file} still names the runtime "{engine.name}": take it away there')
+            removed.kept.append(f'{engine.file} still has the runtime "{engine.name}": remove it there')
         else:
-            tell(f"for {engine.engine} to forget it: {engine.restart}")
+            tell(f"to deactivate it in {engine.engine}: {engine.restart}")
 
 
 _FREED = 'poststop is no longer called for them: once they have ended, "oci-bind-hook gc{}" undoes what they left'

@@ -68,12 +68,15 @@ def _read_config(bundle: str) -> bytes:
         return read_regular(f"{bundle}/config.json")
     except MissingError as problem:
         if isinstance(problem.__cause__, FileNotFoundError):
-            problem.hint = "if crun has another file, by --config, no hook is told of it"
+            problem.hint = "crun --config uses another file and does not pass its name to hooks"
             if bundle == "/":
-                problem.problem = "the runtime has lost the bundle, and names / instead, which has no config.json"
+                problem.problem = (
+                    "the runtime has lost the bundle: the state has / as the bundle, which has no config.json"
+                )
                 problem.hint = (
-                    "as crun does where it makes devices for a user namespace: give it --bundle with an absolute path, "
-                    "register for createContainer, or take runc"
+                    "crun does this when it creates devices for a user namespace: pass it --bundle "
+                    "with an absolute path, "
+                    "register the hook for createContainer, or use runc"
                 )
         raise
 
@@ -119,8 +122,8 @@ def read_stdin() -> bytes:
     def wait() -> None:
         left = end - time.monotonic()
         if left <= 0 or not linux.wait_readable(0, left):
-            problem = f"the end of the state is still awaited on stdin after {STDIN_SECONDS:.0f} seconds"
-            raise UsageError(problem, hint="who writes it must close it")
+            problem = f"stdin is still open after {STDIN_SECONDS:.0f} seconds, so the state may be incomplete"
+            raise UsageError(problem, hint="the process that writes the state must close stdin")
 
     try:
         return read_all(0, wait)
@@ -137,5 +140,8 @@ def read_state(data: bytes) -> tuple[oci.State, object | None]:
 def read_given() -> bytes:
     """The content of stdin. Raises UsageError, also if stdin is a terminal."""
     if posix.isatty(0):
-        raise UsageError("the state is expected on stdin", hint="--dry-run --bundle DIR explains a bundle; see --help")
+        raise UsageError(
+            "stdin is a terminal, but the hook reads the state from stdin",
+            hint="to explain a bundle, use --dry-run --bundle DIR; see --help",
+        )
     return read_stdin()

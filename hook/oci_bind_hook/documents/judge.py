@@ -66,11 +66,14 @@ def _properties(validator: Any, known: dict[str, Any], instance: object, schema:
             known_as = folded(name)
             if name in known:
                 if seen.setdefault(known_as, name) != name:
-                    message = f'must not stand beside "{seen[known_as]}": some runtimes take one for the other'
+                    message = (
+                        f'must not appear together with "{seen[known_as]}": some runtimes treat both as the same name'
+                    )
                     yield ValidationError(message, path=(name,))
             elif known_as in spelling:
                 message = (
-                    f'must be spelled "{spelling[known_as]}": some runtimes take it for that, others do not see it'
+                    f'must be spelled "{spelling[known_as]}": some runtimes accept this spelling, '
+                    "others ignore the member"
                 )
                 yield ValidationError(message, path=(name,))
 
@@ -82,7 +85,7 @@ def _unique_by(_validator: Any, name: str, instance: object, _schema: Any) -> It
         text = item.get(name) if isinstance(item, dict) else None
         if isinstance(text, str):
             if text in seen:
-                message = f"is {_shown(text)} a second time; runtimes disagree about which one counts"
+                message = f"must not repeat {_shown(text)}; runtimes disagree about which one applies"
                 yield ValidationError(message, path=(index, name))
             seen.add(text)
 
@@ -105,13 +108,19 @@ def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
     elif keyword == "dependentRequired":
         for name in wanted.keys() & value.keys():
             missing = [need for need in wanted[name] if need not in value]
-            yield from (((*path, need), f"is missing, but {name} is there") for need in missing)
+            yield from (((*path, need), f"is missing, but required with {name}") for need in missing)
     elif keyword == "anyOf":
         first, *others = (each["required"] for each in wanted)
         instead = _either(" and ".join(names) for names in others)
-        yield from (((*path, name), f"is missing, and so is {instead}") for name in first if name not in value)
+        yield from (
+            ((*path, name), f"is missing, and required unless {instead} is present")
+            for name in first
+            if name not in value
+        )
     elif keyword == "additionalProperties":
-        yield from (((*path, name), "is not known here") for name in value if name not in error.schema["properties"])
+        yield from (
+            ((*path, name), "is not a known member") for name in value if name not in error.schema["properties"]
+        )
     else:
         yield path, _sentence(error)
 
@@ -133,7 +142,7 @@ _MESSAGES = {
     "minimum": "must be at least {wanted}, not {value}",
     "maximum": "must be at most {wanted}, not {value}",
     "minLength": "must have at least {wanted} character",
-    "maxLength": "must have at most {wanted} characters, unlike {value}",
+    "maxLength": "must have at most {wanted} characters, but is {value}",
     "minItems": "must have at least {wanted} item",
     "uniqueItems": "has the same item twice",
 }

@@ -139,7 +139,7 @@ def in_order(found: Iterable[tuple[Path, str]]) -> list[tuple[str, str]]:
     some = list(islice(found, MAX_VIOLATIONS + 1))
     violations = [(_pointer(path), message) for path, message in sorted(set(some[:MAX_VIOLATIONS]))]
     if len(some) > MAX_VIOLATIONS:
-        violations.append(("", f"is wrong in more places than the {MAX_VIOLATIONS} found first"))
+        violations.append(("", f"has more errors than the {MAX_VIOLATIONS} listed"))
     return violations
 
 
@@ -173,7 +173,7 @@ def _text(data: bytes, name: str) -> str:
     elif not data.strip(BLANKS.encode()):
         problem = "is empty"
     elif data.startswith(b"\xef\xbb\xbf"):
-        problem = "begins with a byte order mark, which JSON forbids"
+        problem = "starts with a byte order mark, which JSON does not allow"
     elif data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4]:
         problem = "is not UTF-8 (it looks like UTF-16 or UTF-32)"
     else:
@@ -313,7 +313,7 @@ class _Doubts:
             seen: set[str] = set()
             for name, _ in pairs:
                 if name in seen:
-                    members[name] = self.fault("is there twice; runtimes disagree about which one counts")
+                    members[name] = self.fault("appears twice; runtimes disagree about which one applies")
                 seen.add(name)
         return members
 
@@ -324,10 +324,10 @@ class _Doubts:
 
     def real(self, digits: str) -> object:
         number = float(digits)
-        return number if abs(number) != float("inf") else self.fault("is too large a number")
+        return number if abs(number) != float("inf") else self.fault("exceeds the range of numbers")
 
     def constant(self, word: str) -> object:
-        return self.fault(f"is {word}, which JSON does not know")
+        return self.fault(f"is {word}, which is not valid JSON")
 
 
 def _faults(value: object, path: Path) -> Iterator[tuple[Path, str]]:
@@ -337,7 +337,7 @@ def _faults(value: object, path: Path) -> Iterator[tuple[Path, str]]:
         try:
             value.encode()
         except UnicodeEncodeError:
-            yield path, "has half a surrogate pair in it"
+            yield path, "contains half a surrogate pair"
     elif isinstance(value, list):
         for index, item in enumerate(value):
             if not _is_plain(item):

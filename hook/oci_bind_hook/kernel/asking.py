@@ -84,7 +84,7 @@ class Outcome:
 
     def silence(self, who: str) -> str:
         """That ``who`` was asked and is silent, in words."""
-        left = f", and process {self.left} is left waiting for it" if self.left is not None else ""
+        left = f"; process {self.left} still waits for it" if self.left is not None else ""
         return f"{who} does not answer{left}"
 
 

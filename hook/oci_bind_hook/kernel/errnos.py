@@ -39,53 +39,53 @@ NEEDS = {
     ("write(id map)", errno.EPERM): ("CAP_SETUID", "CAP_SETGID"),
 }
 
-_MOUNT_MAX = "the limit of mounts in a namespace is reached: raise /proc/sys/fs/mount-max"
-_READ_ONLY = "the rootfs is read-only; make it in the image, or, if at createContainer, register for createRuntime"
-_FULL = "the disk below the rootfs is full, or has no inode left; or make the mount point in the image"
-_LOCKED = "it is unbindable, or mounts below it are locked and need rbind"
-_GONE = "the mount point was removed at this moment"
-_OTHER_KIND = "the mount point was replaced at this moment by something of another kind"
-_ELSEWHERE = "the mount point can no longer be mounted on, or is shared, and the bind unbindable"
-_IMMUTABLE = "the folder is immutable, see lsattr(1), or its owner is not known in this user namespace"
-_FORBIDDEN = "a security module forbids it: see the audit log"
-_MAKE_ROOM = "make room there or let it be written, or give --root another folder"
-_ATTRIBUTE = "an attribute of the source is locked"
+_MOUNT_MAX = "the namespace has reached its limit of mounts: raise /proc/sys/fs/mount-max"
+_READ_ONLY = "the rootfs is read-only: create it in the image or, at createContainer, register for createRuntime"
+_FULL = "the disk of the rootfs has no space or inodes left; or create the mount point in the image"
+_LOCKED = "it is unbindable, or it has locked mounts below it, which require rbind"
+_GONE = "another process removed the mount point just now"
+_OTHER_KIND = "another process replaced the mount point just now with something of another kind"
+_ELSEWHERE = "the mount point can no longer be mounted on, or it is shared and the bind is unbindable"
+_IMMUTABLE = "the folder is immutable (see lsattr(1)), or its owner has no id in this user namespace"
+_FORBIDDEN = "a security module denies it: see the audit log"
+_MAKE_ROOM = "free space there or make it writable, or choose another folder with --root"
+_ATTRIBUTE = "an attribute of the source is locked, mount_namespaces(7)"
 
 HINTS = {
     ("", errno.EACCES): _FORBIDDEN,
-    ("", errno.EBUSY): "something is mounted on it, or still uses it",
-    ("", errno.EDQUOT): "the quota of its owner is used up",
-    ("", errno.EIO): "the disk, or the server behind it, fails: see dmesg(1)",
-    ("", errno.ELOOP): "it leads through too many links: a loop?",
-    ("", errno.EMFILE): "raise the limit of open files of the runtime, RLIMIT_NOFILE",
-    ("", errno.ENAMETOOLONG): "a name has more than 255 bytes, or the path more than 4095",
-    ("", errno.ENFILE): "raise the machine's limit of open files, /proc/sys/fs/file-max",
-    ("", errno.ENODEV): "there is no such device or driver",
-    ("", errno.ENOMEM): "no memory is left for the kernel, or for the cgroup of the runtime",
-    ("", errno.ENOSPC): "the disk is full, or has no inode left",
-    ("", errno.ENOSYS): "the kernel has no such call, or a seccomp filter hides it",
-    ("", errno.ENOTCONN): "the program behind this FUSE mount has ended: unmount it, and mount it again",
-    ("", errno.ENOTDIR): "it, or something on the way there, is no folder",
-    ("", errno.ENXIO): "nobody is behind this device or socket",
+    ("", errno.EBUSY): "it is a mount point, or a process still uses it",
+    ("", errno.EDQUOT): "the disk quota of its owner is exhausted",
+    ("", errno.EIO): "the disk or its server reports an error: see dmesg(1)",
+    ("", errno.ELOOP): "the path contains too many symbolic links, or a loop of them",
+    ("", errno.EMFILE): "raise RLIMIT_NOFILE, the limit of open files, of the runtime",
+    ("", errno.ENAMETOOLONG): "a name is longer than 255 bytes, or the path is longer than 4095",
+    ("", errno.ENFILE): "raise /proc/sys/fs/file-max, the limit of open files of the machine",
+    ("", errno.ENODEV): "the device or its driver does not exist",
+    ("", errno.ENOMEM): "the kernel or the cgroup of the runtime is out of memory",
+    ("", errno.ENOSPC): "the file system has no space or inodes left",
+    ("", errno.ENOSYS): "the kernel lacks this system call, or a seccomp filter blocks it",
+    ("", errno.ENOTCONN): "the server of this FUSE mount has ended: unmount it and mount it again",
+    ("", errno.ENOTDIR): "a component of the path is not a folder",
+    ("", errno.ENXIO): "this device has no driver, or this socket has no reader",
     ("", errno.EPERM): _FORBIDDEN,
     ("", errno.EROFS): "its file system is read-only",
-    ("", errno.ESTALE): "the server has another file there by now, as on NFS: mount it again on the host",
-    ("mkdirat", errno.EEXIST): "somebody else made it at this moment",
-    ("mkdirat", errno.ENOENT): "its folder was removed at this moment",
+    ("", errno.ESTALE): "the server has replaced the file, as on NFS: mount it again on the host",
+    ("mkdirat", errno.EEXIST): "another process created it just now",
+    ("mkdirat", errno.ENOENT): "another process removed its folder just now",
     ("mkdirat", errno.ENOSPC): _FULL,
     ("mkdirat", errno.EPERM): _IMMUTABLE,
     ("mkdirat", errno.EROFS): _READ_ONLY,
-    ("mknodat", errno.EEXIST): "somebody else made it at this moment",
-    ("mknodat", errno.ENOENT): "its folder was removed at this moment",
+    ("mknodat", errno.EEXIST): "another process created it just now",
+    ("mknodat", errno.ENOENT): "another process removed its folder just now",
     ("mknodat", errno.ENOSPC): _FULL,
     ("mknodat", errno.EPERM): _IMMUTABLE,
     ("mknodat", errno.EROFS): _READ_ONLY,
     ("open_tree", errno.EINVAL): _LOCKED,
     ("open_tree", errno.ENOSPC): _MOUNT_MAX,
-    ("open_tree", errno.EPERM): "the source is in a mount namespace that another user owns",
-    ("mount_setattr", errno.EBUSY): "somebody has a file open for writing there",
+    ("open_tree", errno.EPERM): "the source is in a mount namespace of another user",
+    ("mount_setattr", errno.EBUSY): "a process has a file open for writing there",
     ("mount_setattr", errno.EPERM): _ATTRIBUTE,
-    ("mount_setattr(idmap)", errno.EPERM): "it is id-mapped already, or belongs to another user namespace",
+    ("mount_setattr(idmap)", errno.EPERM): "it is already id-mapped, or belongs to another user namespace",
     ("move_mount", errno.EINVAL): _ELSEWHERE,
     ("move_mount", errno.ENOENT): _GONE,
     ("move_mount", errno.ENOSPC): _MOUNT_MAX,
@@ -93,28 +93,28 @@ HINTS = {
     ("mount(tmpfs)", errno.ENOSPC): _MOUNT_MAX,
     ("mount(MS_BIND)", errno.EINVAL): _LOCKED,
     ("mount(MS_BIND)", errno.ENOSPC): _MOUNT_MAX,
-    ("mount(MS_REMOUNT)", errno.EBUSY): "somebody has a file open for writing there",
+    ("mount(MS_REMOUNT)", errno.EBUSY): "a process has a file open for writing there",
     ("mount(MS_REMOUNT)", errno.EPERM): _ATTRIBUTE,
     ("mount(MS_MOVE)", errno.EINVAL): _ELSEWHERE,
     ("mount(MS_MOVE)", errno.ENOENT): _GONE,
     ("mount(MS_MOVE)", errno.ENOSPC): _MOUNT_MAX,
     ("mount(MS_MOVE)", errno.ENOTDIR): _OTHER_KIND,
-    ("unlinkat", errno.EPERM): "it or its folder is immutable or append-only, see lsattr(1)",
-    ("umount2", errno.EINVAL): "a user namespace has locked it",
-    ("setns", errno.EINVAL): "the process is just ending, or its namespace is",
-    ("setns", errno.EPERM): "a user namespace that is not ours owns it",
-    ("unshare", errno.ENOSPC): "the limit user.max_user_namespaces is reached",
-    ("unshare", errno.EPERM): "user namespaces are forbidden here",
+    ("unlinkat", errno.EPERM): "it or its folder is immutable or append-only: see lsattr(1)",
+    ("umount2", errno.EINVAL): "it is locked by a user namespace, mount_namespaces(7)",
+    ("setns", errno.EINVAL): "the process or its namespace is ending",
+    ("setns", errno.EPERM): "it belongs to a user namespace in which this process has no rights",
+    ("unshare", errno.ENOSPC): "the limit user.max_user_namespaces is reached: raise it with sysctl(8)",
+    ("unshare", errno.EPERM): "this machine denies user namespaces",
     ("unshare", errno.EUSERS): "user namespaces are nested too deep",
-    ("write(id map)", errno.EINVAL): "an id is beyond 32 bits, runs of ids overlap, or there are more than 340",
-    ("write(id map)", errno.EPERM): "the user namespace that we are in does not have these ids",
+    ("write(id map)", errno.EINVAL): "an id exceeds 32 bits, ranges of ids overlap, or there are more than 340 ranges",
+    ("write(id map)", errno.EPERM): "the current user namespace does not have these ids",
     ("state", errno.EACCES): _MAKE_ROOM,
     ("state", errno.EDQUOT): _MAKE_ROOM,
-    ("state", errno.EEXIST): "it must be a folder: give --root another one",
-    ("state", errno.ELOOP): "it must be no link: give --root the folder itself",
-    ("state", errno.ENOLCK): "give --root a folder on a file system that has locks",
+    ("state", errno.EEXIST): "it must be a folder: choose another with --root",
+    ("state", errno.ELOOP): "it must not be a link: pass the folder itself to --root",
+    ("state", errno.ENOLCK): "pass --root a folder on a file system that supports locks",
     ("state", errno.ENOSPC): _MAKE_ROOM,
-    ("state", errno.ENOTDIR): "give --root a folder",
+    ("state", errno.ENOTDIR): "pass a folder to --root",
     ("state", errno.EPERM): _MAKE_ROOM,
     ("state", errno.EROFS): _MAKE_ROOM,
 }
@@ -129,7 +129,7 @@ def hint(call: str, reason: OSError) -> str:
     if reason.strerror != posix.strerror(number):
         return ""
     if missing := rights.lacking(*NEEDS.get((call, number), ())):
-        return f"it needs {missing}"
+        return f"the process lacks {missing}"
     return HINTS.get((call, number)) or HINTS.get(("", number), "")
 
 

@@ -138,7 +138,7 @@ def _read_proc(name: str) -> str:
     fd = posix.open(f"/proc/self/{name}", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         if linux.fstatfs_type(fd) != linux.PROC_SUPER_MAGIC:
-            raise OSError(errno.ENOSYS, "neither statx(2) nor procfs tells of mounts")
+            raise OSError(errno.ENOSYS, "neither statx(2) nor procfs provides mount ids")
         return linux.decode_path(read_all(fd))
     finally:
         posix.close(fd)

@@ -34,9 +34,9 @@ def wait(fd: int, seconds: float) -> float:
         holders.append(_holder(fd))
     first, last = holders
     if first != last:
-        raise BlockingIOError(errno.EBUSY, f"others have held it in turn for {seconds:.0f} seconds and more")
-    who = f"the process {last}" if last is not None else "another run of the hook"
-    raise BlockingIOError(errno.EAGAIN, f"{who} has held it for {seconds / 2:.0f} seconds and more")
+        raise BlockingIOError(errno.EBUSY, f"other processes have held it in turn for over {seconds:.0f} seconds")
+    who = f"process {last}" if last is not None else "another run of the hook"
+    raise BlockingIOError(errno.EAGAIN, f"{who} has held it for over {seconds / 2:.0f} seconds")
 
 
 def _wait(fd: int, seconds: float) -> float | None:

@@ -120,7 +120,7 @@ class Running(Place):
     def open_inside(self, path: str, known: RootfsRecord, namespace: Namespace) -> Rootfs:
         """The root of the container, which must be ``known``. UnavailableError."""
         if not namespace.entered:
-            raise UnavailableError("the container's process has changed its mount namespace at this moment")
+            raise UnavailableError("the container's process has just changed its mount namespace")
         rootfs = Inside(path, namespace, unlock=not self._is_locked)
         if not is_object(known, posix.fstat(rootfs.fd)):
             raise UnavailableError(

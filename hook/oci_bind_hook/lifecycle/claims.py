@@ -50,7 +50,7 @@ class Claims:
             if any(self._is_better(other, record) for others in (near, self._who(info, inode)) for other in others):
                 return True
             if unread := next((remark for written, remark in self._unread if written >= record["created"]), ""):
-                raise DoubtError(f"the mount on {info.mount_point} may be another container's by now: {unread}")
+                raise DoubtError(f"the mount on {info.mount_point} may now belong to another container: {unread}")
             return False
 
         return claimed

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     UndoEarlier = Callable[[Call, Record, Rootfs | None, RootfsRecord, HeldRecords, Users, BaseException], None]
 
 
-_UNDOING = "what earlier calls did for this container is undone as well: its creation ends here"
+_UNDOING = "earlier calls for this container are undone as well, because its creation fails here"
 
 
 def clear_stale(call: Call, folder: Records, record: Record) -> None:
@@ -44,7 +44,7 @@ def clear_stale(call: Call, folder: Records, record: Record) -> None:
     assert call.bundle is not None
     if is_of_another_user(record, place.user(call.bundle)):
         raise foreign(record, place.proc)
-    log.warning("an earlier container of this id was not torn down: doing it now")
+    log.warning("an earlier container with this id left binds or mount points behind: undoing them now")
     keep, owner_of = call.options.keep_mountpoints, call.owner_of
     try:
         take_down(folder, record, place.proc, log, keep_mountpoints=keep, owner_of=owner_of, is_start=True)
@@ -52,7 +52,7 @@ def clear_stale(call: Call, folder: Records, record: Record) -> None:
         left = folder.load(record["id"])
         if left is None or left["mounts"]:
             raise
-        log.warning(f"{problem.problem}: the next poststop tries again")
+        log.warning(f"{problem.problem}; the next poststop tries again")
         call.resisting.append(problem)
 
 
@@ -68,7 +68,7 @@ def give_up(call: Call, failure: BaseException) -> None:
         folder = StateFolder.open(state_folder(call.options, call.place.proc), create=False)
         id_lock = folder.lock_id(call.state.id) if folder is not None else None
     except (HookError, OSError) as problem:
-        call.log.info(f"whether an earlier call did anything is not known: {problem}")
+        call.log.info(f"the records of earlier calls cannot be read: {problem}")
         return
     if folder is None or id_lock is None:
         return
@@ -90,7 +90,7 @@ def give_up(call: Call, failure: BaseException) -> None:
 def _raise_left(problem: Exception, failure: BaseException) -> None:
     """Raises LeftoverError for a ``problem`` after the ``failure``, unless that tells of something left already."""
     if not isinstance(failure, LeftoverError):
-        raise LeftoverError(f"{failure}; then {problem}") from failure
+        raise LeftoverError(f"{failure}; in addition, {problem}") from failure
 
 
 def _of_this(call: Call, folder: Records) -> Record | None:
@@ -101,7 +101,7 @@ def _of_this(call: Call, folder: Records) -> Record | None:
         if record is None or not call.is_of_this(record):
             return None
     except HookError as problem:
-        call.log.info(f"whether an earlier call did anything is not known: {problem}")
+        call.log.info(f"the records of earlier calls cannot be read: {problem}")
         return None
     # In a container's user namespace owners have other numbers, which only owner_of knows.
     is_seen = call.owner_of is not None or not is_of_another_user(record, proc.user_namespace())
@@ -132,7 +132,7 @@ def undo_entered(
     try:
         rootfs = rootfs or Rootfs(known["path"], owner_of=call.owner_of)
         if not is_object(record["rootfs"], posix.fstat(rootfs.fd)):
-            raise LeftoverError(f"could not undo what earlier calls did: {known['path']} is another rootfs than theirs")
+            raise LeftoverError(f"could not undo earlier calls: {known['path']} is no longer their rootfs")
         undo(
             record,
             call.place.proc,

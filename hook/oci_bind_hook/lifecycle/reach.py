@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .claims import Claimed
 
 ANSWER_SECONDS = 3.0  # for a rootfs on FUSE or on the network to be looked at
-SILENT_HINT = "restart or end its server, or umount -f it; then poststop or gc undoes what is recorded"
+SILENT_HINT = "restart or stop its server, or unmount it with umount -f; then run oci-bind-hook gc"
 
 
 class Removal:
@@ -101,8 +101,8 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
         return None
     if known["upper"] is not None and now["overlay"] and now["upper"] is None:
         # Without it nobody would be a neighbour who was on the same rootfs before it was mounted anew.
-        raise LeftoverError(f"the upper folder {known['upper']['path']} cannot be looked at", hint=hint)
-    raise LeftoverError(f"another file system is at {known['path']} now", hint=hint)
+        raise LeftoverError(f"the upper folder {known['upper']['path']} cannot be inspected", hint=hint)
+    raise LeftoverError(f"{known['path']} is now another file system", hint=hint)
 
 
 def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -> str:
@@ -156,7 +156,7 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
         return is_same or _may_be_here(record, proc, claimed)
     if record["namespace"]["kind"] != "runtime" or not record["mounts"]:
         return False
-    hint = "run poststop, or gc, in the namespace that prestart ran in"
+    hint = "run poststop or gc in the mount namespace in which prestart ran"
     inode = record["namespace"]["inode"]
     user = proc.process_in_namespace(inode)
     # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
@@ -166,9 +166,9 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
         # The table of a process that has left by chroot(2) lacks what is outside of its root.
         found = [table.get(top["id"]) for top in tops if is_in(top, table, namespace)]
         if any(info is None or not claimed(info) for info in found):
-            raise LeftoverError(f"the binds are in another mount namespace, that of process {user}", hint=hint)
+            raise LeftoverError(f"the binds are in the mount namespace of process {user}, not in this one", hint=hint)
     if user is None and proc.in_user_namespace() and not proc.may_see_all():
-        problem = "the binds are in a mount namespace that cannot be looked for from this user namespace"
+        problem = "the binds are in a mount namespace that cannot be searched from this user namespace"
         raise LeftoverError(problem, hint=hint)
     return False
 
@@ -189,12 +189,12 @@ def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
         if mount["attached"][0]["unique"] is not None:
             return True
         raise DoubtError(
-            f"whether this is the container's mount namespace cannot be known: it has its number, and a mount like its"
+            f"this may be the container's mount namespace or another one: it has the same number, and a mount like the"
             f" bind on {mount['resolved']}",
-            hint="run poststop, or gc, in another mount namespace",
+            hint="run poststop or gc in another mount namespace",
         )
     return False
 
 
 def _unlooked(rootfs: RootfsRecord, why: str, hint: str) -> LeftoverError:
-    return LeftoverError(f"the rootfs {rootfs['path']} cannot be looked at: {why}", hint=hint)
+    return LeftoverError(f"the rootfs {rootfs['path']} cannot be inspected: {why}", hint=hint)

@@ -180,7 +180,7 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
     with At("state folder"):
         folder = open_folder(options, place, create=bool(sources))
         if folder is None:
-            log.info("no bind is asked for")
+            log.info("no bind is requested")
             return True
         id_lock = folder.lock_id(state.id)
     with id_lock:
@@ -204,7 +204,7 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
                 log.warning(remark)
             others = users.besides(state.id)
             if not sources and not others and not users.unread:
-                log.info("no bind is asked for")
+                log.info("no bind is requested")
                 return True
             call.is_sealed = True
             rootfs = None
@@ -242,7 +242,7 @@ def read(call: Call, document: object | None) -> Bundle:
         from .lost import find
 
         call.path, document = find(state, call.place.proc) or (state.bundle, None)
-        log.step(f"the runtime has lost the bundle: it is {call.path}")
+        log.step(f"the runtime has lost the bundle; found it at {call.path}")
     log.step(f"opening the bundle {call.path} and its rootfs")
     bundle = Bundle(call.path, document, whole=call.options.strict)
     if bundle.violations:
@@ -254,7 +254,7 @@ def read(call: Call, document: object | None) -> Bundle:
     if other := other_annotation(state, bundle.config):
         log.warning(other)
     if bundle.config.namespaces.get("mount"):
-        log.warning("the mount namespace outlives the container, and so will the binds in it")
+        log.warning("the mount namespace outlives the container, and so do the binds in it")
     return bundle
 
 
@@ -267,7 +267,7 @@ def other_annotation(state: State, config: Config) -> str:
     read = {f"{name}={value}" for name, value in config.annotations.items()}
     for name, value in state.annotations.items():
         if f"{name}={value}" not in read:
-            return f"the runtime may have another config.json: the state has another annotation {name}"
+            return f"the runtime may use another config.json: the annotation {name} differs in the state"
     return ""
 
 
@@ -292,7 +292,7 @@ def _enter(call: Call, bundle: Bundle, known: RootfsRecord, kind: NamespaceKind,
     enter(call, namespace)
     namespace.kind = call.place.kind(bundle, is_another=namespace.entered)
     if namespace.kind != kind:
-        raise UnavailableError("the container's process has changed its mount namespace at this moment")
+        raise UnavailableError("the container's process has just changed its mount namespace")
     return call.place.open_rootfs(bundle, known, namespace)
 
 
@@ -309,7 +309,7 @@ def _raise_problem(plan: Plan, log: Log) -> None:
     if problems := plan.problems:
         first = problems[0]
         if len(problems) > 1:
-            more = f"and {len(problems) - 1} more: --dry-run tells all"
+            more = f"{len(problems) - 1} more: --dry-run lists all"
             first.hint = f"{first.hint}; {more}" if first.hint else more
         raise first
     for bind in plan.binds:
@@ -317,7 +317,7 @@ def _raise_problem(plan: Plan, log: Log) -> None:
             log.warning(f"{bind.request.origin}: {warning}")
 
 
-_SAVED = {"intent": "recorded what is to be done", "made": "mount points made", "done": "binds attached"}
+_SAVED = {"intent": "plan recorded", "made": "mount points created", "done": "binds attached"}
 
 
 def _carry_out(

@@ -17,7 +17,7 @@ from ..kernel.proc import OUT_OF_SIGHT, HiddenError
 from ..record.state_file import is_object
 from ..rootfs.mount_points import Rootfs
 
-ROOTLESS = "rootless, register for createContainer"
+ROOTLESS = "rootless, register the hook for createContainer"
 RUNTIMES = ("runc", "crun")
 
 TYPE_CHECKING = False
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
 
 def no_process(*, is_inside: bool) -> UnavailableError:
     """The error at createRuntime without a process to enter, as where createContainer hooks are called."""
-    advice = "register for createContainer with that STAGE"
+    advice = "register the hook for createContainer, with that STAGE"
     return UnavailableError(
-        "the state names no process whose mount namespace could be entered",
-        hint=advice if is_inside else f"{advice}, or name prestart to mount in this namespace",
+        "the state has no pid, so no mount namespace can be entered",
+        hint=advice if is_inside else f"{advice}, or pass prestart to mount in this namespace",
     )
 
 
 def not_inside() -> UnavailableError:
     """The error at createContainer outside of the container: createRuntime hooks are called there."""
     return UnavailableError(
-        "this is not the container's mount namespace, as it is at createContainer",
-        hint="register it for createContainer, or name the right STAGE",
+        "createContainer requires the container's mount namespace, and this is another one",
+        hint="register the hook for createContainer, or pass the right STAGE",
     )
 
 
 def not_seen(rootfs: str) -> UnavailableError:
     """The error where the process to enter has its own root by then, as at poststart."""
     return UnavailableError(
-        f"the mount namespace of the container does not show the rootfs {rootfs}",
+        f"the rootfs {rootfs} is not visible in the container's mount namespace",
         hint="it has its own root already, as under runsc, which runs no hook that could bind there: give the "
         "bind to the engine, as by docker run -v or by mounts of config.json",
     )
@@ -90,8 +90,8 @@ class Place:
             self._open(self._pid)
             if not bundle.has_namespace and self.is_elsewhere():
                 raise UnavailableError(
-                    "the container has a mount namespace of its own, and config.json asks for none",
-                    hint="the runtime has another config.json, as by crun --config, or the pid is another process's",
+                    "the container has a mount namespace of its own, but config.json requests none",
+                    hint="the runtime uses another config.json, as with crun --config, or the pid is wrong",
                 )
         elif self.stage == "createRuntime":
             raise no_process(is_inside=self.is_inside)
@@ -125,7 +125,7 @@ class Place:
             self.init = self._describe(number)
         except HiddenError:
             raise UnavailableError(
-                f"/proc does not show the container's process {pid} to this user, as under hidepid",
+                f"/proc hides the container's process {pid} from this user, as with hidepid",
                 hint="mount /proc without hidepid where the runtime runs",
             ) from None
         if self.proc.pid_of(self.pidfd) != number or self.init is None:
@@ -268,7 +268,7 @@ class Place:
         with files.Named(bundle.rootfs):
             there = posix.fstat(rootfs.fd)
         if not is_object(known, there):
-            raise UnavailableError(f"the rootfs {bundle.rootfs} was replaced at this moment")
+            raise UnavailableError(f"another process has just replaced the rootfs {bundle.rootfs}")
         # crun before 1.26 makes the root read-only before it calls createContainer hooks.
         is_early = self.stage == "createContainer" and bundle.config.root_readonly
         rootfs.unlock = is_container and is_early and not namespace.is_locked_by_host(rootfs.stat)

@@ -53,21 +53,21 @@ def opened_or_unrecorded(
     """
     if is_nested and not is_ours():
         # poststop runs as the runtime's user, who has no uid in here and refuses a folder that is not their own.
-        reason = "nothing can be recorded in a user namespace that another user made"
-        return _unrecorded(reason, "make them in the image, or register for createRuntime")
+        reason = "nothing can be recorded in the user namespace of another user"
+        return _unrecorded(reason, "create them in the image, or register the hook for createRuntime")
     try:
         return opened()
     except RecordError as problem:
         if is_nested and isinstance(problem.__cause__, OSError):
-            hint = "make them in the image, give --root a folder that can be written, or register for createRuntime"
-            return _unrecorded(problem.problem, f"{hint} if the runtime is root's")
+            hint = "create them in the image, pass --root a writable folder, or register the hook for createRuntime"
+            return _unrecorded(problem.problem, f"{hint} if root starts the runtime")
         raise
 
 
 def _unrecorded(reason: str, hint: str) -> Records:
     from ..record.unrecorded import Unrecorded
 
-    return Unrecorded(UnavailableError(f"mount points must be made, and {reason}", hint=hint))
+    return Unrecorded(UnavailableError(f"mount points are missing, and {reason}", hint=hint))
 
 
 def new_record(state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord, inherited: list[MadeRecord]) -> Record:
@@ -127,9 +127,10 @@ def check_neighbours(requests: list[Request], others: list[Record], namespace: N
         is_here = is_here and (other["namespace"]["kind"] == "runtime" or is_live(other, namespace.proc, boot))
         if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
             raise UnavailableError(
-                f'the container "{other["id"]}" has binds in the same rootfs and mount namespace, and root.readonly '
-                "would be for both",
-                hint="give each a rootfs or a mount namespace of its own",
+                f'root.readonly would also apply to the container "{other["id"]}", which has binds in '
+                "the same rootfs and "
+                "mount namespace",
+                hint="give each container its own rootfs or mount namespace",
             )
 
 
@@ -151,12 +152,12 @@ def check_place(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
     """Checks that a record is of this mount namespace and rootfs. RecordError."""
     if record["namespace"]["inode"] != namespace.inode:
         raise RecordError(
-            f'the container "{record["id"]}" has binds in another mount namespace already',
+            f'the container "{record["id"]}" already has binds in another mount namespace',
             hint="call poststop for it first",
         )
     if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
         raise RecordError(
-            f'the container "{record["id"]}" has binds in another rootfs already, {record["rootfs"]["path"]}',
+            f'the container "{record["id"]}" already has binds in another rootfs, {record["rootfs"]["path"]}',
             hint="call poststop for it first",
         )
 
@@ -170,6 +171,6 @@ def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
         return False
     if not is_same_bundle(record, bundle):
         other = record["bundle"]["path"]
-        problem = f'the id "{record["id"]}" belongs to another container that lives, of the bundle {other}'
-        raise RecordError(problem, hint="choose another id, or end that one first: list and show tell of it")
+        problem = f'the id "{record["id"]}" belongs to another running container, with the bundle {other}'
+        raise RecordError(problem, hint="choose another id, or stop that container first; list and show describe it")
     return True

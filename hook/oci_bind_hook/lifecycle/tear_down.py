@@ -57,7 +57,7 @@ def tear_down(options: Options, state: State, log: Log) -> None:
         if record is not None:
             _tear_down_if_ended(options, state, folder, record, proc, log)
         else:
-            log.info(f"nothing is recorded of it in {state_folder(options, proc)}")
+            log.info(f"{state_folder(options, proc)} has no record of this container")
             forget(folder, state.id, proc)
     folder.sweep(indexes=record is None)
 
@@ -77,12 +77,15 @@ def foreign(record: Record, proc: Proc) -> LeftoverError:
     # From outside, an overlay that podman mounted inside is not there, and owners have other numbers: all would be
     # taken for gone or for a stranger's, and forgotten.
     owner, uids = record["user"]["owner"], record["user"]["uids"]
-    problem = f'the container "{record["id"]}" was recorded in another user namespace: what it left is not seen here'
+    problem = (
+        f'the container "{record["id"]}" was recorded in another user namespace, and its mounts are '
+        "not visible from here"
+    )
     if [(run["inside"], run["size"]) for run in uids] == [(0, 2**32 - 1)]:
         # The machine's own, where an ordinary user calls runc or crun. This one is podman's, or one like it.
-        return LeftoverError(problem, hint="oci-bind-hook gc, outside of podman unshare")
-    who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}: "
-    return LeftoverError(problem, hint=f"{who}podman unshare oci-bind-hook gc")
+        return LeftoverError(problem, hint="run oci-bind-hook gc outside of podman unshare")
+    who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}, "
+    return LeftoverError(problem, hint=f"{who}run podman unshare oci-bind-hook gc")
 
 
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:
@@ -91,9 +94,12 @@ def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str
     # Where the runtime has lost the bundle, the id and a first process that has ended must tell.
     if not is_same_bundle(record, state.bundle) and (init is None or not is_lost(state.bundle)):
         other = record["bundle"]["path"]
-        return f"what is recorded belongs to the bundle {other}: nothing is touched; gc does it after its end"
+        return (
+            f"the record belongs to another bundle, {other}: nothing is undone; run oci-bind-hook gc after "
+            "that container ends"
+        )
     if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
-        return "the container's first process still runs: nothing is touched; gc does it after its end"
+        return "the container's first process still runs: nothing is undone; run oci-bind-hook gc after it ends"
     return ""
 
 
@@ -137,7 +143,7 @@ def take_down(
                     try:
                         _collect(folder, held, removal.now, proc, log, living, keep_mountpoints=keep_mountpoints)
                     except (HookError, OSError) as problem:
-                        log.warning(f"whoever else is dead on this rootfs is left to oci-bind-hook gc: {problem}")
+                        log.warning(f"other dead containers on this rootfs are left to oci-bind-hook gc: {problem}")
                 return remarks
         known = folder.load(known["id"]) or known
 
@@ -207,13 +213,13 @@ def undo_held(
     except DoubtError as problem:
         if not is_start:
             raise
-        log.warning(f"what an earlier container of this id left cannot be undone: {problem}")
+        log.warning(f"an earlier container with this id cannot be undone: {problem}")
         here = False
     for unreadable in users.unread:
         log.warning(unreadable)
     kept = removal.why_kept(users)
     if kept and is_start:
-        log.warning(f"what an earlier container of this id left cannot be undone: {kept}")
+        log.warning(f"an earlier container with this id cannot be undone: {kept}")
     linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
     try:
         remarks = undo(
@@ -232,7 +238,7 @@ def undo_held(
         held.save(record)
         raise
     held.remove(container)
-    log.info(f"undone, as far as it was still there: {binds} binds, {points} mount points made for them")
+    log.info(f"undone, unless already gone: {binds} binds, {points} created mount points")
     for remark in remarks:
         log.warning(str(remark))
     return remarks
@@ -261,7 +267,7 @@ def _collect(
     here = proc.user_namespace()
     for other in others:
         if time.monotonic() > end:
-            log.info("there are more dead containers on this rootfs: oci-bind-hook gc finishes them")
+            log.info("more dead containers are on this rootfs: run oci-bind-hook gc")
             return
         if witness.judge(other)[0] != "dead" or is_of_another_user(other, here):
             continue
@@ -269,7 +275,7 @@ def _collect(
             continue
         try:
             with folder.lock_id(other["id"], wait=False), Removal(other, proc) as removal:
-                log.info(f"the container {other['id']} is dead, and nobody has torn it down")
+                log.info(f"the container {other['id']} is dead, but was never torn down")
                 if held.holds(removal.now):
                     undo_held(
                         *(folder, held, other["id"], removal, proc, log, living.has),

@@ -39,16 +39,16 @@ class Witness:
     def judge(self, record: Record) -> tuple[Life, str]:
         """Whether a container is "alive", "dead" or "unknown", and by which fact."""
         if record["boot"] != self.boot:
-            return "dead", "the machine was started anew since"
+            return "dead", "the host has rebooted since"
         init = record["init"]
         if init is None:
-            return "unknown", "no first process is recorded that could tell whether it lives"
+            return "unknown", "its first process is not recorded"
         if is_unseen(init, self.proc):
-            return "unknown", f"its first process {init['pid']} is in another pid namespace than what /proc shows here"
+            return "unknown", f"its first process {init['pid']} is in a pid namespace that /proc does not show here"
         try:
             self.proc.start_time(init["pid"])
         except HiddenError:
-            return "unknown", f"procfs hides the process {init['pid']}, which may be its first one"
+            return "unknown", f"procfs hides process {init['pid']}, which may be its first process"
         if is_live(record, self.proc, self.boot):
             return "alive", f"its first process {init['pid']} runs"
         inode = record["namespace"]["inode"]
@@ -57,7 +57,10 @@ class Witness:
             if user is not None and (in_use := self._why_in_use(record, user)):
                 return in_use
             if (file := self._file_of(record)) is not None:
-                return "unknown", f"its first process {init['pid']} has ended, but {file} keeps its mount namespace"
+                return (
+                    "unknown",
+                    f"its first process {init['pid']} has ended, but {file} keeps its mount namespace alive",
+                )
         return "dead", f"its first process {init['pid']} has ended"
 
     def _why_in_use(self, record: Record, user: int) -> tuple[Life, str] | None:
@@ -73,9 +76,9 @@ class Witness:
         if is_same_namespace(record, self.proc, user):
             return "alive", f"{ended} {'still sees its binds' if seen else 'is still in its mount namespace'}"
         if not seen:
-            return "unknown", f"{ended} is in its mount namespace, or in one that has got its number"
-        where = f"look at the mount on {seen[0]['resolved']} in /proc/{user}/mountinfo"
-        return "unknown", f"{ended} sees its binds, or others with their numbers: {where}"
+            return "unknown", f"{ended} is in its mount namespace, or in a newer one with the same number"
+        where = f"check the mount on {seen[0]['resolved']} in /proc/{user}/mountinfo"
+        return "unknown", f"{ended} sees its binds, or newer mounts with the same ids: {where}"
 
     def look(self, record: Record) -> Has:
         """A function that says whether a bind of the record is mounted, None if this user may not look."""

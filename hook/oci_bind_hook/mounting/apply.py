@@ -68,7 +68,7 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
         try:
             undo(done, plan.namespace.proc, plan.rootfs, keep=lambda _: False, here=True, is_held=True)
         except LeftoverError as leftover:
-            raise LeftoverError(f"{failure}; then {leftover.problem}", hint=leftover.hint) from failure
+            raise LeftoverError(f"{failure}; in addition, {leftover.problem}", hint=leftover.hint) from failure
         finally:
             record["mounts"] = old_mounts + done["mounts"]
             record["made"] = old_made + done["made"]
@@ -126,9 +126,11 @@ def announce(plan: Plan, record: Record) -> None:
 
 def _too_deep(bind: Bind) -> RequestError:
     assert bind.target is not None
-    link = f", where the link {bind.target.links[-1][0]} leads," if bind.target.links else ""
-    problem = f"{len(bind.create)} names are missing there{link} and {MOST_MADE} are made at most for one bind"
-    return RequestError(problem, where=bind.request.at("destination"), hint="make the mount point in the image")
+    link = f" behind the link {bind.target.links[-1][0]}" if bind.target.links else ""
+    problem = (
+        f"{len(bind.create)} folders or files are missing{link}, and the hook creates at most {MOST_MADE} for one bind"
+    )
+    return RequestError(problem, where=bind.request.at("destination"), hint="create the mount point in the image")
 
 
 def _too_large(binds: Sequence[Bind]) -> RequestError:
@@ -136,10 +138,8 @@ def _too_large(binds: Sequence[Bind]) -> RequestError:
     deepest = max(binds, key=lambda bind: len(bind.target.steps) if bind.target else 0)
     assert deepest.target is not None
     depth = len(deepest.target.steps) - 1
-    link = f", by the link {deepest.target.links[-1][0]}" if deepest.target.links else ""
-    problem = (
-        f"{len(binds)} binds, of which this one leads {depth} folders deep{link}, are more than a state file holds"
-    )
+    link = f", through the link {deepest.target.links[-1][0]}," if deepest.target.links else ""
+    problem = f"the {len(binds)} binds do not fit in a state file; this one is {depth} folders deep{link}"
     return RequestError(problem, where=deepest.request.at("destination"))
 
 

@@ -93,8 +93,10 @@ def check(source: Source) -> None:
     request = source.request
     if request.nofollow:
         # mount(2) looks up the path of the link, and by which kernels it stops there is not known.
-        problem = "this kernel cannot bind on a link itself"
-        raise UnavailableError(problem, where=request.at("options"), hint="nofollow needs the mount API of Linux 5.12")
+        problem = "this kernel cannot bind on a link"
+        raise UnavailableError(
+            problem, where=request.at("options"), hint="nofollow requires the mount API of Linux 5.12"
+        )
     if request.idmap is not None:
         raise UnavailableError("this kernel cannot map the owners of a mount", where=request.at("options"))
     has_hidden = len(source.visible) < len(source.submounts)
@@ -102,7 +104,7 @@ def check(source: Source) -> None:
         request.settle_for_top()
     if has_hidden and request.deep:
         raise UnavailableError(
-            f"a mount below {source.path} is hidden by another one, and this kernel cannot change it there",
+            f"another mount hides a mount below {source.path}, so this kernel cannot change its attributes",
             where=request.at("options"),
         )
 
@@ -153,13 +155,13 @@ def _open_here(source: Source) -> int:
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
     except OSError as reason:
-        problem = f"the container's namespace has nothing at {path}: {reason.strerror}"
+        problem = f"the container's mount namespace has no {path}: {reason.strerror}"
         raise MissingError(problem, where=source.request.at("source"), hint=hint("openat", reason)) from reason
     # The path is only a hint: another mount of that namespace may hide the source.
     here = files.statx(fd, ask=False)  # it has just been looked up
     if (here.dev, here.ino) != (source.stat.dev, source.stat.ino):
         posix.close(fd)
-        problem = f"the container's namespace has something else at {path}"
+        problem = f"the container's mount namespace has a different object at {path}"
         raise MissingError(problem, where=source.request.at("source"))
     return fd
 
@@ -183,9 +185,9 @@ def _check_below(source: Source, below: list[MountInfo], top: MountInfo) -> None
     for info in below:
         if info.mount_point[len(top.mount_point) + 1 :] not in expected:
             raise UnavailableError(
-                f"mounts of the container's own are below {source.path}, and this kernel would bind them too",
+                f"the container has mounts of its own below {source.path}, and this kernel would bind them too",
                 where=source.request.at("source"),
-                hint="bind-recursive=disabled binds none of them",
+                hint="set bind-recursive=disabled",
             )
 
 
@@ -214,7 +216,7 @@ def _check_attributes(source: Source, mounts: list[MountInfo]) -> None:
         wanted = request.deep if number else {**request.deep, **request.top}
         for attribute, value in wanted.items():
             if now is None or _attributes(now)[attribute] != value:
-                raise OSError(errno.EIO, f"it did not become what {attribute} asks for")
+                raise OSError(errno.EIO, f"the kernel did not set {attribute}")
 
 
 def attach(source: Source, target: int) -> None:
@@ -232,14 +234,14 @@ def _open_root(known: MountInfo, proc: Proc) -> int:
         fd = open_root(info) if info is not None else None
         if fd is not None:
             return fd
-    raise OSError(errno.ESTALE, "the new mount cannot be reached: another one hides it")
+    raise OSError(errno.ESTALE, "another mount hides the new mount")
 
 
 def _new_mount(table: MountTable, before: set[int], parent: int) -> MountInfo:
     """The only mount on the mount ``parent`` whose id is not among ``before``. Raises OSError."""
     found = [info for info in table.on(parent) if info.id not in before]
     if len(found) != 1:
-        raise OSError(errno.ESTALE, f"{len(found)} new mounts are there")
+        raise OSError(errno.ESTALE, f"expected one new mount, found {len(found)}")
     return found[0]
 
 

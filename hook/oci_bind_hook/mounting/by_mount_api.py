@@ -87,7 +87,7 @@ def _copy(source: Source) -> int:
     except OSError as reason:
         if reason.errno == errno.EPERM:
             problem = f"{source.path} cannot be bound {because('open_tree', reason)}"
-            advice = "rootless, register for createContainer"
+            advice = "rootless, register the hook for createContainer"
             raise UnavailableError(problem, where=request.at("source"), hint=advice) from reason
         raise refused("open_tree", source.path, reason, where=request.at("source")) from reason
 

@@ -105,8 +105,8 @@ class Walk:
         """The error for what leads above the first ``floor`` steps: the link of that number, counted from 1."""
         above = "/".join(step.name for step in self.steps[:floor]) or "/"
         at, text = self.links[said - 1] if said else ("..", "..")
-        hint = "beneath it only relative links are followed, and none to a folder above"
-        return EscapeError(f"the link {at}, to {text}, leads out of the source {above}", hint=hint)
+        hint = "below the source, only relative links that stay inside are followed"
+        return EscapeError(f"the link {at} to {text} leads out of the source {above}", hint=hint)
 
     def _follow(self, link: Held, floor: int) -> list[str]:
         """The names to walk on with, from the last of the steps; ``floor`` as in ``_led_above``, 0 if there is none."""
@@ -117,8 +117,8 @@ class Walk:
         self.links.append((at, text))
         is_magic = linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC
         if floor and is_magic:
-            problem = f"the link {at}, to {text}, is one of procfs, of which a subpath follows none"
-            raise EscapeError(problem, hint="name what it leads to")
+            problem = f"the link {at} to {text} is a link of procfs, which a subpath does not follow"
+            raise EscapeError(problem, hint="use the path that it leads to")
         if floor and text.startswith("/"):
             raise self._led_above(floor, len(self.links))
         if is_magic:
@@ -250,9 +250,9 @@ class Allowed:
                 continue
             if above:
                 raise EscapeError(
-                    f"others can put something else in the place of {path}, because they can change {above}",
+                    f"other users can replace {path}, because they can write {above}",
                     where="--allow-source",
-                    hint="name a folder below folders that are root's or yours alone",
+                    hint="use a folder whose parent folders only root or you can write",
                 )
         self._found = self._found or found
         return self._found
@@ -290,10 +290,10 @@ class Within:
             return walk.take()
 
     def _led_out(self, match: Request) -> EscapeError:
-        hint = "" if self._allowed else "follow-links allows that"
+        hint = "" if self._allowed else "to allow this, set follow-links"
         return EscapeError(f"{match.source} leads out of {self._above}", where=match.at("source"), hint=hint)
 
 
 def _refused(request: Request) -> EscapeError:
-    problem = f"no --allow-source allows the source {request.source}"
-    return EscapeError(problem, where=request.at("source"), hint="links are followed")
+    problem = f"the source {request.source} is not below any --allow-source"
+    return EscapeError(problem, where=request.at("source"), hint="after following links")

@@ -31,9 +31,9 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
     """
     if proc.in_user_namespace():
         raise UnavailableError(
-            "ids cannot be mapped from inside a user namespace",
+            "ids cannot be mapped inside a user namespace",
             where=where,
-            hint="register for createRuntime, with a runtime that root starts",
+            hint="register the hook for createRuntime, with a runtime that root starts",
         )
     if idmap.namespace is not None:
         return _joined(idmap.namespace, where)
@@ -77,7 +77,7 @@ def _joined(path: str, where: str) -> int:
         linux.owner_of_user_namespace(fd)
     except OSError as reason:
         posix.close(fd)
-        raise RequestError(f"{path} is no user namespace to take ids from", where=where) from reason
+        raise RequestError(f"{path} is not a user namespace", where=where) from reason
     return fd
 
 

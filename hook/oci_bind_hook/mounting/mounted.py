@@ -181,8 +181,8 @@ class Tree:
             return None
         if self.places is not None and info.mount_point not in self.places:
             raise DoubtError(
-                f"whether it is the mount on {info.mount_point} cannot be known: it has its number and its source",
-                hint="unmount that if it is this container's, else remove the state file; then poststop or gc",
+                f"the mount on {info.mount_point} may be this bind or another one: it has the same id and source",
+                hint="if the mount belongs to this container, unmount it; otherwise delete the state file; then run gc",
             )
         return info
 
@@ -237,7 +237,7 @@ def detach(trees: Sequence[Tree], proc: Proc) -> None:
         tries -= len(again) == len(left)
         left = again
     for tree in left:
-        why = "another one hides it, or it moves all the time"
+        why = "another mount hides it, or a process keeps moving it"
         tree.problem = LeftoverError(f"the mount on {tree.path} cannot be reached: {why}")
 
 
@@ -305,7 +305,7 @@ def _detach_reached(trees: Sequence[Tree], table: MountTable, held: Mapping[Tree
             again.append(tree)
         elif foreign is not None:
             tree.problem = LeftoverError(
-                f"somebody mounted something else on {foreign.mount_point}, which must be unmounted first"
+                f"another process mounted something on {foreign.mount_point}: unmount it first"
             )
         elif (fd := held.get(tree) if tree.may_be_another else _reach(tree, info)) is None:
             again += [tree] if tree.problem is None else []

@@ -46,8 +46,8 @@ class Look:
         """A path whose names are looked up now."""
         self._left -= path.count("/") + 1
         if self._left < 0:
-            problem = f"more than {MOST_NAMES} names are to be looked up for {self._pattern.source}"
-            raise RequestError(problem, where=self._pattern.at("source"), hint="are there links to a folder above?")
+            problem = f"the pattern {self._pattern.source} requires more than {MOST_NAMES} lookups"
+            raise RequestError(problem, where=self._pattern.at("source"), hint="check for links to a parent folder")
         return path
 
     def passing(self, path: str) -> _Passing:
@@ -99,7 +99,7 @@ def found(pattern: Request) -> list[Request]:
         raise look.passed
     if not pattern.optional:
         where = pattern.at("source")
-        raise MissingError(f"nothing matches {pattern.source}", where=where, hint="optional allows that")
+        raise MissingError(f"nothing matches {pattern.source}", where=where, hint="to allow this, set optional")
     return []
 
 
@@ -198,8 +198,8 @@ def _match(pattern: Request, source: str, names: Sequence[str], found: Sequence[
         return pattern.match(source, f"{stars.filled(pattern.destination, ())}".rstrip("/") + f"/{name}")
     destination = stars.filled(pattern.destination, stars.matched(names, found))
     if destination is None:
-        problem = f"{source} leaves no name for a * of {pattern.destination}"
-        raise RequestError(problem, where=pattern.at("destination"), hint="a name must not become empty, . or ..")
+        problem = f"{source} provides no name for a * in {pattern.destination}"
+        raise RequestError(problem, where=pattern.at("destination"), hint="a name must not be empty, . or ..")
     return pattern.match(source, destination)
 
 

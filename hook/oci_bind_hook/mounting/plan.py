@@ -14,7 +14,7 @@ from ..rootfs.mount_points import MountPoint, Rootfs
 from ..rootfs.walk import Cover, Target
 from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
 
-HIDDEN = "hidden by the later mount on"  # begins a warning
+HIDDEN = "a later mount on"  # begins a warning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class Bind:
         if self.action == "left":
             return f"{self.request.origin}: {self.warnings[-1]}"
         if self.action == "present":
-            return f"{self.request.origin}: left alone, {path} is mounted already"
-        made = "".join(f", made {point.path}" for point in self.create)
+            return f"{self.request.origin}: already mounted on {path}"
+        made = "".join(f", created {point.path}" for point in self.create)
         words = " ".join(self.request.options)
         return f"{self.request.origin}: bound {self.source.path} on {path} ({words}){made}"
 
@@ -152,7 +152,7 @@ class Planner:
                     problem.where = problem.where or request.at("destination")
                     bind.problem = problem
                 if self.is_admin and bind.action == "mount" and request.is_read_only:
-                    bind.warnings.append("the container has CAP_SYS_ADMIN, and can make the bind writable again")
+                    bind.warnings.append("the container has CAP_SYS_ADMIN and can make the bind writable again")
                 if bind.action == "mount" and not request.is_root:
                     bind.warnings += bind.source.warnings
                 if bind.target is not None and bind.action != "skipped":
@@ -172,9 +172,9 @@ class Planner:
         """Raises UnavailableError where a runtime should have mounted something by now, and has not."""
         if self._is_awaited and not self._is_seen and not self.is_late:
             raise UnavailableError(
-                "nothing that config.json mounts is there in the container's mount namespace",
-                hint="this runtime calls the hook before it mounts, restores a checkpoint, or has another config.json, "
-                "as by crun --config: nothing can be bound now",
+                "no mount of config.json is visible in the container's mount namespace",
+                hint="the runtime called the hook before mounting, restores a checkpoint, or uses another config.json, "
+                "as with crun --config; in this state the hook cannot bind anything",
             )
 
     def _tell_hidden(self) -> None:
@@ -186,7 +186,7 @@ class Planner:
                     if above in later:
                         bind.is_hidden = True
                         if bind.problem is None:  # else it is not mounted at all
-                            bind.warnings.append(f"{HIDDEN} {later[above]}")
+                            bind.warnings.append(f"{HIDDEN} {later[above]} hides it")
                         break
             later[path] = request.destination
 
@@ -242,7 +242,7 @@ class Planner:
         if request.is_from_mounts:
             self._note(request, target)
         elif inside := below_rootfs(self.rootfs.path, request.destination):
-            bind.warnings.append(f"the destination begins with the path of the rootfs, inside: is {inside} meant?")
+            bind.warnings.append(f"the destination starts with the path of the rootfs; if you mean {inside}, use that")
         is_recorded = self.recorded.find(request) is not None
         if is_recorded or self._is_present(bind, target):
             bind.action = "present"
@@ -268,7 +268,9 @@ class Planner:
         try:
             bind.create = self.rootfs.reserve(target, cover, directory=source.is_folder)
             if request.may_mean_star and any("*" in point.path for point in bind.create):
-                bind.warnings.append(f"the * in {target.path} is a part of the name: type=glob takes it for one of src")
+                bind.warnings.append(
+                    f"the * in {target.path} is a literal star; with type=glob it would stand for a match"
+                )
         except RequestError as problem:
             self._name_mount(problem, target)
             raise
@@ -293,8 +295,10 @@ class Planner:
         for request, path, bind in reversed(self._order):
             if request.is_bind and not request.is_root and path in upwards(inside):
                 source = request.source if bind is None or bind.action != "mount" else bind.source.path
-                problem.problem = f"{problem.problem}, that on {path}"
-                problem.hint = f"make {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
+                problem.problem = f"{problem.problem}, the one on {path}"
+                problem.hint = (
+                    f"create {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
+                )
                 return
         info = self.namespace.mount_of(target.anchor.stat) if target.anchor.stat is not None else None
         if info is not None:
@@ -317,7 +321,7 @@ class Planner:
         request = bind.request
         if request.optional and bind.source.is_missing:
             hint = bind.source.error.hint if bind.source.error is not None and "*" in request.source else ""
-            return "the source is not there, and it is optional" + (f": {hint}" if hint else "")
+            return "the source is optional and does not exist" + (f": {hint}" if hint else "")
         if request.when_exists is not None:
             condition = self.rootfs.resolve(request.when_exists)
             condition.close()
@@ -330,8 +334,8 @@ class Planner:
         bind.action, bind.by = "left", "runtime"
         is_elsewhere = self._is_elsewhere(bind.request)
         if is_elsewhere and not bind.request.is_runtimes_alone:
-            said = "the destination begins with the path of the rootfs, which runc takes off and crun does not"
-            bind.warnings.append(f"{said}: the hook leaves it to the runtime")
+            said = "the destination starts with the path of the rootfs, which runc removes and crun keeps"
+            bind.warnings.append(f"{said}; the hook leaves this bind to the runtime")
         try:
             target = bind.target = self._find(bind.request)
             self.plan.uses.update(target.uses)
@@ -343,7 +347,7 @@ class Planner:
             elif _is_mount(target) or (not is_elsewhere and self._is_hidden(bind, target)):
                 bind.action = "present"
             elif not is_elsewhere:
-                bind.warnings.append(f"left to the runtime, nothing is mounted on {target.path}")
+                bind.warnings.append(f"left to the runtime: nothing is mounted on {target.path}")
             target.close()
         except HookError as problem:
             bind.warnings.append(f"left to the runtime: {problem.problem}")
@@ -365,7 +369,7 @@ class Planner:
         name = self._hiders.find(bind.request, passed)
         if name is None:
             return False
-        bind.warnings.append(f"{HIDDEN} {name}")
+        bind.warnings.append(f"{HIDDEN} {name} hides it")
         bind.is_hidden = True
         return True
 
@@ -378,10 +382,12 @@ class Planner:
         """Refuses an annotation that would replace what ``--mount`` binds, all of it or a part. EscapeError."""
         if place := self._above_them.get(path):
             origin = self._administrators[place]
-            raise EscapeError(f"{path} would cover what {origin} binds on {place}, which no annotation may")
+            raise EscapeError(f"{path} would cover {place}, the destination of {origin}, which no annotation may do")
         for place in upwards(path):
             if origin := self._administrators.get(place, ""):
-                raise EscapeError(f"{path} is inside what {origin} binds on {place}, which no annotation may change")
+                raise EscapeError(
+                    f"{path} is inside {place}, the destination of {origin}, which no annotation may change"
+                )
 
     def _check_double(self, request: Request, target: Target) -> None:
         """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError.
@@ -390,7 +396,7 @@ class Planner:
         """
         if target.path in self._taken and _is_mount(target):
             origin = self._taken[target.path]
-            raise RequestError(f"{target.path} is the destination of {origin} already, in an earlier call of the hook")
+            raise RequestError(f"{target.path} is already the destination of {origin} in an earlier call of the hook")
         cover = target.last.cover
         is_root = cover is not None and cover.held == (target.last.fd, target.last.stat)
         first = self._by_cover.get(cover) if cover is not None and is_root else None
@@ -400,7 +406,7 @@ class Planner:
             problem = f"{first.request.source} and {request.source} would both be bound on {target.path}"
             raise RequestError(problem, hint=request.pattern.apart)
         of = f", for {first.request.source}" if first.request.pattern is not None else ""
-        raise RequestError(f"{target.path} is the destination of {first.request.origin} already{of}")
+        raise RequestError(f"{target.path} is already the destination of {first.request.origin}{of}")
 
     def _check_leak(self, bind: Bind, target: Target) -> None:
         """Refuses to attach to a mount that is shared with the host. EscapeError.
@@ -429,11 +435,14 @@ class Planner:
         if not is_shared:
             return
         if self.namespace.kind == "runtime" or self.allow_shared:
-            bind.warnings.append(f"{target.path} is below a shared mount: the bind shows in other namespaces as well")
+            bind.warnings.append(
+                f"{target.path} is below a shared mount: the bind also appears in other mount namespaces"
+            )
             return
         raise EscapeError(
-            f"{target.path} is below a mount that is shared with the host: the bind would appear there and stay",
-            hint="--allow-shared allows it",
+            f"{target.path} is below a mount that is shared with the host: the bind would appear on the "
+            "host and stay there",
+            hint="to allow this, pass --allow-shared",
         )
 
 

@@ -122,7 +122,9 @@ class Source:
         """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
         writable = [path for path, info in self.visible if "ro" not in info.options]
         if writable:
-            self.warnings.append(f"ro leaves the mounts below writable, {few(writable)}: rro reaches them")
+            self.warnings.append(
+                f"ro does not apply to the mounts below, which stay writable: {few(writable)}; rro includes them"
+            )
 
     def _fail(self, reason: OSError) -> None:
         self.is_missing = reason.errno in ABSENT
@@ -134,7 +136,7 @@ class Source:
             self.error = unopened(f"the source {self.path}", reason, where=self.request.at("source"))
         self.error.__cause__ = reason
         if self.is_missing and "*" in self.request.source and self.request.may_mean_star:
-            self.error.hint = "type=glob takes * for a pattern"
+            self.error.hint = "to use * as a pattern, set type=glob"
 
     def _open(self) -> int:
         # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
@@ -243,7 +245,7 @@ class Source:
         """The error for attributes that the kernel refuses to set; it names those that are locked."""
         error = refused(call, self.path, reason, where=self.request.at("options"))
         if reason.errno == errno.EPERM and self.namespace.proc.in_user_namespace() and (locked := self.locked()):
-            error.hint = f"{', '.join(locked)} of the source is locked: it was mounted outside of this user namespace"
+            error.hint = f"the source was mounted outside this user namespace, which locks {', '.join(locked)}"
         return error
 
     def locked(self) -> list[str]:
@@ -314,9 +316,9 @@ def check_open_files(binds: int, mount_points: int = 0) -> None:
     """Raises the soft limit of open files to the hard one. UnavailableError if the binds need more than that."""
     limit = linux.raise_open_files()
     if binds * FDS_PER_BIND + mount_points + FDS_BESIDES > limit:
-        points = f" with {mount_points} mount points to make" if mount_points else ""
+        points = f" with {mount_points} new mount points" if mount_points else ""
         raise UnavailableError(
-            f"{binds} binds{points} need more than the {limit} open files that are allowed",
+            f"{binds} binds{points} need more than {limit} open files, the current limit",
             hint="raise the hard limit RLIMIT_NOFILE of the runtime",
         )
 

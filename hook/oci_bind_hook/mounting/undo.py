@@ -37,7 +37,7 @@ class Remark:
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path} is left standing: {self.reason}"
+        return f"{self.path} is kept: {self.reason}"
 
 
 def undo(
@@ -106,7 +106,7 @@ def _kept(record: Record, reason: str) -> str:
 
 def _leftover(problems: Sequence[str]) -> LeftoverError:
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    hint = "it stays in the state file, and poststop or gc tries again"
+    hint = "it stays in the state file; run oci-bind-hook gc to try again"
     return LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
 
 
@@ -197,7 +197,7 @@ def _unmake(
         return ""
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
-            raise OSError(errno.EBUSY, "something else is mounted on it")
+            raise OSError(errno.EBUSY, "it is a mount point of something else")
         stranger = difference(record, made, found.stat, rootfs)
         if stranger:
             return stranger
@@ -224,18 +224,18 @@ def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootf
         # bounds it from above.
         born = stat.changed if stat.born is None else stat.born
         if stat.uid != posix.geteuid() or born < record["created"]:
-            return "it was there before"
+            return "it existed before"
         return ""
     if rootfs.owner_of(stat) != (known["uid"], known["gid"]):
         return "its owner has changed"
     if known["born"] is None and known["ino"] is None:
-        return "this file system tells nothing by which it could be known again"
+        return "this file system provides nothing to identify it by"
     is_other = known["born"] is not None and stat.born != known["born"]
     # What was made on the rootfs itself has its device number, which another start of the machine may have changed.
     dev = rootfs.stat.dev if known["dev"] == record["rootfs"]["dev"] else known["dev"]
     if known["ino"] is not None and (stat.dev, stat.ino) != (dev, known["ino"]):
         is_other = True
-    return "it was made by somebody else" if is_other else ""
+    return "another process created it" if is_other else ""
 
 
 def identity_of(stat: files.Stat | None, rootfs: Rootfs) -> Identity | None:

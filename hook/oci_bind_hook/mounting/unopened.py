@@ -28,14 +28,14 @@ def explain(source: Source, reason: OSError) -> MissingError:
     path = source.path
     error = unopened(f"the source {path}", reason, where=source.request.at("source"))
     if reason.errno == errno.ENOTDIR and path != source.above and _is_file(source.above):
-        error.problem = f"the source {source.above} is no folder: it has no subpath {source.request.subpath}"
-        error.hint = "leave out the subpath"
+        error.problem = f"the source {source.above} is not a folder, so it has no subpath {source.request.subpath}"
+        error.hint = "omit subpath"
     elif reason.errno == errno.ENOENT:
         if links := _links(path):
             at, to = links[-1]
-            what = "is a link" if at == path else f"leads by the link {at}"
-            error.problem = f"the source {path} {what} to {to}, which is not there"
-            error.hint = "it is looked up on the host, where the runtime runs"
+            what = "is a link" if at == path else f"leads through the link {at}"
+            error.problem = f"the source {path} {what} to {to}, which does not exist"
+            error.hint = "sources are looked up on the host"
     elif reason.errno == errno.EACCES:
         error.hint = why_closed(path, source.namespace.proc) or error.hint
     return error
@@ -73,11 +73,20 @@ def why_closed(path: str, proc: Proc) -> str:
         info = _mount_above(at, proc.mounts())
         kind = info.type if info is not None else ""
         if kind.startswith("fuse"):
-            return f"{at} is on {kind}, which lets in only who mounted it: mount it with allow_root or allow_other"
+            return (
+                f"{at} is on {kind}, which only the user who mounted it may access: mount it with "
+                "allow_root or allow_other"
+            )
         if kind.startswith("nfs"):
-            return f"{at} is on {kind}, whose server may not know root: no_root_squash there, or let others read it"
+            return (
+                f"{at} is on {kind}, whose server may not grant root access: export it with no_root_squash, "
+                "or let others read it"
+            )
         if proc.in_user_namespace() and posix.fstat(fd).st_uid == _OVERFLOW:
-            return f"the owner of {at} is unknown in this user namespace: register for createRuntime, outside of it"
+            return (
+                f"the owner of {at} is unknown in this user namespace: register the hook for "
+                "createRuntime, which runs outside"
+            )
     except OSError:
         pass  # it may not even be looked at: the errno is all that is known
     finally:

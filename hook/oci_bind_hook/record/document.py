@@ -47,7 +47,7 @@ def read(data: bytes, name: str) -> Record:
 
         return version1.read(document, name)
     if isinstance(version, int) and version > VERSION:
-        raise DataError(name, [("/version", f"a newer oci-bind-hook wrote it, as version {version}")])
+        raise DataError(name, [("/version", f"is {version}, written by a newer oci-bind-hook")])
     if violations := oci.violations(document, "state-file"):
         raise DataError(name, violations)
     try:
@@ -123,14 +123,14 @@ def _decoded(data: bytes, document: Any) -> Record:
     for one in document["uses"]:
         parent, name = one["in"], one["name"]
         if parent >= len(paths):
-            raise ValueError(f"the name {name!a} is in no folder that stands before it")
+            raise ValueError(f"the name {name!a} refers to no earlier folder")
         if len(paths[parent]) + len(name) >= PATH_MAX:  # no walk goes deeper
             raise ValueError(f"the path to {name!a} is longer than {PATH_MAX} bytes")
         paths.append(f"{paths[parent]}/{name}")
     for one in document["made"]:
         at = one.pop("at")
         if at >= len(paths):
-            raise ValueError(f"a mount point is number {at} of {len(paths) - 1} paths")
+            raise ValueError(f"a mount point refers to path {at}, but there are {len(paths) - 1} paths")
         one["path"] = paths[at]
     document["uses"] = paths[1:]
     return cast("Record", document)
@@ -158,7 +158,7 @@ def unescape(text: str) -> str:
         elif tail[:1] == "x" and (byte := int(tail[1:3], 16)) >= 0x80:
             found.append(chr(0xDC00 + byte) + tail[3:])
         else:
-            raise ValueError(f"in {text!a} no escape begins with the backslash before {tail[:3]!a}")
+            raise ValueError(f"in {text!a} the backslash before {tail[:3]!a} starts no known escape")
     return "".join(found)
 
 

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
             """The error to raise for a mount point that would have to be recorded, None if it can be."""
 
 
-MOVE_AWAY = "undo by hand what it may record, then move it away"
+MOVE_AWAY = "clean up its container by hand, then delete the file"
 _SUFFIX = ".json"
 _NEW = ".new"
 _STAGING = ".staging"
@@ -122,13 +122,13 @@ class StateFolder:
             is_changeable = bool(files.changeable(path))
         except OSError as reason:
             posix.close(fd)
-            raise refused(f"the state folder {path} cannot be looked at", reason) from reason
+            raise refused(f"the state folder {path} cannot be inspected", reason) from reason
         if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
             posix.close(fd)
-            owner = f"uid {_outside(stat.st_uid)} with mode {stat.st_mode & 0o7777:04o}"
+            owner = f"uid {_outside(stat.st_uid)} and has mode {stat.st_mode & 0o7777:04o}"
             raise RecordError(
-                f"the state folder {path} is owned by {owner}",
-                hint=f"it must belong to uid {_outside(posix.geteuid())} alone: mode 0700",
+                f"the state folder {path} belongs to {owner}",
+                hint=f"it must belong to uid {_outside(posix.geteuid())} and have mode 0700",
             )
         if is_changeable:
             posix.close(fd)
@@ -174,13 +174,13 @@ class StateFolder:
         except FileNotFoundError:
             return False
         except OSError as reason:
-            raise refused(f"{self.path}/{name} cannot be looked at", reason) from reason
+            raise refused(f"{self.path}/{name} cannot be inspected", reason) from reason
         try:
             linux.flock(fd, linux.LOCK_SH | linux.LOCK_NB)
         except BlockingIOError:
             return True
         except OSError as reason:
-            raise refused(f"{self.path}/{name} cannot be looked at", reason) from reason
+            raise refused(f"{self.path}/{name} cannot be inspected", reason) from reason
         finally:
             posix.close(fd)
         return False
@@ -239,11 +239,11 @@ class StateFolder:
             record = document.read_again(data) if is_judged else document.read(data, path)
             self._judged[container] = data
         except DataError as problem:
-            raise RecordError(
-                str(problem), hint=f"it is no record that this version can read; {MOVE_AWAY}"
-            ) from problem
+            raise RecordError(str(problem), hint=f"this version cannot read the file; {MOVE_AWAY}") from problem
         if record["id"] != container:
-            raise RecordError(f'the state file {path} is of the container "{record["id"]}"', hint=MOVE_AWAY)
+            raise RecordError(
+                f'the state file {path} contains the record of another container, "{record["id"]}"', hint=MOVE_AWAY
+            )
         return record
 
     def load_all(self, containers: Sequence[str], *, is_locked: bool) -> tuple[list[Record], list[str]]:
@@ -261,7 +261,7 @@ class StateFolder:
                     found.append(record)
                     are_all_listed = are_all_listed and (is_whole or self._is_listed(record))
             except RecordError as problem:
-                remarks.append(f"a container may use the same mount points: {problem}")
+                remarks.append(f"a container that cannot be read may use the same mount points: {problem}")
         if is_locked and not is_whole and are_all_listed and not remarks:
             self.indexes.note_whole()
         return found, remarks
@@ -291,7 +291,9 @@ class StateFolder:
         try:
             data = document.write(record)
         except OverflowError as reason:
-            raise RecordError(f"the state file {self.path}/{name} would be too large to be read: {reason}") from reason
+            raise RecordError(
+                f"the state file {self.path}/{name} would be too large to read back: {reason}"
+            ) from reason
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
         try:
             try:
@@ -336,7 +338,7 @@ class StateFolder:
             posix.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
             path = self.staging(container)
-            raise refused(f"the folder {path} cannot be made", reason) from reason
+            raise refused(f"the folder {path} cannot be created", reason) from reason
 
     def remove_staging(self, container: str) -> None:
         """Removes that folder, if there is one. The caller has unmounted everything on it."""
@@ -387,7 +389,7 @@ class StateFolder:
             except FileNotFoundError:
                 continue
             except OSError as reason:
-                raise refused(f"{self.path}/{container}{suffix} cannot be looked at", reason) from reason
+                raise refused(f"{self.path}/{container}{suffix} cannot be inspected", reason) from reason
             found.append(container + suffix)
         return found
 
@@ -417,8 +419,8 @@ def _outside(uid: int) -> int:
 def changeable_by_others(path: str) -> RecordError:
     """The error for a state folder in whose place others could put another one."""
     return RecordError(
-        f"others than uid {_outside(posix.geteuid())} can rename the state folder {path}",
-        hint="give --root a folder below one that is root's or yours alone",
+        f"users other than uid {_outside(posix.geteuid())} can rename the state folder {path}",
+        hint="pass --root a folder whose parent folders only root or you can write",
     )
 
 
@@ -451,7 +453,10 @@ def _read_own(fd: int, path: str) -> bytes:
     stat = posix.fstat(fd)
     # st_nlink may be 0: another run has replaced or removed the file since it was opened, and it is still whole.
     if not modes.S_ISREG(stat.st_mode) or stat.st_uid != posix.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
-        raise RecordError(f"{path} is not a state file of ours", hint=f"regular, own, mode 0600, one link; {MOVE_AWAY}")
+        raise RecordError(
+            f"{path} is not a valid state file: it must be a regular file of this user, mode 0600, with one link",
+            hint=f"{MOVE_AWAY}",
+        )
     if stat.st_size > MAX_BYTES:
         raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG))
     return files.read_all(fd)

@@ -55,7 +55,7 @@ class Indexes:
 
     def _foreign(self) -> RecordError:
         return RecordError(
-            f"{self._path} is no folder, but a file or a link", hint="the hook did not make it: move it away"
+            f"{self._path} is a file or a link, not a folder", hint="the hook did not create it: delete it"
         )
 
     def _open(self) -> int:
@@ -85,7 +85,7 @@ class Indexes:
         except FileNotFoundError:
             return False
         except OSError as reason:
-            raise refused(f"{self._path} cannot be looked at", reason) from reason
+            raise refused(f"{self._path} cannot be inspected", reason) from reason
         return bool(stat.st_mode & modes.S_ISVTX)
 
     def note_whole(self) -> None:
@@ -160,8 +160,8 @@ class Indexes:
         self.remove_empty()
 
 
-_HELD = "see what it waits for; if nothing ends that, kill it, and gc undoes what it did"
-_CROWDED = "nothing hangs: this machine is too slow for all that start and end on it at once"
+_HELD = "find out what it waits for; if it never ends, kill it and run oci-bind-hook gc"
+_CROWDED = "no process hangs: too many containers start and end at once for this machine"
 
 
 def unlocked(path: str, reason: OSError, *, wait: bool) -> RecordError:

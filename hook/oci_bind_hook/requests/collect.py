@@ -85,15 +85,19 @@ def _from_mount(mount: Mount, config: Config) -> Request:
         request.nofollow = NOFOLLOW in mount.options
         return request
     if not mount.source:
-        raise RequestError("a bind needs a source", where=f"{place}/source")
+        raise RequestError("a bind requires a source", where=f"{place}/source")
     idmap = None
     if mount.uid_mappings:
         idmap = IdMap(mount.uid_mappings, mount.gid_mappings, recursive=False)
     request = Request(origin, place, mount.source, mount.destination, mount.options, origin_kind="mounts", idmap=idmap)
     if {"bind", "rbind"}.isdisjoint(mount.options):
-        request.warnings.append('type is "bind" but no option says bind or rbind: runtimes refuse that')
+        request.warnings.append(
+            'the type is "bind", but the options contain neither bind nor rbind: runtimes reject this'
+        )
     if not mount.destination.startswith("/"):
-        request.warnings.append("the destination is relative, which runtime-spec deprecates: taken from /")
+        request.warnings.append(
+            "the destination is relative, which runtime-spec deprecates; it is read as relative to /"
+        )
     return _completed(request, config)
 
 
@@ -103,14 +107,16 @@ def _from_annotation(key: str, config: Config, allowed: Opener) -> Request:
     place = f"config.json: {pointer}"
     if not name or len(name) > _LONGEST_NAME or not _NAME.issuperset(name):
         raise RequestError(
-            f'"{name}" is no name for a bind', where=place, hint=f"1 to {_LONGEST_NAME} letters, digits, _ and -"
+            f'"{name}" is not a valid name for a bind',
+            where=place,
+            hint=f"use 1 to {_LONGEST_NAME} letters, digits, _ and -",
         )
     request = parse_mount(config.annotations[key], f"config.json#{pointer}", place, "annotation")
     for word in request.options:
         if word not in _TIGHTENING:
-            raise EscapeError(f'"{word}" is more than an annotation may ask for', where=place)
+            raise EscapeError(f'an annotation may not set "{word}"', where=place)
     if request.follow_links:
-        raise EscapeError('"follow-links" is more than an annotation may ask for', where=place)
+        raise EscapeError('an annotation may not set "follow-links"', where=place)
     request.opener = allowed
     return _completed(request, config)
 
@@ -126,9 +132,9 @@ def _completed(request: Request, config: Config) -> Request:
             request.idmap = IdMap(config.uid_mappings, config.gid_mappings, recursive=idmap.recursive)
         else:
             raise RequestError(
-                "idmap says no ids, and the container has no user namespace to take them from",
+                "idmap has no ids, and the container has no user namespace to take them from",
                 where=request.at("options"),
-                hint="idmap=uids=0-1000-1;gids=0-1000-1",
+                hint="for example idmap=uids=0-1000-1;gids=0-1000-1",
             )
     for mappings in (request.idmap.uids, request.idmap.gids) if request.idmap is not None else ():
         _check_runs(mappings or (), request.at("options"))
@@ -138,13 +144,11 @@ def _completed(request: Request, config: Config) -> Request:
 def _check_runs(mappings: IdMappings, where: str) -> None:
     """Checks what the kernel requires of an id map, user_namespaces(7). Raises RequestError."""
     if len(mappings) > _MOST_RUNS:
-        raise RequestError(
-            f"{len(mappings)} runs of ids are more than the {_MOST_RUNS} that a map may have", where=where
-        )
+        raise RequestError(f"the id map has {len(mappings)} ranges, and the limit is {_MOST_RUNS}", where=where)
     for side in (0, 1):
         end, last = 0, ""
         for run in sorted(mappings, key=lambda run: run[side]):
             text = "-".join(map(str, run))
             if run[side] < end:
-                raise RequestError(f"the runs of ids {last} and {text} overlap", where=where)
+                raise RequestError(f"the ranges of ids {last} and {text} overlap", where=where)
             end, last = run[side] + run[2], text

@@ -64,7 +64,9 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
         cut[field], before = before, field
         key, equals, value = field.partition("=")
         if not key:
-            raise UsageError(f'the field "{field}" has no name', where=place, hint="type=bind,src=/a,dst=/b")
+            raise UsageError(
+                f'the field "{field}" has no name', where=place, hint="for example type=bind,src=/a,dst=/b"
+            )
         if key not in FIELDS:
             if equals and key in WORDS:
                 raise UsageError(f'"{key}" takes no value', where=place)
@@ -72,7 +74,7 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
             continue
         name = FIELDS[key][0]
         if name in members:
-            raise UsageError(f'the {name} is given twice, the second time as "{key}"', where=place)
+            raise UsageError(f'the {name} is set twice, the second time by "{key}"', where=place)
         members[name] = _value(key, equals, value, place)
     # Only now: text that is malformed anywhere is refused as such.
     _check_words(members, place)
@@ -80,14 +82,16 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
     # Only now: what is missing may be there under a misspelt name.
     for name in ("source", "destination"):
         if name not in members:
-            raise UsageError(f"no {name} is given", where=place, hint="type=bind,src=/on/host,dst=/in/container")
+            raise UsageError(
+                f"the {name} is missing", where=place, hint="for example type=bind,src=/on/host,dst=/in/container"
+            )
     for name, (_, kind, _) in FIELDS.items():
         if kind == PATH and not str(members.get(name, "/")).startswith("/"):
             hint = "variables and ~ are not expanded" if str(members[name])[:1] in ("$", "~") else ""
             raise RequestError(f'the {name} "{members[name]}" is not an absolute path', where=place, hint=hint)
     for name in ("destination", "when-exists"):
         if (length := len(str(members.get(name, "")))) >= _PATH_MAX:
-            raise RequestError(f"the {name} has {length} characters, and a path at most {_PATH_MAX - 1}", where=place)
+            raise RequestError(f"the {name} has {length} characters, and the limit is {_PATH_MAX - 1}", where=place)
     _check_below(request, place)
     if request.is_glob and "*" in request.destination:
         _check_stars(request)
@@ -99,14 +103,16 @@ def _check_below(request: Request, place: str) -> None:
     below = request.subpath
     if below is not None:
         if below.startswith("/"):
-            raise RequestError(f'the subpath "{below}" is absolute', where=place, hint="it is a path inside the source")
+            raise RequestError(
+                f'the subpath "{below}" is absolute', where=place, hint="use a path relative to the source"
+            )
         if ".." in below.split("/"):
-            raise RequestError(f'the subpath "{below}" has ".." in it', where=place, hint="name the folder itself")
+            raise RequestError(f'the subpath "{below}" contains ".."', where=place, hint='use the path without ".."')
         if request.is_glob:
-            raise RequestError('"subpath" is for a source that is no pattern', where=place)
+            raise RequestError('"subpath" cannot be combined with a pattern as source', where=place)
     if request.nofollow and request.destination.endswith(("/", "/.")) and not _is_folder_of_matches(request):
-        problem = f'with "nofollow" the destination "{request.destination}" must end with a name'
-        raise RequestError(problem, where=place, hint="a link before a slash is followed")
+        problem = f'with "nofollow", the destination "{request.destination}" must end with a name'
+        raise RequestError(problem, where=place, hint="a trailing slash follows the link")
 
 
 def _is_folder_of_matches(request: Request) -> bool:
@@ -124,8 +130,10 @@ def _check_stars(request: Request) -> None:
 
     source, destination = count(request.source), count(request.destination)
     if destination > source:
-        problem = f"the destination has {destination} *, and the source {source or 'none'}: each stands for one there"
-        raise RequestError(problem, where=request.place, hint="[*] is a star that is a part of the name")
+        problem = (
+            f"the destination has {destination} * but the source has {source or 'none'}: each * in dst needs one in src"
+        )
+        raise RequestError(problem, where=request.place, hint="[*] is a literal star")
 
 
 def _value(key: str, equals: str, value: str, place: str) -> str | bool:
@@ -133,7 +141,7 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
     kind = FIELDS[key][1]
     if kind == FLAG:
         if equals and value not in _BOOLEANS:
-            raise UsageError(f'"{key}" is true or false, not "{value}"', where=place)
+            raise UsageError(f'"{key}" must be true or false, not "{value}"', where=place)
         flag = _BOOLEANS[value] if equals else True
         if key == "bind-nonrecursive":
             return "disabled" if flag else ""  # podman has it, too, and says nothing about the mounts below
@@ -141,9 +149,9 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
     if kind == ID_MAP and not equals:
         return key
     if not value:
-        raise UsageError(f'"{key}" needs a value', where=place, hint=f"{key}=...")
+        raise UsageError(f'"{key}" requires a value', where=place, hint=f"{key}=...")
     if "\0" in value:
-        raise RequestError(f'"{key}" holds a NUL', where=place)
+        raise RequestError(f'"{key}" contains a NUL byte', where=place)
     return f"{key}={value}" if kind == ID_MAP else value
 
 
@@ -171,9 +179,9 @@ def _request(
     options = []
     recursive = members.get("bind-recursive")
     if recursive == "readonly" and members.get("ro") is not True:
-        raise RequestError("bind-recursive=readonly needs ro as well", where=place)
+        raise RequestError("bind-recursive=readonly also requires ro", where=place)
     if recursive == "writable" and "rro" in words:
-        raise RequestError('"rro" says the opposite of "bind-recursive=writable"', where=place)
+        raise RequestError('"rro" contradicts "bind-recursive=writable"', where=place)
     if recursive is not None:
         options.append("bind" if recursive == "disabled" else "rbind")
     elif "bind" not in words:
@@ -196,16 +204,16 @@ def _request(
             problem.hint = _hint(problem.unknown, cut)
         raise
     if recursive == "readonly" and request.propagation != "rprivate":
-        hint = "mounts that arrive later would be writable; rro in its place allows that"
-        raise RequestError("bind-recursive=readonly needs rprivate", where=place, hint=hint)
+        hint = "mounts that propagate later would be writable; rro allows that"
+        raise RequestError("bind-recursive=readonly requires rprivate", where=place, hint=hint)
     request.may_stay_writable = recursive == "enabled"
     request.subpath = str(members["subpath"]) if "subpath" in members else None
     request.optional = members.get("optional") is True
     request.is_glob = members.get("type") == "glob" or members.get("glob") is True
     request.follow_links = members.get("follow-links") is True
     if request.follow_links and not request.is_glob:
-        hint = "a source without one is followed wherever its links lead"
-        raise RequestError('"follow-links" is for a pattern', where=place, hint=hint)
+        hint = "links of a plain source are always followed"
+        raise RequestError('"follow-links" requires a pattern', where=place, hint=hint)
     request.when_exists = str(members["when-exists"]) if "when-exists" in members else None
     return request
 
@@ -221,32 +229,32 @@ def _hint(unknown: str, cut: dict[str, str]) -> str:
     is_path = FIELDS.get(before.partition("=")[0], ("", ""))[1] in (PATH, BELOW)
     if not is_path or (near and "=" not in field):
         return hint
-    return f'{near or f"{hint}."} If it is a part of the path before it, quote that: "{before},{field}"'
+    return f'{near or f"{hint}."} If it belongs to the path before it, quote both: "{before},{field}"'
 
 
 def _parse_idmap(text: str, place: str) -> IdMap:
-    """``idmap[=uids=0-1000-1#1-2000-1;gids=...]``: the id in the source, the id on the host, and how many."""
+    """``idmap[=uids=0-1000-1#1-2000-1;gids=...]``: id in the source, id on the host, number of ids."""
     key, _, value = text.partition("=")
     runs: dict[str, IdMappings] = {}
     for part in filter(None, value.split(";")):
         name, _, triples = part.partition("=")
         if name not in ("uids", "gids") or name in runs:
-            raise UsageError(f'"{part}" says neither uids nor gids once', where=f"{place}: {key}")
+            raise UsageError(f'"{part}" is not uids=... or gids=..., each once', where=f"{place}: {key}")
         runs[name] = tuple(_parse_run(triple, f"{place}: {key}") for triple in triples.split("#"))
     if len(runs) == 1:
-        raise RequestError("uids and gids must come together", where=f"{place}: {key}")
+        raise RequestError("uids and gids must both be set", where=f"{place}: {key}")
     return IdMap(runs.get("uids"), runs.get("gids"), recursive=key == "ridmap")
 
 
 def _parse_run(text: str, place: str) -> tuple[int, int, int]:
     numbers = text.split("-")
     if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
-        hint = "the id in the source, the id on the host, and how many"
-        raise UsageError(f'"{text}" is not of the form 0-1000-1', where=place, hint=hint)
+        hint = "id in the source, id on the host, number of ids"
+        raise UsageError(f'"{text}" does not have the form 0-1000-1', where=place, hint=hint)
     # Python converts only so many digits.
     inside, host, size = (int(number.lstrip("0")[:20] or "0") for number in numbers)
     if not size or max(inside, host) + size - 1 > _LARGEST_ID:
-        raise RequestError(f'"{text}" is empty or goes beyond the largest id', where=place)
+        raise RequestError(f'"{text}" is empty or exceeds the largest id', where=place)
     return inside, host, size
 
 
@@ -262,13 +270,13 @@ def split_csv(text: str, place: str) -> list[str]:
             return fields + outside
         if begun := outside.pop():
             field = begun + '"' + '"'.join(pieces[at + 1 :]).partition(",")[0]
-            raise UsageError(f"a quote stands inside the field {field}", where=place, hint='quote it whole: "a,b"')
+            raise UsageError(f"the field {field} contains a quote", where=place, hint='quote the whole field: "a,b"')
         fields += outside
         first, at = at + 1, at + 2
         while at + 1 < len(pieces) and not pieces[at]:  # nothing between two quotes: a doubled one
             at += 2
         if at >= len(pieces):
-            raise UsageError("a quote is not closed", where=place)
+            raise UsageError("the closing quote is missing", where=place)
         fields.append('"'.join(pieces[first:at:2]))
         if pieces[at][:1] == ",":
             pieces[at] = pieces[at][1:]
@@ -276,4 +284,4 @@ def split_csv(text: str, place: str) -> list[str]:
             return fields
         else:
             rest = '"'.join(pieces[at:])
-            raise UsageError(f"a comma is missing before {rest}", where=place)
+            raise UsageError(f"the comma is missing before {rest}", where=place)

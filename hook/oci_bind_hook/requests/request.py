@@ -82,9 +82,9 @@ NOFOLLOW = "dest-nofollow"  # of crun
 # copy-symlink since 1.10, the others since 1.22. "idmap=" is crun's; the word alone is runtime-spec's.
 _RUNTIMES_OPTIONS = {
     "copy-symlink": "copies a link and mounts nothing",
-    "src-nofollow": "binds a link, and not what it leads to",
-    "idmap": "has an id map in it",
-    "ridmap": "has an id map in it",
+    "src-nofollow": "binds a link itself",
+    "idmap": "contains an id map",
+    "ridmap": "contains an id map",
 }
 _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)
@@ -209,8 +209,8 @@ class Request:
             names.pop(0)
         wild = "/".join(names)
         if "*" in self.destination or "*" not in wild or not {"?", "["}.isdisjoint(wild):
-            return "a * in dst for each one in src keeps them apart"
-        return f"dst={self.destination.rstrip('/')}/{wild} keeps them apart"
+            return "use one * in dst for each * in src to keep them apart"
+        return f"use dst={self.destination.rstrip('/')}/{wild} to keep them apart"
 
     @property
     def may_mean_star(self) -> bool:
@@ -251,19 +251,19 @@ class Request:
     def _say(self, about: str, option: str, value: object) -> None:
         before = self._said.setdefault(about, (option, value))
         if self._is_strict and before[1] != value:
-            raise RequestError(f'"{option}" says the opposite of "{before[0]}"', where=self.place)
+            raise RequestError(f'"{option}" contradicts "{before[0]}"', where=self.place)
 
     def _refuse(self, option: str) -> None:
         key = option.partition("=")[0]
         if key == "remount":
-            problem = "changes a mount that is there; a bind makes a new one"
+            problem = "changes an existing mount, but a bind creates a new one"
         elif key in _ENGINE_OPTIONS:
-            problem = f"{_ENGINE_OPTIONS[key]}; the engine must do that"
+            problem = f"{_ENGINE_OPTIONS[key]}; only the engine can do that"
         elif key in _RUNTIMES_OPTIONS:
-            problem = f"{_RUNTIMES_OPTIONS[key]}; only the runtime does that"
+            problem = f"{_RUNTIMES_OPTIONS[key]}; only the runtime can do that"
             self.is_runtimes_alone = True
         elif key in _SUPERBLOCK:
-            problem = "belongs to a whole file system and does nothing to a bind"
+            problem = "applies to a whole file system and has no effect on a bind"
         elif key in _WITHOUT_EFFECT:
             return
         elif self._is_strict:
@@ -271,7 +271,7 @@ class Request:
             unknown.unknown = key
             raise unknown
         else:
-            problem = "is not known; the runtime decides about it"
+            problem = "is not known to the hook; the runtime decides"
         if self._is_strict:
             raise RequestError(f'"{key}" {problem}', where=self.place)
         self.warnings.append(f'option "{option}" {problem}')

@@ -40,25 +40,25 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     """
     path = target.path
     if len(linux.encode_path(rootfs.path + path)) >= PATH_MAX:
-        raise RequestError(f"the destination is longer than {PATH_MAX} bytes with the rootfs before it")
+        raise RequestError(f"the path of the rootfs and the destination together are longer than {PATH_MAX} bytes")
     if len(target.steps) == 1:
         raise EscapeError("the destination is the rootfs itself")
     for place, text in target.links:
         if place in ("/proc", "/sys"):
             raise EscapeError(
-                f"{place} is a link, to {text}, and must be a folder",
-                hint=f"where {place[1:]} is to be mounted, as in runc",
+                f"{place} is a link to {text}, but must be a folder",
+                hint=f"runtimes mount {place[1:]} there, and runc rejects a link",
             )
     kind = _kind(rootfs, target)
     if path == "/sys" or path.startswith("/sys/") or kind == "sysfs":
-        raise EscapeError(f"{path} is on sysfs, where nothing may be mounted")
+        raise EscapeError(f"{path} is on sysfs, where binds are not allowed")
     if path == "/proc" or path.startswith("/proc/") or kind == "proc":
         # A dry-run cannot see the files of a /proc that the runtime will mount later.
         is_unseen = target.anchor.cover is not None and target.anchor.cover.held is None
         if path not in PROC_FILES or (target.missing and not is_unseen):
             raise EscapeError(
-                f"{_named(target)} is on procfs, where only a few files may be hidden, as in runc",
-                hint=f"allowed are {' '.join(sorted(PROC_FILES))}",
+                f"{_named(target)} is on procfs, where only a few files may be covered, as in runc",
+                hint=f"allowed: {' '.join(sorted(PROC_FILES))}",
             )
     last = target.last
     if target.as_folder and not directory:
@@ -66,7 +66,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     exists = last.exists or rootfs.has_reserved(target)
     if exists and last.folder != directory:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
-        theirs, hint = ("a link", "only a file goes on a link itself") if last.is_link else (theirs, "")
+        theirs, hint = ("a link", "only a file can be bound on a link") if last.is_link else (theirs, "")
         raise RequestError(f"the source is {ours}, but {path} is {theirs}", hint=hint)
 
 

@@ -149,8 +149,8 @@ class Rootfs(Root):
         if anchor.fd is None and anchor.cover is not None and anchor.cover.type == "tmpfs":
             return "tmpfs"
         raise RequestError(
-            f"the mount point {target.path} does not exist, and would have to be made inside another mount",
-            hint="make it in the source of that mount",
+            f"the mount point {target.path} does not exist, and it would be inside another mount",
+            hint="create it in the source of that mount",
         )
 
     def reserve(self, target: Target, cover: Cover, *, directory: bool) -> list[MountPoint]:
@@ -255,7 +255,7 @@ class Rootfs(Root):
             raise refused(point.call, point.path, reason) from reason
         if modes.S_ISLNK(point.stat.mode) or modes.S_ISDIR(point.stat.mode) != point.directory:
             posix.close(fd)
-            raise EscapeError(f"{point.path} was replaced at the moment it was made")
+            raise EscapeError(f"another process replaced {point.path} just after it was created")
         return fd
 
     def _change(self, change: Callable[[int], None], folder: int, path: str, *, may_unlock: bool = True) -> None:
@@ -327,7 +327,7 @@ class Rootfs(Root):
             fd = self.hold(name, self._way[-1] if self._way else self.fd)
             if not across and files.mount_id(fd) != self.stat.mnt_id:
                 posix.close(fd)  # it would keep that mount busy
-                raise OSError(errno.EBUSY, "something else is mounted above it")
+                raise OSError(errno.EBUSY, "another mount covers it")
             self._way.append(fd)
             self._folder = f"{self._folder}/{name}"
         return self._way[-1] if self._way else self.fd
@@ -349,7 +349,7 @@ def _open(path: str) -> int:
     fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         if files.is_same_file(posix.fstat(fd), posix.stat("/")):
-            raise EscapeError(f"the rootfs {path} is the host's own /")
+            raise EscapeError(f"the rootfs {path} is the root directory of the host")
     except BaseException:
         posix.close(fd)
         raise

@@ -52,7 +52,7 @@ class Silence:
         try:
             outcome = ask(lambda: self._look(record, [point for point, _ in points]), seconds)
         except OSError as reason:  # it is not risked
-            return f"{who} may be silent, and there can be no child that asks: {reason}"
+            return f"{who} may not answer, and no child process can be started to test it: {reason}"
         if not outcome.is_silent:
             return ""
         told = self.known[frozenset(on_the_way)] = outcome.silence(who)

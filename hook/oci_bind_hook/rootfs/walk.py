@@ -121,7 +121,7 @@ class Target:
 
 
 def _by_link(links: Sequence[tuple[str, str]]) -> str:
-    return f", by the link {links[-1][0][:NAME_MAX]}" if links else ""
+    return f", through the link {links[-1][0][:NAME_MAX]}" if links else ""
 
 
 def path_of(steps: Sequence[Step]) -> str:
@@ -160,7 +160,7 @@ class Root:
                 name = pending.pop()
                 top = steps[-1]
                 if not top.folder:
-                    raise RequestError(f"{path_of(steps)} is not a folder", hint="the destination leads through it")
+                    raise RequestError(f"{path_of(steps)} is not a folder", hint="the destination is below it")
                 as_folder = name in ("", ".", "..")
                 # ".." goes back to the fd that the walk came from. The kernel is never asked: if an attacker renames
                 # the current folder to a place outside the root during the walk (a container can, in a shared volume),
@@ -186,7 +186,9 @@ class Root:
                     continue
                 links.append((path_of([*steps, step]), text))
                 if len(links) > files.MAX_LINKS:
-                    raise RequestError(f"{destination} leads through more than {files.MAX_LINKS} links", hint="a loop?")
+                    raise RequestError(
+                        f"{destination} leads through more than {files.MAX_LINKS} links", hint="check for a loop"
+                    )
                 size -= len(linux.encode_path(name)) + 1
                 # An absolute link starts again at this root, not at the process's "/".
                 while text.startswith("/") and len(steps) > 1:
@@ -264,7 +266,7 @@ class Root:
                 # nearly all in its root.
                 is_absent = linux.is_absent(reason) and (top.stat is None or top.stat.ino != linux.PROC_ROOT_INO)
                 if reason.errno == errno.ELOOP or is_absent:
-                    raise EscapeError(f"{path} is a magic link of procfs and leads anywhere") from reason
+                    raise EscapeError(f"{path} is a magic link of procfs, which may lead out of the rootfs") from reason
         try:
             return posix.readlink("", dir_fd=link.fd)
         except OSError as reason:

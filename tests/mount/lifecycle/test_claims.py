@@ -85,7 +85,7 @@ def test_a_claim_is_to_what_is_mounted_below_it_too(bench: Bench) -> None:
 def test_a_later_record_that_cannot_be_read_may_claim_anything(bench: Bench) -> None:
     mine = recorded(bench)
     assert not claimed(bench, mine, [], unread=[(mine["created"] - 1, "c2 cannot be read")])
-    with pytest.raises(DoubtError, match="/mnt may be another container's by now: c2 cannot be read"):
+    with pytest.raises(DoubtError, match="/mnt may now belong to another container: c2 cannot be read"):
         claimed(bench, mine, [], unread=[(mine["created"] + 1, "c2 cannot be read")])
 
 
@@ -102,7 +102,7 @@ def test_neighbours_may_be_newer_than_what_was_read_of_all(bench: Bench) -> None
 
 def test_nothing_is_unmounted_in_a_namespace_that_has_the_number_of_a_dead_container(bench: Bench) -> None:
     record = recorded(bench)
-    with pytest.raises(DoubtError, match="cannot be known: it has its number, and a mount like its bind on /mnt"):
+    with pytest.raises(DoubtError, match="it has the same number, and a mount like the bind on /mnt"):
         is_here(record, bench.proc, boot_id())
     assert mount_points(bench.rootfs) == ["/mnt"]
     assert is_here(record, bench.proc, boot_id(), lambda _: True) is False

@@ -48,7 +48,7 @@ def test_a_process_that_procfs_hides_is_not_said_to_have_ended(process: int, hid
         os.setresuid(1000, 1000, 1000)
         # As a process is that this user has started: before Linux 5.14 it could not read its own fdinfo otherwise.
         prctl.set_dumpable(1)
-        said = f"/proc does not show the container's process {process} to this user, as under hidepid"
+        said = f"/proc hides the container's process {process} from this user, as with hidepid"
         assert str(refused(process)) == f"{said} (mount /proc without hidepid where the runtime runs)"
 
     assert ended_well(forked(ask))
@@ -59,4 +59,6 @@ def test_of_a_process_that_has_ended_it_is_said_who_may_know_why() -> None:
     os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
     said = str(refused(zombie))
     os.waitpid(zombie, 0)
-    assert said.startswith(f"the container's process {zombie} has ended (the runtime's log, or another hook's message")
+    assert said.startswith(
+        f"the container's process {zombie} has ended (see the runtime's log or the messages of other hooks"
+    )

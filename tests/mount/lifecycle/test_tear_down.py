@@ -53,7 +53,7 @@ def test_it_is_kept_where_something_is_to_be_done_there(
     with pytest.raises(LeftoverError) as refused:
         take_down(bench, folder, record, is_start=is_start)
     assert refused.value.problem.startswith(
-        f"the rootfs {fuse.path} cannot be looked at: {fuse.path} (fuse) does not answer, and process "
+        f"the rootfs {fuse.path} cannot be inspected: {fuse.path} (fuse) does not answer; process "
     )
     assert refused.value.hint == reach.SILENT_HINT
     assert folder.load("c1") == record

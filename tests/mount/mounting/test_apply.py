@@ -42,7 +42,10 @@ def test_what_no_state_file_can_hold_is_refused_before_anything_is_made(
     before = look(bench)
     plan = bench.plan(request(bench.source, "/mnt"), request(bench.source, "/models/1"))
     record = bench.record()
-    with pytest.raises(RequestError, match=r"2 binds, of which this one leads 901 folders deep, by the link /models, "):
+    with pytest.raises(
+        RequestError,
+        match=r"the 2 binds do not fit in a state file; this one is 901 folders deep, through the link /models",
+    ):
         bench.attach(plan, record)
     assert (look(bench), record["made"], bench.saved) == (before, [], [])
 
@@ -53,7 +56,7 @@ def test_more_names_than_any_image_needs_are_not_made_for_one_bind(
     monkeypatch.setattr("oci_bind_hook.mounting.apply.MOST_MADE", 4)
     os.symlink("/a/b/c/d/e", bench.inside("/models"))
     before, record = look(bench), bench.record()
-    problem = "5 names are missing there, where the link /models leads, and 4 are made at most for one bind"
+    problem = "5 folders or files are missing behind the link /models, and the hook creates at most 4 for one bind"
     with pytest.raises(RequestError, match=problem):
         bench.attach(bench.plan(request(bench.source, "/mnt"), request(bench.source, "/models")), record)
     assert (look(bench), record["made"], bench.saved) == (before, [], [])
@@ -173,7 +176,9 @@ def test_what_cannot_be_rolled_back_stays_in_the_record(bench: Bench) -> None:
             tmpfs(bench.inside("/new/one"))
             raise RecordError("disk full")
 
-    with pytest.raises(LeftoverError, match=r"^disk full; then could not undo /new/one: somebody mounted") as raised:
+    with pytest.raises(
+        LeftoverError, match=r"^disk full; in addition, could not undo /new/one: another process mounted"
+    ) as raised:
         bench.attach(bench.plan(*five(bench)), record, save)
     assert raised.value.hint.startswith("it stays in the state file")
     assert [entry["resolved"] for entry in record["mounts"]] == ["/new/one"]

@@ -116,7 +116,7 @@ def test_no_path_is_looked_up_when_a_mount_point_is_renamed(bench: Bench) -> Non
     assert "ro" in line(bench.inside("/b")).options
     if record["mounts"][0]["attached"][0]["unique"] is None:
         # Then its place is a part of what it is known by.
-        with pytest.raises(LeftoverError, match=f"could not undo /a: whether it is the mount on {bench.rootfs}/b"):
+        with pytest.raises(LeftoverError, match=f"could not undo /a: the mount on {bench.rootfs}/b"):
             bench.undo(record)
         umount(bench.inside("/b"), MNT_DETACH)
     bench.undo(record)
@@ -149,7 +149,7 @@ def test_a_hidden_mount_cannot_be_made_read_only(bench: Bench, volume: str) -> N
     tmpfs(f"{volume}/two")
     plan = bench.plan(request(volume, "/mnt", "rbind", "rro"))
     assert [type(problem) for problem in plan.problems] == [UnavailableError]
-    assert "is hidden by another one, and this kernel cannot change it there" in str(plan.problems[0])
+    assert "so this kernel cannot change its attributes" in str(plan.problems[0])
     record = bench.mount(request(volume, "/mnt", "rbind", "ro"))
     assert bench.undo(record) == []
     assert mount_points(bench.rootfs) == []
@@ -162,7 +162,9 @@ def test_where_it_may_stay_writable_the_mount_on_top_is_read_only_all_the_same(b
     asked = parse_mount(f"src={volume},dst=/mnt,ro,bind-recursive=enabled", "--mount 1", "--mount 1")
     plan = bench.plan(asked, assumed=True)
     assert plan.problems == []
-    assert plan.binds[0].warnings == ["ro leaves the mounts below writable, one, two: rro reaches them"]
+    assert plan.binds[0].warnings == [
+        "ro does not apply to the mounts below, which stay writable: one, two; rro includes them"
+    ]
     bench.mount(parse_mount(f"src={volume},dst=/mnt,ro,bind-recursive=enabled", "--mount 1", "--mount 1"))
     assert ["ro" in line(bench.inside(path)).options for path in ("/mnt", "/mnt/one")] == [True, False]
 
@@ -231,7 +233,7 @@ def test_without_statx_the_same_is_known(bench: Bench, kind: str) -> None:
 @pytest.mark.parametrize("link", ["root", "cwd", "exe", "fd/0", "ns/mnt", "task/../root"])
 def test_without_openat2_a_magic_link_is_refused(bench: Bench, link: str) -> None:
     kernels.refuse("openat2")
-    with pytest.raises(EscapeError, match="is a magic link of procfs and leads anywhere"):
+    with pytest.raises(EscapeError, match="is a magic link of procfs, which may lead out of the rootfs"):
         Rootfs(bench.path).resolve(f"{proc(bench)}/self/{link}")
 
 
@@ -276,6 +278,6 @@ def test_what_nothing_tells_from_others_is_left_standing(bench: Bench) -> None:
     data = f"lowerdir={bench.path}/lower,upperdir={bench.path}/upper,workdir={bench.path}/work"
     mount("overlay", bench.rootfs, "overlay", data=data)
     record = bench.mount(request(bench.source, "/new/folder"))
-    why = "is left standing: this file system tells nothing by which it could be known again"
+    why = "is kept: this file system provides nothing to identify it by"
     assert bench.undo(record) == [f"/new/folder {why}", f"/new {why}"]
     assert mount_points(bench.rootfs) == []

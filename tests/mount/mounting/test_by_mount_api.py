@@ -259,7 +259,7 @@ def test_an_unbindable_source_is_an_error_that_says_so(bench: Bench, volume: str
     bench.kind = "runtime"
     with pytest.raises(KernelError, match=r"open_tree .*/volume: Invalid argument") as refused:
         raise bench.plan(request(volume, "/mnt", config=config)).problems[0]
-    assert refused.value.hint == "it is unbindable, or mounts below it are locked and need rbind"
+    assert refused.value.hint == "it is unbindable, or it has locked mounts below it, which require rbind"
     assert refused.value.where == ("config.json: /mounts/0/source" if config else "--mount 1")
 
 
@@ -284,10 +284,10 @@ def test_in_a_user_namespace(bench: Bench, volume: str) -> None:
     enter_user_namespace()
     with pytest.raises(KernelError, match="Invalid argument") as refused:
         bench.plan(request(volume, "/mnt"))
-    assert "mounts below it are locked and need rbind" in refused.value.hint
+    assert "it has locked mounts below it, which require rbind" in refused.value.hint
     with pytest.raises(KernelError, match=r"mount_setattr .*/volume: Operation not permitted") as refused:
         bench.plan(request(volume, "/mnt", "rbind", "suid"))
-    assert refused.value.hint == "nosuid of the source is locked: it was mounted outside of this user namespace"
+    assert refused.value.hint == "the source was mounted outside this user namespace, which locks nosuid"
     record = bench.mount(request(volume, "/mnt", "rbind", "ro"))
     assert words(bench.inside("/mnt")) == {"ro", "nosuid", "nodev", "relatime"}
     bench.undo(record)
@@ -352,7 +352,7 @@ def test_what_took_the_place_of_a_submount_is_somebody_elses(bench: Bench, volum
         umount(bench.inside("/mnt/sub"))
     # It may well get the number that has become free.
     mount("other", bench.inside("/mnt/sub"), "tmpfs")
-    with pytest.raises(LeftoverError, match="somebody mounted something else on"):
+    with pytest.raises(LeftoverError, match="another process mounted something on"):
         bench.undo(record)
     assert mount_points(bench.rootfs) == ["/mnt", "/mnt/sub"]
     umount(bench.inside("/mnt/sub"))

@@ -211,7 +211,7 @@ def got_its_number(bench: Bench, path: str) -> Sequence[AttachedRecord]:
 @pytest.mark.parametrize("place", ["/elsewhere", "/rootfs/mnt"])
 def test_what_stands_elsewhere_and_may_be_ours_stays_and_is_named(bench: Bench, place: str) -> None:
     mounts = got_its_number(bench, bench.path + place)
-    with pytest.raises(LeftoverError, match=f"whether it is the mount on {bench.path}{place} cannot be known"):
+    with pytest.raises(LeftoverError, match=f"the mount on {bench.path}{place} may be this bind or another one"):
         detach(bench, mounts)
     assert mount_points(bench.path) == [place]
 
@@ -285,8 +285,8 @@ def test_one_on_the_other_goes_without_unique_ids(bench: Bench) -> None:
 
 # -- what others have mounted ------------------------------------------------------------------------------------------
 
-ON = "somebody mounted something else on {}"
-HIDDEN = "the mount on /a/mnt cannot be reached: another one hides it"
+ON = "another process mounted something on {}"
+HIDDEN = "the mount on /a/mnt cannot be reached: another mount hides it"
 FOREIGN = {
     "on-it": (["/a/mnt"], ON + "/a/mnt"),
     "on-it-twice": (["/a/mnt", "/a/mnt"], ON + "/a/mnt"),

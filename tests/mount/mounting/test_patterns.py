@@ -44,7 +44,7 @@ def test_links_to_the_folder_itself_do_not_multiply_for_ever(loops: str, last: s
     with pytest.raises(RequestError) as raised:
         matches(asked(pattern))
     assert str(raised.value) == (
-        f"--mount 1: more than 100000 names are to be looked up for {pattern} (are there links to a folder above?)"
+        f"--mount 1: the pattern {pattern} requires more than 100000 lookups (check for links to a parent folder)"
     )
 
 

@@ -102,8 +102,8 @@ def test_a_name_missing_in_a_planned_mount_is_not_made(bench: Bench, vol: str) -
     problem = plan.binds[1].problem
     assert isinstance(problem, RequestError)
     assert str(problem) == (
-        "--mount 1: the mount point /new/in/none does not exist, and would have to be made inside another mount,"
-        f" that on /new (make {vol}/in/none on the host, in the source of --mount 1)"
+        "--mount 1: the mount point /new/in/none does not exist, and it would be inside another mount,"
+        f" the one on /new (create {vol}/in/none on the host, in the source of --mount 1)"
     )
     assert [bind.problem for bind in plan.binds[::2]] == [None, None]
 
@@ -159,7 +159,7 @@ def test_a_second_argument_for_one_destination_is_refused(
     os.symlink("new/mnt", bench.inside("/to-new"))
     plan = bench.plan(request(vol, "/new/mnt"), request(bench.source, destination), assumed=assumed)
     assert [bind.problem and str(bind.problem) for bind in plan.binds] == [
-        *(None, "--mount 1: /new/mnt is the destination of --mount 1 already")
+        *(None, "--mount 1: /new/mnt is already the destination of --mount 1")
     ]
 
 
@@ -222,10 +222,10 @@ def test_a_planned_file_is_no_folder_and_the_other_way_round(bench: Bench, kind:
     plan = bench.plan(request(first, "/new"), request(second, f"/new{below}"))
     assert [type(problem) for problem in plan.problems] == [RequestError]
     plan = bench.plan(request(bench.file, "/new"), request(bench.source, "/new/x"))
-    assert str(plan.problems[0]) == "--mount 1: /new is not a folder (the destination leads through it)"
+    assert str(plan.problems[0]) == "--mount 1: /new is not a folder (the destination is below it)"
 
 
-# -- what the runtime has mounted already ------------------------------------------------------------------------------
+# -- what the runtime has already mounted ------------------------------------------------------------------------------
 
 
 def actions(plan: Plan) -> list[str]:
@@ -236,7 +236,7 @@ def test_what_config_json_asks_for_and_is_there_is_left_alone(bench: Bench) -> N
     bind(bench.source, bench.inside("/mnt"))
     plan = bench.plan(request(bench.source, "/mnt", config=True), request(bench.source, "/mnt"))
     assert actions(plan) == ["present", "mount"]
-    assert plan.binds[0].warnings == ["hidden by the later mount on /mnt"]
+    assert plan.binds[0].warnings == ["a later mount on /mnt hides it"]
 
 
 def test_a_stranger_in_the_place_is_the_runtimes(bench: Bench) -> None:
@@ -269,7 +269,7 @@ def test_a_bind_that_a_later_mount_hides_is_left_alone(bench: Bench) -> None:
     plan = bench.plan(request(bench.source, "/mnt/in", config=True), later)
     assert actions(plan) == ["present", "present"]
     assert created(plan) == [[], []]
-    assert plan.binds[0].warnings == ["hidden by the later mount on /mnt"]
+    assert plan.binds[0].warnings == ["a later mount on /mnt hides it"]
 
 
 def test_a_tmpfs_that_the_runtime_will_make_is_known_to_a_dry_run(bench: Bench) -> None:
@@ -324,11 +324,13 @@ def test_a_destination_shared_with_others_is_refused(bench: Bench, planned: bool
         requests.insert(0, vol)
     else:
         bench.mount(vol)
-    with pytest.raises(EscapeError, match="shared with the host: the bind would appear there"):
+    with pytest.raises(EscapeError, match="shared with the host: the bind would appear on"):
         raise bench.plan(*requests).problems[0]
     plan = bench.plan(*requests, allow_shared=True)
     assert plan.problems == []
-    assert plan.binds[-1].warnings == ["/mnt/in is below a shared mount: the bind shows in other namespaces as well"]
+    assert plan.binds[-1].warnings == [
+        "/mnt/in is below a shared mount: the bind also appears in other mount namespaces"
+    ]
     bench.kind = "runtime"
     assert bench.plan(*requests).problems == []
     propagate(f"{bench.path}/shared", MS_PRIVATE)
@@ -342,7 +344,7 @@ def test_more_binds_than_files_may_be_open_are_refused_before_any_change(bench: 
     limit = 100 + max(int(fd) for fd in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     requests = [request(bench.source, f"/new{number}") for number in range(limit // 3)]
-    with pytest.raises(UnavailableError, match=f"{limit // 3} binds need more than the {limit} open files"):
+    with pytest.raises(UnavailableError, match=f"{limit // 3} binds need more than {limit} open files"):
         bench.plan(*requests)
     assert linux.raise_open_files() == limit
 
@@ -411,7 +413,7 @@ def test_every_bind_before_a_mount_that_cannot_be_looked_for_says_so(bench: Benc
     assert (plan.problems, actions(plan)) == ([], ["left"] * 4 + ["present"])
     said = [" ".join(bind.warnings) for bind in plan.binds]
     assert ["Transport endpoint is not connected" in each for each in said] == [True, True, True, False, False]
-    assert said[3] == "left to the runtime, nothing is mounted on /c"
+    assert said[3] == "left to the runtime: nothing is mounted on /c"
 
 
 def test_a_source_of_the_runtime_is_not_touched(bench: Bench) -> None:
@@ -426,5 +428,5 @@ def test_a_source_of_the_runtime_is_not_touched(bench: Bench) -> None:
 @pytest.mark.parametrize("kind", ["bind", "proc"])
 def test_a_runtime_that_has_mounted_nothing_called_too_early(bench: Bench, kind: str) -> None:
     one = request(bench.source, "/mnt", config=True) if kind == "bind" else mounting.asked("/mnt", kind)
-    with pytest.raises(UnavailableError, match=r"nothing that config\.json mounts is there in the container's mount"):
+    with pytest.raises(UnavailableError, match=r"no mount of config\.json is visible in the container's mount"):
         bench.plan(one, request(bench.source, "/etc"))

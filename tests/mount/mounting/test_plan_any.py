@@ -68,7 +68,7 @@ def test_planned_at_once_as_one_after_the_other(
         paths: list[str] = []
         records: list[Record] = []
         for bind in at_once.binds:
-            if bind.problem is not None and "is the destination of" in str(bind.problem):
+            if bind.problem is not None and "is already the destination of" in str(bind.problem):
                 # Only one call can tell that it is asked for twice.
                 assert bind.target
                 assert bind.target.path in paths

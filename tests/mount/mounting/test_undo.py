@@ -89,8 +89,8 @@ STRANGE: dict[str, tuple[str, Callable[[str], object], str]] = {
     "folder-to-file": ("folder", lambda path: replace(path, empty), "it is no longer a directory"),
     "other-owner": ("folder", lambda path: os.chown(path, 1000, 0), "its owner has changed"),
     "other-group": ("file", lambda path: os.chown(path, 0, 1000), "its owner has changed"),
-    "other-folder": ("folder", lambda path: replace(path, os.mkdir), "it was made by somebody else"),
-    "other-file": ("file", lambda path: replace(path, empty), "it was made by somebody else"),
+    "other-folder": ("folder", lambda path: replace(path, os.mkdir), "another process created it"),
+    "other-file": ("file", lambda path: replace(path, empty), "another process created it"),
 }
 
 
@@ -102,8 +102,8 @@ def test_what_is_no_longer_what_was_made_is_left_standing(
     change(bench.inside(f"/new/{name}"))
     before = support.tree(bench.inside(f"/new/{name}"))
     assert bench.undo(record) == [
-        f"/new/{name} is left standing: {remark}",
-        "/new is left standing: it is not empty",
+        f"/new/{name} is kept: {remark}",
+        "/new is kept: it is not empty",
     ]
     assert support.tree(bench.inside(f"/new/{name}")) == before
     assert os.listdir(bench.inside("/new")) == [name]
@@ -117,7 +117,7 @@ def test_what_is_gone_needs_no_remark(bench: Bench) -> None:
     # Also where not even the folder is there, or is no folder.
     assert bench.undo(copy.deepcopy(record)) == []
     write(bench.inside("/new"))
-    assert bench.undo(record) == ["/new is left standing: it is no longer a directory"]
+    assert bench.undo(record) == ["/new is kept: it is no longer a directory"]
 
 
 def test_no_link_is_followed_on_the_way_to_what_was_made(bench: Bench) -> None:
@@ -126,7 +126,7 @@ def test_no_link_is_followed_on_the_way_to_what_was_made(bench: Bench) -> None:
     os.rename(bench.inside("/new"), outside)
     os.symlink(outside, bench.inside("/new"))
     before = support.tree(outside)
-    assert bench.undo(record) == ["/new is left standing: it is no longer a directory"]
+    assert bench.undo(record) == ["/new is kept: it is no longer a directory"]
     assert support.tree(outside) == before
 
 
@@ -145,8 +145,8 @@ def test_on_overlayfs_numbers_are_not_trusted(bench: Bench) -> None:
     os.rmdir(bench.inside("/new/folder"))
     os.mkdir(bench.inside("/new/folder"))
     assert bench.undo(record) == [
-        "/new/folder is left standing: it was made by somebody else",
-        "/new is left standing: it is not empty",
+        "/new/folder is kept: another process created it",
+        "/new is kept: it is not empty",
     ]
     assert os.listdir(bench.inside("/new")) == ["folder"]
 
@@ -155,8 +155,8 @@ def test_on_overlayfs_numbers_are_not_trusted(bench: Bench) -> None:
 
 UNKNOWN: dict[str, tuple[Callable[[str], object], int, str]] = {
     "ours": (lambda _: None, 0, ""),
-    "older": (lambda _: None, 1, "it was there before"),
-    "of-another": (lambda path: os.chown(path, 1000, 0), 0, "it was there before"),
+    "older": (lambda _: None, 1, "it existed before"),
+    "of-another": (lambda path: os.chown(path, 1000, 0), 0, "it existed before"),
     "not-empty": (write, 0, "it is not empty"),
 }
 
@@ -173,7 +173,7 @@ def test_what_was_not_identified_goes_only_if_it_can_be_ours(
         assert born
         record["created"] = born + 1
     made[0]["identity"] = None
-    assert bench.undo(record) == ([f"/new/file is left standing: {remark}"] if remark else [])
+    assert bench.undo(record) == ([f"/new/file is kept: {remark}"] if remark else [])
     assert os.path.exists(bench.inside("/new/file")) is bool(remark)
 
 
@@ -217,7 +217,9 @@ BOTH = ["/new", "/new/folder", "/new/file"]
 def test_what_something_else_is_mounted_on_stays_recorded(bench: Bench, path: str) -> None:
     record = made_only(bench)
     tmpfs(bench.inside(path))
-    with pytest.raises(LeftoverError, match=r"could not undo /new.*: something else is mounted") as raised:
+    with pytest.raises(
+        LeftoverError, match=r"could not undo /new.*: (it is a mount point|another mount covers it)"
+    ) as raised:
         bench.undo(record)
     assert raised.value.hint.startswith("it stays in the state file")
     assert [entry["path"] for entry in record["made"]] == (["/new", "/new/folder"] if path == "/new/folder" else BOTH)
@@ -231,7 +233,7 @@ def test_as_long_as_a_mount_resists_no_mount_point_is_touched(bench: Bench) -> N
     record = bench.mount(*five(bench))
     tmpfs(bench.inside("/mnt/sub"))
     with pytest.raises(
-        LeftoverError, match=r"could not undo /mnt: somebody mounted something else on .*/mnt/sub, which must"
+        LeftoverError, match=r"could not undo /mnt: another process mounted something on .*/mnt/sub: unmount"
     ):
         raise_without_hint(bench, record)
     assert [entry["resolved"] for entry in record["mounts"]] == ["/mnt"]
@@ -257,7 +259,7 @@ def test_what_is_gone_with_its_namespace_or_its_rootfs(bench: Bench, case: str) 
     record = bench.mount(asked("/mnt"), request(bench.source, "/mnt/new"), request(bench.source, "/new"))
     if case == "other-namespace":
         # The mounts of another namespace are none of our business, and neither is its tmpfs.
-        with pytest.raises(LeftoverError, match="could not undo /new: something else is mounted on it"):
+        with pytest.raises(LeftoverError, match="could not undo /new: it is a mount point of something else"):
             bench.undo(record, here=False)
         assert [entry["path"] for entry in record["made"]] == ["/new"]
         assert mount_points(bench.rootfs) == ["/mnt", "/mnt/new", "/new"]

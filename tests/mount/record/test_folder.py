@@ -60,9 +60,9 @@ def linked_folder(path: str) -> None:
 
 # What stands there, and what is said of it where a folder may be made, and where not.
 FOLDERS: dict[str, tuple[Callable[[str], object], list[str]]] = {
-    "group-writable": (lambda path: folder_as(path, mode=0o720), ["is owned by uid 0 with mode 0720"] * 2),
-    "readable": (lambda path: folder_as(path, mode=0o755), ["is owned by uid 0 with mode 0755"] * 2),
-    "of-another": (lambda path: folder_as(path, owner=1000), ["is owned by uid 1000 with mode 0700"] * 2),
+    "group-writable": (lambda path: folder_as(path, mode=0o720), ["belongs to uid 0 and has mode 0720"] * 2),
+    "readable": (lambda path: folder_as(path, mode=0o755), ["belongs to uid 0 and has mode 0755"] * 2),
+    "of-another": (lambda path: folder_as(path, owner=1000), ["belongs to uid 1000 and has mode 0700"] * 2),
     "link": (linked_folder, ["cannot be opened: Not a directory"] * 2),
     "dangling-link": (
         lambda path: os.symlink("absent", path),
@@ -147,18 +147,24 @@ def large(file: str, data: bytes) -> None:
 
 PLANTED: dict[str, tuple[Callable[[str, bytes], object], str]] = {
     "link": (lambda file, data: link(file, data, os.symlink), "cannot be read: Too many levels of symbolic links"),
-    "hard-link": (lambda file, data: link(file, data, os.link), "is not a state file of ours"),
-    "fifo": (lambda file, _: os.mkfifo(file, 0o600), "is not a state file of ours"),
-    "folder": (lambda file, _: os.mkdir(file, 0o700), "is not a state file of ours"),
-    "group-readable": (lambda file, data: write(file, data, 0o640), "is not a state file of ours"),
-    "of-another-user": (of_another, "is not a state file of ours"),
-    "of-another-id": (lambda file, data: write(file, changed(data, id="c2")), 'is of the container "c2"'),
+    "hard-link": (lambda file, data: link(file, data, os.link), "is not a valid state file"),
+    "fifo": (lambda file, _: os.mkfifo(file, 0o600), "is not a valid state file"),
+    "folder": (lambda file, _: os.mkdir(file, 0o700), "is not a valid state file"),
+    "group-readable": (lambda file, data: write(file, data, 0o640), "is not a valid state file"),
+    "of-another-user": (of_another, "is not a valid state file"),
+    "of-another-id": (
+        lambda file, data: write(file, changed(data, id="c2")),
+        'contains the record of another container, "c2"',
+    ),
     "empty": (lambda file, _: write(file, b""), "c1.json: is empty"),
     "truncated": (lambda file, data: write(file, data[:-20]), "c1.json: "),
     "no-record": (lambda file, _: write(file, b"[]"), "c1.json: "),
     "wrong-schema": (lambda file, data: write(file, changed(data, uses=["x"])), "c1.json: /uses/0: "),
     "more-members": (lambda file, data: write(file, changed(data, more=1)), "c1.json: /more: "),
-    "version-3": (lambda file, data: write(file, changed(data, version=3)), "c1.json: /version: a newer oci-bind-hook"),
+    "version-3": (
+        lambda file, data: write(file, changed(data, version=3)),
+        "c1.json: /version: is 3, written by a newer",
+    ),
     "17-MiB": (large, "cannot be read: File too large"),
 }
 
@@ -172,7 +178,7 @@ def test_what_is_not_a_record_of_ours_is_refused_and_stays(
     with pytest.raises(RecordError, match=problem) as refused:
         folder.load("c1")
     assert refused.value.exit_code == os.EX_IOERR
-    assert refused.value.hint.endswith("move it away")
+    assert refused.value.hint.endswith("then delete the file")
     assert f"{path}/c1.json" in str(refused.value)
     assert support.tree(path) == before
     assert fds() == held
@@ -279,7 +285,7 @@ def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path:
     users = peek(folder, at, boot)
     assert [one["id"] for one in users.besides("c1")] == ["c6", "c7"]
     assert [remark.partition(".json")[0] for remark in users.unread] == [
-        f"a container may use the same mount points: {path}/{name}" for name in ("c2", "c3")
+        f"a container that cannot be read may use the same mount points: {path}/{name}" for name in ("c2", "c3")
     ]
 
 

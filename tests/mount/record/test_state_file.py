@@ -106,7 +106,7 @@ def test_a_first_process_that_is_hidden_may_live(record: Record, hide: str) -> N
         assert [is_live(one, proc, boot) for one in lives.values()] == [True, False]
         judged = [Witness(proc, Claims(lambda: ([], []), proc)).judge(one) for one in lives.values()]
         assert [life for life, _ in judged] == ["unknown", "dead"]
-        assert f"procfs hides the process {living}" in judged[0][1]
+        assert f"procfs hides process {living}" in judged[0][1]
         assert [proc.has_ended(pid, 1, 0) for pid in lives] == [False, True]
 
     assert ended_well(forked(ask))

@@ -64,7 +64,7 @@ def test_their_places_are_refused_even_where_nothing_is_mounted(golden: Rootfs, 
 def test_what_a_link_in_place_of_proc_leads_to_is_no_procfs(tmp_path: Path) -> None:
     rootfs = Rootfs(plant(tmp_path / "rootfs", {"proc": "/bad", "bad": {"sys": {}}, "dev": "/../../outside"}))
     assert rootfs.resolve("/proc/sys").path == "/bad/sys"
-    with pytest.raises(EscapeError, match="/proc is a link, to /bad, and must be a folder"):
+    with pytest.raises(EscapeError, match="/proc is a link to /bad, but must be a folder"):
         admit(rootfs, rootfs.resolve("/proc/sys"), directory=True)
     mount("proc", f"{rootfs.path}/bad", "proc")
     with pytest.raises(EscapeError, match="on procfs"):
@@ -96,4 +96,4 @@ def test_nothing_is_missing_inside_another_mount(golden: Rootfs) -> None:
     golden.reserve(golden.resolve("/relative"), Cover("bind"), directory=True)
     with pytest.raises(RequestError, match="inside another mount") as refused:
         golden.reserve(golden.resolve("/relative/new"), Cover("bind"), directory=True)
-    assert refused.value.hint == "make it in the source of that mount"
+    assert refused.value.hint == "create it in the source of that mount"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oci_bind_hook.record.state_file import Record
     from oci_bind_hook.requests.request import Request
 
-HINT = "the rootfs is read-only; make it in the image, or, if at createContainer, register for createRuntime"
+HINT = "the rootfs is read-only: create it in the image or, at createContainer, register for createRuntime"
 
 
 def read_only_root(bench: Bench) -> None:
@@ -71,7 +71,7 @@ def test_what_somebody_else_makes_at_the_same_moment_is_not_used_and_not_removed
     record = bench.record()
     with pytest.raises(KernelError, match="mkdirat /new: File exists") as refused:
         bench.attach(plan, record, meanwhile)
-    assert refused.value.hint == "somebody else made it at this moment"
+    assert refused.value.hint == "another process created it just now"
     assert refused.value.where == "--mount 1"
     assert os.path.lexists(path)
     assert (record["mounts"], record["made"]) == ([], [])
@@ -197,9 +197,9 @@ def test_nor_on_one_that_config_json_does_not_ask_for(bench: Bench, case: str) -
     for name in ("/mnt", "/etc"):
         tmpfs(bench.inside(name))
     plan = bench.plan(*NOT_ASKED[case], request(bench.source, "/mnt/new"))
-    which = "that on /mnt" if case == "a bind over it" else f"the tmpfs on {bench.inside('/mnt')}"
+    which = "the one on /mnt" if case == "a bind over it" else f"the tmpfs on {bench.inside('/mnt')}"
     assert [problem.problem for problem in plan.problems] == [
-        f"the mount point /mnt/new does not exist, and would have to be made inside another mount, {which}"
+        f"the mount point /mnt/new does not exist, and it would be inside another mount, {which}"
     ]
 
 
@@ -208,8 +208,8 @@ def test_nor_on_one_that_others_see_as_well(bench: Bench, how: str) -> None:
     foreign(bench, how)
     plan = bench.plan(asked("/mnt"), request(bench.source, "/mnt/new"))
     assert [str(problem) for problem in plan.problems] == [
-        "--mount 1: the mount point /mnt/new does not exist, and would have to be made inside another mount, the"
-        f" tmpfs on {bench.inside('/mnt')} (make it in the source of that mount)"
+        "--mount 1: the mount point /mnt/new does not exist, and it would be inside another mount, the"
+        f" tmpfs on {bench.inside('/mnt')} (create it in the source of that mount)"
     ]
 
 

@@ -55,14 +55,14 @@ def test_a_rootfs_on_fuse(bench: Bench, fuse: Fuse, monkeypatch: pytest.MonkeyPa
     if kind not in WAITS:
         assert (told, known) == ("", {})
         return
-    assert told.startswith(f"{fuse.path} (fuse) does not answer, and process ")
+    assert told.startswith(f"{fuse.path} (fuse) does not answer; process ")
     assert [*known.values()] == [told]
     # Once is enough.
     asked = fuse.asked()
     assert silence(bench, record, LONG, known) == told
     assert fuse.asked() == asked
     fuse.end()
-    os.waitpid(int(told.split()[-6]), 0)
+    os.waitpid(int(told.split()[-5]), 0)
 
 
 def test_a_mount_on_the_way_to_a_bind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,8 @@ def test_without_a_child_nobody_asks(bench: Bench, fuse: Fuse) -> None:
     told = heard.why(record, LONG, here=True)
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert told == (
-        f"{fuse.path} (fuse) may be silent, and there can be no child that asks: [Errno 24] Too many open files"
+        f"{fuse.path} (fuse) may not answer, and no child process can be started to test it: [Errno 24] "
+        "Too many open files"
     )
     assert fuse.asked() == asked
 

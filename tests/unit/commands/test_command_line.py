@@ -56,9 +56,9 @@ REFUSED = {
     "another option": (WITH_WORDS, ["--rot=x"], '--rot: unknown argument of words (did you mean "--root"? see --help)'),
     "an abbreviation": (PLAIN, ["--debu"], '--debu: unknown argument of plain (did you mean "--debug"? see --help)'),
     "before --": (BEHIND, ["x", "--"], "x: unknown argument of behind (others come after --)"),
-    "no value": (PLAIN, ["--root"], "--root: a value is missing"),
-    "a flag with a value": (PLAIN, ["--debug=1"], "--debug: it takes no value"),
-    "another format": (PLAIN, ["--format=xml"], '--format: "xml" is neither text nor json'),
+    "no value": (PLAIN, ["--root"], "--root: the value is missing"),
+    "a flag with a value": (PLAIN, ["--debug=1"], "--debug: this option takes no value"),
+    "another format": (PLAIN, ["--format=xml"], '--format: "xml" is not text or json'),
 }
 
 

@@ -93,7 +93,7 @@ def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None
         (json.dumps(STATE) + "\n {}", "-:2:2: /ociVersion: is missing (in the config behind the state)"),
         (
             '{"ociVersion": "1",\n "ociVersion": "1"}',
-            "-:2:2: /ociVersion: is there twice; runtimes",
+            "-:2:2: /ociVersion: appears twice; runtimes",
         ),
     ],
     ids=["empty", "trailing", "not UTF-8", "two configs", "state", "config behind a state", "twice"],
@@ -121,7 +121,7 @@ def test_one_that_cannot_be_read_does_not_keep_the_others_from_being_judged(
     bad.write_text("{}")
     code, lines = judge(capfd, bundle, "/proc/self/mem", bad)  # a regular file, and its first byte an I/O error
     assert code == 65
-    why = "Input/output error (the disk, or the server behind it, fails: see dmesg(1))"
+    why = "Input/output error (the disk or its server reports an error: see dmesg(1))"
     assert lines[0] == f"/proc/self/mem cannot be read: {why}"
     assert lines[1] == f"{bad}:1:1: /ociVersion: is missing"
     assert judge(capfd, "/proc/self/mem", bundle) == (66, lines[:1])
@@ -158,15 +158,16 @@ def test_as_json(bundle: Path, capfd: Captured) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "nothing to validate (name bundles or files, or - for stdin)"),
+        ([], "nothing to validate (pass bundles, files, or - for stdin)"),
         (
             ["--frmat=json"],
-            '--frmat: unknown argument of validate (did you mean "--format"? a file of that name comes after --)',
+            '--frmat: unknown argument of validate (did you mean "--format"? for a file of that '
+            "name, put -- before it)",
         ),
-        (["--format"], "--format: a value is missing"),
-        (["-", "x", "-"], "-: stdin can be read once only"),
+        (["--format"], "--format: the value is missing"),
+        (["-", "x", "-"], "-: stdin can only be read once"),
         (["--schema=plam", "x"], '--schema: there is no schema "plam" (did you mean "plan"? schema lists all)'),
-        (["--format=yaml", "x"], '--format: "yaml" is neither text, json, github nor sarif'),
+        (["--format=yaml", "x"], '--format: "yaml" is not text, json, github or sarif'),
     ],
 )
 def test_wrong_words(capfd: Captured, words: list[str], line: str) -> None:

@@ -45,8 +45,8 @@ ROWS = [(name, value, places.split() or [""]) for name, groups in REFUSED.items(
 
 # Rows whose error is elsewhere, or whose words matter; with the pointer and the message.
 TOLD: list[tuple[str, str, Any, str, str]] = [
-    ("config-process", "/user", {"gid": 0}, "/user/uid", "is missing, and so is username"),
-    ("config-process", "/user", {"uid": 0}, "/user/gid", "is missing, and so is username"),
+    ("config-process", "/user", {"gid": 0}, "/user/uid", "is missing, and required unless username is present"),
+    ("config-process", "/user", {"uid": 0}, "/user/gid", "is missing, and required unless username is present"),
     (
         "config-process",
         "/cwd",
@@ -95,7 +95,7 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
         "/netDevices/" + "a" * 16,
         {},
         "/netDevices/" + "a" * 16,
-        f'has a name that must have at most 15 characters, unlike "{"a" * 16}"',
+        f'has a name that must have at most 15 characters, but is "{"a" * 16}"',
     ),
     (
         "config-linux",
@@ -104,7 +104,13 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
         "/intelRdt/memBwSchema",
         'must be one line that begins with MB:, not "L3"',
     ),
-    ("config-linux-resources", "/rdma/mlx5_1", {}, "/rdma/mlx5_1/hcaHandles", "is missing, and so is hcaObjects"),
+    (
+        "config-linux-resources",
+        "/rdma/mlx5_1",
+        {},
+        "/rdma/mlx5_1/hcaHandles",
+        "is missing, and required unless hcaObjects is present",
+    ),
     (
         "config-linux-resources",
         "/unified/a~1b",
@@ -126,27 +132,33 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
         "/architectures/0",
         'must be an architecture of libseccomp such as SCMP_ARCH_X86_64, not "x86"',
     ),
-    ("config-seccomp", "/listenerPath", GONE, "/listenerPath", "is missing, but listenerMetadata is there"),
+    ("config-seccomp", "/listenerPath", GONE, "/listenerPath", "is missing, but required with listenerMetadata"),
     ("config-vm", "", config_tables.SPELLED_BY_GO | {"hwconfig": 1}, "/hwconfig", "must be of type object, not 1"),
     (
         "config-vm",
         "/hwconfig",
         {},
         "/hwconfig",
-        'must not stand beside "hwConfig": some runtimes take one for the other',
+        'must not appear together with "hwConfig": some runtimes treat both as the same name',
     ),
     (
         "config",
         "/Process",
         {},
         "/Process",
-        'must be spelled "process": some runtimes take it for that, others do not see it',
+        'must be spelled "process": some runtimes accept this spelling, others ignore the member',
     ),
     ("config", "/linux/seccomp/syscalls/0/names", [], "/linux/seccomp/syscalls/0/names", "must have at least 1 item"),
     ("config", "/linux/resources/memory/limit", -2, "/linux/resources/memory/limit", "must be at least -1, not -2"),
-    ("hooks-d-old", "", {"hook": "/bin/true"}, "/stages", "is missing, and so is stage"),
-    ("hooks-d", "/when", {}, "/when/always", "is missing, and so is annotations, commands or hasBindMounts"),
-    ("hooks-d", "/when", {"annotation": {}, "commands": []}, "/when/annotation", "is not known here"),
+    ("hooks-d-old", "", {"hook": "/bin/true"}, "/stages", "is missing, and required unless stage is present"),
+    (
+        "hooks-d",
+        "/when",
+        {},
+        "/when/always",
+        "is missing, and required unless annotations, commands or hasBindMounts is present",
+    ),
+    ("hooks-d", "/when", {"annotation": {}, "commands": []}, "/when/annotation", "is not a known member"),
     (
         "config",
         "/annotations/a\0b",
@@ -160,7 +172,7 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
         "/linux/namespaces/1/type",
         "mount",
         "/linux/namespaces/1/type",
-        'is "mount" a second time; runtimes disagree about which one counts',
+        'must not repeat "mount"; runtimes disagree about which one applies',
     ),
     ("config", "/ociVersion", "1.0", "/ociVersion", 'must be a version such as 1.2.0 (semver.org), not "1.0"'),
 ]
@@ -365,7 +377,7 @@ class TestDocuments:
                 met[re.sub(r"/\d+", "/0", place)] = set(schema["enum"])
                 for word in schema["enum"] if value != "p" else ():  # a pipe has no numbers, other devices have
                     found = oci.violations(put(VALID[name], place, word), name)
-                    found = [one for one in found if "a second time" not in one[1]]  # another item has that word
+                    found = [one for one in found if "must not repeat" not in one[1]]  # another item has that word
                     assert found == [], f"{place}: {word}"
         assert met == config_tables.CHOICES[name]
 

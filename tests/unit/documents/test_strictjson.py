@@ -151,7 +151,7 @@ class TestStrictJson:
         assert [pointer for pointer, _ in found] == [f"/{index}" for index in range(1000)]
         found = refusal(b"[" + b"NaN," * 5000 + b"0]")
         assert [pointer for pointer, _ in found] == [*(f"/{index}" for index in range(1000)), ""]
-        assert found[-1][1] == "is wrong in more places than the 1000 found first"
+        assert found[-1][1] == "has more errors than the 1000 listed"
 
     def test_a_long_name_is_cut_before_it_is_escaped(self) -> None:
         [(pointer, _)] = refusal(b'{"' + b"a" * 199 + b'~b": NaN}')
@@ -193,5 +193,5 @@ class TestTwoDocuments:
 
     def test_a_fault_in_the_second(self) -> None:
         assert refusal(b'[1] {"a": 1, "a": 2}', 2) == (
-            ("/a", "is there twice; runtimes disagree about which one counts"),
+            ("/a", "appears twice; runtimes disagree about which one applies"),
         )

@@ -91,12 +91,12 @@ def changed(**members: object) -> bytes:
 @pytest.mark.parametrize(
     ("members", "problem"),
     [
-        ({"version": 3}, "/version: a newer oci-bind-hook wrote it, as version 3"),
+        ({"version": 3}, "/version: is 3, written by a newer oci-bind-hook"),
         ({"version": "2"}, '/version: must be 2, not "2"'),
-        ({"uses": [{"in": 1, "name": "real"}]}, "'real' is in no folder that stands before it"),
-        ({"uses": []}, "a mount point is number 2 of 0 paths"),
+        ({"uses": [{"in": 1, "name": "real"}]}, "'real' refers to no earlier folder"),
+        ({"uses": []}, "a mount point refers to path 2, but there are 0 paths"),
         ({"stage": "a\\b"}, "/stage: must be"),
-        ({"bundle": {"path": "/a\\b", "dev": 1, "ino": 1}}, "no escape begins with the backslash before 'b'"),
+        ({"bundle": {"path": "/a\\b", "dev": 1, "ino": 1}}, "the backslash before 'b' starts no known escape"),
         ({"uses": [{"in": n, "name": "n" * 4000} for n in range(2)]}, "is longer than 4096 bytes"),
     ],
 )

@@ -35,8 +35,8 @@ def test_idmap_without_ids_needs_a_user_namespace(place: str, asked: tuple[list[
     with pytest.raises(RequestError) as raised:
         collect.requests(config(mount), arguments)
     assert str(raised.value) == (
-        f"{place}: idmap says no ids, and the container has no user namespace to take them from "
-        "(idmap=uids=0-1000-1;gids=0-1000-1)"
+        f"{place}: idmap has no ids, and the container has no user namespace to take them from "
+        "(for example idmap=uids=0-1000-1;gids=0-1000-1)"
     )
 
 
@@ -63,12 +63,16 @@ def test_what_is_a_bind(members: dict[str, Any], kind: str) -> None:
 
 
 def test_type_bind_without_option_is_warned_of() -> None:
-    assert from_config("ro").warnings == ['type is "bind" but no option says bind or rbind: runtimes refuse that']
+    assert from_config("ro").warnings == [
+        'the type is "bind", but the options contain neither bind nor rbind: runtimes reject this'
+    ]
 
 
 def test_relative_destination_is_warned_of() -> None:
     request = from_config("bind", destination="b/c")
-    assert request.warnings == ["the destination is relative, which runtime-spec deprecates: taken from /"]
+    assert request.warnings == [
+        "the destination is relative, which runtime-spec deprecates; it is read as relative to /"
+    ]
 
 
 def test_relative_source_is_as_it_was_given() -> None:
@@ -79,7 +83,7 @@ def test_relative_source_is_as_it_was_given() -> None:
 def test_bind_without_source_is_refused(source: str | None) -> None:
     with pytest.raises(RequestError) as raised:
         from_config("bind", source=source)
-    assert str(raised.value) == "config.json: /mounts/0/source: a bind needs a source"
+    assert str(raised.value) == "config.json: /mounts/0/source: a bind requires a source"
 
 
 def test_mount_that_is_no_bind_needs_no_source() -> None:

@@ -179,26 +179,29 @@ def test_path_is_taken_as_it_is(text: str, source: str, destination: str) -> Non
     assert (request.source, request.destination) == (source, destination)
 
 
-HINT = " (type=bind,src=/on/host,dst=/in/container)"
-FORM = " (type=bind,src=/a,dst=/b)"
+HINT = " (for example type=bind,src=/on/host,dst=/in/container)"
+FORM = " (for example type=bind,src=/a,dst=/b)"
 KEYS = f"one of {', '.join(mount_field.FIELDS)}, or an option of runtime-spec"
-RUN = " (the id in the source, the id on the host, and how many)"
+RUN = " (id in the source, id on the host, number of ids)"
 
 MALFORMED = {
     "empty": ("", f'the field "" has no name{FORM}'),
     "empty field": ("src=/a,,dst=/b", f'the field "" has no name{FORM}'),
     "comma at the end": ("src=/a,dst=/b,", f'the field "" has no name{FORM}'),
     "no key": ("src=/a,dst=/b,=x", f'the field "=x" has no name{FORM}'),
-    "no source": ("dst=/b", f"no source is given{HINT}"),
-    "no destination": ("src=/a", f"no destination is given{HINT}"),
-    "only a type": ("type=bind", f"no source is given{HINT}"),
-    "source empty": ("src=,dst=/b", '"src" needs a value (src=...)'),
-    "source bare": ("src,dst=/b", '"src" needs a value (src=...)'),
-    "destination empty": ("src=/a,target=", '"target" needs a value (target=...)'),
-    "type empty": ("type=,src=/a,dst=/b", '"type" needs a value (type=...)'),
-    "propagation empty": ("src=/a,dst=/b,bind-propagation=", '"bind-propagation" needs a value (bind-propagation=...)'),
+    "no source": ("dst=/b", f"the source is missing{HINT}"),
+    "no destination": ("src=/a", f"the destination is missing{HINT}"),
+    "only a type": ("type=bind", f"the source is missing{HINT}"),
+    "source empty": ("src=,dst=/b", '"src" requires a value (src=...)'),
+    "source bare": ("src,dst=/b", '"src" requires a value (src=...)'),
+    "destination empty": ("src=/a,target=", '"target" requires a value (target=...)'),
+    "type empty": ("type=,src=/a,dst=/b", '"type" requires a value (type=...)'),
+    "propagation empty": (
+        "src=/a,dst=/b,bind-propagation=",
+        '"bind-propagation" requires a value (bind-propagation=...)',
+    ),
     **{
-        f"{key}={value}": (f"src=/a,dst=/b,{key}={value}", f'"{key}" is true or false, not "{value}"')
+        f"{key}={value}": (f"src=/a,dst=/b,{key}={value}", f'"{key}" must be true or false, not "{value}"')
         for key in (name for name, (_, kind, _) in mount_field.FIELDS.items() if kind == mount_field.FLAG)
         for value in ("", "yes", "tRUE", "2", " 1")
     },
@@ -213,35 +216,38 @@ MALFORMED = {
             ("atime", "x"),
         )
     },
-    "bind-recursive empty": ("src=/a,dst=/b,bind-recursive=", '"bind-recursive" needs a value (bind-recursive=...)'),
+    "bind-recursive empty": ("src=/a,dst=/b,bind-recursive=", '"bind-recursive" requires a value (bind-recursive=...)'),
     "bind-recursive by two names": (
         "src=/a,dst=/b,bind-recursive=disabled,bind-nonrecursive",
-        'the bind-recursive is given twice, the second time as "bind-nonrecursive"',
+        'the bind-recursive is set twice, the second time by "bind-nonrecursive"',
     ),
-    "when-exists empty": ("src=/a,dst=/b,when-exists", '"when-exists" needs a value (when-exists=...)'),
-    "subpath empty": ("src=/a,dst=/b,subpath=", '"subpath" needs a value (subpath=...)'),
-    "subpath bare": ("src=/a,dst=/b,volume-subpath", '"volume-subpath" needs a value (volume-subpath=...)'),
+    "when-exists empty": ("src=/a,dst=/b,when-exists", '"when-exists" requires a value (when-exists=...)'),
+    "subpath empty": ("src=/a,dst=/b,subpath=", '"subpath" requires a value (subpath=...)'),
+    "subpath bare": ("src=/a,dst=/b,volume-subpath", '"volume-subpath" requires a value (volume-subpath=...)'),
     "subpath by two names": (
         "src=/a,dst=/b,volume-subpath=a,subpath=a",
-        'the subpath is given twice, the second time as "subpath"',
+        'the subpath is set twice, the second time by "subpath"',
     ),
     "nofollow by two names": (
         "src=/a,dst=/b,nofollow,dest-nofollow",
-        'the nofollow is given twice, the second time as "dest-nofollow"',
+        'the nofollow is set twice, the second time by "dest-nofollow"',
     ),
-    "optional twice": ("src=/a,dst=/b,optional,optional", 'the optional is given twice, the second time as "optional"'),
-    "idmap twice": ("src=/a,dst=/b,idmap,ridmap", 'the idmap is given twice, the second time as "ridmap"'),
-    "idmap empty": ("src=/a,dst=/b,idmap=", '"idmap" needs a value (idmap=...)'),
-    "idmap, no kind": ("src=/a,dst=/b,idmap=0-0-1", 'idmap: "0-0-1" says neither uids nor gids once'),
-    "idmap, other kind": ("src=/a,dst=/b,idmap=pids=0-0-1", 'idmap: "pids=0-0-1" says neither uids nor gids once'),
+    "optional twice": ("src=/a,dst=/b,optional,optional", 'the optional is set twice, the second time by "optional"'),
+    "idmap twice": ("src=/a,dst=/b,idmap,ridmap", 'the idmap is set twice, the second time by "ridmap"'),
+    "idmap empty": ("src=/a,dst=/b,idmap=", '"idmap" requires a value (idmap=...)'),
+    "idmap, no kind": ("src=/a,dst=/b,idmap=0-0-1", 'idmap: "0-0-1" is not uids=... or gids=..., each once'),
+    "idmap, other kind": (
+        "src=/a,dst=/b,idmap=pids=0-0-1",
+        'idmap: "pids=0-0-1" is not uids=... or gids=..., each once',
+    ),
     "idmap, one kind twice": (
         "src=/a,dst=/b,ridmap=uids=0-0-1;uids=1-1-1",
-        'ridmap: "uids=1-1-1" says neither uids nor gids once',
+        'ridmap: "uids=1-1-1" is not uids=... or gids=..., each once',
     ),
     **{
         f"idmap, run {run}": (
             f"src=/a,dst=/b,idmap=uids=0-0-1;gids={run}",
-            f'idmap: "{run}" is not of the form 0-1000-1{RUN}',
+            f'idmap: "{run}" does not have the form 0-1000-1{RUN}',
         )
         for run in (
             "",
@@ -260,39 +266,39 @@ MALFORMED = {
     },
     "idmap, a run missing": (
         "src=/a,dst=/b,idmap=uids=0-0-1#;gids=0-0-1",
-        f'idmap: "" is not of the form 0-1000-1{RUN}',
+        f'idmap: "" does not have the form 0-1000-1{RUN}',
     ),
-    "source twice": ("src=/a,src=/a,dst=/b", 'the source is given twice, the second time as "src"'),
-    "source by two names": ("src=/a,source=/c,dst=/b", 'the source is given twice, the second time as "source"'),
+    "source twice": ("src=/a,src=/a,dst=/b", 'the source is set twice, the second time by "src"'),
+    "source by two names": ("src=/a,source=/c,dst=/b", 'the source is set twice, the second time by "source"'),
     "destination by two names": (
         "src=/a,dst=/b,target=/c",
-        'the destination is given twice, the second time as "target"',
+        'the destination is set twice, the second time by "target"',
     ),
-    "ro by two names": ("src=/a,dst=/b,ro,readonly", 'the ro is given twice, the second time as "readonly"'),
-    "type twice": ("type=bind,type=bind,src=/a,dst=/b", 'the type is given twice, the second time as "type"'),
-    "quote inside": ('src=/a"b,dst=/c', 'a quote stands inside the field src=/a"b (quote it whole: "a,b")'),
-    "quote not closed": ('"src=/a,dst=/b', "a quote is not closed"),
-    "text after a quote": ('"src=/a"x,dst=/b', "a comma is missing before x,dst=/b"),
+    "ro by two names": ("src=/a,dst=/b,ro,readonly", 'the ro is set twice, the second time by "readonly"'),
+    "type twice": ("type=bind,type=bind,src=/a,dst=/b", 'the type is set twice, the second time by "type"'),
+    "quote inside": ('src=/a"b,dst=/c', 'the field src=/a"b contains a quote (quote the whole field: "a,b")'),
+    "quote not closed": ('"src=/a,dst=/b', "the closing quote is missing"),
+    "text after a quote": ('"src=/a"x,dst=/b', "the comma is missing before x,dst=/b"),
     # Malformed counts before not known, wherever it stands.
-    "type not known, source bare": ("type=1,ro,source,dst=/d", '"source" needs a value (source=...)'),
-    "type not known, a flag of no kind": ("type=1,src=/a,dst=/d,ro=x", '"ro" is true or false, not "x"'),
+    "type not known, source bare": ("type=1,ro,source,dst=/d", '"source" requires a value (source=...)'),
+    "type not known, a flag of no kind": ("type=1,src=/a,dst=/d,ro=x", '"ro" must be true or false, not "x"'),
 }
 
-_SUPERBLOCK = "belongs to a whole file system and does nothing to a bind"
+_SUPERBLOCK = "applies to a whole file system and has no effect on a bind"
 REFUSED = {
-    "remount": "changes a mount that is there; a bind makes a new one",
+    "remount": "changes an existing mount, but a bind creates a new one",
     **dict.fromkeys(("sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime"), _SUPERBLOCK),
     **dict.fromkeys(("iversion", "noiversion", "acl", "noacl", "tmpcopyup"), _SUPERBLOCK),
     **dict.fromkeys(
-        ("z", "Z", "relabel=shared", "relabel=private"), "relabels the source for SELinux; the engine must do that"
+        ("z", "Z", "relabel=shared", "relabel=private"), "relabels the source for SELinux; only the engine can do that"
     ),
-    "U": "changes the owner of the source; the engine must do that",
-    "copy-symlink": "copies a link and mounts nothing; only the runtime does that",
-    "src-nofollow": "binds a link, and not what it leads to; only the runtime does that",
-    "U=true": "changes the owner of the source; the engine must do that",
+    "U": "changes the owner of the source; only the engine can do that",
+    "copy-symlink": "copies a link and mounts nothing; only the runtime can do that",
+    "src-nofollow": "binds a link itself; only the runtime can do that",
+    "U=true": "changes the owner of the source; only the engine can do that",
 }
 
-QUOTE = "If it is a part of the path before it, quote that: "
+QUOTE = "If it belongs to the path before it, quote both: "
 SENSELESS = {
     "unknown key": ("src=/a,dst=/b,ro,x=y", f'"x" is not known ({KEYS})'),
     "unknown key after a path": ("src=/a,dst=/b,x=y", f'"x" is not known ({KEYS}. {QUOTE}"dst=/b,x=y")'),
@@ -317,13 +323,16 @@ SENSELESS = {
     **{
         f"subpath {path}": (f"src=/a,dst=/b,subpath={path}", f'the subpath "{path}" {problem}')
         for path, problem in {
-            "/": "is absolute (it is a path inside the source)",
-            "/a": "is absolute (it is a path inside the source)",
-            **dict.fromkeys(("..", "../a", "a/..", "a/../b", "a//../"), 'has ".." in it (name the folder itself)'),
+            "/": "is absolute (use a path relative to the source)",
+            "/a": "is absolute (use a path relative to the source)",
+            **dict.fromkeys(("..", "../a", "a/..", "a/../b", "a//../"), 'contains ".." (use the path without "..")'),
         }.items()
     },
-    "subpath with a NUL": ("src=/a,dst=/b,subpath=a\0", '"subpath" holds a NUL'),
-    "subpath of a pattern": ("type=glob,src=/a/*,dst=/b,subpath=a", '"subpath" is for a source that is no pattern'),
+    "subpath with a NUL": ("src=/a,dst=/b,subpath=a\0", '"subpath" contains a NUL byte'),
+    "subpath of a pattern": (
+        "type=glob,src=/a/*,dst=/b,subpath=a",
+        '"subpath" cannot be combined with a pattern as source',
+    ),
     "comma in a subpath": (
         "src=/a,dst=/c,subpath=a,share=b",
         f'"share" is not known (did you mean "shared"? {QUOTE}"subpath=a,share=b")',
@@ -331,66 +340,66 @@ SENSELESS = {
     **{
         f"nofollow on {path}": (
             f"src=/a,dst={path},nofollow",
-            f'with "nofollow" the destination "{path}" must end with a name (a link before a slash is followed)',
+            f'with "nofollow", the destination "{path}" must end with a name (a trailing slash follows the link)',
         )
         for path in ("/", "/b/", "/b/.", "/.")
     },
     "long destination": (
         f"src=/a,dst=/{'a/../' * 819}",
-        "the destination has 4096 characters, and a path at most 4095",
+        "the destination has 4096 characters, and the limit is 4095",
     ),
     "long when-exists": (
         f"src=/a,dst=/{'b' * 4094},when-exists=/{'b' * 4096}",
-        "the when-exists has 4097 characters, and a path at most 4095",
+        "the when-exists has 4097 characters, and the limit is 4095",
     ),
     "nofollow on what a star makes": (
         "type=glob,src=/a/*,dst=/b/*/,nofollow",
-        'with "nofollow" the destination "/b/*/" must end with a name (a link before a slash is followed)',
+        'with "nofollow", the destination "/b/*/" must end with a name (a trailing slash follows the link)',
     ),
     "links without a pattern": (
         "src=/a,dst=/b,follow-links",
-        '"follow-links" is for a pattern (a source without one is followed wherever its links lead)',
+        '"follow-links" requires a pattern (links of a plain source are always followed)',
     ),
     "other type": ("type=tmpfs,src=/a,dst=/b", 'type "tmpfs" is not known (one of bind, glob)'),
     "near type": ("type=blob,src=/a,dst=/b", 'type "blob" is not known (did you mean "glob"?)'),
-    "rw and ro": ("src=/a,dst=/b,rw,ro", '"rw" says the opposite of "ro"'),
-    "rro and rw": ("src=/a,dst=/b,rro,rw", '"rw" says the opposite of "rro"'),
-    "nosuid and suid": ("src=/a,dst=/b,nosuid,suid", '"suid" says the opposite of "nosuid"'),
-    "exec and rnoexec": ("src=/a,dst=/b,exec,rnoexec", '"rnoexec" says the opposite of "exec"'),
-    "noatime and relatime": ("src=/a,dst=/b,noatime,relatime", '"relatime" says the opposite of "noatime"'),
-    "bind and rbind": ("src=/a,dst=/b,bind,rbind", '"rbind" says the opposite of "bind"'),
-    "bind and bind-recursive": ("src=/a,dst=/b,bind,bind-recursive=enabled", '"bind" says the opposite of "rbind"'),
-    "rbind and bind-nonrecursive": ("src=/a,dst=/b,rbind,bind-nonrecursive", '"rbind" says the opposite of "bind"'),
-    "two propagations": ("src=/a,dst=/b,slave,rslave", '"rslave" says the opposite of "slave"'),
+    "rw and ro": ("src=/a,dst=/b,rw,ro", '"rw" contradicts "ro"'),
+    "rro and rw": ("src=/a,dst=/b,rro,rw", '"rw" contradicts "rro"'),
+    "nosuid and suid": ("src=/a,dst=/b,nosuid,suid", '"suid" contradicts "nosuid"'),
+    "exec and rnoexec": ("src=/a,dst=/b,exec,rnoexec", '"rnoexec" contradicts "exec"'),
+    "noatime and relatime": ("src=/a,dst=/b,noatime,relatime", '"relatime" contradicts "noatime"'),
+    "bind and rbind": ("src=/a,dst=/b,bind,rbind", '"rbind" contradicts "bind"'),
+    "bind and bind-recursive": ("src=/a,dst=/b,bind,bind-recursive=enabled", '"bind" contradicts "rbind"'),
+    "rbind and bind-nonrecursive": ("src=/a,dst=/b,rbind,bind-nonrecursive", '"rbind" contradicts "bind"'),
+    "two propagations": ("src=/a,dst=/b,slave,rslave", '"rslave" contradicts "slave"'),
     "two propagations, two spellings": (
         "src=/a,dst=/b,bind-propagation=shared,private",
-        '"private" says the opposite of "shared"',
+        '"private" contradicts "shared"',
     ),
     "readonly and writable": (
         "src=/a,dst=/b,bind-recursive=readonly,rw",
-        "bind-recursive=readonly needs ro as well",
+        "bind-recursive=readonly also requires ro",
     ),
     "bind-recursive=readonly, ro=false": (
         "src=/a,dst=/b,bind-recursive=readonly,ro=0",
-        "bind-recursive=readonly needs ro as well",
+        "bind-recursive=readonly also requires ro",
     ),
     "bind-recursive=readonly, rw and ro": (
         "src=/a,dst=/b,bind-recursive=readonly,ro,rw",
-        '"rw" says the opposite of "rro"',
+        '"rw" contradicts "rro"',
     ),
     **{
         f"bind-recursive=readonly, {word}": (
             f"src=/a,dst=/b,bind-recursive=readonly,ro,{word}",
-            "bind-recursive=readonly needs rprivate "
-            "(mounts that arrive later would be writable; rro in its place allows that)",
+            "bind-recursive=readonly requires rprivate "
+            "(mounts that propagate later would be writable; rro allows that)",
         )
         for word in ("private", "rslave", "bind-propagation=rshared")
     },
     "bind-recursive=writable and rro": (
         "src=/a,dst=/b,bind-recursive=writable,rro",
-        '"rro" says the opposite of "bind-recursive=writable"',
+        '"rro" contradicts "bind-recursive=writable"',
     ),
-    "bind and bind-nonrecursive=0": ("src=/a,dst=/b,bind,bind-nonrecursive=0", '"bind" says the opposite of "rbind"'),
+    "bind and bind-nonrecursive=0": ("src=/a,dst=/b,bind,bind-nonrecursive=0", '"bind" contradicts "rbind"'),
     "near bind-recursive": (
         "src=/a,dst=/b,bind-recursive=enable",
         'bind-recursive "enable" is not known (did you mean "enabled"?)',
@@ -401,20 +410,20 @@ SENSELESS = {
     ),
     **{word: (f"src=/a,dst=/b,{word}", f'"{word.partition("=")[0]}" {why}') for word, why in REFUSED.items()},
     "relative when-exists": ("src=/a,dst=/b,when-exists=x", 'the when-exists "x" is not an absolute path'),
-    "NUL in when-exists": ("src=/a,dst=/b,when-exists=/x\0", '"when-exists" holds a NUL'),
-    "idmap, uids only": ("src=/a,dst=/b,idmap=uids=0-0-1", "idmap: uids and gids must come together"),
-    "ridmap, gids only": ("src=/a,dst=/b,ridmap=gids=0-0-1;", "ridmap: uids and gids must come together"),
+    "NUL in when-exists": ("src=/a,dst=/b,when-exists=/x\0", '"when-exists" contains a NUL byte'),
+    "idmap, uids only": ("src=/a,dst=/b,idmap=uids=0-0-1", "idmap: uids and gids must both be set"),
+    "ridmap, gids only": ("src=/a,dst=/b,ridmap=gids=0-0-1;", "ridmap: uids and gids must both be set"),
     **{
         f"idmap, run {run}": (
             f"src=/a,dst=/b,idmap=uids={run};gids=0-0-1",
-            f'idmap: "{run}" is empty or goes beyond the largest id',
+            f'idmap: "{run}" is empty or exceeds the largest id',
         )
         for run in ("0-0-0", "4294967296-0-1", "0-4294967295-2", "1-0-4294967296")
     },
     "relative source": ("src=a,dst=/b", 'the source "a" is not an absolute path'),
     "relative destination": ("src=/a,dst=./b", 'the destination "./b" is not an absolute path'),
-    "NUL in the source": ("src=/a\0,dst=/b", '"src" holds a NUL'),
-    "NUL in the destination": ("src=/a,dst=/\0b", '"dst" holds a NUL'),
+    "NUL in the source": ("src=/a\0,dst=/b", '"src" contains a NUL byte'),
+    "NUL in the destination": ("src=/a,dst=/\0b", '"dst" contains a NUL byte'),
     "near propagation": (
         "src=/a,dst=/b,bind-propagation=rshare",
         'bind-propagation "rshare" is not known (did you mean "rshared"?)',

@@ -83,7 +83,7 @@ def test_crun_s_word_for_a_link_at_the_destination() -> None:
     unknown = from_config("bind", "nofollow")  # --mount's own word
     assert (unknown.nofollow, unknown.warnings) == (
         False,
-        ['option "nofollow" is not known; the runtime decides about it'],
+        ['option "nofollow" is not known to the hook; the runtime decides'],
     )
 
 
@@ -91,34 +91,34 @@ def test_crun_s_word_for_a_link_at_the_destination() -> None:
     ("option", "what"),
     [
         ("copy-symlink", "copies a link and mounts nothing"),
-        ("src-nofollow", "binds a link, and not what it leads to"),
+        ("src-nofollow", "binds a link itself"),
     ],
 )
 def test_crun_s_words_that_only_crun_can_do(option: str, what: str) -> None:
     request = from_config("bind", option)
     assert (request.is_bind, request.is_runtimes_alone) == (True, True)
-    assert request.warnings == [f'option "{option}" {what}; only the runtime does that']
+    assert request.warnings == [f'option "{option}" {what}; only the runtime can do that']
     assert not from_config("bind").is_runtimes_alone
 
 
 @pytest.mark.parametrize("option", SUPERBLOCK)
 def test_option_of_a_whole_file_system_is_warned_of(option: str) -> None:
     request = from_config("bind", option)
-    assert request.warnings == [f'option "{option}" belongs to a whole file system and does nothing to a bind']
+    assert request.warnings == [f'option "{option}" applies to a whole file system and has no effect on a bind']
     assert request.options == from_config("bind").options
 
 
 @pytest.mark.parametrize("option", UNKNOWN, ids=ascii)
 def test_unknown_option_is_left_to_the_runtime_with_a_warning(option: str) -> None:
     request = from_config("bind", option)
-    assert request.warnings == [f'option "{option}" is not known; the runtime decides about it']
+    assert request.warnings == [f'option "{option}" is not known to the hook; the runtime decides']
     assert request.options == from_config("bind").options
 
 
 @pytest.mark.parametrize(("option", "what"), ENGINES.items())
 def test_what_the_engine_must_do_is_warned_of(option: str, what: str) -> None:
     request = from_config("bind", option)
-    assert request.warnings == [f'option "{option}" {what}; the engine must do that']
+    assert request.warnings == [f'option "{option}" {what}; only the engine can do that']
     assert request.options == from_config("bind").options
 
 

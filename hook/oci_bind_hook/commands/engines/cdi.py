@@ -165,7 +165,7 @@ class File:
             device.take(f"{pointer}/containerEdits", each.get("containerEdits", {}))
             self.devices.append(device)
         if self.version.removeprefix("v") not in VERSIONS:
-            raise Refused("/cdiVersion", f'is "{self.version}", and engines know {VERSIONS[0]} to {VERSIONS[-1]}')
+            raise Refused("/cdiVersion", f'is "{self.version}", but engines accept {VERSIONS[0]} to {VERSIONS[-1]}')
         self._check_version(found)
         self._check_kind()
         _check_edits("/containerEdits", shared)
@@ -178,7 +178,7 @@ class File:
                 raise Refused(f"{device.pointer}/containerEdits", "is missing or empty")
             _check_edits(f"{device.pointer}/containerEdits", edits)
             if device.name in names:
-                raise Refused(f"{device.pointer}/name", f'"{device.name}" is there twice')
+                raise Refused(f"{device.pointer}/name", f'"{device.name}" appears twice')
             names.add(device.name)
         if not devices:
             raise Refused("/devices", "is missing or empty")
@@ -188,7 +188,7 @@ class File:
         mine = VERSIONS.index(self.version.removeprefix("v"))
         for least, pointer in _needed(found):
             if VERSIONS.index(least) > mine:
-                raise Refused("/cdiVersion", f'is "{self.version}", and {pointer} needs {least}')
+                raise Refused("/cdiVersion", f'is "{self.version}", but {pointer} requires {least}')
 
     def _check_kind(self) -> None:
         vendor, slash, device_class = self.kind.partition("/")
@@ -196,8 +196,8 @@ class File:
             raise Refused("/kind", f'"{self.kind}" is not VENDOR/CLASS')
         for what, name in (("vendor", vendor), ("class", device_class)):
             if len(name) == 1 and name.isascii() and name.isalpha():
-                raise Refused("/kind", f'the {what} "{name}" is one letter, at which docker crashes', is_fatal=True)
-            if fault := _fault_of(name, dots=".") or ("" if name[0].isalpha() else "does not begin with a letter"):
+                raise Refused("/kind", f'the {what} "{name}" has one letter, which makes docker crash', is_fatal=True)
+            if fault := _fault_of(name, dots=".") or ("" if name[0].isalpha() else "must start with a letter"):
                 raise Refused("/kind", f'the {what} "{name}" {fault}')
 
 
@@ -227,9 +227,9 @@ def _fault_of(name: str, dots: str) -> str:
     if not name:
         return "is empty"
     if not all(each.isascii() and (each.isalnum() or each in f"-_{dots}") for each in name):
-        return f"has other characters than letters, digits, -, _ and {' and '.join(dots)}"
+        return f"may only contain letters, digits, -, _ and {' and '.join(dots)}"
     if not (name[0].isalnum() and name[-1].isalnum()):
-        return "does not begin and end with a letter or digit"
+        return "must start and end with a letter or digit"
     return ""
 
 
@@ -240,13 +240,13 @@ def _check_edits(pointer: str, edits: dict[str, Any]) -> None:
         place = f"{pointer}/deviceNodes/{number}"
         _check_there(place, node, "path")
         if node.get("type", "") not in ("", "b", "c", "u", "p"):
-            raise Refused(f"{place}/type", f'"{node["type"]}" is none of b, c, u and p')
+            raise Refused(f"{place}/type", f'"{node["type"]}" is not b, c, u or p')
         if node.get("permissions") != "none" and not set(node.get("permissions", "")) <= set("rwm"):
-            raise Refused(f"{place}/permissions", f'"{node["permissions"]}" is neither of r, w and m, nor "none"')
+            raise Refused(f"{place}/permissions", f'"{node["permissions"]}" is not made of r, w and m, nor "none"')
     for number, hook in enumerate(edits.get("hooks", [])):
         place = f"{pointer}/hooks/{number}"
         if hook.get("hookName") not in STAGES:
-            raise Refused(f"{place}/hookName", f'"{hook.get("hookName", "")}" is none of {", ".join(STAGES)}')
+            raise Refused(f"{place}/hookName", f'"{hook.get("hookName", "")}" is not one of {", ".join(STAGES)}')
         _check_there(place, hook, "path")
         _check_env(f"{place}/env", hook.get("env", []))
     for name, members in (("mounts", ("hostPath", "containerPath")), ("netDevices", ("hostInterfaceName", "name"))):

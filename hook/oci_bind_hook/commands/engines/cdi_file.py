@@ -44,7 +44,7 @@ class Devices:
             if not key or not equals or "\0" in variable:
                 raise UsageError(f"{variable!r} is not KEY=VALUE", where="--env")
             if key in keys:
-                raise UsageError(f"{key} is given twice", where="--env")
+                raise UsageError(f"{key} is set twice", where="--env")
             keys.add(key)
 
     @property
@@ -74,9 +74,9 @@ def warnings_of_env(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterato
     values = dict(variable.partition("=")[::2] for variable in device.env)
     for key in values:
         if key.startswith(_LOADER) or key == "PATH":
-            yield f"sets {key}, and the image's own value is lost"
+            yield f"sets {key}, which replaces the image's value"
     for other in others:
         theirs = dict(variable.partition("=")[::2] for variable in other.env)
         for key in (key for key in values if theirs.get(key, values[key]) != values[key]):
             both = f"{device.qualified} and {other.qualified}"
-            yield f"sets {key} to another value than {other.file.path}: a container with {both} gets one of them"
+            yield f"sets {key} to a different value than {other.file.path}: a container with {both} gets one of them"

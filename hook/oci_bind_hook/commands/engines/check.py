@@ -79,23 +79,23 @@ class Check:
     def verdict(self, one: hooks_d.File) -> tuple[bool | None, str]:
         """Whether an engine calls this hook for the bundle, and why or why not. None: not known."""
         if one.refusal is not None:
-            return False, f"it is not read: {one.refusal.message}"
+            return False, f"engines do not read it: {one.refusal.message}"
         if one.replaced_by:
             return False, f"it is replaced by {one.replaced_by}"
         if not one.stages:
             return False, "it has no stages"
         if self.container is None:
-            return None, "no bundle was named"
+            return None, "no bundle was passed"
         return one.match(self.container)
 
     def verdict_of(self, device: cdi.Device) -> tuple[bool | None, str]:
         """The same of a device of CDI: engines have put its hooks into config.json already, or have not."""
         if device.conflicts:
-            return False, f"{', '.join(device.conflicts)} has the same device, and engines know neither"
+            return False, f"{', '.join(device.conflicts)} has the same device, so engines ignore both"
         if not device.is_used:
             return False, f"it is replaced by {device.replaced_by}"
         if self.container is None:
-            return None, "no bundle was named"
+            return None, "no bundle was passed"
         if all(any(_is_of(entry, hook) for entry in self.entries) for hook in device.ours if hook.stage != "poststop"):
             return True, "config.json has its hooks"
         return False, "config.json does not have its hooks"
@@ -200,16 +200,16 @@ def as_text(check: Check) -> str:
     lines = [problem.line() for problem in check.problems]
     for folder in check.folders:
         if not folder.is_there:
-            lines.append(f"folder {folder.path} is not there")
+            lines.append(f"folder {folder.path} does not exist")
         elif folder.refusal and folder.files:
             lines.append(f"folder {folder.path} is refused for {folder.refusal}")
         elif not folder.files:
             lines.append(f"folder {folder.path} has no file that ends in .json")
         elif folder.path != hooks_d.FOLDERS[0]:
-            lines.append(f"folder {folder.path} counts where the engine's hooks_dir names it")
+            lines.append(f"folder {folder.path} is read only if the hooks_dir of the engine lists it")
     for each in check.cdi_folders:
         if each.is_there and each.path not in cdi.FOLDERS:
-            lines.append(f"folder {each.path} counts where the engine's cdi_spec_dirs names it")
+            lines.append(f"folder {each.path} is read only if the cdi_spec_dirs of the engine list it")
     for one in check.files:
         is_for = check.container is None and one.is_used and bool(one.stages)
         lines.append(_called(f"hook {one.path}", one.stages, check.verdict(one), is_for=is_for))
@@ -218,7 +218,7 @@ def as_text(check: Check) -> str:
         is_for = check.container is None and device.is_used
         lines.append(_called(name, list(dict.fromkeys(stages)), check.verdict_of(device), is_for=is_for))
     for file in check.runtimes:
-        named = ", ".join(_named(file)) or "no engine's file, and podman needs none"
+        named = ", ".join(_named(file)) or "no engine's configuration, which podman does not need"
         lines.append(f"runtime {file.path} is for {', '.join(file.hooks)}: it calls {file.runtime}; named by {named}")
     for entry in check.entries:
         lines.append(f"hook {entry.path} is called at {entry.stage}: {check.origin(entry)} ({_pointer(entry.place)})")

@@ -42,7 +42,7 @@ class When:
         if has_bind_mounts:
             self.document["hasBindMounts"] = True
         if always and self.document:
-            raise UsageError("the other conditions choose among all containers", where="--always")
+            raise UsageError("without --always, the other conditions select containers", where="--always")
         if not self.document:
             self.document["always"] = True
 
@@ -51,7 +51,7 @@ class When:
             if not re2.compile(text).can_match():
                 self.warnings.append(f'--command "{text}" matches no command at all')
         except re2.InvalidError as reason:
-            raise UsageError(f'"{text}" is no regular expression of Go: {reason}', where="--command") from None
+            raise UsageError(f'"{text}" is not a regular expression of Go: {reason}', where="--command") from None
         except re2.UnknownError:
             pass  # Go may know it
         return text
@@ -65,7 +65,7 @@ def annotations_of(words: Sequence[str]) -> dict[str, str]:
         if not key or not equals:
             raise UsageError(f'"{word}" is not KEY=VALUE', where="--annotation")
         if key in found:
-            raise UsageError(f"{key} is asked for twice, and one annotation has one value", where="--annotation")
+            raise UsageError(f"{key} is set twice, but an annotation has one value", where="--annotation")
         found[key] = value
     return found
 

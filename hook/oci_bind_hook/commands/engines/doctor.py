@@ -51,12 +51,12 @@ FEATURES = {
     "mount_setattr": "binds are made by mount(2), and owners cannot be mapped",
     "idmapped mounts": "owners cannot be mapped (idmap)",
     "idmapped tmpfs": "owners of a tmpfs cannot be mapped (idmap)",
-    "openat2": "where a destination leads is not asked a second time",
-    "statx mnt_id": "procfs tells which mount is which",
-    "statx mnt_id_unique": "a mount is known by its id and its place, and one that was moved is left to you",
-    "statmount": "whether a mount is still there is read from mountinfo",
-    "mount namespace id": "a mount namespace is known by a number that the kernel uses again",
-    "pidfd": "no container can be entered: createRuntime and prestart do not work",
+    "openat2": "destinations are not checked a second time",
+    "statx mnt_id": "mounts are identified through procfs",
+    "statx mnt_id_unique": "a mount is identified by its id and its path; you have to unmount one that was moved",
+    "statmount": "mountinfo shows whether a mount still exists",
+    "mount namespace id": "a mount namespace is identified by a number that the kernel reuses",
+    "pidfd": "the hook cannot enter containers: createRuntime and prestart do not work",
 }
 NEEDED_FEATURES = ("pidfd",)
 
@@ -146,7 +146,7 @@ def _capabilities() -> Iterator[Finding]:
     is_root = os.geteuid() == 0
     for name, use in rights.CAPABILITIES.items():
         # Of an ordinary user the runtime makes a root, in a user namespace.
-        without = use if is_root else "in a rootless container, at createContainer, the runtime gives it"
+        without = use if is_root else "at createContainer in a rootless container, the runtime grants it"
         advice = f"run it with {name}, as root of the machine has it"
         has = rights.has_capability(name)
         yield Finding(name, "", is_there=has, is_needed=is_root, without=without, advice=advice if is_root else "")
@@ -159,7 +159,7 @@ def _at(root: str | None) -> Options:
 
 
 def _state_folder(root: str | None) -> Iterator[Finding]:
-    name, without = _named("state folder", root), "nothing can be recorded, and so nothing is mounted"
+    name, without = _named("state folder", root), "nothing can be recorded, so nothing is mounted"
     try:
         proc = Proc()
         path = state_folder(_at(root), proc)
@@ -168,16 +168,16 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
     except HookError as problem:
         yield Finding(name, str(problem), is_there=False, is_needed=True, without=without, advice=problem.hint)
         return
-    lasting = "gone after a restart of the machine" if kind in ("tmpfs", "ramfs") else "kept over a restart"
+    lasting = "lost at reboot" if kind in ("tmpfs", "ramfs") else "kept over a reboot"
     if folder is not None:
         mode = stat.S_IMODE(os.stat(path).st_mode)
         number = len(state_files(_at(root))[1])
         detail = f"{path}, mode {mode:04o}, uid {os.stat(path).st_uid}, on {kind} ({lasting}), containers recorded:"
         yield Finding(name, f"{detail} {number}", is_there=True)
     elif os.access(existing(path), os.W_OK | os.X_OK):
-        yield Finding(name, f"{path} is made at first use, on {kind} ({lasting})", is_there=True)
+        yield Finding(name, f"{path} is created at first use, on {kind} ({lasting})", is_there=True)
     else:
-        detail = f"{path} is not there, and {existing(path)} cannot be written"
+        detail = f"{path} does not exist, and {existing(path)} is not writable"
         advice = f"make the folder {os.path.dirname(path)}, and give it to this user"
         yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=advice)
 
@@ -251,9 +251,9 @@ def _hooks(check: Check) -> Iterator[Finding]:
         message = exposed[0].message
         yield Finding("registration", detail, is_there=False, is_needed=True, without=message, advice=_CHECK)
         return
-    without = "no engine calls the hook by itself; `install` registers it"
+    without = "no engine calls the hook; `install` registers it"
     if unread := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
-        without = f"whether {', '.join(unread)} does is not known: YAML is not read here; `install` writes JSON"
+        without = f"{', '.join(unread)} may do it, but doctor does not read YAML; `install` writes JSON"
     # Where an engine is, it has its own command.
     advice = "" if unread or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
@@ -262,7 +262,7 @@ def _hooks(check: Check) -> Iterator[Finding]:
 def _launchers() -> Iterator[Finding]:
     """What the registrations call: its Python or its package may have been deleted without uninstall."""
     for path in sorted({one.launcher for one in machine.everywhere()}):
-        fault = launcher.fault(path) if os.path.lexists(path) else f"{path} is not there: install again"
+        fault = launcher.fault(path) if os.path.lexists(path) else f"{path} does not exist: run install again"
         advice = "oci-bind-hook uninstall --all, or install again"
         name, without = f"launcher {path}", f"{fault}, or uninstall --all"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
@@ -271,9 +271,9 @@ def _launchers() -> Iterator[Finding]:
 def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check, unread: int = 0) -> Finding:
     problems = [each for each in check.problems if f"{each.path}/".startswith(f"{folder.path}/")]
     bad = [each for each in problems if each.effect != WARNS]
-    detail = "not there" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
-    detail += f", YAML, which is not read here: {unread}" if unread else ""
-    is_good, without = folder.is_there and not bad, "`install --check` tells more" if bad else ""
+    detail = "does not exist" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
+    detail += f", not checked (YAML): {unread}" if unread else ""
+    is_good, without = folder.is_there and not bad, "`install --check` has the details" if bad else ""
     advice = _CHECK if bad else ""
     return Finding(name, detail, is_there=is_good, is_needed=bool(bad), without=without, advice=advice)
 
@@ -282,7 +282,7 @@ def _timer(check: Check) -> Finding:
     timer = check.timer
     warnings = timer.warnings(check.roots)
     if not timer.launcher:
-        without = "what runtimes leave behind stays until somebody calls gc; `install --gc-timer` writes one"
+        without = "leftovers of runtimes stay until you run gc; `install --gc-timer` adds a timer"
         return Finding("gc timer", "", is_there=False, without=without)
     return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings))
 
@@ -295,7 +295,7 @@ def _programs() -> Iterator[Finding]:
         yield Finding("runtime", detail, is_there=False, is_needed=True, without=without, advice=advice)
     for name, path in found.items():
         version = version_of(path)
-        detail = f"{path}, {version}" if version else f"{path} does not tell its version"
+        detail = f"{path}, {version}" if version else f"{path} does not report its version"
         yield Finding(name, detail, is_there=bool(version), without="it may not work")
 
 
@@ -307,8 +307,8 @@ def _engines(check: Check) -> Iterator[Finding]:
         kinds = known | {one.kind for one in registration.find(*machine.folders(name), ())}
         command = machine.missing(name, version, kinds)
         advice = f"oci-bind-hook {command}"
-        without = f"it does not call the hook by itself: {advice}"
-        detail = f"{path}, {version or 'which does not tell its version'}"
+        without = f"it does not call the hook yet: run {advice}"
+        detail = f"{path}, {version or 'version not reported'}"
         yield Finding(name, detail, is_there=not command, without=without, advice=advice)
 
 
@@ -327,7 +327,7 @@ def version_of(path: str) -> str:
 def _syslog() -> Finding:
     path = machine.syslog()
     detail = path or f"neither {JOURNAL_SOCKET} nor {SYSLOG_SOCKET} is there"
-    return Finding("syslog", detail, is_there=bool(path), without="with crun, failures are told to --log only")
+    return Finding("syslog", detail, is_there=bool(path), without="with crun, failures go to --log only")
 
 
 def as_text(findings: Sequence[Finding], pen: Pen) -> str:

@@ -68,7 +68,7 @@ def _object(value: dict[str, Any], shape: dict[str, Any], pointer: str, *, is_st
     for key, each in value.items():
         name = names.get(key.lower())
         if name is None and is_strict:
-            raise Refused(at(pointer, key), "is not known")
+            raise Refused(at(pointer, key), "is not a known member")
         if name is not None and each is not None:
             found[name] = typed(each, shape[name], at(pointer, key), is_strict=is_strict)
     return found

@@ -116,7 +116,7 @@ class File:
         elif version in ("", "0.1.0"):
             self._read_old(typed(self.document, _OLD, ""))
         else:
-            raise Refused("/version", f'is "{version}", and engines know 1.0.0 and 0.1.0')
+            raise Refused("/version", f'is "{version}", but engines accept 1.0.0 and 0.1.0')
         self._judge()
 
     def _load(self) -> Any:
@@ -151,7 +151,7 @@ class File:
             raise Refused("/hook", "is missing")
         for one in ("stage", "cmd", "annotation"):
             if found.get(one) is not None and found.get(f"{one}s") is not None:
-                raise Refused(f"/{one}", f"must not stand beside {one}s")
+                raise Refused(f"/{one}", f"must not appear together with {one}s")
         self.hook = self.hook or None
         if (arguments := found.get("arguments")) is not None:
             self.args = [self.hook or "", *arguments]
@@ -179,17 +179,17 @@ class File:
             os.stat(self.hook)
         except FileNotFoundError:
             self.is_absent = True
-            raise Refused(self.hook_pointer, f"{self.hook} is not there") from None
+            raise Refused(self.hook_pointer, f"{self.hook} does not exist") from None
         except (OSError, ValueError) as reason:
-            raise Refused(self.hook_pointer, f"{self.hook} cannot be looked at: {reason}") from None
+            raise Refused(self.hook_pointer, f"{self.hook} cannot be inspected: {reason}") from None
         for pattern in self.patterns():
             if pattern.invalid:
-                raise Refused(pattern.pointer, f'"{pattern.text}" is no regular expression of Go: {pattern.invalid}')
+                raise Refused(pattern.pointer, f'"{pattern.text}" is not a regular expression of Go: {pattern.invalid}')
         if not self._has_stages:
             raise Refused("/stages", "is missing")
         for index, stage in enumerate(self.stages):
             if stage not in (*STAGES, *EXTENSIONS):
-                raise Refused(f"/stages/{index}", f'"{stage}" is no stage')
+                raise Refused(f"/stages/{index}", f'"{stage}" is not a stage')
 
     def patterns(self) -> Iterator[Pattern]:
         for pair in self.annotations:
@@ -239,7 +239,7 @@ def _match_all(one: File, container: Container) -> tuple[bool, str]:
         if not one.has_bind_mounts:
             return False, "hasBindMounts is false, which no container matches"
         if not container.has_bind_mounts:
-            return False, "the container has no bind mounts but the engine's own"
+            return False, "the container has no bind mounts except those of the engine"
         reasons.append("it has bind mounts")
     for key, value in one.annotations:
         is_match, reason = _match_annotation(key, value, container)

@@ -89,7 +89,7 @@ def install(
     places = Places(prefix, hooks_dir, name, instead)
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} is no stage", where="--stages", hint=f"known: {', '.join(STAGES)}")
+        raise UsageError(f"{unknown[0]!r} is not a stage", where="--stages", hint=f"known: {', '.join(STAGES)}")
     stages = stages or DEFAULT_STAGES
     mode = 0o644 if instead is None else instead.mode
     if instead is None:
@@ -125,7 +125,7 @@ def _checked(places: Places) -> dict[str, str]:
         elif is_taken(path):
             foreign.append(path)
     if foreign:
-        hint = "move it away, or choose another name or folder"
+        hint = "move the file, or choose another name or folder"
         raise UnavailableError("was not written by install", where=foreign[0], hint=hint)
     return before
 
@@ -138,8 +138,10 @@ def missing_sources(requests: Iterable[Request]) -> list[str]:
             if not (request.optional or request.is_glob):
                 os.stat(request.source)
         except (FileNotFoundError, NotADirectoryError):
-            text = "is not there" if not os.path.islink(request.source) else "is a link to what is not there"
-            found.append(f"{request.origin}: {request.source} {text}: containers that the hook is for do not start")
+            text = "does not exist" if not os.path.islink(request.source) else "is a link to a path that does not exist"
+            found.append(
+                f"{request.origin}: {request.source} {text}: containers for which the hook is registered do not start"
+            )
         except OSError:
             pass  # others than this user may look
     return found
@@ -174,12 +176,14 @@ def warnings(places: Places) -> list[str]:
     found = []
     hooks, devices = machine.named()
     if places.kind == "CDI" and places.folder not in (*cdi.FOLDERS, *devices):
-        found.append(f"engines read {places.folder} only if their list of CDI folders names it, such as cdi_spec_dirs")
+        found.append(
+            f"engines read {places.folder} only if their list of CDI folders contains it, such as cdi_spec_dirs"
+        )
     if places.kind == "hooks.d" and places.folder not in (HOOKS_FOLDERS[0], *hooks):
-        found.append(f"podman and CRI-O read {places.folder} only if their hooks_dir names it")
+        found.append(f"podman and CRI-O read {places.folder} only if their hooks_dir contains it")
     if places.kind == "hooks.d":
         found += machine.without_hooks_d()
     kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]
     for path in dict.fromkeys(filter(None, kept)):
-        found.append(f"{path} is closed to other users: their containers, rootless ones, cannot run this hook")
+        found.append(f"other users cannot read {path}, so their rootless containers cannot run this hook")
     return found

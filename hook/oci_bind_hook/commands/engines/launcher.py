@@ -150,7 +150,7 @@ def fault(path: str) -> str:
     """
     interpreter = interpreter_of(path)
     if interpreter and not os.path.isfile(interpreter):
-        return f"{interpreter}, which the first line of {path} names, is not there: install again"
+        return f"{interpreter}, the interpreter in the first line of {path}, does not exist: run install again"
     if not is_launcher(path):
         return ""
     line = next((line for line in read(path).split("\n") if line.startswith(_FOLDERS)), None)

@@ -63,7 +63,9 @@ def without_hooks_d() -> Iterator[str]:
     for name, _ in programs():
         if name not in _HOOKS_D:
             first = ".".join(map(str, _CDI[name][0]))
-            yield f"{name} reads no hooks.d: for it install --cdi NAME (from {first}) or install --runtime NAME --apply"
+            yield (
+                f"{name} does not read hooks.d: use install --cdi NAME (from {first}) or install --runtime NAME --apply"
+            )
 
 
 def folders(name: str) -> tuple[list[str], list[str]]:

@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 REFUSES, FAILS, EXPOSES, SKIPS, WARNS = "refuses", "fails", "exposes", "skips", "warns"
 EFFECTS = {
     REFUSES: "podman and CRI-O start no container",
-    FAILS: "containers that it is for do not start",
+    FAILS: "containers for which it is registered do not start",
     EXPOSES: "",
-    SKIPS: "podman and CRI-O pass over this file",
+    SKIPS: "podman and CRI-O skip this file",
     WARNS: "",
 }
 CDI_EFFECTS = {
     **EFFECTS,
     REFUSES: "the engine crashes when it reads this file",
-    FAILS: "containers that ask for it do not start",
-    SKIPS: "engines pass over this file, and containers that ask for its devices do not start",
+    FAILS: "containers that request it do not start",
+    SKIPS: "engines skip this file, and containers that request its devices do not start",
 }
 SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
-NO_TIMEOUT = "is missing: a hook that hangs keeps its container waiting"
-NO_POSTSTOP = "has no poststop: mount points that were made and the state file stay"
+NO_TIMEOUT = "is missing: if the hook hangs, its container waits"
+NO_POSTSTOP = "has no poststop: created mount points and the state file stay"
 UNREAD = (
-    "names this hook, and is YAML, which is not read here: nobody knows whether engines take it, or whether the hook's "
-    "env is empty (see to both; the dry-run of a container tells)"
+    "registers this hook, but is YAML, which is not checked here: engines may ignore it, or the hook's env may be "
+    "empty (check both with the dry-run of a container)"
 )
 
 
@@ -88,7 +88,7 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
         effect = SKIPS if folder.hidden_by else REFUSES
         message = one.refusal.message
         if effect == SKIPS and not one.is_absent:
-            message += f" (which nobody minds only because of what is wrong with {folder.hidden_by})"
+            message += f" (without effect as long as {folder.hidden_by} is wrong)"
         yield Problem(one.path, one.refusal.pointer, message, effect)
         return
     if fault := _fault_of_program(one.hook or ""):
@@ -96,7 +96,7 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
     yield from _of_stages(one)
     is_ours = of_hooks_d(one) is not None
     if one.version == "0.1.0":
-        text = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
+        text = "has version 0.1.0, which gives the hook neither env nor timeout and matches annotations of any name"
         yield Problem(one.path, "", text, WARNS)
         if is_ours:
             yield _exposed(one.path, "/version", "has no env")
@@ -109,7 +109,7 @@ def _fault_of_program(path: str) -> str:
     if not os.path.isabs(path):
         return f'"{path}" is not an absolute path'
     if not os.path.isfile(path):
-        return f"{path} is no file" if os.path.lexists(path) else f"{path} is not there"
+        return f"{path} is not a file" if os.path.lexists(path) else f"{path} does not exist"
     if not os.stat(path).st_mode & 0o111:
         return f"{path} is not executable"
     return launcher.fault(path)
@@ -124,12 +124,12 @@ def _of_members(one: hooks_d.File, *, is_ours: bool) -> Iterator[Problem]:
     if not one.env and is_ours:
         yield _exposed(one.path, "/hook/env")
     elif not one.env:
-        yield Problem(one.path, "/hook/env", "is missing: some runtimes hand the hook the image's own variables", WARNS)
+        yield Problem(one.path, "/hook/env", "is missing: some runtimes pass the image's variables to the hook", WARNS)
     if one.timeout is None:
         yield Problem(one.path, "/hook/timeout", NO_TIMEOUT, WARNS)
     for key, _ in one.annotations:
         if not is_anchored(key.text):
-            text = f'"{key.text}" is not anchored: it matches names that only contain it (^ before it, $ behind it)'
+            text = f'"{key.text}" is not anchored: it matches every name that contains it (add ^ and $)'
             yield Problem(one.path, key.pointer, text, WARNS)
 
 
@@ -140,7 +140,7 @@ def _of_stages(one: hooks_d.File) -> Iterator[Problem]:
         yield Problem(one.path, "/stages", NO_POSTSTOP, WARNS)
     for index, stage in enumerate(one.stages):
         if stage in hooks_d.EXTENSIONS:
-            text = f'"{stage}" is known to podman only: CRI-O starts no container'
+            text = f'only podman accepts "{stage}": CRI-O starts no container'
             yield Problem(one.path, f"/stages/{index}", text, WARNS)
 
 
@@ -161,13 +161,13 @@ def of_runtimes(files: Iterable[runtimes.File]) -> Iterator[Problem]:
             if fault:
                 yield Problem(file.path, "", fault, FAILS)
         if runtimes.settings_of(file.runtime) is not None:
-            yield Problem(file.path, "", f"{file.runtime}, the runtime behind it, is such a wrapper itself", FAILS)
+            yield Problem(file.path, "", f"{file.runtime}, the runtime behind it, is a wrapper as well", FAILS)
         if not file.entry.get("env"):
             yield _exposed(file.path, "")
         if "poststop" not in file.hooks:
             yield Problem(file.path, "", NO_POSTSTOP, WARNS)
     for path, wrapper in settings.dangling():
-        yield Problem(path, "", f"names the runtime {wrapper}, which is not there", FAILS)
+        yield Problem(path, "", f"names the runtime {wrapper}, which does not exist", FAILS)
 
 
 # -- CDI ---------------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def _of_cdi_file(file: cdi.File) -> Iterator[Problem]:
     if (refusal := file.refusal) is not None:
         yield _of_cdi(file.path, refusal.pointer, refusal.message, REFUSES if refusal.is_fatal else SKIPS)
     elif file.ours and file.version.removeprefix("v") > VERSION:
-        text = f'is "{file.version}", and podman 4 knows none above {VERSION}'
+        text = f'is "{file.version}", but podman 4 accepts at most {VERSION}'
         yield _of_cdi(file.path, "/cdiVersion", text, WARNS)
 
 
@@ -208,7 +208,7 @@ def _of_device(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterator[Pro
     """Problems with a device that calls this hook."""
     path, place = device.file.path, device.pointer
     if device.conflicts:
-        text = f"{device.qualified} is in {', '.join(device.conflicts)} as well, and engines know neither"
+        text = f"{device.qualified} is also in {', '.join(device.conflicts)}, so engines ignore both"
         yield _of_cdi(path, f"{place}/name", text, FAILS)
     elif device.replaced_by:
         yield _of_cdi(path, f"{place}/name", f"{device.qualified} is replaced by that of {device.replaced_by}", WARNS)

@@ -59,7 +59,7 @@ class UnknownError(ValueError):
 def compile(pattern: str) -> Automaton:
     """The compiled expression. Raises InvalidError, UnknownError."""
     if len(pattern) > LONGEST:
-        raise UnknownError(f"its {len(pattern)} characters are too many to be looked at here")
+        raise UnknownError(f"it is too long to be checked here, with {len(pattern)} characters")
     return Automaton(_Parser(pattern).translate())
 
 
@@ -122,7 +122,7 @@ class _Parser:
             if max(least, times) > MAX_REPEAT:
                 raise InvalidError(f"more than {MAX_REPEAT} repetitions")
             if times < least:
-                raise InvalidError(f"{match[0]} asks for more than it allows")
+                raise InvalidError(f"{match[0]} has a minimum above its maximum")
             count, most = self._take(len(match[0])), None if match[2] == "" else times
             times = max(1, times) if most is None else times
         else:
@@ -137,10 +137,10 @@ class _Parser:
         if not atoms:
             raise InvalidError(f"{count} has nothing to repeat")
         if again:
-            raise InvalidError(f"{count} stands behind another repetition")
+            raise InvalidError(f"{count} follows another repetition")
         self.times *= times
         if self.times > MAX_REPEAT:
-            raise InvalidError(f"more than {MAX_REPEAT} repetitions, one in the other")
+            raise InvalidError(f"more than {MAX_REPEAT} nested repetitions")
         group.times = max(group.times, self.times)
         _bounded(atoms[-1], least + 1 if most is None else most)
         atoms[-1] = repeated(atoms[-1], least, most)
@@ -153,7 +153,7 @@ class _Parser:
             self._open()
         elif letter == ")":
             if len(self.groups) == 1:
-                raise InvalidError("a ) without its (")
+                raise InvalidError("an unmatched )")
             self.groups.pop()
             self.flags = group.flags_before
             self.groups[-1].atoms.append(_bounded(group.program()))
@@ -179,12 +179,14 @@ class _Parser:
 
     def _open(self) -> None:
         if len(self.groups) > MAX_DEPTH:
-            raise UnknownError(f"its groups are more than {MAX_DEPTH} deep, which only some versions of Go take")
+            raise UnknownError(
+                f"its groups are nested more than {MAX_DEPTH} deep, which only some versions of Go accept"
+            )
         if not self.rest.startswith("?"):
             self.groups.append(_Group(self.flags))
         elif match := re.match(r"\?(P?)<\w+>", self.rest, re.ASCII):
             if not match[1]:
-                raise UnknownError(f"({match[0]} is known to Go since 1.22 only")
+                raise UnknownError(f"({match[0]} requires Go 1.22")
             self._take(len(match[0]))
             self.groups.append(_Group(self.flags))
         elif match := re.match(r"\?([imsU]*)(?:-([imsU]+))?([:)])", self.rest):
@@ -194,7 +196,7 @@ class _Parser:
             if match[3] == ":":
                 self.groups.append(_Group(before))
         else:
-            raise InvalidError(f"({self.rest[:2]} is not known to Go")
+            raise InvalidError(f"Go does not support ({self.rest[:2]}")
 
     def _escaped(self) -> list[Program]:
         """The atoms that stand for what follows a backslash: several for a quotation."""
@@ -213,7 +215,7 @@ class _Parser:
         r"""The class that a letter behind a backslash names, if it does. UnknownError for ``\p``."""
         letter = self.rest[:1]
         if letter in ("p", "P"):
-            raise UnknownError(rf"\{letter}, a class of Unicode, is not known here")
+            raise UnknownError(rf"the Unicode class \{letter} cannot be checked here")
         if letter.lower() not in PERL:
             return []
         self._take()
@@ -230,12 +232,12 @@ class _Parser:
             code = int(match[1] or match[2], 16)
             if code <= LAST:
                 return code
-            raise InvalidError(rf"\{match[0]} is no character")
+            raise InvalidError(rf"\{match[0]} is not a character")
         character = self._take()
         if character in CONTROLS:
             return CONTROLS[character]
         if not character or not character.isascii() or character.isalnum():
-            raise InvalidError(rf"\{character} is not known to Go" if character else r"a \ at the end")
+            raise InvalidError(rf"Go does not support \{character}" if character else r"a \ at the end")
         return ord(character)
 
     def _class(self) -> str:
@@ -258,7 +260,7 @@ class _Parser:
             return []
         name, _, rest = self.rest[2:].partition(":]")
         if name.removeprefix("^") not in POSIX:
-            raise InvalidError(f"[:{name}:] is no class")
+            raise InvalidError(f"[:{name}:] is not a class")
         self.rest = rest
         return _others(POSIX[name[1:]]) if name.startswith("^") else POSIX[name]
 
@@ -276,13 +278,13 @@ class _Parser:
             character = self._take()
             high = self._code() if character == "\\" else ord(character)
         if high < low:
-            raise InvalidError("a range in [] runs backwards")
+            raise InvalidError("a range in [] is reversed")
         return [(low, high)]
 
 
 def _bounded(program: Program, times: int = 1) -> Program:
     if len(program) * times > LARGEST:
-        raise UnknownError("it is too large to be matched here")
+        raise UnknownError("it is too large to be checked here")
     return program
 
 

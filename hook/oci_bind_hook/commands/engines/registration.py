@@ -42,8 +42,8 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 def checked_name(option: str, name: str) -> str:
     """A name for a registration or a CDI device. Raises UsageError."""
     if not _NAME.fullmatch(name):
-        hint = "1 to 63 letters and digits, and between them - _ and ."
-        raise UsageError(f'"{name}" is no name', where=option, hint=hint)
+        hint = "use 1 to 63 letters and digits, with - _ and . in between"
+        raise UsageError(f'"{name}" is not a valid name', where=option, hint=hint)
     return name
 
 

@@ -27,7 +27,7 @@ DAEMON_JSON = "/etc/docker/daemon.json"
 CONFIG_TOML = "/etc/containerd/config.toml"
 PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 
-_DEFAULT = "NAME: containerd knows runc by itself only while no runtime is named"
+_DEFAULT = "NAME: containerd provides runc by default only if no runtime is configured"
 # Where containerd's CRI plugin has its runtimes, by the version of config.toml.
 _CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 _TYPE = "io.containerd.runc.v2"
@@ -70,7 +70,7 @@ class Settings:
             return ""
         if not is_taken(self.file):
             raise UnavailableError(
-                "is a link, or no file", where=self.file, hint="whoever made it must add the runtime"
+                "is a link, or not a regular file", where=self.file, hint="add the runtime where this file is generated"
             )
         try:
             data = read_regular(self.file)
@@ -107,7 +107,7 @@ class Settings:
         self.added(self.text())
         folder = existing(os.path.dirname(self.file))
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise UnavailableError(f"{folder} cannot be written", where=self.file, hint=AS_ROOT)
+            raise UnavailableError(f"{folder} is not writable", where=self.file, hint=AS_ROOT)
 
     @property
     def _copy(self) -> str:
@@ -286,7 +286,7 @@ class Containerd(Settings):
             is_there = False
         if not is_there:
             hint = "add the runtime by hand"
-            raise UnavailableError("has tables to which none can be added at the end", where=self.file, hint=hint)
+            raise UnavailableError("has tables to which no table can be appended", where=self.file, hint=hint)
         return new
 
     def meaning(self, text: str) -> object:
@@ -319,7 +319,7 @@ class Containerd(Settings):
         try:
             found = tomllib.loads(text) if text.strip() else {"version": 2}
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise DataError(self.file, [("", f"is no valid TOML: {error}")]) from None
+            raise DataError(self.file, [("", f"is not valid TOML: {error}")]) from None
         if not isinstance(found.get("version", 1), int):
             raise DataError(self.file, [("/version", "is not a number")])
         return found
@@ -327,9 +327,9 @@ class Containerd(Settings):
     def _plugin(self, document: dict[str, Any]) -> str:
         version = document.get("version", 1)
         if version not in _CRI:
-            hint = "containerd config migrate > NEW writes one of a later version"
+            hint = "containerd config migrate > NEW writes a later version"
             raise UnavailableError(
-                f"is of version {version}, which names plugins otherwise", where=self.file, hint=hint
+                f"has version {version}, in which plugins have other names", where=self.file, hint=hint
             )
         return _CRI[version]
 

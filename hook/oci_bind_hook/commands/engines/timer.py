@@ -111,7 +111,7 @@ class Timer:
         """The texts of both units by their paths. UnavailableError for a foreign file, or a path no unit can name."""
         for path in (self.service, self.timer):
             if is_taken(path) and read(path).split("\n", 1)[0] != MARK:
-                raise UnavailableError("was not written by install", where=path, hint="move it away")
+                raise UnavailableError("was not written by install", where=path, hint="move the file")
         words = [launcher, "gc", *([] if root is None else ["--root", root])]
         if not self.is_system and (podman := which("podman")):
             # The owners of what is left are ids of podman's user namespace.
@@ -144,16 +144,16 @@ class Timer:
         if not self.launcher:
             return []
         if not os.path.isfile(self.launcher):
-            return [f"{self.launcher}, which it calls, is not there: install with --gc-timer again"]
+            return [f"{self.launcher}, which it calls, does not exist: run install with --gc-timer again"]
         found = []
         if not os.path.isfile(self.timer):
-            found.append(f"{self.timer} is not there: install with --gc-timer again")
+            found.append(f"{self.timer} does not exist: run install with --gc-timer again")
         elif not self.is_enabled:
             found.append(f"is not enabled: {self.enabling}")
         # Without --root it knows all that are registered, and with one that alone.
         for other in (root for root in roots if self.root is not None and root != self.root):
-            said = f"calls gc {_with(self.root)}, and the hook is registered {_with(other)}"
-            found.append(f"{said}: install with --gc-timer again")
+            said = f"calls gc {_with(self.root)}, but the hook is registered {_with(other)}"
+            found.append(f"{said}: run install with --gc-timer again")
         return found
 
 
@@ -202,7 +202,7 @@ def _command(words: Sequence[str]) -> str:
     for number, word in enumerate(words):
         # systemd takes neither quotes nor backslashes in the name of a program, however they are escaped.
         if not word.isprintable() or (number == 0 and re.search(r"""["'\\]""", word)):
-            raise UnavailableError("no unit can name this path", where=ascii(word))
+            raise UnavailableError("a unit cannot contain this path", where=ascii(word))
     escaped = [word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in words]
     # Variables are expanded in all words but the first.
     escaped = [*escaped[:1], *(word.replace("$", "$$") for word in escaped[1:])]

@@ -56,7 +56,7 @@ def uninstall(
     _remove_launchers(removed, called or [places.launcher], [*places.known, *map(os.path.abspath, others)])
     if not removed.paths:
         where = " and ".join([*places.registrations, places.launcher])
-        raise MissingError(f"nothing that install wrote is at {where}", hint="; ".join(removed.kept))
+        raise MissingError(f"install wrote nothing at {where}", hint="; ".join(removed.kept))
     return removed
 
 
@@ -103,7 +103,7 @@ def _remove_registrations(removed: Removed, known_at: Mapping[str, Registration 
     for path, known in known_at.items():
         engines = settings.of(known.name, path) if known is not None and known.kind == "runtime" else []
         if needed := next(filter(None, (each.why_needed() for each in engines)), ""):
-            raise UnavailableError(f"engines need {path}: {needed}", hint="name another runtime there first")
+            raise UnavailableError(f"engines need {path}: {needed}", hint="set another runtime there first")
         removed.runtimes += engines
     called = []
     for path, known in known_at.items():
@@ -126,7 +126,7 @@ def _remove_launchers(removed: Removed, launchers: Iterable[str], folders: Seque
         if not is_launcher(launcher):
             removed.kept.append(f"{launcher} was not written by install")
         elif users:
-            removed.kept.append(f"{launcher} is still named by {', '.join(users)}")
+            removed.kept.append(f"{launcher} is still used by {', '.join(users)}")
         else:
             removed.folders += folders_made(launcher)
             removed.paths.append(remove(launcher))

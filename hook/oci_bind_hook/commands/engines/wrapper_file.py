@@ -72,7 +72,7 @@ try:
     code = main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
 except BaseException as error:
     reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())
-    line = f"oci-bind-hook: the installation is broken: {{reason}}, so the container is not started\\n"
+    line = f"oci-bind-hook: the installation is broken: {{reason}}; the container is not started\\n"
     try:
         posix.write(2, line.encode(errors="backslashreplace"))
     finally:
@@ -94,7 +94,7 @@ class Wrapper:
     def __init__(self, name: str, prefix: str, runtime: str | None = None, annotations: Sequence[str] = ()) -> None:
         self.name = checked_name("--runtime", name)
         if name in RUNTIMES or name.startswith("io.containerd"):
-            raise UsageError(f'engines have a runtime "{name}" of their own', where="--runtime", hint="choose another")
+            raise UsageError(f'engines already have a runtime "{name}"', where="--runtime", hint="choose another name")
         self.annotations = annotations_of(annotations)
         self.folder = os.path.join(os.path.abspath(prefix), RUNTIMES_PATH)
         self.paths = [os.path.join(self.folder, f"{NAME}-{name}")]
@@ -107,18 +107,18 @@ class Wrapper:
             places = (f"{folder}/{name}" for name in RUNTIMES for folder in _FOLDERS)
             found = next((path for path in places if os.access(path, os.X_OK)), None)
             if found is None:
-                raise UnavailableError("neither runc nor crun is there", hint=f"name the runtime with {where}")
+                raise UnavailableError("neither runc nor crun is installed", hint=f"set the runtime with {where}")
             return found
         path = self._runtime
         if not os.path.isabs(path):
             raise UsageError(f'"{path}" is not an absolute path', where=where)
         if "runsc" in (os.path.basename(path), os.path.basename(os.path.realpath(path))):
-            hint = "give the bind to the engine: docker run -v, or mounts of the pod"
-            raise UnavailableError("runsc calls no hook that could mount for its sandbox", where=where, hint=hint)
+            hint = "use the engine's binds: docker run -v, or mounts of the pod"
+            raise UnavailableError("no hook can mount into the sandbox of runsc", where=where, hint=hint)
         if not os.path.isfile(path) or not os.access(path, os.X_OK):
-            raise UnavailableError(f"{path} is not a program that can be run", where=where)
+            raise UnavailableError(f"{path} is not an executable file", where=where)
         if os.path.realpath(path) == os.path.realpath(self.paths[0]) or settings_of(path) is not None:
-            raise UsageError(f"{path} is such a wrapper itself", where=where, hint="name the runtime behind it")
+            raise UsageError(f"{path} is a wrapper as well", where=where, hint="set the runtime behind it")
         return path
 
     @property
@@ -137,10 +137,10 @@ class Wrapper:
         try:
             size = len(text.encode())
         except UnicodeEncodeError:
-            raise UsageError("what is not UTF-8 cannot stand in config.json", where="--") from None
+            raise UsageError("config.json can only contain UTF-8", where="--") from None
         if size >= _ARGUMENT_BYTES:
-            problem = f"its options have {size} bytes, and no process is given one of {_ARGUMENT_BYTES}"
-            raise UnavailableError(problem, where="--runtime", hint="let patterns name the sources")
+            problem = f"its options have {size} bytes, and an argument of a process is limited to {_ARGUMENT_BYTES}"
+            raise UnavailableError(problem, where="--runtime", hint="use patterns as sources")
         # The shell keeps a newline in quotes; a line for each setting is for people, and for settings_of.
         return [
             WRAPPER.format(

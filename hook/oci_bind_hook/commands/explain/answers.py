@@ -122,7 +122,7 @@ def _told(command: list[str], environment: dict[str, str]) -> bytes | None:
     first = err.decode(errors="replace").strip().partition("\n")[0]
     if "no such" in first.lower():
         return None
-    raise NoAnswerError(f"does not answer: {first}" if first else f"does not answer, and ends with {code}")
+    raise NoAnswerError(f"fails: {first}" if first else f"fails with exit code {code}")
 
 
 def _late() -> NoAnswerError:
@@ -147,7 +147,7 @@ def _read(child: subprocess.Popen[bytes], end: float) -> tuple[bytes, bytes]:
                 if not data:
                     waiting.unregister(key.fileobj)
                 if len(read[key.fd]) > MOST_BYTES:
-                    raise NoAnswerError("answers with more than a megabyte")
+                    raise NoAnswerError("returns more than a megabyte")
     out, err = read.values()
     return out, err
 
@@ -159,20 +159,20 @@ def _understood(engine: str, word: str, data: bytes | None) -> Answer | None:
     try:
         document = documents(data, engine)[0]
     except DataError:
-        raise NoAnswerError("answers with what is no JSON") from None
+        raise NoAnswerError("returns something other than JSON") from None
     [one] = document if isinstance(document, list) and len(document) == 1 else [None]
     facts = members(one)
     state = members(facts.get("State"))
     container, name = _text(facts, "Id"), _text(facts, "Name").removeprefix("/")
     config, pid = _text(facts, "OCIConfigPath"), state.get("Pid")
     if not _ID.fullmatch(container) or not _NAME.fullmatch(name):
-        raise NoAnswerError("answers without an id and a name")
+        raise NoAnswerError("returns no id and name")
     if word != name and not container.startswith(word):
-        raise NoAnswerError(f"answers about another container, {name}")
+        raise NoAnswerError(f"returns another container, {name}")
     # An engine keeps a bundle in a folder that has the id.
     names = config.split("/")
     if config and not (config.startswith("/") and names[-1] == CONFIG and container in names and ".." not in names):
-        raise NoAnswerError(f"answers with a config.json that is not one of {name}: {config}")
+        raise NoAnswerError(f"returns a config.json that does not belong to {name}: {config}")
     is_process = isinstance(pid, int) and not isinstance(pid, bool) and pid > 0
     return Answer(engine, container, name, config, _status(state), pid if is_process else None)
 

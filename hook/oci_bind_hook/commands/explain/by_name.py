@@ -34,7 +34,7 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
     UsageError where it may mean several, MissingError or UnavailableError where there is none, or no config.json of it.
     """
     if not word:
-        raise UsageError("an empty word names nothing", where="explain")
+        raise UsageError("the name of the container is empty", where="explain")
     found = containers.find(word, root)
     remarks: list[str] = []
     if not (_WHOLE.fullmatch(word) and len(found) == 1):
@@ -43,7 +43,9 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
         found = _together(word, found, told, root)
     if len(found) > 1:
         several = "; ".join(each.line() for each in found)
-        raise UsageError(f"it may be {len(found)} containers", where=word, hint=f"give the bundle of one: {several}")
+        raise UsageError(
+            f"the name matches {len(found)} containers", where=word, hint=f"pass the bundle of one: {several}"
+        )
     if not found:
         raise _unknown(word, remarks, os.path.join(folder, word))
     if not (is_over or found[0].has_config):
@@ -64,7 +66,7 @@ def recorded(word: str, ids: Collection[str]) -> str:
     found = sorted(named.intersection(ids) or named or begin)
     if len(found) > 1:
         raise UsageError(
-            f"it may be {len(found)} containers", where=word, hint=f"give more of an id: {', '.join(found)}"
+            f"the name matches {len(found)} containers", where=word, hint=f"give more of an id: {', '.join(found)}"
         )
     return found[0] if found else word
 
@@ -84,8 +86,8 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
     if outcome.error is not None:
         raise outcome.error
     if outcome.is_silent:
-        problem = outcome.silence("a file system on the way to a bundle")
-        raise UnavailableError(problem, where=word, hint="name the bundle by its path")
+        problem = outcome.silence("a file system on the path of a bundle")
+        raise UnavailableError(problem, where=word, hint="pass the path of the bundle")
     found, problems = outcome.answer
     for failure in unpacked(problems):
         raise failure
@@ -116,7 +118,7 @@ def _together(word: str, found: list[Container], told: Sequence[Answer], root: s
         base = same[0] if same else containers.Container(answer.id, bundle, answer.engine)
         # podman writes it first of all that a start does.
         is_failed = answer.status == "created" and bool(answer.config)
-        status = f"{answer.status}: its last start has failed" if is_failed else answer.status
+        status = f"{answer.status}: its last start failed" if is_failed else answer.status
         one = base._replace(known_by=answer.engine, name=answer.name, status=status, pid=answer.pid or base.pid)
         found = [one, *(each for each in found if each.id != answer.id)]
     return found
@@ -125,12 +127,12 @@ def _together(word: str, found: list[Container], told: Sequence[Answer], root: s
 def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
     hint = "; ".join(remarks)
     if os.path.lexists(path):
-        hint = f"./{word} names what is in the current folder"
+        hint = f"for the one in the current folder, use ./{word}"
     elif not hint:
-        hint = "no id that engines, runtimes or state files have begins so, and no engine here has that name"
+        hint = "no container has this name or an id that starts with it"
         if settings.installed("podman"):
             hint += "; of a podman with --root, give the path that its `inspect --format '{{.OCIConfigPath}}'` prints"
-    return MissingError(f'no container "{word}" is known here', hint=hint)
+    return MissingError(f'the container "{word}" is not known', hint=hint)
 
 
 def _without_config(container: Container) -> HookError:
@@ -138,16 +140,16 @@ def _without_config(container: Container) -> HookError:
     name = container.name or container.id
     what = f"the container {name}" + (f" is {container.status}, and" if container.status else "")
     if container.known_by.startswith("podman"):
-        problem = f"{what} has no config.json: it was created and never started"
-        return MissingError(problem, hint=f"`podman init {name}` writes it, and runs the hooks")
+        problem = f"{what} has no config.json, because it was never started"
+        return MissingError(problem, hint=f"run `podman init {name}`, which writes it and runs the hooks")
     if container.root is not None and not container.name:
         problem = f"the bundle of the container {name} is gone: {container.bundle}"
-        return MissingError(problem, hint=f"`oci-bind-hook show {name}` tells what is recorded of it")
+        return MissingError(problem, hint=f"`oci-bind-hook show {name}` shows its record")
     if container.pid is None:
-        problem = f"{what} has no config.json: {container.known_by} has one of a container only while it runs"
+        problem = f"{what} has no config.json: {container.known_by} keeps one only while the container runs"
         return MissingError(
-            problem, hint="what its start or its hooks said is in this sentence, in syslog and in --log"
+            problem, hint="for messages of its start or its hooks, see its status here, syslog and --log"
         )
-    problem = f"{what} has its config.json in none of the folders that are known"
-    hint = "give the path of its bundle" if os.geteuid() == 0 else "ask again as root"
+    problem = f"{what} has no config.json in any known folder"
+    hint = "pass the path of its bundle" if os.geteuid() == 0 else "run this as root"
     return UnavailableError(problem, hint=hint)

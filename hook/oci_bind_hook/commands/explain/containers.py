@@ -59,7 +59,7 @@ class Container(NamedTuple):
     def notes(self) -> Iterator[str]:
         """What is known of it that a bundle does not tell."""
         if self.name:
-            yield f"{self.known_by} knows the container as {self.name}, which is {self.status or 'in an unknown state'}"
+            yield f"{self.known_by} knows the container as {self.name}, status: {self.status or 'unknown'}"
         else:
             yield f"the container is known by: {self.known_by}"
 

@@ -159,7 +159,7 @@ def _meant(report: Report, path: str) -> object | None:
     report.bundle, file = meant.bundle_of(path)
     if not file:
         return None
-    report.notes.append(f"{file} is read in place of {files.below(report.bundle, meant.CONFIG)}")
+    report.notes.append(f"{file} is read instead of {files.below(report.bundle, meant.CONFIG)}")
     return documents(read_regular(file), "config.json")[0]
 
 
@@ -206,7 +206,7 @@ def _fill_with_plan(
     # No real run looks at the programs: who is silent there is no problem.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering, hides = {}, hidden(planner.order, is_silent=True)
-        report.notes.append(f"whether a bind covers programs of the container is not known: {why}")
+        report.notes.append(f"the hook does not know whether a bind covers programs of the container: {why}")
     else:
         covering, hides = programs.warnings(planned, bundle.document), hidden(planner.order)
     report.own = own_mounts(calls.first.requests, planner.order)
@@ -227,7 +227,7 @@ def _fill_with_plan(
         _foresee_refusals(report, bundle, planned, calls.first.sources, patience)
     report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
-        report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs expect to be there")
+        report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs usually need")
 
 
 def _compare(report: Report, planned: Plan, running: Running) -> None:
@@ -253,7 +253,7 @@ def _foresee_making(report: Report, planned: Plan, run: Run) -> None:
 def _foresee_refusals(report: Report, bundle: Bundle, plan: Plan, sources: list[Source], patience: Patience) -> None:
     """What the runtime will refuse, at whose rootfs and sources somebody may be silent."""
     if why := patience.why_not("runtime", f"the rootfs {bundle.rootfs}, or what is mounted on it,", bundle.rootfs):
-        report.notes.append(f"whether the runtime refuses anything is not known: {why}")
+        report.notes.append(f"the hook does not know whether the runtime would refuse anything: {why}")
         return
     found = runtime.find(bundle, plan, sources, patience)
     report.warnings += found.warnings
@@ -267,7 +267,7 @@ def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: b
     if is_prestart and is_elsewhere and registered.choose(entries, "prestart") is None:
         is_elsewhere = False
         if is_named:
-            report.notes.append("prestart is taken as called by hand, without a pid: it mounts right here")
+            report.notes.append("prestart is explained as called by hand, without a pid: it mounts in this namespace")
     report.namespace = "container" if is_elsewhere else "runtime"
     return is_elsewhere
 

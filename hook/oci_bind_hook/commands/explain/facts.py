@@ -70,7 +70,7 @@ def describe(
         warnings = [*bind.warnings, *(covering or {}).get(bind, ())]
         if found_at is not None and bind.action == "mount" and not bind.request.is_root:
             warnings += [
-                f"the source is below {open_to[each]}: the container may put something else in its place"
+                f"the source is below {open_to[each]}: the container can replace it"
                 for each in _above(found_at)
                 if each in open_to
             ][:1]
@@ -112,7 +112,10 @@ def replaced_by_rename(plan: Plan) -> list[str]:
     origins = [*dict.fromkeys(bind.request.origin for bind in files)]
     if not origins:
         return []
-    return [f"{few(origins)}: the container keeps the file that is bound: bind its folder if it is replaced by rename"]
+    return [
+        f"{few(origins)}: the container keeps the old file if this one is replaced by rename; to follow "
+        "the change, bind its folder"
+    ]
 
 
 def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:

@@ -163,9 +163,9 @@ def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespac
         problem: HookError
         if request.idmap is not None and is_inside:
             problem = UnavailableError(
-                "ids cannot be mapped from inside a user namespace",
+                "ids cannot be mapped inside a user namespace",
                 where=request.at("options"),
-                hint="register for createRuntime, with a runtime that root starts",
+                hint="register the hook for createRuntime, with a runtime that root starts",
             )
         elif is_untried and top is not None and top.type in _NEVER_MAPPED:
             text = f"the {top.type} file system of {source.path} cannot be id-mapped"

@@ -21,14 +21,14 @@ CONFIG = "config.json"
 def word(words: Sequence[str]) -> str:
     """The one word that is to be explained, of those given; without one the current folder. UsageError."""
     if len(words) > 1:
-        raise UsageError(f'"{words[1]}" is a second one', where=words[0], hint="explain tells of one bundle at a time")
+        raise UsageError(f'"{words[1]}" is one too many', where=words[0], hint="explain takes one bundle")
     if words:
         return words[0]
     if not os.path.lexists(CONFIG):
         raise UsageError(
-            "there is no config.json in the current folder",
+            "the current folder has no config.json",
             where="explain",
-            hint="name the folder of a bundle, its config.json, or a container by its id or name",
+            hint="pass the folder of a bundle, its config.json, or the id or name of a container",
         )
     return "."
 

@@ -99,7 +99,7 @@ def with_registered(
         report.stage = called[0].stage
     if len({part.options.root for part in parts if not part.is_late}) > 1:
         report.warnings.append(
-            f"{called[0].place}: the entries have different --root: a failure of one does not undo the others"
+            f"{called[0].place}: the entries have different --root values, so a failure of one does not undo the others"
         )
     return parts
 
@@ -145,7 +145,7 @@ def requests_of_each(report: Report, bundle: Bundle, parts: list[Part], patience
     asking = sum(key.startswith(collect.ANNOTATION) for key in bundle.config.annotations)
     if asking and not any(part.options.annotation_sources for part in parts):
         allowing = "--allow-annotations and --allow-source"
-        report.notes.append(f"binds that annotations ask for, {asking} here, count with {allowing} only")
+        report.notes.append(f"annotations request binds ({asking} here), which require {allowing}")
 
 
 def _requests(report: Report, bundle: Bundle, part: Part, patience: Patience) -> list[Request]:

@@ -30,7 +30,7 @@ DESTINATIONS = "destinations"  # of all binds: they may lead into a source that 
 PROGRAMS = "programs"  # of the container, which the binds may cover
 _TICK = SECONDS / 4
 _CLOCK_OF_ALL_THREADS = 2  # CPUCLOCK_SCHED, linux/posix-timers.h
-HINT = "a real run waits until its server answers or ends, or the runtime's timeout kills it"
+HINT = "a real run waits until the server answers or ends, or until the runtime's timeout kills the hook"
 
 
 class Patience:
@@ -131,7 +131,7 @@ class Mute:
 def silent(subject: str, why: str, where: str = "", *, step: Step = "open") -> MissingError:
     """The problem of a real run that asks what is silent, at its ``step``."""
     # Its code is what the run ends with if the server ends first, or is unmounted.
-    problem = MissingError(f"{subject} cannot be looked at: {why}", where=where, hint=HINT)
+    problem = MissingError(f"{subject} cannot be inspected: {why}", where=where, hint=HINT)
     problem.step = step
     return problem
 
@@ -158,5 +158,5 @@ def gathered(
     finally:
         patience.close()
     for why in dict.fromkeys((*patience.mounts.values(), *patience.silent.values())):
-        report.add(silent("what is asked for", why))
+        report.add(silent("what config.json requests", why))
     return report

@@ -208,13 +208,13 @@ class Places:
         if mount["propagation"] != DEFAULT_PROPAGATION:
             yield Span(mount["propagation"])
         if action == "unmount":
-            yield Span("is unmounted")
+            yield Span("will be unmounted")
         elif action == "gone":
-            yield Span("is gone already", "dim")
+            yield Span("already gone", "dim")
         elif mount["by"] == "runtime":
             yield Span("by the runtime", "dim")
         elif action == "present":
-            yield Span("mounted already", "dim")
+            yield Span("already mounted", "dim")
         elif mount["now"] is not None:
             there = "mounted now" if mount["now"] else "not mounted now"
             text = ", ".join(filter(None, (there, WORDS.get(mount["source_now"]))))

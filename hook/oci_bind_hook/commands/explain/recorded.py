@@ -39,7 +39,7 @@ def find_folders(
             with At("state folder"):
                 if why := patience.why_not(f"state folder {path}", f"the state folder {path}", path):
                     silence = why
-                    raise RecordError(f"{path} cannot be looked at: {why}", hint=HINT)
+                    raise RecordError(f"{path} cannot be inspected: {why}", hint=HINT)
                 call.folder = call.run.folder(options, proc, is_asked=call.asks, container=report.id)
                 if not report.turn:
                     recorded = _recorded(call.folder, report, place, proc)

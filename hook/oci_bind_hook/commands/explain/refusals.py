@@ -33,6 +33,6 @@ class Refusals:
     def add_missing(self, where: str, path: str, message: str) -> None:
         """Takes note of a ``path`` of the host that is not there."""
         if files.clean_path(path).startswith(_VOLATILE):
-            self.warn(where, f"{message}: the runtime refuses that, unless an engine makes it first")
+            self.warn(where, f"{message}; the runtime refuses this unless an engine creates it first")
         else:
             self.add(where, message)

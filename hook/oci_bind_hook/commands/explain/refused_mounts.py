@@ -96,7 +96,7 @@ def judge(found: Refusals, bundle: Bundle, root: Root, sources: Mapping[str, Sou
     if not is_known:
         return None
     if not has_proc:
-        found.add("/mounts", "nothing is mounted on /proc, where runc looks for its own files", by=RUNC)
+        found.add("/mounts", "nothing is mounted on /proc, which runc needs", by=RUNC)
     return covers
 
 
@@ -141,9 +141,9 @@ def _judge_words(found: Refusals, mount: Mount, *, is_bind: bool) -> None:
         if kind in ("", "none", *_BINDS):
             said = f'the type "{kind}"' if kind else "no type"
             hint = 'a bind needs the option "bind" or "rbind"'
-            found.add(f"{at}/options", f"{said}, and no option that says bind: there is no such file system", hint)
+            found.add(f"{at}/options", f"{said} and no option bind or rbind: this file system does not exist", hint)
         elif _is_unknown_type(kind):
-            text = f'the kernel knows no file system "{kind}" now, and refuses it unless a module brings it'
+            text = f'the kernel has no file system "{kind}" now, and refuses it unless a module provides it'
             found.warn(f"{at}/type", text)
     for word in mount.options:
         key = word.partition("=")[0]
@@ -152,12 +152,10 @@ def _judge_words(found: Refusals, mount: Mount, *, is_bind: bool) -> None:
         hint = f'did you mean "{_MEANT[key.lower()]}"?' if key.lower() in _MEANT else nearest(key.lower(), WORDS)
         if not is_bind:
             if kind in _DATA and key not in _DATA[kind]:
-                found.add(
-                    f"{at}/options", f'"{word}" is no option of {kind}, which refuses what it does not know', hint
-                )
+                found.add(f"{at}/options", f'"{word}" is not an option of {kind}, which rejects unknown options', hint)
         else:
             advice = f": {hint}" if hint else ""
-            found.warn(f"{at}/options", f'"{word}" does nothing to a bind, and runc 1.3 refuses it{advice}')
+            found.warn(f"{at}/options", f'"{word}" has no effect on a bind, and runc 1.3 refuses it{advice}')
 
 
 def _is_unknown_type(kind: str) -> bool:
@@ -171,7 +169,7 @@ def _is_unknown_type(kind: str) -> bool:
 def _judge_source(found: Refusals, mount: Mount, source: Source | None) -> None:
     at = f"/mounts/{mount.index}/source"
     if source is not None and source.is_missing and _is_certain(source):
-        found.add_missing(at, source.path, f"{source.path} is not there")
+        found.add_missing(at, source.path, f"{source.path} does not exist")
 
 
 def _is_certain(source: Source) -> bool:
@@ -198,19 +196,19 @@ def _judge_destination(
     is_sure_of_kind = mount.type in _FOLDERS if source is None else source.error is None
     last = target.last
     if target.path == "/":
-        found.warn(at, f"{destination} is the root itself: crun before 1.28 refuses that, and runc mostly")
+        found.warn(at, f"{destination} is the root itself: crun before 1.28 refuses this, and runc usually does")
     elif is_unknown(target):
         _judge_in_proc(found, at, target, is_bind=source is not None)
     elif last.exists and not last.is_link and is_sure_of_kind and is_folder != last.folder:
-        found.add(at, f"{target.path} is {_kind(folder=last.folder)}, and what is mounted is {_kind(folder=is_folder)}")
+        found.add(at, f"{target.path} is {_kind(folder=last.folder)}, but the source is {_kind(folder=is_folder)}")
     elif mount.type in _ON_NO_LINK and source is None and is_on_link(root, destination):
-        found.add(at, f"{destination} is a link, on which no runtime mounts {mount.type}")
+        found.add(at, f"{destination} is a link, and no runtime mounts {mount.type} on a link")
     elif not last.exists and (dangling := dangling_link(root, target)) is not None:
         if is_sure_of_kind and (is_folder or dangling != target.links[-1][0] or not _ends_with(destination, dangling)):
-            text = f"the link {dangling} leads to what is not there"
-            found.add(at, text, "make it, or name the place itself", by=CRUN)
+            text = f"the link {dangling} leads to a path that does not exist"
+            found.add(at, text, "create it, or use the path itself", by=CRUN)
     elif target.missing and target.anchor.cover in covers.readonly:
-        found.add(at, f"{target.path} would have to be made in a bind that is read-only", by=RUNC)
+        found.add(at, f"{target.path} does not exist, and it would be in a read-only bind", by=RUNC)
     if source is not None and last.exists and source.error is None:
         _judge_on_proc(found, at, target, source)
     return target
@@ -223,14 +221,14 @@ def _judge_in_proc(found: Refusals, at: str, target: Target, *, is_bind: bool) -
     if names[0] != "proc" or cover is None or cover.type != "proc":
         return
     if not names[1].isdigit() and not os.path.lexists(f"/proc/{names[1]}"):
-        found.add(at, f"procfs has no {names[1]}, and nothing can be made in it")
+        found.add(at, f"procfs has no {names[1]}, and nothing can be created in procfs")
     elif is_bind and names[1] not in _OPEN_IN_PROC and (names[1] not in _PART_OPEN_IN_PROC or len(names) == 2):
-        found.add(at, f"{target.path} is inside /proc, which runc keeps from being covered", by=RUNC)
+        found.add(at, f"{target.path} is inside /proc, and runc lets nothing cover that", by=RUNC)
 
 
 def _judge_on_proc(found: Refusals, at: str, target: Target, source: Source) -> None:
     if target.path == "/proc" and source.info is not None and source.info.type != "proc":
-        found.add(at, "something else than procfs would be on /proc, which runc refuses", by=RUNC)
+        found.add(at, "something other than procfs would be on /proc, which runc refuses", by=RUNC)
 
 
 def is_on_link(root: Root, path: str) -> bool:
@@ -262,4 +260,4 @@ def _ends_with(destination: str, link: str) -> bool:
 
 
 def _kind(*, folder: bool) -> str:
-    return "a folder" if folder else "no folder"
+    return "a folder" if folder else "not a folder"

@@ -35,7 +35,7 @@ class Unsure(Exception):
 def judge_process(found: Refusals, document: dict[str, Any], root: Root | None, covers: Covers | None) -> None:
     """Judges ``process``: its folder and its program, in a ``root`` on which all is mounted, if that is known."""
     if not isinstance(document.get("process"), dict):
-        found.add("/process", "missing: there is nothing to run")
+        found.add("/process", "missing: no program to run")
         return
     process = members(document["process"])
     cwd = process.get("cwd")
@@ -49,7 +49,7 @@ def judge_process(found: Refusals, document: dict[str, Any], root: Root | None, 
     args = process.get("args")
     name = args[0] if isinstance(args, list) and args else ""
     if not name:
-        found.add("/process/args", "missing or empty: there is nothing to run")
+        found.add("/process/args", "missing or empty: no program to run")
         return
     if root is None or covers is None or not isinstance(name, str):
         return
@@ -74,7 +74,7 @@ def _judge_cwd(found: Refusals, cwd: str, root: Root) -> None:
     if target.last.exists and not target.last.folder:
         found.add(at, f"{target.path} is not a folder")
     elif target.missing and (link := dangling_link(root, target)) is not None:
-        found.add(at, f"the link {link} leads to what is not there")
+        found.add(at, f"the link {link} leads to a path that does not exist")
 
 
 def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root, covers: Covers) -> None:
@@ -99,9 +99,9 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
                 is_in_cwd = True
                 continue  # older versions of crun pass it over
             if path is None and "/" not in name:
-                found.warn(at, f"{name} is not looked for: process.env has no PATH")
+                found.warn(at, f"{name} cannot be found: process.env has no PATH")
             elif target.last.cover in covers.noexec:
-                found.add(at, f"{target.path} is on a mount with noexec", by=by)
+                found.add(at, f"{target.path} is on a noexec mount", by=by)
             elif fault := _fault_of_interpreters(root, target):
                 found.add(at, fault, by=by)
         return
@@ -112,7 +112,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
     elif why:
         found.add(at, why, by=by)
     elif "/" in name:
-        found.add(at, f"{name} is not there, in the rootfs with all that is mounted on it")
+        found.add(at, f"{name} does not exist in the rootfs or in its mounts")
     else:
         where = "has no PATH" if path is None else f"has PATH={path}"
         found.add(at, f"{name} is not found in the rootfs: process.env {where}", by=by)
@@ -153,9 +153,9 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     if target is not None and not fault:
         return
     is_missing = not fault
-    fault = fault or f"{path} is not there"
+    fault = fault or f"{path} does not exist"
     if stage == "poststop":
-        found.warn(at, f"{fault}: runtimes go on without it")
+        found.warn(at, f"{fault}; runtimes start without it")
     elif stage == "poststart" or is_for_sh:  # crun lets a container that runs by then, and has sh run what it may
         found.add(at, fault, by=RUNC)
     elif is_missing and stage != "startContainer":
@@ -209,7 +209,7 @@ def _fault_of_interpreters(root: Root, program: Target) -> str:
             break
         target, fault = _program(root, os.path.join("/", names[0]))
         if target is None:
-            return f"{by} needs {names[0]}: {fault or 'it is not there'}"
+            return f"{by} needs {names[0]}: {fault or 'it does not exist'}"
         with contextlib.closing(target):
             by, names = target.path, interpreters(target)[:1]
     return ""

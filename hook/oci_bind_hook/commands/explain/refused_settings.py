@@ -69,11 +69,13 @@ def judge(found: Refusals, document: dict[str, Any], may_ask: Callable[[str, str
     _judge_process(found, process)
     _judge_seccomp(found, members(settings.get("seccomp")))
     if settings.get("rootfsPropagation") in ("unbindable", "runbindable"):
-        found.warn("/linux/rootfsPropagation", "runc 1.1 refuses unbindable: it binds the rootfs itself after that")
+        found.warn(
+            "/linux/rootfsPropagation", "runc 1.1 refuses unbindable, because it binds the rootfs itself afterwards"
+        )
     for number, device in enumerate(_objects(settings.get("devices"))):
         at, path = f"/linux/devices/{number}", device.get("path")
         if device.get("type") not in ("b", "c", "p", "u"):
-            found.add(f"{at}/type", "is neither b, c, u nor p", by=RUNC)
+            found.add(f"{at}/type", "is not b, c, u or p", by=RUNC)
         if device.get("type") != "p" and isinstance(path, str) and not path.startswith("/"):
             found.add(f"{at}/path", f'"{path}" is not absolute', by=CRUN)
 
@@ -86,7 +88,7 @@ def judge_rootfs(found: Refusals, bundle: Bundle) -> None:
     except OSError:
         return
     if path != bundle.rootfs:
-        found.add("/root/path", f"{named} leads through a link, to {bundle.rootfs}", by=RUNC)
+        found.add("/root/path", f"{named} leads through a link to {bundle.rootfs}", by=RUNC)
 
 
 def judge_places(found: Refusals, document: dict[str, Any], root: Root) -> None:
@@ -121,7 +123,7 @@ def _judge_namespace(found: Refusals, at: str, entry: dict[str, Any], may_ask: C
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
-        found.add_missing(f"{at}/path", path, f"{path} is not there")
+        found.add_missing(f"{at}/path", path, f"{path} does not exist")
         return
     except (OSError, ValueError):
         return
@@ -156,7 +158,7 @@ def _judge_user(found: Refusals, user: dict[str, Any], settings: dict[str, Any])
             continue  # missing, or for another system
         runs = list(_runs(settings.get(member)))
         if not 0 <= number <= _UINT32 or (number == _UINT32 and member == "gidMappings" and "/" in name):
-            found.add(at, f"{number} is no id")
+            found.add(at, f"{number} is not a valid id")
         elif runs and not any(inside <= number < inside + size for inside, _, size in runs):
             found.add(at, f"{number} is not mapped in the container's user namespace, by /linux/{member}")
         elif number > _MOST_OF_RUNC:
@@ -168,13 +170,13 @@ def _judge_mappings(found: Refusals, settings: dict[str, Any]) -> None:
     for member in ("uidMappings", "gidMappings"):
         at, runs = f"/linux/{member}", list(_runs(settings.get(member)))
         if not runs:
-            found.add(at, "missing or empty, and there is a new user namespace", by=RUNC)
+            found.add(at, "missing or empty, but required with a new user namespace", by=RUNC)
         elif any(not size for _, _, size in runs):
-            found.add(at, "a run of no ids, which the kernel refuses")
+            found.add(at, "a range has no ids, which the kernel refuses")
         elif _overlap([(inside, size) for inside, _, size in runs]) or _overlap([(id_, size) for _, id_, size in runs]):
-            found.add(at, "two runs have ids in common, which the kernel refuses")
+            found.add(at, "two ranges overlap, which the kernel refuses")
         elif not any(inside == 0 for inside, _, _ in runs):
-            found.add(at, "0 is not mapped, as which the runtime starts the container")
+            found.add(at, "0 is not mapped, but the runtime starts the container as 0")
 
 
 def _judge_names(found: Refusals, document: dict[str, Any], *, has_uts: bool) -> None:
@@ -183,7 +185,7 @@ def _judge_names(found: Refusals, document: dict[str, Any], *, has_uts: bool) ->
         if not isinstance(name, str) or not name:
             continue
         if not has_uts:
-            found.add(f"/{member}", "there is no uts namespace for it", 'add {"type": "uts"} to namespaces', by)
+            found.add(f"/{member}", "this requires a uts namespace", 'add {"type": "uts"} to namespaces', by)
         elif member == "hostname" and len(linux.encode_path(name)) > _HOSTNAME_MAX:
             found.add(f"/{member}", f"longer than {_HOSTNAME_MAX} bytes")
 
@@ -200,11 +202,11 @@ def _judge_sysctl(found: Refusals, values: dict[str, Any], kinds: dict[Any, Any]
         elif name == "kernel.domainname":
             needs = "uts"
         if needs and needs not in kinds:
-            found.add(at, f"the container has no {needs} namespace, and it is not for the host's to change")
+            found.add(at, f"the container has no {needs} namespace, and runtimes do not change that of the host")
         elif name == "kernel.hostname":
-            found.add(at, "the hostname is a member of config.json, and no sysctl")
+            found.add(at, "set the hostname by the member of config.json, not by sysctl")
         elif name.startswith(_OF_THE_HOST) and not needs:
-            found.add(at, "no namespace has its own: it would change the host's", "set it on the host")
+            found.add(at, "no namespace isolates it: it would change the host", "set it on the host")
         elif not needs:
             found.warn(at, "runc 1.1 and crun 1.8 take sysctls of ipc, network and uts namespaces only")
 
@@ -220,7 +222,7 @@ def _judge_process(found: Refusals, process: dict[str, Any]) -> None:
         if not _is_one_of(kind, _RLIMITS):
             found.add(f"{at}/type", f'"{kind}" is not a resource of setrlimit(2)')
         elif isinstance(soft, int) and isinstance(hard, int) and soft > hard >= 0:
-            found.add(f"{at}/soft", f"{soft} is more than hard, {hard}")
+            found.add(f"{at}/soft", f"{soft} exceeds hard, {hard}")
     score = process.get("oomScoreAdj")
     if isinstance(score, int) and not -1000 <= score <= 1000:
         found.add("/process/oomScoreAdj", f"{score} is not from -1000 to 1000")

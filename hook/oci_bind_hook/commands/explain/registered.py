@@ -17,10 +17,10 @@ _LOADED = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH")
 # The launcher cannot mend it: the loader has run before it, and Python has chosen its library. Empty is as bad as
 # missing, since engines that write it into config.json leave it out (`omitempty` of runtime-spec's specs-go).
 WHY_ENV = (
-    "some runtimes then give the hook the image's own variables, and the image can run its code in the hook: the "
-    "loader heeds LD_PRELOAD, and python -I heeds PYTHONEXECUTABLE"
+    "some runtimes then pass the image's variables to the hook, so the image can run its code in the hook: the "
+    "loader reads LD_PRELOAD, and python -I reads PYTHONEXECUTABLE"
 )
-ENV_HINT = 'one variable is enough, such as "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], which `install` writes'
+ENV_HINT = 'set one variable, such as "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], as `install` does'
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
         if fault := fault_of_stage(entry.stage):
             yield f"{entry.place}: {fault}"
         if entry.said not in (None, entry.stage):
-            yield f"{entry.place}/args: says {entry.said}, and is called at {entry.stage}"
+            yield f"{entry.place}/args: the stage is {entry.said}, but the hook is called at {entry.stage}"
     stages = [entry.stage for entry in found]
     if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages and not others_stop:
-        yield "config.json: /hooks: no poststop is registered: mount points and state files would stay"
+        yield "config.json: /hooks: poststop is not registered: mount points and state files would stay"
     if "poststop" in stages and not any(stage in SETTING_UP for stage in stages):
         yield "config.json: /hooks: only poststop is registered: nothing would be mounted"
     stopped = [entry.folder for entry in found if entry.stage == "poststop"]
@@ -132,14 +132,14 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
     for variable in texts(members(members(document).get("process")).get("env")):
         name = variable.partition("=")[0]
         if name in _LOADED:
-            yield f"config.json: /process/env: {name}: a hook without an env of its own would load that as well"
+            yield f"config.json: /process/env: {name}: a hook without its own env would load this as well"
 
 
 def fault_of_stage(stage: str) -> str:
     """Why this hook is of no use at a stage, "" if it is."""
     if stage in (*SETTING_UP, "poststop"):
         return ""
-    return f"{stage} is no stage at which anything can be mounted or taken down"
+    return f"at {stage} the hook can neither mount nor unmount anything"
 
 
 def members(value: object) -> dict[str, Any]:

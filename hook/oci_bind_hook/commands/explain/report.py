@@ -47,7 +47,7 @@ _VERBS = {
     "gone": "gone",
     "skipped": "skip",
 }
-_NAMESPACES = {"container": "the container's own", "runtime": "the one that the runtime was started in"}
+_NAMESPACES = {"container": "the container's own", "runtime": "the runtime's"}
 
 
 class Report:
@@ -116,8 +116,8 @@ class Report:
         step = problem.step or step
         if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0 and self._may_know(problem.__cause__):
             self.is_sure = False
-            text = f"this user may not look: {problem.problem}"
-            problem = UnavailableError(text, where=problem.where, hint="ask again as root")
+            text = f"this user has no access: {problem.problem}"
+            problem = UnavailableError(text, where=problem.where, hint="run this as root")
         problem.step = step
         self._turns.append((self.turn, problem))
         # Stable: what a real run meets at one step, it meets in the order in which it was found here.
@@ -269,7 +269,7 @@ def _rows(report: Report) -> Iterator[_Row]:
         yield _SPACE
         yield from _of_a_mount(mount)
     if not report.mounts and not report.remove and not problems:
-        yield False, "binds", "none is asked for" if report.remove is None else "nothing to undo"
+        yield False, "binds", "none requested" if report.remove is None else "nothing to undo"
     if report.remove:
         yield _SPACE
     for path in report.remove or ():
@@ -289,13 +289,13 @@ def _of_the_container(report: Report) -> Iterator[_Row]:
         where = ", ".join(report.registered) if report.registered else "not in config.json"
         yield False, "registered", where
     if report.options is not None:
-        yield False, "options", f"those of {report.options}"
+        yield False, "options", f"from {report.options}"
     if (labels := _labels(report.selinux)) is not None:
         yield False, "SELinux", labels
     if report.running is not None:
         pid, seen = report.running["pid"], report.running["visible"]
-        process = f"process {pid}" if pid else "no process known"
-        yield False, "running", f"{report.running['id']}, {process}{'' if seen else ', whose mounts cannot be seen'}"
+        process = f"process {pid}" if pid else "process not known"
+        yield False, "running", f"{report.running['id']}, {process}{'' if seen else ', whose mounts are not visible'}"
 
 
 def _labels(selinux: dict[str, Any] | None) -> str | None:
@@ -337,7 +337,7 @@ def _of_a_source(path: str, found: dict[str, Any] | None) -> Iterator[_Row]:
     if found is None:
         yield True, "source", "not found here"
         return
-    where = f"{found['filesystem']} of {found['from']}" if found["filesystem"] else "a mount that is not seen"
+    where = f"{found['filesystem']} of {found['from']}" if found["filesystem"] else "a mount that is not visible"
     kind = f"{found['kind']} {found['number']}" if found["number"] else found["kind"]
     facts = f"{kind}, {where} ({found['device']}), owner {found['owner']}, mode {found['mode']}"
     yield True, "source", facts

@@ -86,7 +86,7 @@ class Running:
                 source = source_of(mount["requested"])
                 what = f"{source} on {mount['resolved']}, asked for by {asked_by(mount['by'], mount.get('time'))}"
                 there = "is mounted" if self._is_in(mount) else "is recorded"
-                yield f"{what}, {there} in the container that runs, and is not in this plan"
+                yield f"{what}, {there} in the running container, but is not in this plan"
 
 
 def load(options: Options, proc: Proc, container: str) -> Record | None:

@@ -38,7 +38,7 @@ def find(bundle: Bundle, plan: Plan, sources: Iterable[Source], patience: Patien
     refused_settings.judge(found, document, may_ask)
     refused_settings.judge_rootfs(found, bundle)
     if holds_anything(f"/proc/self/fd/{plan.rootfs.fd}") is False:
-        found.warn("/root/path", "the rootfs is empty: if no engine mounts it first, no program is found in it")
+        found.warn("/root/path", "the rootfs is empty: unless an engine mounts it first, it contains no program")
         refused_programs.judge_process(found, document, None, None)
         refused_programs.judge_hooks(found, document, None, may_ask)
         return found

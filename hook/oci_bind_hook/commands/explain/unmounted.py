@@ -74,7 +74,7 @@ def judge_sources(report: Report, opened: list[list[Source]], namespace: Namespa
 
 def _why(bundle: Bundle, container: Container | None) -> HookError:
     engine = recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs)
-    problem = f"the rootfs {bundle.rootfs} is not mounted here now, so where the destinations lead is not known"
+    problem = f"the rootfs {bundle.rootfs} is not mounted now, so the hook cannot resolve the destinations"
     does_so = f"{engine or 'its engine'} mounts it before it calls the hook"
     if engine != "podman":
         return UnavailableError(problem, hint=f"{does_so}: explain the container while it runs")

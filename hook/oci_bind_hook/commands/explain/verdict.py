@@ -65,9 +65,9 @@ def _of_undoing(document: Mapping[str, Any]) -> str:
 
 def _of_binds(document: Mapping[str, Any]) -> str:
     own = [mount for mount in document["mounts"] if mount["by"] != "runtime"]
-    parts = ", ".join(_parts(own)) or "no bind is asked for"
+    parts = ", ".join(_parts(own)) or "no bind is requested"
     if document["running"] is not None and (known := [mount["now"] for mount in own if mount["now"] is not None]):
-        parts += f"; the container runs, and has {sum(known)} of {len(known)}"
+        parts += f"; the container runs and has {sum(known)} of {len(known)}"
     # A bind that is left out has the reason among them.
     warnings = len(document["warnings"]) + sum(
         len(mount["warnings"]) - (mount["action"] == "skipped") for mount in document["mounts"]
@@ -82,7 +82,7 @@ def _parts(own: list[Mapping[str, Any]]) -> Iterator[str]:
     elif own:
         yield count(numbers["mount"], "bind")
     if numbers["present"]:
-        yield f"{numbers['present']} mounted already"
+        yield f"{numbers['present']} already mounted"
     if numbers["skipped"]:
         yield f"{numbers['skipped']} left out"
     made = {point["path"]: point["kind"] for mount in own for point in mount["create"]}

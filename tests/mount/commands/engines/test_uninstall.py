@@ -92,8 +92,8 @@ def test_all_kinds_of_all_prefixes_go_with_their_folders(engines: Path, capfd: C
     # An object without runtimes is what lets docker forget them.
     assert json.loads(Path(settings.DAEMON_JSON).read_text()) == {**json.loads(DAEMON_JSON), "runtimes": {}}
     assert names(engines) == before
-    assert "for docker to forget it: systemctl reload docker" in err
-    assert "to make systemd forget the timer" in err
+    assert "to deactivate it in docker: systemctl reload docker" in err
+    assert "to stop the timer" in err
     again = everywhere(engines)
     assert run(capfd, "uninstall", "--all") == ([], "oci-bind-hook: nothing that install wrote is left\n")
     assert everywhere(engines) == again

@@ -21,4 +21,4 @@ def test_what_is_in_the_current_folder_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with Fuse(str(tmp_path / "fuse")), pytest.raises(HookError) as caught:
         find_in_time(word, str(tmp_path / "state"))
-    assert caught.value.hint == f"./{word} names what is in the current folder"
+    assert caught.value.hint == f"for the one in the current folder, use ./{word}"

@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 OPTIONS = [
-    (("ro", "rbind"), ["ro leaves the mounts below writable, a, b: rro reaches them"]),
+    (("ro", "rbind"), ["ro does not apply to the mounts below, which stay writable: a, b; rro includes them"]),
     (("rro", "rbind"), []),
     (("rbind",), []),
     (("ro",), []),

@@ -89,7 +89,7 @@ def desk(tmp_path: Path) -> Desk:
 
 HEAD = "T/bundle/rootfs  at createRuntime, in the container's own namespace\n"
 RUNTIME = "└─ by the runtime: /proc, /dev, /dev/pts, /sys\n\n"
-NOTE = "the container keeps the file that is bound: bind its folder if it is replaced by rename\n\n"
+NOTE = "the container keeps the old file if this one is replaced by rename; to follow the change, bind its folder\n\n"
 
 PICTURES = {
     "one, behind a link": (
@@ -142,9 +142,9 @@ PICTURES = {
         "├─ data    ← T/mpi\n"
         "│  hides: --mount 1 on /data/a\n"
         "│  └─ + a  ← T/models\n"
-        "│     warning: hidden by the later mount on /data\n"
+        "│     warning: a later mount on /data hides it\n"
         "├─ x       ← T/absent\n"
-        "│  left out: the source is not there, and it is optional\n"
+        "│  left out: the source is optional and does not exist\n"
         f"{RUNTIME}"
         "ready: 2 binds, 1 left out, 1 folder to make; 1 warning\n",
     ),
@@ -162,11 +162,11 @@ PICTURES = {
         "│  problem: --mount 1: the source T/absent cannot be opened: No such file or directory\n"
         "├─ proc         ← proc  by the runtime\n"
         "│               ← T/mpi\n"
-        "│  problem: --mount 2: /proc is on procfs, where only a few files may be hidden, as in runc\n"
+        "│  problem: --mount 2: /proc is on procfs, where only a few files may be covered, as in runc\n"
         "└─ by the runtime: /dev, /dev/pts, /sys\n\n"
         'problem: --mount 3: "nonsense" is not known\n',
     ),
-    "nothing": ([], f"{RUNTIME}ready: no bind is asked for\n"),
+    "nothing": ([], f"{RUNTIME}ready: no bind is requested\n"),
 }
 
 

@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_used_is_told_and_hides_no_other(
     install(root=other)
     record(bench, "c1", DEFAULT_ROOT)
     os.mkdir(other, 0o755)
-    told = f"the state folder {other} is owned by uid 0 with mode 0755"
+    told = f"the state folder {other} belongs to uid 0 and has mode 0755"
     text = say(capfd, "list", code=os.EX_IOERR)
     assert "c1" in text
     assert told in text
@@ -152,5 +152,5 @@ def test_a_timer_without_a_folder_of_its_own_collects_all() -> None:
     install("--gc-timer", root=None)
     assert warnings([None, "/srv/other"]) == []
     install("--gc-timer", root="/srv/timer")
-    said = "calls gc with --root /srv/timer, and the hook is registered with --root /srv/other"
-    assert warnings(["/srv/timer", "/srv/other"]) == [f"{said}: install with --gc-timer again"]
+    said = "calls gc with --root /srv/timer, but the hook is registered with --root /srv/other"
+    assert warnings(["/srv/timer", "/srv/other"]) == [f"{said}: run install with --gc-timer again"]

@@ -61,7 +61,7 @@ def test_a_file(case: str, tmp_path: Path) -> None:
 def test_a_schema_and_engines_agree_on_what_is_wrong() -> None:
     """But for what SPEC.md forbids and engines take, and for versions and emptiness, which the schema does not see."""
     lenient = {"names in other letter case", "null for absent", "a colon in the name"}
-    counted = {name for name, (_, expected) in tables.NEWER.items() if expected and " needs " in expected[1]}
+    counted = {name for name, (_, expected) in tables.NEWER.items() if expected and " requires " in expected[1]}
     counted.add("no edits")
     for case, (what, expected) in CASES.items():
         is_valid = oci.violations(what, "cdi") == []
@@ -96,15 +96,15 @@ def test_what_others_wrote_is_judged_only_where_engines_do(tmp_path: Path) -> No
     write(tmp_path, "c.json", document(cdiVersion="9"))
     [found] = [each.line() for each in problems.of_cdi_folders(cdi.read([str(tmp_path)]))]
     assert found == (
-        f'problem: {tmp_path}/c.json: /cdiVersion: is "9", and engines know 0.3.0 to 1.1.0: engines pass over this '
-        "file, and containers that ask for its devices do not start"
+        f'problem: {tmp_path}/c.json: /cdiVersion: is "9", but engines accept 0.3.0 to 1.1.0: engines skip this '
+        "file, and containers that request its devices do not start"
     )
     write(tmp_path, "c.json", document(kind="example.com/m"))
     [found] = [each.line() for each in problems.of_cdi_folders(cdi.read([str(tmp_path)]))]
     assert found.endswith(": the engine crashes when it reads this file")
 
 
-POSTSTOP = "has no poststop: mount points that were made and the state file stay"
+POSTSTOP = "has no poststop: created mount points and the state file stay"
 PLACE = "/devices/0/containerEdits/hooks"
 PROGRAM: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
     "no poststop": ({}, [(PLACE, "warns", POSTSTOP)]),
@@ -114,7 +114,7 @@ PROGRAM: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
             (
                 f"{PLACE}/0/hookName",
                 "fails",
-                "poststart is no stage at which anything can be mounted or taken down",
+                "at poststart the hook can neither mount nor unmount anything",
             ),
             (PLACE, "warns", POSTSTOP),
         ],
@@ -123,7 +123,7 @@ PROGRAM: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
     "no timeout": (
         {"timeout": None},
         [
-            (f"{PLACE}/0/timeout", "warns", "is missing: a hook that hangs keeps its container waiting"),
+            (f"{PLACE}/0/timeout", "warns", "is missing: if the hook hangs, its container waits"),
             (PLACE, "warns", POSTSTOP),
         ],
     ),
@@ -133,7 +133,7 @@ PROGRAM: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
     ),
     "absent": (
         {"path": "/absent/oci-bind-hook"},
-        [(f"{PLACE}/0/path", "fails", "/absent/oci-bind-hook is not there"), (PLACE, "warns", POSTSTOP)],
+        [(f"{PLACE}/0/path", "fails", "/absent/oci-bind-hook does not exist"), (PLACE, "warns", POSTSTOP)],
     ),
 }
 
@@ -161,12 +161,12 @@ def test_devices_of_ours_that_others_have_as_well(tmp_path: Path) -> None:
     assert text == f"example.com/models=d0 is replaced by that of {two}/b.json"
     write(one, "c.json", document())
     [(effect, text)] = [each[1:] for each in told(one, two) if each[0] == "/devices/0/name"]
-    assert (effect, text) == ("fails", f"example.com/models=d0 is in {one}/c.json as well, and engines know neither")
+    assert (effect, text) == ("fails", f"example.com/models=d0 is also in {one}/c.json, so engines ignore both")
 
 
 def test_a_later_version_of_ours_is_a_warning(tmp_path: Path) -> None:
     write(tmp_path, "x.json", document(hook(), cdiVersion="0.6.0"))
-    assert ("/cdiVersion", "warns", 'is "0.6.0", and podman 4 knows none above 0.5.0') in told(tmp_path)
+    assert ("/cdiVersion", "warns", 'is "0.6.0", but podman 4 accepts at most 0.5.0') in told(tmp_path)
 
 
 def test_variables_of_the_container(tmp_path: Path) -> None:
@@ -176,12 +176,12 @@ def test_variables_of_the_container(tmp_path: Path) -> None:
     found = [(os.path.basename(each.path), each.message) for each in problems.of_cdi_folders(cdi.read([str(tmp_path)]))]
     other = "example.com/k1=d0 and example.com/k2=d0"
     assert [each for each in found if "sets" in each[1]] == [
-        ("0.json", "sets LD_LIBRARY_PATH, and the image's own value is lost"),
-        ("1.json", "sets PATH, and the image's own value is lost"),
-        ("1.json", f"sets B to another value than {tmp_path}/2.json: a container with {other} gets one of them"),
+        ("0.json", "sets LD_LIBRARY_PATH, which replaces the image's value"),
+        ("1.json", "sets PATH, which replaces the image's value"),
+        ("1.json", f"sets B to a different value than {tmp_path}/2.json: a container with {other} gets one of them"),
         (
             "2.json",
-            f"sets B to another value than {tmp_path}/1.json: a container with example.com/k2=d0 and "
+            f"sets B to a different value than {tmp_path}/1.json: a container with example.com/k2=d0 and "
             "example.com/k1=d0 gets one of them",
         ),
     ]
@@ -244,8 +244,8 @@ def test_install_check_and_doctor_tell_it(
     out = capfd.readouterr().out
     assert (f"\nMISSING registration: {tmp_path}/x.yaml: {WHY}" in out) == (not env)
     told = "MISSING" if not env else "ok     "
-    assert f"\n{told} CDI {tmp_path}: files: 1, problems: 1, YAML, which is not read here: 1" in out
-    unknown = f"\nwithout registration: whether {tmp_path}/x.yaml does is not known: YAML is not read here"
+    assert f"\n{told} CDI {tmp_path}: files: 1, problems: 1, not checked (YAML): 1" in out
+    unknown = f"\nwithout registration: {tmp_path}/x.yaml may do it, but doctor does not read YAML"
     assert (unknown in out) == bool(env)
 
 

@@ -25,57 +25,57 @@ def problems(folder: Path) -> list[tuple[str, str, str]]:
 
 PROBLEMS: dict[str, tuple[dict[str, Any], tuple[str, str, str] | None]] = {
     "none": ({}, None),
-    "absent": ({"hook": {"path": "/no"}}, ("/hook/path", "skips", "/no is not there")),
+    "absent": ({"hook": {"path": "/no"}}, ("/hook/path", "skips", "/no does not exist")),
     "relative": ({"hook": {"path": "."}}, ("/hook/path", "fails", '"." is not an absolute path')),
-    "folder": ({"hook": {"path": "/etc"}}, ("/hook/path", "fails", "/etc is no file")),
+    "folder": ({"hook": {"path": "/etc"}}, ("/hook/path", "fails", "/etc is not a file")),
     "data": ({"hook": {"path": "/etc/passwd"}}, ("/hook/path", "fails", "/etc/passwd is not executable")),
     "no path": ({"hook": {"path": None}}, ("/hook/path", "refuses", "is missing")),
     "no env": (
         {"hook": {"env": None}},
-        ("/hook/env", "warns", "is missing: some runtimes hand the hook the image's own variables"),
+        ("/hook/env", "warns", "is missing: some runtimes pass the image's variables to the hook"),
     ),
     "empty env": (
         {"hook": {"env": []}},
-        ("/hook/env", "warns", "is missing: some runtimes hand the hook the image's own variables"),
+        ("/hook/env", "warns", "is missing: some runtimes pass the image's variables to the hook"),
     ),
     "no timeout": (
         {"hook": {"timeout": None}},
-        ("/hook/timeout", "warns", "is missing: a hook that hangs keeps its container waiting"),
+        ("/hook/timeout", "warns", "is missing: if the hook hangs, its container waits"),
     ),
     "timeout 0": ({"hook": {"timeout": 0}}, ("/hook/timeout", "warns", "must be at least 1, not 0")),
     "variable": ({"hook": {"env": ["A"]}}, ("/hook/env/0", "warns", 'must be NAME=VALUE, not "A"')),
     "no stage": ({"stages": []}, ("/stages", "warns", "is empty: nothing is ever called")),
-    "unknown stage": ({"stages": ["x"]}, ("/stages/0", "refuses", '"x" is no stage')),
+    "unknown stage": ({"stages": ["x"]}, ("/stages/0", "refuses", '"x" is not a stage')),
     "precreate": (
         {"stages": ["precreate"]},
-        ("/stages/0", "warns", '"precreate" is known to podman only: CRI-O starts no container'),
+        ("/stages/0", "warns", 'only podman accepts "precreate": CRI-O starts no container'),
     ),
     "expression": (
         {"when": {"commands": ["a", "("]}},
-        ("/when/commands/1", "refuses", '"(" is no regular expression of Go: a ) is missing'),
+        ("/when/commands/1", "refuses", '"(" is not a regular expression of Go: a ) is missing'),
     ),
     "value's expression": (
         {"when": {"annotations": {"^a/b~$": "*"}}},
-        ("/when/annotations/^a~1b~0$", "refuses", '"*" is no regular expression of Go: * has nothing to repeat'),
+        ("/when/annotations/^a~1b~0$", "refuses", '"*" is not a regular expression of Go: * has nothing to repeat'),
     ),
     "not anchored": (
         {"when": {"annotations": {"a\\$": "^b$"}}},
         (
             "/when/annotations/a\\$",
             "warns",
-            '"a\\$" is not anchored: it matches names that only contain it (^ before it, $ behind it)',
+            '"a\\$" is not anchored: it matches every name that contains it (add ^ and $)',
         ),
     ),
-    "unknown condition": ({"when": {"always": True, "x": 1}}, ("/when/x", "warns", "is not known here")),
+    "unknown condition": ({"when": {"always": True, "x": 1}}, ("/when/x", "warns", "is not a known member")),
     "no condition": (
         {"when": {}},
-        ("/when/always", "warns", "is missing, and so is annotations, commands or hasBindMounts"),
+        ("/when/always", "warns", "is missing, and required unless annotations, commands or hasBindMounts is present"),
     ),
     "letter case": (
         {"Stages": ["prestart"]},
-        ("/Stages", "warns", 'must be spelled "stages": some runtimes take it for that, others do not see it'),
+        ("/Stages", "warns", 'must be spelled "stages": some runtimes accept this spelling, others ignore the member'),
     ),
-    "version": ({"version": "2"}, ("/version", "refuses", 'is "2", and engines know 1.0.0 and 0.1.0')),
+    "version": ({"version": "2"}, ("/version", "refuses", 'is "2", but engines accept 1.0.0 and 0.1.0')),
 }
 
 
@@ -87,10 +87,10 @@ def test_problem(changes: dict[str, Any], problem: tuple[str, str, str] | None, 
 
 def test_the_old_version_is_a_warning_and_its_members_are_judged(tmp_path: Path, probe: Path) -> None:
     folder = tables.write(tmp_path / "hooks.d", {"a.json": tables.old(probe, "a")})
-    told = "is of version 0.1.0, which gives the hook neither env nor timeout, and matches annotations of any name"
+    told = "has version 0.1.0, which gives the hook neither env nor timeout and matches annotations of any name"
     assert problems(folder) == [("", "warns", told)]
     (folder / "a.json").write_text(json.dumps(tables.old(probe, "a", hook="/etc/passwd", cmds=["("])))
-    assert problems(folder) == [("/cmds/0", "refuses", '"(" is no regular expression of Go: a ) is missing')]
+    assert problems(folder) == [("/cmds/0", "refuses", '"(" is not a regular expression of Go: a ) is missing')]
     (folder / "a.json").write_text(json.dumps(tables.old(probe, "a", hook="/etc/passwd")))
     assert problems(folder)[0] == ("/hook", "fails", "/etc/passwd is not executable")
 
@@ -105,8 +105,8 @@ def test_this_hook_without_an_environment_of_its_own_is_a_problem(env: object, n
     (tmp_path / "hooks.d/oci-bind-hook.json").write_text(json.dumps(document))
     [(pointer, effect, message)] = problems(tmp_path / "hooks.d")
     assert (pointer, effect) == ("/hook/env", "exposes")
-    assert message.startswith("the hook's env is missing or empty: some runtimes then give the hook the image's own")
-    mended = 'one variable is enough, such as "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], which `install` writes'
+    assert message.startswith("the hook's env is missing or empty: some runtimes then pass the image's variables")
+    mended = 'set one variable, such as "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], as `install` does'
     assert message.endswith(f"({mended})")
     assert cli.main(["install", "--check", "--hooks-dir", str(tmp_path / "hooks.d")]) == os.EX_DATAERR
 
@@ -127,19 +127,19 @@ def test_the_worst_comes_first_and_what_is_hidden_is_told(tmp_path: Path, probe:
     assert [effect for _, effect, _ in problems(folder)] == ["refuses", "fails", "warns"]
     (folder / "a.json").write_text(json.dumps(tables.current(probe, "a", hook={"path": "/no"})))
     (hidden,) = [message for _, _, message in problems(folder) if message.startswith('"x"')]
-    assert hidden == '"x" is no stage (which nobody minds only because of what is wrong with a.json)'
+    assert hidden == '"x" is not a stage (without effect as long as a.json is wrong)'
 
 
 def test_what_readers_of_json_disagree_about_is_a_warning(tmp_path: Path, probe: Path) -> None:
     folder = tables.write(tmp_path / "hooks.d", tables.cases(probe)["a name twice"][0])
-    told = "is there twice; runtimes disagree about which one counts"
+    told = "appears twice; runtimes disagree about which one applies"
     assert problems(folder) == [("/when", "warns", told)]
 
 
 def test_ours_without_poststop_is_a_warning(tmp_path: Path) -> None:
     folder = tmp_path / "hooks.d"
     install.install(str(tmp_path / "p"), ["createRuntime"], hooks_dir=str(folder))
-    text = "has no poststop: mount points that were made and the state file stay"
+    text = "has no poststop: created mount points and the state file stay"
     assert problems(folder) == [("/stages", "warns", text)]
     install.install(str(tmp_path / "p"), hooks_dir=str(folder))
     assert problems(folder) == []
@@ -179,14 +179,14 @@ def test_text(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     code, printed = run(capfd, *words)
     assert code == 65
     assert printed.splitlines() == [
-        f"problem: {folder}/c.json: /hook/path: /no is not there: podman and CRI-O pass over this file",
-        f"folder {folder} counts where the engine's hooks_dir names it",
-        f"folder {over} counts where the engine's hooks_dir names it",
-        f"folder {tmp_path}/no is not there",
+        f"problem: {folder}/c.json: /hook/path: /no does not exist: podman and CRI-O skip this file",
+        f"folder {folder} is read only if the hooks_dir of the engine lists it",
+        f"folder {over} is read only if the hooks_dir of the engine lists it",
+        f"folder {tmp_path}/no does not exist",
         f"hook {folder}/a.json is not called: it is replaced by {over}/a.json",
-        f'hook {over}/a.json may be called: "^\\pN$": \\p, a class of Unicode, is not known here',
+        f'hook {over}/a.json may be called: "^\\pN$": the Unicode class \\p cannot be checked here',
         f"hook {folder}/b.json is not called: the command /bin/true matches none of its commands",
-        f"hook {folder}/c.json is not called: it is not read: /no is not there",
+        f"hook {folder}/c.json is not called: engines do not read it: /no does not exist",
         f"hook {folder}/d.json is called at createRuntime, poststop: always",
     ]
 
@@ -197,7 +197,7 @@ def test_text_without_a_bundle(folder: Path, capfd: pytest.CaptureFixture[str]) 
     assert (code, printed.splitlines()) == (
         0,
         [
-            f"folder {folder} counts where the engine's hooks_dir names it",
+            f"folder {folder} is read only if the hooks_dir of the engine lists it",
             f"hook {folder}/a.json is for createRuntime",
             f"hook {folder}/b.json is for createRuntime",
             f"hook {folder}/d.json is for createRuntime, poststop",
@@ -235,12 +235,12 @@ def test_a_folder_that_is_refused_is_named(tmp_path: Path, probe: Path, capfd: p
     assert (code, printed.splitlines()) == (
         65,
         [
-            f'problem: {tmp_path}/1/a.json: /stages/0: "x\\x0a" is no stage: podman and CRI-O start no container',
+            f'problem: {tmp_path}/1/a.json: /stages/0: "x\\x0a" is not a stage: podman and CRI-O start no container',
             f"problem: {tmp_path}/3: it cannot be read: Not a directory: podman and CRI-O start no container",
-            f'folder {tmp_path}/1 is refused for a.json: /stages/0: "x\\x0a" is no stage',
+            f'folder {tmp_path}/1 is refused for a.json: /stages/0: "x\\x0a" is not a stage',
             f"folder {tmp_path}/2 has no file that ends in .json",
             f"folder {tmp_path}/3 has no file that ends in .json",
-            f'hook {tmp_path}/1/a.json is not called: it is not read: "x\\x0a" is no stage',
+            f'hook {tmp_path}/1/a.json is not called: engines do not read it: "x\\x0a" is not a stage',
         ],
     )
 

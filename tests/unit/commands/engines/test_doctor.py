@@ -99,7 +99,7 @@ def test_a_program_in_the_folder_we_are_in_is_never_started(tmp_path: Path, monk
 @pytest.mark.parametrize("script", ["echo broken; exit 1", "kill -9 $$", ":"])
 def test_a_runtime_that_tells_nothing_is_named(script: str, programs: Path) -> None:
     path = program(programs, "runc", script)
-    assert line(found("runc")) == f"without runc: {path} does not tell its version: it may not work"
+    assert line(found("runc")) == f"without runc: {path} does not report its version: it may not work"
 
 
 def test_without_a_runtime_nothing_calls_the_hook(
@@ -111,27 +111,27 @@ def test_without_a_runtime_nothing_calls_the_hook(
     told = "MISSING runtime: none of runc, crun, runsc, youki is on PATH: nothing calls the hook"
     lines = capfd.readouterr().out.splitlines()
     assert told in lines
-    said = f"without podman: {no_engines}/podman, podman version 5: it does not call the hook by itself: "
+    said = f"without podman: {no_engines}/podman, podman version 5: it does not call the hook yet: run "
     assert f"{said}oci-bind-hook install --prefix /usr -- --mount ..." in lines
 
 
 def test_hooks_folders(folders: Path, tmp_path: Path) -> None:
     name = f"hooks.d {folders}"
-    assert line(found(name)) == f"without {name}: not there"
+    assert line(found(name)) == f"without {name}: does not exist"
     assert not found("registration").is_there
     _, registration = install.install(str(tmp_path / "p"), hooks_dir=str(folders))
     assert line(found(name)) == f"ok      {name}: files: 1, problems: 0"
     assert line(found("registration")) == f"ok      registration: {registration}"
     probe = tables.write_probe(tmp_path)
     (folders / "z.json").write_text(json.dumps(tables.current(probe, "z", stages=["x"])))
-    assert line(found(name)) == f"MISSING {name}: files: 2, problems: 1: `install --check` tells more"
+    assert line(found(name)) == f"MISSING {name}: files: 2, problems: 1: `install --check` has the details"
 
 
 def test_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "deep/state"
     monkeypatch.setattr(doctor, "state_folder", lambda *_: str(folder))
     assert found("state folder").is_there
-    assert found("state folder").detail.startswith(f"{folder} is made at first use, on ")
+    assert found("state folder").detail.startswith(f"{folder} is created at first use, on ")
     folder.mkdir(mode=0o700, parents=True)
     (folder / "c1.json").write_text("{}")
     (folder / "c1.lock").write_text("")
@@ -139,7 +139,7 @@ def test_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert found("state folder").detail.endswith("containers recorded: 1")
     folder.chmod(0o755)
     assert found("state folder").is_problem
-    assert "with mode 0755" in found("state folder").detail
+    assert "has mode 0755" in found("state folder").detail
 
 
 @pytest.mark.parametrize("name", ["JOURNAL_SOCKET", "SYSLOG_SOCKET"])

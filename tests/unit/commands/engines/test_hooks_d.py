@@ -92,7 +92,7 @@ REASONS: dict[str, tuple[dict[str, Any], bool | None, str]] = {
     "always": ({"always": True}, True, "always"),
     "never": ({"always": False}, False, "always is false"),
     "nothing": ({}, False, "it has no condition, which no container matches"),
-    "binds": ({"hasBindMounts": True}, False, "the container has no bind mounts but the engine's own"),
+    "binds": ({"hasBindMounts": True}, False, "the container has no bind mounts except those of the engine"),
     "no binds": ({"hasBindMounts": False}, False, "hasBindMounts is false, which no container matches"),
     "name": ({"annotations": {"^x$": ""}}, False, 'no annotation has a name that matches "^x$"'),
     "value": (
@@ -103,7 +103,7 @@ REASONS: dict[str, tuple[dict[str, Any], bool | None, str]] = {
     "command": ({"commands": ["^x", "y"]}, False, "the command /bin/true matches none of its commands"),
     "several": ({"always": True, "annotations": {"kind": ""}}, True, "always and the annotation com.example.kind"),
     "matching command": ({"commands": ["true$"]}, True, 'the command /bin/true matches "true$"'),
-    "unknown": ({"annotations": {r"\pN": ""}}, None, r'"\pN": \p, a class of Unicode, is not known here'),
+    "unknown": ({"annotations": {r"\pN": ""}}, None, r'"\pN": the Unicode class \p cannot be checked here'),
 }
 
 

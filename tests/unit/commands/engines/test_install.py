@@ -181,10 +181,9 @@ def open_folder() -> Iterator[Path]:
 
 def closed_to_others(prefix: Path) -> list[str]:
     told = install.warnings(install.Places(str(prefix)))
-    ours = [line for line in told if line.startswith(str(prefix.parent))]
+    before, after = f"other users cannot read {prefix.parent}", ", so their rootless containers cannot run this hook"
     return [
-        line.removesuffix(" is closed to other users: their containers, rootless ones, cannot run this hook")
-        for line in ours
+        line.removeprefix("other users cannot read ").removesuffix(after) for line in told if line.startswith(before)
     ]
 
 
@@ -233,7 +232,7 @@ def test_uninstall_leaves_a_launcher_that_another_file_names(tmp_path: Path) -> 
     folder = str(tmp_path / "etc")
     _, other = install.install(str(tmp_path), hooks_dir=folder)
     removed = uninstall(str(tmp_path), folder)
-    assert (removed.paths, removed.kept) == ([other], [f"{launcher} is still named by {registration}"])
+    assert (removed.paths, removed.kept) == ([other], [f"{launcher} is still used by {registration}"])
     assert uninstall(str(tmp_path)).paths == [registration, launcher]
 
 
@@ -266,7 +265,7 @@ def test_uninstall_leaves_what_others_wrote(text: str, tmp_path: Path) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text if path in places.registrations else f"#!/usr/bin/python3 -IS\n# {text}\n")
     before = support.tree(tmp_path)
-    with pytest.raises(MissingError, match=r"^nothing that install wrote is at .* was not written by install; .*\)$"):
+    with pytest.raises(MissingError, match=r"^install wrote nothing at .* was not written by install; .*\)$"):
         uninstall(str(tmp_path))
     assert support.tree(tmp_path) == before
 
@@ -301,7 +300,7 @@ def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixt
     out = "".join(f"removed {path}\n" for path in gone)
     assert capfd.readouterr() == (out, f"oci-bind-hook: warning: {left}\n")
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_NOINPUT
-    assert capfd.readouterr().err.startswith("oci-bind-hook: nothing that install wrote is at ")
+    assert capfd.readouterr().err.startswith("oci-bind-hook: install wrote nothing at ")
 
 
 @pytest.mark.parametrize("word", ["a/\0b", "\ud800/"])
@@ -325,7 +324,7 @@ def test_the_command_prints_only_what_it_did_on_stdout(tmp_path: Path, capfd: py
     assert cli.main(["install", *words, "--has-bind-mounts", "--stages", "prestart,poststop", "--", "--strict"]) == 0
     out, err = capfd.readouterr()
     assert out == f"wrote {tmp_path}/{LAUNCHER_PATH}\nwrote {tmp_path}/h/oci-bind-hook.json\n"
-    assert f"warning: podman and CRI-O read {tmp_path}/h only if their hooks_dir names it\n" in err
+    assert f"warning: podman and CRI-O read {tmp_path}/h only if their hooks_dir contains it\n" in err
     with open(tmp_path / "h/oci-bind-hook.json", encoding="utf-8") as file:
         document = json.load(file)
     assert document["when"] == {"annotations": {"^a$": "^b$"}, "commands": ["^x"], "hasBindMounts": True}
@@ -341,7 +340,9 @@ def test_an_empty_prefix_is_refused() -> None:
 
 
 def test_an_unknown_stage_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^--stages: 'startContainer' is no stage \(known: prestart, createRuntime, "):
+    with pytest.raises(
+        UsageError, match=r"^--stages: 'startContainer' is not a stage \(known: prestart, createRuntime, "
+    ):
         install.install(str(tmp_path), ["poststop", "startContainer"])
     assert os.listdir(tmp_path) == []
 
@@ -360,7 +361,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = tmp_path / REGISTRATION_PATH
     with pytest.raises(KernelError) as caught:
         install.install(str(tmp_path))
-    assert str(caught.value) == f"write {path}: Not a directory (it, or something on the way there, is no folder)"
+    assert str(caught.value) == f"write {path}: Not a directory (a component of the path is not a folder)"
 
 
 def test_a_folder_in_the_place_of_a_file_is_an_error_that_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_base_spec_of_containerd_registers_the_hook(
     cli.main(["doctor"])
     out = capfd.readouterr().out
     assert f"ok      containerd: {no_engines}/containerd, containerd x 1.6.20\n" in out
-    assert "MISSING launcher /l/oci-bind-hook: /l/oci-bind-hook is not there" in out
+    assert "MISSING launcher /l/oci-bind-hook: /l/oci-bind-hook does not exist" in out
 
 
 def test_an_ordinary_users_settings_of_podman_are_read(
@@ -136,7 +136,7 @@ def test_an_ordinary_users_settings_of_podman_are_read(
     monkeypatch.setattr(machine, "is_system", lambda: True)
     assert machine.folders("podman") == ([], [])
     assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == 0
-    unread = f"warning: podman and CRI-O read {hooks} only if their hooks_dir names it"
+    unread = f"warning: podman and CRI-O read {hooks} only if their hooks_dir contains it"
     assert unread in capfd.readouterr().err
     monkeypatch.setattr(machine, "is_system", lambda: False)
     assert machine.folders("podman") == ([str(hooks)], [])
@@ -154,7 +154,7 @@ def test_doctor_says_it_for_each_engine(no_engines: Path, capfd: pytest.CaptureF
     cli.main(["doctor", "--format", "json"])
     findings = {each["name"]: each for each in json.loads(capfd.readouterr().out)["findings"]}
     assert findings["docker"]["detail"] == f"{no_engines}/dockerd, Docker version 20.10.24"
-    assert findings["docker"]["without"].endswith(f": oci-bind-hook {RUNTIME}")
+    assert findings["docker"]["without"].endswith(f": run oci-bind-hook {RUNTIME}")
     assert not findings["docker"]["needed"]
     assert "podman" in findings
 
@@ -168,8 +168,8 @@ def test_install_names_the_engines_that_do_not_read_it(
     assert cli.main(["install", "--prefix", str(tmp_path)]) == os.EX_OK
     said = capfd.readouterr().err
     for name, first in (("docker", "28.2"), ("containerd", "2.0")):
-        advice = f"for it install --cdi NAME (from {first}) or install --runtime NAME --apply"
-        assert f"warning: {name} reads no hooks.d: {advice}" in said
+        advice = f"use install --cdi NAME (from {first}) or install --runtime NAME --apply"
+        assert f"warning: {name} does not read hooks.d: {advice}" in said
 
 
 @pytest.mark.parametrize(

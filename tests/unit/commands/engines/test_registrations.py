@@ -72,10 +72,10 @@ def test_each_name_is_a_registration_of_its_own(machine: Machine) -> None:
     ]
     told = machine.run("uninstall")
     assert told == ["removed hooks.d/oci-bind-hook.json"]
-    assert f"{LAUNCHER_PATH} is still named by hooks.d/oci-bind-hook-mpi.json, cdi/" in machine.err
+    assert f"{LAUNCHER_PATH} is still used by hooks.d/oci-bind-hook-mpi.json, cdi/" in machine.err
     assert machine.run("uninstall", "--cdi", "all") == ["removed cdi/oci-bind-hook-all.json"]
     assert machine.run("uninstall", "--name", "mpi") == ["removed hooks.d/oci-bind-hook-mpi.json"]
-    assert f"warning: {LAUNCHER_PATH} is still named by cdi/oci-bind-hook-gpu.json\n" in machine.err
+    assert f"warning: {LAUNCHER_PATH} is still used by cdi/oci-bind-hook-gpu.json\n" in machine.err
     assert machine.run("uninstall", "--cdi", "gpu") == [
         "removed cdi/oci-bind-hook-gpu.json",
         f"removed {LAUNCHER_PATH}",
@@ -106,7 +106,7 @@ def test_names_that_cannot_be_used(name: str, machine: Machine) -> None:
     for words in (("--name", name), ("--cdi", name), ("--cdi", f"good,{name}")):
         assert machine.run("install", *words, code=os.EX_USAGE) == []
         assert machine.err.startswith(f"oci-bind-hook: {words[0]}: ")
-        assert "is no name (1 to 63 letters and digits, and between them - _ and .)" in machine.err
+        assert "is not a valid name (use 1 to 63 letters and digits, with - _ and . in between)" in machine.err
     assert not machine.launcher.exists()
 
 
@@ -158,9 +158,9 @@ def test_a_launcher_that_anything_names_stays(name: str, text: str, machine: Mac
     machine.cdi.mkdir()
     (machine.cdi / name).write_text(text.format(machine.launcher))
     assert machine.run("uninstall") == ["removed hooks.d/oci-bind-hook.json"]
-    assert f"warning: {LAUNCHER_PATH} is still named by hooks.d/{name}, cdi/{name}\n" in machine.err
+    assert f"warning: {LAUNCHER_PATH} is still used by hooks.d/{name}, cdi/{name}\n" in machine.err
     machine.run("uninstall", code=os.EX_NOINPUT)
-    assert f"is still named by hooks.d/{name}, cdi/{name})\n" in machine.err
+    assert f"is still used by hooks.d/{name}, cdi/{name})\n" in machine.err
     (machine.hooks / name).unlink()
     (machine.cdi / name).unlink()
     assert machine.run("uninstall") == [f"removed {LAUNCHER_PATH}"]
@@ -174,10 +174,10 @@ def test_folders_of_ones_own_are_looked_at_where_they_are_named(
     machine.run("install", "--cdi", "a")
     hooks, devices = ["--hooks-dir", str(machine.hooks)], ["--cdi-dir", str(machine.cdi)]
     assert machine.run("uninstall", *devices) == ["removed hooks.d/oci-bind-hook.json"]
-    assert f"warning: {LAUNCHER_PATH} is still named by cdi/oci-bind-hook-a.json\n" in machine.err
+    assert f"warning: {LAUNCHER_PATH} is still used by cdi/oci-bind-hook-a.json\n" in machine.err
     machine.run("install")
     assert machine.run("uninstall", "--cdi", "a", *hooks) == ["removed cdi/oci-bind-hook-a.json"]
-    assert f"warning: {LAUNCHER_PATH} is still named by hooks.d/oci-bind-hook.json\n" in machine.err
+    assert f"warning: {LAUNCHER_PATH} is still used by hooks.d/oci-bind-hook.json\n" in machine.err
 
 
 @pytest.mark.parametrize("kind", ["hooks.d", "CDI"])
@@ -233,17 +233,17 @@ def test_a_device_is_one_file(machine: Machine) -> None:
 
 def test_variables_and_devices_that_surprise_are_told(machine: Machine) -> None:
     machine.run("install", "--cdi", "a", "--env", "LD_LIBRARY_PATH=/x", "--env", "B=1")
-    told = "warning: cdi/oci-bind-hook-a.json: sets LD_LIBRARY_PATH, and the image's own value is lost\n"
+    told = "warning: cdi/oci-bind-hook-a.json: sets LD_LIBRARY_PATH, which replaces the image's value\n"
     assert (told in machine.err, machine.err.count("cdi/oci-bind-hook-a.json: ")) == (True, 1)
     machine.run("install", "--cdi", "b", "--env", "B=2")
     both = "oci-bind-hook.github.io/bind=b and oci-bind-hook.github.io/bind=a"
-    told = f"sets B to another value than cdi/oci-bind-hook-a.json: a container with {both} gets one of them\n"
+    told = f"sets B to a different value than cdi/oci-bind-hook-a.json: a container with {both} gets one of them\n"
     assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
     (machine.cdi / "other.json").write_text((machine.cdi / "oci-bind-hook-b.json").read_text())
     machine.run("install", "--cdi", "b", "--stages", "createRuntime")
-    told = "oci-bind-hook.github.io/bind=b is in cdi/other.json as well, and engines know neither\n"
+    told = "oci-bind-hook.github.io/bind=b is also in cdi/other.json, so engines ignore both\n"
     assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
-    told = "has no poststop: mount points that were made and the state file stay\n"
+    told = "has no poststop: created mount points and the state file stay\n"
     assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
 
 
@@ -266,7 +266,7 @@ def test_all_are_removed_at_once(machine: Machine) -> None:
     assert machine.run("uninstall", "--all") == []
 
 
-NOT_FOR_CDI = "it is for hooks.d; a CDI device is for the containers that ask for it by --device"
+NOT_FOR_CDI = "this option is for hooks.d; a CDI device applies to containers that request it by --device"
 REFUSED = {
     "name": (["--cdi", "a", "--name", "b"], f"--name: {NOT_FOR_CDI}"),
     "annotation": (["--cdi", "a", "--annotation", "b=c"], f"--annotation: {NOT_FOR_CDI}"),
@@ -274,16 +274,16 @@ REFUSED = {
     "bind mounts": (["--cdi", "a", "--has-bind-mounts"], f"--has-bind-mounts: {NOT_FOR_CDI}"),
     "always": (["--cdi", "a", "--always"], f"--always: {NOT_FOR_CDI}"),
     "hooks.d folder": (["--cdi", "a", "--hooks-dir", "/x"], f"--hooks-dir: {NOT_FOR_CDI}"),
-    "CDI folder": (["--cdi-dir", "/x"], "--cdi-dir: it is for CDI: name a device with --cdi as well"),
-    "env": (["--env", "A=1"], "--env: it is for CDI: name a device with --cdi as well"),
+    "CDI folder": (["--cdi-dir", "/x"], "--cdi-dir: this option requires --cdi"),
+    "env": (["--env", "A=1"], "--env: this option requires --cdi"),
     "env without a value": (["--cdi", "a", "--env", "A"], "--env: 'A' is not KEY=VALUE"),
     "env without a name": (["--cdi", "a", "--env", "=A"], "--env: '=A' is not KEY=VALUE"),
-    "env twice": (["--cdi", "a", "--env", "A=1", "--env", "A=2"], "--env: A is given twice"),
+    "env twice": (["--cdi", "a", "--env", "A=1", "--env", "A=2"], "--env: A is set twice"),
     "a mount without --": (
         ["--cdi", "a", "--mount", "src=/a,dst=/b"],
-        "--mount: it is an option of the hook (put -- before --mount: ",
+        "--mount: this is an option of the hook (put -- before --mount: ",
     ),
-    "a stage": (["--cdi", "a", "--stages", "poststart"], "--stages: 'poststart' is no stage"),
+    "a stage": (["--cdi", "a", "--stages", "poststart"], "--stages: 'poststart' is not a stage"),
 }
 
 
@@ -304,7 +304,7 @@ def test_a_registration_that_binds_nothing_is_told(
     where: list[str], words: list[str], is_told: bool, machine: Machine
 ) -> None:
     machine.run("install", *where, "--", *words)
-    assert ("warning: the hook is given no --mount: it binds nothing" in machine.err) is is_told
+    assert ("warning: the hook has no --mount, so it binds nothing" in machine.err) is is_told
 
 
 def test_sources_that_are_not_there_are_told(machine: Machine) -> None:
@@ -312,10 +312,10 @@ def test_sources_that_are_not_there_are_told(machine: Machine) -> None:
     sources = [f"src={machine.path}/dangling,dst=/a", f"src={machine.path}/no/x,dst=/b", "src=/,dst=/c"]
     sources += ["src=/absent,dst=/d,optional", "type=glob,src=/absent*,dst=/e"]
     machine.run("install", "--", *(word for text in sources for word in ("--mount", text)))
-    what = "containers that the hook is for do not start"
+    what = "containers for which the hook is registered do not start"
     assert [line for line in machine.err.splitlines() if "--mount" in line] == [
-        f"oci-bind-hook: warning: --mount 1: dangling is a link to what is not there: {what}",
-        f"oci-bind-hook: warning: --mount 2: no/x is not there: {what}",
+        f"oci-bind-hook: warning: --mount 1: dangling is a link to a path that does not exist: {what}",
+        f"oci-bind-hook: warning: --mount 2: no/x does not exist: {what}",
     ]
 
 

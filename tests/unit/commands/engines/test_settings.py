@@ -135,12 +135,12 @@ class TestContainerd:
     @pytest.mark.parametrize(
         ("text", "error"),
         [
-            ("version = ", "is no valid TOML"),
-            ("disabled_plugins = []\n", "is of version 1, which names plugins otherwise"),
-            ("version = 4\n", "is of version 4, which names plugins otherwise"),
+            ("version = ", "is not valid TOML"),
+            ("disabled_plugins = []\n", "has version 1, in which plugins have other names"),
+            ("version = 4\n", "has version 4, in which plugins have other names"),
             (
                 'version = 2\n[plugins]\n"io.containerd.grpc.v1.cri" = {a = 1}\n',
-                "has tables to which none can be added",
+                "has tables to which no table can be appended",
             ),
             (
                 'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.bind]\nruntime_type = "x"\n',
@@ -214,8 +214,8 @@ def test_with_apply_it_is_written_beside_a_copy_and_goes_again(
     assert machine.install("--apply") == 0
     told = capfd.readouterr()
     assert f"replaced {machine.daemon}\n" in told.out
-    assert "for docker to know it: systemctl reload docker" in told.err
-    assert "for containerd to know it: systemctl restart containerd" in told.err
+    assert "to activate it in docker: systemctl reload docker" in told.err
+    assert "to activate it in containerd: systemctl restart containerd" in told.err
     assert (machine.folder / "daemon.json.before-oci-bind-hook").read_text() == '{"debug": true}'
     assert stat.S_IMODE(machine.daemon.stat().st_mode) == 0o600
     wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
@@ -308,7 +308,7 @@ def test_a_prefix_of_ones_own_does_not_open_the_files_of_engines(
     os.chown(own, 65534, 65534)
     capfd.readouterr()
     assert as_user(machine, lambda: machine.install("--apply", "--prefix", str(own))) == os.EX_UNAVAILABLE
-    said = f"{machine.daemon}: {machine.folder} cannot be written (run it as root)\n"
+    said = f"{machine.daemon}: {machine.folder} is not writable (run it as root)\n"
     assert capfd.readouterr().err == f"oci-bind-hook: {said}"
     assert list(own.iterdir()) == []
 
@@ -317,9 +317,9 @@ def test_a_removed_runtime_that_is_still_named_is_told(machine: Machine, capfd: 
     assert machine.install("--apply") == 0
     assert machine.uninstall("--runtime", "bind") == 0
     told = capfd.readouterr().err
-    assert f'{machine.daemon} still names the runtime "bind": take it away there' in told
-    assert f'{machine.toml} still names the runtime "bind": take it away there' in told
-    assert "containers that a removed runtime has started can no longer be stopped through it" in told
+    assert f'{machine.daemon} still has the runtime "bind": remove it there' in told
+    assert f'{machine.toml} still has the runtime "bind": remove it there' in told
+    assert "running containers of a removed runtime can no longer be stopped through it" in told
 
 
 def test_the_runtime_that_docker_starts_everything_with_stays(
@@ -351,7 +351,7 @@ def test_the_runtime_that_containerd_starts_all_pods_with_stays(
 def test_what_cannot_be_applied_leaves_nothing(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
     machine.daemon.symlink_to("elsewhere.json")
     assert machine.install("--apply") == os.EX_UNAVAILABLE
-    assert f"{machine.daemon}: is a link, or no file" in capfd.readouterr().err
+    assert f"{machine.daemon}: is a link, or not a regular file" in capfd.readouterr().err
     assert not (machine.folder / "libexec").exists()
 
 
@@ -370,7 +370,7 @@ def test_what_stands_after_a_failure_is_told_and_taken_away(
     wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
     stands = [str(wrapper), *([str(machine.daemon)] if engine is Containerd else [])]
     told = capfd.readouterr().err
-    assert f"what stands: {' and '.join(stands)}; uninstall --runtime bind --apply takes it away" in told
+    assert f"done so far: {' and '.join(stands)}; to remove it, run uninstall --runtime bind --apply" in told
     assert [path for path in (str(wrapper), str(machine.daemon)) if os.path.exists(path)] == stands
     assert machine.install("--apply") == 0
     assert str(wrapper) in machine.toml.read_text()
@@ -382,13 +382,13 @@ def test_what_stands_after_a_failure_is_told_and_taken_away(
     ("words", "code", "said"),
     [
         (["--oci-runtime", "runc"], 64, '--oci-runtime: "runc" is not an absolute path'),
-        (["--oci-runtime", "/absent"], 69, "--oci-runtime: /absent is not a program that can be run"),
-        (["--oci-runtime", "{programs}/runsc"], 69, "runsc calls no hook that could mount for its sandbox"),
-        (["--runtime", "runc"], 64, 'engines have a runtime "runc" of their own'),
-        (["--runtime", "a b"], 64, '"a b" is no name'),
-        (["--command", "x"], 64, "--command: it is for hooks.d; a runtime is for all containers"),
-        (["--name", "x"], 64, "--name: it is for hooks.d"),
-        (["--env", "A=b"], 64, "--env: it is for CDI"),
+        (["--oci-runtime", "/absent"], 69, "--oci-runtime: /absent is not an executable file"),
+        (["--oci-runtime", "{programs}/runsc"], 69, "no hook can mount into the sandbox of runsc"),
+        (["--runtime", "runc"], 64, 'engines already have a runtime "runc"'),
+        (["--runtime", "a b"], 64, '"a b" is not a valid name'),
+        (["--command", "x"], 64, "--command: this option is for hooks.d; a runtime applies to all containers"),
+        (["--name", "x"], 64, "--name: this option is for hooks.d"),
+        (["--env", "A=b"], 64, "--env: this option requires --cdi"),
         (["--annotation", "x"], 64, '"x" is not KEY=VALUE'),
     ],
 )
@@ -412,7 +412,7 @@ def test_what_somebody_has_changed_is_told_and_stays(machine: Machine, capfd: py
     told = capfd.readouterr().err
     assert machine.toml.read_text() == changed
     assert machine.daemon.read_text() == broken
-    assert f'{machine.toml} still names the runtime "bind": take it away there' in told
+    assert f'{machine.toml} still has the runtime "bind": remove it there' in told
     assert f"warning: {machine.daemon}: " in told
 
 
@@ -463,11 +463,11 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("gone", "said"),
         [
-            ("{programs}/runc", "{programs}/runc is not there"),
-            ("libexec/oci/hooks.d/oci-bind-hook", "{folder}/libexec/oci/hooks.d/oci-bind-hook is not there"),
+            ("{programs}/runc", "{programs}/runc does not exist"),
+            ("libexec/oci/hooks.d/oci-bind-hook", "{folder}/libexec/oci/hooks.d/oci-bind-hook does not exist"),
             (
                 "libexec/oci/runtimes.d/oci-bind-hook-bind",
-                "names the runtime {folder}/libexec/oci/runtimes.d/oci-bind-hook-bind, which is not there",
+                "names the runtime {folder}/libexec/oci/runtimes.d/oci-bind-hook-bind, which does not exist",
             ),
         ],
     )
@@ -479,7 +479,7 @@ class TestCheck:
         said = said.format(folder=machine.folder, programs=machine.programs)
         code, told = self.check(machine, capfd)
         assert code == os.EX_DATAERR
-        assert f"{said}: containers that it is for do not start\n" in told
+        assert f"{said}: containers for which it is registered do not start\n" in told
         monkeypatch.setattr(runtimes, "FOLDERS", (f"{machine.folder}/libexec/oci/runtimes.d",))
         found = [each for each in doctor.examine() if each.name.startswith("runtime /")]
         assert any(each.is_problem and said in each.without for each in found)
@@ -491,7 +491,7 @@ class TestCheck:
         runc = machine.programs / "runc"
         runc.write_text((machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").read_text())
         code, told = self.check(machine, capfd)
-        assert (code, f"{runc}, the runtime behind it, is such a wrapper itself" in told) == (os.EX_DATAERR, True)
+        assert (code, f"{runc}, the runtime behind it, is a wrapper as well" in told) == (os.EX_DATAERR, True)
 
     @pytest.mark.parametrize("settings", ["[]", "{}", '{"runtime": 1, "hooks": {}, "annotations": {}}', "'", "x"])
     def test_a_wrapper_that_somebody_has_edited_is_none(self, tmp_path: Path, settings: str) -> None:
@@ -505,7 +505,7 @@ def test_a_wrapper_wraps_no_wrapper(machine: Machine, capfd: pytest.CaptureFixtu
     wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
     for name in ("bind", "two"):
         assert machine.install("--runtime", name, "--oci-runtime", str(wrapper)) == os.EX_USAGE
-        assert "is such a wrapper itself" in capfd.readouterr().err
+        assert "is a wrapper as well" in capfd.readouterr().err
 
 
 def test_it_is_listed_and_replaced_with_a_word(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
@@ -591,7 +591,7 @@ def test_more_than_a_process_can_be_given_is_refused(machine: Machine, capfd: py
         f"{machine.programs}/runc",
     ]
     assert cli.main([*words, "--", *many]) == os.EX_UNAVAILABLE
-    assert "no process is given one of 131072 (let patterns name the sources)" in capfd.readouterr().err
+    assert "an argument of a process is limited to 131072 (use patterns as sources)" in capfd.readouterr().err
     assert not (machine.folder / "libexec").exists()
 
 

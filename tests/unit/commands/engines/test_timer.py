@@ -125,9 +125,7 @@ def test_uninstall_removes_them_and_the_link_that_enables_the_timer(machine: Mac
     (machine.units / "other.timer").write_text(MARK)
     out, err = machine.uninstall()
     assert out[2:] == [str(machine.wanted), str(machine.timer), str(machine.service)]
-    assert err == [
-        f"oci-bind-hook: to make systemd forget the timer: systemctl stop {timer.TIMER}; systemctl daemon-reload"
-    ]
+    assert err == [f"oci-bind-hook: to stop the timer: systemctl stop {timer.TIMER}; systemctl daemon-reload"]
     assert sorted(os.listdir(machine.units)) == ["other.timer", "timers.target.wants"]
 
 
@@ -148,7 +146,7 @@ def test_what_others_wrote_is_neither_replaced_nor_removed(name: str, machine: M
     (machine.units / name).write_text("[Unit]\nExecStart=/x gc\n")
     before = support.tree(machine.path)
     _, err = machine.install("--gc-timer", code=os.EX_UNAVAILABLE)
-    assert err == [f"oci-bind-hook: {machine.units / name}: was not written by install (move it away)"]
+    assert err == [f"oci-bind-hook: {machine.units / name}: was not written by install (move the file)"]
     assert support.tree(machine.path) == before
     machine.install()
     machine.uninstall()
@@ -159,13 +157,13 @@ def test_what_others_wrote_is_neither_replaced_nor_removed(name: str, machine: M
 def test_a_launcher_that_no_unit_can_name_is_refused_before_anything_is_written(prefix: str, machine: Machine) -> None:
     machine.path /= prefix
     _, err = machine.install("--gc-timer", code=os.EX_UNAVAILABLE)
-    assert err[0].endswith(": no unit can name this path")
+    assert err[0].endswith(": a unit cannot contain this path")
     assert os.listdir(machine.path.parent) == []
 
 
 def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     assert machine.checked() == ([], None)
-    assert machine.doctor().startswith("without gc timer: what runtimes leave behind stays until somebody calls gc; ")
+    assert machine.doctor().startswith("without gc timer: leftovers of runtimes stay until you run gc; ")
     machine.install("--gc-timer", "--", "--root", "/x")
     command = [machine.launcher, "gc", "--root", "/x"]
     written = {"path": str(machine.timer), "command": command}
@@ -177,15 +175,15 @@ def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     assert {"left behind --root /x", "left behind"}.isdisjoint(each.name for each in doctor.examine())
     assert [each.name for each in doctor.examine() if each.name.startswith("state f")] == ["state folder --root /x"]
     machine.install("--", "--root", "/y z")
-    other = "calls gc with --root /x, and the hook is registered with --root /y z: install with --gc-timer again"
+    other = "calls gc with --root /x, but the hook is registered with --root /y z: run install with --gc-timer again"
     assert machine.checked()[0] == [other]
     assert machine.doctor() == f"without gc timer: {machine.timer}: {other}\n"
     machine.install()
     assert machine.checked()[0] == [other.replace("with --root /y z", "without --root")]
     machine.timer.unlink()
-    assert machine.checked()[0][0] == f"{machine.timer} is not there: install with --gc-timer again"
+    assert machine.checked()[0][0] == f"{machine.timer} does not exist: run install with --gc-timer again"
     os.unlink(machine.launcher)
-    gone = f"{machine.launcher}, which it calls, is not there: install with --gc-timer again"
+    gone = f"{machine.launcher}, which it calls, does not exist: run install with --gc-timer again"
     assert [each.message for each in check.Check([]).problems] == [gone]
 
 

@@ -74,17 +74,20 @@ def test_a_container(programs: Programs, case: str) -> None:
 
 
 NOT_BELIEVED: dict[str, tuple[object, str]] = {
-    "no list": (container(), "answers without an id and a name"),
-    "nothing": ([], "answers without an id and a name"),
-    "two": ([container(), container()], "answers without an id and a name"),
-    "no id": ([container(Id="web")], "answers without an id and a name"),
-    "a path as its id": ([container(Id="../" * 20)], "answers without an id and a name"),
-    "a name that is none": ([container(Name="\x1b[2Jweb")], "answers without an id and a name"),
-    "another one": ([container(Name="other")], "answers about another container, other"),
-    "another id": ([container(Id="cd" * 32, Name="other")], "answers about another container, other"),
-    "another's config": ([container(OCIConfigPath="/etc/shadow")], "one of web: /etc/shadow"),
-    "a relative config": ([container(OCIConfigPath=CONFIG[1:])], f"one of web: {CONFIG[1:]}"),
-    "a way round": ([container(OCIConfigPath=f"/{ID}/../../x/config.json")], f"one of web: /{ID}/../../x/config.json"),
+    "no list": (container(), "returns no id and name"),
+    "nothing": ([], "returns no id and name"),
+    "two": ([container(), container()], "returns no id and name"),
+    "no id": ([container(Id="web")], "returns no id and name"),
+    "a path as its id": ([container(Id="../" * 20)], "returns no id and name"),
+    "a name that is none": ([container(Name="\x1b[2Jweb")], "returns no id and name"),
+    "another one": ([container(Name="other")], "returns another container, other"),
+    "another id": ([container(Id="cd" * 32, Name="other")], "returns another container, other"),
+    "another's config": ([container(OCIConfigPath="/etc/shadow")], "belong to web: /etc/shadow"),
+    "a relative config": ([container(OCIConfigPath=CONFIG[1:])], f"belong to web: {CONFIG[1:]}"),
+    "a way round": (
+        [container(OCIConfigPath=f"/{ID}/../../x/config.json")],
+        f"belong to web: /{ID}/../../x/config.json",
+    ),
 }
 
 
@@ -97,17 +100,17 @@ def test_an_answer_that_is_not_believed(programs: Programs, case: str) -> None:
 
 
 NOT_ANSWERED = {
-    "prints no JSON": ("echo Hello", "answers with what is no JSON"),
-    "prints nothing": ("exit 0", "answers with what is no JSON"),
-    "twice the same member": ("""echo '[{"Id":"a","Id":"b"}]'""", "answers with what is no JSON"),
-    "fails": ("echo 'cannot connect' >&2; echo more >&2; exit 125", "does not answer: cannot connect"),
-    "fails in silence": ("exit 3", "does not answer, and ends with 3"),
-    "prints without end": ("exec yes", "answers with more than a megabyte"),
-    "complains without end": ("exec yes >&2", "answers with more than a megabyte"),
+    "prints no JSON": ("echo Hello", "returns something other than JSON"),
+    "prints nothing": ("exit 0", "returns something other than JSON"),
+    "twice the same member": ("""echo '[{"Id":"a","Id":"b"}]'""", "returns something other than JSON"),
+    "fails": ("echo 'cannot connect' >&2; echo more >&2; exit 125", "fails: cannot connect"),
+    "fails in silence": ("exit 3", "fails with exit code 3"),
+    "prints without end": ("exec yes", "returns more than a megabyte"),
+    "complains without end": ("exec yes >&2", "returns more than a megabyte"),
     "hangs": ("exec sleep 1000", "does not answer within 1 seconds"),
     "leaves a child that hangs": ("sleep 1000 & exit 0", "does not answer within 1 seconds"),
     "hangs, and prints nothing more": ("exec >&- 2>&-; exec sleep 1000", "does not answer within 1 seconds"),
-    "is killed": ("kill -9 $$", "does not answer, and ends with -9"),
+    "is killed": ("kill -9 $$", "fails with exit code -9"),
 }
 
 

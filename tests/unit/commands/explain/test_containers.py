@@ -145,7 +145,7 @@ def refusal(word: str) -> tuple[int, str]:
 def test_several_are_listed(machine: Machine) -> None:
     one, two = podmans(machine, A), podmans(machine, A[:4] + B)
     code, text = refusal(A[:4])
-    assert (code, "it may be 2 containers" in text) == (os.EX_USAGE, True)
+    assert (code, "the name matches 2 containers" in text) == (os.EX_USAGE, True)
     assert all(part in text for part in (f"{A}, podman or CRI-O: {one}", f"{A[:4]}{B}, podman or CRI-O: {two}"))
     assert found(machine, A) == (A, one)
     # The same id in two places.
@@ -183,11 +183,11 @@ def test_names_are_those_that_engines_know(machine: Machine) -> None:
 
 def test_no_config(machine: Machine) -> None:
     os.makedirs(f"{machine.path}/lib/containers/storage/vfs-containers/{A}/userdata")
-    never = "has no config.json: it was created and never started"
-    writes = "writes it, and runs the hooks)"
-    assert refusal(A) == (66, f"the container {A} {never} (`podman init {A}` {writes}")
+    never = "has no config.json, because it was never started"
+    writes = "which writes it and runs the hooks)"
+    assert refusal(A) == (66, f"the container {A} {never} (run `podman init {A}`, {writes}")
     machine.told = [answer("podman", A, "web", status="created")]
-    assert refusal("web") == (66, f"the container web is created, and {never} (`podman init web` {writes}")
+    assert refusal("web") == (66, f"the container web is created, and {never} (run `podman init web`, {writes}")
     machine.told = [answer("docker", B, "web", status="created: error running createRuntime hook #0")]
     code, text = refusal("web")
     assert code == 66
@@ -217,14 +217,14 @@ def test_a_bundle_is_where_the_shim_works(machine: Machine, place: str) -> None:
 def test_nobody(machine: Machine) -> None:
     assert refusal("web")[0] == 66
     machine.remarks = ["podman does not answer within 5 seconds"]
-    assert refusal("web") == (66, 'no container "web" is known here (podman does not answer within 5 seconds)')
+    assert refusal("web") == (66, 'the container "web" is not known (podman does not answer within 5 seconds)')
     assert refusal("")[0] == os.EX_USAGE
 
 
 def test_a_file_of_that_name_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(machine.path)
     machine.bundle("web")
-    assert refusal("web") == (66, 'no container "web" is known here (./web names what is in the current folder)')
+    assert refusal("web") == (66, 'the container "web" is not known (for the one in the current folder, use ./web)')
 
 
 def test_storages_are_those_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

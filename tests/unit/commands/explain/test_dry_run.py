@@ -90,25 +90,25 @@ def kept(path: str, *without: str) -> list[str]:
     return [word for word in words if flags & bits[word] and word not in without]
 
 
-RENAMED = "the container keeps the file that is bound: bind its folder if it is replaced by rename"
-NOTHING = "config.json mounts nothing on /proc, /sys, /dev, /dev/pts, which programs expect to be there"
+RENAMED = "the container keeps the old file if this one is replaced by rename; to follow the change, bind its folder"
+NOTHING = "config.json mounts nothing on /proc, /sys, /dev, /dev/pts, which programs usually need"
 
 
 # The bundles here have no more than what the hook looks at, with which no runtime starts anything.
 NO_PROC = {
     "where": "config.json: /mounts",
-    "message": "nothing is mounted on /proc, where runc looks for its own files",
+    "message": "nothing is mounted on /proc, which runc needs",
     "hint": "",
     "by": ["runc"],
 }
 NO_PROCESS = {
     "where": "config.json: /process",
-    "message": "missing: there is nothing to run",
+    "message": "missing: no program to run",
     "hint": "",
     "by": ["crun", "runc"],
 }
 NO_PROC_LINE = f"refused    by runc: config.json: /mounts: {NO_PROC['message']}"
-NO_PROCESS_LINE = "refused    by runc and crun: config.json: /process: missing: there is nothing to run"
+NO_PROCESS_LINE = "refused    by runc and crun: config.json: /process: missing: no program to run"
 
 
 def found(path: str) -> dict[str, object]:
@@ -180,7 +180,7 @@ def test_everything_about_a_bind(desk: Desk) -> None:
         "warnings": [],
         "notes": [NOTHING],
         "verdict": "the runtime would refuse it: 73, config.json: /mounts: nothing is mounted on /proc, "
-        "where runc looks for its own files (and 1 more)",
+        "which runc needs (and 1 more)",
     }
     assert report.exit_code == os.EX_CANTCREAT
     assert json.loads(as_json(report)) == report.document()
@@ -207,14 +207,14 @@ def test_text_for_a_person(desk: Desk) -> None:
         "namespace  the container's own\n"
         "registered not in config.json\n"
         f"note       --mount 1: {RENAMED}\n"
-        "note       config.json mounts nothing on /sys, /dev, /dev/pts, which programs expect to be there\n"
+        "note       config.json mounts nothing on /sys, /dev, /dev/pts, which programs usually need\n"
         "\n"
         f"left       {desk.bundle}/../source on /config\n"
         "  asked    config.json#/mounts/0, destination /config\n"
         "  by       left to the runtime\n"
         f"{source_line(desk.source, 'folder')}"
         f"  really   {desk.source}\n"
-        '  warning  option "sync" belongs to a whole file system and does nothing to a bind\n'
+        '  warning  option "sync" applies to a whole file system and has no effect on a bind\n'
         "\n"
         f"bind       {desk.file} on /real/new\n"
         "  asked    --mount 1, destination /absolute/new\n"
@@ -236,10 +236,10 @@ def test_text_for_a_person(desk: Desk) -> None:
 
 def test_text_without_binds(desk: Desk) -> None:
     text = as_text(desk.report(stage="prestart"))
-    assert "namespace  the one that the runtime was started in\n" in text
+    assert "namespace  the runtime's\n" in text
     assert text.endswith(
-        "note       prestart is taken as called by hand, without a pid: it mounts right here\n"
-        f"note       {NOTHING}\nbinds      none is asked for\n"
+        "note       prestart is explained as called by hand, without a pid: it mounts in this namespace\n"
+        f"note       {NOTHING}\nbinds      none requested\n"
     )
 
 
@@ -386,9 +386,14 @@ def test_destination_that_cannot_be_resolved(desk: Desk) -> None:
     (mount,) = report.mounts
     assert (mount["resolved"], mount["links"], mount["create"]) == (None, [], [])
     assert report.problems == [
-        {"where": "--mount 1", "message": "/loop leads through more than 40 links", "hint": "a loop?", "exit": 78}
+        {
+            "where": "--mount 1",
+            "message": "/loop leads through more than 40 links",
+            "hint": "check for a loop",
+            "exit": 78,
+        }
     ]
-    assert "  hint     a loop?\n" in as_text(report)
+    assert "  hint     check for a loop\n" in as_text(report)
     assert f"bind       {desk.file} on /loop\n" in as_text(report)
 
 
@@ -428,7 +433,7 @@ def test_only_inside_the_container_no_process_is_needed(
 
 
 def test_poststop_needs_a_state() -> None:
-    with pytest.raises(UsageError, match="--bundle: poststop needs a state on stdin"):
+    with pytest.raises(UsageError, match="--bundle: poststop requires a state on stdin"):
         parse(["poststop", "--dry-run", "--bundle", "/b"])
 
 
@@ -449,8 +454,8 @@ def test_bind_that_a_later_one_hides(desk: Desk) -> None:
     )
     hidden = [warned(mount) for mount in report.mounts]
     assert hidden == [
-        ["hidden by the later mount on /etc"],
-        ["hidden by the later mount on /absolute"],
+        ["a later mount on /etc hides it"],
+        ["a later mount on /absolute hides it"],
         [],
         [],
         [],
@@ -473,10 +478,10 @@ def test_a_bind_that_the_runtime_refuses_is_not_called_hidden(desk: Desk) -> Non
 
 def test_source_that_the_container_can_replace(desk: Desk) -> None:
     inside = f"src={desk.rootfs}/etc,dst=/a"
-    text = "the source is below the rootfs: the container may put something else in its place"
+    text = "the source is below the rootfs: the container can replace it"
     assert [warned(mount) for mount in desk.report(inside, f"src={desk.file},dst=/b").mounts] == [[text], []]
     below = [f"src={desk.source},dst=/a", f"src={desk.source}/inner,dst=/b"]
-    text = "the source is below the writable bind on /a: the container may put something else in its place"
+    text = "the source is below the writable bind on /a: the container can replace it"
     assert [warned(mount) for mount in desk.report(*below).mounts] == [[], [text]]
     assert [warned(mount) for mount in desk.report(f"{below[0]},ro", below[1]).mounts] == [[], []]
 
@@ -516,7 +521,7 @@ def test_ro_rro_and_id_maps_are_told_apart(desk: Desk) -> None:
 @pytest.mark.parametrize("half", [{"allow_annotations": True}, {"allowed_sources": ["/srv"]}], ids=str)
 def test_what_is_allowed_by_halves_is_told(desk: Desk, half: dict[str, Any]) -> None:
     (warning,) = desk.report(**half).warnings
-    assert warning.endswith(" allows no annotation")
+    assert warning.partition(" has no effect without ")[1]
 
 
 def test_log_that_cannot_be_written_is_told(desk: Desk) -> None:
@@ -534,7 +539,7 @@ def test_annotations_of_others_are_named_and_ours_if_they_do_not_count(desk: Des
     edit(
         desk, annotations={"cdi.k8s.io/a": "v.com/gpu=0", "io.github.oci-bind-hook.mount.x": f"src={desk.file},dst=/x"}
     )
-    ignored = "binds that annotations ask for, 1 here, count with --allow-annotations and --allow-source only"
+    ignored = "annotations request binds (1 here), which require --allow-annotations and --allow-source"
     devices = "CDI devices, cdi.k8s.io/a: v.com/gpu=0: the engine adds their mounts to config.json"
     assert desk.report().notes == [ignored, devices, NOTHING]
     allowed = desk.report(allow_annotations=True, allowed_sources=[str(desk.path)])
@@ -561,7 +566,7 @@ def test_options_are_those_of_the_registered_hook(desk: Desk) -> None:
     assert [mount["resolved"] for mount in report.mounts] == ["/etc/x"]
     assert (report.stage, report.options) == ("createContainer", place)
     assert report.registered == [place, "config.json: /hooks/poststop/0"]
-    assert f"options    those of {place}\n" in as_text(report)
+    assert f"options    from {place}\n" in as_text(report)
     assert report.problems == []
 
 
@@ -638,13 +643,13 @@ def test_entries_that_bind_on_one_place_are_told(desk: Desk) -> None:
     place = "config.json: /hooks/createRuntime"
     assert (problem["where"], problem["message"]) == (
         f"{place}/1: --mount 1",
-        f"/etc/a is the destination of {place}/0: --mount 1 already",
+        f"/etc/a is already the destination of {place}/0: --mount 1",
     )
 
 
 def test_state_folders_that_differ_are_told(desk: Desk) -> None:
     register_all(desk, ["--root", "/run/a"], ["--root", "/run/b"])
-    told = "the entries have different --root: a failure of one does not undo the others"
+    told = "the entries have different --root values, so a failure of one does not undo the others"
     assert f"config.json: /hooks/createRuntime/0: {told}" in planned(desk).warnings
 
 
@@ -658,7 +663,7 @@ def test_program_that_cannot_be_run_is_told(desk: Desk) -> None:
     entry = {"path": "/absent/oci-bind-hook", "env": ["A=1"]}
     edit(desk, hooks={"createRuntime": [entry, entry], "poststop": [{**entry, "path": "/bin/oci-bind-hook"}]})
     report = planned(desk)
-    missing = "/absent/oci-bind-hook is not there"
+    missing = "/absent/oci-bind-hook does not exist"
     assert [(each["where"], each["message"]) for each in report.runtime if "/hooks" in each["where"]] == [
         (f"config.json: /hooks/createRuntime/{number}/path", missing) for number in (0, 1)
     ]
@@ -683,9 +688,9 @@ def test_id_maps_and_new_mount_points_in_a_user_namespace(desk: Desk) -> None:
         ("--mount 1", 69),
         ("", 69),
     ]
-    assert inside.problems[0]["message"] == "ids cannot be mapped from inside a user namespace"
+    assert inside.problems[0]["message"] == "ids cannot be mapped inside a user namespace"
     # The sentence of the real run.
-    problem = "mount points must be made, and nothing can be recorded in a user namespace that another user made"
+    problem = "mount points are missing, and nothing can be recorded in the user namespace of another user"
     assert inside.problems[1]["message"] == problem
 
 

@@ -70,10 +70,10 @@ def test_each_way_to_name_a_bundle(
         code, told = explained(capfd, *words)
         # No runtime starts what has no program.
         assert (code, told["bundle"], told["rootfs"]) == (os.EX_CANTCREAT, f"{folder}/b", f"{folder}/b/rootfs"), words
-        assert not [note for note in told["notes"] if "in place of" in note]
+        assert not [note for note in told["notes"] if "is read instead of" in note]
     code, told = explained(capfd, "./other.json", "createContainer", "--mount=src=/absent,dst=/a")
     assert (code, told["stage"], told["rootfs"]) == (os.EX_NOINPUT, "createContainer", f"{folder}/c/rootfs")
-    assert f"{folder}/b/other.json is read in place of {folder}/b/config.json" in told["notes"]
+    assert f"{folder}/b/other.json is read instead of {folder}/b/config.json" in told["notes"]
     # --dry-run --bundle takes the same words.
     assert cli.main(["--dry-run", "--bundle", f"{folder}/file", "--format=json"]) == os.EX_CANTCREAT
     assert json.loads(capfd.readouterr().out)["bundle"] == f"{folder}/b"
@@ -98,4 +98,4 @@ def test_what_is_no_bundle_is_told(
         assert (code, problem["exit"]) == (exit_code, exit_code), word
         assert (problem["where"], problem["message"][: len(message)]) == (where, message)
     assert cli.main(["explain"]) == os.EX_USAGE
-    assert "there is no config.json in the current folder" in capfd.readouterr().err
+    assert "the current folder has no config.json" in capfd.readouterr().err

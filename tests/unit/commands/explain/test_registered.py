@@ -66,18 +66,18 @@ def test_all_that_set_up_are_called_by_stage() -> None:
 
 GOOD = {"createRuntime": [entry("createRuntime")], "poststop": [entry("poststop")]}
 WHY = (
-    "some runtimes then give the hook the image's own variables, and the image can run its code in the hook: the "
-    "loader heeds LD_PRELOAD, and python -I heeds PYTHONEXECUTABLE (one variable is enough, such as "
-    '"env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], which `install` writes)'
+    "some runtimes then pass the image's variables to the hook, so the image can run its code in the hook: the "
+    "loader reads LD_PRELOAD, and python -I reads PYTHONEXECUTABLE (set one variable, such as "
+    '"env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], as `install` does)'
 )
-LOADED = "a hook without an env of its own would load that as well"
+LOADED = "a hook without its own env would load this as well"
 WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "good": (document(**GOOD), []),
     "no hooks": ({}, []),
     "nobody's": (document(createRuntime=[entry(path="/x", name="x", env=())]), []),
     "no poststop": (
         document(createRuntime=[entry()]),
-        ["config.json: /hooks: no poststop is registered: mount points and state files would stay"],
+        ["config.json: /hooks: poststop is not registered: mount points and state files would stay"],
     ),
     "only poststop": (
         document(poststop=[entry()]),
@@ -85,18 +85,21 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "wrong stage": (
         document(**GOOD, startContainer=[entry()]),
-        [
-            "config.json: /hooks/startContainer/0: startContainer is no stage at which anything can be mounted or taken"
-            " down"
-        ],
+        ["config.json: /hooks/startContainer/0: at startContainer the hook can neither mount nor unmount anything"],
     ),
     "other stage": (
         document(**{**GOOD, "createRuntime": [entry("createContainer")]}),
-        ["config.json: /hooks/createRuntime/0/args: says createContainer, and is called at createRuntime"],
+        [
+            "config.json: /hooks/createRuntime/0/args: the stage is createContainer, but the hook is "
+            "called at createRuntime"
+        ],
     ),
     "other stage, behind a flag": (
         document(**{**GOOD, "createRuntime": [entry("--keep-mountpoints", "createContainer")]}),
-        ["config.json: /hooks/createRuntime/0/args: says createContainer, and is called at createRuntime"],
+        [
+            "config.json: /hooks/createRuntime/0/args: the stage is createContainer, but the hook is "
+            "called at createRuntime"
+        ],
     ),
     "a source that is called as a stage is": (
         document(**{**GOOD, "createRuntime": [entry("--mount", "createContainer")]}),
@@ -136,7 +139,7 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_warnings(case: str) -> None:
     config, expected = WARNINGS[case]
     assert list(registered.warnings(registered.find(config), config)) == expected
-    others = [text for text in expected if "no poststop" not in text]
+    others = [text for text in expected if "poststop is not registered" not in text]
     assert list(registered.warnings(registered.find(config), config, others_stop=True)) == others
 
 

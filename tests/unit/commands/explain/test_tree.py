@@ -98,10 +98,10 @@ WORDS: list[tuple[Document, str]] = [
     ({"idmap": {"uids": [], "gids": [], "namespace": None}}, "  idmap"),
     ({"idmap": {"uids": [], "gids": [], "namespace": None}, "asked": ["rbind", "ridmap"]}, "  ridmap"),
     ({"propagation": "rslave"}, "  rslave"),
-    ({"action": "present"}, "  mounted already"),
+    ({"action": "present"}, "  already mounted"),
     ({"action": "present", "by": "runtime", "warnings": ["w"]}, "  by the runtime"),
-    ({"action": "unmount", "now": True}, "  is unmounted"),
-    ({"action": "gone", "now": False}, "  is gone already"),
+    ({"action": "unmount", "now": True}, "  will be unmounted"),
+    ({"action": "gone", "now": False}, "  already gone"),
     ({"now": True}, "  mounted now"),
     ({"now": False}, "  not mounted now"),
     ({"now": True, "source_now": "another"}, "  mounted now, but the path leads to another file now"),
@@ -251,8 +251,8 @@ def test_poststop() -> None:
     )
     assert as_tree(found).splitlines() == [
         "/b/rootfs  container c1, at poststop, in the container's own namespace",
-        "├─ - data/d  ← /s  is unmounted",
-        "└─ e         ← /t  is gone already",
+        "├─ - data/d  ← /s  will be unmounted",
+        "└─ e         ← /t  already gone",
         "",
         "would undo 1 bind and remove 2 mount points",
     ]

@@ -16,47 +16,47 @@ def mount(action: str = "mount", *create: str, by: str | None = "hook", **member
 
 
 def problem(where: str = "--mount 2", code: int = 66) -> dict[str, Any]:
-    return {"where": where, "message": "it is not there", "hint": "h", "exit": code}
+    return {"where": where, "message": "it does not exist", "hint": "h", "exit": code}
 
 
 def refused(where: str, *runtimes: str) -> dict[str, Any]:
-    return {"where": where, "message": "it is not there", "hint": "", "by": list(runtimes)}
+    return {"where": where, "message": "it does not exist", "hint": "", "by": list(runtimes)}
 
 
 SKIPPED = mount("skipped", by=None, warnings=["why"])
 RUNTIME = mount("present", by="runtime")
 
 VERDICTS: list[tuple[dict[str, Any], str]] = [
-    ({}, "ready: no bind is asked for"),
-    ({"mounts": [RUNTIME]}, "ready: no bind is asked for"),
+    ({}, "ready: no bind is requested"),
+    ({"mounts": [RUNTIME]}, "ready: no bind is requested"),
     ({"mounts": [mount()]}, "ready: 1 bind"),
     ({"mounts": [mount("mount", "/a/d", "/a/d/d"), mount("mount", "/a/d")]}, "ready: 2 binds, 2 folders to make"),
     ({"mounts": [mount("mount", "/d", "/f")]}, "ready: 1 bind, 1 folder and 1 file to make"),
     ({"mounts": [SKIPPED, SKIPPED]}, "ready: nothing to mount, 2 left out"),
-    ({"mounts": [mount("present"), mount()]}, "ready: 1 bind, 1 mounted already"),
+    ({"mounts": [mount("present"), mount()]}, "ready: 1 bind, 1 already mounted"),
     ({"mounts": [mount(warnings=["a"]), SKIPPED], "warnings": ["b"]}, "ready: 1 bind, 1 left out; 2 warnings"),
     (
         {"mounts": [mount(now=True), mount(now=False), RUNTIME], "running": {}},
-        "ready: 2 binds; the container runs, and has 1 of 2",
+        "ready: 2 binds; the container runs and has 1 of 2",
     ),
-    ({"problems": [problem(), problem("x", 78)]}, "would fail: 66, --mount 2: it is not there (and 1 more)"),
-    ({"problems": [problem("")]}, "would fail: 66, it is not there"),
-    ({"problems": [problem()], "sure": False}, "not known: --mount 2: it is not there"),
-    ({"problems": [problem()] * 3, "sure": False}, "not known: --mount 2: it is not there (and 2 more)"),
+    ({"problems": [problem(), problem("x", 78)]}, "would fail: 66, --mount 2: it does not exist (and 1 more)"),
+    ({"problems": [problem("")]}, "would fail: 66, it does not exist"),
+    ({"problems": [problem()], "sure": False}, "not known: --mount 2: it does not exist"),
+    ({"problems": [problem()] * 3, "sure": False}, "not known: --mount 2: it does not exist (and 2 more)"),
     (
         {"problems": [problem("e", 78)], "failure": False, "runtime": [refused("m", "runc", "crun")]},
-        "the runtime would refuse it: m: it is not there (and 1 more)",
+        "the runtime would refuse it: m: it does not exist (and 1 more)",
     ),
     (
         {"problems": [problem()], "runtime": [refused("m", "runc")]},
-        "would fail: 66, --mount 2: it is not there (and 1 more)",
+        "would fail: 66, --mount 2: it does not exist (and 1 more)",
     ),
-    ({"runtime": [refused("m", "runc", "crun")]}, "the runtime would refuse it: 73, m: it is not there"),
+    ({"runtime": [refused("m", "runc", "crun")]}, "the runtime would refuse it: 73, m: it does not exist"),
     (
         {"runtime": [refused("m", "runc"), refused("n", "crun")]},
-        "the runtime would refuse it: 73, m: it is not there (and 1 more)",
+        "the runtime would refuse it: 73, m: it does not exist (and 1 more)",
     ),
-    ({"runtime": [refused("m", "runc")]}, "ready: no bind is asked for; runc would refuse it: m: it is not there"),
+    ({"runtime": [refused("m", "runc")]}, "ready: no bind is requested; runc would refuse it: m: it does not exist"),
     (
         {"problems": [problem("config.json: /hooks/createRuntime/0/env", 78)], "failure": False, "mounts": [mount()]},
         "not safe: 78, config.json: /hooks/createRuntime/0/env; else ready: 1 bind",
@@ -81,11 +81,11 @@ def test_the_verdict(members: dict[str, Any], expected: str) -> None:
 def test_what_nobody_can_tell_now_is_no_fault_besides_one() -> None:
     document: dict[str, Any] = {"mounts": [], "problems": [problem()] * 2, "warnings": [], "running": None}
     told = verdict(document, is_failure=True, is_sure=True, is_known=False)
-    assert told == "would fail: 66, --mount 2: it is not there"
+    assert told == "would fail: 66, --mount 2: it does not exist"
 
 
 def test_what_nobody_can_tell_now() -> None:
     document: dict[str, Any] = {
         **{"mounts": [mount()], "problems": [problem("")], "runtime": [], "warnings": [], "running": None},
     }
-    assert verdict(document, is_failure=False, is_sure=True, is_known=False) == "not known: it is not there"
+    assert verdict(document, is_failure=False, is_sure=True, is_known=False) == "not known: it does not exist"

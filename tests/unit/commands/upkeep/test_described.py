@@ -61,7 +61,7 @@ def entry(container: str, reason: str, advice: str) -> Entry:
 
 ENTRIES = [
     entry("4f1c" * 16, "its first process has ended, and nobody has called poststop for it since", "oci-bind-hook gc"),
-    entry("web", "unreadable", "clean up by hand what it may record, then delete the file that cannot be read"),
+    entry("web", "unreadable", "clean up its container by hand, then delete the file"),
 ]
 
 
@@ -120,4 +120,4 @@ def test_the_beginning_of_several_is_refused_with_all(monkeypatch: pytest.Monkey
     monkeypatch.setattr(answers, "ask", ask)
     with pytest.raises(UsageError) as refused:
         by_name.recorded("we", IDS)
-    assert str(refused.value) == "we: it may be 2 containers (give more of an id: web, web-2)"
+    assert str(refused.value) == "we: the name matches 2 containers (give more of an id: web, web-2)"
