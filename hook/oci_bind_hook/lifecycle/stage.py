@@ -64,7 +64,7 @@ class Place:
     """
 
     without_rights = ROOTLESS
-    when_ended = "the runtime's log, or another hook's message, says why; or the state names a wrong pid"
+    when_ended = "see the runtime's log or the messages of other hooks; or the state has a wrong pid"
 
     def __init__(self, stage: str | None, state: State, proc: Proc) -> None:
         self.proc = proc
