@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 from setuptools.command.build_py import build_py
@@ -23,6 +24,9 @@ class BuildWithCommit(build_py):  # type: ignore[misc]
     """The package, and in it a file `commit` where that is known."""
 
     def run(self) -> None:
+        # pip builds in the project's folder, where an earlier build may have left modules that the source has no more.
+        if not self.editable_mode:
+            shutil.rmtree(os.path.join(self.build_lib, "oci_bind_hook"), ignore_errors=True)
         super().run()
         if not self.editable_mode:
             write_commit(os.path.join(self.build_lib, "oci_bind_hook"))

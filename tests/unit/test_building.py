@@ -55,6 +55,8 @@ def test_a_wheel_tells_the_commit_that_it_was_built_from(tmp_path: Path) -> None
         else:
             shutil.copy(PROJECT / part, tree / part)
     write(tree, LAYOUTS["branch"])
+    # Left by the build of an earlier version.
+    write(tree, {"build/lib/oci_bind_hook/gone.py": "", "build/lib/oci_bind_hook/commands/gone.py": ""})
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, "-w", str(tmp_path), str(tree)], check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
@@ -69,6 +71,7 @@ def test_a_wheel_tells_the_commit_that_it_was_built_from(tmp_path: Path) -> None
     names = {
         str(path.relative_to(tmp_path / "site/oci_bind_hook")) for path in (tmp_path / "site/oci_bind_hook").rglob("*")
     }
+    assert {name for name in names if name.endswith("gone.py")} == set()
     assert {
         "schemas/hooks-d.json",
         "man/oci-bind-hook.8.md",

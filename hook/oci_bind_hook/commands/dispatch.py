@@ -285,7 +285,12 @@ COMMANDS = (
             Example("One registration of several", "uninstall --prefix /usr --name models"),
             Example("All that call the launcher below the prefix", "uninstall --prefix /usr --all"),
         ),
-        exits=((0, "success, or nothing to do"), (71, "a file cannot be removed")),
+        exits=(
+            (0, "done; with --all, or nothing to do"),
+            (66, "there is no such registration"),
+            (69, "an engine needs it: as the default runtime"),
+            (71, "a file cannot be removed"),
+        ),
     ),
     Command(
         "doctor",
