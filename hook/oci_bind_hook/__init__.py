@@ -6,7 +6,7 @@ Loaded by every start of a container: this module imports only posix.
 
 import posix
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # posix is the C module behind os. Importing os takes 0.15 units, a unit being the start of Python, for abstract classes
 # and functions that no start of a container needs: its modules do without.

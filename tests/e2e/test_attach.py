@@ -58,7 +58,7 @@ def test_a_process_that_ran_before_sees_it_come_and_go(world: World, runtime: st
         for number in (1, 3):
             done = hook("attach", *spec)
             bound = f"attach 1: bound {world.source} on /data (rbind ro rprivate)\n"
-            bound += f"attach 2: bound {world.file} on /new/file (rbind rprivate), made /new, made /new/file\n"
+            bound += f"attach 2: bound {world.file} on /new/file (rbind rprivate), created /new, created /new/file\n"
             assert (done.returncode, done.stdout) == (0, bound), done.stderr
             is_told = "nobody calls poststop for the container: after its end oci-bind-hook gc" in done.stderr
             assert (is_told, done.stderr == "") == (how == "without", how != "without"), done.stderr
@@ -136,7 +136,7 @@ def test_what_is_there_already_and_what_would_cover_it(world: World, container: 
     assert container.points() == ["/data"]
     done = container.attach(*spec(world, "/climb/../data", ",nosuid"))
     assert done.returncode == os.EX_CONFIG
-    assert "/data is already the destination of attach 1 already" in done.stderr
+    assert "/data is already the destination of attach 1 in an earlier call of the hook" in done.stderr
     assert container.attach(*spec(world, "/absolute/new")).returncode == 0
     assert [mount["by"] for mount in recorded(world)["mounts"]] == ["attach 1", "attach 2"]
     end(container)
@@ -228,7 +228,7 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
     process = subprocess.Popen(["true"])
     process.wait()
     refused(run(world, "attach", "c1", *named, str(process.pid), *words), os.EX_UNAVAILABLE, "has ended (if the")
-    refused(run(world, "attach", "nobody", *words), os.EX_NOINPUT, 'no container "nobody"')
+    refused(run(world, "attach", "nobody", *words), os.EX_NOINPUT, 'the container "nobody" is not known')
     refused(
         run(world, "attach", "--pid", "1", *words), os.EX_NOINPUT, "no containers with the first process 1 that run"
     )

@@ -197,7 +197,7 @@ def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
     done = isolated(script, {**configured(tmp_path), "PATH": support.PATH, "TMPDIR": "/tmp"}, tmp_path)
     version, commit, python, _, page, seen, there, foreign = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    assert (version, commit) == ("oci-bind-hook 0.1.0", f"commit: {COMMIT}")
+    assert (version, commit) == ("oci-bind-hook 0.2.0", f"commit: {COMMIT}")
     assert python.startswith("Python: 3.")
     assert page.startswith("OCI-BIND-HOOK(8)")
     assert (seen, foreign) == ("hello", "#!/bin/sh")

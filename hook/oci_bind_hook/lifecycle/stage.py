@@ -51,8 +51,8 @@ def not_seen(rootfs: str) -> UnavailableError:
     """The error where the process to enter has its own root by then, as at poststart."""
     return UnavailableError(
         f"the rootfs {rootfs} is not visible in the container's mount namespace",
-        hint="it has its own root already, as under runsc, which runs no hook that could bind there: give the "
-        "bind to the engine, as by docker run -v or by mounts of config.json",
+        hint="it already has its own root, as under runsc, where no hook can bind: use the engine's binds, such as "
+        "docker run -v or the mounts of config.json",
     )
 
 

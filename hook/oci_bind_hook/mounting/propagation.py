@@ -101,7 +101,7 @@ def _of_the_source(source: Source, base: str, runtimes: Runtimes, names: Sequenc
             f"{source.request.propagation} does not hold at createContainer{under}: {of} in the container's mount "
             "namespace; register for createRuntime"
         ]
-    return [f"{source.request.propagation} does not hold: {of}; make it shared on the host, mount --make-shared"]
+    return [f"{source.request.propagation} does not hold: {of}; make it shared on the host with mount --make-shared"]
 
 
 def _base(source: Source) -> str:
