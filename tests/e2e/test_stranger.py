@@ -224,10 +224,9 @@ def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
     assert first.splitlines()[-1] == "hello from the host", done.stderr
     assert "kernel" in then, done.stderr
     assert "hook /usr/share/containers/oci/hooks.d/oci-bind-hook.json is for createRuntime, poststop" in then
-    assert then.endswith(
-        "removed /usr/share/containers/oci/hooks.d/oci-bind-hook.json\nremoved /usr/libexec/oci/hooks.d/oci-bind-hook\n"
-        "removed /usr/share/containers/oci/hooks.d/\nremoved /usr/share/containers/oci/\n"
-    ), then
+    # Below them stand the folders that are empty then, which depends on what else this machine has there.
+    files = "/usr/share/containers/oci/hooks.d/oci-bind-hook.json\nremoved /usr/libexec/oci/hooks.d/oci-bind-hook\n"
+    assert f"removed {files}" in then, then
     assert done.returncode == 0, done.stderr
 
 
