@@ -69,7 +69,7 @@ def test_the_launcher_is_turned_off_and_repaired_by_install(world: World, runtim
     assert runs() == "hello from the host\nruns\n"
     delete_python(path)
     assert "runs" not in runs()
-    assert launcher.fault(path).startswith("/deleted/bin/python, which the first line of ")
+    assert launcher.fault(path).startswith("/deleted/bin/python, the interpreter in the first line of ")
     turn_off(world)
     assert runs() == "runs\n"
     assert launcher.fault(path) == f"{path} has been turned off, and binds nothing: install again"

@@ -172,7 +172,7 @@ def test_P14_procfs_of_another_pid_namespace_is_not_covered(world: World, path: 
     assert done.returncode != 0
     place = path.replace("/etc/mtab", "/proc/self/mounts")
     with open(log, encoding="utf-8") as file:
-        assert f"--mount 1: {place} is on procfs, where only a few files may be hidden" in file.read()
+        assert f"--mount 1: {place} is on procfs, where only a few files may be covered" in file.read()
     assert support.tree(world.rootfs) == before
 
 

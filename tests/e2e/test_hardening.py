@@ -93,5 +93,5 @@ def test_without_power_over_files_that_is_named(world: World) -> None:
     limited = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
     done = call(world, "prestart", *mount(world, "/new"), stdin=state(world), before=limited)
     assert done.returncode == 71
-    assert "mkdirat /new: Permission denied (it needs CAP_DAC_OVERRIDE)" in done.stderr
+    assert "mkdirat /new: Permission denied (the process lacks CAP_DAC_OVERRIDE)" in done.stderr
     assert world.snapshot() == before

@@ -33,7 +33,7 @@ def test_nothing_is_made_in_a_tmpfs_of_the_host(world: World, runtime: str, stag
         done = namespace.run_container(bundle, "c1")
         assert inside(world, namespace) == []
     assert done.returncode != 0
-    assert "would have to be made inside another mount" in (world.path / "log").read_text()
+    assert "and it would be inside another mount" in (world.path / "log").read_text()
     assert world.snapshot() == before
 
 
@@ -68,7 +68,7 @@ def test_nor_in_one_that_config_json_binds_where_it_asked_for_a_tmpfs(world: Wor
         done = namespace.run_container(bundle, "c1")
         assert inside(world, namespace) == []
     assert done.returncode != 0
-    assert "would have to be made inside another mount" in (world.path / "log").read_text()
+    assert "and it would be inside another mount" in (world.path / "log").read_text()
     assert world.snapshot() == before
 
 

@@ -151,7 +151,7 @@ def test_a_silent_source_of_the_runtime_is_its_own_affair(world: World) -> None:
     [warning] = theirs["warnings"]
     assert (theirs["action"], theirs["found"]) == ("left", None)
     assert warning.startswith(f"the source {fuse.path} cannot be inspected: {fuse.path} (fuse) does not answer")
-    assert warning.endswith("; the runtime waits for it as well")
+    assert warning.endswith(": the runtime waits for that as well")
     assert err == f"oci-bind-hook: waiting for the source {fuse.path} of config.json#/mounts/2\n"
 
 

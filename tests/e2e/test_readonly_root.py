@@ -152,7 +152,7 @@ def test_neighbours_in_one_namespace_are_not_laid_over(world: World, first: str)
         sent = state(world, name, bundle=bundles[name])
         codes.append(call(world, "prestart", *mount(world, "/data"), stdin=sent))
     assert [done.returncode for done in codes] == [0, 69]
-    assert f'the container "{first}" has binds in the same rootfs' in codes[1].stderr
+    assert f'apply to the container "{first}", which has binds in the same rootfs' in codes[1].stderr
     for name, path in bundles.items():
         assert call(world, "poststop", stdin=state(world, name, "stopped", bundle=path)).returncode == 0
     assert world.snapshot() == before

@@ -175,7 +175,8 @@ MEMBERS: dict[str, tuple[dict[str, Any], int, str]] = {
     "pid of nobody": (
         {"pid": (1 << 31) - 1},
         69,
-        f"c1 prestart: the container's process {(1 << 31) - 1} cannot be opened: No such process",
+        f"c1 prestart: the container's process {(1 << 31) - 1} has ended (see the runtime's log or the messages of "
+        "other hooks; or the state has a wrong pid)",
     ),
     "unknown status": (
         {"status": "dead"},

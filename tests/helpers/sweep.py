@@ -159,9 +159,9 @@ class Scene(World):
         mounting.tmpfs(f"{self.source}/sub")
         self.state = self.path / "state"
         self.state.mkdir(mode=0o700)
-        bundle = support.bundle(
-            self.path / "bundle", ["true"], namespaces=["mount"], hooks={"poststop": [self.hook("poststop")]}
-        )
+        # attach asks who calls poststop. A scene without a launcher calls the hook's functions.
+        hooks = {"poststop": [self.hook("poststop")]} if self.launcher else None
+        bundle = support.bundle(self.path / "bundle", ["true"], namespaces=["mount"], hooks=hooks)
         if self.where == "running":
             without_admin(bundle)
         self.empty = self.look()

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 
 def pen() -> Pen:
-    """What draws lines as they look best where stdout leads. OSError without procfs."""
+    """What draws lines as they look best where stdout leads."""
     from .explain.drawing import Pen
 
     return Pen(width=width(), is_unicode=is_unicode(), colour=is_colourful())
 
 
 def is_unicode() -> bool:
-    """Whether the locale of this process writes UTF-8. OSError without procfs."""
-    with open("/proc/self/environ", "rb") as environment:
-        return has_unicode(environment.read())
+    """Whether the locale of this process writes UTF-8, as far as procfs tells: no command fails for its looks."""
+    try:
+        with open("/proc/self/environ", "rb") as environment:
+            return has_unicode(environment.read())
+    except OSError:
+        return False
 
 
 def width() -> int:

@@ -89,7 +89,7 @@ class Inside(Rootfs):
             self._entered[number] = info
         # Of processes some names may keep who looks them up: /proc/PID/map_files, where the process maps a file.
         if info.type == "proc" and (name.isdigit() or info.root[1:].split("/")[0].isdigit()):
-            raise EscapeError(f"{info.mount_point} is on procfs, where only a few files may be hidden, as in runc")
+            raise EscapeError(f"{info.mount_point} is on procfs, where only a few files may be covered, as in runc")
         if not (self._is_the_hosts(info) or info.type in _OF_THE_KERNEL) and (not is_root or may_wait(info.type)):
             raise UnavailableError(
                 f"the {info.type} file system on {info.mount_point} is on the way, and may never answer",
