@@ -59,7 +59,7 @@ def add_wheels(rootfs: Path) -> None:
     ours += Path(FOLDER, "schemas").glob("*.json")
     needs = "".join(f"Requires-Dist: {name}\n" for name in ("jsonschema", "python-prctl"))
     more = described("oci-bind-hook", __version__, needs)
-    more["oci_bind_hook-0.1.0.dist-info/entry_points.txt"] = (
+    more[f"oci_bind_hook-{__version__}.dist-info/entry_points.txt"] = (
         b"[console_scripts]\noci-bind-hook = oci_bind_hook.cli:console\n"
     )
     files = {f"oci_bind_hook/{path.relative_to(FOLDER)}": path for path in ours}

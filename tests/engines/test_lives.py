@@ -99,7 +99,7 @@ def test_explained_by_name(way: ByDocker, hook: Hook) -> None:
         done = call(hook.launcher, "explain", "box", "--format=json", env=elsewhere)
         assert done.returncode == 0, (done.stdout, done.stderr)
         told = json.loads(done.stdout)
-        assert "docker knows the container as box, which is running" in told["notes"]
+        assert "docker knows the container as box, status: running" in told["notes"]
         [bind] = [each for each in told["mounts"] if each["by"] == "hook" or each["resolved"] == "/real/models"]
         assert (bind["resolved"], bind["now"]) == ("/real/models", True)
         assert not [text for text in told["warnings"] if "poststop" in text]
