@@ -78,6 +78,17 @@ def test_the_launcher_is_turned_off_and_repaired_by_install(world: World, runtim
     assert runs() == "hello from the host\nruns\n"
 
 
+def test_the_launcher_that_is_turned_off_reads_the_state(world: World) -> None:
+    """Otherwise crun fails where the hook has ended before it writes."""
+    path, _ = install(str(world.path / "p"), (), options(world))
+    turn_off(world)
+    hook = subprocess.Popen([path], stdin=subprocess.PIPE, env={})
+    assert hook.stdin is not None
+    with hook.stdin:
+        hook.stdin.write(b"x" * 1_000_000)  # more than a pipe takes
+    assert hook.wait() == 0
+
+
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_a_wrapper_is_turned_off_and_removed(world: World, runtime: str, capfd: pytest.CaptureFixture[str]) -> None:
     prefix = str(world.path / "p")
