@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    Step = Literal["read", "ask", "open", "clone", "state folder", "enter", "resolve", "make", "attach"]
+    Step = Literal["read", "ask", "open", "clone", "state folder", "rootfs", "enter", "resolve", "make", "attach"]
 
 # The steps of a set-up in their order, lifecycle.set_up. A dry-run finds problems in another order than a real run
 # meets them: the one of the earliest step decides how both end.
-STEPS: tuple[Step, ...] = ("read", "ask", "open", "clone", "state folder", "enter", "resolve", "make", "attach")
+STEPS: tuple[Step, ...] = (
+    *("read", "ask", "open", "clone", "state folder", "rootfs", "enter", "resolve", "make", "attach"),
+)
 
 
 REFUSED = posix.EX_CANTCREAT  # of a dry-run: no problem of the hook, but no runtime would start the bundle

@@ -32,6 +32,9 @@ NOT_KNOWN = 2  # reasons why one who asks may not know
 ways = pytest.mark.parametrize("way", WAYS)
 KINDS = [fault for fault in FAULTS if not fault.is_variant]
 PAIRS = [*itertools.combinations(KINDS, 2)]
+DIFFERED = [  # by the long form, before it was mended
+    ("rootless", "rootfs: a file", "stage: prestart, in a shared namespace"),
+]
 TRIPLES = [random.Random(number).sample(FAULTS, 3) for number in range(300)]
 
 
@@ -85,6 +88,12 @@ def test_two_faults_as_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", range(1, len(WAYS)))
 def test_two_faults_as_others(tmp_path: Path, number: int) -> None:
     check(tmp_path, WAYS[number], turned(PAIRS)[number::3], is_short=True)
+
+
+@pytest.mark.parametrize(("way", "one", "other"), DIFFERED)
+def test_two_faults_that_differed(tmp_path: Path, way: str, one: str, other: str) -> None:
+    pair = [fault for fault in FAULTS if fault.name in (one, other)]
+    check(tmp_path, way, [pair, pair[::-1]])
 
 
 @pytest.mark.parametrize("number", range(len(WAYS)))

@@ -73,6 +73,11 @@ def _bundle_is_a_file(case: Case) -> None:
     case.needs_state = True
 
 
+def _is_registered_nowhere(case: Case) -> None:
+    """Without a state prestart is explained as called by hand then, which ends otherwise."""
+    case.needs_state = True
+
+
 def _state_text(change: Callable[[str], str]) -> Callable[[Case], None]:
     def make(case: Case) -> None:
         case.state_text, case.needs_state = change, True
@@ -166,7 +171,7 @@ FAULTS = [
     _variant(
         "stage: prestart, and nothing to clone",
         0,
-        _all(_stage("prestart"), _mount("src={}/absent,dst=/new/early,optional")),
+        _all(_stage("prestart"), _is_registered_nowhere, _mount("src={}/absent,dst=/new/early,optional")),
     ),
     _variant(
         "stage: prestart, in a shared namespace",

@@ -61,7 +61,7 @@ def test_the_floors_are_those_that_imports_keep() -> None:
 
 
 def test_the_steps_are_those_of_a_set_up() -> None:
-    assert re.findall(r"^\d\. \*\*(.+?)\*\*: ", read("docs/ARCHITECTURE.md"), re.MULTILINE) == list(STEPS)
+    assert re.findall(r"^\d+\. \*\*(.+?)\*\*: ", read("docs/ARCHITECTURE.md"), re.MULTILINE) == list(STEPS)
 
 
 def names(document: str) -> set[str]:

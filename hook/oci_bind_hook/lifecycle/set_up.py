@@ -189,7 +189,7 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
             if not call.resisting and _clear_stale(call, folder):
                 close_sources(sources)
                 return False
-        with At("enter"):
+        with At("rootfs"):
             log.step(f"opening the rootfs {bundle.rootfs}")
             known = identify_path(bundle.rootfs, namespace.started_in)
             rootfs_lock = folder.lock_rootfs(known)

@@ -15,6 +15,7 @@ from ...mounting.plan import Plan, Planner
 from ...mounting.propagation import Runtimes, remark
 from ...mounting.sources import open_sources
 from ...requests import collect
+from ...rootfs.identity import identify_path
 from ...rootfs.mount_points import Rootfs
 from . import unmounted
 from .facts import own_mounts
@@ -118,6 +119,8 @@ class Calls:
             )
             return None
         try:
+            with At("rootfs"):  # before a real run enters the namespace, which may be refused
+                identify_path(bundle.rootfs, self._namespace.started_in)
             with At("enter"):
                 rootfs = Rootfs(
                     bundle.rootfs,
