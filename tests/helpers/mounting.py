@@ -118,6 +118,17 @@ def tmpfs(target: str, data: str | None = None) -> str:
     return target
 
 
+def anew(make: Callable[[], str], number: int) -> str:
+    """What ``make`` mounts, and returns the place of, when the device number ``number`` is not free.
+
+    The kernel gives the lowest that is free, and others on the machine mount and unmount at the same time.
+    """
+    while os.stat(path := make()).st_dev == number:
+        umount(path)
+        tmpfs(f"{path}-extra")
+    return path
+
+
 def ext4(target: str) -> str:
     """Mounts an empty ext4 on ``target``, which need not exist, and returns it. The loop device goes with it."""
     os.makedirs(target, exist_ok=True)

@@ -63,7 +63,7 @@ def test_a_folder_is_known_by_its_numbers_wherever_it_is_bound(base: Path) -> No
 
 def test_an_overlay_is_known_by_its_upper_folder_when_it_is_mounted_anew(base: Path) -> None:
     before = known(overlay(base, "merged"))
-    keep = overlay(base, "elsewhere", "other")  # so that the number of the device is not given again
+    keep = overlay(base, "elsewhere", "other")
     os.mkdir(base / "bound")
     mount(f"{base}/merged", f"{base}/bound", None, MS_BIND)
     assert told(before, known(f"{base}/bound")) == (True, True)
@@ -71,7 +71,7 @@ def test_an_overlay_is_known_by_its_upper_folder_when_it_is_mounted_anew(base: P
     umount(f"{base}/bound")
     umount(f"{base}/merged")
     another = overlay(base, "third", "third")
-    again = known(overlay(base, "new"))
+    again = known(mounting.anew(lambda: overlay(base, "new"), before["dev"]))
     assert again["dev"] != before["dev"]
     assert told(before, again) == (True, True)
     assert primary(before) == primary(again)
@@ -180,9 +180,9 @@ def unmounted(base: Path) -> None:
 
 
 def another_mounted(base: Path) -> None:
+    number = os.stat(base).st_dev
     umount(os.fspath(base))
-    tmpfs(f"{base}-extra")  # it takes the number of the device
-    tmpfs(os.fspath(base))
+    mounting.anew(lambda: tmpfs(os.fspath(base)), number)
 
 
 def dead(base: Path) -> None:
