@@ -41,7 +41,7 @@ CODES = {os.EX_NOINPUT, os.EX_UNAVAILABLE, os.EX_OSERR, os.EX_IOERR, os.EX_NOPER
 # Where a run may go on as if nothing were: the call, the error, and why.
 HARMLESS = [
     # open(2), write(2), fsync(2), flock(2) and fchdir(2) are called again by Python, PEP 475.
-    (r"(openat|write|fsync|flock|fchdir)\(", "EINTR"),
+    (r"(openat|write|fsync|flock|fchdir|mknodat)\(", "EINTR"),
     # Another process would hold it: it is waited for.
     (r"flock\(.*LOCK_NB", "EAGAIN"),
     # The state folder is there already.
