@@ -42,7 +42,8 @@ class Options:
         self.allow_annotations = False
         self.allowed_sources: list[str] = []
         self.allow_shared = False
-        # Of attach and detach alone.
+        # Of attach and detach alone; ``others`` are their words that are no options.
+        self.others: list[str] = []
         self.pid: int | None = None
         self.force = False
         self.keep_mountpoints = False
@@ -143,22 +144,33 @@ _OPTIONS = (
     *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
     *FLAGS,
 )
+# The options of the commands for a container that runs, which are parsed here too.
+TAKEN_BY = {
+    "attach": (
+        *("--mount", "--root", "--dry-run", "--format", "--all", "--strict", "--allow-shared", "--log", "--log-format"),
+        *("--debug", "--bundle", "--pid", "--force"),
+    ),
+    "detach": ("--root", "--keep-mountpoints", "--log", "--log-format", "--debug", "--bundle", "--pid", "--all"),
+}
 
 
-def parse(words: list[str], others: list[str] | None = None) -> tuple[Options, bool]:
+def parse(words: list[str], command: str | None = None) -> tuple[Options, bool]:
     """The options in ``words``, and whether ``--debug`` is among them. Raises UsageError, which names the argument.
 
-    Without ``others`` they are the hook's own. With, they are those of a command for a container that runs, and its
-    other words are put there.
+    They are those of ``command``, one of TAKEN_BY, or the hook's own.
     """
-    is_hook = others is None
+    is_hook = command is None
+    taken = () if command is None else TAKEN_BY[command]
     options = Options()
     debug = False
     arguments = Arguments(words)
     while arguments:
         word = arguments.option(FLAGS if is_hook else (*FLAGS, "--force"))
-        if others is not None and not word.startswith("-"):
-            others.append(word)
+        if not is_hook and not word.startswith("-"):
+            options.others.append(word)
+        elif not is_hook and word not in taken:
+            is_known = word in (*_OPTIONS, *TAKEN_BY["attach"])
+            raise UsageError(f"{command} does not take it", where=word) if is_known else unknown(word, taken)
         elif word in STAGES:
             if options.stage is not None:
                 raise UsageError(f'only one stage is allowed, and "{word}" is another', where=options.stage)
@@ -191,9 +203,9 @@ def parse(words: list[str], others: list[str] | None = None) -> tuple[Options, b
             options.keep_mountpoints = True
         elif word == "--debug":
             debug = True
-        elif word == "--pid" and not is_hook:
+        elif word == "--pid" and word in taken:
             options.pid = _pid(word, arguments.value(word))
-        elif word == "--force" and not is_hook:
+        elif word == "--force" and word in taken:
             options.force = True
         else:
             raise unknown(word)

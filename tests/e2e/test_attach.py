@@ -252,6 +252,9 @@ def test_no_option_is_passed_over(world: World) -> None:
             done = run(world, name, *words[name], *option)
             refused(done, os.EX_USAGE, f"{option[0]}: {name} does not take it")
     refused(run(world, "attach", *words["attach"], "--all"), os.EX_USAGE, "--all: only a --dry-run prints anything")
+    refused(run(world, "attach", "c1", "--", "--help"), os.EX_USAGE, "--: unknown command or option")
+    told = '--forc: unknown command or option (did you mean "--force"?'
+    refused(run(world, "attach", "c1", "--forc"), os.EX_USAGE, told)
 
 
 def test_another_root_than_its_bundle_names_is_refused(world: World, container: Running) -> None:

@@ -31,13 +31,15 @@ class Example(NamedTuple):
 class Command(NamedTuple):
     """One command: its name, what runs it, how it is written, what it does, and the options that it has.
 
-    ``run`` returns the exit code and may raise HookError. ``takes`` are the kinds of its other words, "-" among them
-    where it reads stdin; they stand anywhere, or only behind ``--``. ``hint`` is for a word that is none of all these.
+    ``run`` returns the exit code and may raise HookError. It is None for those of options.TAKEN_BY, which
+    commands.running runs: this parser takes longer than their work. ``takes`` are the kinds of its other words, "-"
+    among them where it reads stdin; they stand anywhere, or only behind ``--``. ``hint`` is for a word that is none of
+    all these.
     ``exits`` are the exit codes that matter, with what each says of this command; 64 need not be among them.
     """
 
     name: str
-    run: Callable[[Given, Log], int]
+    run: Callable[[Given, Log], int] | None
     usage: str
     text: str
     options: tuple[Option, ...]

@@ -10,7 +10,7 @@ from ..options import unknown
 from . import actions, registering
 from .command_line import Command, Example, Given
 from .output import answer
-from .reference import RUNNING, VALIDATE, Option, options, options_of_hook
+from .reference import VALIDATE, Option, options, options_of_hook, options_of_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +39,11 @@ def run(argv: list[str], log: Log) -> int:
         return os.EX_OK
     if command is None:
         raise unknown(first, tuple(known for known, *_ in commands))
+    if command.run is None:
+        from .running import run_in
+
+        return run_in(argv, log) or os.EX_OK
     return command.run(Given(command, words), log)
-
-
-def _running(*_: object) -> int:
-    """attach and detach: cli.py calls commands.running for them, since this parser takes longer than their work."""
-    raise NotImplementedError
 
 
 def _completion(given: Given, _: Log) -> int:
@@ -95,14 +94,10 @@ COMMANDS = (
     ),
     Command(
         "attach",
-        _running,
+        None,
         "CONTAINER --mount SPEC... [OPTION]...",
         "bind into a container that runs: by its id, the beginning of one, or name, by its bundle or first process",
-        (
-            *options_of_hook("--mount --root --dry-run --format --all --strict --allow-shared --log --log-format"),
-            *options_of_hook("--debug"),
-            *RUNNING,
-        ),
+        options_of_running("attach"),
         takes=("ID",),
         examples=(
             Example("A folder for a container by its name", "attach web --mount type=bind,src=/srv/db,dst=/data,ro"),
@@ -119,14 +114,10 @@ COMMANDS = (
     ),
     Command(
         "detach",
-        _running,
+        None,
         "CONTAINER DESTINATION|--all [OPTION]...",
         "take a bind out of a container that runs, or all that are recorded of it",
-        (
-            *options_of_hook("--root --keep-mountpoints --log --log-format --debug"),
-            *RUNNING[:2],
-            Option("--all", "", "all binds that are recorded, those of the container's start as well"),
-        ),
+        options_of_running("detach"),
         takes=("ID",),
         examples=(
             Example("One bind, by where it is", "detach web /data"),

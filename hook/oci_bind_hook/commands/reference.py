@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..options import TAKEN_BY
 from ..requests import mount_field
 from ..requests.mount_field import BELOW, FLAG, ID_MAP, PATH
 
@@ -190,7 +191,7 @@ INSTALL = (
     Option("--list", "", "list the registrations of the hook, and change nothing"),
 )
 
-# Of commands for a container that runs.
+# Of commands for a container that runs, where the hook's own options of the name mean something else.
 RUNNING = (
     Option("--bundle", "DIR", "the container of this bundle"),
     Option(
@@ -198,6 +199,7 @@ RUNNING = (
     ),
     Option("--force", "", "attach what is to be read-only even if the container has CAP_SYS_ADMIN"),
 )
+_DETACH = (Option("--all", "", "all binds that are recorded, those of the container's start as well"),)
 
 # What single commands have. The hook itself has a --format as well, with other values.
 OF_COMMANDS = (
@@ -226,6 +228,12 @@ def options(names: str) -> tuple[Option, ...]:
 def options_of_hook(names: str) -> tuple[Option, ...]:
     """The same, as the hook itself has them."""
     return tuple(_OF_HOOK[name] for name in names.split())
+
+
+def options_of_running(command: str) -> tuple[Option, ...]:
+    """The options of a command for a container that runs."""
+    own = {option.name: option for option in (*RUNNING, *(_DETACH if command == "detach" else ()))}
+    return tuple(own.get(name) or _OF_HOOK[name] for name in TAKEN_BY[command])
 
 
 # Fields of --mount, and options of mounts: names that mean the same, or go together, and what they mean. Of the options

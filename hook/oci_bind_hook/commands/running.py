@@ -30,25 +30,12 @@ if TYPE_CHECKING:
     from .explain.report import Report
 
 
-# What the parser knows, and not both commands take: each option with the member that it sets.
-_OF_A_START = {"--allow-annotations": "allow_annotations", "--allow-source": "allowed_sources"}
-_OF_ATTACH = {
-    "--mount": "mounts",
-    "--dry-run": "dry_run",
-    "--strict": "strict",
-    "--allow-shared": "allow_shared",
-    "--force": "force",
-}
-_OF_DETACH = {"--keep-mountpoints": "keep_mountpoints"}
-
-
 def run_in(argv: Sequence[str], log: Log) -> int | None:
     """Runs ``attach`` or ``detach``, the first word. Returns the exit code of a dry-run, else None. HookError."""
     name, *words = argv
-    others: list[str] = []
-    options, log.debug_wanted = parse(words, others)
+    options, log.debug_wanted = parse(words, name)
     is_attach = name == "attach"
-    word, destination = _words(name, options, others)
+    word, destination = _words(name, options)
     if options.dry_run:
         return _dry_run(options, word, log)
     if options.log is not None:
@@ -74,17 +61,14 @@ def run_in(argv: Sequence[str], log: Log) -> int | None:
     return None
 
 
-def _words(name: str, options: Options, others: list[str]) -> tuple[str | None, str | None]:
+def _words(name: str, options: Options) -> tuple[str | None, str | None]:
     """The word for the container, None if an option names it; of detach the destination, None for all. UsageError."""
-    is_attach = name == "attach"
+    is_attach, others = name == "attach", options.others
     # One of them tells which container it is. Both, and an id, tell all of one that nobody here knows.
     is_named = (options.bundle is None) is (options.pid is None)
     if len(others) != is_named + (not is_attach and not options.unfold):
         forms = "CONTAINER, --bundle DIR or --pid PID, or all of them"
         raise UsageError(f"it takes {forms}" + ("" if is_attach else "; and DESTINATION or --all"), where=name)
-    for option, member in (*_OF_A_START.items(), *(_OF_DETACH if is_attach else _OF_ATTACH).items()):
-        if getattr(options, member):
-            raise UsageError(f"{name} does not take it", where=option)
     if options.unfold and is_attach and not options.dry_run:
         raise UsageError("only a --dry-run prints anything", where="--all")
     if is_attach and not options.mounts:

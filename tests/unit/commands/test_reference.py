@@ -29,6 +29,14 @@ def test_each_option_belongs_to_the_hook_or_to_a_command() -> None:
     assert known | {option.name for option in (*reference.OF_COMMANDS, *reference.VALIDATE)} == {*of_hook, *of_commands}
 
 
+def test_attach_and_detach_have_one_table_of_their_options() -> None:
+    for command in COMMANDS:
+        assert (command.run is None) == (command.name in options.TAKEN_BY)
+        if command.run is None:
+            assert tuple(option.name for option in command.options) == options.TAKEN_BY[command.name]
+            assert options.parse(["one", "/two"], command.name)[0].others == ["one", "/two"]
+
+
 def test_each_field_has_a_text() -> None:
     told = [name for row, _ in reference.FIELD_TEXTS for name in row.split()]
     deep = {f"r{word}" for word in request._ATTRIBUTES}
