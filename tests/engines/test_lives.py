@@ -67,7 +67,7 @@ def test_two_binds(way: Way) -> None:
     assert way.left() == []
 
 
-def test_told_of_a_missing_source(way: Way, hook: Hook) -> None:
+def test_reports_a_missing_source(way: Way, hook: Hook) -> None:
     done = way.start("box", "gone")
     assert done.returncode != 0
     if way.runtime == "crun":
@@ -79,7 +79,7 @@ def test_told_of_a_missing_source(way: Way, hook: Hook) -> None:
 
 
 @pytest.mark.parametrize("way", ["remapped runc runtime"], indirect=True)
-def test_told_to_register_for_createRuntime(way: ByDocker) -> None:
+def test_asks_to_register_for_createRuntime(way: ByDocker) -> None:
     """At createContainer the hook is in the container's user namespace, and poststop is not."""
     done = way.start("box", "late")
     assert done.returncode != 0

@@ -90,7 +90,7 @@ def test_attached_and_detached(way: Way, hook: Hook, request: pytest.FixtureRequ
 
 
 @pytest.mark.parametrize("way", ["podman crun hooks.d", "docker runc runtime"], indirect=True)
-def test_attached_to_one_that_fights_it(way: Way, hook: Hook, request: pytest.FixtureRequest) -> None:
+def test_attached_to_a_hostile_container(way: Way, hook: Hook, request: pytest.FixtureRequest) -> None:
     options = ["--network=none", "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined", "--name=box"]
     options += ["--security-opt=apparmor=unconfined"]
     words: list[str] = way.words  # type: ignore[attr-defined]

@@ -54,7 +54,7 @@ def runsc(request: pytest.FixtureRequest, made: Runsc) -> Runsc:
 
 
 @pytest.mark.parametrize("stage", ["prestart", "createRuntime"])
-def test_refused_with_what_to_do_instead(runsc: Runsc, stage: str) -> None:
+def test_refuses_with_a_hint(runsc: Runsc, stage: str) -> None:
     done = runsc.run(stage, "echo started")
     assert (done.returncode != 0, done.stdout) == (True, "")
     told = "as under runsc, where no hook can bind: use the engine's binds"
@@ -67,7 +67,7 @@ def test_not_called_at_create_container(runsc: Runsc) -> None:
     assert (done.returncode, done.stdout) == (0, "started without\n"), done.stderr
 
 
-def test_mounts_of_the_engine_do_it(runsc: Runsc) -> None:
+def test_mounts_of_the_engine_work(runsc: Runsc) -> None:
     """What `docker run -v` and a pod's volumes become."""
     mounts = [support.bind(runsc.hook.folder / "sources/models", "/data", "ro")]
     # On one stream: of what a container writes to stderr at its end, runsc may lose some.
