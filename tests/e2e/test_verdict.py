@@ -2,7 +2,7 @@
 """The dry-run's verdict is the real run's: its exit code, and its first sentence, whatever is wrong and how much is.
 
 Every row of the table is compared, without exception, and for none is the verdict "not known". Three things are no
-rows, since nobody knows them beforehand: what others change meanwhile, a quota or disk that is full, and what a
+rows, since no dry-run can foresee them: what others change meanwhile, a quota or disk that is full, and what a
 security module forbids. The manual lists them, and what else may not be known to who asks.
 
 The long form, ``tests/run --long``, takes every pair of all rows of the table, in both orders and by all users.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from helpers.verdict_table import Fault
 
 MANUAL = Path(__file__).resolve().parents[2] / "hook/man/oci-bind-hook.8.md"
-UNKNOWABLE = 3  # things that nobody knows beforehand
+UNKNOWABLE = 3  # things that no dry-run foresees
 NOT_KNOWN = 2  # reasons why one who asks may not know
 ways = pytest.mark.parametrize("way", WAYS)
 KINDS = [fault for fault in FAULTS if not fault.is_variant]
@@ -57,7 +57,7 @@ def turned(pairs: Iterable[Sequence[Fault]]) -> list[Sequence[Fault]]:
 
 def test_what_is_not_known_is_counted() -> None:
     text = MANUAL.read_text(encoding="utf-8")
-    for title, count in (("Nobody knows beforehand", UNKNOWABLE), ("Not known", NOT_KNOWN)):
+    for title, count in (("Not foreseen", UNKNOWABLE), ("Not known", NOT_KNOWN)):
         [items] = re.findall(rf"^- \*\*{title}\*\*.*\n(?:  .*\n)*", text, re.MULTILINE)
         assert re.findall(r"\((\d)\) ", items) == [str(number + 1) for number in range(count)], title
 
