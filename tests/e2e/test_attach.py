@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,6 +182,45 @@ def test_what_somebody_mounted_on_it_is_told(world: World, container: Running) -
     assert world.snapshot() == before
 
 
+def test_a_bind_below_another_is_named_and_goes_first(world: World, container: Running) -> None:
+    before = world.snapshot()
+    os.mkdir(world.source / "in")
+    assert container.attach(*spec(world, "/data")).returncode == 0
+    assert container.attach("--mount", f"src={world.file},dst=/data/word").returncode == 0
+    assert container.attach(*spec(world, "/data/in")).returncode == 0
+    told = "could not undo /data: the bind on /data/word is below it (detach that one first, or all by --all)\n"
+    refused(container.detach("/data"), os.EX_OSERR, told)
+    assert container.points() == ["/data", "/data/in", "/data/word"]
+    # The last of the three calls is refused: had the outer one been first, both others would be gone with it.
+    last = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=umount2", "-e", "inject=umount2:error=EBUSY:when=3"]
+    refused(container.detach("--all", before=last), os.EX_OSERR, "could not undo the bind on /data: ")
+    assert container.points() == ["/data"]
+    assert [mount["resolved"] for mount in recorded(world)["mounts"]] == ["/data"]
+    assert container.detach("/data").returncode == 0
+    os.rmdir(world.source / "in")
+    assert world.snapshot() == before
+
+
+def test_what_the_container_did_in_between_is_said(world: World, container: Running) -> None:
+    # What is attached is not there when it is looked at, as if it had been unmounted in between.
+    unmounted = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=move_mount", "-e", "inject=move_mount:retval=0"]
+    told = "the bind on /data was unmounted at this moment (run the command again)"
+    refused(container.attach(*spec(world, "/data"), before=unmounted), os.EX_UNAVAILABLE, told)
+    assert os.listdir(world.state) == []
+
+
+def test_binds_that_the_first_process_has_left_behind(world: World) -> None:
+    with Running(world) as container:
+        assert container.attach(*spec(world, "/new/one")).returncode == 0
+        container.unshare()
+        told = "binds in another mount namespace (its first process has entered another one since: they stay"
+        refused(container.attach(*spec(world, "/new/two")), os.EX_IOERR, told)
+        refused(container.detach("--all"), os.EX_IOERR, told)
+        assert len(recorded(world)["mounts"]) == 1
+    end(container)
+    assert os.listdir(world.state) == []
+
+
 def test_a_bind_that_was_moved_or_unmounted_inside(world: World, container: Running) -> None:
     assert container.attach(*spec(world, "/data"), *spec(world, "/real")).returncode == 0
 
@@ -221,6 +262,19 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *texts: str) -> N
     assert [text for text in texts if text not in done.stderr] == [], done.stderr
 
 
+@contextlib.contextmanager
+def thread() -> Iterator[tuple[int, int]]:
+    """A thread of this process: the id of the process, and its own."""
+    is_over = threading.Event()
+    running = threading.Thread(target=is_over.wait)
+    running.start()
+    try:
+        yield os.getpid(), running.native_id or 0
+    finally:
+        is_over.set()
+        running.join()
+
+
 def test_what_is_no_container_of_its_own_is_refused(world: World, container: Running) -> None:
     words = spec(world, "/data")
     named = ["--bundle", container.bundle, "--pid"]
@@ -233,6 +287,12 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
         run(world, "attach", "--pid", "1", *words), os.EX_NOINPUT, "no containers with the first process 1 that run"
     )
     refused(run(world, "attach", "--pid", "x", *words), os.EX_USAGE, "no number of a process")
+    with thread() as (pid, number):
+        told = f"--pid: {number} is a thread of the process {pid} (pass --pid {pid})"
+        for more in ([], ["c1", "--bundle", container.bundle]):
+            refused(run(world, "attach", *more, "--pid", str(number), *words), os.EX_USAGE, told)
+    refused(run(world, "attach", "", *words), os.EX_USAGE, "attach: the name of the container is empty")
+    refused(run(world, "detach", "c1", ""), os.EX_USAGE, 'DESTINATION: "" is not an absolute path')
     refused(run(world, "attach", *words), os.EX_USAGE, "it takes CONTAINER")
     refused(run(world, "attach", "c1"), os.EX_USAGE, "--mount says what")
     refused(run(world, "detach", "c1"), os.EX_USAGE, "it takes CONTAINER", "DESTINATION or --all")

@@ -71,9 +71,25 @@ def _words(name: str, options: Options) -> tuple[str | None, str | None]:
         raise UsageError(f"it takes {forms}" + ("" if is_attach else "; and DESTINATION or --all"), where=name)
     if options.unfold and is_attach and not options.dry_run:
         raise UsageError("only a --dry-run prints anything", where="--all")
+    if others[:is_named] == [""]:
+        raise UsageError("the name of the container is empty", where=name)
+    if not is_attach and not options.unfold and not others[-1].startswith("/"):
+        raise UsageError(f'"{others[-1]}" is not an absolute path', where="DESTINATION")
     if is_attach and not options.mounts:
         raise UsageError("--mount says what is to be attached", where=name)
+    if options.pid is not None:
+        _check_process(options.pid)
     return others[0] if is_named else None, None if is_attach or options.unfold else others[-1]
+
+
+def _check_process(pid: int) -> None:
+    """Raises UsageError for a thread, by which no process can be held."""
+    try:
+        process = Proc().process_of(pid)
+    except OSError:
+        return  # it has ended, or is hidden: said when it is opened
+    if process != pid:
+        raise UsageError(f"{pid} is a thread of the process {process}", where="--pid", hint=f"pass --pid {process}")
 
 
 def _recorded(options: Options, word: str | None) -> State | None:

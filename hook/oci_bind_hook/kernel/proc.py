@@ -88,6 +88,10 @@ class Proc:
         """
         return [int(number) for number in self._status("NSpid", _of(pid)).split()]
 
+    def process_of(self, thread: int) -> int:
+        """The pid of the process that a thread belongs to, as this procfs numbers it. Raises OSError."""
+        return int(self._status("Tgid", _of(thread)))
+
     def parent(self, pid: int | None = None) -> int:
         """The pid of the parent of this process, or of ``pid``, as this procfs numbers it. Raises OSError."""
         return int(self._status("PPid", _of(pid)))

@@ -11,11 +11,12 @@ from __future__ import annotations
 import posix
 import time
 
-from ..errors import At, EscapeError, MissingError, RecordError, UnavailableError
+from ..errors import At, EscapeError, LeftoverError, MissingError, RecordError, UnavailableError
 from ..kernel import files, linux, rights
 from ..kernel.namespace import Namespace
 from ..kernel.proc import Proc, boot_id
 from ..log import one_line
+from ..mounting.mounted import find
 from ..mounting.sources import expand
 from ..mounting.undo import undo
 from ..options import state_folder
@@ -50,6 +51,7 @@ class Running(Place):
 
     without_rights = OTHERS_HINT
     when_ended = "if the container was started anew, ask again"
+    when_moved = "its first process has entered another one since: they stay where they are until the container ends"
 
     def __init__(self, state: State, proc: Proc) -> None:
         super().__init__(None, state, proc)
@@ -187,8 +189,13 @@ class Attach(Call):
         for bind in plan.to_mount if not self.options.allow_shared else ():
             info = table.get(bind.source.attached[0]["id"])
             below = table.get(info.parent) if info is not None else None
-            if info is None:
+            if info is None and table.get(plan.rootfs.stat.mnt_id) is None:
                 raise UnavailableError("the container has changed its root at this moment")
+            if info is None:
+                place = bind.request.destination if bind.target is None else bind.target.path
+                raise UnavailableError(
+                    f"the bind on {place} was unmounted at this moment", hint="run the command again"
+                )
             if below is not None and below.shared is not None and below.shared in plan.namespace.groups_started_in():
                 raise EscapeError(f"the mount on {below.mount_point} became shared with the host at this moment")
 
@@ -239,11 +246,14 @@ def detach(options: Options, state: State, destination: str | None, log: Log) ->
             if not held.holds(record["rootfs"]):
                 raise RecordError("the container was moved to another rootfs at this moment", hint="ask again")
             chosen = _chosen(record, destination)
+            others = [each for each in record["mounts"] if each not in chosen]
             users = held.users(record["rootfs"], record["boot"], state.id)
             enter(call, namespace)
             namespace.kind = "container"
             rootfs = call.running.open_inside(record["rootfs"]["path"], record["rootfs"], namespace)
-            complete_or_check(record, rootfs, namespace)
+            complete_or_check(record, rootfs, namespace, call.place)
+            if others:
+                _check_below(chosen, others, proc)
             linux.raise_open_files()
             keeps = options.keep_mountpoints
             try:
@@ -284,6 +294,21 @@ def _chosen(record: Record, destination: str | None) -> list[MountRecord]:
     if not chosen and path is not None:
         raise MissingError(f"nothing is recorded to be bound on {path}", hint="show tells what is")
     return chosen
+
+
+def _check_below(chosen: Sequence[MountRecord], others: Sequence[MountRecord], proc: Proc) -> None:
+    """Raises LeftoverError if one of the binds ``others`` is below one of ``chosen``: it would go with that one."""
+    table = proc.mounts()
+    tops = {other["attached"][0]["id"]: other for other in others}
+    for each in chosen:
+        info = find(each["attached"][0], table)
+        for below in table.below(info.id) if info is not None else ():
+            other = tops.get(below.id)
+            if other is not None and find(other["attached"][0], table) is not None:
+                raise LeftoverError(
+                    f"could not undo {each['resolved']}: the bind on {other['resolved']} is below it",
+                    hint="detach that one first, or all by --all",
+                )
 
 
 def _undo(

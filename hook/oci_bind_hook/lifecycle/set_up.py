@@ -213,7 +213,7 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
                     rootfs = _enter(call, bundle, known, kind, namespace)
                     log.step(f"in the {namespace.kind}'s mount namespace{', entered' if namespace.entered else ''}")
                     check_neighbours(requests, others, namespace)
-                    complete_or_check(record, rootfs, namespace)
+                    complete_or_check(record, rootfs, namespace, place)
                     staged = _staged(sources, folder, record, place.proc)
                 with staged:
                     with At("resolve"):

@@ -60,11 +60,13 @@ class Place:
     """Where the runtime started the hook, and the process by which the container's namespace can be entered.
 
     ``is_inside``: the hook is in a pid namespace of the container already, whichever namespace ``/proc`` shows.
-    ``without_rights`` is what helps where the namespace may not be entered, ``when_ended`` where its process has ended.
+    ``without_rights`` is what helps where the namespace may not be entered, ``when_ended`` where its process has ended,
+    ``when_moved`` where earlier binds of the container are in another namespace.
     """
 
     without_rights = ROOTLESS
     when_ended = "see the runtime's log or the messages of other hooks; or the state has a wrong pid"
+    when_moved = "call poststop for it first"
 
     def __init__(self, stage: str | None, state: State, proc: Proc) -> None:
         self.proc = proc

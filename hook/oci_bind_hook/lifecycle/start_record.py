@@ -134,31 +134,28 @@ def check_neighbours(requests: list[Request], others: list[Record], namespace: N
             )
 
 
-def complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
+def complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace, place: Place) -> None:
     """Completes a new record, or checks that the record of an earlier call is for the same namespace and rootfs.
 
-    What an earlier call announced but was killed over is removed from the record. RecordError.
+    What an earlier call announced but was killed over is removed from the record. RecordError, with what helps at this
+    ``place``.
     """
     is_new = not record["namespace"]["inode"]
     if is_new or (not record["mounts"] and not record["made"]):
         unique = namespace.proc.mount_namespace_id()
         record["namespace"] = {"kind": namespace.kind, "inode": namespace.inode, "unique": unique}
         return
-    check_place(record, rootfs, namespace)
+    check_place(record, rootfs, namespace, place.when_moved)
     reconcile(record, namespace.proc, rootfs)
 
 
-def check_place(record: Record, rootfs: Rootfs, namespace: Namespace) -> None:
-    """Checks that a record is of this mount namespace and rootfs. RecordError."""
+def check_place(record: Record, rootfs: Rootfs, namespace: Namespace, hint: str) -> None:
+    """Checks that a record is of this mount namespace and rootfs. RecordError, with the ``hint``."""
     if record["namespace"]["inode"] != namespace.inode:
-        raise RecordError(
-            f'the container "{record["id"]}" already has binds in another mount namespace',
-            hint="call poststop for it first",
-        )
+        raise RecordError(f'the container "{record["id"]}" already has binds in another mount namespace', hint=hint)
     if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
         raise RecordError(
-            f'the container "{record["id"]}" already has binds in another rootfs, {record["rootfs"]["path"]}',
-            hint="call poststop for it first",
+            f'the container "{record["id"]}" already has binds in another rootfs, {record["rootfs"]["path"]}', hint=hint
         )
 
 
