@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pytest report as rows: for each runtime and stage, how many end-to-end tests passed. docs/RUNTIMES.md has a table.
+"""A pytest report as rows: for each runtime and stage, how many end-to-end tests passed.
 
 The argument is a file that pytest wrote for ``--junit-xml``.
 """
