@@ -33,11 +33,8 @@ SCRIPT
 # would keep every container from starting.
 before_removal() {
     cat <<SCRIPT
-    for prefix in /usr /usr/local; do
-        # Only one that runs this package: another may be of a venv. What cannot be removed must not keep the package,
-        # but the default runtime of an engine must: without it (69) the engine would not start.
-        grep -qs /$library \$prefix/libexec/oci/hooks.d/oci-bind-hook || continue
-        oci-bind-hook uninstall --all --apply --prefix \$prefix || [ \$? -ne 69 ]
-    done
+    # Only what runs this package: another may be of a venv. What cannot be removed must not keep the package, but the
+    # default runtime of an engine must: without it (69) the engine would not start. rpm's shell goes on after a failure.
+    PATH=/usr/bin:\$PATH oci-bind-hook uninstall --all --own --apply || [ \$? -ne 69 ] || exit 1
 SCRIPT
 }

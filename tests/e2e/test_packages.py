@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROJECT = Path(__file__).resolve().parents[2]
+WRAPPER = "/usr/local/libexec/oci/runtimes.d/oci-bind-hook-b"
+DEFAULT_RUNTIME = f'{{"runtimes": {{"b": {{"path": "{WRAPPER}"}}}}, "default-runtime": "b"}}'
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -173,10 +175,14 @@ def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/word").write_text("hello\n")
     left = (
-        "/usr/lib/oci-bind-hook /usr/bin/oci-bind-hook /usr/share/containers/oci/hooks.d/* /usr/libexec/oci/hooks.d/*"
+        "/usr/lib/oci-bind-hook /usr/bin/oci-bind-hook /usr/share/containers/oci/hooks.d/* /usr/libexec/oci/hooks.d/* "
+        "/etc/cdi/oci-bind-hook* /opt/site"
     )
+    # As in the recipe, where more follows.
+    script = f"cd {PROJECT} && . hook/packages/common.sh && before_removal && echo true"
+    (tmp_path / "preun").write_text(run("sh", "-c", script))
     lines = [
-        covered(tmp_path / "over", "/usr", "/var"),
+        covered(tmp_path / "over", "/usr", "/var", "/etc", "/opt"),
         f"dpkg -i {package} >&2",
         "dpkg --verify oci-bind-hook",
         "oci-bind-hook --version",
@@ -186,6 +192,18 @@ def test_the_debian_package_installs_works_and_goes(tmp_path: Path) -> None:
         f"bash -c 'echo {left}'",
         # Each registration goes with it.
         "oci-bind-hook install --prefix /usr --name other >&2",
+        # Of any prefix, as long as a registration calls its launcher.
+        "oci-bind-hook install --prefix /opt/site --cdi x >&2",
+        # Without its default runtime docker would not start: neither dpkg nor rpm goes on then, and nothing has gone.
+        "oci-bind-hook install --runtime b --oci-runtime /usr/bin/crun >&2",
+        "mkdir -p /etc/docker",
+        f"echo '{DEFAULT_RUNTIME}' >/etc/docker/daemon.json",
+        # What is before it in PATH is another program.
+        "printf '#!/bin/sh\\nexit 0\\n' >/usr/local/bin/oci-bind-hook && chmod 755 /usr/local/bin/oci-bind-hook",
+        "export PATH=/usr/local/bin:$PATH",
+        f"for each in 'dpkg -r oci-bind-hook' 'sh {tmp_path}/preun'; do if $each; then exit 1; fi >&2; done",
+        "ls /opt/site/libexec/oci/hooks.d /etc/cdi/oci-bind-hook-x.json >&2",
+        "rm /etc/docker/daemon.json",
         # What this package did not install stays, and does not keep it from going.
         "mkdir -p /usr/local/libexec/oci/hooks.d",
         "echo '#!/bin/sh' >/usr/local/libexec/oci/hooks.d/oci-bind-hook",

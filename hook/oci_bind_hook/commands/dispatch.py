@@ -271,14 +271,14 @@ COMMANDS = (
         registering.uninstall_command,
         "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
-        options("--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --all --units-dir"),
+        options("--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --all --own --units-dir"),
         examples=(
             Example("One registration of several", "uninstall --prefix /usr --name models"),
             Example("All that call the launcher below the prefix", "uninstall --prefix /usr --all"),
         ),
         exits=(
             (0, "done; with --all, or nothing to do"),
-            (66, "there is no such registration"),
+            (66, "there is no such registration: name it by --name, --cdi or --runtime, or remove all by --all"),
             (69, "an engine needs it: as the default runtime"),
             (71, "a file cannot be removed"),
         ),

@@ -188,6 +188,12 @@ INSTALL = (
         "remove every trace: all registrations, what `--apply` wrote, the timer, launchers, and state folders in which "
         "nothing is recorded; with `--prefix` those of that prefix",
     ),
+    Option(
+        "--own",
+        "",
+        "with `--all`, remove only what runs this installation of the program",
+        ", not what another virtual environment or package has registered",
+    ),
     Option("--list", "", "list the registrations of the hook, and change nothing"),
 )
 

@@ -218,11 +218,14 @@ def uninstall_command(given: Given, _: Log) -> int:
     for option in ("--name", "--cdi", "--runtime") if everything else ():
         if option in given.values:
             raise UsageError("--all removes all registrations", where=option)
+    if "--own" in given.values and not everything:
+        raise UsageError("this option requires --all", where="--own")
     prefix, folder, name, instead = _where(given, _OF_OTHERS)
     others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
     removed, missing = Removed(), None
     if everything:
-        removed = uninstall_all(given.last("--prefix"), others)
+        is_own, launchers = "--own" in given.values, [timer.launcher] if timer.launcher else []
+        removed = uninstall_all(given.last("--prefix"), others, is_own=is_own, launchers=launchers)
     else:
         try:
             removed = uninstall(prefix, folder, name, instead, others)

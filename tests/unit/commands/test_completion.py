@@ -34,6 +34,7 @@ def words(line: str) -> set[str]:
     return {word for word, _ in offer(line).words}
 
 
+OF_INSTALL = {option.name for option in INSTALL} - {"--all", "--own"}
 WORDS = {
     "": {*STAGES, *NAMES},
     "un": {"uninstall"},
@@ -71,7 +72,7 @@ WORDS = {
     "install --stages prestart,p": {"prestart,poststop"},
     "install --name ": set(),
     "install --prefix /usr --check --f": {"--format"},
-    "install --apply -": {"--", *(option.name for option in INSTALL if option.name != "--all"), "--format", "--help"},
+    "install --apply -": {"--", *OF_INSTALL, "--format", "--help"},
     "install -- --mou": {"--mount"},
     "install -- --pre": set(),
     "install -- --mount gl": {"glob"},

@@ -153,17 +153,36 @@ def fault(path: str) -> str:
         return f"{interpreter}, the interpreter in the first line of {path}, does not exist: run install again"
     if not is_launcher(path):
         return ""
-    line = next((line for line in read(path).split("\n") if line.startswith(_FOLDERS)), None)
-    if line is None:
+    folders = _imports(path)
+    if folders is None:
         return f"{path} has been turned off, and binds nothing: install again"
-    try:
-        folders = [each for each in ast.literal_eval(line.removeprefix(_FOLDERS)) if isinstance(each, str)]
-    except (ValueError, SyntaxError, TypeError, RecursionError):
-        return ""  # somebody has edited it
     # A folder, or a single file, which is an archive.
-    if not any(os.path.isfile(each) or os.path.isdir(os.path.join(each, "oci_bind_hook")) for each in folders):
+    if folders and not any(
+        os.path.isfile(each) or os.path.isdir(os.path.join(each, "oci_bind_hook")) for each in folders
+    ):
         return f"{path} finds no package in {', '.join(folders[:1])}: it was removed, so install it and the hook again"
     return ""
+
+
+def runs_this(path: str) -> bool:
+    """Whether a launcher runs this installation of the program, and not that of another folder."""
+    return is_launcher(path) and os.path.dirname(os.path.abspath(FOLDER)) in (_imports(path) or ())
+
+
+def _imports(path: str) -> list[str] | None:
+    """The folders that a launcher imports from: None if it has been turned off, none if it has been edited."""
+    line = next((line for line in read(path).split("\n") if line.startswith(_FOLDERS)), None)
+    if line is None:
+        return None
+    try:
+        return [each for each in ast.literal_eval(line.removeprefix(_FOLDERS)) if isinstance(each, str)]
+    except (ValueError, SyntaxError, TypeError, RecursionError):
+        return []
+
+
+def prefix_of(path: str) -> str:
+    """The prefix of a launcher, "" if its path is not one that ``install`` writes to."""
+    return path.removesuffix(f"/{LAUNCHER_PATH}") if path.endswith(f"/{LAUNCHER_PATH}") else ""
 
 
 def home() -> tuple[str, str]:

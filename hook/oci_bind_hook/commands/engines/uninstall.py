@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...errors import MissingError, UnavailableError
 from . import machine, registration, settings
 from .install import Places
-from .launcher import NAME, folders_made, is_launcher
+from .launcher import NAME, folders_made, is_launcher, prefix_of, runs_this
 from .written import existing, remove
 
 if TYPE_CHECKING:
@@ -56,36 +56,59 @@ def uninstall(
     _remove_launchers(removed, called or [places.launcher], [*places.known, *map(os.path.abspath, others)])
     if not removed.paths:
         where = " and ".join([*places.registrations, places.launcher])
-        raise MissingError(f"install wrote nothing at {where}", hint="; ".join(removed.kept))
+        hint = "; ".join(removed.kept) or "name the registration by --name, --cdi or --runtime, or remove all by --all"
+        raise MissingError(f"install wrote nothing at {where}", hint=hint)
     return removed
 
 
-def uninstall_all(prefix: str | None, others: Sequence[str] = ()) -> Removed:
+def uninstall_all(
+    prefix: str | None, others: Sequence[str] = (), *, is_own: bool = False, launchers: Sequence[str] = ()
+) -> Removed:
     """Remove all that ``install`` wrote: every registration that calls the launcher below ``prefix``, or any launcher.
 
-    They are looked for in the folders that engines read by themselves, in those that their settings name, and in
-    ``others``. Where nothing is left, nothing is done. UsageError, UnavailableError, KernelError.
+    They are looked for in the folders that engines read by themselves, in those that their settings name, in
+    ``others``, and below the prefixes of all launchers that are found or given. With ``is_own`` only what runs this
+    installation of the program is removed. Where nothing is left, nothing is done. UsageError, UnavailableError,
+    KernelError.
     """
-    prefixes = map(os.path.expanduser, PREFIXES) if prefix is None else (prefix,)
-    places = [Places(each) for each in prefixes]
-    more = [*(path for each in places for path in each.known), *map(os.path.abspath, others)]
-    hooks, devices, wrappers = ([*each, *more] for each in machine.places())
+    if prefix is not None:
+        prefixes = [prefix]
+    else:
+        prefixes = [*map(os.path.expanduser, PREFIXES), *_prefixes(launchers)]
+        found, _ = _found(prefixes, others)
+        prefixes = [*dict.fromkeys([*prefixes, *_prefixes(one.launcher for one in found)])]
+    found, folders = _found(prefixes, others)
     removed = Removed()
-    found = [one for one in registration.find(hooks, devices, wrappers) if one.is_written]
-    launchers = [each.launcher for each in places]
+    called = [Places(each).launcher for each in prefixes]
     if prefix is None:
-        launchers += [one.launcher for one in found]
+        called += [one.launcher for one in found]
         found = [one for one in found if _may_be_removed(one.path, removed)]
-        launchers = [path for path in dict.fromkeys(launchers) if _may_be_removed(path, removed)]
-    known = {one.path: one for one in found if one.launcher in launchers}
+        called = [path for path in dict.fromkeys(called) if _may_be_removed(path, removed)]
+    if is_own:
+        called = [path for path in called if runs_this(path)]
+        prefixes = _prefixes(called)
+    known = {one.path: one for one in found if one.launcher in called}
     # Wrappers that are gone, perhaps by an uninstall before, while engines still name them.
     gone = [path for _, path in settings.dangling()]
     _remove_registrations(removed, known)
-    _remove_launchers(removed, launchers, [*hooks, *devices, *wrappers])
+    _remove_launchers(removed, called, folders)
+    wrappers = [Places(each).runtimes for each in prefixes]
     for path in dict.fromkeys(gone):
-        if prefix is None or os.path.dirname(path) == places[0].runtimes:
+        if (prefix is None and not is_own) or os.path.dirname(path) in wrappers:
             removed.runtimes += settings.of(os.path.basename(path).removeprefix(f"{NAME}-"), path)
     return removed
+
+
+def _prefixes(launchers: Iterable[str]) -> list[str]:
+    return [*filter(None, map(prefix_of, launchers))]
+
+
+def _found(prefixes: Sequence[str], others: Sequence[str]) -> tuple[list[Registration], list[str]]:
+    """What install wrote that calls any launcher, and the folders that were looked into."""
+    more = [*(path for each in prefixes for path in Places(each).known), *map(os.path.abspath, others)]
+    hooks, devices, wrappers = ([*each, *more] for each in machine.places())
+    found = [one for one in registration.find(hooks, devices, wrappers) if one.is_written]
+    return found, [*hooks, *devices, *wrappers]
 
 
 def _may_be_removed(path: str, removed: Removed) -> bool:

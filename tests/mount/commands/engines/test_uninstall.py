@@ -119,6 +119,34 @@ def test_what_is_recorded_stays_and_is_named(machine: Path, bench: Bench, capfd:
     assert not os.path.lexists(bench.inside("/new"))
 
 
+def test_all_of_a_prefix_that_no_engine_reads_go_with_its_launcher(engines: Path, capfd: Captured) -> None:
+    before = names(engines)
+    for words in (["--cdi", "x"], [], ["--gc-timer", "--name", "b"]):
+        run(capfd, "install", "--prefix", f"{engines}/site", *words)
+    run(capfd, "install", "--prefix", f"{engines}/other", "--gc-timer")
+    run(capfd, "uninstall", "--all")
+    assert names(engines) == before
+
+
+def test_only_what_runs_this_installation_goes(engines: Path, capfd: Captured) -> None:
+    run(capfd, "install", "--cdi", "x")
+    run(capfd, "install", "--runtime", "bound", "--oci-runtime", "/bin/true", "--apply")
+    launcher = Path("/usr/local/libexec/oci/hooks.d/oci-bind-hook")
+    launcher.write_text(launcher.read_text().replace(import_folders()[0], f"{engines}/venv"))
+    others = everywhere(engines)
+    run(capfd, "install", "--prefix", f"{engines}/site", "--cdi", "y")
+    run(capfd, "install", "--prefix", f"{engines}/site")
+    run(capfd, "uninstall", "--own", code=os.EX_USAGE)
+    run(capfd, "uninstall", "--all", "--own", "--prefix", "/usr/local")
+    assert os.path.exists("/etc/cdi/oci-bind-hook-y.json")
+    run(capfd, "uninstall", "--all", "--own")
+    assert everywhere(engines) == others
+    # The other's wrapper is gone, but its launcher is not.
+    os.unlink("/usr/local/libexec/oci/runtimes.d/oci-bind-hook-bound")
+    run(capfd, "uninstall", "--all", "--own")
+    assert "bound" in Path(settings.DAEMON_JSON).read_text()
+
+
 def test_what_others_need_or_wrote_stays(engines: Path, capfd: Captured) -> None:
     root = f"{engines}/state"
     os.mkdir(root, 0o700)
