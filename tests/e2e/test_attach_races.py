@@ -47,6 +47,9 @@ def _mount_over_root() -> None:
 
 
 def _bind_root() -> None:
+    # Each one that a rival before has left would double the mounts of the container.
+    with contextlib.suppress(OSError):
+        mounting.umount("/made", mounting.MNT_DETACH)
     mounting.bind("/", "/made", recursive=True)
     mounting.umount("/made", mounting.MNT_DETACH)
 
