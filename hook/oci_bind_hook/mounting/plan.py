@@ -238,7 +238,6 @@ class Planner:
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
         target = bind.target = self._walk(request)
-        self.plan.uses.update(target.uses)
         if request.is_from_mounts:
             self._note(request, target)
         elif inside := below_rootfs(self.rootfs.path, request.destination):
@@ -247,6 +246,7 @@ class Planner:
         if is_recorded or self._is_present(bind, target):
             bind.action = "present"
             bind.by = "hook" if is_recorded else "runtime"
+            self.plan.uses.update(target.uses)
             target.close()
             return
         if skipped := self._why_skipped(bind):
@@ -254,6 +254,7 @@ class Planner:
             bind.warnings.append(skipped)
             target.close()
             return
+        self.plan.uses.update(target.uses)
         if source.error:
             raise source.error
         if request.origin_kind == "annotation":
