@@ -73,3 +73,24 @@ def test_the_mount_table_is_not_read_for_each_folder(world: World) -> None:
             assert container.detach("--all", before=traced).returncode == 0
             counts.append((attached, trace.read_text().count('"mountinfo"')))
     assert counts[0] == counts[1]
+
+
+def test_the_mount_table_is_not_read_for_each_link_that_leads_back(world: World) -> None:
+    """Links of a container can lead from one mount to another and back: forty of them, of 4096 bytes each."""
+    counts = []
+    trace = world.path / "trace"
+    with Running(world) as container:
+        for times in (1, 100):
+
+            def lay(times: int = times) -> None:
+                if times == 1:
+                    mounting.tmpfs("/tmp")
+                os.symlink("/dev/../tmp/.." * times + "/real/new", f"/bounce-{times}")
+
+            container.do(lay)
+            traced = ("strace", "-f", "-qq", "-o", str(trace), "-e", "trace=openat")
+            done = container.attach("--mount", f"src={world.source},dst=/bounce-{times}", before=traced)
+            assert done.returncode == 0, done
+            counts.append(trace.read_text().count('"mountinfo"'))
+            assert container.detach("--all").returncode == 0
+    assert counts[0] == counts[1]

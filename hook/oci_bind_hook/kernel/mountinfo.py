@@ -87,6 +87,9 @@ class MountTable:
     def __iter__(self) -> Iterator[MountInfo]:
         return (self._info(number) for number in self._lines)
 
+    def __len__(self) -> int:
+        return len(self._lines)
+
     def _info(self, number: int) -> MountInfo:
         if number not in self._infos:
             self._infos[number] = MountInfo(self._lines[number])

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 # They are in memory and answer at once, whoever has mounted them, filesystems(5).
 _OF_THE_KERNEL = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc ramfs sysfs tmpfs".split())
 
+# Lines of mount tables, for all mounts that one call steps into: about two seconds of work. Each table counts for some
+# more lines, since one that is short takes its time as well.
+_MOST_LINES = 1_000_000
+_MORE_LINES = 100
+
 
 class Inside(Rootfs):
     """The root of the mount namespace that was entered, with its ``path`` on the host.
@@ -36,7 +41,10 @@ class Inside(Rootfs):
         self._proc = namespace.proc
         self._namespace = namespace
         self._devices: set[int] | None = None
-        self._entered: dict[int, MountInfo] = {}
+        # Of each mount that was stepped into its id, what the table says of it, and a fd that keeps others from getting
+        # the id.
+        self._entered: dict[int, tuple[MountInfo, int]] = {}
+        self._lines = 0
         self._number = -1
         # What is mounted on "/" since is not entered: this process has the root that it got by setns(2).
         fd = posix.open("/", posix.O_PATH | posix.O_CLOEXEC)
@@ -54,7 +62,7 @@ class Inside(Rootfs):
         """As Root.hold. UnavailableError for what must not be stepped into: then no name in it was looked up."""
         fd = posix.open(name, HOLD, dir_fd=folder)
         try:
-            self._check(fd, name, folder)
+            self._check(fd, name)
         except BaseException:
             posix.close(fd)
             raise
@@ -73,20 +81,13 @@ class Inside(Rootfs):
         finally:
             posix.close(folder)
 
-    def _check(self, fd: int, name: str, folder: int | None = None, *, is_root: bool = False) -> None:
+    def _check(self, fd: int, name: str, *, is_root: bool = False) -> None:
         """Raises UnavailableError if names in ``fd``, just opened as ``name`` in ``folder``, must not be looked up."""
         # The mount's id comes from fdinfo: statx(2) is a question to some file systems.
         number = self._proc.mount_id_of(fd)
         if number == self._number:
             return
-        # While an fd is held, no other mount gets the id. So the table, which the container can make very long, is read
-        # after the first fd of a mount was opened, and not again for names below that are in the same mount.
-        info = self._entered.get(number)
-        if info is None or folder is None or number != self._proc.mount_id_of(folder):
-            info = self._proc.mounts().get(number)
-            if info is None:
-                raise UnavailableError(f"{name} was unmounted, or the container has changed its root, at this moment")
-            self._entered[number] = info
+        info = self._entered[number][0] if number in self._entered else self._enter(fd, number, name)
         # Of processes some names may keep who looks them up: /proc/PID/map_files, where the process maps a file.
         if info.type == "proc" and (name.isdigit() or info.root[1:].split("/")[0].isdigit()):
             raise EscapeError(f"{info.mount_point} is on procfs, where only a few files may be covered, as in runc")
@@ -95,6 +96,25 @@ class Inside(Rootfs):
                 f"the {info.type} file system on {info.mount_point} is on the way, and may never answer",
                 hint="the container can have mounted it: nothing is looked up there",
             )
+
+    def _enter(self, fd: int, number: int, name: str) -> MountInfo:
+        """What the table says of the mount ``number``, which ``fd`` is in. UnavailableError.
+
+        The container can make the table very long, and links lead from one mount to another and back as often as they
+        like. So the table is read once for each mount, after its first fd was opened.
+        """
+        if self._lines > _MOST_LINES:
+            raise UnavailableError(
+                f"the way to {name} leads through too many mounts: {len(self._entered)} so far",
+                hint="attach fewer binds at once, or to a place above those mounts",
+            )
+        table = self._proc.mounts()
+        self._lines += len(table) + _MORE_LINES
+        info = table.get(number)
+        if info is None:
+            raise UnavailableError(f"{name} was unmounted, or the container has changed its root, at this moment")
+        self._entered[number] = info, posix.dup(fd)
+        return info
 
     def _is_the_hosts(self, info: MountInfo) -> bool:
         """Whether a file system was mounted outside of the container, and has no server that may be silent."""
