@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each kind of source with each form of a bind: what the run does and says, what the dry-run foresees, what is told."""
+"""Each kind of source with each form of a bind: what the run does and says, and what the dry-run foresees."""
 
 from __future__ import annotations
 
@@ -164,10 +164,10 @@ KINDS = [
     Kind("ext4 on a loop device", ext4),
     Kind("an overlay", overlay),
     Kind("a subvolume of btrfs", subvolume),
-    Kind("FUSE: it answers, and keeps no birth times", fuse),
-    Kind("FUSE: a file in it", fuse, "/word"),
+    Kind("FUSE without birth times", fuse),
+    Kind("a file on FUSE", fuse, "/word"),
     Kind(
-        "FUSE: its server has died",
+        "FUSE whose server has ended",
         dead,
         "",
         f"{CANNOT}Transport endpoint is not connected (the server of this FUSE mount has ended: unmount it"
@@ -175,7 +175,7 @@ KINDS = [
         is_unnamed=True,
     ),
     Kind(
-        "FUSE: it lets in only who mounted it",
+        "FUSE that only the user who mounted it may access",
         lambda path: fuse(path, user=1000),
         "",
         f"{CANNOT}Permission denied (PATH is on fuse, which only the user who mounted it may access: "
@@ -184,14 +184,14 @@ KINDS = [
         is_unnamed=True,
     ),
     Kind(
-        "FUSE: its disk fails",
+        "FUSE whose disk fails",
         lambda path: fuse(path, error=errno.EIO),
         "/word",
         f"{CANNOT}Input/output error (the disk or its server reports an error: see dmesg(1))",
         is_unnamed=True,
     ),
     Kind(
-        "a network: its server knows the file no more",
+        "a network file that its server has replaced",
         lambda path: fuse(path, error=errno.ESTALE),
         "/word",
         f"{CANNOT}Stale file handle (the server has replaced the file, as on NFS: mount it again on the host)",
@@ -199,16 +199,16 @@ KINDS = [
     ),
     Kind("an automount point of a direct map", automount),
     Kind(
-        "the same with nothing to mount",
+        "the same, with nothing to mount",
         lambda path: automount(path, exists=False),
         "",
         f"{CANNOT}No such file or directory",
         is_missing=True,
     ),
     Kind("an automount point of an indirect map", lambda path: automount(path, ("key",)), "/key"),
-    Kind("a file behind it", lambda path: automount(path, ("key",)), "/key/word"),
+    Kind("a file below it", lambda path: automount(path, ("key",)), "/key/word"),
     Kind(
-        "a key that an indirect map does not have",
+        "a key that is not in an indirect map",
         lambda path: automount(path, ("key",)),
         "/other",
         f"{CANNOT}No such file or directory",
@@ -217,28 +217,28 @@ KINDS = [
     ),
     Kind("an automount point of a browsable map", lambda path: automount(path, ("key",), is_browsable=True), "/key"),
     Kind(
-        "a file that was deleted since it was mounted there",
+        "a mounted file that was deleted",
         lambda path: deleted(path, is_file=True),
         "",
         "the source PATH was deleted",
         is_missing=True,
     ),
     Kind(
-        "a folder that was deleted since it was mounted there",
+        "a mounted folder that was deleted",
         lambda path: deleted(path, is_file=False),
         "",
         "the source PATH was deleted",
         is_missing=True,
     ),
     Kind(
-        "a link to nothing",
+        "a dangling link",
         lambda path: link(path, "gone"),
         "",
         f"the source PATH is a link to gone, which does not exist {NOT_THERE}",
         is_missing=True,
     ),
     Kind(
-        "a way that leads through a link to nothing",
+        "a path through a dangling link",
         lambda path: link(path, "gone"),
         "/below",
         f"the source PATH leads through the link ABOVE to gone, which does not exist {NOT_THERE}",
@@ -246,7 +246,7 @@ KINDS = [
         glob=NOTHING,
     ),
     Kind(
-        "a way that leads through a file",
+        "a path through a file",
         file,
         "/below",
         f"{CANNOT}Not a directory (a component of the path is not a folder)",
@@ -315,7 +315,7 @@ def rows() -> list[str]:
     """The table of the document: what is bound, what is refused, and what is said."""
     found = []
     for kind in KINDS:
-        happens = "bound" if not kind.code else f"refused, {kind.code}" + "; with `optional` left out" * kind.is_missing
+        happens = "bound" if not kind.code else f"refused, {kind.code}" + "; skipped with `optional`" * kind.is_missing
         words = kind.said.replace("ABOVE", "PATH" if not kind.below else "/its/beginning").replace("PATH", "/the/path")
         found.append(f"| {kind.text} | {happens} | {words} |")
     return found
@@ -323,5 +323,5 @@ def rows() -> list[str]:
 
 def test_the_document_has_what_was_seen() -> None:
     lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
-    first = lines.index("| source | what happens | what is said |") + 2
+    first = lines.index("| source | result | message |") + 2
     assert lines[first : first + len(KINDS)] == rows()
