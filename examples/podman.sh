@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# podman with a hooks.d folder of one's own: it counts for runs with --hooks-dir, and nothing else is changed.
+# podman with a private hooks.d folder, which applies only to runs with --hooks-dir.
 #   examples/podman.sh IMAGE | --rootfs DIR
 set -eu
 folder=$(mktemp -d)

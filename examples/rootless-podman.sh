@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# podman of an ordinary user, with all of the hook below the user's own folders.
+# podman of an ordinary user. The whole hook is below the user's own folders.
 #   examples/rootless-podman.sh IMAGE | --rootfs DIR
 set -eu
 mkdir -p ~/models
 echo hello from the host >~/models/word
 
-# podman is root in a user namespace of its own and starts the runtime in there: so createRuntime has the rights it
-# needs. Without podman, with runc or crun alone, it would be --stages createContainer,poststop.
+# podman is root in a user namespace of its own and starts the runtime there, so createRuntime has the rights it needs.
+# With runc or crun alone, use --stages createContainer,poststop.
 oci-bind-hook install --prefix ~/.local -- --mount "src=$HOME/models,dst=/models,ro"
 
-# To have it always: hooks_dir = ["..."] below [engine] in ~/.config/containers/containers.conf.
+# For every run: hooks_dir = ["..."] below [engine] in ~/.config/containers/containers.conf.
 podman --hooks-dir ~/.local/share/containers/oci/hooks.d run --rm "$@" cat /models/word
