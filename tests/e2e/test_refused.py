@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/RUNTIMES.md"
 BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 FAULT, DRY_RUN = "fault", "dry-run"
+SHOWN = ("runc", "crun", DRY_RUN)  # the columns after the first: a runtime in all its versions
 IS_WRITING = os.environ.get("WRITE") == "yes"
 
 
@@ -48,13 +49,37 @@ def version(runtime: str) -> str:
 
 
 def columns() -> dict[str, dict[str, str]]:
-    """The table in the document: column -> fault -> cell."""
+    """The table in the document, with a column for each version: column -> fault -> word."""
     block = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     lines = [line.strip("|\n ").split(" | ") for line in block.splitlines() if line.startswith("|")]
     if not lines:
         return {}
     head, _, *rows = [[cell.strip() for cell in line] for line in lines]
-    return {title: {row[0]: row[at] for row in rows} for at, title in enumerate(head) if at}
+    found = {}
+    for at, title in enumerate(head[1:], 1):
+        runtime, _, versions = title.partition(" ")
+        for each in versions.split(", "):
+            found[f"{runtime} {each}".strip()] = {row[0]: word(row[at], each) for row in rows}
+    return found
+
+
+def word(cell: str, version: str) -> str:
+    """What a cell says of one version: it is a word for all, or "starts: 1.1.5, 1.1.15; refuses: 1.3.6"."""
+    for part in cell.split("; "):
+        said, _, versions = part.partition(": ")
+        if not versions or version in versions.split(", "):
+            return said
+    return "?"
+
+
+def cell(words: dict[str, str]) -> str:
+    """The cell for the word of each version, the reverse of ``word``."""
+    versions: dict[str, list[str]] = {}
+    for version, said in words.items():
+        versions.setdefault(said, []).append(version)
+    if len(versions) == 1:
+        return next(iter(versions))
+    return "; ".join(f"{said}: {', '.join(each)}" for said, each in versions.items())
 
 
 def planned(path: Path) -> Report:
@@ -113,6 +138,13 @@ def test_what_is_called_refused_is_refused(
     assert DRY_RUN in known
 
 
+def test_a_cell_has_the_word_of_each_version() -> None:
+    words = {"1.1.5": "starts", "1.1.15": "starts", "1.3.6": "refuses"}
+    assert cell(words) == "starts: 1.1.5, 1.1.15; refuses: 1.3.6"
+    assert {version: word(cell(words), version) for version in words} == words
+    assert (cell({"1.1.5": "starts", "1.3.6": "starts"}), word("starts", "1.3.6")) == ("starts", "starts")
+
+
 def test_the_table_has_each_fault_once() -> None:
     for title, cells in columns().items():
         assert [*cells] == [*faults.FAULTS], title
@@ -144,12 +176,16 @@ def write(fault: str, row: dict[str, str]) -> None:
         # The tests run side by side, and each writes the whole table.
         fcntl.flock(alone, fcntl.LOCK_EX)
         found = columns()
-        for title, cell in row.items():
-            found.setdefault(title, {})[fault] = cell
-        titles = sorted(found, key=lambda title: (title == DRY_RUN, title.split()[0] != "runc", _numbers(title)))
+        for title, said in row.items():
+            found.setdefault(title, {})[fault] = said
+        versions = {name: sorted((each for each in found if each.startswith(name)), key=_numbers) for name in SHOWN}
+        numbers = {name: [title.removeprefix(name).strip() for title in versions[name]] for name in SHOWN}
+        titles = [f"{name} {', '.join(numbers[name])}".strip() for name in SHOWN]
         lines = [f"| {' | '.join((FAULT, *titles))} |\n", f"|{'---|' * (len(titles) + 1)}\n"]
-        for name in faults.FAULTS:
-            lines.append(f"| {' | '.join((name, *(found[title].get(name, '?') for title in titles)))} |\n")
+        for each in faults.FAULTS:
+            words = [[found[title].get(each, "?") for title in versions[name]] for name in SHOWN]
+            cells = [cell(dict(zip(numbers[name], said, strict=True))) for name, said in zip(SHOWN, words, strict=True)]
+            lines.append(f"| {' | '.join((each, *cells))} |\n")
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
         DOCUMENT.write_text(f"{before}{BEGIN}\n{''.join(lines)}\n{END}{after}", encoding="utf-8")
