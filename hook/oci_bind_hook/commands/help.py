@@ -22,10 +22,7 @@ WIDTH = 80
 COLUMN = 24
 NAME = "oci-bind-hook"
 
-ABOUT = (
-    "An OCI runtime hook: makes binds in the rootfs of a container while its runtime creates it, and undoes them "
-    "at poststop."
-)
+ABOUT = "An OCI runtime hook that bind-mounts files and folders into containers, and unmounts them again."
 MORE = (
     f"More: `{NAME} COMMAND --help`; `{NAME} help options` for STAGE, OPTION and --mount; `{NAME} help help` for all "
     f"topics; `man {NAME}`."
@@ -67,7 +64,7 @@ def of_hook() -> str:
     codes = ", ".join(f"{code} {text}" for code, text, _ in EXIT_CODES)
     return _joined(
         _usage(_USAGES),
-        _folded(f"STAGE is {stages}. If omitted, it follows from the state."),
+        _folded(f"STAGE is {stages}. If omitted, it is determined from the state."),
         _table((option.form, option.text) for option in HOOK),
         _folded(f"FIELD of --mount is {fields()}, or an option of mount(8) such as nosuid, rro or rslave."),
         _folded(f"Exit codes: {codes}."),
@@ -80,7 +77,7 @@ def of_command(command: Command, commands: Sequence[Command]) -> str:
     With the usage lines of those that an option makes of it, as "install --check" of install.
     """
     others = [usage(each) for each in commands if each.name.startswith(f"{command.name} ")]
-    codes = sorted({UsageError.exit_code: "the command line cannot be understood", **dict(command.exits)}.items())
+    codes = sorted({UsageError.exit_code: "the command line is wrong", **dict(command.exits)}.items())
     parts = [
         _usage([usage(command), *others]),
         _folded(f"{command.text[0].upper()}{command.text[1:]}."),

@@ -210,16 +210,16 @@ _DETACH = (Option("--all", "", "all binds that are recorded, those of the contai
 # What single commands have. The hook itself has a --format as well, with other values.
 OF_COMMANDS = (
     Option("--format", "text|json", "the output format"),
-    Option("--bundled", "", "as one document that refers to nothing outside"),
+    Option("--bundled", "", "include all schemas that the schema refers to"),
 )
 
 VALIDATE = (
     Option(
         "--format",
         "text|json|github|sarif",
-        "what is printed: for a person, for a program, as annotations of GitHub Actions, or by SARIF 2.1.0",
+        "the output format: text, JSON, annotations of GitHub Actions, or SARIF 2.1.0",
     ),
-    Option("--schema", "SCHEMA", "judge all documents by this schema"),
+    Option("--schema", "SCHEMA", "check all documents by this schema"),
 )
 
 _OF_HOOK = {option.name: option for option in HOOK}
