@@ -256,7 +256,7 @@ def _absolute(option: str, path: str) -> str:
 def _pid(option: str, word: str) -> int:
     """The number of a process. UsageError."""
     if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) < 1 << 31):
-        raise UsageError(f'"{word}" is no number of a process', where=option)
+        raise UsageError(f'"{word}" is not a process id', where=option)
     return int(word)
 
 

@@ -286,7 +286,7 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
     refused(
         run(world, "attach", "--pid", "1", *words), os.EX_NOINPUT, "no containers with the first process 1 that run"
     )
-    refused(run(world, "attach", "--pid", "x", *words), os.EX_USAGE, "no number of a process")
+    refused(run(world, "attach", "--pid", "x", *words), os.EX_USAGE, "not a process id")
     with thread() as (pid, number):
         told = f"--pid: {number} is a thread of the process {pid} (pass --pid {pid})"
         for more in ([], ["c1", "--bundle", container.bundle]):
@@ -411,13 +411,13 @@ def test_it_gives_up_what_a_start_gives_up(world: World, container: Running) -> 
 def test_list_show_and_explain_tell_of_it(world: World, container: Running) -> None:
     assert container.attach(*spec(world, "/real/new")).returncode == 0
     shown = run(world, "show", "c1").stdout
-    assert re.search(r"mounted: \S+ on /real/new\n  asked for by attach 1 at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, ", shown)
+    assert re.search(r"mounted: \S+ on /real/new\n  requested by attach 1 at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, ", shown)
     assert re.search(r"^stage +attach$", shown, re.MULTILINE)
     [record] = json.loads(run(world, "list", "--format", "json").stdout)["records"]
     [mount] = record["mounts"]
     assert (mount["origin"], mount["time"] > 1_700_000_000, mount["state"]) == ("attach 1", True, "mounted")
     told = run(world, "explain", container.bundle).stdout
-    assert "asked for by attach 1 at " in told
+    assert "requested by attach 1 at " in told
 
 
 def test_the_dry_run_changes_nothing_and_knows_the_end(world: World) -> None:

@@ -196,7 +196,7 @@ def test_a_container_with_a_clock_of_its_own_is_known_outside(world: World) -> N
         assert "runs" in call(world, "gc", stdin="").stdout
         inside = call(world, "gc", stdin="", before=("unshare", "-T", "--boottime", "5", "--fork"))
         assert "runs" in inside.stdout
-    assert "finished" in call(world, "gc", stdin="").stdout
+    assert "undone" in call(world, "gc", stdin="").stdout
     assert world.snapshot() == before
 
 

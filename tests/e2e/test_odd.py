@@ -75,7 +75,7 @@ def test_ids_that_look_like_other_files_of_the_state_folder(world: World) -> Non
     assert call(world, "gc", stdin="").stdout.count("kept") == len(ids)
     for each in containers[::2]:
         each.end()
-    assert call(world, "gc", stdin="").stdout.count("finished") == len(containers[::2])
+    assert call(world, "gc", stdin="").stdout.count("undone") == len(containers[::2])
     assert [each.mounted() for each in containers[1::2]] == [["/a"]] * len(containers[1::2])
     for each in containers[1::2]:
         each.end()

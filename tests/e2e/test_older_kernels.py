@@ -180,7 +180,7 @@ def test_what_a_killed_run_made_ready_takes_nothing_of_the_host_along(world: Wor
     if then == "prestart":
         assert call(world, "prestart", *wanted, stdin=state(world)).returncode == 0
     if then == "gc":
-        assert "finished" in call(world, "gc", stdin="").stdout
+        assert "undone" in call(world, "gc", stdin="").stdout
     else:
         assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before

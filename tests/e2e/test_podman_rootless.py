@@ -94,6 +94,6 @@ def test_from_outside_nothing_is_lost(tmp_path: Path, launcher: str, driver: str
     assert shell.told("still made") == shell.told("made")
     assert shell.told("still recorded") == shell.told("recorded")
     code, out, _ = shell.told("collect")
-    assert (code, [line.strip() for line in out.splitlines()[2:]]) == (0, ["remove /new/place", "remove /new"])
+    assert (code, [line.strip() for line in out.splitlines()[2:]]) == (0, ["removed /new/place", "removed /new"])
     assert (shell.told("left")[1], shell.told("left recorded")[1]) == ("", "")
     assert os.listdir(world.state) == []

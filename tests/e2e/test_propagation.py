@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is left of the propagation that a bind asks for when its container runs, by real mount events.
 
-The manual has a table of it. Where a word does not hold, the run and the dry-run say what to set.
+The manual has a table of it. Where a word has no effect, the run and the dry-run say what to set.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def foreseen(world: World, stage: str, *arguments: str) -> dict[str, str]:
     done = call(world, stage, *arguments, "--dry-run", "--format", "json", "--bundle", f"{world.path}/bundle", stdin="")
     assert done.returncode == 0, done.stdout
     mounts = [mount for mount in json.loads(done.stdout)["mounts"] if mount["origin"].startswith("--mount")]
-    told = {each["propagation"]: [text for text in each["warnings"] if "not hold" in text] for each in mounts}
+    told = {each["propagation"]: [text for text in each["warnings"] if "no effect" in text] for each in mounts}
     return {word: "\n".join(texts) for word, texts in told.items() if texts}
 
 
@@ -173,7 +173,7 @@ def test_a_slave_under_crun_is_one_if_config_json_is_as_it_is_told(world: World,
     arguments = ("--mount", f"src={folder}/rslave,dst=/b/rslave,rslave", "--log", str(log), "--log-format", "json")
     world.bundle("true", stage, *arguments)
     said = (
-        "rslave does not hold under crun: all mounts become private after the hooks; set linux.rootfsPropagation of "
+        "rslave has no effect under crun: all mounts become private after the hooks; set linux.rootfsPropagation of "
         'config.json to "rslave"'
     )
     assert foreseen(world, stage, *arguments) == {"rslave": said}
@@ -190,7 +190,7 @@ def test_a_slave_under_crun_is_one_if_config_json_is_as_it_is_told(world: World,
         print("go", file=container.stdin, flush=True)
         [line] = [line for line in container.stdout if " /b/rslave " in line]
     assert " master:" in line
-    assert "not hold" not in log.read_text()
+    assert "no effect" not in log.read_text()
 
 
 def test_a_private_source_gives_no_propagation_and_the_mount_to_change_is_told(world: World) -> None:
@@ -200,12 +200,12 @@ def test_a_private_source_gives_no_propagation_and_the_mount_to_change_is_told(w
     support.bundle(world.path / "bundle", ["true"])
     arguments = ("--mount", f"src={folder},dst=/b,rslave", "--mount", f"src={folder},dst=/c,private")
     told = f"{folder}, which the source is on, is private; make it shared on the host with mount --make-shared"
-    said = {"rslave": f"rslave does not hold: {told}"}
+    said = {"rslave": f"rslave has no effect: {told}"}
     log = world.path / "log"
     assert foreseen(world, "prestart", *arguments) == said
     done = call(world, "prestart", *arguments, "--log", str(log), "--log-format", "json", stdin=state(world))
     assert done.returncode == 0, done.stderr
-    assert {word: text for word, text in warned(log).items() if "not hold" in text} == {"private": said["rslave"]}
+    assert {word: text for word, text in warned(log).items() if "no effect" in text} == {"private": said["rslave"]}
     assert call(world, "poststop", stdin=state(world, status="stopped")).returncode == 0
 
 

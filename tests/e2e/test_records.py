@@ -120,10 +120,10 @@ def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) 
     assert states(entry)[0] == ["gone", "gone", "mounted", "gone"]
     made = {each["path"]: each["state"] for each in entry["made"]}
     assert made == {"/a": "there", "/a/b": "covered", "/a/c": "changed", "/d": "covered", "/e": "gone"}
-    assert "3 of its 4 binds are gone all the same" in entry["reason"]
-    assert "start it again" in entry["advice"]
+    assert "3 of its 4 binds are no longer mounted" in entry["reason"]
+    assert "restart the container" in entry["advice"]
     text = tell(world, "show", "c1")
-    assert "changed: directory /a/c, made in the rootfs (another process created it)\n" in text
+    assert "changed: directory /a/c, created in the rootfs (another process created it)\n" in text
     assert f"mounted: {world.source} on /d\n" in text
     head, line, *_ = tell(world, "list").splitlines()
     assert head.split() == "ID STATUS AGE BINDS MOUNT POINTS ROOTFS".split()
@@ -265,7 +265,7 @@ def test_what_died_is_finished(world: World, init: Init, how: str) -> None:
     set_up(world, init, "/a/b", "/climb/c")
     refused = ask(world, "gc", "c1", code=69)["c1"]
     assert refused["action"] == "failed"
-    assert refused["problem"]["message"].startswith("nothing is touched: its first process")
+    assert refused["problem"]["message"].startswith("nothing is undone: its first process")
     if how == "init":
         init.end()
     else:
@@ -293,6 +293,15 @@ def test_what_is_left_standing_is_not_told_to_be_removed(world: World, init: Ini
     done = ask(world, "gc")["c1"]
     assert (done["unmount"], done["remove"]) == (["/a/b"], ["/a/b"])
     assert done["remarks"] == ["/a is kept: it is not empty"]
+
+
+def test_what_gc_has_done_is_told_as_done(world: World, init: Init) -> None:
+    set_up(world, init, "/a/b")
+    init.end()
+    planned, done = (tell(world, "gc", *words).splitlines()[-4:] for words in (["--dry-run"], []))
+    assert (planned[0].split()[:4], done[0].split()[:2]) == (["c1", "would", "be", "undone"], ["c1", "undone"])
+    assert planned[1:] == ["  unmount /a/b", "  remove /a/b", "  remove /a"]
+    assert done[1:] == ["  unmounted /a/b", "  removed /a/b", "  removed /a"]
 
 
 def test_mount_points_may_be_kept(world: World, init: Init) -> None:
@@ -473,7 +482,7 @@ def test_what_was_in_a_namespace_that_has_ended_is_gone(world: World) -> None:
     assert (done.returncode, done.stderr, done.stdout.split()[:4]) == (
         0,
         "",
-        ["c1.json", "rootfs", "c1", "finished"],
+        ["c1.json", "rootfs", "c1", "undone"],
     ), done
     assert world.snapshot() == before
 

@@ -20,7 +20,7 @@ from oci_bind_hook.options import parse
 if TYPE_CHECKING:
     from helpers.world import World
 
-ELSEWHERE = "mounted, but the path leads to another file now"
+ELSEWHERE = "mounted, but the source path now leads to another file"
 
 
 def shown(world: World) -> dict[str, str | None]:
@@ -71,14 +71,14 @@ def test_a_file_that_is_renamed_over_under_a_container_that_runs(world: World, r
     expected = {"/etc/kept": "same", "/etc/written": "same", "/etc/replaced": "another", "/etc/removed": "gone"}
     assert now == {**expected, "/folder": "same"}
     assert f"\n{ELSEWHERE}: {world.source}/replaced on /etc/replaced\n" in text
-    assert f"\nmounted, but nothing is at its path now: {world.source}/removed on /etc/removed\n" in text
+    assert f"\nmounted, but the source path no longer exists: {world.source}/removed on /etc/removed\n" in text
     assert f"\nmounted: {world.source}/written on /etc/written\n" in text
     assert {bind["source_now"] for bind in listed} == {None}
     binds = {bind["resolved"]: (bind["now"], bind["source_now"]) for bind in report["mounts"]}
     assert {path: binds[path] for path in now} == {path: (True, word) for path, word in now.items()}
     nows = [line for line in told.splitlines() if line.startswith("  now ")]
     assert nows.count(f"  now      {ELSEWHERE}") == 1
-    assert nows.count("  now      mounted, but nothing is at its path now") == 1
+    assert nows.count("  now      mounted, but the source path no longer exists") == 1
     assert nows.count("  now      mounted") == 3
 
 

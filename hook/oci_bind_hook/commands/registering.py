@@ -83,7 +83,7 @@ def _why_not(engine: str) -> str:
     version = doctor.version_of(path) if path else ""
     if not version or machine.knows_cdi(engine, version):
         return ""
-    return f"{version} does not know CDI here: for it install --runtime NAME --apply"
+    return f"{version} does not read CDI here: use install --runtime NAME --apply"
 
 
 def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Settings]:
@@ -96,12 +96,14 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
     found = settings.of(wrapper.name, wrapper.paths[0], list(wrapper.annotations))
     names = [one.engine for one in found]
     if engine is not None and engine not in names:
-        raise UsageError(f"{engine} names no runtimes in a file", where="--engine", hint=f"known: {', '.join(names)}")
+        raise UsageError(
+            f"{engine} has no file that lists runtimes", where="--engine", hint=f"known: {', '.join(names)}"
+        )
     found = [one for one in found if engine in (None, one.engine)]
     here = [one for one in found if one.is_installed]
     if apply and not here:
         missing = "neither docker nor containerd is" if engine is None else f"{engine} is not"
-        raise UnavailableError(f"{missing} on this machine", where="--apply")
+        raise UnavailableError(f"{missing} installed", where="--apply")
     for one in here if apply else ():
         one.check()
     return here or found

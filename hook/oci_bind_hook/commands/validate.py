@@ -80,10 +80,10 @@ class Verdicts:
         for each in rest:
             if is_state:
                 told.append(
-                    [(at, f"{text} (in the config behind the state)") for at, text in oci.config_violations(each)]
+                    [(at, f"{text} (in the config.json after the state)") for at, text in oci.config_violations(each)]
                 )
             else:
-                told.append([("", "is a second document, which only a state may have behind it")])
+                told.append([("", "is a second document: only a state can be followed by one")])
         return told
 
 

@@ -102,7 +102,7 @@ def _property(text: str) -> str:
 
 _SARIF = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _RULES = {
-    "invalid": "The document is no strict JSON, or breaks its schema.",
+    "invalid": "The document is not strict JSON, or violates its schema.",
     "unreadable": "The document cannot be read.",
 }
 

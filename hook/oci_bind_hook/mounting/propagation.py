@@ -79,7 +79,7 @@ def remark(sources: Iterable[Source], runtimes: Runtimes) -> None:
         if by := [name for name in runtimes.names if not _lasts(base, runtimes.last(name))]:
             become = " or ".join(dict.fromkeys(_BECOME[runtimes.last(name)] for name in by))
             source.warnings.append(
-                f"{word} does not hold under {_listed(by)}: all mounts become {become} after the hooks; "
+                f"{word} has no effect under {_listed(by)}: all mounts become {become} after the hooks; "
                 f'set linux.rootfsPropagation of config.json to "{advice}"'
             )
         # What is said of such a runtime decides there about the source as well. Without a runtime all is as it is seen.
@@ -98,10 +98,10 @@ def _of_the_source(source: Source, base: str, runtimes: Runtimes, names: Sequenc
     if runtimes.is_inside:
         under = f" under {_listed(by)}" if by != [""] else ""
         return [
-            f"{source.request.propagation} does not hold at createContainer{under}: {of} in the container's mount "
+            f"{source.request.propagation} has no effect at createContainer{under}: {of} in the container's mount "
             "namespace; register for createRuntime"
         ]
-    return [f"{source.request.propagation} does not hold: {of}; make it shared on the host with mount --make-shared"]
+    return [f"{source.request.propagation} has no effect: {of}; make it shared on the host with mount --make-shared"]
 
 
 def _base(source: Source) -> str:

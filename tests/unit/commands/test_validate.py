@@ -88,9 +88,9 @@ def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None
         ("", "-:1:1: is empty"),
         ("{}\n x", "-:2:2: Expecting value: line 2 column 2 (char 4)"),
         ('{"é":\n"\udcff"}', "-:2:2: is not UTF-8 at byte offset 8"),
-        (json.dumps(CONFIG) + "\n{}", "-:2:1: is a second document, which only a state may have behind it"),
+        (json.dumps(CONFIG) + "\n{}", "-:2:1: is a second document: only a state can be followed by one"),
         (json.dumps({**STATE, "pid": "1"}, indent=1), '-:5:2: /pid: must be of type integer, not "1"'),
-        (json.dumps(STATE) + "\n {}", "-:2:2: /ociVersion: is missing (in the config behind the state)"),
+        (json.dumps(STATE) + "\n {}", "-:2:2: /ociVersion: is missing (in the config.json after the state)"),
         (
             '{"ociVersion": "1",\n "ociVersion": "1"}',
             "-:2:2: /ociVersion: appears twice; runtimes",

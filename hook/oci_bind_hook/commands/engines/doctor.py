@@ -178,7 +178,7 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
         yield Finding(name, f"{path} is created at first use, on {kind} ({lasting})", is_there=True)
     else:
         detail = f"{path} does not exist, and {existing(path)} is not writable"
-        advice = f"make the folder {os.path.dirname(path)}, and give it to this user"
+        advice = f"create the folder {os.path.dirname(path)}, owned by this user"
         yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=advice)
 
 
@@ -326,7 +326,7 @@ def version_of(path: str) -> str:
 
 def _syslog() -> Finding:
     path = machine.syslog()
-    detail = path or f"neither {JOURNAL_SOCKET} nor {SYSLOG_SOCKET} is there"
+    detail = path or f"neither {JOURNAL_SOCKET} nor {SYSLOG_SOCKET} exists"
     return Finding("syslog", detail, is_there=bool(path), without="with crun, failures go to --log only")
 
 

@@ -201,7 +201,7 @@ def _fault_of_interpreters(root: Root, program: Target) -> str:
     if _is_empty(program):
         return f"{program.path} is empty"
     if is_text(program):
-        return f"{program.path} is a text without #! and an interpreter in its first line"
+        return f"{program.path} is a text file without #! and an interpreter in its first line"
     names = interpreters(program)[:1] if same_machine(program) else []
     by = program.path
     for _ in range(_MOST_INTERPRETERS):

@@ -84,7 +84,7 @@ class Running:
         for mount in self._recorded:
             if id(mount) not in self._asked:
                 source = source_of(mount["requested"])
-                what = f"{source} on {mount['resolved']}, asked for by {asked_by(mount['by'], mount.get('time'))}"
+                what = f"{source} on {mount['resolved']}, requested by {asked_by(mount['by'], mount.get('time'))}"
                 there = "is mounted" if self._is_in(mount) else "is recorded"
                 yield f"{what}, {there} in the running container, but is not in this plan"
 

@@ -85,7 +85,7 @@ class Labels:
             return []
         logged = ", which is only logged while SELinux is permissive" if self.mode() == "permissive" else ""
         return [
-            f"SELinux denies {self.process} what it needs of {label}: {', '.join(denied)}{logged} (relabel the source:"
+            f"SELinux denies {self.process} access to {label}: {', '.join(denied)}{logged} (relabel the source:"
             " the hook does not)"
         ]
 

@@ -37,7 +37,7 @@ def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_
         refused = f"{refusing} would refuse it: {code}{sentence(refusals[0])}{more}"
         return refused if refusing == ANY else f"{done}; {refused}"
     if problem is not None:
-        return f"not safe: {problem['exit']}, {problem['where']}; else {done}"
+        return f"not safe: {problem['exit']}, {problem['where']}; otherwise {done}"
     return done
 
 

@@ -134,12 +134,12 @@ def as_text(entry: Entry, pen: Pen) -> str:
     for mount in entry.mounts:
         state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
         lines += _hanging(f"{state}: {source_of(mount)} on {mount['resolved']}", pen)
-        asked = f"asked for by {asked_by(str(mount['origin']), mount['time'])}, destination {mount['destination']}"
+        asked = f"requested by {asked_by(str(mount['origin']), mount['time'])}, destination {mount['destination']}"
         lines += [f"  {line}" for line in pen.folded(one_line(asked), pen.width - 2)]
     for made in entry.made:
         reason = f" ({made['reason']})" if made["reason"] else ""
         lines += _hanging(
-            f"{made['state']}: {made['kind']} {made['path']}, made in the {made['filesystem']}{reason}", pen
+            f"{made['state']}: {made['kind']} {made['path']}, created in the {made['filesystem']}{reason}", pen
         )
     return "\n".join(lines) + "\n"
 
@@ -156,6 +156,6 @@ def _process(record: Record, now: float) -> str:
     if init is None:
         return "not known"
     if record["boot"] != boot_id():
-        return f"{init['pid']}, started before the machine was"
+        return f"{init['pid']}, started before the last reboot"
     since = time.clock_gettime(time.CLOCK_BOOTTIME) - init["start"] / os.sysconf("SC_CLK_TCK")
     return f"{init['pid']}, started {moment(now - since, now)}"

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 _SHARE = 8
 _LEAST = 50
 
-_WORKED = "a run of the hook has worked on it just now"
-_DONE = {"finished": "finished", "finish": "would be finished", "kept": "kept", "failed": "failed"}
+_WORKED = "a run of the hook has just changed it"
+_DONE = {"finished": "undone", "finish": "would be undone", "kept": "kept", "failed": "failed"}
 
 
 class Outcome:
@@ -102,7 +102,7 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
         outcomes = _collect(registry, pending, options, log)
         for outcome in outcomes:
             if wanted and outcome.action == "kept":
-                outcome.fail(UnavailableError(f"nothing is touched: {outcome.reason}", hint=outcome.advice))
+                outcome.fail(UnavailableError(f"nothing is undone: {outcome.reason}", hint=outcome.advice))
         collection.outcomes += outcomes
     return collection
 
@@ -269,7 +269,8 @@ def _as_lines(outcomes: Sequence[Outcome], *, pen: Pen) -> list[str]:
     firsts = columns([(names[each.id], _DONE[each.action], "" if each.problem else each.reason) for each in outcomes])
     lines = []
     for first, outcome in zip(firsts, outcomes, strict=True):
-        details = [f"unmount {path}" for path in outcome.unmount] + [f"remove {path}" for path in outcome.remove]
+        unmount, remove = ("unmounted", "removed") if outcome.action == "finished" else ("unmount", "remove")
+        details = [f"{unmount} {path}" for path in outcome.unmount] + [f"{remove} {path}" for path in outcome.remove]
         details += [*outcome.remarks, *filter(None, [outcome.advice])]
         if outcome.problem is not None:
             details = [str(outcome.problem)]

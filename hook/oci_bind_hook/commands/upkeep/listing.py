@@ -178,7 +178,7 @@ class Registry:
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
         if entry.silent:
-            entry.reason += f"; its rootfs cannot be looked at: {entry.silent}"
+            entry.reason += f"; its rootfs cannot be inspected: {entry.silent}"
             entry.advice = SILENT_HINT
         elif entry.busy:
             entry.reason += "; a run of the hook works on it now"
@@ -193,8 +193,8 @@ class Registry:
             entry.reason += f'; a run of the hook was killed in the phase "{record["phase"]}"'
             entry.advice = "end the container; then poststop, or oci-bind-hook gc, undoes the rest"
         elif missing:
-            entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are gone all the same"
-            entry.advice = "somebody unmounted them: end the container and start it again"
+            entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are no longer mounted"
+            entry.advice = "another process unmounted them: restart the container"
 
     def _standings(self, record: Record, unseen: str) -> list[dict[str, object]]:
         """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen".
@@ -239,7 +239,7 @@ class Registry:
 def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:
     on_tmpfs = made["filesystem"] == "tmpfs"
     if rootfs is None:
-        return "gone", "the rootfs is gone, or another one is in its place"
+        return "gone", "the rootfs was removed or replaced"
     if on_tmpfs and not here:
         return "unseen", "it is on a tmpfs of the container's own"
     try:
@@ -250,7 +250,7 @@ def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: boo
         return "gone", ""
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
-            return "covered", "a mount is on it"
+            return "covered", "something is mounted on it"
         stranger = difference(record, made, found.stat, rootfs)
         return ("changed", stranger) if stranger else ("there", "")
     finally:

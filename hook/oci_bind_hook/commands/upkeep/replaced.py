@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     SourceNow = Literal["same", "another", "gone"] | None
 
 # What is said after "mounted".
-WORDS = {"another": "but the path leads to another file now", "gone": "but nothing is at its path now"}
+WORDS = {"another": "but the source path now leads to another file", "gone": "but the source path no longer exists"}
 
 
 def sources_now(mounts: Sequence[MountRecord], bundle: str, table: MountTable) -> list[SourceNow]:

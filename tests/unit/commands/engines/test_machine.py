@@ -71,8 +71,8 @@ DEVICE = "run --device oci-bind-hook.github.io/bind=x ..."
 @pytest.mark.parametrize(
     ("version", "settings", "said"),
     [
-        ("20.10.24", "", "Docker version 20.10.24 does not know CDI here: for it install --runtime NAME --apply"),
-        ("28.1.1", "", "Docker version 28.1.1 does not know CDI here: for it install --runtime NAME --apply"),
+        ("20.10.24", "", "Docker version 20.10.24 does not read CDI here: use install --runtime NAME --apply"),
+        ("28.1.1", "", "Docker version 28.1.1 does not read CDI here: use install --runtime NAME --apply"),
         ("28.1.1", '{"features": {"cdi": true}}', f"to use it: docker {DEVICE}"),
         ("28.5.2", "", f"to use it: docker {DEVICE}"),
         ("", "", f"to use it: docker {DEVICE}"),

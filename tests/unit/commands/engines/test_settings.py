@@ -195,14 +195,14 @@ def test_without_apply_it_is_told_and_nothing_is_changed(machine: Machine, capfd
 
 def test_one_engine_alone_is_told(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
     assert machine.install("--apply", "--engine", "podman") == os.EX_USAGE
-    assert "--engine: podman names no runtimes in a file (known: docker, containerd)" in capfd.readouterr().err
+    assert "--engine: podman has no file that lists runtimes (known: docker, containerd)" in capfd.readouterr().err
     assert machine.install("--engine", "containerd") == 0
     assert str(machine.daemon) not in capfd.readouterr().out
     assert machine.install("--apply", "--engine", "containerd") == 0
     assert (machine.daemon.exists(), machine.toml.exists()) == (False, True)
     (machine.programs / "dockerd").unlink()
     assert machine.install("--apply", "--engine", "docker") == os.EX_UNAVAILABLE
-    assert "--apply: docker is not on this machine" in capfd.readouterr().err
+    assert "--apply: docker is not installed" in capfd.readouterr().err
 
 
 def test_with_apply_it_is_written_beside_a_copy_and_goes_again(

@@ -104,7 +104,7 @@ WORDS: list[tuple[Document, str]] = [
     ({"action": "gone", "now": False}, "  already gone"),
     ({"now": True}, "  mounted now"),
     ({"now": False}, "  not mounted now"),
-    ({"now": True, "source_now": "another"}, "  mounted now, but the path leads to another file now"),
+    ({"now": True, "source_now": "another"}, "  mounted now, but the source path now leads to another file"),
     ({"hides": [{"path": "/d", "what": "folder", "origin": None}]}, "  over the image's folder"),
     ({"origin": "config.json#/annotations/a"}, "  config.json#/annotations/a"),
     ({"subpath": "x"}, "/x"),

@@ -59,7 +59,7 @@ VERDICTS: list[tuple[dict[str, Any], str]] = [
     ({"runtime": [refused("m", "runc")]}, "ready: no bind is requested; runc would refuse it: m: it does not exist"),
     (
         {"problems": [problem("config.json: /hooks/createRuntime/0/env", 78)], "failure": False, "mounts": [mount()]},
-        "not safe: 78, config.json: /hooks/createRuntime/0/env; else ready: 1 bind",
+        "not safe: 78, config.json: /hooks/createRuntime/0/env; otherwise ready: 1 bind",
     ),
     ({"remove": []}, "nothing to undo"),
     ({"remove": ["/a"]}, "would remove 1 mount point"),
