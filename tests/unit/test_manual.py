@@ -53,6 +53,7 @@ def test_each_member_of_the_state_file_is_told_with_its_description() -> None:
     page = manual.pages()["oci-bind-hook-state-file.5"]
     rows = dict(markdown.members("state-file"))
     assert {"`version`", "`bundle.ino`", "`mounts[].attached[].unique`", "`made[].identity.born`"} < set(rows)
+    assert rows["`id`"].startswith("(string) 1 to 200 of the characters A-Z a-z 0-9")
     descriptions = re.findall(r'"description": ("[^"]*")', json.dumps(acceptor.schema("state-file")))
     assert len(descriptions) > 15
     assert [text for text in descriptions if not any(json.loads(text) in told for told in rows.values())] == []

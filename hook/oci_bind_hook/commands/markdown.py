@@ -119,5 +119,6 @@ def _told(own: dict[str, Any], whole: dict[str, Any]) -> str:
         kind = " or ".join(f"`{value}`" for value in values)
     text = own.get("description", "")
     if not text and "integer" not in kind:  # all numbers that refer to one definition would be told alike
-        text = whole.get("description") or whole.get("title", "").capitalize()
+        title = whole.get("title", "")
+        text = whole.get("description") or title[:1].upper() + title[1:]
     return f"({kind}) {text}".strip()
