@@ -30,7 +30,7 @@ def printed(capfd: Captured, *words: str) -> str:
 def test_each_has_a_line(capfd: Captured) -> None:
     lines = printed(capfd).splitlines()
     assert [line.split()[0] for line in lines] == list(SCHEMAS)
-    assert "plan                    The plan, as --dry-run --format json prints it" in lines
+    assert "plan                    The plan: output of --dry-run --format json" in lines
 
 
 @pytest.mark.parametrize("word", ["plan", "plan.json", "urn:oci-bind-hook:plan"])
