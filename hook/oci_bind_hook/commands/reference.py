@@ -199,13 +199,16 @@ INSTALL = (
 
 # Of commands for a container that runs, where the hook's own options of the name mean something else.
 RUNNING = (
-    Option("--bundle", "DIR", "the container of this bundle"),
+    Option("--dry-run", "", "show what would be attached, and change nothing"),
+    Option("--bundle", "DIR", "the bundle of the container"),
     Option(
-        "--pid", "PID", "the container with this first process; with an id and `--bundle`, of one nobody knows here"
+        "--pid",
+        "PID",
+        "the first process of the container; with an id and `--bundle`, that of a container that is not known here",
     ),
-    Option("--force", "", "attach what is to be read-only even if the container has CAP_SYS_ADMIN"),
+    Option("--force", "", "attach a read-only bind even if the container has CAP_SYS_ADMIN"),
 )
-_DETACH = (Option("--all", "", "all binds that are recorded, those of the container's start as well"),)
+_DETACH = (Option("--all", "", "remove all recorded binds, including those of the container's start"),)
 
 # What single commands have. The hook itself has a --format as well, with other values.
 OF_COMMANDS = (

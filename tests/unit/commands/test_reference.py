@@ -22,8 +22,8 @@ def test_each_option_belongs_to_the_hook_or_to_a_command() -> None:
     tables = (reference.HOOK, reference.INSTALL, reference.RUNNING)
     told = [option.name for table in tables for option in table]
     known = {*told}
-    # Two names mean two things: a dry-run meets neither uninstall nor a container that runs.
-    assert sorted(told) == sorted((*known, "--all", "--bundle"))
+    # Three names mean two things: they belong to the hook, and to uninstall or to attach.
+    assert sorted(told) == sorted((*known, "--all", "--bundle", "--dry-run"))
     of_commands = {option.name for command in COMMANDS for option in command.options}
     of_hook = {option.name for option in reference.HOOK}
     assert known | {option.name for option in (*reference.OF_COMMANDS, *reference.VALIDATE)} == {*of_hook, *of_commands}
