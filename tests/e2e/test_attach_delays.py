@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import mounting
+from helpers.fuse import Fuse
 from helpers.running import Running
+from helpers.world import call, mounted, state
 
 if TYPE_CHECKING:
     from helpers.world import World
@@ -56,6 +59,27 @@ def test_nobody_is_asked_for_leave_to_make_a_file(world: World) -> None:
         finally:
             os.kill(watcher, signal.SIGKILL)
             os.waitpid(watcher, 0)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_server_of_the_rootfs_that_cannot_make_a_file_alone(world: World, error: int) -> None:
+    """A start makes it by open(2). attach does not, since somebody in the container could keep it waiting."""
+    with Fuse(f"{world.path}/fuse", {"dev": {}, "proc": {}, "etc": {}}) as fuse:
+        fuse.refuse("MKNOD", error)
+        world.rootfs = fuse.path
+        words = ["--mount", f"src={world.file},dst=/etc/file"]
+        with Running(world) as container:
+            done = container.attach(*words)
+            assert (done.returncode, "the server of the rootfs does not know mknod(2)" in done.stderr) == (71, True), (
+                done
+            )
+            assert (container.points(), os.listdir(f"{fuse.path}/etc")) == ([], [])
+        sent = state(world, bundle=container.bundle)
+        done = call(world, "prestart", *words, stdin=sent)
+        assert (done.returncode, mounted(world)) == (0, ["/etc/file"]), done
+        done = call(world, "poststop", stdin=state(world, status="stopped", bundle=container.bundle))
+        assert (done.returncode, os.listdir(f"{fuse.path}/etc")) == (0, []), done
+        mounting.umount(fuse.path)
 
 
 def test_the_mount_table_is_not_read_for_each_folder(world: World) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOOKUP, FORGET, GETATTR, MKNOD, MKDIR, UNLINK, RMDIR = 1, 2, 3, 8, 9, 10, 11
 OPEN, READ, STATFS, RELEASE, FLUSH, INIT, OPENDIR = 14, 15, 17, 18, 25, 26, 27
 READDIR, RELEASEDIR, INTERRUPT, DESTROY, BATCH_FORGET = 28, 29, 36, 38, 42
-GETXATTR = 22
+GETXATTR, CREATE = 22, 35
 UNANSWERED = {FORGET, INTERRUPT, BATCH_FORGET}
 
 # What may be silent: each kind of request that a look at a path can lead to.
@@ -76,9 +76,9 @@ class Fuse:
         self._shared[0] = KINDS[kind]
 
     def refuse(self, kind: str, error: int) -> None:
-        """From now on the server answers a kind of request with an errno."""
+        """From now on the server answers a kind of request with an errno; "MKNOD" is one of them."""
         self._shared[_REFUSED + 1] = error
-        self._shared[_REFUSED] = KINDS[kind]
+        self._shared[_REFUSED] = {**KINDS, "MKNOD": MKNOD}[kind]
 
     def speak(self) -> None:
         """From now on it answers all again, but for what it has passed over."""
@@ -149,6 +149,7 @@ class _Server:
             LOOKUP: lambda node, body: self._entry(node.names[body.rstrip(b"\0")]),
             GETATTR: lambda node, _: struct.pack("=Q2I", 0, 0, 0) + node.attributes(),
             MKNOD: lambda node, body: self._make(node, body[16:], b""),
+            CREATE: lambda node, body: self._make(node, body[16:], b"") + bytes(16),
             MKDIR: lambda node, body: self._make(node, body[8:], {}),
             UNLINK: self._remove,
             RMDIR: self._remove,

@@ -41,6 +41,7 @@ NEEDS = {
 
 _MOUNT_MAX = "the namespace has reached its limit of mounts: raise /proc/sys/fs/mount-max"
 _READ_ONLY = "the rootfs is read-only: create it in the image or, at createContainer, register for createRuntime"
+_NO_MKNOD = "the server of the rootfs does not know mknod(2): create it in the image, or bind at the start"
 _FULL = "the disk of the rootfs has no space or inodes left; or create the mount point in the image"
 _LOCKED = "it is unbindable, or it has locked mounts below it, which require rbind"
 _GONE = "another process removed the mount point just now"
@@ -75,6 +76,8 @@ HINTS = {
     ("mkdirat", errno.ENOSPC): _FULL,
     ("mkdirat", errno.EPERM): _IMMUTABLE,
     ("mkdirat", errno.EROFS): _READ_ONLY,
+    ("mknodat", errno.ENOSYS): _NO_MKNOD,
+    ("mknodat", errno.EOPNOTSUPP): _NO_MKNOD,
     ("mknodat", errno.EEXIST): "another process created it just now",
     ("mknodat", errno.ENOENT): "another process removed its folder just now",
     ("mknodat", errno.ENOSPC): _FULL,

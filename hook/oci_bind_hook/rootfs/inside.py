@@ -37,6 +37,8 @@ class Inside(Rootfs):
     ``unlock`` as for Rootfs. KernelError, and UnavailableError if the root itself is served by nobody knows whom.
     """
 
+    may_open = False
+
     def __init__(self, path: str, namespace: Namespace, *, unlock: bool) -> None:
         self._proc = namespace.proc
         self._namespace = namespace

@@ -56,9 +56,12 @@ class Rootfs(Root):
     is on a tmpfs that only this container can have, where mount points may be made too if config.json asks for it:
     ``asked`` holds the ids of the mounts that are where config.json asks for a tmpfs. ``type_of`` returns the type of
     the file system that a file is on, None if it does not know. ``owner_of`` returns user and group of a file if
-    statx(2) does not. ``fd`` is the root, if it is open already. Raises MissingError if ``path`` is no folder, and
-    EscapeError if it is the host's ``/``.
+    statx(2) does not. ``fd`` is the root, if it is open already. ``may_open``: a file is made by open(2) where mknod(2)
+    is not known; the container has no process yet that open(2) could wait for. Raises MissingError if ``path`` is no
+    folder, and EscapeError if it is the host's ``/``.
     """
+
+    may_open = True
 
     def __init__(
         self,
@@ -241,7 +244,7 @@ class Rootfs(Root):
     def _make(self, parent: int, name: str, point: MountPoint) -> int:
         try:
             self._change(
-                lambda fd: _create(fd, name, directory=point.directory),
+                lambda fd: _create(fd, name, directory=point.directory, may_open=self.may_open),
                 parent,
                 point.path,
                 may_unlock=point.filesystem == "rootfs",
@@ -379,9 +382,9 @@ class Found:
         posix.close(self.fd)
 
 
-def _create(parent: int, name: str, *, directory: bool) -> None:
+def _create(parent: int, name: str, *, directory: bool, may_open: bool) -> None:
     try:
-        _create_as_we_are(parent, name, directory=directory)
+        _create_as_we_are(parent, name, directory=directory, may_open=may_open)
     except OSError as reason:
         if reason.errno != errno.EOVERFLOW:
             raise
@@ -390,14 +393,21 @@ def _create(parent: int, name: str, *, directory: bool) -> None:
         owner = posix.fstat(parent)
         linux.set_fs_ids(owner.st_uid, owner.st_gid)
         try:
-            _create_as_we_are(parent, name, directory=directory)
+            _create_as_we_are(parent, name, directory=directory, may_open=may_open)
         finally:
             linux.set_fs_ids(posix.geteuid(), posix.getegid())
 
 
-def _create_as_we_are(parent: int, name: str, *, directory: bool) -> None:
+def _create_as_we_are(parent: int, name: str, *, directory: bool, may_open: bool) -> None:
     if directory:
         posix.mkdir(name, 0o755, dir_fd=parent)
-    else:
+        return
+    try:
         # Not by open(2), which a container with a fanotify(7) group can keep waiting for its leave.
         posix.mknod(name, modes.S_IFREG | 0o644, dir_fd=parent)
+    except OSError as reason:
+        if not may_open or reason.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        # A FUSE server may know how to create and open a file, and not how to create it alone. A link is no file there.
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
+        posix.close(posix.open(name, flags, 0o644, dir_fd=parent))
