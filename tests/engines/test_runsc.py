@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +27,13 @@ class Runsc:
         folder.mkdir()
         self.version = good("runsc", "--version").split()[2]
 
+    @property
+    def command(self) -> list[str]:
+        return ["runsc", "--root", f"{self.folder}/state", "--network=none", "--ignore-cgroups"]
+
+    def call(self, *words: str) -> Done:
+        return call(*self.command, *words)
+
     def run(self, stage: str, script: str, **members: object) -> Done:
         """A container with the hook at ``stage`` and poststop, and what is left of it in its rootfs and the state."""
         env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
@@ -35,8 +45,7 @@ class Runsc:
         bundle = self.folder / (stage or "plain")
         support.bundle(bundle, ["/bin/sh", "-c", script], hooks=hooks, **members)  # type: ignore[arg-type]
         before = support.tree(bundle / "rootfs")
-        options = ("--root", f"{self.folder}/state", "--network=none", "--ignore-cgroups")
-        done = call("runsc", *options, "run", "--bundle", str(bundle), "box")
+        done = self.call("run", "--bundle", str(bundle), "box")
         assert support.tree(bundle / "rootfs") == before
         assert [name for name in names(STATE) if name.endswith(".json")] == []
         return done
@@ -65,6 +74,28 @@ def test_not_called_at_create_container(runsc: Runsc) -> None:
     """runsc passes over this stage without a word. A version that calls the hook there makes this fail: try it then."""
     done = runsc.run("createContainer", "cat /real/models/word || echo started without")
     assert (done.returncode, done.stdout) == (0, "started without\n"), done.stderr
+
+
+def test_nothing_is_attached(runsc: Runsc) -> None:
+    bundle = runsc.folder / "running"
+    support.bundle(bundle, ["/bin/sleep", "1000"])
+    before = support.tree(bundle / "rootfs")
+    # Not by a pipe: the sandbox keeps it open.
+    command = [*runsc.command, "run", "--detach", "--bundle", str(bundle), "box"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    try:
+        pid = json.loads(runsc.call("state", "box").stdout)["pid"]
+        words = ["box", "--bundle", str(bundle), "--pid", str(pid), "--root", STATE]
+        words += ["--mount", f"src={runsc.hook.folder}/sources/models,dst=/data"]
+        done = call(runsc.hook.launcher, "attach", *words)
+        told = (
+            f"the root of the container is not the rootfs {bundle}/rootfs (its sandbox has another one, as under runsc"
+        )
+        assert (done.returncode, told in done.stderr) == (os.EX_UNAVAILABLE, True), done
+    finally:
+        runsc.call("delete", "--force", "box")
+    assert support.tree(bundle / "rootfs") == before
+    assert [name for name in names(STATE) if name.endswith(".json")] == []
 
 
 def test_mounts_of_the_engine_work(runsc: Runsc) -> None:
