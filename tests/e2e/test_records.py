@@ -279,9 +279,18 @@ def test_what_died_is_finished(world: World, init: Init, how: str) -> None:
     assert planned["action"] == "finish"
     assert planned["unmount"] == (["/real/c", "/a/b"] if how == "init" else [])
     assert planned["remove"] == ["/real/c", "/a/b", "/a"]
-    assert tell(world, "gc", "--dry-run").splitlines()[-1] == "  remove /a"
-    done = ask(world, "gc")["c1"]
-    assert done == {**planned, "action": "finished"}
+    told = tell(world, "gc", "--dry-run").splitlines()
+    unmount = [f"  would unmount {path}" for path in planned["unmount"]]
+    assert told[-len(unmount) - 3 :] == [*unmount, "  would remove /real/c", "  would remove /a/b", "  would remove /a"]
+    if how == "init":
+        told = tell(world, "gc").splitlines()
+        assert told[1:] == [
+            "  unmounted /real/c",
+            "  unmounted /a/b",
+            *(f"  removed {each}" for each in planned["remove"]),
+        ]
+    else:
+        assert ask(world, "gc")["c1"] == {**planned, "action": "finished"}
     assert world.snapshot() == before
     assert ask(world, "gc") == {}
 
@@ -412,7 +421,7 @@ def test_what_a_live_one_uses_is_handed_over(world: World, init: Init) -> None:
     set_up(world, init, "/a/c", container="c2")
     other.end()
     planned = ask(world, "gc", "--dry-run")
-    assert planned["c1"]["remarks"] == ["/a is handed over to the container c2, which uses it"]
+    assert planned["c1"]["remarks"] == ["/a would be handed over to the container c2, which uses it"]
     assert planned["c1"]["remove"] == ["/a/b"]
     assert ask(world, "gc")["c1"]["action"] == "finished"
     assert mounted(world) == ["/a/c"]

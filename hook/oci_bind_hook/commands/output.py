@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from ..kernel.errnos import refused
 from ..log import one_line
@@ -24,13 +23,6 @@ def answer(text: str) -> None:
             rest = rest[os.write(1, rest) :]
     except OSError as reason:
         raise refused("write", "stdout", reason) from reason
-
-
-def asked_by(origin: str, seconds: object) -> str:
-    """Who asked for a bind, and when, if that was ``seconds`` since 1970 and not at the container's start."""
-    if not isinstance(seconds, int):
-        return origin
-    return f"{origin} at {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))}"
 
 
 def warn(remarks: Iterable[str]) -> None:

@@ -30,7 +30,8 @@ def printed(capfd: Captured, *words: str) -> str:
 def test_each_has_a_line(capfd: Captured) -> None:
     lines = printed(capfd).splitlines()
     assert [line.split()[0] for line in lines] == list(SCHEMAS)
-    assert "plan                    The plan: output of --dry-run --format json" in lines
+    title = "The plan: output of `oci-bind-hook explain` and `--dry-run` with --format json"
+    assert f"{'plan'.ljust(24)}{title}" in lines
 
 
 @pytest.mark.parametrize("word", ["plan", "plan.json", "urn:oci-bind-hook:plan"])

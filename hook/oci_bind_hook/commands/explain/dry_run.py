@@ -62,7 +62,7 @@ def dry_run(
     problem of the report.
     """
     report = Report()
-    report.stage = options.stage
+    report.stage, report.is_for_people = options.stage, options.format != "json"
     given: tuple[State, object | None] | None = None
     try:
         if options.bundle is not None:
@@ -238,7 +238,7 @@ def _compare(report: Report, planned: Plan, running: Running) -> None:
         mount["source_now"] = running.source_now(bind) if mount["now"] else None
         if mount["action"] == "left" and mount["now"]:
             mount["action"] = "present"
-    report.warnings += running.others()
+    report.warnings += running.others(is_for_people=report.is_for_people)
 
 
 def _foresee_making(report: Report, planned: Plan, run: Run) -> None:

@@ -69,6 +69,8 @@ class Report:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.is_sure = True
+        # Whether times are in the words of people: not in JSON.
+        self.is_for_people = True
         # foresee.Run.own_rights: what this user may not look at, the run may not either.
         self.own_rights: list[tuple[int, int]] | None = None
         # The registration's: a real run does not look at it, and may end otherwise.

@@ -14,7 +14,7 @@ from ...record.held import peek
 from ...record.state_file import is_live, is_same_bundle, places_of
 from ...requests.request import Recorded, source_of
 from ...rootfs.identity import identify_path
-from ..output import asked_by
+from ..moments import asked_by
 from ..upkeep.replaced import compare
 
 TYPE_CHECKING = False
@@ -79,12 +79,12 @@ class Running:
         places = places_of(mount, self._record) if self._record is not None else None
         return is_in(mount["attached"][0], self._table, self._namespace, places)
 
-    def others(self) -> Iterator[str]:
-        """The recorded binds that no call of ``has`` asked for, one line each."""
+    def others(self, *, is_for_people: bool = True) -> Iterator[str]:
+        """The recorded binds that no call of ``has`` asked for, one line each, with times for people or programs."""
         for mount in self._recorded:
             if id(mount) not in self._asked:
-                source = source_of(mount["requested"])
-                what = f"{source} on {mount['resolved']}, requested by {asked_by(mount['by'], mount.get('time'))}"
+                who = asked_by(mount["by"], mount.get("time"), is_for_people=is_for_people)
+                what = f"{source_of(mount['requested'])} on {mount['resolved']}, requested by {who}"
                 there = "is mounted" if self._is_in(mount) else "is recorded"
                 yield f"{what}, {there} in the running container, but is not in this plan"
 

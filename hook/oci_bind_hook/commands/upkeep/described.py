@@ -11,7 +11,7 @@ from ...kernel.proc import boot_id
 from ...log import one_line
 from ...requests.request import source_of
 from ..explain.drawing import Span
-from ..output import asked_by
+from ..moments import asked_by, lasted, moment
 from . import folders
 from .replaced import WORDS
 
@@ -53,21 +53,6 @@ def _shared(one: str, other: str) -> int:
     """How many characters two texts begin with alike."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def lasted(seconds: float) -> str:
-    """A duration in the one unit that fits it."""
-    for unit, size, most in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
-        if seconds < most:
-            return f"{max(int(seconds / size), 0)} {unit}"
-    return f"{int(seconds / 86400)} d"
-
-
-def moment(then: float, now: float) -> str:
-    """A time in seconds since the epoch as people say it: the time of day, the date if not today, and how long ago."""
-    is_today = time.localtime(then)[:3] == time.localtime(now)[:3]
-    clock = time.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M", time.localtime(then))
-    return f"{clock}, {lasted(now - then)} ago" if then <= now else clock
 
 
 def as_list(found: Sequence[Folder], entries: Sequence[Entry], pen: Pen) -> str:
@@ -134,7 +119,8 @@ def as_text(entry: Entry, pen: Pen) -> str:
     for mount in entry.mounts:
         state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
         lines += _hanging(f"{state}: {source_of(mount)} on {mount['resolved']}", pen)
-        asked = f"requested by {asked_by(str(mount['origin']), mount['time'])}, destination {mount['destination']}"
+        who = asked_by(str(mount["origin"]), mount["time"], is_for_people=True)
+        asked = f"requested by {who}, destination {mount['destination']}"
         lines += [f"  {line}" for line in pen.folded(one_line(asked), pen.width - 2)]
     for made in entry.made:
         reason = f" ({made['reason']})" if made["reason"] else ""

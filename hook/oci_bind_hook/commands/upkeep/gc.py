@@ -46,7 +46,13 @@ _SHARE = 8
 _LEAST = 50
 
 _WORKED = "a run of the hook has just changed it"
-_DONE = {"finished": "undone", "finish": "would be undone", "kept": "kept", "failed": "failed"}
+# What is said of a container, of its binds and of its mount points; of what was not done nothing.
+_DONE = {
+    "finished": ("undone", "unmounted", "removed"),
+    "finish": ("would be undone", "would unmount", "would remove"),
+    "kept": ("kept", "", ""),
+    "failed": ("failed", "", ""),
+}
 
 
 class Outcome:
@@ -232,7 +238,8 @@ class _Round:
             for made in removable:
                 path = str(made["path"])
                 if users is not None and (other := self.registry.heir(path, entry.id, users)):
-                    outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
+                    will = "would be" if self.options.dry_run else "is"
+                    outcome.remarks.append(f"{path} {will} handed over to the container {other['id']}, which uses it")
                 elif made["state"] in ("there", "covered"):
                     outcome.remove.append(path)
         return outcome
@@ -266,11 +273,12 @@ def as_text(collection: Collection, pen: Pen) -> str:
 
 def _as_lines(outcomes: Sequence[Outcome], *, pen: Pen) -> list[str]:
     names = short([each.id for each in outcomes], pen)
-    firsts = columns([(names[each.id], _DONE[each.action], "" if each.problem else each.reason) for each in outcomes])
+    rows = [(names[each.id], _DONE[each.action][0], "" if each.problem else each.reason) for each in outcomes]
     lines = []
-    for first, outcome in zip(firsts, outcomes, strict=True):
-        unmount, remove = ("unmounted", "removed") if outcome.action == "finished" else ("unmount", "remove")
-        details = [f"{unmount} {path}" for path in outcome.unmount] + [f"{remove} {path}" for path in outcome.remove]
+    for first, outcome in zip(columns(rows), outcomes, strict=True):
+        _, unmounted, removed = _DONE[outcome.action]
+        details = [f"{unmounted} {path}" for path in outcome.unmount if unmounted]
+        details += [f"{removed} {path}" for path in outcome.remove if removed]
         details += [*outcome.remarks, *filter(None, [outcome.advice])]
         if outcome.problem is not None:
             details = [str(outcome.problem)]

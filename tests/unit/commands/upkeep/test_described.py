@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from oci_bind_hook.commands.explain import answers, by_name
@@ -14,35 +12,6 @@ from oci_bind_hook.commands.upkeep import described
 from oci_bind_hook.commands.upkeep.folders import Folder
 from oci_bind_hook.commands.upkeep.listing import Entry
 from oci_bind_hook.errors import UsageError
-
-DURATIONS = {
-    -5: "0 s",
-    0.4: "0 s",
-    59.9: "59 s",
-    60: "1 min",
-    3599: "59 min",
-    3600: "1 h",
-    47.9 * 3600: "47 h",
-    48 * 3600: "2 d",
-    400 * 86400: "400 d",
-}
-
-
-@pytest.mark.parametrize("seconds", DURATIONS)
-def test_a_duration_has_the_unit_that_fits(seconds: float) -> None:
-    assert described.lasted(seconds) == DURATIONS[seconds]
-
-
-def test_a_moment_has_its_day_only_if_that_is_not_today(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    noon = 1_800_014_400  # 2027-01-15 12:00
-    assert described.moment(noon - 2 * 3600, noon) == "10:00, 2 h ago"
-    assert described.moment(noon - 13 * 3600, noon) == "2027-01-14 23:00, 13 h ago"
-    # A clock that was set back since.
-    assert described.moment(noon + 60, noon) == "12:01"
-    monkeypatch.undo()
-    time.tzset()
 
 
 def test_ids_are_short_on_a_terminal_and_still_differ() -> None:
