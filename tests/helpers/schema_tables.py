@@ -264,6 +264,7 @@ VALID: dict[str, Any] = {
                         "resolved": "/real/data",
                         "state": "mounted",
                         "source_now": "another",
+                        "registration": "/c/a.json",
                     }
                 ],
                 "made": [
@@ -446,6 +447,7 @@ ALSO_VALID = [
     *[("records", f"/records/0/{name}", None) for name in ("phase", "created", "stage", "bundle", "rootfs")],
     *[("records", f"/records/0/{name}", None) for name in ("namespace", "init")],
     ("records", "/records/0/mounts/0/time", None),
+    ("records", "/records/0/mounts/0/registration", None),
     ("records", "/records/0/problem", GONE),
     ("records", "/records/0/mounts/0/resolved", "/"),
     ("gc", "/records/0/problem", GONE),
@@ -803,11 +805,17 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (-1, below("/records/0", "namespace/inode init/pid init/start init/first")),
         (2**64, below("/records/0", "namespace/inode init/pid init/start init/first")),
         (1, below("/records/0", "namespace/unknown init/unknown")),
-        (GONE, below("/records/0/mounts/0", "origin time source destination resolved state source_now")),
+        (GONE, below("/records/0/mounts/0", "origin time source destination resolved state source_now registration")),
         ("rel", "/records/0/mounts/0/time"),
         (-1, "/records/0/mounts/0/time"),
-        (1, below("/records/0/mounts/0", "origin source subpath destination resolved state source_now unknown")),
-        ("rel", below("/records/0/mounts/0", "resolved state source_now")),
+        (
+            1,
+            below(
+                "/records/0/mounts/0",
+                "origin source subpath destination resolved state source_now registration unknown",
+            ),
+        ),
+        ("rel", below("/records/0/mounts/0", "resolved state source_now registration")),
         (GONE, below("/records/0/made/0", "path kind filesystem state reason")),
         (1, below("/records/0/made/0", "path kind filesystem state reason unknown")),
         ("rel", below("/records/0/made/0", "path kind filesystem state")),

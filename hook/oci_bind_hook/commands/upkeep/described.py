@@ -120,7 +120,8 @@ def as_text(entry: Entry, pen: Pen) -> str:
         state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
         lines += _hanging(f"{state}: {source_of(mount)} on {mount['resolved']}", pen)
         who = asked_by(str(mount["origin"]), mount["time"], is_for_people=True)
-        asked = f"requested by {who}, destination {mount['destination']}"
+        registration = f" of {mount['registration']}" if mount["registration"] else ""
+        asked = f"requested by {who}{registration}, destination {mount['destination']}"
         lines += [f"  {line}" for line in pen.folded(one_line(asked), pen.width - 2)]
     for made in entry.made:
         reason = f" ({made['reason']})" if made["reason"] else ""

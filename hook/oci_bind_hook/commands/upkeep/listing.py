@@ -29,6 +29,7 @@ from ..json_text import json_text
 from . import folders
 from .folders import Folder, problem_member
 from .replaced import sources_now
+from .requested_by import Requesters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class Registry:
                     "resolved": mount["resolved"],
                     "state": _MOUNTED[has(mount)],
                     "source_now": None,
+                    "registration": None,
                 }
             )
         if not entry.is_foreign:
@@ -299,10 +301,12 @@ def look(options: Options, wanted: Sequence[str] = ()) -> tuple[list[Folder], li
     """
     found, usable = registries(options, wanted)
     linux.raise_open_files()
-    entries = []
+    entries, requesters = [], Requesters()
     for registry, names in usable:
         for entry in filter(None, map(registry.entry, names)):
             entries.append(entry)
+            for shown, mount in zip(entry.mounts, entry.record["mounts"] if entry.record else (), strict=True):
+                shown["registration"] = requesters.path(mount)
             if wanted:
                 registry.look_at_sources(entry)
     return found, entries
