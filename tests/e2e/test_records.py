@@ -309,7 +309,7 @@ def test_what_gc_has_done_is_told_as_done(world: World, init: Init) -> None:
     init.end()
     planned, done = (tell(world, "gc", *words).splitlines()[-4:] for words in (["--dry-run"], []))
     assert (planned[0].split()[:4], done[0].split()[:2]) == (["c1", "would", "be", "undone"], ["c1", "undone"])
-    assert planned[1:] == ["  unmount /a/b", "  remove /a/b", "  remove /a"]
+    assert planned[1:] == ["  would unmount /a/b", "  would remove /a/b", "  would remove /a"]
     assert done[1:] == ["  unmounted /a/b", "  removed /a/b", "  removed /a"]
 
 

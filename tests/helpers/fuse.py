@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     import pytest
 
-    Tree = Mapping[str, "bytes | Tree"]
+    # What is written to a transaction file is a question, and what is read then its answer, as in selinuxfs.
+    Transaction = Callable[[bytes], bytes]
+    Tree = Mapping[str, "bytes | Transaction | Tree"]
 
 LOOKUP, FORGET, GETATTR, MKNOD, MKDIR, UNLINK, RMDIR = 1, 2, 3, 8, 9, 10, 11
-OPEN, READ, STATFS, RELEASE, FLUSH, INIT, OPENDIR = 14, 15, 17, 18, 25, 26, 27
+OPEN, READ, WRITE, STATFS, RELEASE, FLUSH, INIT, OPENDIR = 14, 15, 16, 17, 18, 25, 26, 27
 READDIR, RELEASEDIR, INTERRUPT, DESTROY, BATCH_FORGET = 28, 29, 36, 38, 42
 GETXATTR, CREATE = 22, 35
 UNANSWERED = {FORGET, INTERRUPT, BATCH_FORGET}
@@ -122,12 +124,13 @@ class Fuse:
 
 
 class _Node:
-    def __init__(self, what: bytes | Tree, nodes: list[_Node]) -> None:
+    def __init__(self, what: bytes | Transaction | Tree, nodes: list[_Node]) -> None:
         self.number = len(nodes)
         nodes.append(self)
         self.data = what if isinstance(what, bytes) else b""
-        names = {} if isinstance(what, bytes) else what
-        self.mode = stat.S_IFREG | 0o644 if isinstance(what, bytes) else stat.S_IFDIR | 0o755
+        self.transaction = what if callable(what) else None
+        names = {} if isinstance(what, bytes) or callable(what) else what
+        self.mode = stat.S_IFREG | 0o644 if isinstance(what, bytes) or callable(what) else stat.S_IFDIR | 0o755
         self.names = {os.fsencode(name): _Node(below, nodes) for name, below in names.items()}
 
     def attributes(self) -> bytes:
@@ -153,9 +156,10 @@ class _Server:
             MKDIR: lambda node, body: self._make(node, body[8:], {}),
             UNLINK: self._remove,
             RMDIR: self._remove,
-            OPEN: lambda *_: bytes(16),
+            OPEN: lambda node, _: struct.pack("=Q2I", 0, int(node.transaction is not None), 0),  # FOPEN_DIRECT_IO
             OPENDIR: lambda *_: bytes(16),
             READ: self._read,
+            WRITE: self._write,
             READDIR: self._list,
             STATFS: lambda *_: struct.pack("=5Q10I", 9, 9, 9, 9, 9, 4096, 255, 4096, *[0] * 7),
             RELEASE: lambda *_: b"",
@@ -209,7 +213,17 @@ class _Server:
 
     def _read(self, node: _Node, body: bytes) -> bytes:
         _, offset, size = struct.unpack_from("=QQI", body)
+        if node.transaction is not None:
+            return node.data[:size]
         return node.data[offset : offset + size]
+
+    def _write(self, node: _Node, body: bytes) -> bytes:
+        """struct fuse_write_out. OSError is what the transaction answers."""
+        if node.transaction is None:
+            raise OSError(errno.EACCES, "")
+        question = body[40:]  # behind struct fuse_write_in
+        node.data = node.transaction(question)
+        return struct.pack("=2I", len(question), 0)
 
     def _list(self, node: _Node, body: bytes) -> bytes:
         """struct fuse_dirent each: all of them in one answer."""
