@@ -62,7 +62,7 @@ def test_a_process_that_ran_before_sees_it_come_and_go(world: World, runtime: st
             bound = f"attach 1: bound {world.source} on /data (rbind ro rprivate)\n"
             bound += f"attach 2: bound {world.file} on /new/file (rbind rprivate), created /new, created /new/file\n"
             assert (done.returncode, done.stdout) == (0, bound), done.stderr
-            is_told = "nobody calls poststop for the container: after its end oci-bind-hook gc" in done.stderr
+            is_told = "config.json registers no poststop: run oci-bind-hook gc after the container" in done.stderr
             assert (is_told, done.stderr == "") == (how == "without", how != "without"), done.stderr
             await_lines(seen, number)
             assert "Read-only" in namespace.execute("c1", "touch", "/data/new").stderr
@@ -204,7 +204,7 @@ def test_a_bind_below_another_is_named_and_goes_first(world: World, container: R
 def test_what_the_container_did_in_between_is_said(world: World, container: Running) -> None:
     # What is attached is not there when it is looked at, as if it had been unmounted in between.
     unmounted = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=move_mount", "-e", "inject=move_mount:retval=0"]
-    told = "the bind on /data was unmounted at this moment (run the command again)"
+    told = "the bind on /data has just been unmounted (run the command again)"
     refused(container.attach(*spec(world, "/data"), before=unmounted), os.EX_UNAVAILABLE, told)
     assert os.listdir(world.state) == []
 
@@ -250,7 +250,7 @@ def test_a_container_that_is_admin_gets_no_read_only_bind(world: World) -> None:
     with Running(world, is_admin=True) as container:
         done = container.attach(*spec(world, "/data", ",ro"))
         assert (done.returncode, container.points()) == (os.EX_NOPERM, [])
-        assert "has CAP_SYS_ADMIN: it can make the bind writable again (" in done.stderr
+        assert "has CAP_SYS_ADMIN, and can make the bind writable again (" in done.stderr
         done = container.attach(*spec(world, "/data", ",ro"), "--force")
         assert (done.returncode, container.points()) == (0, ["/data"])
         assert "warning: attach 1: the container has CAP_SYS_ADMIN" in done.stderr
@@ -283,9 +283,8 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
     process.wait()
     refused(run(world, "attach", "c1", *named, str(process.pid), *words), os.EX_UNAVAILABLE, "has ended (if the")
     refused(run(world, "attach", "nobody", *words), os.EX_NOINPUT, 'the container "nobody" is not known')
-    refused(
-        run(world, "attach", "--pid", "1", *words), os.EX_NOINPUT, "no containers with the first process 1 that run"
-    )
+    told = "no running containers with the first process 1 are known"
+    refused(run(world, "attach", "--pid", "1", *words), os.EX_NOINPUT, told)
     refused(run(world, "attach", "--pid", "x", *words), os.EX_USAGE, "not a process id")
     with thread() as (pid, number):
         told = f"--pid: {number} is a thread of the process {pid} (pass --pid {pid})"
@@ -294,7 +293,7 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
     refused(run(world, "attach", "", *words), os.EX_USAGE, "attach: the name of the container is empty")
     refused(run(world, "detach", "c1", ""), os.EX_USAGE, 'DESTINATION: "" is not an absolute path')
     refused(run(world, "attach", *words), os.EX_USAGE, "it takes CONTAINER")
-    refused(run(world, "attach", "c1"), os.EX_USAGE, "--mount says what")
+    refused(run(world, "attach", "c1"), os.EX_USAGE, "--mount is required")
     refused(run(world, "detach", "c1"), os.EX_USAGE, "it takes CONTAINER", "DESTINATION or --all")
     refused(run(world, "attach", "../c1", *named, str(container.pid), *words), os.EX_DATAERR, "/id")
     assert (container.points(), os.listdir(world.state)) == ([], [])
@@ -362,7 +361,7 @@ def test_nothing_is_looked_up_in_what_the_container_serves(world: World, contain
         mounting.mount("over", "/tmp", "overlay", data="lowerdir=/real:/etc")
 
     container.do(serve)
-    told = "the fuse file system on /data is on the way, and may never answer"
+    told = "the fuse file system on /data is on the path, and may never answer"
     for place in ("/data", "/data/in", "/data/in/deep"):
         refused(container.attach(*spec(world, place)), os.EX_UNAVAILABLE, told)
     refused(container.attach(*spec(world, "/tmp/in")), os.EX_UNAVAILABLE, "the overlay file system on /tmp")
@@ -379,7 +378,7 @@ def test_nothing_is_looked_up_in_what_the_container_serves(world: World, contain
     other = os.open("/dev/fuse", os.O_RDWR)
     third = os.open("/dev/fuse", os.O_RDWR)
     container.do(move)
-    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the way", "gc to try again")
+    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the path", "gc to try again")
     # Nor is a mount point looked for in one.
     assert container.attach(*spec(world, "/new/place")).returncode == 0
 
@@ -452,7 +451,7 @@ def test_by_its_id_it_is_the_one_that_runs_now(world: World, runtime: str) -> No
         folder = f"/run/{runtime}"
         make = f"mount -t tmpfs none /run && mkdir {folder} && mount --bind {namespace.root} {folder}"
         assert namespace.run("sh", "-c", make).returncode == 0
-        anew = "since it was started anew (oci-bind-hook gc undoes"
+        anew = "since it was restarted (oci-bind-hook gc undoes"
         for number, told in enumerate(("nothing is recorded for a container", anew, anew)):
             assert namespace.create(bundle, "c1").returncode == 0
             assert namespace.start("c1").returncode == 0
@@ -474,7 +473,7 @@ def test_by_its_id_it_is_the_one_that_runs_now(world: World, runtime: str) -> No
 def test_it_ends_before_it_is_entered(world: World, container: Running) -> None:
     assert container.attach(*spec(world, "/real")).returncode == 0
     ended = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=setns", "-e", "inject=setns:error=ESRCH"]
-    told = f"the container's process {container.pid} has ended (if the container was started anew, ask again)"
+    told = f"the container's process {container.pid} has ended (if the container was restarted, try again)"
     refused(container.attach(*spec(world, "/data"), before=ended), os.EX_UNAVAILABLE, told)
     refused(container.detach("--all", before=ended), os.EX_UNAVAILABLE, told)
     assert container.points() == ["/real"]
@@ -497,7 +496,7 @@ def test_another_process_than_the_first_is_refused(world: World) -> None:
 
         with open(pid_file, encoding="utf-8") as file:
             other = file.read()
-        refused(attach(other), os.EX_UNAVAILABLE, f"the process {other} is not the first of the container (")
+        refused(attach(other), os.EX_UNAVAILABLE, f"the process {other} is not the container's first process (")
         assert attach(str(namespace.state("c1")["pid"])).returncode == 0
         assert namespace.stop("c1").returncode == 0
     assert run(world, "gc").returncode == 0

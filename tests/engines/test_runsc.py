@@ -88,9 +88,7 @@ def test_nothing_is_attached(runsc: Runsc) -> None:
         words = ["box", "--bundle", str(bundle), "--pid", str(pid), "--root", STATE]
         words += ["--mount", f"src={runsc.hook.folder}/sources/models,dst=/data"]
         done = call(runsc.hook.launcher, "attach", *words)
-        told = (
-            f"the root of the container is not the rootfs {bundle}/rootfs (its sandbox has another one, as under runsc"
-        )
+        told = f"the root of the container is not the rootfs {bundle}/rootfs (it runs in a sandbox such as runsc"
         assert (done.returncode, told in done.stderr) == (os.EX_UNAVAILABLE, True), done
     finally:
         runsc.call("delete", "--force", "box")

@@ -76,7 +76,7 @@ def _words(name: str, options: Options) -> tuple[str | None, str | None]:
     if not is_attach and not options.unfold and not others[-1].startswith("/"):
         raise UsageError(f'"{others[-1]}" is not an absolute path', where="DESTINATION")
     if is_attach and not options.mounts:
-        raise UsageError("--mount says what is to be attached", where=name)
+        raise UsageError("--mount is required", where=name)
     if options.pid is not None:
         _check_process(options.pid)
     return others[0] if is_named else None, None if is_attach or options.unfold else others[-1]
@@ -125,12 +125,12 @@ def _known(options: Options, word: str | None, remarks: list[str]) -> State:
         options.bundle = absolute_to_here("--bundle", options.bundle)
     container = _find(options, word)
     if container.pid is None:
-        undone = "oci-bind-hook gc undoes what is recorded of it" if container.root is not None else ""
+        undone = "oci-bind-hook gc undoes its record" if container.root is not None else ""
         raise UnavailableError(f'the container "{container.name or container.id}" does not run', hint=undone)
     if container.root is None:
         registered = _poststop(container.bundle)
         if registered is None:
-            remarks.append("nobody calls poststop for the container: after its end oci-bind-hook gc undoes the record")
+            remarks.append("config.json registers no poststop: run oci-bind-hook gc after the container has ended")
         elif options.root is None:
             options.root = state_folder(registered, Proc())
     options.root = options.root or container.root
@@ -152,8 +152,8 @@ def _find(options: Options, word: str | None) -> Container:
         found = [each for each in found if containers.is_at(each, options.bundle or "")]
     if len(found) != 1:
         which = f"the bundle {options.bundle}" if options.pid is None else f"the first process {options.pid}"
-        hint = "name one by its id, or with id, --bundle and --pid"
-        raise MissingError(f"{len(found) or 'no'} containers with {which} that run are known here", hint=hint)
+        hint = "give its id, or its id with --bundle and --pid"
+        raise MissingError(f"{len(found) or 'no'} running containers with {which} are known", hint=hint)
     return found[0]
 
 

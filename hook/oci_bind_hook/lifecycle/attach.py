@@ -50,7 +50,7 @@ class Running(Place):
     """A container that runs, by its first process, which is held by pidfd."""
 
     without_rights = OTHERS_HINT
-    when_ended = "if the container was started anew, ask again"
+    when_ended = "if the container was restarted, try again"
     when_moved = "its first process has entered another one since: they stay where they are until the container ends"
 
     def __init__(self, state: State, proc: Proc) -> None:
@@ -61,19 +61,19 @@ class Running(Place):
     def hold(self) -> InitRecord:
         """Opens the process. UnavailableError if it cannot be entered, or need not be."""
         if lacking := rights.lacking("CAP_SYS_ADMIN"):
-            raise UnavailableError(f"to enter a container takes {lacking}", hint=OTHERS_HINT)
+            raise UnavailableError(f"entering a container requires {lacking}", hint=OTHERS_HINT)
         if not linux.has_mount_api() or not linux.tells_mounts():
-            raise UnavailableError("this takes the mount API of Linux 5.12, and this kernel hides it")
+            raise UnavailableError("this requires the mount API of Linux 5.12, which this kernel lacks or hides")
         assert self._pid is not None
         self._open(self._pid)
         assert self.init is not None
         inode = self.proc.mount_namespace_of(self.init["pid"])
         if inode is None:
-            raise UnavailableError(f"the process {self._pid} is another user's, or has ended", hint=OTHERS_HINT)
+            raise UnavailableError(f"the process {self._pid} has ended or belongs to another user", hint=OTHERS_HINT)
         if inode == self.proc.mount_namespace():
             raise UnavailableError(
                 f"the process {self._pid} is in this mount namespace",
-                hint="it is no container, or has no mounts of its own: mount(8) binds there",
+                hint="it is not a container, or has no mount namespace of its own: use mount(8)",
             )
         return self.init
 
@@ -95,8 +95,8 @@ class Running(Place):
         has_own_pids = bundle.config.namespaces.get("pid", "") is None
         if has_own_pids and len(pids) > len(self.proc.pids()) and pids[-1] != 1:
             raise UnavailableError(
-                f"the process {init['pid']} is not the first of the container",
-                hint="the runtime's state tells its pid, as runc state does",
+                f"the process {init['pid']} is not the container's first process",
+                hint="runc state or crun state shows its pid",
             )
         self.look_at(bundle.rootfs, Namespace(self.proc, "runtime"))
         return super().choose(bundle)
@@ -127,8 +127,8 @@ class Running(Place):
         if not is_object(known, posix.fstat(rootfs.fd)):
             raise UnavailableError(
                 f"the root of the container is not the rootfs {path}",
-                hint="its sandbox has another one, as under runsc, or it has mounted or entered another one: nothing "
-                "can be bound there",
+                hint="it runs in a sandbox such as runsc, or it has mounted or entered another root: nothing can be "
+                "bound there",
             )
         return rootfs
 
@@ -162,9 +162,9 @@ class Attach(Call):
         for request in found:
             if request.origin_kind == "attach" and request.is_read_only and self._is_admin and not self.options.force:
                 raise EscapeError(
-                    "the container's root has CAP_SYS_ADMIN: it can make the bind writable again",
+                    "root in the container has CAP_SYS_ADMIN, and can make the bind writable again",
                     where=request.at("options"),
-                    hint="bind what is read-only itself; --force attaches it all the same",
+                    hint="use a source that is itself read-only, or pass --force",
                 )
         return found
 
@@ -190,14 +190,12 @@ class Attach(Call):
             info = table.get(bind.source.attached[0]["id"])
             below = table.get(info.parent) if info is not None else None
             if info is None and table.get(plan.rootfs.stat.mnt_id) is None:
-                raise UnavailableError("the container has changed its root at this moment")
+                raise UnavailableError("the container has just changed its root")
             if info is None:
                 place = bind.request.destination if bind.target is None else bind.target.path
-                raise UnavailableError(
-                    f"the bind on {place} was unmounted at this moment", hint="run the command again"
-                )
+                raise UnavailableError(f"the bind on {place} has just been unmounted", hint="run the command again")
             if below is not None and below.shared is not None and below.shared in plan.namespace.groups_started_in():
-                raise EscapeError(f"the mount on {below.mount_point} became shared with the host at this moment")
+                raise EscapeError(f"the mount on {below.mount_point} has just become shared with the host")
 
     def tell(self, plan: Plan) -> None:
         super().tell(plan)
@@ -214,11 +212,11 @@ def attach(options: Options, state: State, log: Log) -> list[Bind]:
 
 
 def check_process(record: Record, running: Running) -> None:
-    """Raises RecordError if a record is of another first process than the one that is held."""
+    """Raises RecordError if a record belongs to another first process than the one that is held."""
     if record["init"] != running.init:
         raise RecordError(
-            f'the state file of the container "{record["id"]}" is of another first process',
-            hint="name the container by its id alone, and ask again",
+            f'the state file of the container "{record["id"]}" belongs to another first process',
+            hint="give only the container's id, and try again",
         )
 
 
@@ -244,7 +242,7 @@ def detach(options: Options, state: State, destination: str | None, log: Log) ->
         with folder.lock_rootfs(record["rootfs"]) as held:
             record = _load(folder, call)  # a neighbour that has ended may have handed a mount point over
             if not held.holds(record["rootfs"]):
-                raise RecordError("the container was moved to another rootfs at this moment", hint="ask again")
+                raise RecordError("the container has just been moved to another rootfs", hint="try again")
             chosen = _chosen(record, destination)
             others = [each for each in record["mounts"] if each not in chosen]
             users = held.users(record["rootfs"], record["boot"], state.id)
@@ -280,8 +278,8 @@ def _load(folder: StateFolder, call: Attach) -> Record:
         raise MissingError(f'nothing is recorded for the container "{call.state.id}"')
     if not is_live(record, call.place.proc, boot_id()):
         raise MissingError(
-            f'nothing is recorded for the container "{call.state.id}" since it was started anew',
-            hint="oci-bind-hook gc undoes what is recorded of its earlier start",
+            f'nothing is recorded for the container "{call.state.id}" since it was restarted',
+            hint="oci-bind-hook gc undoes the record of its earlier start",
         )
     check_process(record, call.running)
     return record
@@ -292,7 +290,7 @@ def _chosen(record: Record, destination: str | None) -> list[MountRecord]:
     path = None if destination is None else files.clean_path(destination)
     chosen = [each for each in record["mounts"] if path in (None, each["resolved"], each["requested"]["destination"])]
     if not chosen and path is not None:
-        raise MissingError(f"nothing is recorded to be bound on {path}", hint="show tells what is")
+        raise MissingError(f"no bind on {path} is recorded", hint="oci-bind-hook show lists the recorded binds")
     return chosen
 
 

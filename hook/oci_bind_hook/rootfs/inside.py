@@ -95,8 +95,8 @@ class Inside(Rootfs):
             raise EscapeError(f"{info.mount_point} is on procfs, where only a few files may be covered, as in runc")
         if not (self._is_the_hosts(info) or info.type in _OF_THE_KERNEL) and (not is_root or may_wait(info.type)):
             raise UnavailableError(
-                f"the {info.type} file system on {info.mount_point} is on the way, and may never answer",
-                hint="the container can have mounted it: nothing is looked up there",
+                f"the {info.type} file system on {info.mount_point} is on the path, and may never answer",
+                hint="the container may have mounted it, so the hook looks up nothing there",
             )
 
     def _enter(self, fd: int, number: int, name: str) -> MountInfo:
@@ -107,14 +107,14 @@ class Inside(Rootfs):
         """
         if self._lines > _MOST_LINES:
             raise UnavailableError(
-                f"the way to {name} leads through too many mounts: {len(self._entered)} so far",
-                hint="attach fewer binds at once, or to a place above those mounts",
+                f"the way to {name} crosses too many mounts: {len(self._entered)} so far",
+                hint="attach fewer binds at once, or above those mounts",
             )
         table = self._proc.mounts()
         self._lines += len(table) + _MORE_LINES
         info = table.get(number)
         if info is None:
-            raise UnavailableError(f"{name} was unmounted, or the container has changed its root, at this moment")
+            raise UnavailableError(f"{name} has just been unmounted, or the container has just changed its root")
         self._entered[number] = info, posix.dup(fd)
         return info
 

@@ -37,5 +37,5 @@ def test_what_is_read_of_mount_tables_has_an_end(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(inside, "_MOST_LINES", each * (before - 1))
     walk().close()
     monkeypatch.setattr(inside, "_MOST_LINES", each * (before - 1) - 1)
-    with pytest.raises(UnavailableError, match=f"leads through too many mounts: {before - 1} so far"):
+    with pytest.raises(UnavailableError, match=f"crosses too many mounts: {before - 1} so far"):
         walk()
