@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import resource
 import signal
 import sys
 import traceback
@@ -22,6 +23,7 @@ from helpers import kernels, properties, support
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 MARKED_FOLDERS = ("mount", "e2e")
+OPEN_FILES = 20_000
 SECONDS = 120 * support.PATIENCE
 SECONDS_LONG = 1800 * support.PATIENCE
 KERNEL = tuple(int(number) for number in os.uname().release.split("-")[0].split(".")[:2])
@@ -142,6 +144,10 @@ class Promises:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Promises())
+    # A command leaves what it holds to the end of its process, and tests/unit runs thousands in one. Shells have 1024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 @pytest.hookimpl(tryfirst=True)

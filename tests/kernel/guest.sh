@@ -27,6 +27,8 @@ busybox hostname guest
 # Debian's 5.10 denies users what later ones allow.
 [ ! -e /proc/sys/kernel/unprivileged_userns_clone ] || echo 1 >/proc/sys/kernel/unprivileged_userns_clone
 
+ulimit -n 20000  # as tests/conftest.py wants
+
 results=/run/results
 mkdir "$results"
 cd /project || exit
