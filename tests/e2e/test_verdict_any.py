@@ -36,6 +36,7 @@ TREES = some.recursive(
     lambda trees: some.dictionaries(some.sampled_from(NAMES), some.one_of(LEAVES, trees), min_size=1, max_size=3),
     max_leaves=8,
 )
+IDMAP = "idmap=uids=0-1000-1;gids=0-1000-1"
 SOURCES = some.sampled_from(
     (
         *("source", "source", "source", "file", "drawn", "drawn", "drawn", "rootfs", "absent", "dangling"),
@@ -47,7 +48,7 @@ FIELDS = some.one_of(
         (
             *("ro", "rro", "rw", "nosuid", "optional", "nofollow", "bind-recursive=disabled", "subpath=a"),
             *("subpath=b/c", "bind-propagation=rslave", "bind-propagation=rshared", "type=glob", "noatime"),
-            "idmap=uids=0-1000-1;gids=0-1000-1",
+            IDMAP,
         )
     ),
     PATHS.map(lambda path: f"when-exists={path}"),
@@ -65,6 +66,7 @@ PLACES = some.tuples(
     some.sampled_from(("", "", "", "stage: createContainer", "by hand")), some.booleans(), some.booleans()
 )
 NOWHERE = ("", False, False)  # in particular
+LATE = ("stage: createContainer", False, False)
 MINUTES = float(os.environ.get("MINUTES", "60"))
 
 
@@ -117,6 +119,8 @@ def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
         # What the runtime makes for its own mounts is there when the hook is called.
         @example({}, {}, [("absent", "", "/a", ["when-exists=/b"])], [("source", "/b/c")], NOWHERE)
         @example({}, {}, [("file", "", "/b", [])], [("source", "/b/c")], NOWHERE)
+        # In a copy of a mount namespace, such as a container's, no mount is unbindable.
+        @example({}, {}, [("source", "", "/a", []), ("unbindable", "", "/a", [IDMAP])], [], LATE)
         # By another bind of the same folder as well.
         @example({}, {}, [("source", "", "/b/b", [])], [("drawn", "/b"), ("drawn", "/c"), ("tmpfs", "/c/b/c")], NOWHERE)
         def holds(

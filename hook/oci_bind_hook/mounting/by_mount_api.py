@@ -62,20 +62,25 @@ def clone(source: Source) -> None:
     _identify(source)
 
 
-def refused_clone(source: Source) -> HookError | None:
-    """The error that ``clone`` would raise, found out on a copy that nobody sees and that is dropped. None without one.
+def refused_clone(source: Source, *, is_same: bool) -> HookError | None:
+    """The error that ``clone`` would raise, tried on a detached copy that is dropped. None without an error.
+
+    If ``is_same`` is false, the run clones in another mount namespace or with other rights: whether the source can be
+    copied there is not known here, and None is returned if it cannot be copied here.
 
     For a dry-run: what can be copied and mapped depends on the version of the kernel and on what its vendor brought
     back, and no call tells it but those that do it.
     """
     try:
         tree = _copy(source)
-        try:
-            _set_attributes(source, tree)
-        finally:
-            posix.close(tree)
+    except HookError as problem:
+        return problem if is_same else None
+    try:
+        _set_attributes(source, tree)
     except HookError as problem:
         return problem
+    finally:
+        posix.close(tree)
     return None
 
 

@@ -228,11 +228,11 @@ class Source:
         self.stat.mount_root = True
         self.stat.mnt_id = self.attached[0]["id"] or self.stat.mnt_id
 
-    def refused_clone(self) -> HookError | None:
-        """The error that ``clone`` would raise in this process, None if it would raise none, or if nobody can tell."""
+    def refused_clone(self, *, is_same: bool) -> HookError | None:
+        """The error that ``clone`` would raise, as by_mount_api.refused_clone; None also without the mount API."""
         from .by_mount_api import refused_clone
 
-        return refused_clone(self) if self.is_detached else None
+        return refused_clone(self, is_same=is_same) if self.is_detached else None
 
     def attach(self, target: int) -> None:
         """Attaches the mount on the file or folder ``target``. Raises OSError.

@@ -170,7 +170,9 @@ def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespac
         elif is_untried and top is not None and top.type in _NEVER_MAPPED:
             text = f"the {top.type} file system of {source.path} cannot be id-mapped"
             problem = UnavailableError(text, where=request.at("options"))
-        elif (run.can_be_tried or request.idmap is not None) and (refusal := source.refused_clone()):
+        elif (run.can_be_tried or request.idmap is not None) and (
+            refusal := source.refused_clone(is_same=run.can_be_tried)
+        ):
             problem = refusal
         elif is_inside and run.stage == "createContainer" and source.is_detached and source.locked():
             problem = source.refused_attributes("mount_setattr", OSError(errno.EPERM, os.strerror(errno.EPERM)))
