@@ -113,7 +113,7 @@ def test_a_package_that_was_removed_is_named(world: World, capfd: pytest.Capture
     path, _ = install(str(world.path / "p"), (), options(world), hooks_dir=hooks)
     file = Path(path)
     file.write_text(re.sub(r"^sys\.path \+= .*$", "sys.path += ['/gone']", file.read_text(), flags=re.MULTILINE))
-    told = f"{path} finds no package in /gone: it was removed, so install it and the hook again"
+    told = f"{path} finds no package in /gone: it was removed; install the package, then run install again"
     capfd.readouterr()
     assert cli.main(["doctor"]) == 69
     assert f"MISSING launcher {path}: {told}, or uninstall --all\n" in capfd.readouterr().out

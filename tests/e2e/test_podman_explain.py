@@ -166,7 +166,7 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     told = desk.told("removed")
     assert (told.code, 'the container "web" is not known' in told.err) == (66, True)
     assert (
-        "; of a podman with --root, give the path that its `inspect --format '{{.OCIConfigPath}}'` prints" in told.err
+        "; for a podman with --root, pass the path that its `inspect --format '{{.OCIConfigPath}}'` prints" in told.err
     )
 
 

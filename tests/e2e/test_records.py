@@ -244,7 +244,7 @@ def test_a_container_is_named_by_the_beginning_of_its_id(world: World, init: Ini
     for command in ("show", "gc"):
         done = call(world, command, "web", stdin="")
         assert (done.returncode, done.stdout) == (64, "")
-        assert "web: the name matches 2 containers (give more of an id: web-1, web-2)" in done.stderr
+        assert "web: the name matches 2 containers (pass more characters of an id: web-1, web-2)" in done.stderr
     assert [*ask(world, "show", "web-1")] == ["web-1"]
     shown = tell(world, "show", "web-2")
     started = re.search(rf"^first process +{init.pid}, started (\S.*), \d+ (s|min) ago$", shown, re.MULTILINE)

@@ -244,8 +244,8 @@ BUNDLES = {
     "two documents": (65, "config.json: Text after the end of the document: line 1 column 53 (char 52)"),
     "rootfs missing": (66, "the rootfs BUNDLE/absent cannot be opened: No such file or directory"),
     "rootfs a file": (66, f"the rootfs BUNDLE/config.json cannot be opened: Not a directory{FILE}"),
-    "rootfs /": (77, "the rootfs / is the root directory of the host"),
-    "rootfs ../..": (77, "the rootfs / is the root directory of the host"),
+    "rootfs /": (77, "the rootfs / is the root folder of the host"),
+    "rootfs ../..": (77, "the rootfs / is the root folder of the host"),
 }
 
 

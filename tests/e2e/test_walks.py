@@ -116,7 +116,7 @@ def test_a_walk_leads_to_the_cause(tmp_path: Path, launcher: str, user: int) -> 
     text, code = walker.told("link, mounted")
     assert code == "0", text
     assert f"bind       {tmp_path}/source on /absent/place\n" in text
-    assert "  link     /dangling -> /absent/place\n  make     folder /absent\n" in text
+    assert "  link     /dangling -> /absent/place\n  create   folder /absent\n" in text
     # A source is missing: told by the first command, and by crun if it is asked to.
     cause = f"--mount 1: the source {tmp_path}/absent cannot be opened: No such file or directory"
     text, code = walker.told("gone")

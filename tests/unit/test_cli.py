@@ -123,7 +123,7 @@ WRONG = {
     "install, half a bind": ([*NOWHERE, "--", "--mount", "src=/a"], r"--mount 1: the destination is missing (.*)"),
     "install, for all and for some": (
         [*NOWHERE, "--always", "--has-bind-mounts"],
-        "--always: without --always, the other conditions select containers",
+        "--always: cannot be combined with other conditions: it selects all containers",
     ),
     "install, half an annotation": ([*NOWHERE, "--annotation", "a"], '--annotation: "a" is not KEY=VALUE'),
     "install, annotation without a key": ([*NOWHERE, "--annotation==a"], '--annotation: "=a" is not KEY=VALUE'),
@@ -145,7 +145,7 @@ WRONG = {
     "check, other --format": (["install", "--check", "--format=x"], '--format: "x" is not text or json'),
     "check, two bundles behind --": (["install", "--check", "--", "/a", "/b"], "/b: only one bundle is allowed"),
     "list, a word": (["list", "c1"], "c1: unknown argument of list (show ID shows one container)"),
-    "explain, two words": (["explain", "/a", "/b"], '/a: "/b" is one too many (explain takes one bundle)'),
+    "explain, two words": (["explain", "/a", "/b"], '/a: "/b" is unexpected (explain takes one bundle)'),
     "explain, two stages": (
         ["explain", "/a", "prestart", "poststop"],
         'prestart: only one stage is allowed, and "poststop" is another',

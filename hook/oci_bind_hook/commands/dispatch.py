@@ -10,7 +10,7 @@ from ..options import unknown
 from . import actions, registering
 from .command_line import Command, Example, Given
 from .output import answer
-from .reference import VALIDATE, Option, options, options_of_hook, options_of_running
+from .reference import VALIDATE, Option, options, options_of_hook, options_of_running, options_of_uninstall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ COMMANDS = (
         "explain",
         actions.explain_command,
         "[BUNDLE|FILE|CONTAINER] [STAGE] [OPTION]...",
-        "explain what the hook would do for a bundle: that of a folder, a config.json or a container, by default that "
-        "of the current folder; the same as --dry-run",
+        "explain what the hook would do for a bundle, given by its folder, its config.json or its container; by "
+        "default, for the bundle in the current folder; the same as --dry-run",
         options_of_hook(
             "--mount --allow-annotations --allow-source --root --format --all --strict --allow-shared "
             "--keep-mountpoints --log --log-format --debug"
@@ -111,7 +111,7 @@ COMMANDS = (
             (66, "the container or a source does not exist"),
             (69, "the container cannot be entered from here, or has another root"),
             (71, "the kernel refused a call"),
-            (77, "a bind would leave the rootfs or leak, or the container could make it writable"),
+            (77, "a bind would leave the rootfs or appear on the host, or the container could make it writable"),
             (78, "a bind makes no sense"),
         ),
     ),
@@ -162,7 +162,7 @@ COMMANDS = (
         ),
         exits=(
             (0, "done"),
-            (64, "several ids begin like this: they are listed"),
+            (64, "several ids have this beginning: they are listed"),
             (66, "no such container is recorded"),
             (74, "its state file cannot be read"),
         ),
@@ -193,7 +193,7 @@ COMMANDS = (
         "validate",
         actions.validate_command,
         "[OPTION]... BUNDLE|FILE|-...",
-        "print where a config.json or a state violates the schemas, whether the hook uses it or not",
+        "print where a config.json or a state violates the schemas, also in parts that the hook does not use",
         VALIDATE,
         takes=("BUNDLE", "FILE", "-"),
         hint="for a file of that name, put -- before it",
@@ -256,7 +256,9 @@ COMMANDS = (
         takes=("BUNDLE",),
         examples=(
             Example("Check all hooks that podman and CRI-O find", "install --check"),
-            Example("Show which of them a bundle gets, and why not the others", "install --check /srv/bundle"),
+            Example(
+                "Show which hooks a bundle gets, and why it does not get the others", "install --check /srv/bundle"
+            ),
         ),
         exits=((0, "no problem"), (65, "a hook fails, is ignored, or keeps containers from starting")),
     ),
@@ -278,7 +280,7 @@ COMMANDS = (
         registering.uninstall_command,
         "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
-        options("--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --all --own --units-dir"),
+        options_of_uninstall("--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --all --own --units-dir"),
         examples=(
             Example("Remove one of several registrations", "uninstall --prefix /usr --name models"),
             Example("Remove every trace below the prefix", "uninstall --prefix /usr --all"),

@@ -75,7 +75,7 @@ HOOK = (
         "`hooks-check`, `registrations`, "
         "`doctor`). Only a dry-run supports `tree`",
     ),
-    Option("--all", "", "with `--format tree`, show each bind and each mount of the runtime on a line"),
+    Option("--all", "", "with `--format tree`, show each bind and each mount of the runtime on its own line"),
     Option("--strict", "", "refuse schema violations anywhere in config.json, not only where the hook uses it"),
     Option(
         "--allow-shared",
@@ -86,7 +86,7 @@ HOOK = (
     Option(
         "--keep-mountpoints",
         "",
-        "never remove mount points of an earlier call",
+        "keep the mount points that earlier calls created",
         ": for a rootfs that containers without this hook use as well",
     ),
     Option(
@@ -104,7 +104,7 @@ HOOK = (
         "print the version",
         ", the commit if known, and the features of Python and the kernel",
     ),
-    Option("--help", "", "print the usage and the commands", "; behind a command its usage, options and examples"),
+    Option("--help", "", "print the usage and the commands", "; after a command, its usage, options and examples"),
 )
 
 INSTALL = (
@@ -155,7 +155,7 @@ INSTALL = (
         "with `--runtime`, also add it to docker's daemon.json and containerd's config.toml",
         ", keeping a backup copy. Without this option, the lines to add are printed",
     ),
-    Option("--engine", "NAME", "with `--apply`, write into the file of this engine alone: `docker` or `containerd`"),
+    Option("--engine", "NAME", "with `--apply`, change only the file of this engine: `docker` or `containerd`"),
     Option("--stages", "STAGE,...", "the stages at which the hook is called: `createRuntime,poststop` by default"),
     Option(
         "--annotation",
@@ -195,6 +195,22 @@ INSTALL = (
         ", not what another virtual environment or package has registered",
     ),
     Option("--list", "", "list the registrations of the hook, and change nothing"),
+)
+
+# Of uninstall, where options of install with the same name say what to write.
+UNINSTALL = (
+    Option("--prefix", "DIR", "the prefix of the registration: `/usr/local` by default; with `--all`, every prefix"),
+    Option("--name", "NAME", "remove the registration with this name"),
+    Option("--hooks-dir", "DIR", "the folder of the hooks.d file, if not below the prefix; can be repeated"),
+    Option("--cdi", "NAME,...", "remove these CDI devices, instead of what is in hooks.d"),
+    Option("--cdi-dir", "DIR", "the folder of CDI files: `/etc/cdi` by default; can be repeated"),
+    Option("--runtime", "NAME", "remove the wrapper of this runtime, instead of what is in hooks.d"),
+    Option("--apply", "", "with `--runtime`, also remove it from docker's daemon.json and containerd's config.toml"),
+    Option(
+        "--units-dir",
+        "DIR",
+        "the folder of the timer: `/etc/systemd/system` by default, or `~/.config/systemd/user` for an ordinary user",
+    ),
 )
 
 # Of commands for a container that runs, where the hook's own options of the name mean something else.
@@ -239,6 +255,12 @@ def options_of_hook(names: str) -> tuple[Option, ...]:
     return tuple(_OF_HOOK[name] for name in names.split())
 
 
+def options_of_uninstall(names: str) -> tuple[Option, ...]:
+    """The same, as uninstall has them."""
+    own = {option.name: option for option in UNINSTALL}
+    return tuple(own.get(name) or _BY_NAME[name] for name in names.split())
+
+
 def options_of_running(command: str) -> tuple[Option, ...]:
     """The options of a command for a container that runs."""
     own = {option.name: option for option in (*RUNNING, *(_DETACH if command == "detach" else ()))}
@@ -250,7 +272,7 @@ def options_of_running(command: str) -> tuple[Option, ...]:
 FIELD_TEXTS = (
     (
         "type",
-        "`bind`, the default, or `glob`: bind every match of `src`, below `dst` or where the `*` in `dst` put it",
+        "`bind`, the default, or `glob`: bind every match of `src`, below `dst`, or where the `*` in `dst` places it",
     ),
     ("src source", "the source, an absolute path on the host"),
     (

@@ -275,7 +275,7 @@ def _collect(
             continue
         try:
             with folder.lock_id(other["id"], wait=False), Removal(other, proc) as removal:
-                log.info(f"the container {other['id']} is dead, but was never torn down")
+                log.info(f"the container {other['id']} is dead, but its binds were never undone")
                 if held.holds(removal.now):
                     undo_held(
                         *(folder, held, other["id"], removal, proc, log, living.has),

@@ -454,7 +454,7 @@ def _read_own(fd: int, path: str) -> bytes:
     # st_nlink may be 0: another run has replaced or removed the file since it was opened, and it is still whole.
     if not modes.S_ISREG(stat.st_mode) or stat.st_uid != posix.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
         raise RecordError(
-            f"{path} is not a valid state file: it must be a regular file of this user, mode 0600, with one link",
+            f"{path} is not a valid state file: it must be a regular file of this user, mode 0600, with one hard link",
             hint=f"{MOVE_AWAY}",
         )
     if stat.st_size > MAX_BYTES:

@@ -352,7 +352,7 @@ def _open(path: str) -> int:
     fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         if files.is_same_file(posix.fstat(fd), posix.stat("/")):
-            raise EscapeError(f"the rootfs {path} is the root directory of the host")
+            raise EscapeError(f"the rootfs {path} is the root folder of the host")
     except BaseException:
         posix.close(fd)
         raise

@@ -400,7 +400,7 @@ def test_a_rootfs_must_be_a_folder(tmp_path: Path, path: str) -> None:
 def test_the_hosts_root_is_no_rootfs(tmp_path: Path) -> None:
     plant(tmp_path, {"link": "/"})
     for path in ("/", "/..", f"{tmp_path}/link"):
-        with pytest.raises(EscapeError, match="is the root directory of the host"):
+        with pytest.raises(EscapeError, match="is the root folder of the host"):
             Rootfs(path)
 
 

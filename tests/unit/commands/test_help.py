@@ -70,6 +70,12 @@ def test_every_option_of_install_is_in_the_help_of_a_command() -> None:
     assert {each.form for each in INSTALL} <= {form for text in OF_COMMANDS.values() for form in rows(text)}
 
 
+def test_uninstall_says_of_its_options_what_they_remove() -> None:
+    text = flat(OF_COMMANDS["uninstall"].partition("Exit codes:")[0])
+    assert "remove these CDI devices" in text
+    assert [words for words in ("register for", "also add it", "--check", "--list") if words in text] == []
+
+
 def test_what_a_usage_names_the_command_has() -> None:
     for command in COMMANDS:
         named = set(re.findall(r"--[a-z-]+", command.usage))

@@ -202,7 +202,7 @@ def as_text(check: Check) -> str:
         if not folder.is_there:
             lines.append(f"folder {folder.path} does not exist")
         elif folder.refusal and folder.files:
-            lines.append(f"folder {folder.path} is refused for {folder.refusal}")
+            lines.append(f"folder {folder.path} is refused because of {folder.refusal}")
         elif not folder.files:
             lines.append(f"folder {folder.path} has no file that ends in .json")
         elif folder.path != hooks_d.FOLDERS[0]:
@@ -218,7 +218,7 @@ def as_text(check: Check) -> str:
         is_for = check.container is None and device.is_used
         lines.append(_called(name, list(dict.fromkeys(stages)), check.verdict_of(device), is_for=is_for))
     for file in check.runtimes:
-        named = ", ".join(_named(file)) or "no engine's configuration, which podman does not need"
+        named = ", ".join(_named(file)) or "no engine's configuration (podman needs none)"
         lines.append(f"runtime {file.path} is for {', '.join(file.hooks)}: it calls {file.runtime}; named by {named}")
     for entry in check.entries:
         lines.append(f"hook {entry.path} is called at {entry.stage}: {check.origin(entry)} ({_pointer(entry.place)})")

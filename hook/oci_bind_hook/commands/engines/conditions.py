@@ -42,7 +42,7 @@ class When:
         if has_bind_mounts:
             self.document["hasBindMounts"] = True
         if always and self.document:
-            raise UsageError("without --always, the other conditions select containers", where="--always")
+            raise UsageError("cannot be combined with other conditions: it selects all containers", where="--always")
         if not self.document:
             self.document["always"] = True
 

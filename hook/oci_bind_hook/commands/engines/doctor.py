@@ -147,7 +147,7 @@ def _capabilities() -> Iterator[Finding]:
     for name, use in rights.CAPABILITIES.items():
         # Of an ordinary user the runtime makes a root, in a user namespace.
         without = use if is_root else "at createContainer in a rootless container, the runtime grants it"
-        advice = f"run it with {name}, as root of the machine has it"
+        advice = f"run it with the capability {name}, which root has outside of containers"
         has = rights.has_capability(name)
         yield Finding(name, "", is_there=has, is_needed=is_root, without=without, advice=advice if is_root else "")
 
@@ -168,7 +168,7 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
     except HookError as problem:
         yield Finding(name, str(problem), is_there=False, is_needed=True, without=without, advice=problem.hint)
         return
-    lasting = "lost at reboot" if kind in ("tmpfs", "ramfs") else "kept over a reboot"
+    lasting = "lost at reboot" if kind in ("tmpfs", "ramfs") else "kept across reboots"
     if folder is not None:
         mode = stat.S_IMODE(os.stat(path).st_mode)
         number = len(state_files(_at(root))[1])
@@ -253,7 +253,7 @@ def _hooks(check: Check) -> Iterator[Finding]:
         return
     without = "no engine calls the hook; `install` registers it"
     if unread := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
-        without = f"{', '.join(unread)} may do it, but doctor does not read YAML; `install` writes JSON"
+        without = f"{', '.join(unread)} may register it, but doctor does not read YAML; `install` writes JSON"
     # Where an engine is, it has its own command.
     advice = "" if unread or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
@@ -348,7 +348,7 @@ def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
         if one.is_problem:
             return "bad", one_line(f"The hook does not work here. First: {one.name}: {one.advice or one.without}")
         if one.advice and not one.is_there:
-            return "warning", one_line(f"The hook works here. To do first: {one.advice}")
+            return "warning", one_line(f"The hook works here. Do this first: {one.advice}")
     return "good", "All is well."
 
 

@@ -159,8 +159,8 @@ def fleeting() -> list[str]:
     folder, command = home()
     if not folder:
         return []
-    lost = f"the hook runs from {folder}, and without it containers that the hook is for do not start"
-    return [f"{lost}: call oci-bind-hook uninstall --all before {command}"]
+    lost = f"the hook is in {folder}: without it, containers for which the hook is registered do not start"
+    return [f"{lost}; run oci-bind-hook uninstall --all before {command}"]
 
 
 def unheard(log: str | None) -> list[str]:

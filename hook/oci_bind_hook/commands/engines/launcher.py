@@ -160,7 +160,10 @@ def fault(path: str) -> str:
     if folders and not any(
         os.path.isfile(each) or os.path.isdir(os.path.join(each, "oci_bind_hook")) for each in folders
     ):
-        return f"{path} finds no package in {', '.join(folders[:1])}: it was removed, so install it and the hook again"
+        return (
+            f"{path} finds no package in {', '.join(folders[:1])}: "
+            "it was removed; install the package, then run install again"
+        )
     return ""
 
 

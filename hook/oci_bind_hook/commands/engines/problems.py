@@ -88,7 +88,7 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
         effect = SKIPS if folder.hidden_by else REFUSES
         message = one.refusal.message
         if effect == SKIPS and not one.is_absent:
-            message += f" (without effect as long as {folder.hidden_by} is wrong)"
+            message += f" (without effect while {folder.hidden_by} is wrong)"
         yield Problem(one.path, one.refusal.pointer, message, effect)
         return
     if fault := _fault_of_program(one.hook or ""):

@@ -188,7 +188,7 @@ class Docker(Settings):
     restart = "systemctl reload docker"
     default = (
         r'"default-runtime"\s*:\s*"NAME"',
-        '"default-runtime": "NAME", without which docker does not start',
+        '"default-runtime": "NAME", so docker does not start without this runtime',
     )
 
     def snippet(self) -> str:
@@ -242,7 +242,7 @@ class Containerd(Settings):
     made = "version = 2\n"
     default = (
         r"""(?m)^(?!\s*#).*\bdefault_runtime_name["']?\s*=\s*["']NAME["']""",
-        'default_runtime_name = "NAME", without which containerd starts no pod',
+        'default_runtime_name = "NAME", so containerd starts no pod without this runtime',
     )
 
     @property

@@ -117,7 +117,7 @@ def _may_be_removed(path: str, removed: Removed) -> bool:
         return True
     if os.access(existing(os.path.dirname(path)), os.W_OK | os.X_OK):
         return True
-    removed.kept.append(f"{path} can be removed by another user only")
+    removed.kept.append(f"only another user can remove {path}")
     return False
 
 

@@ -66,7 +66,9 @@ def recorded(word: str, ids: Collection[str]) -> str:
     found = sorted(named.intersection(ids) or named or begin)
     if len(found) > 1:
         raise UsageError(
-            f"the name matches {len(found)} containers", where=word, hint=f"give more of an id: {', '.join(found)}"
+            f"the name matches {len(found)} containers",
+            where=word,
+            hint=f"pass more characters of an id: {', '.join(found)}",
         )
     return found[0] if found else word
 
@@ -131,7 +133,7 @@ def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
     elif not hint:
         hint = "no container has this name or an id that starts with it"
         if settings.installed("podman"):
-            hint += "; of a podman with --root, give the path that its `inspect --format '{{.OCIConfigPath}}'` prints"
+            hint += "; for a podman with --root, pass the path that its `inspect --format '{{.OCIConfigPath}}'` prints"
     return MissingError(f'the container "{word}" is not known', hint=hint)
 
 
@@ -147,9 +149,8 @@ def _without_config(container: Container) -> HookError:
         return MissingError(problem, hint=f"`oci-bind-hook show {name}` shows its record")
     if container.pid is None:
         problem = f"{what} has no config.json: {container.known_by} keeps one only while the container runs"
-        return MissingError(
-            problem, hint="for messages of its start or its hooks, see its status here, syslog and --log"
-        )
+        hint = "for messages of its start or its hooks, see its status in the engine, the journal or syslog, and --log"
+        return MissingError(problem, hint=hint)
     problem = f"{what} has no config.json in any known folder"
     hint = "pass the path of its bundle" if os.geteuid() == 0 else "run this as root"
     return UnavailableError(problem, hint=hint)

@@ -21,7 +21,7 @@ CONFIG = "config.json"
 def word(words: Sequence[str]) -> str:
     """The one word that is to be explained, of those given; without one the current folder. UsageError."""
     if len(words) > 1:
-        raise UsageError(f'"{words[1]}" is one too many', where=words[0], hint="explain takes one bundle")
+        raise UsageError(f'"{words[1]}" is unexpected', where=words[0], hint="explain takes one bundle")
     if words:
         return words[0]
     if not os.path.lexists(CONFIG):

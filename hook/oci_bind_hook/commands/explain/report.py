@@ -322,7 +322,7 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
         yield from ((True, "through", f"{link['at']} -> {link['to']}") for link in mount["source_links"])
         yield from _of_a_source(source, mount["found"])
     yield from ((True, "link", f"{link['at']} -> {link['to']}") for link in mount["links"])
-    yield from ((True, "make", f"{MADE[made['kind']]} {made['path']}") for made in mount["create"])
+    yield from ((True, "create", f"{MADE[made['kind']]} {made['path']}") for made in mount["create"])
     if action == "mount":
         yield True, "options", " ".join(mount["asked"])
         if mount["kept"]:

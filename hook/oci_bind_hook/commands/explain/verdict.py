@@ -89,4 +89,4 @@ def _parts(own: list[Mapping[str, Any]]) -> Iterator[str]:
     kinds = [*made.values()]
     points = [count(kinds.count(kind), noun) for kind, noun in MADE.items() if kind in kinds]
     if points:
-        yield f"{' and '.join(points)} to make"
+        yield f"{' and '.join(points)} to create"

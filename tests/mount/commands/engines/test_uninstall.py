@@ -195,6 +195,6 @@ def test_an_ordinary_user_removes_their_own_and_is_told_of_the_rest(machine: Pat
     done = subprocess.run([*user, "uninstall", "--all"], capture_output=True, text=True, check=True)
     assert f"removed {home}/.local/libexec/oci/hooks.d/oci-bind-hook\n" in done.stdout
     assert os.listdir(home) == []
-    assert f"warning: {launcher} can be removed by another user only\n" in done.stderr
+    assert f"warning: only another user can remove {launcher}\n" in done.stderr
     home.rmdir()
     assert names(machine) == {*before}

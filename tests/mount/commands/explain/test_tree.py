@@ -98,7 +98,7 @@ PICTURES = {
         "├─ data\n"
         "│  └─ + models  ← T/models  ro\n"
         f"{RUNTIME}"
-        "ready: 1 bind, 1 folder to make\n",
+        "ready: 1 bind, 1 folder to create\n",
     ),
     "several": (
         [
@@ -117,7 +117,7 @@ PICTURES = {
         "├─ etc/hosts       ← T/file  over the image's file\n"
         f"{RUNTIME}"
         f"note: --mount 4: {NOTE}"
-        "ready: 4 binds, 4 folders to make\n",
+        "ready: 4 binds, 4 folders to create\n",
     ),
     "a pattern": (
         ["type=glob,src=T/gpu/*.so,dst=/usr/lib/gpu,ro"],
@@ -125,7 +125,7 @@ PICTURES = {
         "│  └─ + liba.so … and 5 more  ← T/gpu/*.so  ro\n"
         f"{RUNTIME}"
         f"note: --mount 1: {NOTE}"
-        "ready: 6 binds, 6 files to make\n",
+        "ready: 6 binds, 6 files to create\n",
     ),
     "few of a pattern": (
         ["type=glob,src=T/gpu/lib[abc].so,dst=/usr/lib/gpu"],
@@ -135,7 +135,7 @@ PICTURES = {
         "│  └─ + libc.so  ← T/gpu/libc.so\n"
         f"{RUNTIME}"
         f"note: --mount 1: {NOTE}"
-        "ready: 3 binds, 3 files to make\n",
+        "ready: 3 binds, 3 files to create\n",
     ),
     "what hides what": (
         ["src=T/models,dst=/data/a", "src=T/mpi,dst=/data", "src=T/absent,dst=/x,optional"],
@@ -146,14 +146,14 @@ PICTURES = {
         "├─ x       ← T/absent\n"
         "│  left out: the source is optional and does not exist\n"
         f"{RUNTIME}"
-        "ready: 2 binds, 1 left out, 1 folder to make; 1 warning\n",
+        "ready: 2 binds, 1 left out, 1 folder to create; 1 warning\n",
     ),
     "in a mount of the runtime": (
         ["src=T/models,dst=/dev/x"],
         "├─ dev     ← tmpfs  by the runtime\n"
         "│  └─ + x  ← T/models\n"
         "└─ by the runtime: /proc, /dev/pts, /sys\n\n"
-        "ready: 1 bind, 1 folder to make\n",
+        "ready: 1 bind, 1 folder to create\n",
     ),
     "what fails": (
         ["src=T/absent,dst=/models", "src=T/mpi,dst=/proc", "nonsense"],
@@ -197,7 +197,7 @@ def test_everything(desk: Desk) -> None:
         "├─ sys           ← sysfs  by the runtime\n"
         "└─ etc/hosts     ← T/file  by the runtime\n\n"
         f"note: --mount 1: {NOTE}"
-        "ready: 4 binds, 4 files to make\n"
+        "ready: 4 binds, 4 files to create\n"
     )
 
 
@@ -225,7 +225,7 @@ def test_podmans_bundle(desk: Desk) -> None:
         "└─ by the runtime: /proc, /dev, /dev/pts, /sys, /own/a, /own/b, /own/c, /own/d, /own/e; binds on "
         "/etc/resolv.conf, /etc/hosts, /run/.containerenv, /run/secrets, /etc/hostname\n\n"
         "note: config.json is that of the last start: podman writes another one for the next\n\n"
-        "ready: 1 bind, 1 folder to make\n"
+        "ready: 1 bind, 1 folder to create\n"
     )
 
 
@@ -249,7 +249,7 @@ def test_on_a_terminal_and_in_a_pipe(desk: Desk) -> None:
     words = ["--dry-run", "--format", "tree", "--bundle", f"{desk.path}/bundle", "--mount", f"src={long},dst=/models"]
     coloured = on_terminal(60, words, LANG="en_GB.UTF-8")
     assert "\x1b[1;32mmodels\x1b[0m" in coloured
-    assert "\x1b[1;32mready:\x1b[0m 1 bind, 1 folder to make\n" in coloured
+    assert "\x1b[1;32mready:\x1b[0m 1 bind, 1 folder to create\n" in coloured
     plain = on_terminal(60, words, LANG="en_GB.utf8", NO_COLOR="1")
     assert "\x1b" not in plain
     assert "…" in plain

@@ -245,7 +245,7 @@ def test_install_check_and_doctor_tell_it(
     assert (f"\nMISSING registration: {tmp_path}/x.yaml: {WHY}" in out) == (not env)
     told = "MISSING" if not env else "ok     "
     assert f"\n{told} CDI {tmp_path}: files: 1, problems: 1, not checked (YAML): 1" in out
-    unknown = f"\nwithout registration: {tmp_path}/x.yaml may do it, but doctor does not read YAML"
+    unknown = f"\nwithout registration: {tmp_path}/x.yaml may register it, but doctor does not read YAML"
     assert (unknown in out) == bool(env)
 
 

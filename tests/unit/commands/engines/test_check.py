@@ -127,7 +127,7 @@ def test_the_worst_comes_first_and_what_is_hidden_is_told(tmp_path: Path, probe:
     assert [effect for _, effect, _ in problems(folder)] == ["refuses", "fails", "warns"]
     (folder / "a.json").write_text(json.dumps(tables.current(probe, "a", hook={"path": "/no"})))
     (hidden,) = [message for _, _, message in problems(folder) if message.startswith('"x"')]
-    assert hidden == '"x" is not a stage (without effect as long as a.json is wrong)'
+    assert hidden == '"x" is not a stage (without effect while a.json is wrong)'
 
 
 def test_what_readers_of_json_disagree_about_is_a_warning(tmp_path: Path, probe: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_folder_that_is_refused_is_named(tmp_path: Path, probe: Path, capfd: p
         [
             f'problem: {tmp_path}/1/a.json: /stages/0: "x\\x0a" is not a stage: podman and CRI-O start no container',
             f"problem: {tmp_path}/3: it cannot be read: Not a directory: podman and CRI-O start no container",
-            f'folder {tmp_path}/1 is refused for a.json: /stages/0: "x\\x0a" is not a stage',
+            f'folder {tmp_path}/1 is refused because of a.json: /stages/0: "x\\x0a" is not a stage',
             f"folder {tmp_path}/2 has no file that ends in .json",
             f"folder {tmp_path}/3 has no file that ends in .json",
             f'hook {tmp_path}/1/a.json is not called: engines do not read it: "x\\x0a" is not a stage',

@@ -329,7 +329,7 @@ def test_the_runtime_that_docker_starts_everything_with_stays(
     document = json.loads(machine.daemon.read_text())
     machine.daemon.write_text(json.dumps({**document, "default-runtime": "bind"}))
     assert machine.uninstall("--runtime", "bind", "--apply") == os.EX_UNAVAILABLE
-    assert '"default-runtime": "bind", without which docker does not start' in capfd.readouterr().err
+    assert '"default-runtime": "bind", so docker does not start without this runtime' in capfd.readouterr().err
     assert (machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").exists()
     assert (machine.folder / "libexec/oci/hooks.d/oci-bind-hook").exists()
 
@@ -342,7 +342,7 @@ def test_the_runtime_that_containerd_starts_all_pods_with_stays(
     machine.toml.write_text(f"version = 2\n{table}\n{line}\n")
     assert machine.install("--apply") == 0
     assert machine.uninstall("--all", "--apply") == os.EX_UNAVAILABLE
-    assert 'default_runtime_name = "bind", without which containerd starts no pod' in capfd.readouterr().err
+    assert 'default_runtime_name = "bind", so containerd starts no pod without this runtime' in capfd.readouterr().err
     assert (machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").exists()
     machine.toml.write_text(machine.toml.read_text().replace(line, f"# {line}"))
     assert machine.uninstall("--all", "--apply") == 0
@@ -547,7 +547,7 @@ def test_the_default_of_a_file_that_is_not_ours_to_change_stays_as_well(
     else:
         machine.daemon.write_text(f"\ufeff{text}")
     assert machine.uninstall("--runtime", "bind") == os.EX_UNAVAILABLE
-    assert '"default-runtime": "bind", without which docker does not start' in capfd.readouterr().err
+    assert '"default-runtime": "bind", so docker does not start without this runtime' in capfd.readouterr().err
     assert (machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind").exists()
 
 

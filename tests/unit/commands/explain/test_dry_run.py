@@ -221,7 +221,7 @@ def test_text_for_a_person(desk: Desk) -> None:
         "  by       the hook\n"
         f"{source_line(desk.file, 'file')}"
         "  link     /absolute -> /real\n"
-        "  make     file /real/new\n"
+        "  create   file /real/new\n"
         "  options  rbind ro private\n"
         f"  kept     {' '.join(kept(desk.file, 'ro'))}, as the source has it\n"
         "\n"

@@ -89,4 +89,4 @@ def test_the_beginning_of_several_is_refused_with_all(monkeypatch: pytest.Monkey
     monkeypatch.setattr(answers, "ask", ask)
     with pytest.raises(UsageError) as refused:
         by_name.recorded("we", IDS)
-    assert str(refused.value) == "we: the name matches 2 containers (give more of an id: web, web-2)"
+    assert str(refused.value) == "we: the name matches 2 containers (pass more characters of an id: web, web-2)"
