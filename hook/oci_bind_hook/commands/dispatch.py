@@ -119,7 +119,7 @@ COMMANDS = (
         "detach",
         None,
         "CONTAINER DESTINATION|--all [OPTION]...",
-        "remove a bind from a running container, or all that are recorded",
+        "remove a bind, or all recorded binds, from a running container",
         options_of_running("detach"),
         takes=("ID",),
         examples=(

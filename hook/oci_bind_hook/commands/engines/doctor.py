@@ -131,7 +131,7 @@ def _kernel() -> Iterator[Finding]:
     there = linux.features()
     for name, without in FEATURES.items():
         is_needed = name in NEEDED_FEATURES
-        advice = "run Linux 5.3 or later" if is_needed else ""
+        advice = "run Linux 5.8 or later" if is_needed else ""
         yield Finding(name, "", is_there=there[name], is_needed=is_needed, without=without, advice=advice)
     try:
         Proc()

@@ -184,12 +184,12 @@ GOOD = doctor.Finding("Python", "3.11", is_there=True)
 OPTIONAL = doctor.Finding("openat2", "", is_there=False, without="it is not asked twice")
 LEFT = doctor.Finding("left behind", "killed runs: 1", is_there=False, advice="oci-bind-hook gc")
 UNDONE = doctor.Finding("left behind", "nothing", is_there=True, advice="oci-bind-hook gc")
-MISSING = doctor.Finding("pidfd", "", is_there=False, is_needed=True, without="no way in", advice="run Linux 5.3")
+MISSING = doctor.Finding("pidfd", "", is_there=False, is_needed=True, without="no way in", advice="run Linux 5.8")
 UNKNOWN = doctor.Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone")
 CONCLUSIONS = {
     "All is well.": [GOOD, OPTIONAL, UNDONE],
     "The hook works here. Do this first: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
-    "The hook does not work here. First: pidfd: run Linux 5.3": [LEFT, GOOD, MISSING, UNKNOWN],
+    "The hook does not work here. First: pidfd: run Linux 5.8": [LEFT, GOOD, MISSING, UNKNOWN],
     "The hook does not work here. First: runtime /r: it is gone": [LEFT, GOOD, UNKNOWN, MISSING],
 }
 
@@ -207,5 +207,5 @@ def test_on_a_terminal_it_is_coloured_and_folded() -> None:
         "        asked twice",
         "\x1b[1;31mMISSING \x1b[0mpidfd: no way in",
         "\x1b[1;31mThe hook does not work here.\x1b[0m",
-        "\x1b[1;31mFirst: pidfd: run Linux 5.3\x1b[0m",
+        "\x1b[1;31mFirst: pidfd: run Linux 5.8\x1b[0m",
     ]
