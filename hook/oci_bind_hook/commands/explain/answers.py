@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What podman and docker answer about a container by its name, which nobody else knows.
+"""Queries podman and docker for a container by its name, which only the engine knows.
 
-The one place besides doctor that starts programs. Those of this machine are asked, never another one that the
-environment or a context of theirs names; they have a deadline; and what they print is judged like any other input.
+Besides doctor, this is the only module that starts programs. It queries the engines of this machine, never one that the
+environment or a docker context names. Each query has a deadline, and its output is validated like any other input.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 MOST_BYTES = 1 << 20
-# What podman needs to find its storage, also inside the namespace of `podman unshare`. Nothing of it names a machine.
+# The variables that podman needs to find its storage, also inside `podman unshare`. None of them names a machine.
 _KEPT = ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF")
 _KEPT_BEGINNING = "_CONTAINERS_"
 _DOCKER_SOCKET = "/var/run/docker.sock"
 _ID = re.compile("[0-9a-f]{64}")
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")  # of podman and of docker alike
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]*")  # for podman and docker
 
 
 class Answer(NamedTuple):
-    """What an engine says of one container: how it is called, and in which state it is.
+    """What an engine reports about one container.
 
-    ``config`` is the path of its config.json, "" where there is none or where the engine, as docker, does not tell.
-    ``pid`` is its first process, None if it has none.
+    ``config`` is the path of its config.json, "" if it has none or if the engine does not report it (docker).
+    ``pid`` is the container's first process, None without one.
     """
 
     engine: str
@@ -54,11 +54,11 @@ class Answer(NamedTuple):
 
 
 class NoAnswerError(Exception):
-    """A program told nothing that can be used; its text says why, behind the name of the program."""
+    """A program gives no usable answer. The text has the reason and follows the name of the program."""
 
 
 def ask(word: str) -> tuple[list[Answer], list[str]]:
-    """The answers of the engines that are here and know a container by ``word``, and why others did not answer."""
+    """Returns the answers of the installed engines that know a container by ``word``, and why others did not answer."""
     found, remarks = [], []
     if _NAME.fullmatch(word):
         for engine, command, environment in _commands(word):
@@ -72,23 +72,23 @@ def ask(word: str) -> tuple[list[Answer], list[str]]:
 
 
 def _commands(word: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    """The engines, and for each the call that asks it."""
+    """Yields each engine with the command that queries it, and the environment of that command."""
     clean = {"PATH": PATH, "LC_ALL": "C"}
     question = ["inspect", "--type", "container", "--", word]
-    # Where podman has no container, it would make a storage to look into.
+    # podman creates its storage if there is none, even for a query.
     if (path := settings.installed("podman")) and containers.has_storage():
         kept = {key: text for key, text in os.environ.items() if key in _KEPT or key.startswith(_KEPT_BEGINNING)}
         yield "podman", [path, "--remote=false", *question], {**clean, **kept}
     if path := settings.installed("docker"):
         own = f"{os.path.dirname(state_folder(Options(), Proc()))}/docker.sock"
         for socket in dict.fromkeys(map(os.path.realpath, (own, _DOCKER_SOCKET))):
-            # Not with the configuration of this user, which may name a context.
+            # The user's configuration may name a context, so HOME is not the user's.
             if os.path.exists(socket):
                 yield "docker", [path, "--host", f"unix://{socket}", *question], {**clean, "HOME": "/"}
 
 
 def _told(command: list[str], environment: dict[str, str]) -> bytes | None:
-    """What a program prints, None if it knows no such container. Raises NoAnswerError."""
+    """Returns what a program prints, None if it does not know the container. Raises NoAnswerError."""
     try:
         child = subprocess.Popen(
             command,
@@ -106,8 +106,8 @@ def _told(command: list[str], environment: dict[str, str]) -> bytes | None:
         out, err = _read(child, end)
         code = child.wait(max(0.0, end - time.monotonic()))
     except BaseException as why:
-        # With its own children, which would go on: podman makes one to be in a user namespace. Nobody has awaited it
-        # yet, so that its number is still its own.
+        # Kills its children too, which would continue: podman has one in a user namespace. The child has not been
+        # awaited, so its pid cannot belong to another process.
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         if isinstance(why, subprocess.TimeoutExpired):
@@ -130,7 +130,7 @@ def _late() -> NoAnswerError:
 
 
 def _read(child: subprocess.Popen[bytes], end: float) -> tuple[bytes, bytes]:
-    """What a child writes to stdout and stderr until it closes both. Raises NoAnswerError if that is after ``end``."""
+    """Returns what a child writes to stdout and stderr until it closes both. Raises NoAnswerError after ``end``."""
     read: dict[int, bytes] = {}
     with selectors.DefaultSelector() as waiting:
         for stream in (child.stdout, child.stderr):
@@ -153,7 +153,7 @@ def _read(child: subprocess.Popen[bytes], end: float) -> tuple[bytes, bytes]:
 
 
 def _understood(engine: str, word: str, data: bytes | None) -> Answer | None:
-    """The answer in what an engine printed, None if it knows no such container. Raises NoAnswerError."""
+    """Parses an engine's output, None if the engine does not know the container. Raises NoAnswerError."""
     if data is None:
         return None
     try:
@@ -169,7 +169,7 @@ def _understood(engine: str, word: str, data: bytes | None) -> Answer | None:
         raise NoAnswerError("returns no id and name")
     if word != name and not container.startswith(word):
         raise NoAnswerError(f"returns another container, {name}")
-    # An engine keeps a bundle in a folder that has the id.
+    # The folder of a bundle, or one above it, is named after the id.
     names = config.split("/")
     if config and not (config.startswith("/") and names[-1] == CONFIG and container in names and ".." not in names):
         raise NoAnswerError(f"returns a config.json that does not belong to {name}: {config}")
@@ -178,7 +178,7 @@ def _understood(engine: str, word: str, data: bytes | None) -> Answer | None:
 
 
 def _status(state: dict[str, Any]) -> str:
-    """The state of a container, in the engine's words."""
+    """Returns the state of a container in the engine's words."""
     status, error, code = _text(state, "Status"), _text(state, "Error"), state.get("ExitCode")
     if status in ("exited", "stopped", "dead") and isinstance(code, int):
         status += f" with {code}"

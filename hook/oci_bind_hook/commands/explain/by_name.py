@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one container that a word means: an id, the beginning of one, or the name that podman or docker has for it."""
+"""The container that a word refers to: an id, the beginning of an id, or a name in podman or docker."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from .answers import Answer
     from .report import Packed
 
-_SECONDS = 15.0  # more than engines are given for their answers
-_WHOLE = re.compile("[0-9a-f]{64}")  # the id of an engine, which is nobody's name
+_SECONDS = 15.0  # longer than the deadline of the engines
+_WHOLE = re.compile("[0-9a-f]{64}")  # an id that an engine assigned, never a name
 
 
 def find(word: str, root: str | None, *, is_over: bool = False, folder: str = "") -> Container:
-    """The container that ``word`` means, which has a config.json unless it ``is_over``. ``root``: see containers.find.
-    ``folder`` is the current one, where this process is in another.
+    """The container that ``word`` refers to. It has a config.json unless ``is_over``. ``root``: containers.find.
+    ``folder`` is the current folder of the user, if this process is in another.
 
-    UsageError where it may mean several, MissingError or UnavailableError where there is none, or no config.json of it.
+    Raises UsageError if several match, MissingError or UnavailableError if no container or no config.json is found.
     """
     if not word:
         raise UsageError("the name of the container is empty", where="explain")
     found = containers.find(word, root)
     remarks: list[str] = []
     if not (_WHOLE.fullmatch(word) and len(found) == 1):
-        # Also where an id begins with the word: as a name it may mean another container.
+        # Even if the word begins an id: it may also be the name of another container.
         told, remarks = answers.ask(word)
         found = _together(word, found, told, root)
     if len(found) > 1:
@@ -54,10 +54,9 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
 
 
 def recorded(word: str, ids: Collection[str]) -> str:
-    """The one of ``ids`` that a word means: itself, what an engine calls so, or the only one that begins with it.
-
-    The word itself, or the id of what an engine calls so, where that is none of them. UsageError where several begin
-    with it.
+    """Returns the one of ``ids`` that a word refers to: the id itself, the id of the container with that name in an
+    engine, or the only id that begins with it. Without a match: the id that an engine reports, or the word itself.
+    Raises UsageError if several match.
     """
     if word in ids:
         return word
@@ -74,16 +73,16 @@ def recorded(word: str, ids: Collection[str]) -> str:
 
 
 def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Container:
-    """As ``find``, by a child where the mount table shows somebody who may not answer: bundles may lie anywhere.
+    """As ``find``. A child does it if a mounted file system may not answer, because a bundle may be on any of them.
 
-    UnavailableError as well if somebody does not answer.
+    Raises UnavailableError also if a file system does not answer.
     """
     if not any(map(may_wait, Proc().mounts().types())):
         return find(word, root, is_over=is_over)
     try:
         folder = os.getcwd()
     except OSError:
-        folder = ""  # it was removed, and nothing is in it
+        folder = ""  # the current folder has been removed, so nothing is in it
     outcome = ask(lambda: _told(word, root, is_over=is_over, folder=folder), _SECONDS)
     if outcome.error is not None:
         raise outcome.error
@@ -97,7 +96,7 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
 
 
 def _told(word: str, root: str | None, *, is_over: bool, folder: str) -> tuple[tuple[Any, ...], Packed]:
-    """What ``find`` returns, and what it raises, as values that a process can tell another one."""
+    """Returns the result of ``find`` and what it raises as values that can be sent to another process."""
     try:
         return tuple(find(word, root, is_over=is_over, folder=folder)), []
     except HookError as problem:
@@ -105,9 +104,9 @@ def _told(word: str, root: str | None, *, is_over: bool, folder: str) -> tuple[t
 
 
 def _together(word: str, found: list[Container], told: Sequence[Answer], root: str | None) -> list[Container]:
-    """The containers that were found by id, and those that engines tell of, each once.
+    """Merges the containers found by id with those that engines report, each once.
 
-    As for the engines, a whole id or name counts for more than the beginning of an id.
+    As in the engines, a whole id or name takes precedence over the beginning of an id.
     """
     if any(answer.name == word for answer in told):
         found = [each for each in found if each.id == word]
@@ -118,7 +117,7 @@ def _together(word: str, found: list[Container], told: Sequence[Answer], root: s
         bundle = bundle or containers.bundle_of_process(answer.pid, answer.id)
         same = [each for each in known if each.bundle == bundle]
         base = same[0] if same else containers.Container(answer.id, bundle, answer.engine)
-        # podman writes it first of all that a start does.
+        # podman writes config.json before anything else of a start.
         is_failed = answer.status == "created" and bool(answer.config)
         status = f"{answer.status}: its last start failed" if is_failed else answer.status
         one = base._replace(known_by=answer.engine, name=answer.name, status=status, pid=answer.pid or base.pid)
@@ -138,7 +137,7 @@ def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
 
 
 def _without_config(container: Container) -> HookError:
-    """Why a container has no config.json, and what gives it one."""
+    """The error for a container without a config.json, with a hint on how to get one."""
     name = container.name or container.id
     what = f"the container {name}" + (f" is {container.status}, and" if container.status else "")
     if container.known_by.startswith("podman"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the calls of this hook ask for, open and bind, judged step by step as a real run goes through them.
+"""What each call of the hook requests, opens and binds, checked in the steps of a real run.
 
-Each call is a turn of the report, which gets what is wrong with it. Nothing is made, and no namespace is entered.
+Each call is a turn of the report, which collects its problems. Nothing is created, and no namespace is entered.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One call: its ``part``, the ``run`` that is foreseen, and what it requests, of which ``asks`` says whether any is
-    the hook's to make. Its state ``folder``, if it has one that may be looked at, and its ``sources`` come later.
+    """One call: its ``part``, the foreseen ``run``, and its ``requests``. ``asks``: the hook has to bind at least
+    one of them. ``folder`` (None if there is none to inspect) and ``sources`` are set by ``Calls.open``.
     """
 
     def __init__(self, part: Part, run: Run, requests: list[Request], *, asks: bool) -> None:
@@ -54,7 +54,7 @@ class Call:
 
 
 class Calls:
-    """All calls that a bundle makes, in their order. ``no_folder`` is why no state folder may be looked at."""
+    """All calls that a bundle makes, in order. ``no_folder`` is why no state folder may be inspected, "" if it may."""
 
     def __init__(
         self, report: Report, parts: list[Part], bundle: Bundle, namespace: Namespace, patience: Patience
@@ -96,7 +96,7 @@ class Calls:
             with At("open"):
                 call.sources = open_sources(call.requests, bundle.path, self._namespace, self._patience.source_of)
             foreseen = [*problems_of_sources(call.sources, call.run, self._namespace, bundle.rootfs)]
-            # Who may clone no source gets no further.
+            # A run that cannot clone a source never reaches the namespace.
             for problem in foreseen or (problems_of_stage(call.run) if enters and call.asks else ()):
                 report.add(problem)
             if call.part.enters_late and call.asks:
@@ -104,9 +104,8 @@ class Calls:
         report.turn = 0
 
     def enter(self, proc: Proc, container: Container | None) -> Rootfs | None:
-        """The rootfs. None where no destination can be looked up, or no call gets so far: the report says why.
-
-        HookError.
+        """Returns the rootfs, or None if no destination can be resolved or no call gets this far; the report has the
+        reason. Raises HookError.
         """
         report, bundle, patience = self._report, self._bundle, self._patience
         if why := patience.why_not("rootfs", f"the rootfs {bundle.rootfs}", bundle.rootfs):
@@ -119,7 +118,7 @@ class Calls:
             )
             return None
         try:
-            with At("rootfs"):  # before a real run enters the namespace, which may be refused
+            with At("rootfs"):  # a real run checks this before it enters the namespace, which may be refused
                 identify_path(bundle.rootfs, self._namespace.started_in)
             with At("enter"):
                 rootfs = Rootfs(
@@ -129,7 +128,7 @@ class Calls:
                 )
         except EscapeError:
             if not any(call.asks for call in self._calls):
-                return None  # a real run ends before it enters anything
+                return None  # a real run ends before it enters a namespace
             raise
         for call in self._calls:
             remark([one for one in call.sources if not self._is_runtimes(one.request)], self._runtimes(call, rootfs))
@@ -141,7 +140,7 @@ class Calls:
         return rootfs
 
     def resolve(self, rootfs: Rootfs) -> Planner:
-        """What all calls bind, one after the other, as a planner has it."""
+        """Resolves the requests of all calls, one call after the other. Returns the planner."""
         config, report = self._bundle.config, self._report
         planner = Planner(rootfs, self._namespace, self._recorded, is_admin=config.is_admin)
         for report.turn, call in enumerate(self._calls):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers by id: where runtimes and engines keep a folder for each, and where this hook has a state file of it.
+"""Finds containers by id, in the folders of runtimes and engines and in the state files of this hook.
 
-Only the folders of this user and of the machine are looked into, and no engine's database: what a file says there is
-where a bundle is, and which process was the first.
+Only folders of this user and of the machine are searched, never an engine's database. Files in them give the path of
+the bundle and the first process.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from .registered import members, texts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Below /run, or below $XDG_RUNTIME_DIR: folders that are bundles, of containerd and of docker's own containerd, ...
+# Patterns below /run or $XDG_RUNTIME_DIR: the folders in which containerd, also docker's and k3s's, has its bundles,
 _BUNDLES = tuple(
     f"{each}/io.containerd.runtime.v*/*" for each in ("containerd", "docker/containerd/daemon", "k3s/containerd")
 )
-# ... and the folders of runtimes, in which files tell of the bundle. Docker and containerd have them by namespace.
+# and the state folders of runtimes, whose files name the bundle. Docker and containerd have one for each namespace.
 _STATES = ("runc", "crun", "youki", "docker/runtime-*/*", "containerd/runc/*")
 
 
 class Container(NamedTuple):
-    """A container of this machine: its id, its bundle, and by whom it is known.
+    """A container of this machine: its id, its bundle, and ``known_by``, what it was found by.
 
-    ``bundle`` is "" where an engine keeps none now. ``pid`` is its first process, None if that has ended or is not
-    known; ``root`` the state folder that has a record of it. ``name`` and ``status`` are its engine's words.
+    ``bundle`` is "" if the engine has none now. ``pid`` is the first process, None if it has ended or is not known.
+    ``root`` is the state folder with the container's record. ``name`` and ``status`` are the engine's words.
     """
 
     id: str
@@ -53,30 +53,30 @@ class Container(NamedTuple):
 
     @property
     def has_config(self) -> bool:
-        """Whether its config.json is there, as far as this user may look."""
+        """Whether its config.json exists, as far as this user can see."""
         return bool(self.bundle) and os.path.lexists(f"{self.bundle}/{CONFIG}")
 
     def notes(self) -> Iterator[str]:
-        """What is known of it that a bundle does not tell."""
+        """Yields what is known of the container and not in the bundle."""
         if self.name:
             yield f"{self.known_by} knows the container as {self.name}, status: {self.status or 'unknown'}"
         else:
             yield f"the container is known by: {self.known_by}"
 
     def ended(self) -> bytes:
-        """The state that a runtime gives to poststop."""
+        """Returns the state that a runtime passes to poststop, as JSON."""
         state = {"ociVersion": "1.0.2", "id": self.id, "status": "stopped", "bundle": self.bundle or "/"}
         return json.dumps(state).encode()
 
     def line(self) -> str:
-        """What tells it from others."""
+        """Returns one line that distinguishes the container from others."""
         return f"{self.id}, {self.known_by}: {self.bundle or 'without a bundle'}"
 
 
 def find(word: str, root: str | None = None) -> list[Container]:
-    """The containers with the id ``word`` or, where there is none, those whose id begins with it.
+    """Returns the containers with the id ``word`` or, if there is none, those whose id begins with it.
 
-    ``root`` is the one state folder that counts; without it, it is the default one, and those that are registered.
+    ``root`` is the only state folder to search; without it, the default one and the registered ones are searched.
     """
     found: dict[tuple[str, object], Container] = {}
     for each in (*_recorded(word, root), *_of_engines(word), *_of_runtimes(word)):
@@ -92,14 +92,14 @@ def find(word: str, root: str | None = None) -> list[Container]:
 
 
 def is_at(container: Container, bundle: str) -> bool:
-    """Whether a container has this bundle, by whatever name."""
+    """Whether the container has this bundle, under any path."""
     return bool(container.bundle) and _object(container.bundle) == _object(bundle)
 
 
 def bundle_of_process(pid: int | None, container: str) -> str:
-    """The bundle of a container whose first process this is, "" if that is not told.
+    """Returns the bundle of the container whose first process is ``pid``, "" if it is not known.
 
-    containerd's shim works in it, wherever the engine's settings have put it, and is the parent of that process.
+    The parent of that process is containerd's shim. Its current folder is the bundle, wherever the engine keeps it.
     """
     proc = Proc()
     try:
@@ -110,7 +110,7 @@ def bundle_of_process(pid: int | None, container: str) -> str:
 
 
 def _object(path: str) -> object:
-    """What is the same by all names of a folder."""
+    """Returns a key that is the same for all paths of one folder."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -119,7 +119,7 @@ def _object(path: str) -> object:
 
 
 def _recorded(word: str, root: str | None) -> Iterator[Container]:
-    """Those that this hook has a state file of, as far as this user may look."""
+    """Yields the containers with a state file of this hook, as far as this user can read them."""
     proc = Proc()
     options = Options()
     options.root = root or None
@@ -134,7 +134,7 @@ def _recorded(word: str, root: str | None) -> Iterator[Container]:
             try:
                 record = folder.load(name) if folder else None
             except HookError:
-                continue  # list tells of it
+                continue  # the command list reports it
             if record is not None:
                 init = record["init"]
                 pid = init["pid"] if init and is_live(record, proc, boot_id()) else None
@@ -142,11 +142,11 @@ def _recorded(word: str, root: str | None) -> Iterator[Container]:
 
 
 def _of_engines(word: str) -> Iterator[Container]:
-    """Those of which an engine has a folder that is the bundle."""
+    """Yields the containers for which an engine has a folder that is the bundle."""
     for folder in _folders(f"{run}/{each}" for run in _runtime_folders() for each in _BUNDLES):
         for path in _beginning(folder, word):
             yield Container(os.path.basename(path), path, "containerd" if "/moby/" not in path else "docker")
-    # CRI-O has the bundle below the folder for what is running, and podman below the other: there alone is the file.
+    # CRI-O's bundle is in runroot, podman's in graphroot; both have a folder in each, but config.json only there.
     found: dict[str, Container] = {}
     for storage in _storages():
         for folder in _folders([f"{storage}/*-containers"]):
@@ -158,12 +158,12 @@ def _of_engines(word: str) -> Iterator[Container]:
 
 
 def _of_runtimes(word: str) -> Iterator[Container]:
-    """Those of which a runtime has a folder with a file that tells where the bundle is."""
+    """Yields the containers for which a runtime has a folder with a file that names the bundle."""
     proc = Proc()
     for folder in _folders(f"{run}/{each}" for run in _runtime_folders() for each in _STATES):
         for path in _beginning(folder, word):
             state = _read(f"{path}/state.json") or _read(f"{path}/status")
-            # runc has the path among its labels, as "bundle=...".
+            # runc has the path in a label, "bundle=PATH".
             labels = texts(members(state.get("config")).get("labels"))
             told = [each.removeprefix("bundle=") for each in labels if each.startswith("bundle=")]
             bundle = next((each for each in (state.get("bundle"), *told) if isinstance(each, str)), "")
@@ -172,7 +172,7 @@ def _of_runtimes(word: str) -> Iterator[Container]:
 
 
 def _pid(state: dict[str, Any], proc: Proc) -> int | None:
-    """The first process by a state of runc or of crun, if it still runs: others get the number after it."""
+    """The pid in a state of runc or crun, None if the process has ended. Its start time detects a reused pid."""
     for pid, start in (("init_process_pid", "init_process_start"), ("pid", "process-start-time")):
         number, begun = state.get(pid), state.get(start)
         if isinstance(number, int) and isinstance(begun, int) and number > 0 and proc.runs(number, begun):
@@ -181,7 +181,7 @@ def _pid(state: dict[str, Any], proc: Proc) -> int | None:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """A runtime's state; nothing if it is not there, not to be read, or something else."""
+    """Returns a runtime's state, {} if the file does not exist, cannot be read or is not an object."""
     try:
         return members(documents(read_regular(path), path)[0])
     except HookError:
@@ -194,7 +194,7 @@ def _folders(patterns: Iterable[str]) -> Iterator[str]:
 
 
 def _beginning(folder: str, word: str) -> Iterator[str]:
-    """The folders in one whose names begin with a word; of a folder that may not be read, the one of that name."""
+    """Yields the folders in one whose names begin with ``word``; of an unreadable folder, only ``word`` itself."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -204,22 +204,22 @@ def _beginning(folder: str, word: str) -> Iterator[str]:
             yield f"{folder}/{name}"
 
 
-# -- where they are --------------------------------------------------------------------------------------------------
+# -- locations -------------------------------------------------------------------------------------------------------
 
 
 def _runtime_folders() -> list[str]:
-    """Where runtimes and engines keep what ends with the machine: of the machine, and of this user."""
+    """Returns the folders for runtime state that a reboot clears: the machine's and this user's."""
     return list(dict.fromkeys([os.path.dirname(DEFAULT_ROOT), *_of_user()]))
 
 
 def _of_user() -> list[str]:
-    """The runtime folder of an ordinary user, who is root in the user namespace of podman: `podman unshare`."""
+    """Returns the runtime folder of an ordinary user, also of one who is root inside `podman unshare`."""
     folder = os.path.dirname(state_folder(Options(), Proc()))
     return [] if folder == os.path.dirname(DEFAULT_ROOT) else [folder]
 
 
 def _storages() -> Iterator[str]:
-    """The folders of containers-storage.conf(5), those for what is running first."""
+    """Yields the folders of containers-storage.conf(5), each runroot before each graphroot."""
     home = os.path.expanduser("~")
     data = os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
     settings = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
@@ -235,7 +235,7 @@ def _storages() -> Iterator[str]:
 
 
 def has_storage() -> bool:
-    """Whether podman or CRI-O has ever made a container for this user, or in a storage that the settings name."""
+    """Whether podman or CRI-O has ever created a container for this user, or in a storage that the settings name."""
     return any(_folders(f"{storage}/*-containers" for storage in _storages()))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines on a terminal: text in colours, as wide as it is there, cut or folded to what fits.
+"""Lines for a terminal: coloured text, measured in columns, cut or folded to fit.
 
-It knows nothing of a dry-run. Text comes here escaped, log.one_line: a colour is the only control character that this
-module lets through, and it adds colours itself.
+This module knows nothing of a dry-run. All text is escaped first (log.one_line), so the only control characters in a
+line are the colours that this module adds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COLOURS = {
     "strong": "\x1b[1m",
     "dim": "\x1b[2m",
 }
-_NARROWEST = 24  # columns: a terminal that has fewer gets lines that are this wide
+_NARROWEST = 24  # columns: lines for a narrower terminal are this wide
 
 
 class Span(NamedTuple):
@@ -39,7 +39,7 @@ class Span(NamedTuple):
 
 
 class Signs(NamedTuple):
-    """What trees are drawn with. A name with one of the characters ``names`` could be taken for more than a name."""
+    """The characters that trees are drawn with. A name that has one of ``names`` is ambiguous unless it is quoted."""
 
     branch: str
     last: str
@@ -50,7 +50,7 @@ class Signs(NamedTuple):
 
     @property
     def names(self) -> frozenset[str]:
-        # Of ASCII the space is enough: a sign stands between two.
+        # In ASCII, quoting names with spaces is enough, because each sign is between two spaces.
         return frozenset(" ").union(character for character in "".join(self) if not character.isascii())
 
 
@@ -59,31 +59,31 @@ ASCII = Signs("|- ", "`- ", "|  ", "<-", "->", "...")
 
 
 def escaped(text: str) -> str:
-    """The text as log.one_line has it, with escapes for blanks after a blank: a fold would make them the end of a line,
-    and what a name has behind them a line of its own.
+    """Escapes the text as log.one_line does, and each space after a space. Otherwise a fold could end a line at these
+    spaces, and the rest of a name would look like a line of its own.
     """
     return re.sub("(?<= ) ", r"\\x20", one_line(text))
 
 
 def painted(text: str, style: str) -> str:
-    """The text in the colour of its style, "" for none."""
+    """Returns the text in the colour of its style, unchanged if the style is ""."""
     return f"{_COLOURS[style]}{text}{_RESET}" if style and text else text
 
 
 def cells(text: str) -> int:
-    """How many columns a text takes."""
+    """Returns the width of a text in columns."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def _columns(character: str) -> int:
-    """Columns of one character: none for what combines with the one before it, two for wide ones, UAX 11."""
+    """Returns the width of one character in columns: 0 for a combining character, 2 for a wide one (UAX 11)."""
     if unicodedata.category(character) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
 
 
 def _clusters(text: str) -> Iterator[str]:
-    """Characters with what combines with them, so that nothing is cut between."""
+    """Splits a text between characters. A combining character stays with its base character."""
     cluster = ""
     for character in text:
         if cluster and _columns(character):
@@ -95,7 +95,7 @@ def _clusters(text: str) -> Iterator[str]:
 
 
 def _head(clusters: Iterable[str], room: int) -> list[str]:
-    """As many from the front as fit."""
+    """Returns the clusters from the front that fit in ``room`` columns."""
     fitting = []
     for cluster in clusters:
         room -= cells(cluster)
@@ -106,7 +106,7 @@ def _head(clusters: Iterable[str], room: int) -> list[str]:
 
 
 def _pieces(word: str, room: int) -> Iterator[str]:
-    """A word in pieces that fit. One that does not has one character, which is wider than all the room."""
+    """Splits a word into pieces of at most ``room`` columns. Only a single character may be wider."""
     piece, used = "", 0
     for cluster in _clusters(word):
         columns = cells(cluster)
@@ -119,7 +119,7 @@ def _pieces(word: str, room: int) -> Iterator[str]:
 
 
 class Pen:
-    """Draws for a terminal of ``width`` columns, 0 for none: then nothing is cut or folded."""
+    """Draws for a terminal of ``width`` columns. With 0, nothing is cut or folded."""
 
     def __init__(self, *, width: int = 0, is_unicode: bool = True, colour: bool = False) -> None:
         self.width = max(width, _NARROWEST) if width else 0
@@ -127,14 +127,14 @@ class Pen:
         self._colour = colour
 
     def name(self, text: str) -> str:
-        """A name or a path for people: escaped, and in quotes if it could be taken for more than that."""
+        """Returns a name or a path for people: escaped, and in quotes if it could be mistaken for more than a name."""
         text = escaped(text)
         if text and text[0] != '"' and self.signs.names.isdisjoint(text):
             return text
         return '"{}"'.format(text.replace('"', '\\"'))
 
     def shortened(self, text: str, room: int) -> str:
-        """The text, or its two ends if it does not fit: of a path both tell something."""
+        """Returns the text, or its beginning and end if it does not fit: both ends of a path are informative."""
         if not self.width or cells(text) <= room:
             return text
         clusters, room = [*_clusters(text)], max(room - cells(self.signs.cut), 0)
@@ -142,7 +142,7 @@ class Pen:
         return "".join((*_head(clusters, room // 2), self.signs.cut, *end))
 
     def folded(self, text: str, room: int) -> list[str]:
-        """The text in lines that fit, folded between words. A word that is too long goes on in the next line."""
+        """Folds the text between words into lines that fit. A word that is too long continues on the next line."""
         if not self.width:
             return [text]
         lines, line = [], ""
@@ -158,7 +158,7 @@ class Pen:
         return [*lines, line]
 
     def line(self, spans: Iterable[Span]) -> str:
-        """One line, cut at its end if nothing else has made it fit."""
+        """Returns one line, cut if it is still too long."""
         spans = [*spans]
         if self.width and sum(cells(span.text) for span in spans) > self.width:
             spans = [*self._cut(spans, self.width - cells(self.signs.cut)), Span(self.signs.cut, "dim")]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dry-run: what a real run would do for a bundle, and every problem it would meet. Changes nothing.
+"""The dry-run: what a real run would do for a bundle, and all problems that it would have. Changes nothing.
 
-The same code makes the plan for both. A dry-run lacks only what a real run learns by doing: whether the kernel lets it
-clone and attach, and what the runtime has mounted in a namespace that only root may enter. There config.json's own
-mounts are taken as made.
+The same code plans both. A dry-run only lacks what a real run learns by acting: whether the kernel allows it to clone
+and attach, and what the runtime has mounted in a namespace that only root may enter. For such a namespace it assumes
+that config.json's own mounts are mounted.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def dry_run(
     tell: Callable[[str], None] = lambda _: None,
     container: Container | None = None,
 ) -> Report:
-    """The report on the bundle of ``options``, which is that of ``container`` if there is one, or on the bundle of the
+    """Returns the report on the bundle of ``options``, which is that of ``container`` if given, or on the bundle of the
     state that ``read`` returns.
 
-    If ``options`` ask for no bind, the arguments count that config.json registers the hook with, at all stages or at
-    that of ``options``. ``tell`` is told whom it waits for, if it does for a second; who does not answer is a
-    problem of the report.
+    If ``options`` request no bind, the arguments in config.json's hook entries count, at the stage of ``options`` or at
+    all stages. ``tell`` gets a message once the dry-run has waited for a second. A file system that does not answer is
+    a problem of the report.
     """
     report = Report()
     report.stage, report.is_for_people = options.stage, options.format != "json"
@@ -85,7 +85,7 @@ def dry_run(
 
     def gather(patience: Patience) -> Report:
         try:
-            # procfs is another one for a child.
+            # A child needs its own Proc: /proc/self differs.
             _fill(report, options, Proc(), given, patience, container)
         except HookError as problem:
             report.add(problem)
@@ -95,7 +95,7 @@ def dry_run(
 
 
 def _found(report: Report, state: State, document: object | None, proc: Proc, patience: Patience) -> object | None:
-    """The ``document`` of a state, or where the runtime has lost the bundle the one that a real run finds."""
+    """Returns the ``document`` of a state. If the runtime has lost the bundle, finds it as a real run does."""
     if document is not None or not is_lost(state.bundle):
         return document
     why = patience.why_not("lost", "the bundle that the runtime has lost", "/")
@@ -152,9 +152,9 @@ def _fill(
 
 
 def _meant(report: Report, path: str) -> object | None:
-    """Fills in the bundle that ``path`` means. Returns the document of a file that is read in place of its config.json.
+    """Sets the bundle that ``path`` refers to. Returns the document that replaces its config.json, None without one.
 
-    HookError.
+    Raises HookError.
     """
     report.bundle, file = meant.bundle_of(path)
     if not file:
@@ -164,7 +164,7 @@ def _meant(report: Report, path: str) -> object | None:
 
 
 def _rootfs(path: str, patience: Patience) -> str:
-    """The rootfs without links, or as it is named if it is silent, or if its engine has yet to mount it."""
+    """Returns the rootfs without links. Returns ``path`` if it does not answer or its engine has not mounted it yet."""
     if patience.why_not("rootfs", f"the rootfs {path}", path):
         return path
     is_gone = recognise.is_mounted_by_engine(path) and not os.path.lexists(path)
@@ -172,7 +172,7 @@ def _rootfs(path: str, patience: Patience) -> str:
 
 
 def _is_teardown(report: Report, options: Options, state: State) -> bool:
-    """Whether the report is about poststop. A running container is explained like one that is being created."""
+    """Whether the report is about poststop. For a running container, the dry-run explains its creation."""
     try:
         return is_teardown(options.stage, state)
     except UnavailableError as problem:
@@ -193,7 +193,7 @@ def _fill_with_plan(
     given: State | None,
     container: Container | None,
 ) -> None:
-    """Fills in what the calls bind, and what is known of it. HookError."""
+    """Adds what the calls bind, with the facts about each bind. Raises HookError."""
     config = bundle.config
     labels = Labels(bundle.document)
     report.selinux = labels.facts()
@@ -203,7 +203,7 @@ def _fill_with_plan(
         return
     planner = calls.resolve(rootfs)
     planned, options = planner.plan, calls.first.part.options
-    # No real run looks at the programs: who is silent there is no problem.
+    # A real run does not look at the programs, so it is no problem if they cannot be inspected.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering, hides = {}, hidden(planner.order, is_silent=True)
         report.notes.append(f"the hook does not know whether a bind covers programs of the container: {why}")
@@ -223,7 +223,7 @@ def _fill_with_plan(
     if not planned.problems:
         _foresee_making(report, planned, calls.first.run)
     is_by_hand = report.namespace == "runtime" and bundle.has_namespace
-    if given is None and report.running is None and not is_by_hand:  # else a runtime has taken it, or none will
+    if given is None and report.running is None and not is_by_hand:  # otherwise a runtime accepted it, or none runs it
         _foresee_refusals(report, bundle, planned, calls.first.sources, patience)
     report.notes += [*replaced_by_rename(planned), *recognise.notes(config.annotations)]
     if missing := recognise.missing_defaults(mount.destination for mount in config.mounts):
@@ -231,7 +231,7 @@ def _fill_with_plan(
 
 
 def _compare(report: Report, planned: Plan, running: Running) -> None:
-    """Fills in what of the plan the container has that runs, and what else."""
+    """Adds which binds of the plan the running container has, and which other binds."""
     report.running = running.facts()
     for bind, mount in zip(planned.binds, report.mounts, strict=True):
         mount["now"] = running.has(bind, planned.rootfs.path)
@@ -242,7 +242,7 @@ def _compare(report: Report, planned: Plan, running: Running) -> None:
 
 
 def _foresee_making(report: Report, planned: Plan, run: Run) -> None:
-    """What a run meets once it begins to make and record."""
+    """Adds the problems of a run when it creates mount points and writes its record."""
     try:
         announce(planned, cast("Record", {"mounts": [], "uses": [], "made": []}))
         check_makeable(planned, run.check_writable)
@@ -251,7 +251,7 @@ def _foresee_making(report: Report, planned: Plan, run: Run) -> None:
 
 
 def _foresee_refusals(report: Report, bundle: Bundle, plan: Plan, sources: list[Source], patience: Patience) -> None:
-    """What the runtime will refuse, at whose rootfs and sources somebody may be silent."""
+    """Adds what the runtime will refuse. The rootfs or a source may not answer."""
     if why := patience.why_not("runtime", f"the rootfs {bundle.rootfs}, or what is mounted on it,", bundle.rootfs):
         report.notes.append(f"the hook does not know whether the runtime would refuse anything: {why}")
         return
@@ -261,7 +261,7 @@ def _foresee_refusals(report: Report, bundle: Bundle, plan: Plan, sources: list[
 
 
 def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: bool) -> bool:
-    """Fills in the namespace for a bundle without a state. Returns whether it is one that cannot be looked into."""
+    """Sets the namespace for a bundle without a state. Returns whether that namespace cannot be inspected."""
     is_prestart = report.stage == "prestart"
     is_elsewhere = bundle.has_namespace
     if is_prestart and is_elsewhere and registered.choose(entries, "prestart") is None:
@@ -273,15 +273,15 @@ def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: b
 
 
 def _place(report: Report, place: Place, bundle: Bundle) -> bool:
-    """Fills in stage and namespace. Returns whether a real run would enter it, so that it cannot be looked into."""
-    # createContainer is called inside the container: being elsewhere now is no fault of the bundle.
+    """Sets stage and namespace. Returns whether a real run would enter it, so that it cannot be inspected here."""
+    # The runtime calls createContainer inside the container, so it is no fault of the bundle to be outside now.
     is_elsewhere = bundle.has_namespace
     try:
         if place.stage != "createContainer":
             place.choose(bundle)
             is_elsewhere = place.is_elsewhere()
     except UnavailableError as problem:
-        # The plan is worth knowing all the same.
+        # The plan is useful even so.
         report.add(problem, "read")
     report.stage = place.stage
     report.namespace = place.kind(bundle, is_another=is_elsewhere)
@@ -289,7 +289,7 @@ def _place(report: Report, place: Place, bundle: Bundle) -> bool:
 
 
 def _of_log(path: str | None, patience: Patience) -> list[str]:
-    """A warning for a log that cannot be written: a real run does not fail for it, so it is easily overlooked."""
+    """A warning for a log that cannot be written. A real run does not fail then, so users easily overlook it."""
     if path is None or patience.why_not(f"log {path}", f"the log {path}", path):
         return []
     if os.access(path if os.path.lexists(path) else os.path.dirname(path), os.W_OK):

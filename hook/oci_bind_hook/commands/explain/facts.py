@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan in the form of schemas/plan.json: the facts of each bind, and warnings worth having beforehand.
+"""A plan in the form of schemas/plan.json: the facts and warnings of each bind.
 
-Looks only at what the plan already holds by fd, and at the links that led there.
+Inspects only the fds that the plan has open, and the links on the way to each source.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _KINDS = {
     modes.S_IFIFO: "fifo",
     modes.S_IFSOCK: "socket",
 }
-# The attributes of a mount as the bits of f_flag, statvfs(3).
+# Attributes of a mount as bits of f_flag, statvfs(3).
 _STATVFS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x800, "nosymfollow": 0x2000}
 _STATVFS_ATIMES = {"noatime": 0x400, "relatime": 0x1000}
 _ATIMES = ("noatime", "relatime", "strictatime")
-_RENAMED = (modes.S_IFREG, modes.S_IFSOCK)  # kinds that programs put in the place of another one
+_RENAMED = (modes.S_IFREG, modes.S_IFSOCK)  # kinds of file that programs often replace by rename(2)
 
 
 def describe(
@@ -53,9 +53,9 @@ def describe(
     labels: Labels | None = None,
 ) -> list[dict[str, object]]:
     """The binds of a plan. ``writable_root``: the container may write to its rootfs. ``covering``: more warnings.
-    ``hidden``: what they hide. ``labels``: those of config.json.
+    ``hidden``: what the binds hide. ``labels``: the labels in config.json.
 
-    ``before`` is called for each before the way to its source is looked at.
+    ``before`` is called before the links to the source of each bind are inspected.
     """
     paths = {bind: plan.namespace.proc.path_of(bind.source.fd) for bind in plan.binds if bind.source.is_open}
     attributes = {bind: attributes_of(bind.source) for bind in plan.binds}
@@ -76,7 +76,7 @@ def describe(
             ][:1]
         found = _found(bind.source, found_at)
         before(bind.request, bind.source.path)
-        # No real run asks for a label: who may be silent is not asked.
+        # A real run does not read labels, so a file system that may not answer is not queried.
         if found is not None and found_at is not None and first_that_may_wait(table, found_at) is None:
             found["label"] = label = label_of(f"/proc/self/fd/{bind.source.fd}")
             is_writable = "ro" not in attributes[bind]
@@ -92,7 +92,7 @@ def describe(
 def own_mounts(
     requests: Sequence[Request], order: Sequence[tuple[Request, str, Bind | None]] = ()
 ) -> list[dict[str, object]]:
-    """The mounts of config.json that are no binds, with the paths at which they are, if those are known."""
+    """Returns the mounts of config.json that are not binds, with their resolved paths if ``order`` has them."""
     paths = {request: path for request, path, _ in order}
     return [
         {
@@ -107,7 +107,7 @@ def own_mounts(
 
 
 def replaced_by_rename(plan: Plan) -> list[str]:
-    """A note on the files of a plan, which most programs replace instead of writing to them; none without a file."""
+    """Returns a note on the files of a plan, because most programs replace a file by rename; [] without a file."""
     files = [bind for bind in plan.to_mount if bind.source.is_open and modes.S_IFMT(bind.source.stat.mode) in _RENAMED]
     origins = [*dict.fromkeys(bind.request.origin for bind in files)]
     if not origins:
@@ -141,7 +141,7 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
 
 
 def attributes_of(source: Source) -> list[str]:
-    """The attributes that a mount of the source will have, its own included, in a fixed order. Raises OSError."""
+    """Returns all attributes that a mount of the source will have, in a fixed order. Raises OSError."""
     flags = _flags(source) if source.error is None else 0
     wanted = {**source.request.deep, **source.request.top}
     words = [word for word, bit in _STATVFS.items() if wanted.get(word, bool(flags & bit))]
@@ -151,7 +151,7 @@ def attributes_of(source: Source) -> list[str]:
 
 
 def _flags(source: Source) -> int:
-    """The attributes that the source has, as statvfs(3) tells them, mostly without a word from its file system."""
+    """The attributes of the source's mount as bits of statvfs(3), if possible without querying its file system."""
     info = source.info
     if info is None:
         return os.fstatvfs(source.fd).f_flag
@@ -161,7 +161,7 @@ def _flags(source: Source) -> int:
 
 
 def _kept(request: Request, attributes: list[str]) -> list[str]:
-    """The attributes that the request does not set: they are kept from the source."""
+    """Returns the attributes that the request does not set. They are kept from the source."""
     asked = {**request.deep, **request.top}
     return [word for word in attributes if ("atime" if word in _ATIMES else word) not in asked]
 
@@ -174,7 +174,7 @@ def _ids(idmap: IdMap) -> dict[str, object]:
 
 
 def _found(source: Source, path: str | None) -> dict[str, object] | None:
-    """What is at a source path, None if nothing is."""
+    """Returns the facts about what exists at a source path, None if nothing does."""
     if path is None:
         return None
     stat, info = source.stat, source.info
@@ -197,20 +197,20 @@ def _found(source: Source, path: str | None) -> dict[str, object] | None:
 
 
 def _links_to(source: Source) -> list[dict[str, str]]:
-    """The links on the way to a source: somebody who can change one of them decides what is bound."""
+    """Returns the links on the way to a source. Anyone who can change one of them decides what is bound."""
     with Walk() as walk:
         try:
             walk.go(source.above)
             if source.request.subpath is not None:
                 walk.go(source.request.subpath, beneath=True)
         except (OSError, EscapeError):
-            pass  # those before it are told: one of them may be why
-        # A loop leads through the same link forty times.
+            pass  # returns the links up to the failure, since one of them may cause it
+        # A loop follows the same link forty times.
         return [{"at": at, "to": to} for at, to in dict.fromkeys(walk.links)]
 
 
 def holds_anything(folder: str) -> bool | None:
-    """Whether anything is in a folder; None if it is not there, or this user may not look into it."""
+    """Whether a folder has any entry. None if it does not exist or this user may not read it."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None
@@ -219,14 +219,14 @@ def holds_anything(folder: str) -> bool | None:
 
 
 def _above(path: str) -> Iterator[str]:
-    """Every folder above a path, its parent first."""
+    """Yields every folder above a path, its parent first."""
     while path != "/":
         path = os.path.dirname(path)
         yield path
 
 
 def undone(mount: MountRecord, *, here: bool) -> dict[str, object]:
-    """A bind of a record as poststop sees it."""
+    """Returns a recorded bind as poststop sees it. ``here``: it is still mounted."""
     requested = mount["requested"]
     options = requested["options"]
     assert isinstance(options, list)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel will refuse to a real run, for want of rights or of a file system's features.
+"""What the kernel will refuse to a real run for lack of rights or of a file system's features.
 
-Any user may call a dry-run, while the real run belongs to whoever starts the runtime. So only what config.json itself
-shows of that user counts here.
+Any user may start a dry-run, but a real run has the rights of whoever starts the runtime. So the only rights that count
+here are those that follow from config.json.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ...record.folder import StateFolder, changeable_by_others
 from ...record.indexes import refused
 from . import recognise
 
-# File systems that cannot be id-mapped, as of Linux 6.18. Of the others it depends on the kernel, which tells who may
-# try it.
+# File systems that cannot be id-mapped, as of Linux 6.18. For the others it depends on the kernel version; a process
+# with the rights to do so can try.
 _NEVER_MAPPED = frozenset("cgroup cgroup2 devpts devtmpfs mqueue proc sysfs".split())
 
 TYPE_CHECKING = False
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """The real run that is foreseen: of which bundle, at which stage, and how its rights compare with these here.
+    """The real run that is foreseen: its stage, and how its rights compare with those of this process.
 
-    ``is_nested``: it is in the container's own user namespace. ``is_own``: its user is the one who asks, as far as
-    config.json shows: root, if root asks. ``is_of_podman``: it is that user's as well, inside podman's user namespace.
+    ``is_nested``: in the container's own user namespace. ``is_own``: as the user of the dry-run, as far as config.json
+    shows, or that user is root. ``is_of_podman``: as that user, inside rootless podman's user namespace.
     """
 
     def __init__(self, bundle: Bundle, stage: str | None) -> None:
@@ -57,7 +57,7 @@ class Run:
         self.uid_mappings = config.uid_mappings or ()
         self.is_nested = stage == "createContainer" and "user" in config.namespaces
         self.is_own = uid == 0 or self.is_mapped(uid)
-        # Rootless podman keeps its bundles among its user's files, and its user namespace is in none of them.
+        # Rootless podman keeps its bundles among its user's files. config.json does not have its user namespace.
         is_podmans = recognise.engine(config.annotations, bundle.path, bundle.rootfs) == "podman"
         self.is_of_podman = not self.is_own and is_podmans and bundle.stat.st_uid == uid
 
@@ -66,23 +66,23 @@ class Run:
         return any(host <= uid < host + size for _, host, size in self.uid_mappings)
 
     def check_writable(self, fd: int) -> None:
-        """As linux.check_writable. What only this process may not write is no error."""
+        """As linux.check_writable, but passes if only this process, not the run, lacks the permission."""
         try:
             linux.check_writable(fd)
         except PermissionError:
-            # In its own user namespace it has CAP_DAC_OVERRIDE over files of those who are mapped.
+            # A run in the container's user namespace has CAP_DAC_OVERRIDE over files of mapped owners.
             owner = os.fstat(fd).st_uid
             if self.is_of_podman:
-                if owner == 0:  # whom no user may map
+                if owner == 0:  # root, whom an ordinary user cannot map
                     raise
             elif self.is_own and not (self.is_nested and self.is_mapped(owner)):
                 raise
 
     @property
     def own_rights(self) -> list[tuple[int, int]] | None:
-        """None if the run may have other rights than this user; else, as (first, number), whose files it may open yet.
+        """None if the run may have other rights than this user. Otherwise ranges (first, number) of uids.
 
-        In its own user namespace it has CAP_DAC_OVERRIDE over files of those who are mapped.
+        The run may open files of these owners: in its own user namespace it has CAP_DAC_OVERRIDE over them.
         """
         if not self.is_own:
             return None
@@ -90,15 +90,15 @@ class Run:
 
     @property
     def can_be_tried(self) -> bool:
-        """Whether this process sees and may do just what the run does: then the kernel's answer is that to the run."""
+        """Whether this process has the view and the rights of the run: then the kernel answers both alike."""
         if self.stage == "createContainer":
             return False
         return rights.has_capability("CAP_SYS_ADMIN") if os.geteuid() == 0 else self.is_own
 
     def folder(self, options: Options, proc: Proc, *, is_asked: bool, container: str | None) -> Records | None:
-        """The state folder, or what the run takes instead; None if it has none yet, or if it is another user's.
+        """The state folder, or what the run uses instead. None if the folder does not exist yet or is another user's.
 
-        Raises RecordError for one that the run would refuse. ``is_asked``: it makes a missing one.
+        ``is_asked``: the run creates a missing folder. Raises RecordError for a folder that the run would refuse.
         """
         path, uid = state_folder(options, proc), proc.uid_outside(os.geteuid())
         if self.is_nested:
@@ -117,7 +117,7 @@ class Run:
         return folder
 
     def _opened(self, path: str, *, create: bool) -> StateFolder | None:
-        """As StateFolder.open, but nothing is made: None as well for a folder that could be."""
+        """As StateFolder.open, but creates nothing: returns None for a folder that could be created."""
         if not create or os.path.isdir(path):
             return StateFolder.open(path, create=False)
         above = path
@@ -139,7 +139,7 @@ class Run:
 
 
 def problems_of_stage(run: Run) -> Iterator[HookError]:
-    """A rootless runtime of this user cannot let a hook enter a process, as a ``run`` would, at the stages before."""
+    """The error of a rootless ``run`` as this user: at the stages before createContainer it may not enter a process."""
     is_rootless = os.geteuid() != 0 and run.is_own
     if is_rootless and run.stage in ("prestart", "createRuntime"):
         reason = OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -148,17 +148,17 @@ def problems_of_stage(run: Run) -> Iterator[HookError]:
 
 
 def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespace, rootfs: str) -> Iterator[HookError]:
-    """Sources that the kernel will not copy, or whose ids it will not map.
+    """Yields the errors of sources that the kernel will not clone, or whose ids it will not map.
 
-    As in a real run, mounting.sources.clone_sources, one of config.json is no problem yet: it gets the error, which
-    counts if the hook has to mount it.
+    As in a real run (mounting.sources.clone_sources), a source of config.json keeps its error, which only counts if the
+    hook has to mount it.
     """
     is_inside = run.is_nested or namespace.proc.in_user_namespace()
     for source in sources:
         request, top = source.request, source.info
         if source.error is not None or (request.idmap is None and is_runtimes(request, namespace.kind, rootfs)):
             continue
-        # Where the kernel answers for the run, it may refuse the copy first.
+        # If this process can try what the run does, the kernel may refuse the clone before the id map.
         is_untried = request.idmap is not None and not run.can_be_tried
         problem: HookError
         if request.idmap is not None and is_inside:
@@ -185,7 +185,7 @@ def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespac
 
 
 class Leaks:
-    """Which mounts a runtime leaves shared with the host, as mounting.plan.Planner asks it."""
+    """Foresees for mounting.plan.Planner which mounts a runtime leaves shared with the host."""
 
     def __init__(self, config: Config, stage: str | None, namespace: Namespace, rootfs: Rootfs) -> None:
         has_users, word = "user" in config.namespaces, config.rootfs_propagation
@@ -194,21 +194,21 @@ class Leaks:
         self._namespace = namespace
 
     def __call__(self, bind: Bind, target: Target, volume: Bind | None) -> bool:
-        """Whether the mount below a ``target``, that of a ``volume`` of the runtime if there is one, will be shared.
+        """Whether the mount below a ``target`` will be shared. ``volume`` is the runtime's bind there, if any.
 
-        What depends on the runtime is a warning of the ``bind``.
+        If that depends on the runtime, adds a warning to the ``bind``.
         """
         stat = target.anchor.stat
         assert stat is not None
         if volume is None:
-            # runc takes the mounts below the rootfs along, and crun makes them private.
+            # runc carries over the mounts below the rootfs as they are; crun makes them private.
             by = self._sharing(self._namespace.mount_of(stat), ("runc",))
         elif volume.request.propagation != "rshared" and stat.mnt_id != volume.source.stat.mnt_id:
             return False
         elif volume.request.propagation not in ("shared", "rshared"):
             return False
         elif self._is_inside:
-            return True  # with whom it is shared, nobody can see there
+            return True  # the peers are not visible from inside the container
         else:
             by = self._sharing(volume.source.info, RUNTIMES)
         if by == [*RUNTIMES]:
@@ -219,11 +219,11 @@ class Leaks:
         return False
 
     def _sharing(self, info: MountInfo | None, names: Sequence[str]) -> list[str]:
-        """Of some runtimes those that leave a mount of the host's namespace shared with it."""
+        """Returns those of the named runtimes that leave a mount of the host's namespace shared with the host."""
         return [name for name in names if info is not None and self._runtimes.kind_of(info, name) == "shared"]
 
 
 def _at(step: Step, problem: HookError) -> HookError:
-    """The problem, which a real run meets at ``step``."""
+    """Sets the step at which a real run has the problem, and returns the problem."""
     problem.step = step
     return problem

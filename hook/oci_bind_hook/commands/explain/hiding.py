@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each bind of a plan hides: earlier mounts, and what the image has at its place."""
+"""What each bind of a plan hides: earlier mounts, and what the image has at its destination."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def hidden(order: Sequence[tuple[Request, str, Bind | None]], *, is_silent: bool = False) -> dict[Bind, list[Hidden]]:
-    """What the binds among all mounts in their ``order``, Planner.order, hide.
+    """Returns what each bind hides. ``order`` has all mounts in the order of mounting, as Planner.order.
 
-    Of several later mounts above one, the first hides it. The image is not looked at if it ``is_silent``.
+    If several later mounts cover one, the first of them hides it. With ``is_silent`` the image is not inspected.
     """
     later: dict[str, Bind | None] = {}
     found: dict[Bind, list[Hidden]] = {}
@@ -43,9 +43,9 @@ def hidden(order: Sequence[tuple[Request, str, Bind | None]], *, is_silent: bool
 
 
 def _there(target: Target) -> str:
-    """What the image has at the place of a bind, "" for nothing and for an empty folder, which leaves nothing to hide.
+    """Returns what the image has at the destination of a bind: "link", "file" or "folder".
 
-    What this user may not look into is taken for empty: it is not known to hide anything.
+    Returns "" for nothing, for an empty folder, and for a folder that this user may not read.
     """
     last = target.last
     if last.fd is None or last.stat is None or last.cover is not None or last.stat.mount_root:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a word stands for that is given to explain: the folder of a bundle, a file that is its config, or a container.
+"""What the argument of explain refers to: the folder of a bundle, a file that is its config, or a container.
 
-A runtime takes a folder only, while engines tell of the file: `podman inspect` has its path as OCIConfigPath.
+A runtime only takes a folder. Engines name the file: `podman inspect` has its path as OCIConfigPath.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONFIG = "config.json"
 
 
 def word(words: Sequence[str]) -> str:
-    """The one word that is to be explained, of those given; without one the current folder. UsageError."""
+    """Returns the one argument of explain, "." without any. Raises UsageError."""
     if len(words) > 1:
         raise UsageError(f'"{words[1]}" is unexpected', where=words[0], hint="explain takes one bundle")
     if words:
@@ -34,15 +34,15 @@ def word(words: Sequence[str]) -> str:
 
 
 def is_path(text: str) -> bool:
-    """Whether a word names a file or folder by itself: no id or name of a container has a slash, nor is it a dot."""
+    """Whether the argument is a path. An id or a name of a container has no slash and is not "." or ".."."""
     return "/" in text or text in (".", "..")
 
 
 def bundle_of(path: str) -> tuple[str, str]:
-    """The bundle that an absolute path means, and the file that is read in place of its config.json, "" for none.
+    """Returns the bundle that an absolute path refers to, and the file that replaces its config.json, "" for none.
 
-    A file of the name config.json stands for its folder, wherever it leads to, as it does for a runtime. Of another
-    name, it stands for what it leads to through links.
+    A file named config.json refers to its folder even if it is a link, as for a runtime. For a file of any other name,
+    links are followed first.
     """
     if not os.path.lexists(path) or os.path.isdir(path):
         return path, ""
@@ -56,4 +56,4 @@ def _real(path: str) -> str:
     try:
         return files.real_path(path)
     except OSError:
-        return path  # whoever reads it will say why
+        return path  # the caller reads it and reports the error

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls of this hook that a bundle makes: what each is given, and what it asks for.
+"""The calls of this hook that a bundle makes: the options and the requests of each.
 
-Several entries of this hook, at one stage as of several CDI devices or at several, are several calls, one after the
-other. Each is a turn of the report.
+Several entries of this hook, at one stage (as of several CDI devices) or at several, are separate calls in sequence.
+Each is a turn of the report.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """What one call of the hook is given, and where that stands in config.json, "" for the command line.
+    """The options of one call of the hook, and their place in config.json, "" for the command line.
 
-    ``stage`` is where it is called, None where that is the stage of the report.
+    ``stage`` is where the hook is called, None for the stage of the report.
     """
 
     options: Options
@@ -43,17 +43,17 @@ class Part(NamedTuple):
 
     @property
     def is_late(self) -> bool:
-        """Whether the container has its own root by then, in which a call can bind nothing."""
+        """Whether the container has its own root by then, so that the call cannot bind anything in it."""
         return self.stage == registered.LATE
 
     @property
     def enters_late(self) -> bool:
-        """Whether a call enters the container then. What it is told of another stage, it refuses before that."""
+        """Whether a late call enters the container. With the STAGE createContainer or poststop it is refused before."""
         return self.is_late and self.options.stage not in ("createContainer", "poststop")
 
 
 def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, patience: Patience) -> None:
-    """Says what is wrong with how config.json registers the hook."""
+    """Adds what is wrong with the way config.json registers the hook."""
     report.unsafe += registered.problems(entries)
     has_poststop = any(entry.stage == "poststop" for entry in entries)
     others_stop = bool(entries) and not has_poststop and stopping.is_by_engine(entries, bundle)
@@ -70,11 +70,11 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
 def with_registered(
     report: Report, entries: list[Entry], options: Options, namespaces: Container[str], proc: Proc
 ) -> list[Part]:
-    """The options, or if they ask for no bind those of each entry that sets up, in the order of the calls.
+    """Returns the options or, if they request no bind, those of each entry that sets up, in the order of the calls.
 
-    Of a stage that is asked for, only those at that one. ``namespaces`` are those that the container has or joins.
+    If ``options`` name a stage, only entries at it count. ``namespaces`` are those that the container has or joins.
 
-    Reports how the hook is registered, and what a call will refuse whose STAGE is not that at which it is made.
+    Adds to the report how the hook is registered, and the error of each call whose STAGE is not where it is registered.
     """
     report.registered = [entry.place for entry in entries]
     called = registered.chosen(entries, options.stage)
@@ -105,25 +105,25 @@ def with_registered(
 
 
 def _at_another(entry: Entry, namespaces: Container[str]) -> HookError | None:
-    """What a call refuses that is told another stage than its own; None where it goes on all the same."""
+    """Returns the error of a call whose STAGE is not its own, None if the call continues all the same."""
     if entry.said == "poststop":
         return not_stopped("created" if entry.stage == registered.LATE else "creating")
     if entry.said == "createContainer" and entry.stage != "createContainer" and "mount" in namespaces:
         return not_inside()
-    # Where it has the pids of its runtime, the state may name one.
+    # If the container shares the runtime's pid namespace, the state may name a process.
     if entry.said == "createRuntime" and entry.stage == "createContainer" and "pid" in namespaces:
         return no_process(is_inside=True)
     return None
 
 
 def _merged(entry: Entry, options: Options, proc: Proc) -> Options:
-    """The options of an entry of config.json, for a dry-run with these. Raises UsageError."""
+    """Returns the options of an entry of config.json, merged with those of this dry-run. Raises UsageError."""
     merged, _ = parse(list(entry.words))
     merged.bundle = options.bundle
     merged.dry_run = True
     merged.strict = merged.strict or options.strict
     merged.root = options.root or merged.root
-    if entry.env:  # the hook has none but that, as the one who asks has another
+    if entry.env:  # the hook has only this environment, the user of the dry-run another
         environment = {linux.encode_path(name): linux.encode_path(text) for name, text in entry.environment.items()}
         merged.root = state_folder(merged, proc, environment)
     merged.stage = options.stage or merged.stage
@@ -131,11 +131,11 @@ def _merged(entry: Entry, options: Options, proc: Proc) -> Options:
 
 
 def requests_of_each(report: Report, bundle: Bundle, parts: list[Part], patience: Patience) -> Iterator[list[Request]]:
-    """What each call asks for, but for what an earlier one has asked for: that is mounted by then, and left alone."""
+    """Yields the requests of each call, without those of earlier calls: they are mounted by then and left alone."""
     asked: set[tuple[bool, str]] = set()
     for report.turn, part in enumerate(parts):
         requests = _requests(report, bundle, part._replace(place=part.place if len(parts) > 1 else ""), patience)
-        if part.is_late:  # nothing is left to it: an earlier call mounts in another root
+        if part.is_late:  # earlier calls do not count, since they mount in another root
             yield [request for request in requests if not request.is_from_mounts]
             continue
         keys = [(each.is_from_mounts, json.dumps(each.as_mount(), sort_keys=True)) for each in requests]
@@ -149,9 +149,9 @@ def requests_of_each(report: Report, bundle: Bundle, parts: list[Part], patience
 
 
 def _requests(report: Report, bundle: Bundle, part: Part, patience: Patience) -> list[Request]:
-    """All requests of a call that make sense. The others become problems of the report.
+    """Returns the valid requests of a call. The others become problems of the report.
 
-    Those of ``--mount`` are told apart by the place of the call, if it has one.
+    The place of the call, if it has one, distinguishes its ``--mount`` from those of other calls.
     """
 
     def refused(problem: HookError) -> None:

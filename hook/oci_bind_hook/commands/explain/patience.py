@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dry-run that waits for nobody for long, and still says all that can be known.
+"""A dry-run that does not hang on a file system that does not answer, and still reports all that can be known.
 
-A child gathers the report, as kernel.asking has it, and notes what it is about to ask. Whom it waits for too long is
-silent: another child does it all again, and leaves that one out.
+A child gathers the report (kernel.asking). It notes each query before it makes it. If a query takes too long, the
+parent marks its target as silent and starts another child, which leaves that target out.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ...kernel.mountinfo import MountTable
     from ...requests.request import Request
 
-DEADLINE = 20.0  # seconds, after which nobody is waited for any more, however many are silent
-DESTINATIONS = "destinations"  # of all binds: they may lead into a source that is bound before
+DEADLINE = 20.0  # seconds: the limit for all children together
+DESTINATIONS = "destinations"  # of all binds, because a destination may lead into the source of an earlier bind
 PROGRAMS = "programs"  # of the container, which the binds may cover
 _TICK = SECONDS / 4
 _CLOCK_OF_ALL_THREADS = 2  # CPUCLOCK_SCHED, linux/posix-timers.h
@@ -34,9 +34,9 @@ HINT = "a real run waits until the server answers or ends, or until the runtime'
 
 
 class Patience:
-    """What is known to be silent, and a place to note what is asked next.
+    """What is known to be silent, and the notes of a child on its next query.
 
-    ``silent`` are those that did not answer before: key -> why it is not asked, and ``mounts`` the same by mount id.
+    ``silent`` has what did not answer: key -> why it is not queried. ``mounts`` has the same by mount id.
     """
 
     def __init__(self, table: MountTable) -> None:
@@ -46,9 +46,9 @@ class Patience:
         self._notes = os.memfd_create("notes", os.MFD_CLOEXEC)
 
     def why_not(self, key: str, what: str, path: str) -> str:
-        """Why nothing is to be asked about ``path``, "" if it may be: then ``what`` is asked right after this call.
+        """Returns why ``path`` must not be queried, or "" if it may be. Then ``what`` is noted as the next query.
 
-        ``key`` is its name here, the same each time.
+        ``key`` names the query, and is the same in every child.
         """
         mount = first_that_may_wait(self._table, path) if self.mounts else None
         if mount is not None and mount.id in self.mounts:
@@ -58,12 +58,12 @@ class Patience:
         return self.silent.get(key, "")
 
     def source_of(self, request: Request, path: str) -> None:
-        """To be called before the source of a request is opened, at ``path``. If that is silent, it is not opened."""
+        """Call this before opening the source of a request at ``path``. If that is silent, the source is not opened."""
         if why := self.why_not(request.origin, f"the source {path} of {request.origin}", path):
             request.opener = Mute(silent(f"the source {path}", why, request.at("source")))
 
     def ask(self, gather: Callable[[], Report], tell: Callable[[str], None], end: float) -> Report | None:
-        """What a child gathers; None if somebody was silent, who is known now."""
+        """Returns what a child gathers, or None if a query was not answered. Its target is then known to be silent."""
         seen, told, quiet = (b"", 0), b"", 0
 
         def goes_on(child: int) -> bool:
@@ -86,7 +86,7 @@ class Patience:
         mount = first_that_may_wait(self._table, path)
         why = outcome.silence(f"{mount.mount_point} ({mount.type})" if mount is not None else what)
         if mount is not None:
-            # It may be why those did not answer, whose way leads anywhere.
+            # This mount may be why the destinations did not answer, because they lead anywhere.
             self.silent.pop(DESTINATIONS, None)
             self.mounts.setdefault(mount.id, why)
         self.silent[key] = why
@@ -94,11 +94,11 @@ class Patience:
 
     @property
     def known(self) -> tuple[set[int], set[str]]:
-        """Who is known to be silent."""
+        """The mounts and keys that are known to be silent."""
         return {*self.mounts}, {*self.silent}
 
     def _last(self) -> bytes:
-        """The last note; the one that is being written does not count."""
+        """Returns the last complete note."""
         os.lseek(self._notes, 0, os.SEEK_SET)
         return b"\n".join(files.read_all(self._notes).split(b"\n")[-2:-1])
 
@@ -107,10 +107,10 @@ class Patience:
 
 
 def _worked(child: int) -> int:
-    """How long a child has worked, in nanoseconds: who waits for an answer does not.
+    """Returns the CPU time of a child in nanoseconds, 0 if it has ended. It does not grow while the child waits.
 
-    A plan of many binds takes its time, more so on a busy machine, and nobody is silent then. The clock is that of
-    clock_getcpuclockid(3), which Python has for threads only. 0 if the child has ended.
+    A plan of many binds takes long on a busy machine although everything answers. The clock is that of
+    clock_getcpuclockid(3), which Python offers for threads only.
     """
     try:
         return time.clock_gettime_ns((~child << 3) | _CLOCK_OF_ALL_THREADS)
@@ -119,7 +119,7 @@ def _worked(child: int) -> int:
 
 
 class Mute:
-    """Opens nothing: the source is silent."""
+    """Replaces the opener of a source that is silent."""
 
     def __init__(self, problem: HookError) -> None:
         self.problem = problem
@@ -129,8 +129,8 @@ class Mute:
 
 
 def silent(subject: str, why: str, where: str = "", *, step: Step = "open") -> MissingError:
-    """The problem of a real run that asks what is silent, at its ``step``."""
-    # Its code is what the run ends with if the server ends first, or is unmounted.
+    """Returns the problem of a real run that queries what is silent, at its ``step``."""
+    # The exit code is that of the run if the server ends first or its file system is unmounted.
     problem = MissingError(f"{subject} cannot be inspected: {why}", where=where, hint=HINT)
     problem.step = step
     return problem
@@ -139,10 +139,10 @@ def silent(subject: str, why: str, where: str = "", *, step: Step = "open") -> M
 def gathered(
     report: Report, table: MountTable, gather: Callable[[Patience], Report], tell: Callable[[str], None]
 ) -> Report:
-    """What ``gather`` makes of a ``report``, in time. ``tell`` is told what is waited for.
+    """Returns what ``gather`` makes of a ``report``, within the limit. ``tell`` gets messages on what it waits for.
 
-    A child does that, with a report of its own, only where the mount ``table`` shows somebody who may wait. OSError, if
-    there can be none.
+    A child gathers, with its own report, if the mount ``table`` has a file system that may not answer. Raises OSError
+    if it cannot start.
     """
     patience = Patience(table)
     try:

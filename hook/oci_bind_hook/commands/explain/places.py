@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a plan touches in the rootfs, as a tree of names: links, mounts, what will be made, and what is said of each.
+"""What a plan touches in the rootfs, as a tree of names: links, mounts, what will be created, and remarks on each.
 
-It is taken from the document that --format json prints. Texts come out escaped, and names in quotes where they could
-be taken for a part of a drawing.
+The input is the document that --format json prints. All texts are escaped, and names are in quotes where they could be
+mistaken for part of the drawing.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     Document = Mapping[str, Any]
     Remark = tuple[str, str]  # a label and its text
 
-_FOLDED = 4  # so many of one kind in one folder become one line
+_FOLDED = 4  # this many similar entries of one folder become one line
 _PROBLEM, _REFUSES = "problem", "refuses"
 
 
 class Entry(NamedTuple):
-    """One mount at its place: ``words`` stand behind the source, ``remarks`` below.
+    """One mount at its place: ``words`` follow the source, ``remarks`` are below.
 
-    Entries of one ``kind``, if it is not None, may be folded, with ``pattern`` as their source.
+    Entries with the same ``kind``, unless it is None, may be folded. ``pattern`` is then their source.
     """
 
     source: str
@@ -46,10 +46,10 @@ class Entry(NamedTuple):
 
 
 class Node:
-    """A name in the rootfs, or several of which each has only the next in it.
+    """A name in the rootfs, or several names of a path without other branches.
 
-    ``mark`` is "+" for what will be made and "-" for what will be removed, ``to`` what a link says, ``more`` how many
-    others are folded into it.
+    ``mark`` is "+" for a mount point to create and "-" for one to remove, ``to`` the text of a link, ``more`` how many
+    other nodes are folded into it.
     """
 
     def __init__(self, name: str) -> None:
@@ -62,14 +62,14 @@ class Node:
         self.more = 0
 
     def at(self, path: str) -> Node:
-        """The node at a path below this one, made if it is not there."""
+        """Returns the node at a path below this one. Creates missing nodes."""
         node = self
         for name in filter(None, path.split("/")):
             node = node.children.setdefault(name, Node(name))
         return node
 
     def has(self, path: str) -> bool:
-        """Whether there is a node at a path below this one."""
+        """Whether a node exists at a path below this one."""
         node = self
         for name in filter(None, path.split("/")):
             if name not in node.children:
@@ -78,7 +78,7 @@ class Node:
         return True
 
     def joined(self) -> Node:
-        """The node at the end of a way on which nothing else is, with all names of that way; mostly this one."""
+        """Joins a node without entries with its only child, and so on. Returns the last node, with all names."""
         node, names = self, [*self.names]
         while not node.entries and node.to is None and len(node.children) == 1:
             (child,) = node.children.values()
@@ -90,7 +90,7 @@ class Node:
         return node
 
     def folded(self) -> list[Node]:
-        """What is below; of many that are alike only the first, which knows how many more there are."""
+        """Returns the children. Of many similar ones only the first is returned, with the number of the others."""
         alike: dict[Hashable, list[Node]] = {}
         for node in self.children.values():
             alike.setdefault(node.sort, []).append(node)
@@ -107,15 +107,15 @@ class Node:
 
     @property
     def sort(self) -> Hashable:
-        """What all that may be folded together have in common."""
+        """The key that is the same for all nodes that may be folded together."""
         return self if self.kind is None or self.children else (self.kind, self.mark)
 
 
 class Places:
-    """All that a document by schemas/plan.json touches, below ``root``.
+    """Everything that a document of schemas/plan.json touches, below ``root``.
 
-    ``own`` and ``binds`` are paths of the runtime's mounts that have no place in the tree, ``remarks`` what is said of
-    no mount. With ``everything`` all mounts have a place.
+    ``own`` and ``binds`` are paths of the runtime's mounts that are not in the tree, ``remarks`` those that concern no
+    mount. With ``everything``, all mounts are in the tree.
     """
 
     def __init__(self, document: Document, pen: Pen, *, everything: bool) -> None:
@@ -145,7 +145,7 @@ class Places:
         self.remarks += [("note", escaped(text)) for text in document["notes"]]
 
     def _told(self, document: Document) -> dict[int, list[Remark]]:
-        """What is wrong with each mount, by its number; what is wrong elsewhere goes to ``remarks``."""
+        """Returns the problems of each mount by its number. Problems without a mount are added to ``remarks``."""
         by_place: dict[str, _Mounts] = {}
         for number, mount in enumerate(document["mounts"]):
             by_place.setdefault(mount["origin"].replace("config.json#", "config.json: "), _Mounts()).add(number, mount)
@@ -160,7 +160,7 @@ class Places:
             remarks = self.remarks if concerned is None else said.setdefault(concerned, [])
             is_first = problem is found[0][1] and sentence(problem) in document["verdict"]
             if is_first and concerned is None and not problem["hint"]:
-                continue  # the verdict is right below
+                continue  # the verdict below says it
             remarks.append((label, escaped(sentence(problem))))
             if problem["hint"]:
                 remarks.append(("hint", escaped(problem["hint"])))
@@ -182,13 +182,13 @@ class Places:
         node.entries.append(Entry(self._source(mount), words, style, remarks, shown, kind))
 
     def _take_left(self, path: str, source: str, others: list[str]) -> None:
-        """Takes a mount of the runtime's: to its place if that is drawn anyway, else to the others."""
+        """Adds a mount of the runtime to its node if the tree has one, otherwise to ``others``."""
         if path == "/" or not (self._everything or self.root.has(path)):
             others.append(path)
             return
         node = self.root.at(path)
         node.kind = None
-        # It is there before all others.
+        # The runtime mounts before the hook.
         node.entries.insert(0, Entry(source, [Span("by the runtime", "dim")], "dim"))
 
     def _source(self, mount: Document) -> str:
@@ -198,7 +198,7 @@ class Places:
         return f"{self._pen.name(source)} {self._pen.signs.link} {self._pen.name(found['path'])}"
 
     def _words(self, mount: Document) -> Iterator[Span]:
-        """What is to be known of a mount, but for what is the default."""
+        """Yields the properties of a mount that differ from the default."""
         action, asked = mount["action"], mount["asked"]
         for word in mount["attributes"]:
             if word != "relatime":
@@ -229,7 +229,7 @@ class Places:
 
 
 def _remarks(mount: Document) -> Iterator[Remark]:
-    """What is said of a mount."""
+    """Yields the remarks on a mount."""
     for hidden in mount["hides"]:
         if hidden["what"] == "mount":
             yield "hides", escaped(f"{hidden['origin']} on {hidden['path']}")
@@ -240,7 +240,7 @@ def _remarks(mount: Document) -> Iterator[Remark]:
 
 
 class _Mounts:
-    """The mounts of one origin: of a pattern's matches, a problem concerns the one whose path it names."""
+    """The mounts of one origin. If they are matches of a pattern, a problem concerns the one whose path it has."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -248,13 +248,13 @@ class _Mounts:
         self._paths: list[str] = []
 
     def add(self, number: int, mount: Document) -> None:
-        """Takes a mount. ``number`` is its own."""
+        """Adds a mount with its ``number`` in the document."""
         self._last = number
         for path in (source_of(mount), str(mount["resolved"] or mount["destination"])):
             self._numbers[path] = number
 
     def named(self, message: str) -> int:
-        """The number of the mount with the longest path in a message, or of the last one."""
+        """Returns the number of the mount with the longest path in a message, or of the last mount."""
         if len(self._paths) != len(self._numbers):
             self._paths = sorted(self._numbers)
         starts = [0, *(match.end() for match in re.finditer(r"[^\w/.-](?=/)", message))]
@@ -262,13 +262,13 @@ class _Mounts:
         return self._numbers.get(max(found, key=len), self._last)
 
     def _longest(self, text: str) -> str:
-        """The longest path with which a text begins, "" if it does with none."""
+        """Returns the longest path that a text begins with, "" for none."""
         while text:
             at = bisect(self._paths, text)
             before = self._paths[at - 1] if at else ""
             if text.startswith(before):
                 return before
-            # What is between the two in the order of names differs from the text where this one does.
+            # All paths between the two in sort order differ from the text where this one does.
             text = os.path.commonprefix([before, text])  # noqa: RUF071 - by characters, as they are sorted
         return ""
 
@@ -278,7 +278,7 @@ def _place(mount: Document) -> str:
 
 
 def _type(label: str) -> str:
-    """The type in an SELinux label, USER:ROLE:TYPE:LEVEL: on it most rules of a policy depend."""
+    """Returns the type in an SELinux label, USER:ROLE:TYPE:LEVEL. Most rules of a policy use it."""
     return [*label.split(":", 3), "", ""][2] or label
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which binds cover what the container is to run: its program, what that is run by, and names that lead to it.
+"""Which binds cover what the container runs: its program, the interpreters, and the links to them.
 
-All is looked up in the rootfs as it is without the binds, by the walk of a real run. A bind covers a place if its
-destination is that place or a folder above. What cannot be looked up or read is passed over: it is not known to run.
+The walk of a real run resolves all paths in the rootfs without the binds. A bind covers a path if its destination is
+that path or a folder above. What cannot be resolved or read is skipped, since it is not known to run.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from ...mounting.plan import Bind, Plan
     from ...rootfs.walk import Target
 
-# Where crun looks if config.json sets no PATH.
+# The PATH that crun uses if config.json sets none.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_HEAD = 4096  # bytes: more than an ELF header with its table of segments, or the first line of a script
-_LINE = 256  # bytes of a script that the kernel looks at, BINPRM_BUF_SIZE
-_MOST_STEPS = 8  # the kernel goes on from interpreter to interpreter four times, env(1) from there
+_HEAD = 4096  # bytes: more than an ELF header with its segment table, or the first line of a script
+_LINE = 256  # bytes of a script that the kernel reads, BINPRM_BUF_SIZE
+_MOST_STEPS = 8  # the kernel follows four interpreters; env(1) adds to them
 _MOST_LINKS = 10_000
 _PT_INTERP = 3  # elf(5)
-_TEXT = bytes([*b"\t\n\f\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # all that a text in UTF-8 may hold
+_TEXT = bytes([*b"\t\n\f\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # bytes that a UTF-8 text may have
 
 
 class _Needed(NamedTuple):
-    """A place without which a program does not start as it is: the ``path``, and what is there."""
+    """A ``path`` that a program needs to start as it is, and ``what`` is there."""
 
     path: str
     what: str
 
 
 def warnings(plan: Plan, document: object) -> dict[Bind, list[str]]:
-    """Warnings for each bind of the hook that covers a program of the container with this config.json."""
+    """Returns warnings for each bind of the hook that covers a program of the container with this config.json."""
     found: dict[Bind, list[str]] = {}
     binds = [bind for bind in plan.binds if bind.action == "mount" and not bind.request.is_root]
     if not binds:
@@ -68,7 +68,7 @@ class _Image:
         self._names: list[tuple[str, str]] | None = None
 
     def needed(self) -> list[_Needed]:
-        """The program and its interpreters, and then the links on the way to them."""
+        """Returns the program and its interpreters, and then the links on the way to them."""
         places, links = [], []
         names = [(name, "the program of process.args") for name in self._args[:1]]
         for _ in range(_MOST_STEPS):
@@ -85,7 +85,7 @@ class _Image:
         return [*places, *links]
 
     def _look_up(self, name: str) -> Target | None:
-        """The program that a name stands for, execvp(3); None if there is none."""
+        """Returns the program that a name refers to, as execvp(3) finds it, or None."""
         for folder in [""] if "/" in name else self._path.split(":"):
             target = self._resolve(os.path.join("/", self._cwd, folder, name))
             if target is None:
@@ -99,11 +99,11 @@ class _Image:
     def _resolve(self, path: str) -> Target | None:
         try:
             return self._root.resolve(path)
-        except (HookError, ValueError):  # ValueError: a NUL, which no name of a file has
+        except (HookError, ValueError):  # ValueError: a NUL, which no file name can have
             return None
 
     def names_of(self, target: Target) -> Iterator[str]:
-        """A warning for a file that other programs are links to, as in images made of busybox."""
+        """Warns about a file that other programs are links to, as in images with busybox."""
         last = target.last
         if not last.exists or last.folder or last.is_link:
             return
@@ -115,7 +115,7 @@ class _Image:
         yield f"covers {target.path}, which {few(names)} are links to{hint}"
 
     def _links(self) -> list[tuple[str, str]]:
-        """The links in the folders of programs, and where they lead, each by its path."""
+        """Returns the links in the folders of programs as pairs of paths: the link, and where it leads."""
         if self._names is None:
             self._names = [*self._find_links()]
         return self._names
@@ -142,7 +142,7 @@ class _Image:
 
 
 def _link_names(folder: Target) -> list[str]:
-    """The names of the links in a folder, sorted."""
+    """Returns the names of the links in a folder, sorted."""
     try:
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.anchor.fd)
     except OSError:
@@ -157,7 +157,7 @@ def _link_names(folder: Target) -> list[str]:
 
 
 def interpreters(program: Target) -> list[str]:
-    """The names of what runs a program, by its first line or as an ELF file; none if it needs nothing."""
+    """Returns the paths of a program's interpreters, by its first line or its ELF header; [] if it needs none."""
     head = _head(program)
     if not head.startswith(b"#!"):
         found = _elf_interpreter(head, program)
@@ -169,23 +169,23 @@ def interpreters(program: Target) -> list[str]:
 
 
 def is_text(program: Target) -> bool:
-    """Whether a program is a text that names no interpreter in its first line: the kernel runs no such script."""
+    """Whether a program is a text without an interpreter in its first line. The kernel does not run such a script."""
     head = _head(program)
     return bool(head) and not head.startswith(b"#!") and not head.translate(None, _TEXT)
 
 
 def same_machine(program: Target) -> bool:
-    """Whether a program is no ELF file, or one for the same processor as this one: another may be emulated."""
+    """Whether a program is no ELF file or one for this processor. Others may be emulated."""
     head = _head(program)
     if head[:4] != b"\x7fELF":
         return True
     with open("/proc/self/exe", "rb") as file:
         own = file.read(20)
-    return (head[4:6], head[18:20]) == (own[4:6], own[18:20])  # class, order of bytes, e_machine of elf(5)
+    return (head[4:6], head[18:20]) == (own[4:6], own[18:20])  # class, byte order, e_machine of elf(5)
 
 
 def _head(target: Target, size: int = _HEAD, offset: int = 0) -> bytes:
-    """Bytes of a regular file, b"" if it cannot be read."""
+    """Returns ``size`` bytes of a regular file at ``offset``, b"" if it cannot be read."""
     try:
         fd = os.open(f"/proc/self/fd/{target.anchor.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -199,14 +199,14 @@ def _head(target: Target, size: int = _HEAD, offset: int = 0) -> bytes:
 
 
 def _elf_interpreter(head: bytes, target: Target) -> bytes:
-    """The path in the segment PT_INTERP, elf(5); b"" if there is none."""
+    """Returns the path in the segment PT_INTERP, elf(5); b"" if there is none."""
     order = {1: "<", 2: ">"}.get(head[5]) if head[:4] == b"\x7fELF" and len(head) >= 64 else None
     if order is None:
         return b""
     is_64 = head[4] == 2
     table = struct.unpack_from(f"{order}Q" if is_64 else f"{order}I", head, 32 if is_64 else 28)[0]
     size, count = struct.unpack_from(f"{order}2H", head, 54 if is_64 else 42)
-    # p_type, then p_offset and p_filesz.
+    # The format reads p_type, p_offset and p_filesz.
     form, needs = (f"{order}I4xQ16xQ", 40) if is_64 else (f"{order}2I8xI", 20)
     segments = _head(target, min(size * count, 1 << 16), table)
     for at in range(0, len(segments) - needs + 1, max(size, needs)):

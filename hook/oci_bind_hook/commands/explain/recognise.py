@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names for what engines and orchestrators leave in a config: their volumes, sockets, annotations and mounts.
+"""Names for what engines and orchestrators put into a config: their volumes, sockets, annotations and mounts.
 
-Pure: a path is recognised by its text alone.
+Pure: paths are recognised by their text alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-# runtime-spec config-linux.md, "Default Filesystems", and /dev, which holds the last of them.
+# runtime-spec config-linux.md, "Default Filesystems", and /dev, in which /dev/pts is.
 DEFAULTS = ("/proc", "/sys", "/dev", "/dev/pts")
 
 _GVISOR = "dev.gvisor.spec.mount."
@@ -31,13 +31,13 @@ _SYSTEM = frozenset("bin boot dev etc lib lib32 lib64 proc root run sbin sys usr
 
 
 def source(path: str) -> str | None:
-    """What the source at ``path`` (absolute, without links) is commonly called. None if it is nothing special."""
+    """Returns the common name of a source at ``path`` (absolute, without links), None if it has none."""
     names = path.split("/")[1:]
     return _volume(names) or _of_kubelet(names) or _of_the_system(names)
 
 
 def _volume(names: list[str]) -> str | None:
-    """A named volume of an engine: .../volumes/NAME/_data."""
+    """Recognises a named volume of an engine: .../volumes/NAME/_data."""
     for at in range(1, len(names) - 2):
         if names[at] == "volumes" and names[at + 2] == "_data":
             engine = {"docker": "Docker", "storage": "podman"}.get(names[at - 1])
@@ -47,7 +47,7 @@ def _volume(names: list[str]) -> str | None:
 
 
 def _of_kubelet(names: list[str]) -> str | None:
-    """A volume that kubelet made for a pod: .../pods/UID/volumes/kubernetes.io~KIND/NAME, and a few files."""
+    """Recognises a volume of a pod, .../pods/UID/volumes/kubernetes.io~KIND/NAME, and other files of kubelet."""
     if "pods" not in names or "kubelet" not in names[: names.index("pods")]:
         return None
     pod, *rest = [*names[names.index("pods") + 1 :], ""]
@@ -74,22 +74,22 @@ def _of_the_system(names: list[str]) -> str | None:
 
 
 def missing_defaults(destinations: Iterable[str]) -> list[str]:
-    """The default file systems that config.json does not mount."""
+    """Returns the default file systems that config.json does not mount."""
     there = {"/" + destination.strip("/") for destination in destinations}
     return [path for path in DEFAULTS if path not in there]
 
 
 def is_mounted_by_engine(rootfs: str) -> bool:
-    """Whether an engine mounts something on a rootfs of this path while its container runs, and takes it away after."""
+    """Whether an engine mounts a rootfs of this path before a container runs, and unmounts it afterwards."""
     names = rootfs.split("/")
     in_overlay = names[-1] == "merged" and names[-3:-2] in (["overlay"], ["overlay2"])  # podman, CRI-O, docker
-    of_docker = names[-3:-1] == ["rootfs", "overlayfs"]  # with the images of containerd
+    of_docker = names[-3:-1] == ["rootfs", "overlayfs"]  # docker with containerd's image store
     of_containerd = names[-1] == "rootfs" and any(name.startswith("io.containerd.runtime.v") for name in names)
     return in_overlay or of_docker or of_containerd
 
 
 def engine(annotations: Mapping[str, str], bundle: str, rootfs: str = "") -> str:
-    """The engine that made a bundle, "" if it has no mark of one: by its annotations and by where it stands."""
+    """Returns the engine that made a bundle, by its annotations and its path; "" if neither names one."""
     managers = {"libpod": "podman", "cri-o": "CRI-O"}
     if (manager := annotations.get("io.container.manager")) in managers:
         return managers[manager]
@@ -97,13 +97,13 @@ def engine(annotations: Mapping[str, str], bundle: str, rootfs: str = "") -> str
     if names[-1] == "userdata" and "".join(names[-3:-2]).endswith("-containers"):
         return "CRI-O" if any(key.startswith("io.kubernetes.cri-o.") for key in annotations) else "podman"
     if any(name.startswith("io.containerd.runtime.v") for name in names):
-        # The namespace of docker's containers is "moby", unless dockerd is told another.
+        # Docker's namespace in containerd is "moby" unless dockerd has another in its settings.
         return "docker" if names[-2] == "moby" or "/docker/" in rootfs else "containerd"
     return ""
 
 
 def notes(annotations: Mapping[str, str]) -> Iterator[str]:
-    """One line for each annotation that makes others mount something: gVisor's hints and CDI devices."""
+    """Yields a line for each annotation that causes other mounts: gVisor's mount hints and CDI devices."""
     hints: dict[str, list[str]] = {}
     for key in sorted(annotations):
         if key.startswith(_GVISOR):

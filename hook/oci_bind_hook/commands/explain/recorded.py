@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state folder of each call, judged as the call would, and what is recorded in it of the container."""
+"""The state folder of each call, checked as the call would check it, and the container's records in it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def find_folders(
     report: Report, calls: Sequence[Call], proc: Proc, place: Place | None, patience: Patience
 ) -> tuple[list[MountRecord], str]:
-    """Gives each call its state folder. Returns what the first has recorded for this container, and why none is looked
-    at, "" if they are.
+    """Sets the state folder of each call. Returns the binds that the first one has recorded for this container, and why
+    a folder cannot be inspected, "" if all can.
     """
     recorded: list[MountRecord] = []
     silence = ""
@@ -50,7 +50,7 @@ def find_folders(
 
 
 def _recorded(folder: Records | None, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
-    """The binds that an earlier call mounted for the same container, as far as this user may look. RecordError."""
+    """Returns the binds of an earlier call for the same container, as far as this user can see. Raises RecordError."""
     if folder is None or place is None or report.id is None or report.bundle is None:
         return []
     record = folder.load(report.id)

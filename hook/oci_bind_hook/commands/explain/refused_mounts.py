@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes refuse of config.json's own mounts, one after the other, as they make them."""
+"""What runtimes refuse of config.json's own mounts, in the order in which they mount."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from .refusals import Refusals
 
 _BINDS = {"bind", "rbind"}
-# With these, some versions do something else than to mount on the destination.
+# With these options, some versions do not simply mount on the destination.
 _OTHER_WAYS = {"copy-symlink", "src-nofollow"}
 _FOLDERS = frozenset("cgroup cgroup2 devpts mqueue overlay proc ramfs sysfs tmpfs".split())
 _ON_NO_LINK = ("proc", "sysfs")
-# Files of procfs that runc lets be covered, in any version, and folders that have such.
+# Files of procfs that runc allows to be covered, in any version, and folders that contain such files.
 _OPEN_IN_PROC = frozenset("cpuinfo diskstats loadavg meminfo slabinfo stat swaps uptime".split())
 _PART_OPEN_IN_PROC = ("net", "sys")
-# What these file systems take, as of Linux 6.18; they refuse any other word.
+# The options of these file systems, as of Linux 6.18. They refuse any other.
 _DATA = {
     "devpts": frozenset("gid max mode newinstance ptmxmode uid".split()),
     "mqueue": frozenset[str](),
@@ -44,29 +44,29 @@ _DATA = {
         "usrquota_inode_hardlimit".split()
     ),
 }
-# Words that one runtime or another keeps for itself, in any version.
+# Options that a runtime does not pass to the file system, in any version.
 _RUNTIMES_WORDS = frozenset(
-    # Security modules take their own words before a file system sees them: mount(8), "context=".
+    # Security modules handle their own options before the file system does: mount(8), "context=".
     "context defcontext fscontext rootcontext seclabel smackfsdef smackfsfloor smackfshat smackfsroot smackfstransmute "
     "acl async copy-symlink copyup defaults dest-nofollow dirsync idmap iversion lazytime loud mand noacl "
     "noiversion nolazytime nomand nosymfollow relabel remount ridmap silent src-nofollow sync tmpcopyup "
     "nonewprivs".split()
 )
-_EMPTY = "empty"  # the type of a cover in which there is nothing
+_EMPTY = "empty"  # the type of a cover for an empty file system
 _MEANT = {"readonly": "ro", "read-only": "ro", "readwrite": "rw", "read-write": "rw", "recursive": "rbind"}
 
 
 class Covers(NamedTuple):
-    """What later steps must know of the mounts: which forbid programs, and which are read-only."""
+    """The mounts that later steps need: those with noexec, and those that are read-only."""
 
     noexec: set[Cover]
     readonly: set[Cover]
 
 
 def judge(found: Refusals, bundle: Bundle, root: Root, sources: Mapping[str, Source]) -> Covers | None:
-    """Judges each mount, and covers its destination in ``root`` for those after it. ``sources`` are by their origin.
+    """Checks each mount, and covers its destination in ``root`` for later mounts. ``sources`` has sources by origin.
 
-    Returns None if one of them is at a place that is not known, so that nothing more can be said of the rootfs.
+    Returns None if the place of a mount is not known: then nothing more can be concluded about the rootfs.
     """
     covers = Covers(set(), set())
     is_known, has_proc = True, False
@@ -101,7 +101,7 @@ def judge(found: Refusals, bundle: Bundle, root: Root, sources: Mapping[str, Sou
 
 
 def cover_by_hook(plan: Plan, root: Root, covers: Covers | None) -> None:
-    """Covers in ``root`` what the hook binds, after the runtime. Notes in ``covers`` which of that forbids programs."""
+    """Covers in ``root`` what the hook binds, after the runtime's mounts. Adds binds with noexec to ``covers``."""
     for bind in plan.binds:
         request = bind.request
         if request.is_from_mounts or request.is_root or bind.action == "skipped" or bind.source.error is not None:
@@ -118,23 +118,23 @@ def cover_by_hook(plan: Plan, root: Root, covers: Covers | None) -> None:
 
 
 def is_unknown(target: Target) -> bool:
-    """Whether a walk ended in a file system that is not there yet, so that what it found missing may be there."""
+    """Whether a walk ended in a file system that is not mounted yet, so that what it did not find may exist there."""
     cover = target.missing[0].cover if target.missing else None
     return cover is not None and cover.held is None and cover.type != _EMPTY
 
 
 def _cover(mount: Mount, target: Target, source: Source | None, *, is_bind: bool) -> Cover:
-    """What a mount puts in the place of its destination."""
+    """Returns the cover that a mount puts on its destination."""
     if is_bind:
         is_held = source is not None and source.error is None
         return Cover("bind", (source.fd, source.stat) if source is not None and is_held else None)
-    # Nothing is in a new tmpfs, but what runtimes make in that on /dev.
+    # A new tmpfs is empty, except that runtimes create devices in /dev.
     is_empty = mount.type == "tmpfs" and "tmpcopyup" not in mount.options and target.path != "/dev"
     return Cover(_EMPTY if is_empty else mount.type or "")
 
 
 def _judge_words(found: Refusals, mount: Mount, *, is_bind: bool) -> None:
-    """What is wrong with type and options."""
+    """Checks type and options."""
     at = f"/mounts/{mount.index}"
     kind = mount.type or ""
     if not is_bind:
@@ -173,7 +173,7 @@ def _judge_source(found: Refusals, mount: Mount, source: Source | None) -> None:
 
 
 def _is_certain(source: Source) -> bool:
-    """Whether a source is missing, and not only for the hook."""
+    """Whether a source is missing for the runtime too, not only for the hook."""
     reason = source.error.__cause__ if source.error is not None else None
     return isinstance(reason, OSError) and reason.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -181,7 +181,7 @@ def _is_certain(source: Source) -> bool:
 def _judge_destination(
     found: Refusals, mount: Mount, root: Root, source: Source | None, covers: Covers
 ) -> Target | None:
-    """Judges where a mount goes. Returns the place, None if that is not known."""
+    """Checks the destination of a mount. Returns its place, None if that is not known."""
     at = f"/mounts/{mount.index}/destination"
     destination = mount.destination
     nofollow = NOFOLLOW in mount.options
@@ -215,7 +215,7 @@ def _judge_destination(
 
 
 def _judge_in_proc(found: Refusals, at: str, target: Target, *, is_bind: bool) -> None:
-    """What procfs lacks cannot be made, and runc lets nearly nothing of it be covered."""
+    """Checks a path below /proc: a missing one cannot be created, and runc allows few to be covered."""
     names = target.path.split("/")[1:]
     cover = target.missing[0].cover
     if names[0] != "proc" or cover is None or cover.type != "proc":
@@ -242,7 +242,7 @@ def is_on_link(root: Root, path: str) -> bool:
 
 
 def dangling_link(root: Root, target: Target) -> str | None:
-    """The first link on the way to a ``target`` that leads to nothing, None if there is none."""
+    """Returns the first dangling link on the way to a ``target``, None if there is none."""
     for at, _ in target.links:
         try:
             end = root.resolve(at)
@@ -255,7 +255,7 @@ def dangling_link(root: Root, target: Target) -> str | None:
 
 
 def _ends_with(destination: str, link: str) -> bool:
-    """Whether a link is the last name of a destination, so that nothing is looked for behind it."""
+    """Whether a link is the last name of a destination, so that nothing is resolved beyond it."""
     return destination.rstrip("/").rpartition("/")[2] == link.rpartition("/")[2]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes refuse to run: a process without a program, in no folder, and hooks whose program is not there."""
+"""What runtimes refuse to run: a process without a program or with an invalid cwd, and hooks without a program."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from .refusals import Refusals
     from .refused_mounts import Covers
 
-_MOST_INTERPRETERS = 4  # the kernel goes no further, execve(2)
-# runtime-spec config.md, "POSIX-platform Hooks": where each is looked up, and what a failure does.
+_MOST_INTERPRETERS = 4  # the limit of the kernel, execve(2)
+# Stages whose hooks are programs of the host: runtime-spec config.md, "POSIX-platform Hooks".
 _HOST_STAGES = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 
 
 class Unsure(Exception):
-    """It cannot be known here."""
+    """The answer cannot be known here."""
 
 
 def judge_process(found: Refusals, document: dict[str, Any], root: Root | None, covers: Covers | None) -> None:
-    """Judges ``process``: its folder and its program, in a ``root`` on which all is mounted, if that is known."""
+    """Checks ``process``: its cwd and its program in ``root``, with all mounts. ``root`` is None if it is not known."""
     if not isinstance(document.get("process"), dict):
         found.add("/process", "missing: no program to run")
         return
@@ -78,7 +78,7 @@ def _judge_cwd(found: Refusals, cwd: str, root: Root) -> None:
 
 
 def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root, covers: Covers) -> None:
-    """Judges the program. Unsure, if it may be in a file system that is not there yet."""
+    """Checks the program. Raises Unsure if it may be in a file system that is not mounted yet."""
     at = "/process/args/0"
     path = dict(text.partition("=")[::2] for text in env).get("PATH")
     folders = [""] if "/" in name else (PATH if path is None else path).split(":")
@@ -97,7 +97,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
                 by = CRUN
             if "/" not in name and not folder:
                 is_in_cwd = True
-                continue  # older versions of crun pass it over
+                continue  # older versions of crun skip an empty folder
             if path is None and "/" not in name:
                 found.warn(at, f"{name} cannot be found: process.env has no PATH")
             elif target.last.cover in covers.noexec:
@@ -121,7 +121,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
 def judge_hooks(
     found: Refusals, document: dict[str, Any], image: Root | None, may_ask: Callable[[str, str], bool]
 ) -> None:
-    """Judges the hooks of all stages: those of startContainer in the ``image``, if it is known, others on the host."""
+    """Checks the hooks of all stages: startContainer's in the ``image`` (None if not known), others on the host."""
     hooks = members(document.get("hooks"))
     fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -131,7 +131,7 @@ def judge_hooks(
             entries = hooks.get(stage)
             for number, entry in enumerate(entries if isinstance(entries, list) else ()):
                 at, path = f"/hooks/{stage}/{number}/path", members(entry).get("path")
-                is_told = stage == "poststop" and is_ours(entry)  # by commands.explain.parts
+                is_told = stage == "poststop" and is_ours(entry)  # commands.explain.parts reports it
                 if root is None or not isinstance(path, str) or not path.startswith("/") or is_told:
                     continue
                 if root is image or may_ask(at, path):
@@ -156,7 +156,7 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     fault = fault or f"{path} does not exist"
     if stage == "poststop":
         found.warn(at, f"{fault}; runtimes start without it")
-    elif stage == "poststart" or is_for_sh:  # crun lets a container that runs by then, and has sh run what it may
+    elif stage == "poststart" or is_for_sh:  # crun allows poststart to fail, and runs such a file with sh
         found.add(at, fault, by=RUNC)
     elif is_missing and stage != "startContainer":
         found.add_missing(at, path, fault)
@@ -165,7 +165,7 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
 
 
 def _program(root: Root, path: str) -> tuple[Target | None, str]:
-    """The program at a path, or what is wrong with what is there, "" if nothing is. Unsure, if that is not known."""
+    """Returns the program at a path, or None and what is wrong, "" if it does not exist. Raises Unsure if not known."""
     try:
         target = root.resolve(path)
     except RequestError:
@@ -197,7 +197,7 @@ def _is_empty(program: Target) -> bool:
 
 
 def _fault_of_interpreters(root: Root, program: Target) -> str:
-    """Why the kernel cannot start a program: what runs it is not there; "" if it can. Unsure, if that is not known."""
+    """Returns why the kernel cannot start a program or its interpreter, "" if it can. Raises Unsure if not known."""
     if _is_empty(program):
         return f"{program.path} is empty"
     if is_text(program):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes refuse of the rest of config.json: settings that make no sense, or that exclude each other."""
+"""What runtimes refuse of the rest of config.json: settings that are invalid or contradict each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .refusals import Refusals
 
 _UINT32 = 0xFFFFFFFF
-_MOST_OF_RUNC = 0x7FFFFFFF  # as a C int
+_MOST_OF_RUNC = 0x7FFFFFFF  # runc uses a C int
 _HOSTNAME_MAX = 64  # uname(2)
 _RLIMITS = frozenset(
     f"RLIMIT_{name}"
@@ -47,11 +47,11 @@ _KINDS = {
 _OF_IPC = frozenset(
     f"kernel.{name}" for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
 )
-_OF_THE_HOST = ("debug.", "dev.", "fs.", "kernel.", "vm.")  # of them, but for those above, no namespace has its own
+_OF_THE_HOST = ("debug.", "dev.", "fs.", "kernel.", "vm.")  # no namespace has its own, except for those above
 
 
 def judge(found: Refusals, document: dict[str, Any], may_ask: Callable[[str, str], bool]) -> None:
-    """Judges what needs no rootfs. ``may_ask``: whether a path of the host that is named somewhere may be asked."""
+    """Checks what needs no rootfs. ``may_ask``: whether a path of the host, named at a place, may be inspected."""
     if not isinstance(document.get("linux"), dict):
         found.add("/linux", "missing", by=CRUN)
     settings = members(document.get("linux"))
@@ -81,7 +81,7 @@ def judge(found: Refusals, document: dict[str, Any], may_ask: Callable[[str, str
 
 
 def judge_rootfs(found: Refusals, bundle: Bundle) -> None:
-    """Judges the path of the rootfs. Where that leads is known already."""
+    """Checks the path of the rootfs for links. ``bundle`` has it resolved."""
     named = bundle.config.root_path
     try:
         path = files.clean_path(files.below(files.real_path(bundle.path), named))
@@ -92,7 +92,7 @@ def judge_rootfs(found: Refusals, bundle: Bundle) -> None:
 
 
 def judge_places(found: Refusals, document: dict[str, Any], root: Root) -> None:
-    """Judges the paths in a ``root`` that are masked, made read-only or made a device: none is below a file."""
+    """Checks the paths in ``root`` that are masked, made read-only or become devices: none may be below a file."""
     settings = members(document.get("linux"))
     named = [
         *(
@@ -139,7 +139,7 @@ def _judge_namespace(found: Refusals, at: str, entry: dict[str, Any], may_ask: C
 
 
 def _kind_of(fd: int) -> str | None:
-    """The kind of a namespace that O_PATH holds, None if it is new to this version. Raises OSError."""
+    """Returns the kind of a namespace opened with O_PATH, None if this version does not know it. Raises OSError."""
     opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return _KINDS.get(linux.namespace_type(opened))
@@ -148,14 +148,14 @@ def _kind_of(fd: int) -> str | None:
 
 
 def _judge_user(found: Refusals, user: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Judges ids. ``settings`` has the id maps of a user namespace that will be made for the container, if any."""
+    """Checks ids. ``settings`` has the id maps of a user namespace that will be created for the container, if any."""
     gids = user.get("additionalGids")
     ids = [("uid", user.get("uid"), "uidMappings"), ("gid", user.get("gid"), "gidMappings")]
     ids += [(f"additionalGids/{number}", gid, "gidMappings") for number, gid in enumerate(_list(gids))]
     for name, number, member in ids:
         at = f"/process/user/{name}"
         if not isinstance(number, int) or isinstance(number, bool):
-            continue  # missing, or for another system
+            continue  # missing, or for another platform
         runs = list(_runs(settings.get(member)))
         if not 0 <= number <= _UINT32 or (number == _UINT32 and member == "gidMappings" and "/" in name):
             found.add(at, f"{number} is not a valid id")
@@ -166,7 +166,7 @@ def _judge_user(found: Refusals, user: dict[str, Any], settings: dict[str, Any])
 
 
 def _judge_mappings(found: Refusals, settings: dict[str, Any]) -> None:
-    """Judges the id maps of a new user namespace, user_namespaces(7)."""
+    """Checks the id maps of a new user namespace, user_namespaces(7)."""
     for member in ("uidMappings", "gidMappings"):
         at, runs = f"/linux/{member}", list(_runs(settings.get(member)))
         if not runs:
@@ -251,12 +251,12 @@ def _list(value: object) -> list[Any]:
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
-    """The objects of an array; one without members in the place of anything else, so that numbers stay."""
+    """Returns the objects of an array. Anything else becomes an empty object, so that the numbers stay the same."""
     return [members(each) for each in _list(value)]
 
 
 def _runs(value: object) -> Iterator[tuple[int, int, int]]:
-    """The runs of an id map, which was judged before."""
+    """Yields the runs of a valid id map."""
     for run in _objects(value):
         yield run.get("containerID", 0), run.get("hostID", 0), run.get("size", 0)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a config.json registers this hook, and what is wrong with that (runtime-spec config.md, "POSIX-platform Hooks").
+"""How a config.json registers this hook, and what is wrong with it (runtime-spec config.md, "POSIX-platform Hooks").
 
-Pure, and lenient: entries of the wrong shape are skipped here. The schema reports them.
+Pure and lenient: entries of the wrong shape are skipped here, because the schema reports them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from ...options import parse
 
 NAME = "oci-bind-hook"
 SETTING_UP = ("prestart", "createRuntime", "createContainer")
-# The container runs then: runc gives it up if a call fails, and crun goes on.
+# The container runs at this stage. If a call fails, runc kills the container and crun continues.
 LATE = "poststart"
 _LOADED = ("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH")
-# The launcher cannot mend it: the loader has run before it, and Python has chosen its library. Empty is as bad as
-# missing, since engines that write it into config.json leave it out (`omitempty` of runtime-spec's specs-go).
+# The launcher cannot fix this: the loader ran before it, and Python has chosen its library. Empty is as bad as missing,
+# since engines omit an empty env when they write config.json (`omitempty` in runtime-spec's specs-go).
 WHY_ENV = (
     "some runtimes then pass the image's variables to the hook, so the image can run its code in the hook: the "
     "loader reads LD_PRELOAD, and python -I reads PYTHONEXECUTABLE"
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Entry:
     """One hook entry of ours: its ``place`` in config.json, ``stage``, program ``path``, arguments and environment.
 
-    ``words`` are the arguments without the first, which is a name.
+    ``words`` are the arguments without args[0], which is a name.
     """
 
     def __init__(self, stage: str, number: int, entry: dict[str, Any]) -> None:
@@ -44,12 +44,12 @@ class Entry:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its environment as the hook finds it, in which the first of several values counts."""
+        """The environment as the hook finds it: the first of several values counts."""
         return dict(variable.partition("=")[::2] for variable in reversed(self.env))
 
     @property
     def folder(self) -> tuple[str | None, str] | None:
-        """What decides its state folder, --root or else XDG_RUNTIME_DIR; None if nobody understands its words."""
+        """What decides its state folder: --root, or else XDG_RUNTIME_DIR. None if its arguments are invalid."""
         try:
             root = parse([*self.words])[0].root
         except UsageError:
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def said(self) -> str | None:
-        """The STAGE among its words; None without one, or if nobody understands them."""
+        """The STAGE among its arguments. None without one, or if they are invalid."""
         try:
             return parse([*self.words])[0].stage
         except UsageError:
@@ -66,7 +66,7 @@ class Entry:
 
 
 def find(document: object) -> list[Entry]:
-    """The entries of config.json's hooks that call this hook, recognised by the program's path or its args[0]."""
+    """Returns the entries of config.json's hooks that call this hook, recognised by path or args[0]."""
     found = []
     for stage, entries in members(members(document).get("hooks")).items():
         for number, entry in enumerate(entries if isinstance(entries, list) else ()):
@@ -76,25 +76,25 @@ def find(document: object) -> list[Entry]:
 
 
 def is_ours(entry: object) -> bool:
-    """Whether a hook's entry (in config.json, in hooks.d, in CDI) calls this hook, by its path or its args[0]."""
+    """Whether an entry of a hook (in config.json, hooks.d or CDI) calls this hook, recognised by path or args[0]."""
     names = [_text(members(entry).get("path")), *texts(members(entry).get("args"))[:1]]
     return any(name.rpartition("/")[2].startswith(NAME) for name in names)
 
 
 def has_env(entry: object) -> bool:
-    """Whether a hook's entry has an environment of its own, with which no runtime uses another one."""
+    """Whether an entry of a hook has its own environment. With one, every runtime uses only that."""
     return bool(texts(members(entry).get("env")))
 
 
 def problems(found: Sequence[Entry]) -> Iterator[RequestError]:
-    """What makes a registration unsafe, whatever a real run does."""
+    """Yields what makes a registration unsafe, independent of a real run."""
     for entry in found:
         if not entry.env:
             yield RequestError(f"missing or empty: {WHY_ENV}", where=f"{entry.place}/env", hint=ENV_HINT)
 
 
 def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
-    """The entry that sets up: the first one at ``stage``, or without a stage the first that a runtime calls."""
+    """Returns the entry that sets up: the first at ``stage``, without a stage the first that a runtime calls."""
     for each in (stage,) if stage else SETTING_UP:
         for entry in found:
             if entry.stage == each:
@@ -103,14 +103,14 @@ def choose(found: Sequence[Entry], stage: str | None) -> Entry | None:
 
 
 def chosen(found: Sequence[Entry], stage: str | None) -> list[Entry]:
-    """All entries that set up, or those at one stage, in the order in which a runtime calls them."""
+    """Returns all entries that set up, or those at one stage, in the order in which a runtime calls them."""
     return [entry for each in ((stage,) if stage else SETTING_UP) for entry in found if entry.stage == each]
 
 
 def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = False) -> Iterator[str]:
-    """What will go wrong with a hook that is registered this way, one line each.
+    """Yields what will go wrong with a hook that is registered this way, one line each.
 
-    ``others_stop``: poststop is called by somebody else than the runtime, who has no need of config.json for that.
+    ``others_stop``: the engine, not the runtime, calls poststop, which then need not be in config.json.
     """
     for entry in found:
         if fault := fault_of_stage(entry.stage):
@@ -136,14 +136,14 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
 
 
 def fault_of_stage(stage: str) -> str:
-    """Why this hook is of no use at a stage, "" if it is."""
+    """Returns why this hook is of no use at a stage, "" if it is of use."""
     if stage in (*SETTING_UP, "poststop"):
         return ""
     return f"at {stage} the hook can neither mount nor unmount anything"
 
 
 def members(value: object) -> dict[str, Any]:
-    """The members of an object; none of anything else."""
+    """Returns an object's members, none for any other value."""
     return value if isinstance(value, dict) else {}
 
 
@@ -152,5 +152,5 @@ def _text(value: object) -> str:
 
 
 def texts(value: object) -> list[str]:
-    """The texts in an array; none in anything else."""
+    """Returns the strings of an array, none for any other value."""
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []

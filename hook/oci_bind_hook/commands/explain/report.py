@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The result of a dry-run, as JSON for programs and as text for people.
 
-The text has problems first and one label a line; it is folded and coloured on a terminal only. Whatever an image's
-author wrote is escaped before any colour is added.
+The text has problems first and one label per line. It is folded and coloured only on a terminal. Whatever the author of
+an image wrote is escaped before colours are added.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     Packed = list[tuple[bool, dict[str, Any]]]
 
-_LABEL = 11  # as wide as the longest label, and a space
-# The styles of labels, but for those that are dim.
+_LABEL = 11  # the width of the longest label and a space
+# The styles of labels that are not dim.
 _STYLES = {
     **dict.fromkeys(("problem", "refused"), "bad"),
     "hint": "hint",
@@ -69,16 +69,16 @@ class Report:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.is_sure = True
-        # Whether times are in the words of people: not in JSON.
+        # Whether times are for people. JSON has those for programs.
         self.is_for_people = True
-        # foresee.Run.own_rights: what this user may not look at, the run may not either.
+        # From foresee.Run.own_rights. What this user may not inspect there, the run may not either.
         self.own_rights: list[tuple[int, int]] | None = None
-        # The registration's: a real run does not look at it, and may end otherwise.
+        # Problems of the registration. A real run does not detect them, and may end differently.
         self.unsafe: list[HookError] = []
-        # What nobody can tell now, and no real run meets.
+        # What cannot be known now. A real run does not have these problems.
         self.unknown: list[HookError] = []
         self.runtime: list[dict[str, Any]] = []
-        # Of several entries of this hook at one stage, each is a run of its own: which of them is looked at now.
+        # The index of the hook call that is being checked. Several entries of this hook make several calls.
         self.turn = 0
         self._turns: list[tuple[int, HookError]] = []
 
@@ -93,9 +93,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """That of the first problem that a real run would meet, with which it would end, or else of the others.
+        """The exit code of the first problem of a real run, which ends with it, or else of the first other problem.
 
-        Without any, REFUSED if no runtime would start the bundle. Which one will is not known.
+        Without any: REFUSED if all runtimes would refuse the bundle, otherwise 0. Which one will run it is not known.
         """
         known = (problem.exit_code for problem in (*self._problems, *self._others))
         refusing = {runtime for refused in self.runtime for runtime in refused["by"]}
@@ -107,13 +107,13 @@ class Report:
 
     @property
     def problems(self) -> list[dict[str, object]]:
-        """All problems in the order in which a real run would meet them, and then those that it does not look for."""
+        """All problems in the order of a real run, followed by those that a real run does not detect."""
         return [facts for problem in (*self._problems, *self._others) for facts in _facts(problem)]
 
     def add(self, problem: HookError, step: Step | None = None) -> None:
-        """Takes note of a problem, which a real run meets at its own step or else at ``step``.
+        """Adds a problem, which a real run has at the problem's own step, or else at ``step``.
 
-        What this user may not look at is no verdict on the real run, which has other rights.
+        If this user may not inspect something, the report is no longer a verdict: the real run has other rights.
         """
         step = problem.step or step
         if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0 and self._may_know(problem.__cause__):
@@ -122,13 +122,13 @@ class Report:
             problem = UnavailableError(text, where=problem.where, hint="run this as root")
         problem.step = step
         self._turns.append((self.turn, problem))
-        # Stable: what a real run meets at one step, it meets in the order in which it was found here.
+        # The sort is stable: problems of one step stay in the order in which they were found.
         self._turns.sort(key=lambda known: (known[0], STEPS.index(known[1].step) if known[1].step else 0))
 
     def refuse(self, refused: list[dict[str, Any]]) -> None:
-        """Takes note of what the runtime will refuse, in the place of a warning that a hook cannot be executed.
+        """Sets what the runtime will refuse. This replaces the warning that a hook cannot be executed.
 
-        A mount that is refused is hidden by nothing.
+        A refused mount is never mounted, so nothing hides it.
         """
         self.runtime = refused
         places = [each["where"].replace("config.json: ", "config.json#") for each in refused]
@@ -139,7 +139,7 @@ class Report:
         self.warnings = [warning for warning in self.warnings if not warning.startswith(hooks)]
 
     def _may_know(self, reason: PermissionError) -> bool:
-        """Whether the real run may look where this user may not."""
+        """Whether the real run may inspect what this user may not."""
         if self.own_rights is None:
             return True
         path = reason.filename
@@ -147,14 +147,14 @@ class Report:
         return owner is not None and any(first <= owner < first + number for first, number in self.own_rights)
 
     def told(self) -> dict[str, Any]:
-        """The report as values that a process can tell another one, kernel.asking."""
+        """Returns the report as values that can be sent to another process, kernel.asking."""
         turns = [turn for turn, _ in self._turns]
         others = {"unsafe": packed(self.unsafe), "unknown": packed(self.unknown)}
         return {**vars(self), **others, "_turns": (turns, packed(self._problems))}
 
     @classmethod
     def from_told(cls, values: dict[str, Any]) -> Report:
-        """The report that was told by these."""
+        """Returns the report with these values, as ``told`` returns them."""
         report = cls()
         turns, problems = values["_turns"]
         told = list(zip(turns, unpacked(problems), strict=True))
@@ -177,19 +177,19 @@ class Report:
 
 
 def _closer(path: str) -> int:
-    """Who owns the folder that closes the way to ``path``: the last that can be looked at."""
+    """Returns the owner of the last folder on ``path`` that this user can see, which denies access beyond it."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return os.lstat(path).st_uid
 
 
 def packed(problems: list[HookError]) -> Packed:
-    """Errors as values that a process can tell another one, kernel.asking."""
+    """Returns errors as values that can be sent to another process, kernel.asking."""
     return [(isinstance(each, DataError), {**vars(each), "exit_code": each.exit_code}) for each in problems]
 
 
 def unpacked(told: Packed) -> list[HookError]:
-    """The errors that were told by these."""
+    """Returns the errors with these values, as ``packed`` returns them."""
     problems: list[HookError] = []
     for is_data, values in told:
         problem = DataError.__new__(DataError) if is_data else HookError("")
@@ -199,7 +199,7 @@ def unpacked(told: Packed) -> list[HookError]:
 
 
 def _facts(problem: HookError) -> Iterator[dict[str, object]]:
-    """A problem as schemas/plan.json has it; a document that breaks its schema has one for each place."""
+    """Yields a problem in the form of schemas/plan.json. A document that violates its schema has one for each place."""
     code = problem.exit_code
     if isinstance(problem, DataError):
         for pointer, message in problem.violations:
@@ -210,12 +210,12 @@ def _facts(problem: HookError) -> Iterator[dict[str, object]]:
 
 
 def as_json(report: Report) -> str:
-    """The report as one JSON document, schemas/plan.json."""
+    """Returns the report as one JSON document, schemas/plan.json."""
     return json_text(report.document())
 
 
 def as_text(report: Report, *, width: int = 0, colour: bool = False) -> str:
-    """The report as text, problems first. ``width`` is that of the terminal to fold lines for, 0 for none."""
+    """Returns the report as text, problems first, folded to ``width`` columns of a terminal, or not with 0."""
     lines: list[str] = []
     for is_part, label, text in _rows(report):
         if label:
@@ -226,7 +226,7 @@ def as_text(report: Report, *, width: int = 0, colour: bool = False) -> str:
 
 
 def _folded(indent: str, label: str, text: str, width: int, *, colour: bool) -> list[str]:
-    """One row, a label and its text, folded between words. Words are never cut, since people copy them."""
+    """Returns one row, a label and its text, folded between words. Words stay whole because people copy them."""
     head = f"{indent}{label:<{_LABEL - len(indent)}}"
     if colour:
         head = f"{indent}{painted(label, _STYLES.get(label, 'dim'))}{head[len(indent) + len(label) :]}"
@@ -246,7 +246,7 @@ _SPACE: _Row = (False, "", "")
 
 
 def _rows(report: Report) -> Iterator[_Row]:
-    """All rows, each as: whether it belongs to the row above, its label, its text."""
+    """Yields all rows: whether it belongs to the row above, its label, its text."""
     problems = report.problems
     for problem in problems:
         yield False, "problem", sentence(problem)
@@ -301,7 +301,7 @@ def _of_the_container(report: Report) -> Iterator[_Row]:
 
 
 def _labels(selinux: dict[str, Any] | None) -> str | None:
-    """The labels that config.json names, and whether this machine has an opinion of them; None if it names none."""
+    """Returns the labels in config.json, and the SELinux mode of this machine. None without labels."""
     if selinux is None or not (selinux["process"] or selinux["mount"]):
         return None
     named = [f"processes {selinux['process']}"] if selinux["process"] else []

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """The container ``name`` with its record, if there is one, and the pid of its init, if that is known."""
+    """The container ``name`` with its record, None without one, and the pid of its init, None if it is not known."""
 
     def __init__(self, name: str, record: Record | None, pid: int | None, proc: Proc) -> None:
         self._name = name
@@ -43,18 +43,18 @@ class Running:
         self._points = {info.mount_point for info in table}
         self._namespace = proc.mount_namespace_id() if self._pid is None else proc.mount_namespace_id_of(self._pid)
         if self._pid is None and record is not None and record["namespace"]["inode"] != proc.mount_namespace():
-            self._points = set()  # its binds are in another namespace, and no process shows which
+            self._points = set()  # its binds are in another namespace, and no process that shows it is known
         self._record = record
         self._recorded = record["mounts"] if record is not None else []
         self._known = Recorded(self._recorded)
-        self._asked: set[int] = set()  # by id(), since records are no keys
+        self._asked: set[int] = set()  # by id(), since records are not hashable
 
     def facts(self) -> dict[str, object]:
-        """The member ``running`` of schemas/plan.json."""
+        """Returns the member ``running`` of schemas/plan.json."""
         return {"id": self._name, "pid": self._pid, "recorded": self._has_record, "visible": bool(self._points)}
 
     def has(self, bind: Bind, rootfs: str) -> bool | None:
-        """Whether a bind is mounted now. None if this user may not look, or if its destination is not resolved."""
+        """Whether a bind is mounted now. None if this user may not inspect it, or its destination is not resolved."""
         mount = self._known.find(bind.request)
         if mount is not None:
             self._asked.add(id(mount))
@@ -62,12 +62,12 @@ class Running:
             return None
         if mount is not None:
             return self._is_in(mount)
-        # Without a process the mounts are those of this one, where only what is below the rootfs is the container's.
+        # Without a pid, these are the mounts of this process: only those below the rootfs are the container's.
         inside = () if self._pid is None else (bind.target.path,)
         return not self._points.isdisjoint((*inside, rootfs + bind.target.path))
 
     def source_now(self, bind: Bind) -> SourceNow:
-        """What the path of a bind's source leads to now, by the record. None if that is not known."""
+        """Compares what a bind's source path leads to now with the record. None if that is not known."""
         mount = self._known.find(bind.request)
         if mount is None:
             return None
@@ -80,7 +80,7 @@ class Running:
         return is_in(mount["attached"][0], self._table, self._namespace, places)
 
     def others(self, *, is_for_people: bool = True) -> Iterator[str]:
-        """The recorded binds that no call of ``has`` asked for, one line each, with times for people or programs."""
+        """Yields the recorded binds that ``has`` was not called for, as lines with times for people or programs."""
         for mount in self._recorded:
             if id(mount) not in self._asked:
                 who = asked_by(mount["by"], mount.get("time"), is_for_people=is_for_people)
@@ -90,7 +90,7 @@ class Running:
 
 
 def load(options: Options, proc: Proc, container: str) -> Record | None:
-    """The record of a container. None if there is none, or if this user may not look. RecordError for root."""
+    """The record of a container. None if it has none or this user may not read it. As root, raises RecordError."""
     try:
         folder = StateFolder.open(state_folder(options, proc), create=False)
         return folder.load(container) if folder else None
@@ -103,7 +103,7 @@ def load(options: Options, proc: Proc, container: str) -> Record | None:
 def find_running(
     options: Options, bundle: Bundle, state: State | None, proc: Proc, container: Container | None
 ) -> Running | None:
-    """The container of a bundle, or this one of that bundle, if it is running and as far as this user may look."""
+    """Returns the running container of a bundle, or None. If ``container`` is given, only that one counts."""
     if state is not None:
         if state.status != "running":
             return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime will refuse of a bundle, whatever the hook does: foreseen, so that nobody looks for it in the hook.
+"""What the runtime will refuse in a bundle, with or without the hook. Users would otherwise look for it in the hook.
 
-Each refusal was tried under the runtimes that it names, in the versions that docs/RUNTIMES.md has; a test tries them
-again. What is not sure is a warning: another version may do otherwise, an engine may yet make what is not there.
+Each refusal was seen with the runtimes that it names, in the versions of docs/RUNTIMES.md, and a test repeats this.
+Uncertain refusals are warnings: another version may behave differently, or an engine may create what is missing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def find(bundle: Bundle, plan: Plan, sources: Iterable[Source], patience: Patience) -> Refusals:
-    """What the runtimes will refuse of a ``bundle`` whose document was read whole.
+    """Returns what the runtimes will refuse in a ``bundle`` whose document was read whole.
 
-    ``plan`` is what the hook will bind. ``sources`` are all that were opened: those of config.json count. What
-    ``patience`` keeps from being asked is not judged.
+    ``plan`` is what the hook will bind. ``sources`` are all that were opened; those of config.json count. What
+    ``patience`` does not allow to be queried is not checked.
     """
 
     def may_ask(where: str, path: str) -> bool:
@@ -47,7 +47,7 @@ def find(bundle: Bundle, plan: Plan, sources: Iterable[Source], patience: Patien
     refused_mounts.cover_by_hook(plan, root, covers)
     if covers is not None:
         refused_settings.judge_places(found, document, root)
-    # Without a plan of the hook the program may be among what it would bind.
+    # If the hook's plan is not known, the program may be in what it would bind.
     is_known = covers is not None and not plan.problems
     refused_programs.judge_process(found, document, root if is_known else None, covers)
     refused_programs.judge_hooks(found, document, root if is_known else None, may_ask)

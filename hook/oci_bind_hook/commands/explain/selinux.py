@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SELinux: the labels that config.json names and that sources have, and what the policy of this machine says of them.
+"""SELinux: the labels in config.json and those of sources, and what the policy of this machine allows.
 
-Facts of a dry-run only. No run of the hook looks at a label, and none changes one: docs/SELINUX.md.
+Only for the dry-run. A real run neither reads nor changes a label: docs/SELINUX.md.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from .registered import members
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FOLDER = "/sys/fs/selinux"  # where selinuxfs is mounted if the kernel has SELinux, and it is on
+FOLDER = "/sys/fs/selinux"  # the mount point of selinuxfs if SELinux is on
 _XATTR = "security.selinux"  # xattr(7)
-_PERMISSIVE = 1  # of the flags that "access" answers: the domain is permissive, SELINUX_AVD_FLAGS_PERMISSIVE
+_PERMISSIVE = 1  # SELINUX_AVD_FLAGS_PERMISSIVE: in the flags of "access", the domain is permissive
 _READING = ("getattr", "open", "read")
-# By the kind of a source: its class in policies, and what takes to read it and to write to it.
+# For each kind of source: its class in a policy, the permissions to read it, and those to write to it.
 _CLASSES: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
     "folder": ("dir", (*_READING, "search"), ("add_name", "remove_name", "write")),
     "file": ("file", _READING, ("write",)),
     "block device": ("blk_file", _READING, ("write",)),
     "character device": ("chr_file", _READING, ("write",)),
     "fifo": ("fifo_file", _READING, ("write",)),
-    "socket": ("sock_file", ("getattr", "write"), ()),  # connect(2) asks for write, also where a mount is read-only
+    "socket": ("sock_file", ("getattr", "write"), ()),  # connect(2) requires write, even on a read-only mount
 }
 
 
 def label_of(path: str) -> str | None:
-    """The label of the file at ``path``, links followed; None where it has none, or this user may not ask for it."""
+    """Returns the label of the file at ``path``, links followed. None without one, or if this user may not read it."""
     try:
         value = os.getxattr(path, _XATTR)
     except OSError:
@@ -39,10 +39,10 @@ def label_of(path: str) -> str | None:
 
 
 class Labels:
-    """The labels that a config.json names, and the policy of the kernel, asked by selinuxfs in ``folder``.
+    """The labels in a config.json, and the policy of the kernel, queried in selinuxfs at ``folder``.
 
-    ``process`` is process.selinuxLabel and ``mount`` is linux.mountLabel, each None where there is none. ``document``
-    is not judged, so it may be anything.
+    ``process`` is process.selinuxLabel and ``mount`` is linux.mountLabel, each None if missing. ``document`` may be
+    invalid.
     """
 
     def __init__(self, document: object, folder: str = FOLDER) -> None:
@@ -51,21 +51,21 @@ class Labels:
         self.mount = _text(members(members(document).get("linux")).get("mountLabel"))
 
     def facts(self) -> dict[str, object]:
-        """The member "selinux" of schemas/plan.json."""
+        """Returns the member "selinux" of schemas/plan.json."""
         return {"process": self.process, "mount": self.mount, "mode": self.mode()}
 
     def mode(self) -> str | None:
-        """What this machine does with what its policy denies: "enforcing" or "permissive"; None without SELinux."""
+        """Returns the SELinux mode of this machine, "enforcing" or "permissive"; None without SELinux."""
         try:
             return "enforcing" if int(self._read("enforce")) else "permissive"
         except (OSError, ValueError):
             return None
 
     def denied(self, label: str, kind: str, *, writable: bool) -> list[str]:
-        """What the policy does not let the container's processes do to a source, of these permissions of its class.
+        """Returns the permissions for a source, by its class, that the policy denies to the container's processes.
 
-        ``kind`` is that of "found" in schemas/plan.json. Empty if it lets them, and if nobody can tell: without
-        process.selinuxLabel, without SELinux, with labels that this policy does not know, or in a permissive domain.
+        ``kind`` is that of "found" in schemas/plan.json. Returns [] if all are allowed or that is not known: without
+        process.selinuxLabel, without SELinux, with labels that this policy does not have, or in a permissive domain.
         """
         name, reading, writing = _CLASSES[kind]
         if self.process is None:
@@ -79,7 +79,7 @@ class Labels:
         return [] if is_permissive else sorted(each for each, bit in bits.items() if not allowed & bit)
 
     def warnings(self, label: str | None, kind: str, *, writable: bool) -> list[str]:
-        """The same as a warning, for a source of this ``label``."""
+        """Returns the denied permissions as a warning, for a source with this ``label``."""
         denied = self.denied(label, kind, writable=writable) if label is not None else []
         if not denied:
             return []
@@ -90,9 +90,9 @@ class Labels:
         ]
 
     def _ask(self, subject: str, target: str, number: int) -> tuple[int, bool]:
-        """The permissions, as bits, of a process on a file of the class ``number``, and whether they bind nobody.
+        """Returns the permission bits of a process on a file of the class ``number``, and whether it is permissive.
 
-        One write(2) and one read(2) on the file "access", as security_compute_av(3) makes them. OSError, ValueError.
+        One write(2) and one read(2) of the file "access", as by security_compute_av(3). Raises OSError, ValueError.
         """
         fd = os.open(f"{self._folder}/access", os.O_RDWR | os.O_CLOEXEC)
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether somebody calls poststop whom config.json does not tell of.
+"""Whether the engine calls poststop although config.json does not register it.
 
-podman keeps the poststop hooks of hooks.d in a list of its own and calls them when it cleans up. All other hooks stand
-in config.json, and the runtime calls them: those of CDI, those that CRI-O took from hooks.d, those of a wrapper.
+podman keeps the poststop hooks of hooks.d in its own list and calls them when it cleans up. All other hooks are in
+config.json, and the runtime calls them: those of CDI, those of hooks.d under CRI-O, those of a wrapper.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def is_by_engine(entries: Sequence[Entry], bundle: Bundle) -> bool:
-    """Whether the engine of a bundle calls poststop by itself for the hook that its config.json has.
+    """Whether the engine of a bundle calls poststop of the hook that is in its config.json.
 
-    As podman may have been told of a folder by --hooks-dir, a hook that is in no folder here counts as one of those.
+    podman may have another folder, by --hooks-dir. So a hook that is in no known folder is assumed to be in that one.
     """
     if recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs) != "podman":
         return False

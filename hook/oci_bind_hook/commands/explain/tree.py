@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result of a dry-run as a picture: the rootfs as a tree of what the plan touches, and the verdict below it.
+"""The result of a dry-run as a drawing: the rootfs as a tree of what the plan touches, and the verdict below.
 
-It knows no more than the document that --format json prints.
+The only input is the document that --format json prints.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from .places import Document, Entry, Node
 
 _MOST_NAMES = 12  # of the runtime's mounts in one line
-_WIDEST_NAMES = 48  # columns, behind which sources are not aligned any more where the output is no terminal
-_NARROWEST = 20  # columns: with less than these, a mount gets a line of its own
-_NARROWEST_SOURCE = 12  # with less than these beside them, what is said of it gets one
-_HANGING = 2  # columns, by which further lines of a text are indented
+_WIDEST_NAMES = 48  # columns: longer names do not move the column of sources, if the output is no terminal
+_NARROWEST = 20  # columns: with less space, a mount gets a line of its own
+_NARROWEST_SOURCE = 12  # columns: with less space for the source, its properties get a line of their own
+_HANGING = 2  # columns of indentation for further lines of a text
 _LABELS = {"problem": "bad", "refuses": "bad", "hint": "hint", "warning": "warning", "hides": "link"}
 _VERDICTS = {"would fail": "bad", "not known": "warning", "the runtime would refuse it": "bad", "not safe": "bad"}
 _NAMESPACES = {"container": "in the container's own namespace", "runtime": "in the runtime's namespace"}
 
 
 class _Row(NamedTuple):
-    """One line of the tree: what stands left, and the mount there; ``rest`` is what lines below it begin with."""
+    """One line of the tree: its ``left`` part and the mount there. Lines below it begin with ``rest``."""
 
     left: Sequence[Span]
     rest: str
@@ -37,9 +37,9 @@ class _Row(NamedTuple):
 def as_tree(
     document: Document, *, width: int = 0, is_unicode: bool = True, colour: bool = False, everything: bool = False
 ) -> str:
-    """A document by schemas/plan.json as a picture.
+    """Returns a document of schemas/plan.json as a drawing.
 
-    ``width`` is that of the terminal to fit lines to, 0 for none. ``everything``: nothing is folded into one line.
+    ``width`` is that of the terminal, 0 for none. With ``everything``, nothing is folded into one line.
     """
     pen = Pen(width=width, is_unicode=is_unicode, colour=colour)
     return "".join(f"{line}\n" for line in _Picture(document, pen, everything=everything).lines())
@@ -67,7 +67,7 @@ class _Picture:
         yield from self._text(f"{word}{colon}", rest.strip(), style=_VERDICTS.get(word, "good"))
 
     def _head(self) -> Iterator[str]:
-        """What it is about: the rootfs, which container, when, and how it was asked for."""
+        """Yields the heading: the rootfs, the container, the stage, and how the hook was registered."""
         about = self._document
         name = self._pen.name(about["rootfs"] or about["bundle"] or "no bundle")
         running = about["running"]
@@ -87,14 +87,14 @@ class _Picture:
             yield from self._text("", told, text_style="dim")
 
     def _is_unregistered(self) -> bool:
-        """Whether nobody asks for a bind, and no runtime calls the hook."""
+        """Whether no bind is requested and no runtime calls the hook."""
         about = self._document
         return about["registered"] == [] and not any(mount["by"] != "runtime" for mount in about["mounts"])
 
     # -- the tree --------------------------------------------------------------------------------------------------
 
     def _rows(self) -> Iterator[_Row]:
-        """Every line of the tree. Not by recursion: who wrote the image decides how deep it is."""
+        """Yields all lines of the tree. Not recursive, because the depth of an image is not limited."""
         root, signs = self._places.root, self._pen.signs
         yield from (_Row([], "", entry) for entry in root.entries)
         waiting = self._below(root, "", is_open=bool(self._others()))
@@ -110,7 +110,7 @@ class _Picture:
             waiting += self._below(node, rest)
 
     def _below(self, node: Node, above: str, *, is_open: bool = False) -> list[tuple[Node, str, bool]]:
-        """The nodes below one, the last first. Not even the last ends the tree if it ``is_open``."""
+        """Returns the children of a node, the last first. With ``is_open``, not even the last ends the branch."""
         nodes = [*node.children.values()] if self._everything else node.folded()
         return [(each, above, each is nodes[-1] and not is_open) for each in reversed(nodes)]
 
@@ -126,7 +126,7 @@ class _Picture:
             yield Span(f" {self._pen.signs.cut} and {node.more} more", "dim")
 
     def _tree(self, rows: Sequence[_Row]) -> Iterator[str]:
-        """The lines of the tree, with sources in one column as far as that is possible."""
+        """Yields the lines of the tree, with sources in one column as far as possible."""
         widest = self._pen.width * 2 // 5 or _WIDEST_NAMES
         widths = [_width(row.left) for row in rows if row.entry is not None]
         column = max((width for width in widths if width <= widest), default=0) + 2
@@ -139,7 +139,7 @@ class _Picture:
                 yield from self._remark(remark, indent=row.rest)
 
     def _mount(self, row: _Row, entry: Entry, column: int) -> Iterator[str]:
-        """The line of a mount: where it is, what is bound, what it is like. In a narrow terminal more than one."""
+        """Yields the line of a mount: its place, source and properties. A narrow terminal gets more than one line."""
         pen = self._pen
         left, used = [*row.left], max(column, _width(row.left) + 2)
         if pen.width and pen.width - used < _NARROWEST:
@@ -164,7 +164,7 @@ class _Picture:
                 yield from self._text("", text, indent=row.rest, step=_HANGING)
 
     def _fitted(self, spans: Sequence[Span]) -> list[Span]:
-        """A line, with its longest piece shortened where it does not fit."""
+        """Returns a line, with its longest piece shortened if it does not fit."""
         over = _width(spans) - self._pen.width
         if not self._pen.width or over <= 0:
             return [*spans]
@@ -173,7 +173,7 @@ class _Picture:
         return [span._replace(text=short) if span is longest else span for span in spans]
 
     def _others(self) -> str:
-        """The mounts of the runtime that are nowhere in the tree."""
+        """Returns the mounts of the runtime that are not in the tree."""
         shown = [self._few(self._places.own)] if self._places.own else []
         shown += [f"binds on {self._few(self._places.binds)}"] if self._places.binds else []
         return "; ".join(shown)
@@ -202,7 +202,7 @@ class _Picture:
         step: int = 0,
         hanging: int = _HANGING,
     ) -> Iterator[str]:
-        """A text behind its label, folded. ``indent`` are the rails before each line, ``step`` the columns after them.
+        """Yields a text after its label, folded. ``indent`` are the rails of each line, ``step`` the columns after it.
 
         Further lines are ``hanging`` more columns to the right.
         """

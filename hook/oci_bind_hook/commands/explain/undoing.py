@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dry-run of poststop: what would be undone of what is recorded. Changes nothing."""
+"""The dry-run of poststop: what it would undo, according to the record. Changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def fill_from_record(report: Report, options: Options, state: State, proc: Proc) -> None:
-    """Fills in what poststop would do for the container of ``state``. HookError."""
+    """Adds what poststop would do for the container of ``state``. Raises HookError."""
     report.remove = []
     folder = StateFolder.open(state_folder(options, proc), create=False)
     record = folder.load(state.id) if folder else None

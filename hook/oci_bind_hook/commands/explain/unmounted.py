@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a bundle without its rootfs: where nobody can look at it, or its engine has not mounted it now.
+"""What is known of a bundle without its rootfs: it does not answer, or its engine has not mounted it now.
 
-podman, docker and containerd mount a rootfs before they call a runtime, and take it away when the container has ended:
-no real run meets a rootfs that is not mounted.
+podman, docker and containerd mount a rootfs before they call a runtime, and unmount it after the container has ended.
+So a real run never finds it unmounted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def is_unmounted(rootfs: str, proc: Proc) -> bool:
-    """Whether an engine mounts this rootfs, and has not done so now, or not where this process is: nothing is in it."""
+    """Whether this rootfs is one that an engine mounts, and is not mounted in this namespace, hence empty."""
     is_mounted = any(mount.mount_point == rootfs for mount in proc.mounts())
     return recognise.is_mounted_by_engine(rootfs) and not is_mounted and not holds_anything(rootfs)
 
@@ -44,8 +44,8 @@ def without_destinations(
     container: Container | None,
     before: Callable[[Request, str], None],
 ) -> None:
-    """Fills in what would be bound, and why nobody can say now where. ``before`` is as for describe."""
-    plan = Plan(cast("Rootfs", None), namespace)  # nothing asks for it where no destination is resolved
+    """Adds what would be bound, and why the destinations cannot be resolved now. ``before``: as for describe."""
+    plan = Plan(cast("Rootfs", None), namespace)  # not used, since no destination is resolved
     for source in judge_sources(report, opened, namespace, bundle.rootfs):
         plan.binds.append(Bind(source.request, source))
     if plan.binds or report.registered:
@@ -54,7 +54,7 @@ def without_destinations(
 
 
 def judge_sources(report: Report, opened: list[list[Source]], namespace: Namespace, rootfs: str) -> list[Source]:
-    """The sources that the hook binds by each call. What is wrong with them becomes problems of the report."""
+    """Returns the sources that the hook binds, of all calls. Errors of sources become problems of the report."""
     found = []
     for report.turn, sources in enumerate(opened):
         for source in sources:

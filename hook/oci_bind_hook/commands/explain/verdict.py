@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict of a dry-run in one sentence: that all is well, and what would be done, or what it would fail with."""
+"""The verdict of a dry-run in one sentence: what would be done, or the problem that it would fail with."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MADE = {"directory": "folder", "file": "file"}
 
 
 def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_known: bool = True) -> str:
-    """The sentence for a report with these members, schemas/plan.json.
+    """Returns the sentence for a report with these members, schemas/plan.json.
 
-    ``is_failure``: the real run would certainly fail, with the first problem. Not ``is_sure``: this user may not look
-    at all of it. Other problems are those of the registration.
+    ``is_failure``: the real run would certainly fail, with the first problem. Not ``is_sure``: this user may not see
+    everything. Other problems are those of the registration.
     """
     problem = next(iter(document["problems"]), None)
     refusals = document.get("runtime") or ()
-    # That something is not known now is no fault besides one that is.
+    # If there is a failure, what is merely unknown does not count as a further problem.
     others = len(document["problems"]) + len(refusals) - 1 - (is_failure and not is_known)
     more = f" (and {others} more)" if others > 0 else ""
     if is_failure and problem is not None:
@@ -42,17 +42,17 @@ def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_
 
 
 def who(runtimes: Collection[str]) -> str:
-    """A name for these runtimes: the one, or for both any."""
+    """Returns a name for these runtimes: that of the only one, or ANY for both."""
     return next(iter(runtimes)) if len(runtimes) == 1 else ANY
 
 
 def sentence(problem: Mapping[str, Any]) -> str:
-    """A problem with its place."""
+    """Returns a problem with its place."""
     return f"{problem['where']}: {problem['message']}" if problem["where"] else str(problem["message"])
 
 
 def count(number: int, noun: str) -> str:
-    """How many of something there are."""
+    """Returns a number with its noun in the singular or plural."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -68,7 +68,7 @@ def _of_binds(document: Mapping[str, Any]) -> str:
     parts = ", ".join(_parts(own)) or "no bind is requested"
     if document["running"] is not None and (known := [mount["now"] for mount in own if mount["now"] is not None]):
         parts += f"; the container runs and has {sum(known)} of {len(known)}"
-    # A bind that is left out has the reason among them.
+    # The warnings of a skipped bind include the reason, which does not count.
     warnings = len(document["warnings"]) + sum(
         len(mount["warnings"]) - (mount["action"] == "skipped") for mount in document["mounts"]
     )
