@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How engines find the hook: registrations written, removed, read and judged, and what a machine lacks."""
+"""How engines find the hook: registrations are written, removed, read and checked. Also what a machine lacks."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matcher that takes time in proportion to the text, as Go's regexp does; Python's re may take exponential time.
+"""A matcher whose time is proportional to the text, like Go's regexp. Python's re may take exponential time.
 
-An expression is a program, and a text is run through it once, with all ways to match followed side by side (Thompson,
-"Regular Expression Search Algorithm", 1968). Which sets of ways were met, and what follows from them, is kept.
+An expression is a program. The text is processed once, and all possible matches are followed in parallel (Thompson,
+"Regular Expression Search Algorithm", 1968). The sets of steps that occur are cached, with their successors.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     Assertion = Literal["start", "end", "line start", "line end", "word edge", "no word edge"]
-    # What must be there: a character, by a pattern of re, or something that holds; or where to go on, counted from the
-    # step itself. A program has matched when it comes to its end, so that one may simply follow another.
+    # A step is a pattern of re for one character, an assertion, or the offsets of the steps to continue with. A program
+    # has matched when it reaches its end, so two programs are concatenated by appending.
     Step: TypeAlias = "re.Pattern[str] | Assertion | tuple[int, ...]"
     Program = list[Step]
 
-LARGEST = 5000  # steps: each may be looked at for each character
+LARGEST = 5000  # steps: each may be tried for each character
 _KEPT = 10_000
 
 
 def either(programs: list[Program]) -> Program:
-    """One of several programs."""
+    """Returns a program that matches what one of several programs matches."""
     size = sum(map(len, programs)) + 2 * (len(programs) - 1)
     found: Program = []
     for program in programs[:-1]:
@@ -36,7 +36,7 @@ def either(programs: list[Program]) -> Program:
 
 
 def repeated(program: Program, least: int, most: int | None) -> Program:
-    """A program that is run ``least`` to ``most`` times in a row, or any number of times from ``least`` on."""
+    """Returns a program that repeats one from ``least`` to ``most`` times. None: without a limit."""
     size = len(program) + 1
     if most is None:
         return program * least + [(1, size + 1), *program, (-size,)]
@@ -45,7 +45,7 @@ def repeated(program: Program, least: int, most: int | None) -> Program:
 
 
 class _State:
-    """A set of steps that were come to, and the kind of the character before. ``follows`` is what is known of it."""
+    """A set of reached steps, and the kind of the character before. ``follows`` caches the next state by character."""
 
     __slots__ = ("before", "follows", "steps")
 
@@ -56,7 +56,7 @@ class _State:
 
 
 class Automaton:
-    """A program that searches texts."""
+    """Searches texts with a program."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -74,8 +74,8 @@ class Automaton:
         return self._reach(state, "")[1]
 
     def can_match(self) -> bool:
-        """Whether there is any text that the program matches."""
-        # Any text may stand before a match, so that it may begin behind a character of any kind.
+        """Whether any text exists that the program matches."""
+        # A match may begin after any text, hence after a character of any kind.
         reached = {(0, before) for before in ("", "\n", "w", "other")}
         pending = [*reached]
         while pending:
@@ -93,7 +93,7 @@ class Automaton:
         return self._states.setdefault((steps, before), _State(steps, before))
 
     def _follow(self, state: _State, character: str) -> _State:
-        """The state behind a character."""
+        """Returns the state after a character."""
         reached, has_matched = self._reach(state, character)
         if has_matched:
             found = self._matched
@@ -102,7 +102,7 @@ class Automaton:
             found = self._state(frozenset(taken), _kind(character))
         self._kept += 1
         if self._kept > _KEPT:
-            # Begun anew, so that no text fills the memory.
+            # The cache is cleared when it is full, so that no text can fill the memory.
             self._kept = 0
             self._states.clear()
             state.follows.clear()
@@ -113,7 +113,7 @@ class Automaton:
     def _reach(
         self, state: _State, character: str, *, is_new: bool = True
     ) -> tuple[list[tuple[int, re.Pattern[str]]], bool]:
-        """The steps for a character to which a state leads before ``character``, and whether the end is reached.
+        """Returns the steps that a state has for ``character``, with their patterns, and whether it reaches the end.
 
         With ``is_new`` a match may also begin here.
         """
@@ -138,13 +138,13 @@ class Automaton:
         return found, False
 
 
-# A character of each kind that assertions know, and none.
+# One character of each kind that assertions distinguish, and "" for none.
 _KINDS = ("", "\n", "a", "-")
 
 
 @functools.cache
 def _all_of(kind: str) -> str:
-    """All characters of a kind that may stand in a text of Go, which has no surrogates."""
+    """Returns all characters of a kind that a text of Go may have. It has no surrogates."""
     found = "".join(character for character in map(chr, range(0x80)) if _kind(character) == kind)
     if kind == "other":
         found += "".join(map(chr, (*range(0x80, 0xD800), *range(0xE000, sys.maxunicode + 1))))
@@ -158,7 +158,7 @@ def _has(pattern: re.Pattern[str], character: str) -> bool:
 
 
 def _kind(character: str) -> str:
-    """What assertions know of a character: a letter "w", a line's end, any other, "" for none."""
+    """Returns the kind of a character for assertions: "w" for a word character, a newline, "other", or "" for none."""
     if not character or character == "\n":
         return character
     return "w" if character.isascii() and (character.isalnum() or character == "_") else "other"

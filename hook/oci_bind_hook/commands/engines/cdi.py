@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CDI folders as engines read them (Container Device Interface, SPEC.md, and the Go package that they all use).
+"""CDI folders as engines read them (Container Device Interface, SPEC.md, and the Go package that all engines use).
 
-Engines add what a device asks for, hooks among it, to the config.json of each container that asks for the device. The
-files are JSON or YAML. JSON is read; of YAML only what can be told without a parser is told, since no package that the
-hook needs has one.
+If a container requests a device, the engine adds the edits of the device, such as hooks, to config.json. The files are
+JSON or YAML. This module reads JSON. Of YAML it only reports what needs no parser, since no package that the hook needs
+contains one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-# The default folders of the specification: devices of the last one replace those of the first.
+# The default folders in the specification. Devices in the last one replace those in the first.
 FOLDERS = ("/etc/cdi", "/var/run/cdi")
 VERSIONS = ("0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
 
-# The members that count, and their types. Engines refuse a file with any other.
+# The members with their types. Engines refuse a file with any other member.
 _EDITS = {
     "env": [str],
     "deviceNodes": [
@@ -52,7 +52,7 @@ _FILE = {
     "devices": [{"name": str, "annotations": {"": str}, "containerEdits": _EDITS}],
     "containerEdits": _EDITS,
 }
-# For what each version is the first, as far as engines ask for it: a name in the edits, and in one of their entries.
+# The first version with each feature, as far as engines check it: a name in the edits, and in one of their entries.
 _NEEDS = (
     ("1.1.0", "netDevices", ""),
     ("1.1.0", "intelRdt", "schemata"),
@@ -65,7 +65,7 @@ _NEEDS = (
 
 
 class Hook:
-    """A hook that comes with a device: where it stands in the file, its ``stage`` and what config.json gets of it."""
+    """A hook of a device: its place in the file, its ``stage``, and what config.json gets."""
 
     def __init__(self, pointer: str, entry: dict[str, Any]) -> None:
         self.pointer = pointer
@@ -78,9 +78,9 @@ class Hook:
 
 
 class Device:
-    """A device of a file: ``qualified`` is the name to ask for, ``hooks`` and ``env`` what its containers get.
+    """A device of a file: ``qualified`` is its full name, ``hooks`` and ``env`` are added to its containers.
 
-    It ``is_used`` unless files of one folder ``conflict`` in it, or it is ``replaced_by`` a file of a later folder.
+    It ``is_used`` unless files of one folder ``conflict`` in it, or a file of a later folder replaces it.
     """
 
     def __init__(self, file: File, pointer: str, name: str) -> None:
@@ -96,24 +96,24 @@ class Device:
 
     @property
     def ours(self) -> list[Hook]:
-        """Those of its hooks that are this one."""
+        """Its hooks that are this hook."""
         return [hook for hook in self.hooks if hook.is_ours]
 
     def take(self, pointer: str, edits: dict[str, Any]) -> None:
-        """Adds the edits that stand at a place of the file."""
+        """Adds the edits at a place in the file."""
         hooks = edits.get("hooks", [])
         self.hooks += [Hook(f"{pointer}/hooks/{number}", entry) for number, entry in enumerate(hooks)]
         self.env += edits.get("env", [])
 
 
 class File:
-    """One CDI file. ``refusal`` says why engines pass over it, ``is_yaml`` that it is not read here."""
+    """One CDI file. ``refusal`` is why engines ignore it. ``is_yaml``: it is YAML, which is not read here."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.text = ""
-        self.document: Any = None  # as it stands in the file
-        self.faults: list[tuple[str, str]] = []  # where readers of JSON disagree
+        self.document: Any = None  # as read, before Go's rules apply
+        self.faults: list[tuple[str, str]] = []  # places where JSON parsers differ
         self.refusal: Refused | None = None
         self.is_yaml = False
         self.version = self.kind = ""
@@ -130,7 +130,7 @@ class File:
 
     @property
     def names_us(self) -> bool:
-        """Whether this hook's name stands in it at all."""
+        """Whether the text contains the name of this hook."""
         return registered.NAME in self.text
 
     def _read(self) -> None:
@@ -154,13 +154,13 @@ class File:
         self._judge(typed(self.document, _FILE, "", is_strict=True))
 
     def _judge(self, found: dict[str, Any]) -> None:
-        """In the order in which engines do."""
+        """Checks the file in the order of the engines."""
         self.version, self.kind = found.get("cdiVersion", ""), found.get("kind", "")
         devices, shared = found.get("devices", []), found.get("containerEdits", {})
         for number, each in enumerate(devices):
             pointer = f"/devices/{number}"
             device = Device(self, pointer, each.get("name", ""))
-            # In the order in which they are added to config.json.
+            # In the order in which engines add them to config.json.
             device.take("/containerEdits", shared)
             device.take(f"{pointer}/containerEdits", each.get("containerEdits", {}))
             self.devices.append(device)
@@ -184,7 +184,7 @@ class File:
             raise Refused("/devices", "is missing or empty")
 
     def _check_version(self, found: dict[str, Any]) -> None:
-        """Refuses what came with a later version than the file says."""
+        """Raises Refused if the file uses what its version does not have."""
         mine = VERSIONS.index(self.version.removeprefix("v"))
         for least, pointer in _needed(found):
             if VERSIONS.index(least) > mine:
@@ -202,7 +202,7 @@ class File:
 
 
 def _needed(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Versions that a file needs at least, each with the place that needs it."""
+    """Yields the minimum versions that a file needs, each with the place that needs it."""
     if found.get("annotations"):
         yield "0.6.0", "/annotations"
     if "." in found.get("kind", "").partition("/")[2]:
@@ -223,7 +223,7 @@ def _needed(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _fault_of(name: str, dots: str) -> str:
-    """What is wrong with a name, "" if nothing is: letters and digits, and between them ``-``, ``_`` and ``dots``."""
+    """Returns why a name is invalid, "" if it has letters and digits, with ``-``, ``_`` and ``dots`` in between."""
     if not name:
         return "is empty"
     if not all(each.isascii() and (each.isalnum() or each in f"-_{dots}") for each in name):
@@ -234,7 +234,7 @@ def _fault_of(name: str, dots: str) -> str:
 
 
 def _check_edits(pointer: str, edits: dict[str, Any]) -> None:
-    """Raises Refused for what engines do not take in the edits at ``pointer``."""
+    """Raises Refused if engines refuse the edits at ``pointer``."""
     _check_env(f"{pointer}/env", edits.get("env", []))
     for number, node in enumerate(edits.get("deviceNodes", [])):
         place = f"{pointer}/deviceNodes/{number}"
@@ -276,12 +276,12 @@ class Folder(Listed):
 
     @property
     def unread(self) -> list[File]:
-        """The files of which nothing is known: YAML."""
+        """The files that are not read: YAML."""
         return [file for file in self.files if file.is_yaml]
 
 
 def read(paths: Iterable[str]) -> list[Folder]:
-    """The folders at ``paths``, the one whose devices replace those of the others last."""
+    """Returns the folders at ``paths``. Devices of later folders replace those of earlier ones."""
     folders = [Folder(path) for path in paths]
     found: dict[str, tuple[int, Device]] = {}
     for number, folder in enumerate(folders):
@@ -294,7 +294,7 @@ def read(paths: Iterable[str]) -> list[Folder]:
             if before >= 0:
                 other.replaced_by = device.file.path
             found[device.qualified] = number, device
-    # A device in which files of one folder conflict is not there, whatever a later folder has.
+    # A device that conflicts within one folder does not exist, even if a later folder has it.
     refused = {device.qualified for device in devices_of(folders) if device.conflicts}
     for name, (_, device) in found.items():
         device.is_used = name not in refused
@@ -302,6 +302,6 @@ def read(paths: Iterable[str]) -> list[Folder]:
 
 
 def devices_of(folders: Iterable[Folder]) -> list[Device]:
-    """All devices of files that engines take, in the order of their names."""
+    """Returns all devices of files that engines accept, sorted by name."""
     files = (file for folder in folders for file in folder.files if file.refusal is None)
     return sorted((device for file in files for device in file.devices), key=lambda one: (one.qualified, one.file.path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CDI files as install writes them: one device each, whose containers get this hook, SPEC.md of CDI."""
+"""CDI files that install writes: one device each. Containers with the device get this hook (CDI, SPEC.md)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
     from .registration import Kind
 
-# What every engine takes: podman 4 refuses later ones, podman 5 those before 0.3.0.
+# A version that every engine accepts: podman 4 refuses later ones, podman 5 those before 0.3.0.
 VERSION = "0.5.0"
 
 _LOADER = "LD_"
 
 
 class Devices:
-    """The devices ``names``, each with a file in ``folder``, whose containers get the variables ``env``.
+    """The devices ``names``, each with a file in ``folder``. Their containers get the variables ``env``.
 
-    UsageError for what makes no sense, or what some engine would refuse.
+    Raises UsageError for values that are invalid or that some engine refuses.
     """
 
     kind: Kind = "CDI"
@@ -54,13 +54,13 @@ class Devices:
 
     @property
     def uses(self) -> Iterator[str]:
-        """The beginnings of the commands that start a container with one of the devices."""
+        """Yields the beginnings of the commands that start a container with one of the devices."""
         for engine in ("docker", "podman"):
             for name in self.names:
                 yield f"{engine} run --device {CDI_KIND}={name} ..."
 
     def texts(self, launcher: str, stages: Sequence[str], arguments: Sequence[str]) -> list[str]:
-        """What is in the files. Raises UsageError for text that JSON cannot hold."""
+        """Returns the contents of the files. Raises UsageError for text that JSON cannot contain."""
         return [written(self._document(name, launcher, stages, arguments)) for name in self.names]
 
     def _document(self, name: str, launcher: str, stages: Sequence[str], arguments: Sequence[str]) -> object:
@@ -70,7 +70,7 @@ class Devices:
 
 
 def warnings_of_env(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterator[str]:
-    """What may surprise in the variables that a device sets, beside ``others`` of this hook."""
+    """Yields warnings about the variables of a device. ``others`` are the other devices with this hook."""
     values = dict(variable.partition("=")[::2] for variable in device.env)
     for key in values:
         if key.startswith(_LOADER) or key == "PATH":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hooks.d and CDI folders and wrappers of runtimes: what is wrong, what engines make of that, what a bundle gets.
+"""hooks.d folders, CDI folders and wrappers of runtimes: their problems, the effects on engines, and on a bundle.
 
-What engines do with folders stands in hooks_d and cdi, what is wrong with their files in problems.
+The modules hooks_d and cdi implement how engines read the folders; problems has what is wrong with the files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Check:
-    """The findings in hooks.d and CDI folders, and for the container of ``bundle``, if one is given."""
+    """The findings in hooks.d and CDI folders, and those for the container of ``bundle``, if given."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Check:
 
     @property
     def ours(self) -> list[Registration]:
-        """What engines read that registers this hook."""
+        """The registrations of this hook that engines read."""
         found = [of_hooks_d(one) for one in self.files if one.is_used]
         found += [of_device(device) for device in self.devices if device.is_used]
         found += map(of_wrapper, self.runtimes)
@@ -77,7 +77,7 @@ class Check:
         return any(problem.effect != WARNS for problem in self.problems)
 
     def verdict(self, one: hooks_d.File) -> tuple[bool | None, str]:
-        """Whether an engine calls this hook for the bundle, and why or why not. None: not known."""
+        """Returns whether an engine calls this hook for the bundle (None: not known), and the reason."""
         if one.refusal is not None:
             return False, f"engines do not read it: {one.refusal.message}"
         if one.replaced_by:
@@ -89,7 +89,7 @@ class Check:
         return one.match(self.container)
 
     def verdict_of(self, device: cdi.Device) -> tuple[bool | None, str]:
-        """The same of a device of CDI: engines have put its hooks into config.json already, or have not."""
+        """As ``verdict``, for a CDI device. It depends on whether an engine has added its hooks to config.json."""
         if device.conflicts:
             return False, f"{', '.join(device.conflicts)} has the same device, so engines ignore both"
         if not device.is_used:
@@ -101,7 +101,7 @@ class Check:
         return False, "config.json does not have its hooks"
 
     def origin(self, entry: Entry) -> str:
-        """Who has put an entry into config.json, as far as it can be told."""
+        """Returns what added an entry to config.json, as far as it is known."""
         for device in self.devices:
             if device.is_used and any(_is_of(entry, hook) for hook in device.ours):
                 return f"config.json registers it, for the CDI device {device.qualified}"
@@ -119,12 +119,12 @@ def _is_of(entry: Entry, hook: cdi.Hook) -> bool:
 
 
 def _pointer(place: str) -> str:
-    """The pointer in a place such as ``config.json: /hooks/poststop/0``."""
+    """Returns the pointer in a place such as ``config.json: /hooks/poststop/0``."""
     return place.partition(": ")[2]
 
 
 def as_json(check: Check) -> str:
-    """The findings as one JSON document, schemas/hooks-check.json."""
+    """Returns the findings as one JSON document, schemas/hooks-check.json."""
     document = {
         **head("hooks-check"),
         "bundle": check.bundle,
@@ -187,7 +187,7 @@ def _device(check: Check, device: cdi.Device) -> dict[str, object]:
 
 
 def _named(file: runtimes.File) -> list[str]:
-    """The engines' files that name a wrapper."""
+    """Returns the engines' files that name a wrapper."""
     return [each.file for each in settings.of("", file.path) if each.names_it()]
 
 
@@ -196,7 +196,7 @@ def _timer(timer: Timer) -> dict[str, object]:
 
 
 def as_text(check: Check) -> str:
-    """The findings as text, problems first."""
+    """Returns the findings as text, problems first."""
     lines = [problem.line() for problem in check.problems]
     for folder in check.folders:
         if not folder.is_there:
@@ -228,7 +228,7 @@ def as_text(check: Check) -> str:
 
 
 def _called(what: str, stages: list[str], verdict: tuple[bool | None, str], *, is_for: bool) -> str:
-    """Whether a hook is called for the bundle; without one, when it is."""
+    """Returns whether a hook is called for the bundle; without a bundle, at which stages it is called."""
     matches, because = verdict
     if matches:
         return f"{what} is called at {', '.join(stages)}: {because}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hooks.d file as install writes it, version 1.0.0 of oci-hooks(5): which containers the hook is for."""
+"""A hooks.d file as install writes it, version 1.0.0 of oci-hooks(5), with conditions for containers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class When:
-    """Which containers the hook is for: all of them, or those that all of these conditions hold for.
+    """The containers that the hook is for: all, or those that match all of these conditions.
 
-    ``annotations`` are ``KEY=VALUE`` and meant literally, ``commands`` regular expressions of Go for process.args[0].
-    UsageError for what makes no sense.
+    ``annotations`` are literal ``KEY=VALUE``, ``commands`` are Go regular expressions for process.args[0].
+    Raises UsageError for invalid conditions.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class When:
         except re2.InvalidError as reason:
             raise UsageError(f'"{text}" is not a regular expression of Go: {reason}', where="--command") from None
         except re2.UnknownError:
-            pass  # Go may know it
+            pass  # Go may accept it
         return text
 
 
 def annotations_of(words: Sequence[str]) -> dict[str, str]:
-    """The annotations ``KEY=VALUE`` that ``--annotation`` asks for. UsageError."""
+    """Returns the annotations of ``--annotation KEY=VALUE``. Raises UsageError."""
     found: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -75,18 +75,18 @@ def _exactly(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A regular expression of Go that matches exactly this text."""
+    """Returns a Go regular expression that matches exactly this text."""
     return re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", text)
 
 
 def _meant(pattern: str) -> str:
-    """The text that a regular expression was made of, as above; the expression itself if it was not."""
+    """Returns the text that ``_exactly`` made the expression from, or the expression itself if it did not."""
     text = re.sub(r"\\(.)", r"\1", pattern[1:-1], flags=re.DOTALL)
     return text if _exactly(text) == pattern else pattern
 
 
 def text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: When) -> str:
-    """The hooks.d file. Raises UsageError for text that JSON cannot hold."""
+    """Returns the content of the hooks.d file. Raises UsageError for text that JSON cannot contain."""
     return written(
         {
             "version": "1.0.0",
@@ -98,7 +98,7 @@ def text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: W
 
 
 def said(file: File) -> Iterator[list[str]]:
-    """The conditions of a hooks.d file, each in the words by which install would be asked for it."""
+    """Yields the conditions of a hooks.d file, each as an option of install with its value."""
     for key, value in file.annotations:
         yield ["--annotation", f"{_meant(key.text)}={_meant(value.text)}"]
     for pattern in file.commands:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks what the hook needs of this machine, and says what does not work without it.
+"""Checks what the hook needs on this machine, and reports what does not work without it.
 
-The only room that starts other programs: it asks runtimes and engines for their versions. No container is near.
+Starts runtimes and engines to get their versions. No container is involved.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 RUNTIMES = ("runc", "crun", "runsc", "youki")
 SECONDS = 10
 
-# What is lost without each feature of the kernel. Only pidfds have nothing in their place.
+# What is lost without each kernel feature. Only pidfds have no replacement.
 FEATURES = {
     "open_tree": "binds are made by mount(2)",
     "move_mount": "binds are made by mount(2)",
@@ -66,7 +66,7 @@ _STYLES = {"ok": "good", "MISSING": "bad", "without": "warning"}
 
 
 class Finding:
-    """One requirement. ``without`` says what does not work if it is missing, ``advice`` what to do, "" if not known."""
+    """One requirement. ``without`` is what does not work if it is missing, ``advice`` what to do, "" if not known."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Finding:
         return "ok" if self.is_there else "MISSING" if self.is_needed else "without"
 
     def text(self) -> str:
-        """What there is to say behind the verdict."""
+        """Returns the text after the verdict."""
         return one_line(": ".join(filter(None, (self.name, self.detail, "" if self.is_there else self.without))))
 
     def document(self) -> dict[str, object]:
-        """The same as schemas/doctor.json has it."""
+        """Returns the finding in the form of schemas/doctor.json."""
         return {
             "name": self.name,
             "there": self.is_there,
@@ -110,7 +110,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """All findings, as far as this user may look."""
+    """Returns all findings, as far as this user can see."""
     check = Check(FOLDERS)
     recorded = [
         each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
@@ -145,7 +145,7 @@ def _kernel() -> Iterator[Finding]:
 def _capabilities() -> Iterator[Finding]:
     is_root = os.geteuid() == 0
     for name, use in rights.CAPABILITIES.items():
-        # Of an ordinary user the runtime makes a root, in a user namespace.
+        # For an ordinary user, the runtime grants it in a user namespace.
         without = use if is_root else "at createContainer in a rootless container, the runtime grants it"
         advice = f"run it with the capability {name}, which root has outside of containers"
         has = rights.has_capability(name)
@@ -183,18 +183,18 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
 
 
 def _named(name: str, root: str | None) -> str:
-    """The hook may be registered with several state folders."""
+    """Returns the name of a finding for one of several state folders."""
     return name if root is None else f"{name} --root {root}"
 
 
 def _left_behind(root: str | None) -> Iterator[Finding]:
-    """What gc would undo, by boot and process alone: no rootfs is asked, which may never answer."""
+    """Reports what gc would undo, by boot and process only: a rootfs may never answer, so none is inspected."""
     try:
         options = _at(root)
         options.root = state_folder(options, Proc())
         registry = Registry(options)
     except HookError:
-        return  # told of the state folder
+        return  # the finding on the state folder reports it
     if (folder := registry.folder) is None:
         return
     dead = leftovers = unreadable = 0
@@ -228,7 +228,7 @@ def _file_system(proc: Proc, path: str) -> str:
 
 
 def state_files(options: Options) -> tuple[str, list[str]]:
-    """The state folder that ``options`` select, and the containers that have a file in it."""
+    """Returns the state folder that ``options`` select, and the containers with a file in it."""
     path = state_folder(options, Proc())
     try:
         return path, sorted(name[:-5] for name in os.listdir(path) if name.endswith(".json"))
@@ -254,13 +254,13 @@ def _hooks(check: Check) -> Iterator[Finding]:
     without = "no engine calls the hook; `install` registers it"
     if unread := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
         without = f"{', '.join(unread)} may register it, but doctor does not read YAML; `install` writes JSON"
-    # Where an engine is, it has its own command.
+    # If an engine is installed, its own finding has the command.
     advice = "" if unread or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
 
 
 def _launchers() -> Iterator[Finding]:
-    """What the registrations call: its Python or its package may have been deleted without uninstall."""
+    """Checks the launchers of registrations. Their Python or package may have been deleted without uninstall."""
     for path in sorted({one.launcher for one in machine.everywhere()}):
         fault = launcher.fault(path) if os.path.lexists(path) else f"{path} does not exist: run install again"
         advice = "oci-bind-hook uninstall --all, or install again"
@@ -300,7 +300,7 @@ def _programs() -> Iterator[Finding]:
 
 
 def _engines(check: Check) -> Iterator[Finding]:
-    """The engines that are here, and whether anything makes them call the hook."""
+    """Reports the installed engines, and whether a registration makes them call the hook."""
     known = {one.kind for one in check.ours}
     for name, path in machine.programs():
         version = version_of(path)
@@ -313,7 +313,7 @@ def _engines(check: Check) -> Iterator[Finding]:
 
 
 def version_of(path: str) -> str:
-    """The first line of a program's --version, empty if it prints none."""
+    """Returns the first line of a program's --version, "" if it prints none."""
     import subprocess
 
     try:
@@ -331,7 +331,7 @@ def _syslog() -> Finding:
 
 
 def as_text(findings: Sequence[Finding], pen: Pen) -> str:
-    """One line for each, and one that says whether all is well, or what to do first."""
+    """Returns one line for each finding, and a conclusion: all is well, or what to do first."""
     lines = []
     for each in findings:
         first, *others = pen.folded(each.text(), max(pen.width - _COLUMN, 1))
@@ -343,7 +343,7 @@ def as_text(findings: Sequence[Finding], pen: Pen) -> str:
 
 
 def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
-    """Whether all is well, or what to do first, and the style of that."""
+    """Returns the style and the text of the conclusion: all is well, or what to do first."""
     for one in sorted(findings, key=lambda each: not each.is_problem):
         if one.is_problem:
             return "bad", one_line(f"The hook does not work here. First: {one.name}: {one.advice or one.without}")
@@ -353,12 +353,12 @@ def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """All as one JSON document, schemas/doctor.json."""
+    """Returns all findings as one JSON document, schemas/doctor.json."""
     return json_text({**head("doctor"), "findings": [each.document() for each in findings]})
 
 
 def version() -> str:
-    """This version, its commit, and the Python and kernel that it runs on."""
+    """Returns this version, its commit, and the Python and the kernel that it runs on."""
     there = [name for name, is_there in linux.features().items() if is_there]
     return (
         f"oci-bind-hook {__version__}\n"
@@ -369,7 +369,7 @@ def version() -> str:
 
 
 def commit() -> str:
-    """The commit that was built, or that pip fetched by version control (direct_url.json). Empty: not known."""
+    """Returns the commit that was built, or that pip fetched by version control (direct_url.json), "" if not known."""
     try:
         data: bytes = __loader__.get_data(os.path.join(FOLDER, "commit"))
         return data.decode().strip()

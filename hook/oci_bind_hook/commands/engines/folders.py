@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hooks.d and CDI folders have in common, as engines read them."""
+"""What hooks.d and CDI folders have in common when engines read them."""
 
 from __future__ import annotations
 
 import os
 
-# Of runtime-spec, config.md, "POSIX-platform Hooks".
+# runtime-spec, config.md, "POSIX-platform Hooks".
 STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
 class Listed:
-    """A folder: if it ``is_there``, its ``names`` in the order of their bytes; ``trouble`` is why it cannot be read."""
+    """A folder: whether it ``is_there``, its ``names`` sorted by bytes, and ``trouble``, why it cannot be read."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON as Go's encoding/json reads it into a structure: engines do so with hooks.d and CDI files.
+"""JSON as Go's encoding/json decodes it into a structure, which engines do with hooks.d and CDI files.
 
-Go folds the letter case of names and takes null for absent. What it does with unknown names is up to the caller.
+Go ignores the letter case of names and treats null as absent. The caller decides about unknown names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KINDS = {str: "a string", bool: "true or false", int: "an integer"}
 
 
 class Refused(Exception):
-    """The engine cannot use a file; ``pointer`` is the place in it. ``is_fatal``: reading it ends the engine itself."""
+    """The engine cannot use a file. ``pointer`` is the place. ``is_fatal``: reading the file crashes the engine."""
 
     def __init__(self, pointer: str, message: str, *, is_fatal: bool = False) -> None:
         super().__init__(message)
@@ -28,16 +28,16 @@ class Refused(Exception):
 
 
 def loads(text: str) -> Any:
-    """A JSON text, of which Go minds less than RFC 7493 does. Raises ValueError, RecursionError."""
+    """Parses a JSON text. Go accepts more than RFC 7493 allows. Raises ValueError, RecursionError."""
     return json.loads(text, parse_constant=_no_constant)
 
 
 def typed(value: Any, shape: Any, pointer: str, *, is_strict: bool = False) -> Any:
-    """What Go makes of ``value`` where it expects ``shape``, with names as ``shape`` has them. Raises Refused.
+    """Returns what Go decodes ``value`` into if it expects ``shape``, with names as in ``shape``. Raises Refused.
 
-    A shape is str, int or bool, a list of one shape, or a dict of shapes by name; the name "" stands for any.
-    ``is_strict``: unknown names are refused, and null for an object in an array is a nil pointer, which ends the engine
-    (`DisallowUnknownFields`).
+    A shape is str, int or bool, a list of one shape, or a dict of shapes by name. The name "" stands for any.
+    ``is_strict``: unknown names are refused (`DisallowUnknownFields`), and null for an object in an array is a nil
+    pointer, which crashes the engine.
     """
     if isinstance(shape, dict):
         if not isinstance(value, dict):
@@ -58,7 +58,7 @@ def typed(value: Any, shape: Any, pointer: str, *, is_strict: bool = False) -> A
 
 
 def at(pointer: str, name: str) -> str:
-    """The pointer to a member, RFC 6901."""
+    """Returns the pointer to a member, RFC 6901."""
     return f"{pointer}{step(name)}"
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads hooks.d folders as engines do, oci-hooks(5): which files count, and for which containers.
 
-What podman and CRI-O do is told here, not what the manual asks for: both use the same code (containers/common,
-pkg/hooks), and a test compares this with podman itself.
+This follows what podman and CRI-O do, even where the manual differs. Both use the same code (containers/common,
+pkg/hooks), and a test compares this module with podman.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from .automaton import Automaton
 
-# In the order of precedence, the last wins.
+# In the order of precedence: the last wins.
 FOLDERS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
-EXTENSIONS = ("precreate",)  # podman's own
+EXTENSIONS = ("precreate",)  # in podman only
 
-# What engines bind into every container by themselves: that is not what `hasBindMounts` asks for.
+# What engines bind into every container. `hasBindMounts` does not count these.
 OWN_BINDS = ("/dev/shm", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv", "/run/secrets")
 
-# The members that count, and their types.
+# The members with their types.
 _CURRENT = {
     "version": str,
     "hook": {"path": str, "args": [str], "env": [str], "timeout": int},
@@ -72,17 +72,17 @@ def _is_wanted_bind(mount: Any) -> bool:
 
 
 class File:
-    """One file of a hooks.d folder.
+    """One file of a hooks.d folder. Members that the file does not have are None.
 
-    ``refusal`` says why engines cannot use it, ``is_absent`` that this is for a hook that is not there: such a file
-    they pass over. Else ``is_used``, unless ``replaced_by`` a file of the same name. What is not given is None.
+    ``refusal`` is why engines cannot use it. ``is_absent``: because its hook does not exist, which engines tolerate.
+    Without a refusal it ``is_used``, unless it is ``replaced_by`` a file of the same name.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = os.path.basename(path)
-        self.document: Any = None  # as it stands in the file
-        self.faults: list[tuple[str, str]] = []  # where readers of JSON disagree
+        self.document: Any = None  # as read, before Go's rules apply
+        self.faults: list[tuple[str, str]] = []  # places where JSON parsers differ
         self.refusal: Refused | None = None
         self.is_absent = False
         self.is_used = False
@@ -129,7 +129,7 @@ class File:
         except DataError as problem:
             self.faults = list(problem.violations)
         try:
-            # As Go reads it, who minds less.
+            # Go's parser accepts more.
             return loads(data.decode(errors="replace"))
         except (ValueError, RecursionError):
             raise Refused(*self.faults[0]) from None
@@ -167,12 +167,12 @@ class File:
         return found.get(name) if values is None else values
 
     def _take_stages(self, stages: list[str] | None) -> None:
-        # That there are none is told only where nothing else is wrong, as engines do.
+        # As in engines, missing stages are only an error if there is no other.
         self._has_stages = stages is not None
         self.stages = stages or []
 
     def _judge(self) -> None:
-        """In the order in which engines do."""
+        """Checks the file in the order of the engines."""
         if self.hook is None:
             raise Refused(self.hook_pointer, "is missing")
         try:
@@ -197,14 +197,14 @@ class File:
         yield from self.commands
 
     def match(self, container: Container) -> tuple[bool | None, str]:
-        """Whether the hook is for this container, and why or why not. None: not known here."""
+        """Returns whether the hook is for this container (None: not known here), and the reason."""
         if unknown := [each for each in self.patterns() if each.unknown]:
             return None, f'"{unknown[0].text}": {unknown[0].unknown}'
         return _match_any(self, container) if self.version == "0.1.0" else _match_all(self, container)
 
 
 class Pattern:
-    """A regular expression of a hooks.d file. ``invalid`` or ``unknown`` say why it cannot be used."""
+    """A regular expression of a hooks.d file. ``invalid`` or ``unknown`` is why it cannot be used."""
 
     def __init__(self, text: str, pointer: str) -> None:
         self.text = text
@@ -219,7 +219,7 @@ class Pattern:
             self.unknown = str(reason)
 
     def matches(self, text: str) -> bool:
-        """Anywhere in ``text``: engines do not anchor."""
+        """Whether it matches anywhere in ``text``: engines do not anchor."""
         return self._compiled is not None and self._compiled.matches(text)
 
 
@@ -229,7 +229,7 @@ def _annotation(pointer: str, key: str, value: str) -> tuple[Pattern, Pattern]:
 
 
 def _match_all(one: File, container: Container) -> tuple[bool, str]:
-    """1.0.0: all conditions that are given."""
+    """Matches as version 1.0.0: all given conditions."""
     reasons = []
     if one.always is not None:
         if not one.always:
@@ -254,7 +254,7 @@ def _match_all(one: File, container: Container) -> tuple[bool, str]:
 
 
 def _match_any(one: File, container: Container) -> tuple[bool, str]:
-    """0.1.0: any condition. Engines ask for the command last, and then nothing else counts any more."""
+    """Matches as version 0.1.0: any condition. Engines check the command last, and its result replaces all others."""
     if one.has_bind_mounts and container.has_bind_mounts:
         return True, "it has bind mounts"
     for key, value in one.annotations:
@@ -286,16 +286,16 @@ def _match_command(one: File, container: Container) -> tuple[bool, str]:
 
 
 class Folder(Listed):
-    """One hooks.d folder. ``refusal`` is why engines start no container at all because of it, or empty."""
+    """One hooks.d folder. ``refusal`` is why it prevents engines from starting any container, "" if it does not."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.refusal = self.trouble
-        self.hidden_by = ""  # the file because of which engines do not mind what is wrong with those after it
+        self.hidden_by = ""  # the file whose error makes engines ignore the errors of later files
         paths = [os.path.join(path, name) for name in self.names if name.endswith(".json")]
-        # A link to nothing is passed over.
+        # Engines skip a dangling link.
         self.files = [File(each) for each in paths if os.path.exists(each)]
-        # Engines collect what is wrong, and look at the kind of the first error only.
+        # Engines collect all errors and only check the kind of the first.
         first = next((each for each in self.files if each.refusal is not None), None)
         if first is not None and first.is_absent:
             self.hidden_by = first.name
@@ -304,7 +304,7 @@ class Folder(Listed):
 
 
 def read(paths: Iterable[str]) -> list[Folder]:
-    """The folders at ``paths``, the one whose files replace those of the others last."""
+    """Returns the folders at ``paths``. Files of later folders replace those of earlier ones."""
     folders = [Folder(path) for path in paths]
     found: dict[str, File] = {}
     for each in (file for folder in folders for file in folder.files if file.refusal is None):
@@ -317,5 +317,5 @@ def read(paths: Iterable[str]) -> list[Folder]:
 
 
 def in_order(folders: Iterable[Folder]) -> list[File]:
-    """All files in the order in which engines call their hooks."""
+    """Returns all files in the order in which engines call their hooks."""
     return sorted((file for folder in folders for file in folder.files), key=lambda one: (one.name.lower(), one.path))

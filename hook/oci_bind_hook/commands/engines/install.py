@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers the hook: the launcher, and files that name it, of hooks.d, CDI or runtimes.
+"""Registers the hook: writes the launcher, and files of hooks.d, CDI or runtimes that name it.
 
-One launcher serves all registrations below a prefix, and goes with the last of them.
+All registrations below a prefix share one launcher, which is removed with the last of them.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ DEFAULT_STAGES = ("createRuntime", "poststop")
 
 
 class Places:
-    """Where the launcher and the registrations are: below ``prefix``, or in the folder that is named for them.
+    """The paths of the launcher and of the registrations: below ``prefix``, or in the given folder.
 
-    ``name`` is that of a hooks.d file, None for the one without; ``instead`` is what takes its place. UsageError.
+    ``name`` is that of a hooks.d file, None for the one without a name. ``instead`` replaces it. Raises UsageError.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Places:
         below_prefix = os.path.join(os.path.abspath(prefix), HOOKS_PATH)
         self.kind: Kind = "hooks.d" if instead is None else instead.kind
         self.folder = below_prefix if hooks_dir is None else os.path.abspath(hooks_dir)
-        # Where others may name the same launcher.
+        # Wrappers here may name the same launcher.
         self.runtimes = os.path.join(os.path.abspath(prefix), runtimes.RUNTIMES_PATH)
         self.known = [*HOOKS_FOLDERS, self.folder, below_prefix, *cdi.FOLDERS, *runtimes.FOLDERS, self.runtimes]
         if instead is None:
@@ -77,14 +77,14 @@ def install(
     instead: Instead | None = None,
     besides: Iterable[str] = (),
 ) -> list[Change]:
-    """Install below ``prefix`` and return the paths, the launcher first, with what was done to each.
+    """Installs below ``prefix``. Returns the paths, the launcher first, with what was done to each.
 
-    ``stages`` are those to be called at (none: createRuntime and poststop), ``arguments`` what the hook is given at
-    each of them, ``hooks_dir`` another folder for the hooks.d file, ``name`` what tells it from others, and ``instead``
-    CDI devices or a runtime in its place. ``besides`` are files that the caller writes next: the folders that are made
-    for all these are noted in the launcher. Installing again changes nothing. Raises UsageError, KernelError, and
-    UnavailableError for an interpreter that no ``#!`` line can name or a file that is somebody else's; all is as before
-    then.
+    ``stages`` are those at which the hook is called (none: createRuntime and poststop), ``arguments`` its arguments at
+    each stage. ``hooks_dir`` is another folder for the hooks.d file, ``name`` distinguishes it from others, ``instead``
+    are CDI devices or a runtime in its place. ``besides`` are files that the caller writes next: the launcher records
+    the folders that are created for all of these. Installing again changes nothing. Raises UsageError, KernelError,
+    and UnavailableError for an interpreter that no ``#!`` line can name, or for a file that install did not write.
+    After an error nothing has changed.
     """
     places = Places(prefix, hooks_dir, name, instead)
     unknown = [stage for stage in stages if stage not in STAGES]
@@ -104,7 +104,7 @@ def install(
     umask = os.umask(0o022)
     try:
         changes = write_all(contents, before)
-        # Best effort: the launcher writes no byte code, and a read-only package folder merely starts slower.
+        # Best effort: the launcher writes no byte code, and with a read-only package folder it only starts slower.
         compileall.compile_dir(FOLDER, quiet=2)
     finally:
         os.umask(umask)
@@ -112,9 +112,9 @@ def install(
 
 
 def _checked(places: Places) -> dict[str, str]:
-    """What the files that are there now register. Raises UnavailableError for one that install did not write.
+    """Returns what the existing files register. Raises UnavailableError for a file that install did not write.
 
-    A link is replaced.
+    Links are not checked, since they are replaced.
     """
     before = {}
     foreign = [places.launcher] if is_taken(places.launcher) and not is_launcher(places.launcher) else []
@@ -131,7 +131,7 @@ def _checked(places: Places) -> dict[str, str]:
 
 
 def missing_sources(requests: Iterable[Request]) -> list[str]:
-    """Warnings for sources that are not there now, where the hook would not start a container without them."""
+    """Returns warnings for required sources that do not exist: the hook would not start a container without them."""
     found = []
     for request in requests:
         try:
@@ -143,19 +143,19 @@ def missing_sources(requests: Iterable[Request]) -> list[str]:
                 f"{request.origin}: {request.source} {text}: containers for which the hook is registered do not start"
             )
         except OSError:
-            pass  # others than this user may look
+            pass  # the runtime may have access even if this user does not
     return found
 
 
 def warnings_of_devices(devices: Devices) -> list[str]:
-    """Warnings about devices that were written, beside those that are there already."""
+    """Returns warnings about the devices that were written, also in combination with existing ones."""
     folders = cdi.read(dict.fromkeys([*cdi.FOLDERS, devices.folder]))
     found = [problem for problem in of_cdi_folders(folders) if problem.path in devices.paths]
     return [f"{problem.path}: {problem.message}" for problem in found]
 
 
 def fleeting() -> list[str]:
-    """A warning where the hook runs from what is deleted by one command that knows nothing of registrations."""
+    """Returns a warning if the hook runs from a virtual environment, which one command deletes without uninstall."""
     folder, command = home()
     if not folder:
         return []
@@ -164,7 +164,7 @@ def fleeting() -> list[str]:
 
 
 def unheard(log: str | None) -> list[str]:
-    """A warning where failures have no reader: there is neither a ``log`` of the hook, nor a journal, nor syslog."""
+    """Returns a warning if failures are lost: no ``log`` of the hook, no journal and no syslog."""
     if log is not None or machine.syslog():
         return []
     lost = "this machine has neither a journal nor syslog, and crun discards what hooks print"
@@ -172,7 +172,7 @@ def unheard(log: str | None) -> list[str]:
 
 
 def warnings(places: Places) -> list[str]:
-    """Warnings about an installation that was written but will not work for everyone."""
+    """Returns warnings about an installation that was written but does not work for all users or engines."""
     found = []
     hooks, devices = machine.named()
     if places.kind == "CDI" and places.folder not in (*cdi.FOLDERS, *devices):

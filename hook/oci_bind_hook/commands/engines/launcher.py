@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher: a small program that runs this package, with every path in it. Engines call it as the hook.
+"""The launcher: a small program that runs this package, with all paths in it. Engines call it as the hook.
 
-It is a copy of no code: it finds this package where it is now. It runs isolated (`python -IS`), since the environment
-it is started with may be an image's, and so has to know by itself every folder to import from.
+It does not copy the package but imports it from its current folder. It runs isolated (`python -IS`), because its
+environment may come from an image, so it contains every folder to import from.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 NAME = "oci-bind-hook"
 TIMEOUT_SECONDS = 30
-# Not empty: only then does no runtime fall back on the image's own environment.
+# Not empty, because some runtimes pass the image's environment to a hook without its own.
 ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
 
 LAUNCHER_PATH = "libexec/oci/hooks.d/oci-bind-hook"  # below the prefix
 
-# BINPRM_BUF_SIZE before Linux 5.1, less the byte that ends it.
+# BINPRM_BUF_SIZE before Linux 5.1, without the terminating byte.
 SHEBANG_BYTES = 127
 
 DEPENDENCIES = ("jsonschema", "python-prctl")
 
 MARK = "# Written by `oci-bind-hook install`, which also replaces it."
 _MADE = "# Folders that it made, which uninstall removes if they are empty: "
-# Short, since Python compiles it at each start: what can stand in a module does.
+# Python compiles the launcher at each start, so it is short. Code that can be in a module is there.
 _FOLDERS = "sys.path += "
 LAUNCHER = """\
 #!{interpreter} -IS
@@ -68,7 +68,7 @@ console()
 
 
 def launcher_text(interpreter: str, folders: Sequence[str], made: Sequence[str] = ()) -> str:
-    """The launcher's source: what it imports from, and which folders install has ``made``.
+    """Returns the source of the launcher. ``made`` are the folders that install has created.
 
     Raises UnavailableError if the kernel could not start it.
     """
@@ -85,7 +85,7 @@ def launcher_text(interpreter: str, folders: Sequence[str], made: Sequence[str] 
 
 
 def folders_made(path: str) -> list[str]:
-    """The folders that install has made, as a launcher notes them; none if there is none, or somebody has edited it."""
+    """Returns the folders that install has created, as recorded in the launcher; [] without one or if it was edited."""
     lines = read(path).split("\n", 3)
     if not is_launcher(path) or len(lines) < 3 or not lines[2].startswith(_MADE):
         return []
@@ -97,7 +97,7 @@ def folders_made(path: str) -> list[str]:
 
 
 def import_folders() -> list[str]:
-    """The folders to import this package and all it depends on from, each once and absolute.
+    """Returns the folders to import this package and its dependencies from, each once and absolute.
 
     Raises UnavailableError for a dependency that is not installed.
     """
@@ -111,7 +111,7 @@ def import_folders() -> list[str]:
 
 
 def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
-    """The folders of ``name`` and of its requirements. One that is not installed is for another Python."""
+    """Yields the folders of ``name`` and of its requirements. Those for other versions of Python are not installed."""
     name = re.sub("[-_.]+", "-", name).lower()
     if name in seen:
         return
@@ -128,7 +128,7 @@ def _distribution_folders(name: str, seen: set[str]) -> Iterator[str]:
 
 
 def hook_entry(launcher: str, arguments: Sequence[str], *variables: str) -> dict[str, object]:
-    """How a file names this hook, in hooks.d and in CDI: OCI's members. It gets ``variables`` besides its own."""
+    """Returns the hook entry for hooks.d and CDI, with OCI's members. ``variables`` are added to its environment."""
     return {
         "path": launcher,
         "args": [NAME, *arguments],
@@ -143,10 +143,10 @@ def is_launcher(path: str) -> bool:
 
 
 def fault(path: str) -> str:
-    """Why no container starts by the launcher at ``path``, or why none gets a bind, "" if nothing is wrong with it.
+    """Returns why the launcher at ``path`` prevents containers from starting, or binds nothing; "" if it is fine.
 
-    Its Python or its package is gone, as after a virtual environment was deleted; or somebody has turned it off, as
-    docs/ENGINES.md says.
+    Its Python or its package may be missing, as after a virtual environment was deleted, or the launcher may be turned
+    off as docs/ENGINES.md describes.
     """
     interpreter = interpreter_of(path)
     if interpreter and not os.path.isfile(interpreter):
@@ -156,7 +156,7 @@ def fault(path: str) -> str:
     folders = _imports(path)
     if folders is None:
         return f"{path} has been turned off, and binds nothing: install again"
-    # A folder, or a single file, which is an archive.
+    # An entry is a folder, or a single file, which is an archive.
     if folders and not any(
         os.path.isfile(each) or os.path.isdir(os.path.join(each, "oci_bind_hook")) for each in folders
     ):
@@ -168,12 +168,12 @@ def fault(path: str) -> str:
 
 
 def runs_this(path: str) -> bool:
-    """Whether a launcher runs this installation of the program, and not that of another folder."""
+    """Whether a launcher runs this installation of the program, not one in another folder."""
     return is_launcher(path) and os.path.dirname(os.path.abspath(FOLDER)) in (_imports(path) or ())
 
 
 def _imports(path: str) -> list[str] | None:
-    """The folders that a launcher imports from: None if it has been turned off, none if it has been edited."""
+    """Returns the folders that a launcher imports from, None if it has been turned off, [] if it has been edited."""
     line = next((line for line in read(path).split("\n") if line.startswith(_FOLDERS)), None)
     if line is None:
         return None
@@ -184,12 +184,12 @@ def _imports(path: str) -> list[str] | None:
 
 
 def prefix_of(path: str) -> str:
-    """The prefix of a launcher, "" if its path is not one that ``install`` writes to."""
+    """Returns the prefix of a launcher, "" if ``install`` does not write to such a path."""
     return path.removesuffix(f"/{LAUNCHER_PATH}") if path.endswith(f"/{LAUNCHER_PATH}") else ""
 
 
 def home() -> tuple[str, str]:
-    """The virtual environment that the hook runs from, and the command that deletes it: "" and "" if it is in none."""
+    """Returns the virtual environment that the hook runs from and the command that deletes it; "" and "" for none."""
     if sys.prefix == sys.base_prefix:
         return "", ""
     commands = {"pipx_metadata.json": "pipx uninstall", "uv-receipt.toml": "uv tool uninstall"}
@@ -198,7 +198,7 @@ def home() -> tuple[str, str]:
 
 
 def interpreter_of(path: str) -> str:
-    """The interpreter of a script, from its #! line. Empty if the file is no script."""
+    """Returns the interpreter in the #! line of a script, "" if the file is no script."""
     try:
         with open(path, "rb") as file:
             line = file.readline(256)
@@ -209,7 +209,7 @@ def interpreter_of(path: str) -> str:
 
 
 def closed(path: str) -> str:
-    """The outermost folder or file that keeps other users from ``path``, links followed; empty if nothing does."""
+    """Returns the outermost folder or file of ``path``, links followed, that denies other users access, "" for none."""
     for way in (path, os.path.realpath(path)):
         steps = way.split("/")
         for number in range(2, len(steps) + 1):
@@ -218,7 +218,7 @@ def closed(path: str) -> str:
                 mode = os.stat(place).st_mode
             except OSError:
                 return place
-            # Files are read, and folders are gone through.
+            # A file must be readable, a folder searchable.
             if not mode & (0o001 if stat.S_ISDIR(mode) else 0o004):
                 return place
     return ""

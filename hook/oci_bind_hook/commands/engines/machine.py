@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engines on this machine: which registration each of them reads, and the one command that is missing."""
+"""The engines on this machine: which registrations each of them reads, and the command that is still needed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from .registration import Kind, Registration
 
-# The first versions that read CDI by themselves, and those that do if their settings say so.
+# The first versions that read CDI by default, and the first that do if their settings enable it.
 _CDI = {"docker": ((28, 2), (25, 0)), "containerd": ((2, 0), (1, 7))}
-# What reads hooks.d, and CDI since versions that are older than any that is still used.
+# Engines that read hooks.d, and CDI in all versions that are still in use.
 _HOOKS_D = ("podman", "crio")
-# Their settings in the order in which they read them, and where these have the names of folders.
+# Their configuration files in reading order, and the tables in them that name folders.
 FILES = {
     "podman": (
         *("/usr/share/containers/containers.conf", "/etc/containers/containers.conf"),
@@ -40,7 +40,7 @@ PROGRAMS = {"docker": "dockerd", "containerd": "containerd", "podman": "podman",
 
 
 def syslog() -> str:
-    """The socket of the journal or of syslog to which the hook tells failures, "" if neither is there."""
+    """Returns the socket of the journal or of syslog that the hook sends failures to, "" if neither exists."""
     return next((path for path in (log.JOURNAL_SOCKET, log.SYSLOG_SOCKET) if _is_socket(path)), "")
 
 
@@ -52,14 +52,14 @@ def _is_socket(path: str) -> bool:
 
 
 def programs() -> Iterator[tuple[str, str]]:
-    """The engines that are installed here, each with the path of its program."""
+    """Yields the installed engines, each with the path of its program."""
     for name, program in PROGRAMS.items():
         if path := settings.installed(program):
             yield name, path
 
 
 def without_hooks_d() -> Iterator[str]:
-    """Warnings for the engines here that do not read hooks.d, with what they read."""
+    """Yields warnings for the installed engines that do not read hooks.d, with what they read."""
     for name, _ in programs():
         if name not in _HOOKS_D:
             first = ".".join(map(str, _CDI[name][0]))
@@ -69,7 +69,7 @@ def without_hooks_d() -> Iterator[str]:
 
 
 def folders(name: str) -> tuple[list[str], list[str]]:
-    """The folders of hooks.d, and those of CDI, that the settings of an engine name."""
+    """Returns the hooks.d folders and the CDI folders in the settings of an engine."""
     hooks: list[str] = []
     devices: list[str] = []
     if name in _HOOKS_D:
@@ -85,7 +85,7 @@ def folders(name: str) -> tuple[list[str], list[str]]:
 
 
 def _patterns(name: str) -> list[str]:
-    """The settings of an engine: also those of an ordinary user, which podman reads last, containers.conf(5)."""
+    """Returns the configuration files of an engine. podman reads those of an ordinary user last, containers.conf(5)."""
     found = [*FILES[name]]
     if name == "podman" and not is_system():
         home = user_settings()
@@ -94,20 +94,20 @@ def _patterns(name: str) -> list[str]:
 
 
 def named() -> tuple[list[str], list[str]]:
-    """The folders of hooks.d, and those of CDI, that the settings of any engine name."""
+    """Returns the hooks.d folders and the CDI folders in the settings of all engines."""
     found = [folders(name) for name in PROGRAMS]
     return [path for hooks, _ in found for path in hooks], [path for _, devices in found for path in devices]
 
 
 def places() -> tuple[list[str], list[str], list[str]]:
-    """All folders of hooks.d, of CDI, and of wrappers of runtimes that engines here read, or that install writes to."""
+    """Returns all folders of hooks.d, CDI and wrappers that the engines here read or that install writes to."""
     hooks, devices = named()
     wrappers = [os.path.dirname(path) for name in _CDI for path in _runtimes(name)]
     return [*HOOKS_FOLDERS, *hooks], [*cdi.FOLDERS, *devices], list(dict.fromkeys([*runtimes.FOLDERS, *wrappers]))
 
 
 def base_specs() -> list[Registration]:
-    """What registers this hook in the base specs that containerd's runtimes name, as far as they can be read."""
+    """Returns the registrations in base specs that containerd's runtimes name, as far as they can be read."""
     found = []
     for plugin in _plugins(_settings("containerd")):
         runtimes_of_it = plugin.get("containerd", {}).get("runtimes")
@@ -119,7 +119,7 @@ def base_specs() -> list[Registration]:
 
 
 def everywhere() -> list[Registration]:
-    """All that registers this hook on this machine, as far as it can be read."""
+    """Returns all registrations of this hook on this machine, as far as they can be read."""
     return [*registration.find(*places()), *base_specs()]
 
 
@@ -135,9 +135,9 @@ def _at(document: object, *keys: str) -> object:
 
 
 def missing(name: str, version: str, kinds: Iterable[Kind]) -> str:
-    """The command after which the engine ``name`` calls the hook, "" if it does already.
+    """Returns the command that makes the engine ``name`` call the hook, "" if it already does.
 
-    ``version`` is what its program tells, ``kinds`` are those of the registrations that are there.
+    ``version`` is what its program prints, ``kinds`` are the kinds of existing registrations.
     """
     if name in _HOOKS_D:
         return "" if {"hooks.d", "CDI"} & {*kinds} else "install --prefix /usr -- --mount ..."
@@ -149,7 +149,7 @@ def missing(name: str, version: str, kinds: Iterable[Kind]) -> str:
 
 
 def knows_cdi(name: str, version: str) -> bool:
-    """Whether an engine reads CDI, by the version that its program tells and by its settings."""
+    """Whether an engine reads CDI, by the version that its program prints and by its settings."""
     if name not in _CDI:
         return True
     found = re.search(r"(\d+)\.(\d+)", version)
@@ -159,7 +159,7 @@ def knows_cdi(name: str, version: str) -> bool:
 
 
 def _runtimes(name: str) -> Iterator[str]:
-    """The programs that an engine's settings name as runtimes."""
+    """Yields the programs that an engine's settings name as runtimes."""
     document = _settings(name)
     if name == "docker":
         tables = [document.get("runtimes")]
@@ -182,7 +182,7 @@ def _enables_cdi(name: str) -> bool:
 
 
 def _plugins(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The tables of containerd's CRI plugin, of whichever version."""
+    """Yields the tables of containerd's CRI plugin, of any version."""
     plugins = document.get("plugins")
     for name, table in plugins.items() if isinstance(plugins, dict) else ():
         if "cri" in name and isinstance(table, dict) and isinstance(table.get("containerd", {}), dict):
@@ -190,7 +190,7 @@ def _plugins(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """What the file of docker or containerd says; nothing if it is not there or not valid, which the engine says."""
+    """Returns the settings of docker or containerd, {} if missing or invalid. The engine reports invalid ones."""
     if name == "containerd":
         return _toml(settings.CONFIG_TOML)
     text = settings.as_it_is(settings.DAEMON_JSON)

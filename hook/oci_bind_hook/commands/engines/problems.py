@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with files of hooks.d and CDI folders, and what engines make of that."""
+"""What is wrong with files in hooks.d and CDI folders, and the effects on engines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from . import cdi
 
-# What follows from a problem, the worst first.
+# The effects of a problem, the worst first.
 REFUSES, FAILS, EXPOSES, SKIPS, WARNS = "refuses", "fails", "exposes", "skips", "warns"
 EFFECTS = {
     REFUSES: "podman and CRI-O start no container",
@@ -44,7 +44,7 @@ UNREAD = (
 
 
 class Problem:
-    """A problem at ``pointer`` of the file or folder ``path``, and which of ``effects`` it has."""
+    """A problem at ``pointer`` in the file or folder ``path``, and which of ``effects`` it has."""
 
     def __init__(
         self, path: str, pointer: str, message: str, effect: str, effects: dict[str, str] | None = None
@@ -56,13 +56,13 @@ class Problem:
         self._effects = effects or EFFECTS
 
     def line(self) -> str:
-        """For a person."""
+        """Returns the problem as one line of text."""
         kind = "warning" if self.effect == WARNS else "problem"
         return ": ".join(filter(None, (kind, self.path, self.pointer, self.message, self._effects[self.effect])))
 
 
 def of_hooks_folder(folder: hooks_d.Folder) -> Iterator[Problem]:
-    """Problems with a hooks.d folder, and with all files in it."""
+    """Yields problems with a hooks.d folder and with all files in it."""
     if folder.refusal and not folder.files:
         yield Problem(folder.path, "", folder.refusal, REFUSES)
     for one in folder.files:
@@ -73,7 +73,7 @@ def of_hooks_folder(folder: hooks_d.Folder) -> Iterator[Problem]:
 
 
 def _of_schema(path: str, document: Any, schema: str, known: Iterable[Problem]) -> Iterator[Problem]:
-    """Warnings for what breaks a schema where nothing else is wrong."""
+    """Yields warnings for violations of a schema at places without another problem."""
     places = {problem.pointer for problem in known}
     for pointer, message in oci.violations(document, schema):
         if pointer not in places:
@@ -105,7 +105,7 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
 
 
 def _fault_of_program(path: str) -> str:
-    """Why a runtime cannot start the program of a hook, "" if it can."""
+    """Returns why a runtime cannot start the program of a hook, "" if it can."""
     if not os.path.isabs(path):
         return f'"{path}" is not an absolute path'
     if not os.path.isfile(path):
@@ -120,7 +120,7 @@ def _exposed(path: str, pointer: str, what: str = "the hook's env is missing or 
 
 
 def _of_members(one: hooks_d.File, *, is_ours: bool) -> Iterator[Problem]:
-    """Problems with a file of version 1.0.0."""
+    """Yields problems with a file of version 1.0.0."""
     if not one.env and is_ours:
         yield _exposed(one.path, "/hook/env")
     elif not one.env:
@@ -145,7 +145,7 @@ def _of_stages(one: hooks_d.File) -> Iterator[Problem]:
 
 
 def is_anchored(pattern: str) -> bool:
-    r"""Whether a regular expression is held at both ends, in the plain way: by ``^`` or ``\A``, and ``$`` or ``\z``."""
+    r"""Whether a regular expression has a simple anchor at each end: ``^`` or ``\A``, and ``$`` or ``\z``."""
     starts = pattern.startswith(("^", r"\A"))
     ends = pattern.endswith((r"\z", "$")) and not pattern.endswith(r"\$")
     return starts and ends
@@ -155,7 +155,7 @@ def is_anchored(pattern: str) -> bool:
 
 
 def of_runtimes(files: Iterable[runtimes.File]) -> Iterator[Problem]:
-    """Problems with wrappers of runtimes, and with engines that name one that is gone."""
+    """Yields problems with wrappers of runtimes, and with engines that name a wrapper that does not exist."""
     for file in files:
         for fault in map(_fault_of_program, (file.path, file.runtime, file.entry["path"])):
             if fault:
@@ -174,7 +174,7 @@ def of_runtimes(files: Iterable[runtimes.File]) -> Iterator[Problem]:
 
 
 def of_cdi_folders(folders: Sequence[cdi.Folder]) -> Iterator[Problem]:
-    """Problems with CDI folders: of others' files only why engines pass over them, of those with this hook all."""
+    """Yields problems with CDI folders. For files without this hook, only why engines ignore them."""
     ours = [device for folder in folders for file in folder.files for device in file.ours]
     for folder in folders:
         if folder.trouble:
@@ -192,7 +192,7 @@ def _of_cdi(path: str, pointer: str, message: str, effect: str) -> Problem:
 
 def _of_cdi_file(file: cdi.File) -> Iterator[Problem]:
     if file.is_yaml and file.names_us:
-        # Without the word no hook in it has one. With it, it may be the container's, or in a path.
+        # Without this word, no hook has an env. With it, the env may be the container's, or the word may be in a path.
         yield Problem(file.path, "", UNREAD, WARNS) if "env" in file.text.lower() else _exposed(file.path, "")
     if file.ours:
         for pointer, message in file.faults:
@@ -205,7 +205,7 @@ def _of_cdi_file(file: cdi.File) -> Iterator[Problem]:
 
 
 def _of_device(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterator[Problem]:
-    """Problems with a device that calls this hook."""
+    """Yields problems with a device that calls this hook."""
     path, place = device.file.path, device.pointer
     if device.conflicts:
         text = f"{device.qualified} is also in {', '.join(device.conflicts)}, so engines ignore both"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regular expressions as Go's regexp package reads them, made into programs of an automaton.
+"""Regular expressions as Go's regexp package parses them, compiled to programs of an automaton.
 
-Engines match hooks.d files by Go's. The same text means something else in Python: ``$`` also matches before a last
-newline, ``\\d`` more than ten digits, ``a{,3}`` a repetition; and each knows what the other refuses. Only whether
-there is a match is kept, not where: which of the ways to match is preferred makes no difference to that.
+Engines match hooks.d files by Go's package. In Python the same text has other meanings: ``$`` also matches before a
+final newline, ``\\d`` more than ten digits, and ``a{,3}`` is a repetition; and each refuses what the other accepts.
+The result is only whether a text matches, not where, so the preference among matches is ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LAST = 0x10FFFF
 MAX_REPEAT = 1000  # of Go's regexp/syntax
 LONGEST = 10_000
-MAX_DEPTH = 1000  # the same, since Go 1.19
+MAX_DEPTH = 1000  # of Go's regexp/syntax, since Go 1.19
 
 PERL: dict[str, Ranges] = {
     "d": [(0x30, 0x39)],
@@ -53,24 +53,24 @@ class InvalidError(ValueError):
 
 
 class UnknownError(ValueError):
-    """The expression may be valid, but this module does not know it."""
+    """The expression may be valid, but this module does not support it."""
 
 
 def compile(pattern: str) -> Automaton:
-    """The compiled expression. Raises InvalidError, UnknownError."""
+    """Compiles an expression. Raises InvalidError, UnknownError."""
     if len(pattern) > LONGEST:
         raise UnknownError(f"it is too long to be checked here, with {len(pattern)} characters")
     return Automaton(_Parser(pattern).translate())
 
 
 class _Group:
-    """What stands between two brackets: finished alternatives, the atoms of the last one, the flags before it."""
+    """The text between two brackets: finished alternatives, the atoms of the current one, and the flags before it."""
 
     def __init__(self, flags: frozenset[str]) -> None:
         self.flags_before = flags
         self.done: list[Program] = []
         self.atoms: list[Program] = []
-        self.times = 1  # how often something in it is repeated at most, repetitions in one another multiplied
+        self.times = 1  # the most that anything in it is repeated, nested repetitions multiplied
 
     def end_alternative(self) -> None:
         self.done.append([step for atom in self.atoms for step in atom])
@@ -82,13 +82,13 @@ class _Group:
 
 
 class _Parser:
-    """One expression, read from left to right."""
+    """Parses one expression from left to right."""
 
     def __init__(self, pattern: str) -> None:
         self.rest = pattern
         self.flags: frozenset[str] = frozenset()
         self.groups = [_Group(self.flags)]
-        self.times = 1  # the same of the last atom
+        self.times = 1  # the same for the last atom
 
     def translate(self) -> Program:
         is_repeated = False
@@ -108,9 +108,9 @@ class _Parser:
         return taken
 
     def _count(self) -> tuple[str, int, int | None, int] | None:
-        """The repetition that stands next, its least and most, and the times that Go counts for it; None if none does.
+        """Parses a repetition: its text, minimum and maximum, and the number that Go counts for it. None without one.
 
-        Greed makes no difference here.
+        Greediness makes no difference here.
         """
         least, most, times = 0, None, 1
         if self.rest[0] in "*+?":
@@ -147,7 +147,7 @@ class _Parser:
 
     def _step(self) -> None:
         group, letter = self.groups[-1], self._take()
-        if letter != "(":  # flags in brackets are no atom
+        if letter != "(":  # flags in brackets are not an atom
             self.times = 1
         if letter == "(":
             self._open()
@@ -199,7 +199,7 @@ class _Parser:
             raise InvalidError(f"Go does not support ({self.rest[:2]}")
 
     def _escaped(self) -> list[Program]:
-        """The atoms that stand for what follows a backslash: several for a quotation."""
+        """Returns the atoms for what follows a backslash. A quotation has several."""
         letter = self.rest[:1]
         if letter in EMPTY:
             self._take()
@@ -212,7 +212,7 @@ class _Parser:
         return [self._cased(_char(self._code()))]
 
     def _perl(self) -> Ranges:
-        r"""The class that a letter behind a backslash names, if it does. UnknownError for ``\p``."""
+        r"""Returns the class that the letter after a backslash names, if any. Raises UnknownError for ``\p``."""
         letter = self.rest[:1]
         if letter in ("p", "P"):
             raise UnknownError(rf"the Unicode class \{letter} cannot be checked here")
@@ -223,7 +223,7 @@ class _Parser:
         return ranges if letter.islower() else _others(ranges)
 
     def _code(self) -> int:
-        """The code point of an escape, behind its backslash."""
+        """Returns the code point of an escape, after its backslash."""
         if match := re.match(r"0[0-7]{0,2}|[1-7][0-7]{1,2}", self.rest):
             self._take(len(match[0]))
             return int(match[0], 8)
@@ -241,7 +241,7 @@ class _Parser:
         return ord(character)
 
     def _class(self) -> str:
-        """A class in brackets, behind the first one."""
+        """Parses a class, after its opening bracket."""
         is_negated = self.rest.startswith("^")
         if is_negated:
             self._take()
@@ -289,7 +289,7 @@ def _bounded(program: Program, times: int = 1) -> Program:
 
 
 def _others(ranges: Ranges) -> Ranges:
-    """All characters that are in none of ``ranges``."""
+    """Returns all characters that are not in ``ranges``."""
     found, start = [], 0
     for low, high in sorted(ranges):
         if low > start:

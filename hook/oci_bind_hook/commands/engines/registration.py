@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What registers this hook, in hooks.d, in CDI or by a runtime: one type for whoever lists, replaces or checks."""
+"""Registrations of this hook in hooks.d, in CDI or by a runtime. One type serves to list, replace and check them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
     Kind = Literal["hooks.d", "CDI", "runtime", "base spec"]
 
-# What engines read of hooks.d: the first by themselves, others where their hooks_dir names them.
+# The hooks.d folders that engines read: the first by default, the others if their hooks_dir names them.
 HOOKS_FOLDERS = (hooks_d.FOLDERS[0], "/usr/local/share/containers/oci/hooks.d", hooks_d.FOLDERS[1])
 
 KINDS: tuple[Kind, ...] = ("hooks.d", "CDI", "runtime", "base spec")
 
 CDI_KIND = "oci-bind-hook.github.io/bind"
 
-# CDI's SPEC.md has no colon in the name of a device, and engines take one; it is left out of both kinds of names. 63 is
-# what Kubernetes allows, and leaves room in the name of a file.
+# The name of a registration or a CDI device. CDI's SPEC.md allows no colon in it, although engines accept one. The
+# limit of 63 is that of Kubernetes, and leaves space in the name of a file.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 
 
 def checked_name(option: str, name: str) -> str:
-    """A name for a registration or a CDI device. Raises UsageError."""
+    """Returns a valid name for a registration or a CDI device. Raises UsageError."""
     if not _NAME.fullmatch(name):
         hint = "use 1 to 63 letters and digits, with - _ and . in between"
         raise UsageError(f'"{name}" is not a valid name', where=option, hint=hint)
@@ -48,17 +48,17 @@ def checked_name(option: str, name: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """The name of the file of a registration, in hooks.d and in CDI's folders. "" is that of the one without a name."""
+    """Returns the file name of a registration, in hooks.d and in CDI folders. "" is a registration without a name."""
     return f"{NAME}-{name}.json" if name else f"{NAME}.json"
 
 
 class Registration:
-    """One file of hooks.d, one device of a CDI file, or one wrapper of a runtime, that calls this hook.
+    """A file of hooks.d, a device of a CDI file, or a wrapper of a runtime that calls this hook.
 
-    ``name`` is what install was given for it, "" for none; for a CDI device that of the device, ``device`` the name to
-    ask for. ``arguments`` are what the hook is given, ``conditions`` options of install with their values, ``env``
-    variables of the container, ``runtime`` the one that is wrapped. ``is_written``: by install, even if somebody has
-    edited it since.
+    ``name`` is the name that install got, "" for none; for a CDI device, that of the device, and ``device`` is the full
+    name. ``arguments`` are those of the hook, ``conditions`` options of install with their values, ``env`` variables of
+    the container, ``runtime`` the wrapped runtime. ``is_written``: install wrote the file, even if it has been edited
+    since.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Registration:
         self.is_written = args[:1] == [NAME] and os.path.basename(launcher) == NAME
 
     def summary(self) -> str:
-        """All of it in one line, in the words of install."""
+        """Returns the registration in one line, in the words of install."""
         options = {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}
         words = [options[self.kind], self.name] if self.name and self.kind in options else []
         words += ["--oci-runtime", self.runtime] if self.runtime is not None else []
@@ -87,7 +87,7 @@ class Registration:
         return shlex.join(words)
 
     def document(self) -> dict[str, object]:
-        """The same in the form of schemas/registrations.json."""
+        """Returns the registration in the form of schemas/registrations.json."""
         return {
             "kind": self.kind,
             "name": self.name or None,
@@ -103,7 +103,7 @@ class Registration:
 
 
 def of_hooks_d(file: hooks_d.File) -> Registration | None:
-    """What a file of a hooks.d folder registers, None if that is not this hook."""
+    """Returns the registration in a hooks.d file, None if it is of another hook."""
     if file.hook is None:
         return None
     if not (registered.is_ours({"path": file.hook, "args": file.args or []}) or is_launcher(file.hook)):
@@ -117,7 +117,7 @@ def of_hooks_d(file: hooks_d.File) -> Registration | None:
 
 
 def of_device(device: cdi.Device) -> Registration | None:
-    """What a device of a CDI file registers, None if that is not this hook."""
+    """Returns the registration in a device of a CDI file, None if it is of another hook."""
     hooks = device.ours
     if not hooks:
         return None
@@ -128,7 +128,7 @@ def of_device(device: cdi.Device) -> Registration | None:
 
 
 def of_wrapper(file: runtimes.File) -> Registration | None:
-    """What a wrapper registers, None if install did not write it."""
+    """Returns the registration in a wrapper, None if install did not write it."""
     if file.settings is None:
         return None
     name = os.path.basename(file.path).removeprefix(f"{NAME}-")
@@ -139,7 +139,7 @@ def of_wrapper(file: runtimes.File) -> Registration | None:
 
 
 def of_base_spec(path: str, name: str) -> Registration | None:
-    """What the base spec of a runtime ``name`` of containerd registers, None if that is not this hook."""
+    """Returns the registration in the base spec of containerd's runtime ``name``, None if it is of another hook."""
     try:
         entries = registered.find(documents(read_regular(path), path)[0])
     except HookError:
@@ -153,7 +153,7 @@ def of_base_spec(path: str, name: str) -> Registration | None:
 
 
 def at(path: str, kind: Kind) -> Registration | None:
-    """What install wrote into a file, None if it did not write it."""
+    """Returns the registration that install wrote into a file, None if it did not write the file."""
     if not is_taken(path):
         return None
     if kind == "hooks.d":
@@ -166,12 +166,12 @@ def at(path: str, kind: Kind) -> Registration | None:
 
 
 def roots(found: Iterable[Registration]) -> list[str | None]:
-    """The ``--root`` that these registrations give the hook, None for the default, each once."""
+    """Returns the ``--root`` of these registrations, None for the default, each once."""
     given = []
     for one in found:
         try:
             given.append(parse(one.arguments)[0].root)
-        except UsageError:  # somebody has edited it, and the hook will say so
+        except UsageError:  # the file has been edited; the hook itself reports it
             pass
     return list(dict.fromkeys(given))
 
@@ -179,7 +179,7 @@ def roots(found: Iterable[Registration]) -> list[str | None]:
 def find(
     hooks_folders: Iterable[str], cdi_folders: Iterable[str], runtimes_folders: Iterable[str]
 ) -> list[Registration]:
-    """All that registers this hook in these folders, by kind and by name, as far as it can be read."""
+    """Returns all registrations of this hook in these folders by kind and name, as far as they can be read."""
     files = [file for folder in map(hooks_d.Folder, dict.fromkeys(hooks_folders)) for file in folder.files]
     found = [one for file in files if (one := of_hooks_d(file)) is not None]
     folders = [cdi.Folder(path) for path in dict.fromkeys(cdi_folders)]
@@ -190,7 +190,7 @@ def find(
 
 
 def users(launcher: str, folders: Iterable[str]) -> Iterator[str]:
-    """The files in folders of hooks.d, CDI and runtimes that name a launcher, whatever else is in them."""
+    """Yields the files in folders of hooks.d, CDI and runtimes that name a launcher, whatever else they contain."""
     spellings = {launcher, json.dumps(launcher)[1:-1], json.dumps(launcher, ensure_ascii=False)[1:-1]}
     for folder in dict.fromkeys(folders):
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -205,12 +205,12 @@ def users(launcher: str, folders: Iterable[str]) -> Iterator[str]:
 
 
 def as_json(found: Iterable[Registration]) -> str:
-    """As one JSON document, schemas/registrations.json."""
+    """Returns the registrations as one JSON document, schemas/registrations.json."""
     return json_text({**head("registrations"), "registrations": [one.document() for one in found]})
 
 
 def as_text(found: Sequence[Registration]) -> str:
-    """For a person: a line for each, and below it what it says."""
+    """Returns a line for each registration, and its details below."""
     lines: list[str] = []
     for one in found:
         name = one.device or one.name or "without a name"

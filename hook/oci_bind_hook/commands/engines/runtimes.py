@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wrappers of OCI runtimes that are there, as ``install --runtime`` wrote them."""
+"""The existing wrappers of OCI runtimes that ``install --runtime`` wrote."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FOLDERS = tuple(f"{prefix}/{RUNTIMES_PATH}" for prefix in ("/usr/local", "/usr")
 
 
 class File:
-    """A wrapper in the file ``path``: the ``runtime`` behind it, and the hooks that it adds.
+    """The wrapper in the file ``path``: the ``runtime`` that it calls, and the hooks that it adds.
 
-    ``settings`` are None if install did not write the file.
+    ``settings`` is None if install did not write the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -37,12 +37,12 @@ class File:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """How it calls the hook: the same at each of its stages."""
+        """Its hook entry, which is the same at all stages."""
         return next((entry for entries in self.hooks.values() for entry in entries), {})
 
 
 def find(folders: Iterable[str]) -> Iterator[File]:
-    """The wrappers in these folders, by name."""
+    """Yields the wrappers in these folders by name."""
     for folder in dict.fromkeys(folders):
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             file = File(os.path.join(folder, name))
@@ -51,7 +51,7 @@ def find(folders: Iterable[str]) -> Iterator[File]:
 
 
 def settings_of(path: str) -> Any:
-    """What a wrapper was made from, in the form of oci_bind_hook.wrapper.main; None if install did not write it."""
+    """Returns the settings in a wrapper, as for oci_bind_hook.wrapper.main; None if install did not write it."""
     lines = read(path).split("\n", 3)
     if len(lines) < 4 or lines[1] != MARK or not lines[2].startswith("obh_settings="):
         return None
@@ -61,5 +61,5 @@ def settings_of(path: str) -> Any:
         entries = [entry for stage in found["hooks"].values() for entry in stage] if is_known else []
         is_known = is_known and all(isinstance(entry["path"], str) and entry["args"][0] for entry in entries)
     except (ValueError, LookupError, AttributeError, TypeError):
-        return None  # somebody has edited it
+        return None  # the file has been edited
     return found if is_known and entries else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files in which docker and containerd name their runtimes: what a wrapper needs there, added and taken away."""
+"""The files in which docker and containerd name their runtimes: adds and removes what a wrapper needs."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ CONFIG_TOML = "/etc/containerd/config.toml"
 PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 
 _DEFAULT = "NAME: containerd provides runc by default only if no runtime is configured"
-# Where containerd's CRI plugin has its runtimes, by the version of config.toml.
+# The name of containerd's CRI plugin, which has the runtimes, by the version of config.toml.
 _CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 _TYPE = "io.containerd.runc.v2"
-_CRI_NAMES = ("cri", *_CRI.values())  # as disabled_plugins has them
+_CRI_NAMES = ("cri", *_CRI.values())  # as in disabled_plugins
 
 
 class Settings:
     """An engine's file, and the runtime ``name`` in it, whose program is the wrapper ``path``.
 
-    ``annotations`` are the keys that containers get the hook by. ``engine``, ``file`` and ``restart``, the command
-    after which the engine knows what is in the file, are said to people.
+    ``annotations`` are the keys of annotations that give a container the hook. ``engine``, ``file`` and ``restart``
+    (the command that makes the engine read the file again) are for messages.
     """
 
     engine = ""
     restart = ""
-    # What ``removed`` leaves of a file that ``apply`` has made, where the engine does without it.
+    # What ``removed`` leaves of a file that ``apply`` created, if the engine needs no such file.
     made = ""
-    # How a file names the runtime NAME as the default, as a regular expression, and that in words.
+    # A regular expression for the runtime NAME as the file's default, and the same in words.
     default = ("", "")
 
     def __init__(self, file: str, name: str, path: str, annotations: Sequence[str] = ()) -> None:
@@ -61,11 +61,11 @@ class Settings:
 
     @property
     def program(self) -> str:
-        """The name of its daemon's program."""
+        """The name of the daemon's program."""
         return self.engine
 
     def text(self) -> str:
-        """What is in the file now, "" if it is not there. UnavailableError if it is no file of its own, DataError."""
+        """Returns the file's content, "" if missing. Raises UnavailableError unless it is a regular file, DataError."""
         if not os.path.lexists(self.file):
             return ""
         if not is_taken(self.file):
@@ -81,14 +81,14 @@ class Settings:
             raise DataError(self.file, [("", f"is not UTF-8 at byte offset {error.start}")]) from None
 
     def apply(self) -> list[Change]:
-        """Adds the runtime, and returns what was written: a copy of what was there first. HookError."""
+        """Adds the runtime. Returns what was written, including a copy of the original file. Raises HookError."""
         with self._alone():
             return self._write(self.added(self.text()))
 
     def withdraw(self) -> list[Change]:
-        """Takes away what ``apply`` has added, if it is still that. HookError.
+        """Removes what ``apply`` added, unless it has been changed. Raises HookError.
 
-        With the last of ours goes the copy, if all else is as it was, and a file that ``apply`` has made.
+        With the last wrapper, also removes a file that ``apply`` created, and the copy if the rest is as it was.
         """
         with self._alone():
             text = self.text()
@@ -103,7 +103,7 @@ class Settings:
             return [*self._write(first if self.forgets(first) else left), remove(self._copy)]
 
     def check(self) -> None:
-        """Raises HookError for what would keep ``apply`` from its work, before anything is written."""
+        """Raises HookError if ``apply`` would fail, before anything is written."""
         self.added(self.text())
         folder = existing(os.path.dirname(self.file))
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -111,12 +111,12 @@ class Settings:
 
     @property
     def _copy(self) -> str:
-        """Where that is which was in the file before the first of ours."""
+        """The path of the copy: the file before the first wrapper was added."""
         return f"{self.file}.before-oci-bind-hook"
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keeps other calls of install out of the file's folder: each writes what it has read and more. KernelError."""
+        """Locks the file's folder against other calls of install, since each rewrites the whole file. KernelError."""
         folder = os.path.dirname(self.file)
         try:
             os.makedirs(folder, exist_ok=True)
@@ -135,8 +135,8 @@ class Settings:
             return []
         known = os.lstat(self.file) if os.path.lexists(self.file) else None
         mode = stat.S_IMODE(known.st_mode) if known is not None else 0o644
-        # What was there before the first of ours: a later one would be a copy of our own. A copy that is there then
-        # is of an earlier installation.
+        # The copy is of the file before the first wrapper: a later copy would contain wrappers. An existing copy is of
+        # an earlier installation.
         is_first = bool(_wrappers_in(text)) and not _wrappers_in(before)
         copies = {self._copy: (mode, before)} if before and is_first else {}
         changes = write_all({**copies, self.file: (mode, text)})
@@ -148,34 +148,34 @@ class Settings:
         return changes
 
     def snippet(self) -> str:
-        """What to add to the file by hand. HookError."""
+        """Returns what to add to the file by hand. Raises HookError."""
         raise NotImplementedError
 
     def added(self, text: str) -> str:
-        """The file's ``text`` with the runtime. DataError if it is not valid, UnavailableError for another's name."""
+        """Returns ``text`` with the runtime. Raises DataError for invalid text, UnavailableError for a taken name."""
         raise NotImplementedError
 
     def removed(self, text: str) -> str:
-        """The file's ``text`` without it; the same if it is not there, or is another's. HookError."""
+        """Returns ``text`` without the runtime, unchanged if it has none or another of this name. Raises HookError."""
         raise NotImplementedError
 
     def meaning(self, text: str) -> object:
-        """What the file's ``text`` says, however it is laid out. HookError."""
+        """Returns the meaning of ``text``, independent of its layout. Raises HookError."""
         raise NotImplementedError
 
     def forgets(self, _text: str) -> bool:
-        """Whether the engine forgets the runtime after ``restart`` with this text. HookError."""
+        """Whether the engine forgets the runtime after ``restart`` with this text. Raises HookError."""
         return True
 
     def why_needed(self) -> str:
-        """Why the engine would not start, or start nothing, without the runtime, "" if it would."""
-        # Also of a link, and of what only the engine can read.
+        """Returns why the engine would not start, or not start containers, without the runtime, "" if it would."""
+        # By a pattern, so that it works for a link and for a file that only the engine can parse.
         pattern, words = self.default
         is_default = re.search(pattern.replace("NAME", re.escape(self.name)), as_it_is(self.file)) is not None
         return f"{self.file} has {words.replace('NAME', self.name)}" if is_default else ""
 
     def names_it(self) -> bool:
-        """Whether the file names the wrapper, whoever wrote that, and whether it is valid or not."""
+        """Whether the file names the wrapper, no matter who wrote it or whether it is valid."""
         return self.path in _wrappers_in(as_it_is(self.file))
 
 
@@ -184,7 +184,7 @@ class Docker(Settings):
 
     engine = "docker"
     program = "dockerd"
-    # SIGHUP: dockerd reads its runtimes again, and containers go on.
+    # SIGHUP: dockerd reads its runtimes again, and containers continue.
     restart = "systemctl reload docker"
     default = (
         r'"default-runtime"\s*:\s*"NAME"',
@@ -229,7 +229,7 @@ class Docker(Settings):
         runtimes = document.get("runtimes", {})
         if runtimes.get(self.name) != {"path": self.path}:
             return text
-        # Also the last one: of a file without "runtimes" a reload keeps those that docker knows.
+        # Leaves an empty "runtimes": without this member, a reload keeps the runtimes that docker knows.
         del runtimes[self.name]
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
@@ -247,7 +247,7 @@ class Containerd(Settings):
 
     @property
     def is_installed(self) -> bool:
-        """Whether the engine is on this machine, and has a CRI plugin: docker's own package switches it off."""
+        """Whether containerd is on this machine with its CRI plugin. Docker's own package disables the plugin."""
         try:
             disabled = self._document(as_it_is(self.file)).get("disabled_plugins", [])
         except HookError:
@@ -294,7 +294,7 @@ class Containerd(Settings):
         return self._document(text)
 
     def _wanted(self, document: dict[str, Any], like: str = "runc") -> object:
-        """The runtime as it is to be."""
+        """Returns the runtime's table as it should be."""
         version = f"version = {document.get('version', 1)}"
         return self._runtimes(tomllib.loads("\n".join([version, *self._runtime(document, like)])))[self.name]
 
@@ -304,7 +304,7 @@ class Containerd(Settings):
         known = self._runtimes(document).get(self.name) if document.get("version", 1) in _CRI else None
         if not isinstance(known, dict):
             return text
-        # With what it was written with: uninstall is told no annotations, and runc may have changed.
+        # With the keys that it was written with: uninstall has no annotations, and runc's options may have changed.
         keys = known.get("pod_annotations")
         written = Containerd(self.file, self.name, self.path, keys if isinstance(keys, list) else [])
         if written._wanted(document, like=self.name) != known:
@@ -344,9 +344,9 @@ class Containerd(Settings):
         return found if isinstance(found, dict) else {}
 
     def _default(self, document: dict[str, Any]) -> list[str]:
-        """The table of runc, the default, without which the CRI plugin does not load once a runtime is named.
+        """Returns the table of runc, the default. Without it, the CRI plugin does not load once any runtime is named.
 
-        None where there is one, or where another is the default.
+        Returns [] if the table exists or another runtime is the default.
         """
         if (
             "runc" in self._runtimes(document)
@@ -362,7 +362,7 @@ class Containerd(Settings):
         lines = [f"[{table}]", f'  runtime_type = "{_TYPE}"']
         lines += [f"  {kind}_annotations = {keys}" for kind in ("pod", "container") if self.annotations]
         lines += [f"  [{table}.options]", f"    BinaryName = {json.dumps(self.path)}"]
-        # kubelet and all runtimes must agree who makes cgroups.
+        # kubelet and all runtimes must use the same cgroup driver.
         other = self._runtimes(document).get(like)
         options = other.get("options") if isinstance(other, dict) else None
         if isinstance(options, dict) and options.get("SystemdCgroup") is True:
@@ -375,13 +375,13 @@ def _block(name: str, lines: Sequence[str]) -> str:
 
 
 def installed(program: str) -> str:
-    """The path of an engine's program on this machine, "" if it is not there."""
+    """Returns the path of an engine's program on this machine, "" if it is not installed."""
     places = (f"{folder}/{program}" for folder in PROGRAMS)
     return next((path for path in places if os.access(path, os.X_OK)), "")
 
 
 def as_it_is(file: str) -> str:
-    """What is in an engine's file, as far as it can be read: through links, as engines read it. None is changed."""
+    """Returns an engine's file as engines read it, links followed; "" if it cannot be read. Changes nothing."""
     try:
         return read_regular(file).decode(errors="replace")
     except HookError:
@@ -389,16 +389,16 @@ def as_it_is(file: str) -> str:
 
 
 def _wrappers_in(text: str) -> list[str]:
-    """The wrappers that JSON or TOML names, as strings that need no escapes."""
+    """Returns the wrappers that JSON or TOML names, as strings that need no escapes."""
     return re.findall(rf"""["'](/[^"'\\\n]*/{re.escape(RUNTIMES_PATH)}/oci-bind-hook-[^"'\\\n/]+)["']""", text)
 
 
 def dangling() -> list[tuple[str, str]]:
-    """The engines' files that name a wrapper which is not there, each with the wrapper's path."""
+    """Returns the engines' files that name a wrapper that does not exist, each with the wrapper's path."""
     files = {file: _wrappers_in(as_it_is(file)) for file in (DAEMON_JSON, CONFIG_TOML)}
     return [(file, path) for file, paths in files.items() for path in dict.fromkeys(paths) if not os.path.exists(path)]
 
 
 def of(name: str, path: str, annotations: Sequence[str] = ()) -> list[Settings]:
-    """The files of the engines that call runtimes by name, for a wrapper."""
+    """Returns the files of the engines that call runtimes by name, for a wrapper."""
     return [Docker(DAEMON_JSON, name, path, annotations), Containerd(CONFIG_TOML, name, path, annotations)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A systemd timer and its service, which run ``gc``: for containers after whose end nobody calls poststop.
+"""A systemd timer and its service, which run ``gc`` for containers without a call of poststop.
 
-Root's are units of the system, an ordinary user's are units of that user (systemd.unit(5)). Both are known by the first
-line of the service, and belong to the launcher that it calls.
+Root's are units of the system, an ordinary user's are units of that user (systemd.unit(5)). Both are recognised by the
+first line of the service, and belong to the launcher that the service calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SERVICE, TIMER = f"{NAME}-gc.service", f"{NAME}-gc.timer"
 SYSTEM_FOLDER = "/etc/systemd/system"
 
-# gc is never pressed for time, and containers are.
+# gc is never urgent, but containers are.
 _SERVICE = """\
 {mark}
 # Add nothing that gives the service a mount namespace of its own, such as PrivateTmp=, PrivateMounts=, ProtectSystem=,
@@ -58,10 +58,10 @@ WantedBy=timers.target
 
 
 class Timer:
-    """The units in ``folder``: the paths of the ``service`` and the ``timer``, and what the service calls, ``words``.
+    """The units in ``folder``: the paths of the ``service`` and the ``timer``, and ``words``, the service's command.
 
-    ``words`` is empty where the service is not there, or was not written by install. ``launcher`` and ``root`` are
-    those of the words: the program that runs ``gc``, and its ``--root``.
+    ``words`` is empty if the service does not exist or install did not write it. ``launcher`` and ``root`` are parts of
+    it: the program that runs ``gc``, and its ``--root``.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -73,7 +73,7 @@ class Timer:
         self.look()
 
     def look(self) -> None:
-        """Reads the service that is there now."""
+        """Reads the existing service."""
         text = read(self.service)
         line = next((line for line in text.split("\n") if line.startswith("ExecStart=")), "")
         self.words = _words(line.partition("=")[2]) if text.split("\n", 1)[0] == MARK else []
@@ -85,12 +85,12 @@ class Timer:
 
     @property
     def is_there(self) -> bool:
-        """Whether both units are there, and are of install."""
+        """Whether both units exist and install wrote the service."""
         return bool(self.launcher) and os.path.isfile(self.timer)
 
     @property
     def is_enabled(self) -> bool:
-        """Whether the timer is enabled, as ``systemctl enable`` does it: by a link in the same folder."""
+        """Whether the timer is enabled, as by ``systemctl enable``: by a link in the same folder."""
         return os.path.lexists(self._wanted)
 
     @property
@@ -100,7 +100,7 @@ class Timer:
 
     @property
     def forgetting(self) -> str:
-        """The command for after the units have been removed."""
+        """The command to run after the units have been removed."""
         return f"{self._systemctl} stop {TIMER}; {self._systemctl} daemon-reload"
 
     @property
@@ -108,26 +108,26 @@ class Timer:
         return "systemctl" if self.is_system else "systemctl --user"
 
     def contents(self, launcher: str, root: str | None) -> dict[str, str]:
-        """The texts of both units by their paths. UnavailableError for a foreign file, or a path no unit can name."""
+        """Returns the texts of both units by path. UnavailableError for a foreign file, or a path invalid in a unit."""
         for path in (self.service, self.timer):
             if is_taken(path) and read(path).split("\n", 1)[0] != MARK:
                 raise UnavailableError("was not written by install", where=path, hint="move the file")
         words = [launcher, "gc", *([] if root is None else ["--root", root])]
         if not self.is_system and (podman := which("podman")):
-            # The owners of what is left are ids of podman's user namespace.
+            # The owners of the leftovers are ids of podman's user namespace.
             words = [podman, "unshare", *words]
         return {self.service: _SERVICE.format(mark=MARK, command=_command(words)), self.timer: _TIMER.format(mark=MARK)}
 
     def write(self, contents: dict[str, str]) -> list[Change]:
-        """Writes both units and returns their paths, with what was done to each. Raises KernelError."""
+        """Writes both units. Returns their paths with what was done to each. Raises KernelError."""
         changes = write_all({path: (0o644, text) for path, text in contents.items()})
         self.look()
         return changes
 
     def remove(self) -> list[Change]:
-        """Removes both units, and the link that enables the timer, if the launcher has gone. KernelError.
+        """Removes both units, and the link that enables the timer, if the launcher is gone. Returns the removed paths.
 
-        While it is there, others use it. Returns the paths that were removed.
+        An existing launcher means that registrations still use the timer. Raises KernelError.
         """
         if not self.launcher or os.path.lexists(self.launcher):
             return []
@@ -140,7 +140,7 @@ class Timer:
         return removed
 
     def warnings(self, roots: Sequence[str | None]) -> list[str]:
-        """What is wrong with the units, where the hook is registered with these ``--root``."""
+        """Returns what is wrong with the units if the hook is registered with these ``--root``."""
         if not self.launcher:
             return []
         if not os.path.isfile(self.launcher):
@@ -150,7 +150,7 @@ class Timer:
             found.append(f"{self.timer} does not exist: run install with --gc-timer again")
         elif not self.is_enabled:
             found.append(f"is not enabled: {self.enabling}")
-        # Without --root it knows all that are registered, and with one that alone.
+        # Without --root, gc handles all registered state folders; with it, only that one.
         for other in (root for root in roots if self.root is not None and root != self.root):
             said = f"calls gc {_with(self.root)}, but the hook is registered {_with(other)}"
             found.append(f"{said}: run install with --gc-timer again")
@@ -158,7 +158,7 @@ class Timer:
 
 
 def which(name: str) -> str:
-    """The program ``name`` in a folder of PATH, "" if there is none. The folder that we are in never counts."""
+    """Returns the program ``name`` in PATH, "" if none. Relative folders in PATH, such as ".", do not count."""
     paths = (os.path.join(folder, name) for folder in os.get_exec_path() if folder.startswith("/"))
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
@@ -168,7 +168,7 @@ def _with(root: str | None) -> str:
 
 
 def is_system() -> bool:
-    """Whether this is the machine's root. Root of podman's user namespace is an ordinary user, as for the records."""
+    """Whether this is the machine's root. As for records, root in podman's user namespace is an ordinary user."""
     try:
         return Proc().uid_outside(os.geteuid()) == 0
     except HookError:
@@ -182,7 +182,7 @@ def _default_folder(*, is_system: bool) -> str:
 
 
 def user_settings() -> str:
-    """Where an ordinary user has settings of their own."""
+    """Returns the folder of an ordinary user's settings."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     return home if home.startswith("/") else os.path.expanduser("~/.config")
 
@@ -190,27 +190,27 @@ def user_settings() -> str:
 def _root(words: list[str]) -> str | None:
     try:
         return parse(words)[0].root
-    except HookError:  # somebody has edited it
+    except HookError:  # the file has been edited
         return None
 
 
-# -- the words of ExecStart=, systemd.service(5), "Command lines" ------------------------------------------------------
+# -- the command line in ExecStart=, systemd.service(5), "Command lines" -----------------------------------------------
 
 
 def _command(words: Sequence[str]) -> str:
-    """A command line of a unit. UnavailableError for a word that cannot stand there."""
+    """Returns a command line for a unit. Raises UnavailableError for a word that it cannot contain."""
     for number, word in enumerate(words):
-        # systemd takes neither quotes nor backslashes in the name of a program, however they are escaped.
+        # systemd allows neither quotes nor backslashes in the path of a program, even escaped.
         if not word.isprintable() or (number == 0 and re.search(r"""["'\\]""", word)):
             raise UnavailableError("a unit cannot contain this path", where=ascii(word))
     escaped = [word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in words]
-    # Variables are expanded in all words but the first.
+    # systemd expands variables in all words but the first.
     escaped = [*escaped[:1], *(word.replace("$", "$$") for word in escaped[1:])]
     return " ".join(f'"{word}"' if re.search(r"[^\w/.:=@%+,-]", word) else word for word in escaped)
 
 
 def _words(line: str) -> list[str]:
-    """The words of a command line as ``_command`` writes it."""
+    """Returns the words of a command line that ``_command`` wrote."""
     found = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line)
     words = [re.sub(r"\\(.)", r"\1", quoted) or plain for quoted, plain in found]
     words = [word.replace("%%", "%") for word in words]

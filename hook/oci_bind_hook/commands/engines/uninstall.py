@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes registrations away: files that install wrote, known by what is in them, and at last the launcher."""
+"""Removes registrations: files that install wrote, recognised by their content, and finally the launcher."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PREFIXES = ("/usr/local", "/usr", "~/.local")
 
 
 class Removed:
-    """What uninstall did: ``paths`` it removed, empty ``folders`` it removed, and why others were ``kept``.
+    """What uninstall did: the ``paths`` and empty ``folders`` that it removed, and why others were ``kept``.
 
-    ``arguments`` are what the hook was given by each registration that was removed, ``runtimes`` the engines' settings
-    that may name a wrapper among them.
+    ``arguments`` are the hook's arguments in each removed registration, ``runtimes`` the engines' settings that may
+    name a removed wrapper.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ def uninstall(
     instead: Instead | None = None,
     others: Sequence[str] = (),
 ) -> Removed:
-    """Remove one registration that ``install`` wrote, and nothing else: files are known by what is in them.
+    """Removes one registration that ``install`` wrote, and nothing else. Files are recognised by their content.
 
-    A launcher that other files name stays: in the folders that engines read, and in ``others``. MissingError if there
-    is nothing of ours, UsageError, KernelError.
+    The launcher stays if other files in the folders that engines read, or in ``others``, name it. Raises MissingError
+    if there is nothing to remove, UsageError, KernelError.
     """
     places = Places(prefix, hooks_dir, name, instead)
     known = {path: registration.at(path, places.kind) for path in places.registrations if os.path.lexists(path)}
@@ -64,12 +64,11 @@ def uninstall(
 def uninstall_all(
     prefix: str | None, others: Sequence[str] = (), *, is_own: bool = False, launchers: Sequence[str] = ()
 ) -> Removed:
-    """Remove all that ``install`` wrote: every registration that calls the launcher below ``prefix``, or any launcher.
+    """Removes everything that ``install`` wrote: each registration that calls the launcher below ``prefix``, or any.
 
-    They are looked for in the folders that engines read by themselves, in those that their settings name, in
-    ``others``, and below the prefixes of all launchers that are found or given. With ``is_own`` only what runs this
-    installation of the program is removed. Where nothing is left, nothing is done. UsageError, UnavailableError,
-    KernelError.
+    Searches the folders that engines read by default, those in their settings, ``others``, and the prefixes of all
+    launchers that are found or given. With ``is_own``, only removes what runs this installation of the program. If
+    nothing is found, nothing is done. Raises UsageError, UnavailableError, KernelError.
     """
     if prefix is not None:
         prefixes = [prefix]
@@ -88,7 +87,7 @@ def uninstall_all(
         called = [path for path in called if runs_this(path)]
         prefixes = _prefixes(called)
     known = {one.path: one for one in found if one.launcher in called}
-    # Wrappers that are gone, perhaps by an uninstall before, while engines still name them.
+    # Wrappers that no longer exist, perhaps after an earlier uninstall, although engines still name them.
     gone = [path for _, path in settings.dangling()]
     _remove_registrations(removed, known)
     _remove_launchers(removed, called, folders)
@@ -104,7 +103,7 @@ def _prefixes(launchers: Iterable[str]) -> list[str]:
 
 
 def _found(prefixes: Sequence[str], others: Sequence[str]) -> tuple[list[Registration], list[str]]:
-    """What install wrote that calls any launcher, and the folders that were looked into."""
+    """Returns what install wrote that calls any launcher, and the folders that were searched."""
     more = [*(path for each in prefixes for path in Places(each).known), *map(os.path.abspath, others)]
     hooks, devices, wrappers = ([*each, *more] for each in machine.places())
     found = [one for one in registration.find(hooks, devices, wrappers) if one.is_written]
@@ -112,7 +111,7 @@ def _found(prefixes: Sequence[str], others: Sequence[str]) -> tuple[list[Registr
 
 
 def _may_be_removed(path: str, removed: Removed) -> bool:
-    """Whether this user may: what is root's is no failure of a user who removes their own."""
+    """Whether this user may remove a file. A user who removes their own files does not fail because of root's."""
     if not os.path.lexists(path):
         return True
     if os.access(existing(os.path.dirname(path)), os.W_OK | os.X_OK):
@@ -122,7 +121,7 @@ def _may_be_removed(path: str, removed: Removed) -> bool:
 
 
 def _remove_registrations(removed: Removed, known_at: Mapping[str, Registration | None]) -> list[str]:
-    """Remove them, and return the launchers that they called. UnavailableError, KernelError."""
+    """Removes the registrations. Returns the launchers that they called. Raises UnavailableError, KernelError."""
     for path, known in known_at.items():
         engines = settings.of(known.name, path) if known is not None and known.kind == "runtime" else []
         if needed := next(filter(None, (each.why_needed() for each in engines)), ""):
@@ -140,7 +139,7 @@ def _remove_registrations(removed: Removed, known_at: Mapping[str, Registration 
 
 
 def _remove_launchers(removed: Removed, launchers: Iterable[str], folders: Sequence[str]) -> None:
-    """Remove those that no file in the folders, and no base spec, names. KernelError."""
+    """Removes the launchers that no file in the folders and no base spec names. Raises KernelError."""
     specs = machine.base_specs()
     for launcher in dict.fromkeys(launchers):
         if not os.path.lexists(launcher):

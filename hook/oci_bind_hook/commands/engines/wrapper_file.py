@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 RUNTIMES = ("runc", "crun")
 _FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
-# What OCI runtimes take before the command: options that have a value, of runc, crun, youki and Kata. runc and Kata
-# read Go's flags, which take one dash as well.
+# Options with a value before the command, of runc, crun, youki and Kata. runc and Kata use Go's flags, which also allow
+# one dash.
 _VALUED = ("root", "log", "log-format", "log-level", "criu", "rootless", "cgroup-manager", "config", "kata-config")
-# What ends the search for those that make a container: the other commands. An unknown word may be the value of an
-# unknown option.
+# The other commands, which end the search for a command that creates a container. An unknown word does not end it,
+# because it may be the value of an unknown option.
 _OTHERS = (
     *("checkpoint", "delete", "events", "exec", "features", "help", "kill", "list", "pause", "ps", "resume"),
     *("spec", "start", "state", "update", "version"),
@@ -36,7 +36,7 @@ _OTHERS = (
 
 _ARGUMENT_BYTES = 32 * 4096  # MAX_ARG_STRLEN, execve(2)
 
-# Every word, fd and signal is the runtime's: a shell changes none of them, and Python would ignore SIGPIPE for it.
+# Words, fds and signals are the runtime's. A shell passes all of them on unchanged; Python would ignore SIGPIPE.
 WRAPPER = """\
 #!/bin/sh
 {mark}
@@ -61,7 +61,7 @@ done
 exec "$obh_runtime" "$@"
 """
 
-# As the launcher: nothing to collect, and nothing to finalize. It needs no other package than this one.
+# As in the launcher, nothing is collected or finalized. Only this package is imported.
 PROGRAM = """\
 import gc, posix, sys
 gc.disable()
@@ -84,8 +84,8 @@ posix._exit(code)
 class Wrapper:
     """The wrapper ``name`` around the OCI runtime at ``runtime``, for containers with the annotations ``KEY=VALUE``.
 
-    ``runtime`` is None for runc or crun, whichever is found first. UsageError; UnavailableError for a runtime that
-    cannot be wrapped.
+    Without ``runtime``: runc or crun, whichever is found first. Raises UsageError, and UnavailableError for a runtime
+    that cannot be wrapped.
     """
 
     kind: Kind = "runtime"
@@ -101,7 +101,7 @@ class Wrapper:
         self._runtime = runtime
 
     def runtime(self) -> str:
-        """The path of the OCI runtime. UsageError, UnavailableError."""
+        """Returns the path of the OCI runtime. Raises UsageError, UnavailableError."""
         where = "--oci-runtime"
         if self._runtime is None:
             places = (f"{folder}/{name}" for name in RUNTIMES for folder in _FOLDERS)
@@ -123,12 +123,12 @@ class Wrapper:
 
     @property
     def uses(self) -> Iterator[str]:
-        """The beginnings of the commands that start a container with it."""
+        """Yields the beginnings of the commands that start a container with it."""
         yield f"docker run --runtime {self.name} ..."
         yield f"podman --runtime {self.paths[0]} run ..."
 
     def texts(self, launcher: str, stages: Sequence[str], arguments: Sequence[str]) -> list[str]:
-        """What is in the file. UsageError for text that JSON cannot hold, UnavailableError."""
+        """Returns the content of the file. Raises UsageError for text that JSON cannot contain, UnavailableError."""
         runtime = self.runtime()
         entry = hook_entry(launcher, arguments, f"{RUNTIME_MARK}{self.name}")
         hooks = {stage: [entry] for stage in dict.fromkeys(stages)}
@@ -141,7 +141,7 @@ class Wrapper:
         if size >= _ARGUMENT_BYTES:
             problem = f"its options have {size} bytes, and an argument of a process is limited to {_ARGUMENT_BYTES}"
             raise UnavailableError(problem, where="--runtime", hint="use patterns as sources")
-        # The shell keeps a newline in quotes; a line for each setting is for people, and for settings_of.
+        # The shell keeps a newline in quotes. One line for each setting helps people, and settings_of.
         return [
             WRAPPER.format(
                 mark=MARK,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that install and uninstall put in place and take away, and what was done to each."""
+"""Files that install and uninstall write and remove, and what was done to each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     Action = Literal["wrote", "replaced", "unchanged", "removed"]
 
-    # What a file is to be: its mode and its text.
+    # The mode and the text of a file to write.
     Content = tuple[int, str]
 
 
 class Change(str):
-    """The path of a file, with the ``action`` that was taken. ``before``: what the file that was replaced had said."""
+    """The path of a file with the ``action`` that was taken. ``before``: what a replaced file registered."""
 
     __slots__ = ("action", "before")
 
@@ -38,15 +38,15 @@ class Change(str):
         return change
 
     def line(self) -> str:
-        """For a person."""
+        """Returns the change as one line of text."""
         return f"{self.action} {self}{f', which registered {self.before}' if self.before else ''}"
 
 
 def write_all(contents: Mapping[str, Content], before: Mapping[str, str] | None = None) -> list[Change]:
-    """Write all files, or none: what was written before a failure is put back. Raises KernelError.
+    """Writes all files or none: after a failure, restores what was there. Raises KernelError.
 
-    Each is replaced in one step, whatever is there, but one that is right already is not touched. ``before`` says of
-    files that are there what they register.
+    Each file is replaced in one step, but a file that is already right is not touched. ``before`` has what existing
+    files register.
     """
     changes: list[Change] = []
     restore: list[Callable[[], None]] = []
@@ -70,7 +70,7 @@ def write_all(contents: Mapping[str, Content], before: Mapping[str, str] | None 
 
 
 def missing_folders(paths: Iterable[str]) -> list[str]:
-    """The folders above ``paths`` that are not there, the outer first."""
+    """Returns the folders above ``paths`` that do not exist, the outer first."""
     found = set()
     for path in paths:
         folder = os.path.dirname(path)
@@ -81,7 +81,7 @@ def missing_folders(paths: Iterable[str]) -> list[str]:
 
 
 def remove_folders(paths: Iterable[str]) -> list[Change]:
-    """Removes those of the folders that are empty, the inner first; what is no folder, or is not ours, stays."""
+    """Removes those of the folders that are empty, the inner first. Anything else stays."""
     removed = []
     for path in sorted(paths, reverse=True):
         with contextlib.suppress(OSError):
@@ -91,7 +91,7 @@ def remove_folders(paths: Iterable[str]) -> list[Change]:
 
 
 def remove(path: str) -> Change:
-    """Remove a file. Raises KernelError."""
+    """Removes a file. Raises KernelError."""
     try:
         os.unlink(path)
     except OSError as error:
@@ -104,21 +104,21 @@ _ELSEWHERE = "or with folders of your own: --prefix ~/.local, --hooks-dir, --cdi
 
 
 def denied(call: str, path: str, reason: OSError, hint: str = f"{AS_ROOT}, {_ELSEWHERE}") -> KernelError:
-    """The error that says that ``call`` was refused on ``path``: to an ordinary user with ``hint``."""
+    """Returns the error for ``call`` being refused on ``path``. An ordinary user also gets ``hint``."""
     if os.geteuid() != 0 and reason.errno in (errno.EACCES, errno.EPERM):
         return KernelError(call, path, reason, hint=hint)
     return refused(call, path, reason)
 
 
 def existing(path: str) -> str:
-    """``path``, or the folder above it that is there."""
+    """Returns ``path`` or the nearest folder above it that exists."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
 
 
 def read(path: str, most: int = 1 << 20) -> str:
-    """The text of a regular file, empty for anything else; of a long one the first ``most`` characters, -1 for all."""
+    """Returns the first ``most`` characters of a regular file (-1: all), "" for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, encoding="utf-8", errors="replace", newline="") as file:
@@ -128,7 +128,7 @@ def read(path: str, most: int = 1 << 20) -> str:
 
 
 def is_taken(path: str) -> bool:
-    """Whether a file is there that may be somebody's. A link is not: it is replaced, and not followed."""
+    """Whether a regular file exists that another program may have written. A link is replaced, not followed."""
     return os.path.isfile(path) and not os.path.islink(path)
 
 
@@ -155,7 +155,7 @@ def _write(path: str, mode: int, text: str) -> None:
 
 
 def _way_back(path: str) -> Callable[[], None]:
-    """What puts back that which is at ``path`` now: nothing, a link, or a file."""
+    """Returns a function that restores what is at ``path`` now: nothing, a link or a file."""
 
     def forget() -> None:
         os.unlink(path)

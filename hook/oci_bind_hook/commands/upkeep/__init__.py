@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is recorded, whether it is still so, and what the dead left behind, undone."""
+"""The records of containers: listed, compared with the machine, and undone if their containers are dead."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""list, show and gc in words: tables as wide as the terminal, ids that are short there, and times of day."""
+"""list, show and gc as text: tables that fit the terminal, shortened ids, and times for people."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from .listing import Entry
 
 _SHORTEST = 12  # characters of an id on a terminal, as docker and podman show it
-_NARROWEST = 16  # columns for a path, which is cut no further
+_NARROWEST = 16  # columns: the minimum for a path
 _GAP = "  "
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table as lines with aligned columns."""
+    """Returns the rows of a table as lines with aligned columns."""
     safe = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
     lines = (_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in safe)
@@ -38,11 +38,11 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def short(ids: Iterable[str], pen: Pen) -> dict[str, str]:
-    """What stands for each of these ids: on a terminal so much of it that no other one begins so."""
+    """Returns the text shown for each id: on a terminal, the shortest beginning that no other id has."""
     if not pen.width:
         return {one: one for one in ids}
     found = {}
-    # Of all others, the neighbours share most with one.
+    # Of all ids, the neighbours in sort order share the longest beginning with this one.
     ordered = ["", *sorted(ids), ""]
     for before, one, after in zip(ordered, ordered[1:], ordered[2:], strict=False):
         found[one] = one[: max(_SHORTEST, _shared(one, before) + 1, _shared(one, after) + 1)]
@@ -50,13 +50,13 @@ def short(ids: Iterable[str], pen: Pen) -> dict[str, str]:
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """Returns the length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def as_list(found: Sequence[Folder], entries: Sequence[Entry], pen: Pen) -> str:
-    """One line for each container, and below them the reason and the advice for those that need attention."""
+    """Returns one line for each container. Below are reason and advice for containers that need attention."""
     return folders.as_text(found, entries, partial(_as_table, pen=pen, now=time.time()))
 
 
@@ -84,18 +84,18 @@ def _as_table(entries: Sequence[Entry], *, pen: Pen, now: float) -> list[str]:
 
 
 def _advice(text: str, pen: Pen, room: int) -> list[str]:
-    """What to do, folded if it has no command in it: that is to be copied."""
+    """Returns the advice, folded unless it contains a command, which people copy."""
     text = one_line(text)
     return [] if not text else [text] if "oci-bind-hook " in text else pen.folded(text, room)
 
 
 def _count(what: Sequence[dict[str, object]], *states: str) -> str:
-    """How many binds or mount points are in one of these states, of how many."""
+    """Returns how many of the binds or mount points are in one of these states, such as "2 of 3"."""
     return f"{sum(each['state'] in states for each in what)} of {len(what)}"
 
 
 def as_text(entry: Entry, pen: Pen) -> str:
-    """All that is known of one container."""
+    """Returns everything that is known of one container."""
     facts = [("container", entry.id), ("status", f"{entry.status}: {entry.reason}"), ("to do", entry.advice)]
     facts += [("recorded in", entry.folder), ("files", " ".join(entry.files))]
     if record := entry.record:
@@ -132,13 +132,13 @@ def as_text(entry: Entry, pen: Pen) -> str:
 
 
 def _hanging(text: str, pen: Pen) -> list[str]:
-    """A text in lines, those after the first indented."""
+    """Folds a text into lines. All lines after the first are indented."""
     first, *others = pen.folded(one_line(text), pen.width - 4)
     return [first, *(f"    {line}" for line in others)]
 
 
 def _process(record: Record, now: float) -> str:
-    """The first process of a container, and when it was started."""
+    """Returns the first process of a container, and when it was started."""
     init = record["init"]
     if init is None:
         return "not known"

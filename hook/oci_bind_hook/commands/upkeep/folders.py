@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which state folders there are on this machine: the default one, and those with which the hook is registered."""
+"""The state folders on this machine: the default one, and those of registrations of the hook."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...options import Options
 
     class InFolder(Protocol):
-        """What is found in a state folder, whose path it has."""
+        """Anything found in a state folder, with the path of that folder."""
 
         folder: str
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Folder:
-    """A state folder that was asked for: its ``path``, and the ``problem`` of one that cannot be used."""
+    """A state folder: its ``path``, and the ``problem`` if it cannot be used."""
 
     def __init__(self, path: str, problem: HookError | None = None) -> None:
         self.path = path
@@ -39,18 +39,18 @@ class Folder:
 
 
 def registered() -> list[str | None]:
-    """The ``--root`` of each registration of this hook on this machine and of its timer, None for the default one."""
+    """Returns the ``--root`` of each registration of this hook and of its timer, None for the default one."""
     found = registration.roots(machine.everywhere())
-    # The timer may be of a registration in a folder that is read only where an engine is told to.
+    # The registration of the timer may be in a folder that an engine only reads if its settings name it.
     timer = Timer()
     return list(dict.fromkeys([*found, *([timer.root] if timer.launcher else [])]))
 
 
 def of(options: Options) -> list[Options]:
-    """``options`` once for each state folder, ``root`` None for the default one, which is the first. HookError.
+    """Returns a copy of ``options`` for each state folder. ``root`` is None for the default one, which is the first.
 
-    A ``root`` that they have decides alone. The default one is left out where it is not there and nothing is registered
-    with it, but something with another.
+    A ``root`` in ``options`` is the only one. The default one is left out if it does not exist and all registrations
+    use others. Raises HookError.
     """
     if options.root is not None:
         return [options]
@@ -68,14 +68,14 @@ def of(options: Options) -> list[Options]:
 
 
 def documents(folders: Iterable[Folder]) -> list[dict[str, object]]:
-    """The folders as schemas/records.json and schemas/gc.json have them."""
+    """Returns the folders in the form of schemas/records.json and schemas/gc.json."""
     return [{"path": each.path, **problem_member(each.problem)} for each in folders]
 
 
 def remove_unused(path: str) -> list[str]:
-    """Removes a state folder in which nothing is recorded, and returns the containers that are, which keep it.
+    """Removes a state folder unless containers are recorded in it. Returns these containers.
 
-    RecordError if it cannot be used, KernelError if it cannot be removed: something else is in it.
+    Raises RecordError if the folder cannot be used, KernelError if it cannot be removed because it has other files.
     """
     folder = StateFolder.open(path, create=False)
     if folder is None:
@@ -91,7 +91,7 @@ def remove_unused(path: str) -> list[str]:
 
 
 def as_text(folders: Sequence[Folder], found: Sequence[F], lines: Callable[[Sequence[F]], list[str]]) -> str:
-    """What was ``found`` in the folders, in ``lines``; of several folders one after the other, each with its name."""
+    """Returns what was ``found``, made into ``lines``, folder by folder. With several folders, each has a heading."""
     parts = []
     for folder in folders:
         here = [each for each in found if each.folder == folder.path]
@@ -106,12 +106,12 @@ def as_text(folders: Sequence[Folder], found: Sequence[F], lines: Callable[[Sequ
 
 
 def problem_member(problem: HookError | None) -> dict[str, object]:
-    """The member "problem" of a document, if there is one."""
+    """Returns the member "problem" of a document, {} without a problem."""
     return {} if problem is None else {"problem": {"message": one_line(str(problem)), "exit": problem.exit_code}}
 
 
 def _key(path: str) -> object:
-    """What is the same for two names of one folder."""
+    """Returns a key that is the same for all paths of one folder."""
     try:
         found = os.stat(path)
     except OSError:

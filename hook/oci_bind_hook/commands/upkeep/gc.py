@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Undoes what dead containers and killed runs left behind, the way poststop does. Live containers are left alone.
+"""Undoes the leftovers of dead containers and killed runs, as poststop does. Leaves live containers alone.
 
-Each container is judged again under its lock. If another run holds that lock, gc does not wait for it.
+Each container is checked again under its lock. If another run has that lock, gc does not wait for it.
 
-Those on one rootfs are undone in turns. For each turn the rootfs is locked and its records are read once: with a lock
-and a reading for each container, hundreds of them would be read hundreds of times.
+Containers on one rootfs are undone in turns. For each turn the rootfs is locked and the records on it are read once.
+With one lock and one reading per container, hundreds of records would be read hundreds of times.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
     Action = Literal["finished", "finish", "kept", "failed"]
 
-# How many containers a turn is for: an eighth of what is left, so that all readings together are linear, and others
-# on the rootfs wait for an eighth of the time at most; or a few, where it matters to nobody.
+# A turn undoes an eighth of the containers that are left, so that all readings together are linear, and other runs on
+# the rootfs wait for an eighth of the time at most. A turn has at least _LEAST containers, which takes little time.
 _SHARE = 8
 _LEAST = 50
 
 _WORKED = "a run of the hook has just changed it"
-# What is said of a container, of its binds and of its mount points; of what was not done nothing.
+# The words for a container, for its binds and for its mount points. Actions that were not taken are not reported.
 _DONE = {
     "finished": ("undone", "unmounted", "removed"),
     "finish": ("would be undone", "would unmount", "would remove"),
@@ -56,9 +56,9 @@ _DONE = {
 
 
 class Outcome:
-    """What was done about one container, with the members of schemas/gc.json.
+    """What was done for one container, with the members of schemas/gc.json.
 
-    ``action`` is "finished", "finish" (a dry-run: would be finished), "kept" or "failed", with its ``problem``.
+    ``action`` is "finished", "finish" (in a dry-run: would be finished), "kept", or "failed" with its ``problem``.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -94,9 +94,9 @@ class Collection:
 
 
 def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
-    """Finishes dead containers: all of them, or those ``wanted``, of which a live one is a failure. HookError.
+    """Finishes dead containers: all of them, or those ``wanted``. A wanted container that is alive is a failure.
 
-    A failure with one container does not stop the others.
+    The failure of one container does not stop the others. Raises HookError.
     """
     found, usable = registries(options, wanted)
     collection = Collection(found)
@@ -114,16 +114,16 @@ def collect(options: Options, wanted: Sequence[str], log: Log) -> Collection:
 
 
 def _collect(registry: Registry, pending: list[str], options: Options, log: Log) -> list[Outcome]:
-    """Finishes those that are dead of the containers ``pending`` in one state folder."""
+    """Finishes those of the containers ``pending`` in one state folder that are dead."""
     outcomes: dict[str, Outcome] = {}
     if registry.folder is not None and not options.dry_run:
-        # Before anything is undone: a container on the same rootfs is known by the lists, mostly.
+        # Before anything is undone, because other containers on the same rootfs are mostly found by these lists.
         registry.folder.check_lists()
     while pending:
         done = len(pending)
         found = _Round(pending, registry, options, log).outcomes
         outcomes.update({container: found[container] for container in pending if container in found})
-        # A dead container may stand in the way of another one, on whose mount point it is mounted.
+        # A mount of one dead container may be on the mount point of another, which then fails in this round.
         pending = [each for each in pending if _has_failed(outcomes.get(each))]
         if len(pending) == done or options.dry_run:
             break
@@ -137,7 +137,7 @@ def _has_failed(outcome: Outcome | None) -> bool:
 
 
 class _Round:
-    """One try to finish the containers ``pending``: ``outcomes`` has those that have not gone meanwhile."""
+    """One attempt to finish the containers ``pending``. ``outcomes`` has those that still exist."""
 
     def __init__(self, pending: Sequence[str], registry: Registry, options: Options, log: Log) -> None:
         self.registry = registry
@@ -178,9 +178,9 @@ class _Round:
     def _finish(
         self, entry: Entry, folder: StateFolder, held: HeldRootfs | None = None, removal: Removal | None = None
     ) -> None:
-        """Finishes one container under its lock, planned again: the holder before may have changed everything.
+        """Finishes one container under its lock. Plans it again, since the previous holder may have changed everything.
 
-        Without a record there is no rootfs that could be ``held``, nor anything for ``removal``.
+        Without a record there is no rootfs, so ``held`` and ``removal`` are None.
         """
         outcome = Outcome(entry)
         self.log.container, self.log.stage = entry.id, "gc"
@@ -222,7 +222,7 @@ class _Round:
             outcome.fail(problem)
 
     def _planned(self, entry: Entry, users: Users | None = None) -> Outcome:
-        """The outcome that a run would have. ``users`` are the containers on the same rootfs, if its lock is held."""
+        """Returns the outcome of a run. ``users`` are the containers on the same rootfs, if that is locked."""
         outcome = Outcome(entry)
         if entry.problem is not None:
             outcome.fail(entry.problem)
@@ -246,7 +246,7 @@ class _Round:
 
 
 def _refused(entry: Entry, problem: RecordError, busy: str) -> Outcome:
-    """The outcome where a lock cannot be taken: kept, because it is ``busy``, if another run holds it."""
+    """Returns the outcome if a lock cannot be taken: "kept", for the reason ``busy``, if another run has it."""
     outcome = Outcome(entry)
     if isinstance(problem.__cause__, BlockingIOError):
         outcome.reason = busy
@@ -255,11 +255,11 @@ def _refused(entry: Entry, problem: RecordError, busy: str) -> Outcome:
     return outcome
 
 
-# -- in words --------------------------------------------------------------------------------------------------------
+# -- text and JSON ---------------------------------------------------------------------------------------------------
 
 
 def as_json(collection: Collection, *, dry_run: bool) -> str:
-    """All as one JSON document, schemas/gc.json."""
+    """Returns all outcomes as one JSON document, schemas/gc.json."""
     records = [outcome.document() for outcome in collection.outcomes]
     return json_text(
         {**head("gc"), "folders": folders.documents(collection.folders), "dryRun": dry_run, "records": records}
@@ -267,7 +267,7 @@ def as_json(collection: Collection, *, dry_run: bool) -> str:
 
 
 def as_text(collection: Collection, pen: Pen) -> str:
-    """A line for each container, and what was done below it."""
+    """Returns a line for each container, and below it what was done."""
     return folders.as_text(collection.folders, collection.outcomes, partial(_as_lines, pen=pen))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is recorded and whether it still holds, by processes, the mount table and the rootfs.
+"""What is recorded, compared with processes, the mount table and the rootfs.
 
-Changes nothing and takes no lock, so that any user who may read the state folder can ask at any time.
+Changes nothing and takes no lock, so any user who may read the state folder can call it at any time.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _MOUNTED = {True: "mounted", False: "gone", None: "unseen"}
 class Entry:
     """What is known of one container, with the members of schemas/records.json.
 
-    ``status`` is "alive", "dead", "unknown" (it cannot be found out), "leftover" (a run was killed before it recorded
-    anything) or "unreadable", with its ``problem``. ``reason`` says why, ``advice`` what to do. ``busy``: a run works
-    on it now, or its rootfs is ``silent``, which says who does not answer.
+    ``status`` is "alive", "dead", "unknown", "leftover" (a run was killed before it recorded anything) or "unreadable",
+    with its ``problem``. ``reason`` explains the status, ``advice`` says what to do. ``busy``: a run is using the
+    container now, or its rootfs does not answer; then ``silent`` says why.
     """
 
     def __init__(self, container: str, folder: str, record: Record | None, *, busy: bool) -> None:
@@ -62,7 +62,7 @@ class Entry:
         self.reason = "a run was killed before it recorded anything"
         self.advice = ""
         self.busy = busy
-        self.is_foreign = False  # of another user namespace
+        self.is_foreign = False  # recorded in another user namespace
         self.silent = ""
         self.files: list[str] = []
         self.mounts: list[dict[str, object]] = []
@@ -71,16 +71,16 @@ class Entry:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is something to be undone, and nobody works on it."""
+        """Whether there is something to undo, and no run is using the container."""
         return self.problem is None and self.status in ("dead", "leftover") and not self.busy
 
     @property
     def rootfs(self) -> RootfsRecord | None:
-        """Which rootfs its record names, None without a record."""
+        """The rootfs in its record, None without a record."""
         return self.record["rootfs"] if self.record is not None else None
 
     def document(self) -> dict[str, object]:
-        """The entry for JSON. Without a record, the members that come from it are null."""
+        """Returns the entry as JSON. Without a record, the members that come from it are null."""
         found: dict[str, object] = {
             "id": self.id,
             "folder": self.folder,
@@ -96,7 +96,7 @@ class Entry:
 
 
 class Registry:
-    """The state folder and the facts of this machine to compare it with. RecordError if the folder is not ours."""
+    """A state folder, and the facts of this machine to compare with. Raises RecordError if the folder is unusable."""
 
     def __init__(self, options: Options) -> None:
         self.proc = Proc()
@@ -106,20 +106,20 @@ class Registry:
         self._hint = f" --root {self.path}" if options.root is not None else ""
         self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
-        self._silent: dict[frozenset[int], str] = {}  # ways on which somebody did not answer: they are not asked again
+        self._silent: dict[frozenset[int], str] = {}  # sets of mounts that did not answer, and why
         self.look_around()
 
     def look_around(self) -> None:
-        """Reads anew the mount table, and which process is in which mount namespace."""
+        """Reads the mount table again, and which process is in which mount namespace."""
         self.witness = Witness(self.proc, Claims(self.folder.everyone if self.folder else lambda: ([], []), self.proc))
         self._silence = listen(self.witness.table, self._silent)
 
     def names(self) -> list[str]:
-        """The containers that have any file in the folder."""
+        """Returns the containers that have any file in the folder."""
         return list(self.folder.names() if self.folder else ())
 
     def entry(self, container: str, *, locked: bool = False) -> Entry | None:
-        """What is known of a container now, None if it has gone meanwhile. ``locked``: the caller holds its lock."""
+        """Returns what is known of a container, None if its files are gone. ``locked``: the caller has its lock."""
         if self.folder is None or not (files := self.folder.files(container)):
             return None
         busy = not locked and self.folder.is_locked(container)
@@ -168,7 +168,7 @@ class Registry:
         self._advise(entry, record)
 
     def look_at_sources(self, entry: Entry) -> None:
-        """Fills in what the source paths of the binds lead to that are mounted."""
+        """Sets ``source_now`` of the mounted binds: what their source paths lead to."""
         if entry.record is None:
             return
         told = [*zip(entry.mounts, entry.record["mounts"], strict=True)]
@@ -199,9 +199,9 @@ class Registry:
             entry.advice = "another process unmounted them: restart the container"
 
     def _standings(self, record: Record, unseen: str) -> list[dict[str, object]]:
-        """The state of each mount point that was made: "there", "covered" by a mount, "gone", "changed" or "unseen".
+        """Returns the state of each created mount point: "there", "covered" by a mount, "gone", "changed" or "unseen".
 
-        ``unseen`` says why nobody must look, "" if that can be done.
+        ``unseen`` is why they must not be inspected, "" if they may be.
         """
         here = is_in_this_namespace(record, self.proc, self.boot)
         rootfs = None
@@ -220,7 +220,7 @@ class Registry:
         return standings
 
     def users(self, record: Record) -> Users:
-        """The containers on the same rootfs, as they were when it was first asked."""
+        """Returns the containers on the same rootfs, as of the first call for that rootfs."""
         if self.folder is None:
             return Users(())
         with Removal(record, self.proc) as removal:
@@ -230,7 +230,7 @@ class Registry:
         return self._users[at]
 
     def heir(self, path: str, container: str, users: Users) -> Record | None:
-        """The live container that takes over what ``container`` made at ``path``, None if none does."""
+        """Returns the live container that takes over what ``container`` created at ``path``, None without one."""
         return users.heir(path, container, self.lives)
 
     def lives(self, record: Record) -> bool:
@@ -260,15 +260,15 @@ def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: boo
 
 
 def _quoted(text: str) -> str:
-    """A text quoted as one word for a shell."""
+    """Quotes a text as one word for a shell."""
     return "'" + text.replace("'", "'\\''") + "'"
 
 
 def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], list[tuple[Registry, list[str]]]]:
-    """The state folders that ``options`` mean, and of each that can be used the containers in it, or those ``wanted``.
+    """Returns the state folders that ``options`` select, and for each usable one its containers, or those ``wanted``.
 
-    These are words as by_name.recorded has them. UsageError for one that may mean several, MissingError for one that is
-    nowhere; RecordError where it may be in a folder that cannot be used, or where that is the only one.
+    ``wanted`` are words as for by_name.recorded. Raises UsageError for an ambiguous one, MissingError for an unknown
+    one, and RecordError if that may be in an unusable folder, or if no folder is usable.
     """
     found, usable, problems = [], [], []
     for one in folders.of(options):
@@ -295,9 +295,9 @@ def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], l
 
 
 def look(options: Options, wanted: Sequence[str] = ()) -> tuple[list[Folder], list[Entry]]:
-    """The state folders, and an entry for each container in them, or for those ``wanted``. HookError.
+    """Returns the state folders, and an entry for each container in them, or for those ``wanted``. Raises HookError.
 
-    The sources of all containers are too many to be asked for.
+    Source paths are only inspected for ``wanted`` containers: those of all would be too many.
     """
     found, usable = registries(options, wanted)
     linux.raise_open_files()
@@ -313,7 +313,7 @@ def look(options: Options, wanted: Sequence[str] = ()) -> tuple[list[Folder], li
 
 
 def as_json(found: Sequence[Folder], entries: Iterable[Entry]) -> str:
-    """All as one JSON document, schemas/records.json."""
+    """Returns all entries as one JSON document, schemas/records.json."""
     return json_text(
         {**head("records"), "folders": folders.documents(found), "records": [entry.document() for entry in entries]}
     )

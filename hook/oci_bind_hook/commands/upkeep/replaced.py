@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the path of a source still leads to what is bound. A file that is renamed over it is another file.
+"""Whether the path of a source still leads to the file that is bound. A rename can put another file there.
 
-A path may lead to a server that never answers, so a child asks, with a deadline.
+A path may lead to a server that never answers, so a child inspects it, with a deadline.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from ...kernel.mountinfo import MountTable
     from ...record.state_file import MountRecord, ObjectRecord
 
-    # None: it is not known.
+    # None: not known.
     SourceNow = Literal["same", "another", "gone"] | None
 
-# What is said after "mounted".
+# The words after "mounted".
 WORDS = {"another": "but the source path now leads to another file", "gone": "but the source path no longer exists"}
 
 
 def sources_now(mounts: Sequence[MountRecord], bundle: str, table: MountTable) -> list[SourceNow]:
-    """What the source path of each recorded bind leads to, on this boot, by the mount ``table`` of this process.
+    """Returns what the source path of each recorded bind leads to in this boot.
 
-    Paths that begin in the same file system that may wait are asked together, and all others, so that one silent
-    server hides nothing of the others. Where a link leads to one, the table does not tell.
+    Paths are grouped by the first mount on them in ``table`` that may not answer, so that one silent server does not
+    affect the other groups. The table does not show whether a link leads to such a mount.
     """
     paths = [files.below(bundle, source_of(mount["requested"])) for mount in mounts]
     groups: dict[int | None, list[int]] = {}
@@ -46,7 +46,7 @@ def sources_now(mounts: Sequence[MountRecord], bundle: str, table: MountTable) -
         try:
             answers = ask(question, SECONDS).answer
         except OSError:
-            continue  # there can be no child, and nobody else risks it
+            continue  # no child can be started, and this process must not risk to hang
         for number, answer in zip(numbers, answers or (), strict=False):
             found[number] = answer
     return found
@@ -62,7 +62,7 @@ def _look(path: str, bound: ObjectRecord) -> SourceNow:
     except OSError as reason:
         return "gone" if reason.errno in (errno.ENOENT, errno.ENOTDIR) else None
     try:
-        # What automount(8) has taken away comes back when somebody needs it.
+        # The file system below an expired automount(8) mount is mounted again on access.
         if linux.fstatfs_type(fd) == linux.AUTOFS_SUPER_MAGIC:
             return None
         stat = os.fstat(fd)
@@ -74,5 +74,5 @@ def _look(path: str, bound: ObjectRecord) -> SourceNow:
 
 
 def compare(dev: int, ino: int, bound: ObjectRecord) -> SourceNow:
-    """Whether a file is the one that was bound."""
+    """Returns whether a file is the one that was bound."""
     return "same" if (dev, ino) == (bound["dev"], bound["ino"]) else "another"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which registration asks for a recorded bind: the record has only the number of its ``--mount``."""
+"""Finds the registration that requests a recorded bind, of which the record only has the number of its ``--mount``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Requesters:
-    """The registrations on this machine and what they ask for now, read when they are first needed."""
+    """The registrations on this machine and their current requests. They are read when first needed."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[tuple[str, Request]]] | None = None
 
     def path(self, mount: MountRecord) -> str | None:
-        """The file that asks for a recorded bind by the same ``--mount``. None if there is none, or more than one."""
+        """Returns the file that requests a recorded bind by the same ``--mount``. None if none or several do."""
         if mount["origin"] != "argument":
             return None
         if self._found is None:
@@ -33,7 +33,7 @@ class Requesters:
 
 
 def _read() -> dict[str, list[tuple[str, Request]]]:
-    """For each place, such as ``--mount 1``, the files with a request there. What makes no sense is left out."""
+    """Returns for each place, such as ``--mount 1``, the files with a request there. Invalid requests are skipped."""
     found: dict[str, list[tuple[str, Request]]] = {}
     for one in machine.everywhere():
         try:
@@ -47,7 +47,7 @@ def _read() -> dict[str, list[tuple[str, Request]]]:
 
 
 def _asks(request: Request, mount: MountRecord) -> bool:
-    """Whether a request is the one of a recorded bind: by its paths, or of a pattern by what matches it."""
+    """Whether a request is that of a recorded bind, by its paths. A pattern has to match the recorded source."""
     requested = mount["requested"]
     source = str(requested["source"])
     if request.subpath != requested.get("subpath"):
