@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to mounts, and back: sources held by fd, the plan, the plan carried out, a record undone.
+"""From requests to mounts and back: opens sources, makes a plan, carries it out, and undoes a record.
 
-Loaded by every start of a container: nothing beyond posix, errno and stat.
+Loaded by every start of a container: import nothing beyond posix, errno and stat.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out a plan whole or not at all, and makes a record true again after a run that was killed.
+"""Carries out a plan completely or not at all, and corrects the record of a run that was killed.
 
-Knows neither how requests are written nor where records are kept.
+This module does not depend on the syntax of requests or on where records are stored.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from .plan import Bind, Plan
 
 
-# For one bind. No image needs more. A link in one can ask for two thousand, each in the other, and some disks take a
-# millisecond to remove one, while others wait for the lock.
+# The most mount points for one bind. No image needs more. A link in an image can require two thousand nested folders,
+# and some disks take a millisecond to remove one, while other containers wait for the lock.
 MOST_MADE = 256
 
 
 def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Callable[[], None]) -> None:
-    """Carries out ``plan`` and keeps ``record`` true by calling ``save``.
+    """Carries out ``plan``, and updates ``record`` and calls ``save`` before and after each phase.
 
-    ``save`` is called before the first change, when the mount points are made, and when all is attached; ``clean_up``
-    before the last of these. Everything is attached or nothing is: on any error, one of
-    ``clean_up`` included, what this call did is undone before the error is raised. The record keeps what could not be
-    undone. HookError; LeftoverError if undoing fails as well.
+    ``save`` is called before the first change, after the mount points are created, and after all binds are attached;
+    ``clean_up`` is called before the last ``save``. Either all binds are attached or none: on any error, also one of
+    ``clean_up``, this call undoes its own changes before it raises the error. The record keeps what could not be
+    undone. Raises HookError; LeftoverError if undoing fails as well.
     """
     binds = plan.to_mount
     old_mounts, old_made, old_uses = list(record["mounts"]), list(record["made"]), record["uses"]
@@ -56,13 +56,13 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
             record["phase"] = "done"
             save()
     except BaseException as failure:
-        # Roll back here and now: crun calls no poststop after a hook that failed, and runc none if the container was
-        # never created. It goes the way of poststop, by the record of this call alone: what an earlier call made or
-        # mounted is in use. Ids were known before anything was attached, so a mount that was attached just before the
-        # failure is found; one that never was is not in the table, or still in the staging folder. BaseException: an
-        # interrupt leaves nothing either.
+        # Roll back now: crun does not call poststop after a hook that failed, and runc does not if the container was
+        # never created. poststop uses the same function; here it gets only the record of this call, because what an
+        # earlier call made or mounted is in use. The ids of mounts are known before they are attached, so a mount that
+        # was attached just before the failure is found; another is not in the table, or still in the staging folder.
+        # BaseException: an interrupt must not leave anything either.
         _identify(made, points, plan.rootfs)
-        # A mount point that this call did not get to make may have been made by another process since.
+        # If this call did not reach a mount point, another process may have created it since.
         made = [entry for entry, point in zip(made, points, strict=True) if point.made]
         done: Record = {**record, "mounts": record["mounts"][len(old_mounts) :], "made": made}
         try:
@@ -79,9 +79,9 @@ def carry_out(plan: Plan, record: Record, save: Callable[[], None], clean_up: Ca
 
 
 def announce(plan: Plan, record: Record) -> None:
-    """Puts into ``record`` what ``plan`` will make and mount.
+    """Adds to ``record`` what ``plan`` will create and mount.
 
-    Raises RequestError if no state file could hold it, and UnavailableError if it takes more open files than allowed.
+    Raises RequestError if it exceeds a state file's size or ``MOST_MADE``, UnavailableError for too many open files.
     """
     binds = plan.to_mount
     made: list[MadeRecord] = [
@@ -134,7 +134,7 @@ def _too_deep(bind: Bind) -> RequestError:
 
 
 def _too_large(binds: Sequence[Bind]) -> RequestError:
-    """The error for binds that no state file can hold: it names the deepest one, and the link that leads there."""
+    """The error for binds that do not fit in a state file. It names the deepest one, and the link that leads there."""
     deepest = max(binds, key=lambda bind: len(bind.target.steps) if bind.target else 0)
     assert deepest.target is not None
     depth = len(deepest.target.steps) - 1
@@ -149,10 +149,10 @@ def _identify(made: Sequence[MadeRecord], points: Sequence[MountPoint], rootfs: 
 
 
 def check_makeable(plan: Plan, check_writable: Callable[[int], None]) -> None:
-    """For a dry-run: raises the HookError that ``carry_out`` would meet where it makes the first mount point of a bind.
+    """For a dry-run: raises the HookError that ``carry_out`` would raise at the first mount point of a bind.
 
-    A real run finds out by making it: what it may do depends on more than access(2) tells, as on capabilities.
-    ``check_writable`` is as linux.check_writable, for that run.
+    A real run creates it without this check: access(2) does not consider everything, for example capabilities.
+    ``check_writable`` answers like linux.check_writable, but for that run.
     """
     for bind in plan.to_mount:
         if bind.create:
@@ -174,7 +174,7 @@ def _make(rootfs: Rootfs, bind: Bind) -> int:
 
 
 def _attach(bind: Bind, fd: int) -> None:
-    """Attaches one bind on the mount point ``fd``. KernelError."""
+    """Attaches one bind on the mount point ``fd``. Raises KernelError."""
     assert bind.target is not None
     try:
         bind.source.attach(fd)
@@ -184,9 +184,9 @@ def _attach(bind: Bind, fd: int) -> None:
 
 
 def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
-    """Removes from a record what it announces but was never done, because the run that wrote it was killed.
+    """Removes from ``record`` what it announces but was never done, because the run that wrote it was killed.
 
-    Raises OSError, and DoubtError where it cannot be known whether a bind is there.
+    Raises OSError, and DoubtError if it cannot be determined whether a bind is still mounted.
     """
     table = proc.mounts()
     record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Binds by mount(2), for kernels before Linux 5.12 and seccomp filters that hide the new mount API.
 
-Instead of a detached tree there is a mount in a private staging folder. It gets its attributes there, out of reach of
-the container, and is moved to its mount point complete. mount(2) binds only sources of its own mount namespace, so all
-of this happens after setns(2).
+Each bind is first mounted in a private staging folder, which replaces the detached tree of the newer API. It gets its
+attributes there, where the container cannot reach it, and is moved to its mount point when it is complete. mount(2)
+binds only sources of its own mount namespace, so all of this happens after setns(2).
 
-Loaded only on such kernels, before setns(2): it imports only posix and errno, and nothing later.
+Loaded only on such kernels, before setns(2). It imports only posix and errno, and imports nothing after setns(2).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _ATIMES = {
 
 
 class Staging:
-    """A tmpfs on the folder ``path`` for unfinished mounts. What is left in it is unmounted with it.
+    """A tmpfs on the folder ``path`` for unfinished mounts. Mounts that are left in it are unmounted with it.
 
-    It is unbindable: no mount in it propagates, and no recursive bind of a folder above ``path`` copies it. Raises
-    KernelError.
+    The tmpfs is unbindable: mounts in it do not propagate, and a recursive bind of a folder above ``path`` does not
+    copy it. Raises KernelError.
     """
 
     def __init__(self, path: str, proc: Proc) -> None:
@@ -78,21 +78,21 @@ class Staging:
         try:
             unmount(self._fd, self._proc)
         except OSError:
-            # All binds may be attached by now: one refusal is no reason to roll them back, so try once more.
+            # All binds may be attached by now, and one refusal must not roll them back. So try once more.
             unmount(self._fd, self._proc)
         finally:
             posix.close(self._fd)
 
 
-CALL = "mount(MS_MOVE)"  # attaches
-IS_DETACHED = False  # cloned in the container's namespace: mount(2) binds nothing of another one
+CALL = "mount(MS_MOVE)"  # attaches a bind
+IS_DETACHED = False  # sources are cloned in the container's namespace: mount(2) binds only sources of its own
 
 
 def check(source: Source) -> None:
-    """Checks that mount(2) can do what is asked for. Raises UnavailableError."""
+    """Checks that mount(2) can make the requested bind. Raises UnavailableError."""
     request = source.request
     if request.nofollow:
-        # mount(2) looks up the path of the link, and by which kernels it stops there is not known.
+        # mount(2) looks up the path of the link, and it is not known which kernels do not follow it.
         problem = "this kernel cannot bind on a link"
         raise UnavailableError(
             problem, where=request.at("options"), hint="nofollow requires the mount API of Linux 5.12"
@@ -122,7 +122,7 @@ def _clone(source: Source) -> None:
     target = source.staging.place(directory=source.is_folder)
     try:
         found = _open_here(source)
-        # mount(2) returns no id: the new mount is the one on the staging file that was not in the table before.
+        # mount(2) returns no id. The new mount is the one on the staging file that was not in the table before.
         before = proc.mounts().ids()
         _bind(source, found, target)
         table = proc.mounts()
@@ -147,7 +147,7 @@ def _clone(source: Source) -> None:
 
 
 def _open_here(source: Source) -> int:
-    """An fd of the same source through a mount of the current namespace. Raises MissingError, OSError."""
+    """An fd of the same source, opened through the current mount namespace. Raises MissingError, OSError."""
     if not source.namespace.entered:
         return source.fd
     path = source.namespace.proc.path_of(source.fd)
@@ -157,8 +157,8 @@ def _open_here(source: Source) -> int:
     except OSError as reason:
         problem = f"the container's mount namespace has no {path}: {reason.strerror}"
         raise MissingError(problem, where=source.request.at("source"), hint=hint("openat", reason)) from reason
-    # The path is only a hint: another mount of that namespace may hide the source.
-    here = files.statx(fd, ask=False)  # it has just been looked up
+    # The path is only a hint: in this namespace another mount may hide the source.
+    here = files.statx(fd, ask=False)  # the lookup has just refreshed its attributes
     if (here.dev, here.ino) != (source.stat.dev, source.stat.ino):
         posix.close(fd)
         problem = f"the container's mount namespace has a different object at {path}"
@@ -175,7 +175,7 @@ def _bind(source: Source, found: int, target: int) -> None:
 
 
 def _check_below(source: Source, below: list[MountInfo], top: MountInfo) -> None:
-    """Refuses mounts below the source that only the container has, such as a /proc that is not masked yet.
+    """Checks that the container has no mounts of its own below the source, such as a /proc that is not masked yet.
 
     Raises UnavailableError.
     """
@@ -195,7 +195,7 @@ def _set_attributes(source: Source, fd: int, info: MountInfo, wanted: dict[str, 
     """Sets the attributes ``wanted`` on a mount. Raises KernelError."""
     if not wanted:
         return
-    # mount(2) sets all attributes at once, so those to keep are given again.
+    # mount(2) replaces all attributes at once, so the call repeats those that stay.
     flags = linux.MS_REMOUNT | linux.MS_BIND
     for attribute, value in {**_attributes(info), **wanted}.items():
         if attribute == "atime":
@@ -209,7 +209,7 @@ def _set_attributes(source: Source, fd: int, info: MountInfo, wanted: dict[str, 
 
 
 def _check_attributes(source: Source, mounts: list[MountInfo]) -> None:
-    """Checks that the mounts have the attributes that were asked for. Raises OSError."""
+    """Checks that the mounts have the requested attributes. Raises OSError."""
     request, table = source.request, source.namespace.proc.mounts()
     for number, each in enumerate(mounts):
         now = table.get(each.id)
@@ -223,7 +223,7 @@ def attach(source: Source, target: int) -> None:
     """Moves the bind from the staging folder to the file or folder ``target``. Raises OSError."""
     proc = source.namespace.proc
     proc.mount(source.fd, target, linux.MS_MOVE)
-    # The kernel makes a tree shared when it is moved below a shared mount, whatever it was before.
+    # The kernel makes a tree shared when it is moved below a shared mount, regardless of its propagation before.
     propagate(source.fd, source.request.propagation, proc)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binds by the mount API of Linux 5.12: a detached tree, complete before it is attached.
+"""Binds by the mount API of Linux 5.12: a detached tree that is complete before it is attached.
 
-Loaded by every start of a container: only posix and errno. ``attach`` runs after setns(2), when nothing can be
-imported; ``clone`` runs before.
+Loaded by every start of a container: import only posix and errno. ``clone`` runs before setns(2), ``attach``
+after it, when nothing can be imported.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ _ATIMES = {
 }
 
 
-# Attributes come before visibility. With mount(2) a bind is first visible with the attributes of its source and
-# only then remounted "ro" or "nosuid": a process of the container that waits for this moment writes to the source,
-# or starts a set-uid program. Besides, the remount looks the mount up by path, and if the container has renamed
-# that meanwhile, another mount gets the flags. Here open_tree(CLONE) attaches the copy nowhere, mount_setattr(2)
-# changes it by fd, first the whole tree and then its top, and move_mount(2) by two fds is the last step. An
-# attribute that is set after ``attach`` would open the window again.
+# Attributes are set before the bind is visible. With mount(2) a bind is first visible with the attributes of its source
+# and only then remounted "ro" or "nosuid". In between, a process of the container can write to the source or start a
+# set-uid program. The remount also looks up the mount by path: if the container renames the path before that, another
+# mount gets the flags. Here open_tree(OPEN_TREE_CLONE) makes a copy that is not attached, mount_setattr(2) changes it
+# by fd, first the whole tree and then its top, and move_mount(2) with two fds is the last step. Do not set an
+# attribute after ``attach``: that would open the window again.
 
-CALL = "move_mount"  # attaches
-IS_DETACHED = True  # cloned in the namespace of the source, before setns
+CALL = "move_mount"  # attaches a bind
+IS_DETACHED = True  # sources are cloned in their own namespace, before setns(2)
 
 
 def check(source: Source) -> None:
-    """Refuses a source that this way cannot bind: none."""
+    """Does nothing: the mount API can bind every source."""
 
 
 def clone(source: Source) -> None:
-    """Turns ``fd`` into a detached copy of the source's tree, with all attributes set.
+    """Replaces ``source.fd`` with a detached copy of the source's tree, with all attributes set.
 
-    Raises KernelError, and UnavailableError if this kernel, file system or stage cannot do it.
+    Raises KernelError, and UnavailableError if this kernel, file system or stage does not support it.
     """
     tree = _copy(source)
     posix.close(source.fd)
@@ -68,8 +68,8 @@ def refused_clone(source: Source, *, is_same: bool) -> HookError | None:
     If ``is_same`` is false, the run clones in another mount namespace or with other rights: whether the source can be
     copied there is not known here, and None is returned if it cannot be copied here.
 
-    For a dry-run: what can be copied and mapped depends on the version of the kernel and on what its vendor brought
-    back, and no call tells it but those that do it.
+    For a dry-run: which sources can be copied and id-mapped depends on the version of the kernel and on the backports
+    of its vendor. Only trying shows it.
     """
     try:
         tree = _copy(source)
@@ -98,7 +98,7 @@ def _copy(source: Source) -> int:
 
 
 def _unmappable(source: Source, idmap: IdMap) -> UnavailableError:
-    """The error for a refused id map. The kernel does not say which mount of the tree it refused."""
+    """The error for a refused id map. The kernel does not report which mount of the tree it refused."""
     infos = [source.info, *(info for _, info in source.submounts if idmap.recursive)]
     kinds = sorted({info.type for info in infos if info is not None})
     which = f"the {''.join(kinds)} file system" if len(kinds) < 2 else f"one of the {', '.join(kinds)} file systems"
@@ -149,7 +149,7 @@ def _set_all(source: Source, tree: int) -> None:
 
 
 def _identify(source: Source) -> None:
-    """Records the ids of the mounts in the detached tree, by which they are found wherever they are moved."""
+    """Records the ids of the mounts in the detached tree. They identify the mounts after they are attached."""
     source.attached = [identity(source.fd, source.root, source.info)]
     source.infos[source.attached[0]["id"]] = source.info
     for path, info in source.visible:
@@ -157,7 +157,7 @@ def _identify(source: Source) -> None:
         source.attached.append(identity(fd, info.root, info))
         source.infos[source.attached[-1]["id"]] = info
         posix.close(fd)
-    # A mount that another one hides cannot be opened, but is attached with the tree.
+    # A mount that another one hides cannot be opened, but it is attached with the tree.
     visible = {info.id for _, info in source.visible}
     hidden = [info for _, info in source.submounts if info.id not in visible]
     source.attached += [describe(info.root, info) for info in hidden]
@@ -166,9 +166,9 @@ def _identify(source: Source) -> None:
 def attach(source: Source, target: int) -> None:
     """Attaches the tree on the file or folder ``target``. Raises OSError."""
     linux.move_mount(source.fd, target)
-    # The propagation is set twice. Before, so that the clone is no peer of its source: what the container mounts in
-    # it would appear on the host. Again here, because the kernel makes a tree shared when it is attached below a
-    # shared mount, whatever it was before. The plan has checked that this mount is not shared with the host.
+    # The propagation is set twice. ``clone`` sets it so that the clone is no peer of its source: otherwise, mounts that
+    # the container makes in it would appear on the host. It is set again here, because the kernel makes a tree shared
+    # when it is attached below a shared mount. The plan has checked that this mount is not shared with the host.
     word = source.request.propagation
     linux.mount_setattr(source.fd, recursive=word.startswith("r"), propagation=propagation_flag(word))
 

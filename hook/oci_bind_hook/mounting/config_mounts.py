@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mounts of config.json: which are the runtime's work alone, and which hide another one.
+"""The mounts of config.json: which of them only the runtime makes, and which hide another one.
 
-Loaded by every start of a container: it imports only what the walk does.
+Loaded by every start of a container: import only what rootfs.walk imports.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def is_runtimes(request: Request, kind: NamespaceKind, rootfs: str) -> bool:
-    """Whether a mount is the runtime's work alone: one of config.json, in a namespace of this kind.
+    """Whether only the runtime makes this mount: a mount of config.json, in a mount namespace of this ``kind``.
 
-    In any namespace it is if runtimes do something else than to bind, or do not agree where, in this ``rootfs``.
+    In a namespace of any kind this is true if runtimes do not just bind it, or not at the same place in ``rootfs``.
     """
     if not request.is_from_mounts:
         return False
@@ -29,8 +29,8 @@ def is_runtimes(request: Request, kind: NamespaceKind, rootfs: str) -> bool:
 
 
 def below_rootfs(rootfs: str, destination: str) -> str:
-    """A destination without the rootfs's own path on the host, if it begins with that, else ""."""
-    if len(destination) + 1 < len(rootfs):  # as nearly all are
+    """The destination without the path of the rootfs on the host, "" if it does not begin with that path."""
+    if len(destination) + 1 < len(rootfs):  # a short way for nearly all destinations
         return ""
     path = lexical(destination)
     if path != rootfs and not path.startswith(f"{rootfs}/"):
@@ -39,9 +39,9 @@ def below_rootfs(rootfs: str, destination: str) -> str:
 
 
 class Hiders:
-    """What may hide a bind of config.json: the binds ``recorded``, and later mounts of config.json itself.
+    """What may hide a bind of config.json: ``recorded`` binds, by destination, and later mounts of config.json.
 
-    They are found by the paths that they cover, so that each bind is compared with those above it only.
+    They are indexed by the path that they cover, so that each bind is compared only with those above it.
     """
 
     def __init__(self, rootfs: Rootfs, recorded: Sequence[str]) -> None:
@@ -50,19 +50,19 @@ class Hiders:
         self._by_record = {path: number for number, path in reversed(list(enumerate(recorded)))}
         self._requests: list[Request] = []
         self._numbers: dict[Request, int] = {}
-        # By path, the numbers of the requests that cover it, the first of them last. None until it is asked for.
+        # For each path the numbers of the requests that cover it, in descending order. None until the first ``find``.
         self._by_request: dict[str, list[int]] | None = None
         self._unknown: list[tuple[int, HookError]] = []
 
     def await_requests(self, requests: Sequence[Request]) -> None:
-        """Takes notice of all requests, in their order."""
+        """Registers all requests, in their order."""
         self._requests = [request for request in requests if request.is_from_mounts and request.type != "remount"]
         self._numbers = {request: number for number, request in enumerate(self._requests)}
 
     def find(self, request: Request, paths: Iterable[str]) -> str | None:
-        """The destination of the first mount later than ``request`` that covers one of ``paths``, None if none does.
+        """The destination of the first mount after ``request`` that covers one of ``paths``, None if none does.
 
-        To be asked about one request after the other, in their order. Raises KernelError.
+        Call it for the requests in their order. Raises HookError if a later destination cannot be resolved.
         """
         covering = {above for path in paths for above in (path, *upwards(path))}
         if recorded := [self._by_record[path] for path in covering if path in self._by_record]:
@@ -84,7 +84,7 @@ class Hiders:
         return self._requests[first].destination if first < len(self._requests) else None
 
     def _look_behind(self, here: int) -> dict[str, list[int]]:
-        """The paths at which a runtime may have put the mounts behind ``here``: cleaned, and with links followed."""
+        """Paths where a runtime may have made the mounts after number ``here``, cleaned and with links followed."""
         found: dict[str, list[int]] = {}
         for number in range(len(self._requests) - 1, here, -1):
             request = self._requests[number]
@@ -105,12 +105,12 @@ class Hiders:
 
 
 def lexical(destination: str) -> str:
-    """A destination cleaned of ``..``, ``.`` and double slashes, as runtimes do that clean paths lexically."""
+    """The destination without ``..``, ``.`` and double slashes, as runtimes clean paths lexically."""
     return files.clean_path("/" + destination.lstrip("/"))
 
 
 def upwards(path: str) -> Iterator[str]:
-    """A path and every folder above it but ``/``."""
+    """The path and every folder above it except ``/``."""
     while path != "/":
         yield path
         path = path.rpartition("/")[0] or "/"

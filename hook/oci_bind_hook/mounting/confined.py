@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources that must not lead out of a folder: those of annotations, the matches of a pattern, and what has a subpath.
+"""Sources that must stay inside a folder: those of annotations, matches of a pattern, and sources with a subpath.
 
-A name in such a folder may be a link that somebody planted. So a source is walked to name by name, from the folder that
-is held by fd, and what counts is where the walk has come to, not what a path says before or after.
+A name in such a folder may be a malicious link. So the walk to a source starts at an fd of the folder and opens one
+name at a time. Only the object that the walk reaches is judged, not a path, which can lead elsewhere later.
 
 Loaded only for such a source, before setns(2): it imports only errno, posix and stat.
 """
@@ -26,7 +26,7 @@ HOLD = posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
 class Held:
-    """A file or folder on the way of a walk, held by ``fd``. ``key`` tells it, as it is mounted there, from others."""
+    """A file or folder on a walk, kept open as ``fd``. ``key`` identifies it: its mount id, device and inode."""
 
     __slots__ = ("fd", "key", "mode", "name")
 
@@ -39,11 +39,11 @@ class Held:
 
 
 class Walk:
-    """A walk to a path of the host. ``steps`` are what it has come through, from ``/`` on, also after an error.
+    """A walk to a path of the host. ``steps`` are the objects on the way from ``/``, also after an error.
 
-    ``judge`` is called with the steps after each one, and raises if the walk may not come there. Without one the path
-    is the administrator's. ``links`` are pairs (path, text) of the links that were followed. When the block ends, all
-    fds are closed that were not there before or were not kept.
+    ``judge`` is called with the steps after each one, and raises if the walk may not go there; by default, any path is
+    allowed. ``links`` are pairs (path, text) of the links that were followed. As a context manager it closes all fds
+    that the walk opened, except those of ``keep``.
     """
 
     def __init__(self, start: Sequence[Held] = (), judge: Callable[[Sequence[Held]], None] | None = None) -> None:
@@ -59,18 +59,18 @@ class Walk:
         self.close()
 
     def close(self) -> None:
-        """Closes those fds before the block ends. The steps still tell where the walk was."""
+        """Closes these fds before the block ends. The steps keep their names and keys."""
         while self._opened:
             posix.close(self._opened.pop())
 
     def go(self, path: str, *, beneath: bool = False) -> None:
-        """Walks on to ``path``, as path_resolution(7) does. Raises OSError, and what ``judge`` raises.
+        """Continues the walk to ``path`` as in path_resolution(7). Raises OSError, and what ``judge`` raises.
 
-        With ``beneath`` it stays below the last of the steps, as with RESOLVE_BENEATH of openat2(2): EscapeError for a
-        link that is absolute, that leads above that step, or that is one of procfs.
+        With ``beneath`` the walk stays below the last step, as with RESOLVE_BENEATH of openat2(2): raises EscapeError
+        for a link that is absolute, that leads above that step, or that is a link of procfs.
         """
         floor = len(self.steps) if beneath else 1
-        # Each name with the number of links that were followed before it stood there: the last of them says it.
+        # Each name with the number, from 1, of the link whose text contains it; 0 for a name of ``path``.
         names = [(name, 0) for name in path.split("/")[::-1]]
         while names:
             name, said = names.pop()
@@ -78,7 +78,7 @@ class Walk:
             if not modes.S_ISDIR(top.mode):
                 raise OSError(errno.ENOTDIR, posix.strerror(errno.ENOTDIR), path)
             if name == ".." and len(self.steps) > floor:
-                # The folder that the walk came from: the kernel's ".." may be another one after a rename.
+                # Back to the folder that the walk came from: after a rename, the kernel's ".." may be another one.
                 self.steps.pop()
             elif name == ".." and beneath:
                 raise self._led_above(floor, said)
@@ -94,7 +94,7 @@ class Walk:
 
     def _open(self, name: str, folder: int | None, flags: int = HOLD) -> Held:
         try:
-            # O_DIRECTORY: an automount point is mounted as for any other who comes by.
+            # O_DIRECTORY triggers an automount point, which O_PATH alone does not, open(2).
             fd = posix.open(name, flags | posix.O_DIRECTORY, dir_fd=folder)
         except NotADirectoryError:
             fd = posix.open(name, flags, dir_fd=folder)
@@ -102,14 +102,14 @@ class Walk:
         return Held("" if folder is None else name, fd)
 
     def _led_above(self, floor: int, said: int) -> EscapeError:
-        """The error for what leads above the first ``floor`` steps: the link of that number, counted from 1."""
+        """The error for a path that leads above the first ``floor`` steps, by link number ``said``, counted from 1."""
         above = "/".join(step.name for step in self.steps[:floor]) or "/"
         at, text = self.links[said - 1] if said else ("..", "..")
         hint = "below the source, only relative links that stay inside are followed"
         return EscapeError(f"the link {at} to {text} leads out of the source {above}", hint=hint)
 
     def _follow(self, link: Held, floor: int) -> list[str]:
-        """The names to walk on with, from the last of the steps; ``floor`` as in ``_led_above``, 0 if there is none."""
+        """The names to continue with, from the last step. ``floor`` is as in ``_led_above``, 0 without a limit."""
         if len(self.links) == files.MAX_LINKS:
             raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), link.name)
         text = posix.readlink("", dir_fd=link.fd)
@@ -122,8 +122,8 @@ class Walk:
         if floor and text.startswith("/"):
             raise self._led_above(floor, len(self.links))
         if is_magic:
-            # A link of procfs may lead anywhere, whatever its text says: to the root of another mount namespace, to a
-            # file that is open somewhere. openat2(2) could tell which ones do, but none has a use in such a path.
+            # A link of procfs may lead anywhere, regardless of its text: to the root of another mount namespace, or to
+            # an open file. openat2(2) could identify these links, but no such path needs one.
             if self._judge is not None:
                 self.steps = []
                 self._judge(self.steps)
@@ -135,18 +135,18 @@ class Walk:
         return text.split("/")
 
     def keep(self) -> list[Held]:
-        """The steps, whose fds stay open."""
+        """The steps, whose fds then stay open after the block."""
         kept = {step.fd for step in self.steps}
         self._opened = [fd for fd in self._opened if fd not in kept]
         return self.steps
 
     def take(self) -> int:
-        """An fd of its own of what the walk has come to."""
+        """A new fd of the last step, which the caller closes."""
         return posix.dup(self.steps[-1].fd)
 
 
 def open_beneath(fd: int, path: str, subpath: str) -> int:
-    """An fd of what ``subpath`` names in the folder ``fd``, which ``path`` has led to. Raises OSError, EscapeError."""
+    """An fd of ``subpath`` in the folder ``fd``, whose path is ``path``. Raises OSError, EscapeError."""
     with Walk([Held(path.rstrip("/"), fd)]) as walk:
         walk.go(subpath, beneath=True)
         return walk.take()
@@ -155,7 +155,7 @@ def open_beneath(fd: int, path: str, subpath: str) -> int:
 class Folder:
     """A folder that sources must not lead out of.
 
-    ``steps``, from ``/`` to it, are held by fd, so that it does not matter what ``path`` names later.
+    ``steps`` lead from ``/`` to it and stay open as fds, so that a later change of ``path`` has no effect.
     """
 
     def __init__(self, steps: list[Held]) -> None:
@@ -164,27 +164,27 @@ class Folder:
 
     @classmethod
     def at(cls, path: str) -> Folder:
-        """The folder at a path that the administrator names. Raises OSError."""
+        """The folder at a trusted path. Raises OSError."""
         with Walk() as walk:
             walk.go(f"{path}/")
             return cls(walk.keep())
 
     def holds(self, steps: Sequence[Held]) -> bool:
-        """Whether a walk is in this folder."""
+        """Whether a walk with these steps passes through this folder."""
         return any(step.key == self.steps[-1].key for step in steps)
 
     def is_on_the_way(self, steps: Sequence[Held]) -> bool:
-        """Whether the last of ``steps`` is one to this folder, or in it, like all before."""
+        """Whether ``steps`` are on the way to this folder, or in it. Assumes that the steps before the last one are."""
         count = min(len(steps), len(self.steps))
         return count > 0 and steps[count - 1].key == self.steps[count - 1].key
 
 
 class Allowed:
-    """What ``--allow-source`` allows: the folders below which annotations may name sources.
+    """The folders of ``--allow-source``: annotations may name only sources below them.
 
-    The author of an annotation must learn nothing about the host. So a source elsewhere is refused with the same words
-    whether it exists or not: by its name, before it is looked up, and otherwise at the first step out of the folders,
-    also where a later one would lead back. The folders are opened when the first source is asked for.
+    The author of an annotation must learn nothing about the host. So a source elsewhere is refused with the same
+    message whether it exists or not. It is refused by its name, before any lookup, or at the first step outside of the
+    folders, even if a later step would lead back. The folders are opened once, with the first source.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -198,12 +198,12 @@ class Allowed:
             return walk.take()
 
     def named(self, request: Request, written: Callable[[str], str]) -> tuple[Folder, str, list[str]]:
-        """The folder that a source is named below, the path by which it is, and the names from there on.
+        """The allowed folder above a source, its path as the source writes it, and the names below it.
 
-        ``written`` is how the source writes a name of the folder. Raises as ``open`` does.
+        ``written`` converts a name to the syntax of the source, such as a pattern. Raises the errors of ``open``.
         """
         names = [name for name in request.source.split("/") if name not in ("", ".")]
-        # Where ".." leads depends on links, so a path with one cannot be judged by its name.
+        # Links decide where ".." leads, so a path with ".." cannot be judged by its names.
         for path, folder in () if ".." in names else self._folders().items():
             for known in {path, folder.path} if isinstance(folder, Folder) else {path}:
                 above = [written(name) for name in known.split("/") if name]
@@ -216,7 +216,7 @@ class Allowed:
         raise _refused(request)
 
     def walk(self, folder: Folder, path: str, request: Request) -> Walk:
-        """The walk from a folder to ``path``, for a request. Raises as ``open`` does."""
+        """The walk from ``folder`` to ``path``, for a request. Raises the same errors as ``open``."""
         folders = [each for each in self._folders().values() if isinstance(each, Folder)]
 
         def judge(steps: Sequence[Held]) -> None:
@@ -229,8 +229,8 @@ class Allowed:
             walk.go(path)
         except (OSError, EscapeError) as reason:
             failure = reason
-        # The judge lets it pass the folders above, for a link that comes back by their names. It must not end there,
-        # and what is missing there is not told.
+        # The judge also allows the folders above the allowed ones, for a link that leads back through them. The walk
+        # must not end in one of these, and the error must not reveal what does not exist there.
         if not any(each.holds(walk.steps) for each in folders):
             failure = _refused(request)
         if failure is None:
@@ -239,7 +239,7 @@ class Allowed:
         raise failure
 
     def _folders(self) -> dict[str, Folder | OSError]:
-        """The folders by the names that they are given, each opened once. Raises EscapeError."""
+        """The folders by the path in ``--allow-source``, each opened once. Raises EscapeError."""
         found: dict[str, Folder | OSError] = {}
         for path in () if self._found else self._paths:
             try:
@@ -259,9 +259,9 @@ class Allowed:
 
 
 class Within:
-    """What holds for the matches of a pattern: they are in its folder, the part before the first ``*``, ``?`` or ``[``.
+    """Opens the matches of a pattern, which must be in its folder: the part before the first ``*``, ``?`` or ``[``.
 
-    In an annotation they must be ``allowed`` besides. ``above`` is the folder's path in the names of the matches.
+    Those of an annotation must also be ``allowed``. ``above`` is the path of the folder, as the matches begin with it.
     """
 
     def __init__(self, pattern: Request, folder: Folder, above: str, allowed: Allowed | None = None) -> None:

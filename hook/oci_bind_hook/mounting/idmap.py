@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """User namespaces without processes, each of which only carries the id map of a mount, mount_setattr(2).
 
-The kernel takes an id map only from a user namespace, and only a process can create one. So a child process creates
-it, waits until the map is written and the namespace is held by fd, and ends. It inherits all fds, those of locks too,
-but ends at once if its parent does.
+The kernel accepts an id map only as a user namespace, and only a process can create one. So a child process creates
+it, waits until this process has written the map and opened the namespace, and exits. The child inherits all fds, also
+those of locks, but is killed as soon as its parent ends.
 
 Loaded only for a bind with an id map, before setns(2): it imports only posix.
 """
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
-    """An fd of a user namespace with the id map ``idmap``, user_namespaces(7). ``where`` is the place for errors.
+    """An fd of a user namespace with the id map ``idmap``, user_namespaces(7). Errors name the place ``where``.
 
-    Raises KernelError, UnavailableError if only another stage can do it, and MissingError or RequestError if the
-    container is to join a user namespace that does not exist or is none.
+    Raises KernelError; UnavailableError if only another stage can do it; MissingError if the user namespace that the
+    container joins does not exist, and RequestError if that path is not a user namespace.
     """
     if proc.in_user_namespace():
         raise UnavailableError(
@@ -61,7 +61,7 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         subject = "a user namespace for an id map"
         raise refused("unshare", subject, reason, where=where) from reason
     finally:
-        # The child reads the end of the pipe and ends, as it does if this process is killed.
+        # The child reads the end of the pipe and exits. The same happens if this process is killed.
         posix.close(tell_go_on)
         posix.close(ready)
         posix.waitpid(child, 0)
@@ -82,11 +82,11 @@ def _joined(path: str, where: str) -> int:
 
 
 def _live(tell_ready: int, go_on: int) -> None:
-    """The child: creates the namespace, writes 0 or an errno to ``tell_ready``, and waits for the end of ``go_on``."""
+    """The child: creates the namespace, writes 0 or an errno to ``tell_ready``, and exits at the end of ``go_on``."""
     try:
         rights.die_with_parent()
         # A process of the same uid, such as another container's root, has all capabilities in this namespace. But it
-        # cannot open it in procfs, since this process, like its parent, is not dumpable.
+        # cannot open the namespace in procfs, because this process, like its parent, is not dumpable, prctl(2).
         linux.unshare_user()
         posix.write(tell_ready, b"\0")
     except OSError as reason:
@@ -106,7 +106,7 @@ def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
 
 
 def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
-    """Fds of the child's gid_map, uid_map and user namespace by name, once it has created one. Raises OSError."""
+    """Waits for the child's user namespace. Returns fds of its gid_map, uid_map and ns/user by name. Raises OSError."""
     answer = posix.read(ready, 1)
     if answer != b"\0":
         number = answer[0] if answer else 5
@@ -119,7 +119,7 @@ def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
             "uid_map": proc.open(f"../{number}/uid_map", posix.O_WRONLY),
             "ns/user": proc.open(f"../{number}/ns/user"),
         }
-        # If the child has ended, its pid may have been reused, and the files may be another process's.
+        # If the child has ended, its pid may have been reused, and the files may be those of another process.
         if proc.pid_of(pidfd) != number:
             raise ProcessLookupError(3, posix.strerror(3))
     finally:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attached mounts: describing them for the record, finding them again by id, and detaching them.
+"""Attached mounts: describes them for the record, finds them again by id, and detaches them.
 
-A path is only a hint to where a mount is now: whatever is opened by it is compared by mount id.
+A path is only a hint to where a mount is now: the mount id of what is opened there decides.
 
-Loaded by every start of a container: it imports only posix, and runs after setns(2), when nothing can be imported.
+Loaded by every start of a container: import only posix. It runs after setns(2), when nothing can be imported.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _PROPAGATIONS = {
     "shared": linux.MS_SHARED,
     "unbindable": linux.MS_UNBINDABLE,
 }
-TRIES = 16  # each with a new mountinfo, for a mount that is renamed between reading and opening
-_MOST_HELD = 64  # fds at a time, of mounts without unique ids
+TRIES = 16  # each with a new mountinfo, because a mount point may be renamed between reading and opening
+_MOST_HELD = 64  # fds of mounts without unique ids that are open at the same time
 
 
 class DoubtError(LeftoverError):
-    """Whether a mount, or a mount namespace, is that of a record, or has got its number since, cannot be known."""
+    """It cannot be determined whether a mount or mount namespace is the recorded one or has reused its id."""
 
 
 def propagation_flag(word: str) -> int:
-    """The MS_* flag of a propagation, with or without a leading ``r`` (recursive), which the caller handles."""
+    """The MS_* flag of a propagation. A leading ``r`` (recursive) is ignored; the caller handles it."""
     return _PROPAGATIONS.get(word) or _PROPAGATIONS[word[1:]]
 
 
 def propagate(fd: int, word: str, proc: Proc) -> None:
-    """Sets the propagation of the mount with the root ``fd``, or of its whole tree. Raises OSError."""
+    """Sets the propagation of the mount with the root ``fd``; with a leading ``r``, of its tree. Raises OSError."""
     flag, recursive = propagation_flag(word), word.startswith("r")
     if linux.has_mount_api():
         linux.mount_setattr(fd, recursive=recursive, propagation=flag)
@@ -53,7 +53,7 @@ def propagate(fd: int, word: str, proc: Proc) -> None:
 
 
 def identity(fd: int, root: str, info: MountInfo | None) -> AttachedRecord:
-    """The record of the mount with the root ``fd``, by which it is found again. Raises OSError."""
+    """The record of the mount with the root ``fd``, which ``find`` accepts. Raises OSError."""
     return {**describe(root, info), "id": files.mount_id(fd), "unique": files.unique_mount_id(fd)}
 
 
@@ -66,8 +66,8 @@ def describe(root: str, info: MountInfo | None) -> AttachedRecord:
 def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
     """The recorded mount ``top`` in the table of this namespace, None if it is gone. Raises OSError.
 
-    Mount ids are reused, so the unique id decides (Linux 6.8). Without one, root, source and type must agree too; where
-    the mount stands, and whether another record claims it, is still to be asked, Tree.
+    Mount ids are reused, so the unique id decides (Linux 6.8). Without one, root, source and type must match as well;
+    ``Tree.find`` then also checks the mount point, and whether another record claims the mount.
     """
     info = table.get(top["id"])
     if info is None:
@@ -85,11 +85,11 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
 def is_in(
     top: AttachedRecord, table: MountTable, namespace: int | None = None, places: Sequence[str] | None = None
 ) -> bool:
-    """Whether the recorded mount ``top`` is in another mount namespace, of which a process there sees ``table``.
+    """Whether the recorded mount ``top`` is in another mount namespace; ``table`` is that of a process there.
 
-    If ``namespace``, its id from linux.mount_namespace_id, is known, the unique id of the mount decides. Otherwise
-    root, source and type must agree and, if ``places`` are known, it must stand at one of them. The table of a process
-    after chroot(2) lacks what is outside its root.
+    If ``namespace``, the id from linux.mount_namespace_id, is known, the unique id of the mount decides. Otherwise
+    root, source and type must match and, if ``places`` are known, the mount must be on one of them. The table of a
+    process lacks the mounts outside its root, chroot(2).
     """
     if top["unique"] is not None and namespace is not None:
         try:
@@ -107,7 +107,7 @@ def _open(path: str) -> int:
 def open_root(info: MountInfo, unique: int | None = None, hold: Callable[[str], int] = _open) -> int | None:
     """An fd of the root of the mount ``info``; None if its path leads elsewhere, or if its unique id is not ``unique``.
 
-    ``hold`` opens the path. Raises OSError, also if it cannot be known where the path leads.
+    ``hold`` opens the path. Raises OSError, also if it cannot be determined where the path leads.
     """
     try:
         fd = hold(info.mount_point)
@@ -129,12 +129,12 @@ def open_root(info: MountInfo, unique: int | None = None, hold: Callable[[str], 
 
 
 class Tree:
-    """An attached bind to be detached: its recorded mounts, the top first, and its ``path`` for messages.
+    """An attached bind to be detached: ``attached``, its recorded mounts, the top first, and its ``path`` for messages.
 
-    Where it has no unique id, it must stand at one of ``places``, and ``claimed`` says whether another record has a
-    better claim to a mount, or raises DoubtError. ``places`` are None if an open fd keeps its id from being used again.
+    If it has no unique id, it must be mounted on one of ``places``, and ``claimed`` returns whether another record has
+    a better claim to a mount, or raises DoubtError. ``places`` is None if an open fd prevents the reuse of its id.
     ``receives`` is true if mounts may have propagated into it: these are not foreign. ``hold`` opens a path of
-    mountinfo. ``problem`` is the error that keeps it from being detached, or None. ``ids`` are those of its recorded
+    mountinfo. ``problem`` is the error that prevents detaching, or None. ``ids`` are the mount ids of its recorded
     mounts.
     """
 
@@ -158,21 +158,21 @@ class Tree:
 
     @property
     def may_be_another(self) -> bool:
-        """Whether another mount may have got its id: nothing else is known, and no fd keeps it."""
+        """Whether another mount may have reused its id: it has no unique id, and no open fd prevents reuse."""
         return self.attached[0]["unique"] is None and self.places is not None
 
     def open(self, info: MountInfo) -> int | None:
-        """An fd of its top mount ``info``, None if its path leads elsewhere by now. Raises OSError.
+        """An fd of its top mount ``info``, None if its path now leads elsewhere. Raises OSError.
 
-        Before Linux 6.8 the kernel gives the id of a mount to the next one at once, but not while there is an fd: what
-        a table that is read after this tells of that id is true of the fd.
+        Before Linux 6.8 the kernel may reuse the id of a mount at once, but not while an fd of the mount is open. So in
+        a table that is read after this call, the entry with that id describes the mount of the fd.
         """
         return open_root(info, self.attached[0]["unique"], self.hold)
 
     def find(self, table: MountTable) -> MountInfo | None:
-        """Its top mount, None if it is gone. Raises OSError, and DoubtError if that cannot be known.
+        """Its top mount, None if it is gone. Raises OSError, and DoubtError if that cannot be determined.
 
-        What has got its id may be of the same source: the next container's, or what an administrator mounts elsewhere.
+        A mount that reused its id may have the same source: the next container's bind, or an administrator's elsewhere.
         """
         info = find(self.attached[0], table)
         if info is None or not self.may_be_another:
@@ -187,7 +187,7 @@ class Tree:
         return info
 
     def below(self, info: MountInfo, table: MountTable, gone: Set[int]) -> Iterator[MountInfo]:
-        """The mounts on and below its top mount ``info``, without those ``gone`` or propagated there."""
+        """The mounts on and below its top mount ``info``, without those in ``gone`` and those that propagated there."""
         return (below for below in table.below(info.id, gone) if not (self.receives and below.is_propagated))
 
     def foreign(self, below: Iterable[MountInfo], table: MountTable) -> MountInfo | None:
@@ -206,30 +206,30 @@ class Tree:
         return None
 
     def is_gone(self, fd: int, proc: Proc) -> bool:
-        """Whether the top mount, whose root ``fd`` holds, is detached."""
+        """Whether the top mount, whose root is open as ``fd``, is detached. Raises OSError."""
         unique = self.attached[0]["unique"]
         try:
             if unique is not None:
                 return not linux.has_mount(unique)
         except OSError:
-            pass  # a filter hides statmount(2)
-        # What is mounted nowhere has no path but that below its own root; procfs adds to it if that was deleted.
+            pass  # a seccomp filter hides statmount(2)
+        # The path of a detached mount starts at its own root; procfs appends a suffix if that root was deleted.
         return proc.path_of(fd).removesuffix(" (deleted)") == "/"
 
 
 def detach(trees: Sequence[Tree], proc: Proc) -> None:
     """Unmounts ``trees`` in the current namespace, the last one first, or sets their ``problem``. Raises OSError.
 
-    A tree that is not mounted any more is skipped. One with a foreign mount on or below it, or that cannot be reached,
+    A tree that is no longer mounted is skipped. A tree that cannot be reached, or with a foreign mount on or below it,
     stays and gets a ``problem``.
     """
-    # umount2(path) detaches whatever is at the path by now: the container may have renamed the mount point and put a
-    # link to a mount of the host there. UMOUNT_NOFOLLOW does not help, since the link can be a parent. So the path from
-    # mountinfo is only opened (O_PATH), and the fd must have the recorded unique id, since plain mount ids are reused
-    # at once; without one it is held first, and looked at after that. The tree is made private first, or the umount
-    # would propagate and take the mounts below the source from the host. MNT_DETACH, because a tree with mounts below
-    # it or with open files is EBUSY otherwise. At the end the mount must be gone. If not, one that was put on top
-    # between look and call was detached in its place: try again.
+    # umount2(path) detaches whatever is at the path now: the container may have renamed the mount point and put a link
+    # to a mount of the host there. UMOUNT_NOFOLLOW does not help, because the link can be a parent folder. So the path
+    # from mountinfo is only opened (O_PATH), and the fd must have the recorded unique id, because plain mount ids are
+    # reused at once. Without a unique id, the fd is opened first and checked by a table that is read after that. The
+    # tree is made private first; otherwise the umount would propagate and detach the mounts below the source on the
+    # host. MNT_DETACH, because umount2 fails with EBUSY if the tree has mounts below it or open files. Afterwards the
+    # mount must be gone. If not, umount2 detached one that was put on top after the check: try again.
     left = list(reversed(trees))
     tries = TRIES
     while left and tries:
@@ -242,7 +242,7 @@ def detach(trees: Sequence[Tree], proc: Proc) -> None:
 
 
 def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
-    """Detaches what can be reached now. Returns the trees to try again."""
+    """Detaches the trees that can be reached now. Returns the trees to try again. Raises OSError."""
     table = proc.mounts()
     held = _hold(trees, table)
     try:
@@ -253,7 +253,7 @@ def _detach(trees: Sequence[Tree], proc: Proc) -> list[Tree]:
 
 
 def _hold(trees: Sequence[Tree], table: MountTable) -> dict[Tree, int]:
-    """An fd of each tree that may be another mount by now, as far as they can be opened, and are not too many."""
+    """An fd of each tree whose id may have been reused, if it can be opened; at most ``_MOST_HELD``."""
     held: dict[Tree, int] = {}
     silent = _silent(trees, table)
     for tree in trees:
@@ -268,21 +268,21 @@ def _hold(trees: Sequence[Tree], table: MountTable) -> dict[Tree, int]:
 
 
 def _silent(trees: Sequence[Tree], table: MountTable) -> set[int]:
-    """The mounts of ``trees`` whose server need not answer."""
+    """The ids of the mounts of ``trees`` whose server may not answer."""
     return {info.id for tree in trees for info in map(table.get, tree.ids) if info and may_wait(info.type)}
 
 
 def _is_beyond(silent: Set[int], info: MountInfo, table: MountTable) -> bool:
-    """Whether the way to a mount leads through one of ``silent``: it goes with that one, and nobody walks there."""
+    """Whether the path to a mount leads through one of ``silent``. It is detached with that one, without a lookup."""
     return bool(silent) and any(above.id in silent for above in table.above(info))
 
 
 def _detach_reached(trees: Sequence[Tree], table: MountTable, held: Mapping[Tree, int], proc: Proc) -> list[Tree]:
     """Detaches what ``table`` allows, or sets its ``problem``. Returns the trees to try again."""
     again: list[Tree] = []
-    gone: set[int] = set()  # with all below them
+    gone: set[int] = set()  # detached with all mounts below them
     silent = _silent(trees, table)
-    trees_of: dict[int | None, int] = {}  # how many trees without a problem have a mount
+    trees_of: dict[int | None, int] = {}  # by mount id, the number of trees without a problem that have this mount
     reachable = [tree for tree in trees if tree.problem is None]
     for tree in reachable:
         for number in tree.ids:
@@ -298,7 +298,7 @@ def _detach_reached(trees: Sequence[Tree], table: MountTable, held: Mapping[Tree
         if info is None:
             pass
         elif foreign is not None and trees_of.get(foreign.id, 0) > (foreign.id in tree.ids):
-            # It is another of ``trees``, which was moved there or could not be reached yet.
+            # The foreign mount belongs to another of ``trees``, which was moved there or could not be reached yet.
             again.append(tree)
         elif foreign is None and _is_beyond(silent, info, table):
             gone.add(info.id)
@@ -328,7 +328,7 @@ def _detach_reached(trees: Sequence[Tree], table: MountTable, held: Mapping[Tree
 
 
 def _reach(tree: Tree, info: MountInfo) -> int | None:
-    """As ``Tree.open``, but an error is the ``problem`` of the tree."""
+    """Calls ``Tree.open``. An error becomes the ``problem`` of the tree."""
     try:
         return tree.open(info)
     except (OSError, HookError) as reason:
@@ -337,9 +337,9 @@ def _reach(tree: Tree, info: MountInfo) -> int | None:
 
 
 def restore_propagation(trees: Sequence[tuple[Tree, str]], proc: Proc) -> None:
-    """Sets the propagation of attached trees, as the word beside each says. Raises OSError, DoubtError.
+    """Sets the propagation of attached trees, given as pairs (tree, word). Raises OSError, DoubtError.
 
-    A killed run may not have done so.
+    A run that was killed may not have set it.
     """
     table = proc.mounts()
     for first in range(0, len(trees), _MOST_HELD):
@@ -354,7 +354,7 @@ def _restore(trees: Sequence[tuple[Tree, str]], table: MountTable, proc: Proc) -
             if info is not None and (fd := tree.open(info)) is not None:
                 held.append((tree, propagation, fd))
         if any(tree.may_be_another for tree, _, _ in held):
-            table = proc.mounts()  # only what is read while they are held is true of them
+            table = proc.mounts()  # ids cannot be reused while the fds are open, so this table matches them
         for tree, propagation, fd in held:
             if not tree.may_be_another or tree.find(table) is not None:
                 propagate(fd, propagation, proc)
@@ -376,7 +376,7 @@ def _look_of(info: MountInfo) -> tuple[str, str, str]:
 
 
 def clear_staging(folder: Records, container: str, proc: Proc) -> None:
-    """Removes the folder in which mounts were made ready, and what a run that was stopped has left on it. HookError."""
+    """Removes the staging folder of a container, and mounts that an interrupted run left on it. Raises HookError."""
     if path := folder.staging(container):
         try:
             _clear(path, proc)
@@ -386,7 +386,7 @@ def clear_staging(folder: Records, container: str, proc: Proc) -> None:
 
 
 def _clear(path: str, proc: Proc) -> None:
-    """Unmounts everything on the folder ``path``, if it exists, where no other user can mount. Raises OSError."""
+    """Unmounts everything on the folder ``path``, if it exists. Other users cannot mount there. Raises OSError."""
     while True:
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
@@ -401,6 +401,6 @@ def _clear(path: str, proc: Proc) -> None:
 
 
 def unmount(fd: int, proc: Proc) -> None:
-    """Detaches the tree with the root ``fd``, and not its peers: it is made private first. Raises OSError."""
+    """Detaches the tree with the root ``fd``. It is made private first, so that its peers stay. Raises OSError."""
     propagate(fd, "rprivate", proc)
     proc.umount(fd)

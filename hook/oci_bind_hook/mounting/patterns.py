@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patterns as sources, glob(7): which names match, and that none is followed out of the pattern's folder.
+"""Patterns as sources, glob(7): finds the names that match. None is followed out of the folder of the pattern.
 
-Loaded only where there is a pattern, before setns(2), since it needs glob and all that this imports.
+Loaded only for a pattern, before setns(2), because it imports glob and fnmatch with all their imports.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 _WILD = frozenset("*?[")
 
-# How many names may be looked up for one pattern. More are no binds: somebody who may write there has planted links
-# from a folder to itself, so that each name of the pattern multiplies what is found, or folders of great depth.
+# The most names that are looked up for one pattern. A pattern that needs more is an attack: a user who can write there
+# created very deep folders, or links from a folder to itself, so that each name of the pattern multiplies the matches.
 MOST_NAMES = 100_000
 
 
 class Look:
-    """A look for the matches of a pattern. ``passed`` is why a name that is there leads nowhere, None if none is so.
+    """A search for matches of a pattern. ``passed`` is the first error of a name that exists but cannot be followed.
 
-    It counts the names that are looked up. Raises RequestError at one too many.
+    It counts the names that are looked up. Raises RequestError if they are more than ``MOST_NAMES``.
     """
 
     def __init__(self, pattern: Request) -> None:
@@ -43,7 +43,7 @@ class Look:
         self._left = MOST_NAMES
 
     def at(self, path: str) -> str:
-        """A path whose names are looked up now."""
+        """Counts the names of ``path``, which is looked up next, and returns it. Raises RequestError."""
         self._left -= path.count("/") + 1
         if self._left < 0:
             problem = f"the pattern {self._pattern.source} requires more than {MOST_NAMES} lookups"
@@ -51,14 +51,14 @@ class Look:
         return path
 
     def passing(self, path: str) -> _Passing:
-        """A context manager that passes over ``path`` if it is not there. Any other OSError is raised as HookError."""
+        """A context manager that skips ``path`` if it does not exist. Any other OSError is raised as HookError."""
         return _Passing(self, self._pattern, path)
 
 
 class _Passing:
-    # A folder on a file system that does not work now has matches, perhaps. A start without them would look like one
-    # for which nothing was asked. A loop of links, or a path longer than paths can be, has none, and glob(7) passes it
-    # over. But it is there: where nothing else matches, that is told, and not forgiven.
+    # A folder on a file system that does not work now may have matches. A start without them would look as if nothing
+    # had been requested, so the error is raised. A loop of links, or a path that is too long, has no matches: it is
+    # skipped, as glob(7) does. But it exists: if nothing else matches, it is an error, even for an optional pattern.
 
     def __init__(self, look: Look, pattern: Request, path: str) -> None:
         self._look = look
@@ -76,7 +76,7 @@ class _Passing:
         path = self._path.rstrip("/") or "/"
         problem = unopened(path, reason, where=self._pattern.at("source"))
         problem.__cause__ = reason
-        # The author of an annotation is to learn nothing about the host.
+        # The author of an annotation must learn nothing about the host.
         if reason.errno == errno.EACCES and self._pattern.origin_kind != "annotation":
             from .unopened import why_closed
 
@@ -88,9 +88,9 @@ class _Passing:
 
 
 def found(pattern: Request) -> list[Request]:
-    """The matches; none only for a pattern that is optional.
+    """One request for each match; an empty list only for an optional pattern.
 
-    MissingError where nothing matches, else as ``matches``.
+    Raises MissingError if nothing matches, and the errors of ``matches``.
     """
     look = Look(pattern)
     if requests := matches(pattern, look):
@@ -104,10 +104,10 @@ def found(pattern: Request) -> list[Request]:
 
 
 def matches(pattern: Request, look: Look | None = None) -> list[Request]:
-    """One request for each match, sorted by name; none if nothing matches.
+    """One request for each match, sorted by name; an empty list if nothing matches.
 
-    Raises RequestError where too many names are to be looked up; EscapeError for a pattern of an annotation that leads
-    out of the folders that are allowed; and what a folder or a name cannot be looked at for, unless it is not there.
+    Raises RequestError if too many names would be looked up; EscapeError for a pattern of an annotation that leads out
+    of the allowed folders; and HookError for a folder or name that cannot be looked up, unless it does not exist.
     """
     look = look or Look(pattern)
     if isinstance(pattern.opener, Allowed):
@@ -115,7 +115,7 @@ def matches(pattern: Request, look: Look | None = None) -> list[Request]:
     names = pattern.source.split("/")
     found = [_match(pattern, path, names, path.split("/")) for path in sorted(_plain_matches(pattern, look))]
     if found and not pattern.follow_links:
-        # Only now. Somebody may change a match at any moment: it is judged when it is opened.
+        # The check is in ``Within.open``: a match may be changed at any moment, so it is judged when it is opened.
         above = "/".join(names[: _first_wild(names)]) or "/"
         try:
             within = Within(pattern, Folder.at(above), above)
@@ -127,7 +127,7 @@ def matches(pattern: Request, look: Look | None = None) -> list[Request]:
 
 
 def _plain_matches(pattern: Request, look: Look) -> list[str]:
-    """The paths that glob(7) finds, by any link on the way."""
+    """The paths that glob(7) finds, following all links."""
     names = pattern.source.split("/")
     first = _first_wild(names)
     tail = "/" if names[-1] == "" else ""
@@ -149,9 +149,9 @@ def _is_there(look: Look, path: str) -> bool:
 
 
 def _allowed_matches(pattern: Request, allowed: Allowed, look: Look) -> list[Request]:
-    """The matches of a pattern in an annotation, found without a look at anything that is not allowed.
+    """The matches of a pattern in an annotation, found without a lookup outside the allowed folders.
 
-    A folder is read once for each name of the pattern, however many links lead to it.
+    A folder is read once for each name of the pattern, even if several links lead to it.
     """
     fixed = None
     with look.passing(pattern.source):
@@ -181,7 +181,7 @@ def _allowed_matches(pattern: Request, allowed: Allowed, look: Look) -> list[Req
         with look.passing(f"{above}/{path}"), allowed.walk(folder, path, pattern):
             is_there = True
         if not is_there and (tail or not _is_wild(names[-1])):
-            continue  # else it is a link to nothing, which matches
+            continue  # otherwise it is a dangling link, which matches
         match = _match(pattern, f"{above}/{path}", names, path.split("/"))
         match.opener = within
         matches.append(match)
@@ -189,9 +189,9 @@ def _allowed_matches(pattern: Request, allowed: Allowed, look: Look) -> list[Req
 
 
 def _match(pattern: Request, source: str, names: Sequence[str], found: Sequence[str]) -> Request:
-    """The request for one match, of which the names of the pattern that may be wild ``found`` theirs.
+    """The request for one match: ``found`` are the names that the ``names`` of the pattern matched.
 
-    RequestError if it would be bound nowhere in particular.
+    Raises RequestError if a match provides no name for a ``*`` in the destination.
     """
     if not stars.count(pattern.destination):
         name = source.rstrip("/").rpartition("/")[2]
@@ -221,6 +221,6 @@ def _is_wild(name: str) -> bool:
 
 
 def _first_wild(names: list[str]) -> int:
-    """The number of the first name that is a pattern; at the latest that of the last name."""
+    """The index of the first name that is a pattern, or of the last name if none is."""
     last = len(names) - (2 if names[-1] == "" else 1)
     return next((number for number, name in enumerate(names) if _is_wild(name)), last)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From requests to a plan: every request is resolved before anything is changed.
 
-A dry-run describes the plan, a real run carries it out. There is no second way to either.
+A dry-run describes this plan, and a real run carries it out: both use the same code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..rootfs.mount_points import MountPoint, Rootfs
 from ..rootfs.walk import Cover, Target
 from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
 
-HIDDEN = "a later mount on"  # begins a warning
+HIDDEN = "a later mount on"  # the start of a warning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from ..requests.request import Request
     from .sources import Source
 
-    # "left": it is the runtime's, and not seen mounted.
+    # "left": the runtime makes it, and it is not mounted yet.
     Action = Literal["mount", "present", "left", "skipped"]
 
 
 class Bind:
     """A resolved request: its ``source``, its ``target`` in the rootfs, and the ``action`` to take.
 
-    ``by`` is who mounts it, None for a bind that is skipped. ``create`` are the mount points to make first.
+    ``by`` mounts it; None for a bind that is skipped. ``create`` are the mount points to create first.
     ``is_hidden``: a later mount covers it. ``problem`` is why it cannot be mounted, None if it can.
     """
 
@@ -49,7 +49,7 @@ class Bind:
 
     @property
     def source(self) -> Source:
-        """Its source. A real run opens none for a bind that is the runtime's."""
+        """Its source. A real run opens none for a bind that only the runtime makes."""
         assert self._source is not None
         return self._source
 
@@ -68,7 +68,7 @@ class Bind:
 
 
 class Plan:
-    """What is to be done: ``binds`` in their order, and ``uses``, every path in the rootfs that a mount depends on."""
+    """The ``binds`` in their order, and ``uses``, every path in the rootfs that a mount depends on."""
 
     def __init__(self, rootfs: Rootfs, namespace: Namespace) -> None:
         self.rootfs = rootfs
@@ -86,10 +86,10 @@ class Plan:
 
 
 class Planner:
-    """Resolves requests in order; each one sees the mounts that were planned before it.
+    """Resolves requests in order. Each destination is looked up as if the mounts planned before it existed.
 
-    ``recorded`` are the binds that an earlier run mounted for the same container. ``is_admin``: the container has
-    CAP_SYS_ADMIN.
+    ``recorded`` are the binds that an earlier call mounted for the same container. ``allow_shared``: --allow-shared.
+    ``is_admin``: the container has CAP_SYS_ADMIN.
     """
 
     def __init__(
@@ -105,10 +105,11 @@ class Planner:
         self.rootfs = rootfs
         self.namespace = namespace
         self.recorded = Recorded(recorded)
-        # Where --mount binds, and which one; and the folders above, with such a place. Annotations leave that alone.
+        # By destination, the --mount that binds there; and by folder above one, such a destination. Annotations must
+        # not change either.
         self._administrators: dict[str, str] = {}
         self._above_them: dict[str, str] = {}
-        # Where earlier calls have bound for --mount and annotations, and what asked for it.
+        # By destination, the origin of what earlier calls bound for --mount, annotations and attach.
         self._taken: dict[str, str] = {}
         for mount in recorded:
             if mount["origin"] == "argument":
@@ -118,22 +119,22 @@ class Planner:
         self.allow_shared = allow_shared
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
-        # In a dry-run of a container's own namespace, where nobody can look: whether the runtime will leave the mount
-        # below a target shared with the host. Called with the bind, its target, and the runtime's bind that leads to.
+        # For a dry-run, where the container's namespace does not exist yet: whether the runtime will leave the mount
+        # below a target shared with the host. Arguments: the bind, its target, the runtime's bind below the target.
         self.foresees_leak: Callable[[Bind, Target, Bind | None], bool] = lambda *_: False
         self._left: dict[Cover, Bind] = {}
-        # Whether the runtime should have mounted something, and whether any of it is there. Binds of an earlier call
-        # may cover all of it.
+        # Whether the runtime should have mounted something, and whether any of it is visible. With ``recorded`` binds
+        # it counts as visible, because these may cover everything.
         self._is_awaited, self._is_seen = False, bool(recorded)
-        self.is_late = False  # the container runs, and may have unmounted anything
+        self.is_late = False  # true for a container that runs: it may have unmounted anything
         self._hiders = Hiders(rootfs, [mount["resolved"] for mount in recorded])
         self._order: list[tuple[Request, str, Bind | None]] = []
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
-        """The plan for ``requests``. ``sources`` are those of the binds among them, but for the runtime's, is_runtimes.
+        """The plan for ``requests``. ``sources`` are those of the binds that is_runtimes does not leave to the runtime.
 
-        A request that cannot be carried out raises nothing: its bind carries the problem. UnavailableError if the
-        runtime has not mounted anything yet.
+        A request that cannot be carried out raises no error: its bind has the ``problem``. Raises UnavailableError if
+        the runtime has not mounted anything yet.
         """
         source_of = {source.request: source for source in sources}
         self._hiders.await_requests(requests)
@@ -165,11 +166,11 @@ class Planner:
 
     @property
     def order(self) -> Sequence[tuple[Request, str, Bind | None]]:
-        """All mounts with the paths where they are, in their order; without a Bind for one that is none."""
+        """All mounts in their order, as (request, resolved path, Bind); None instead of a Bind for other mounts."""
         return self._order
 
     def _check_runtime(self) -> None:
-        """Raises UnavailableError where a runtime should have mounted something by now, and has not."""
+        """Raises UnavailableError if a runtime should have mounted something by now, and has not."""
         if self._is_awaited and not self._is_seen and not self.is_late:
             raise UnavailableError(
                 "no mount of config.json is visible in the container's mount namespace",
@@ -185,13 +186,13 @@ class Planner:
                 for above in upwards(path):
                     if above in later:
                         bind.is_hidden = True
-                        if bind.problem is None:  # else it is not mounted at all
+                        if bind.problem is None:  # otherwise it is not mounted at all
                             bind.warnings.append(f"{HIDDEN} {later[above]} hides it")
                         break
             later[path] = request.destination
 
     def _pass(self, request: Request) -> None:
-        """Notes a mount that only the runtime makes. A failure to resolve it is for the runtime to report."""
+        """Notes a mount that only the runtime makes. If it cannot be resolved, the runtime reports that."""
         if request.type == "remount":
             return
         try:
@@ -206,7 +207,7 @@ class Planner:
         target.close()
 
     def _find(self, request: Request) -> Target:
-        """Where a mount of the runtime's is or, if it is nowhere, where its destination leads. HookError."""
+        """Where a mount of the runtime is or, if it is not mounted, where its destination leads. Raises HookError."""
         target = self._walk(request)
         inside = below_rootfs(self.rootfs.path, request.destination)
         if inside and not _is_mount(target):
@@ -218,15 +219,15 @@ class Planner:
         return target
 
     def _is_elsewhere(self, request: Request) -> bool:
-        """Whether the runtime may do something else than to mount on the destination, or have another one."""
+        """Whether the runtime may not mount on this destination: it may do something else, or use another one."""
         return request.is_runtimes_alone or below_rootfs(self.rootfs.path, request.destination) != ""
 
     def _note(self, request: Request, target: Target) -> None:
-        """Notes what is mounted where config.json asks for a mount; of several on one place the last counts.
+        """Notes what is mounted on the destination of a mount of config.json. Of several mounts there, the last counts.
 
-        By what mountinfo shows alone a tmpfs that the host mounted below the rootfs may look like the container's own:
-        at createContainer the hook sees only the container's namespace, where the runtime's bind of the rootfs has
-        taken it along.
+        mountinfo alone does not distinguish the container's own tmpfs from one that the host mounted below the rootfs:
+        at createContainer the hook sees only the container's namespace, which contains both, because the runtime binds
+        the rootfs recursively.
         """
         stat = target.last.stat
         if self.namespace.kind == "container" and not self.namespace.assumed and not self._is_elsewhere(request):
@@ -277,21 +278,21 @@ class Planner:
             raise
 
     def _walk(self, request: Request) -> Target:
-        """The destination of a request. HookError."""
+        """The resolved destination of a request. Raises HookError."""
         nofollow = request.nofollow or request.is_runtimes_alone
         target = self.rootfs.resolve(request.destination, nofollow=nofollow)
         if not (
             request.nofollow and target.last.is_link and is_runtimes(request, self.namespace.kind, self.rootfs.path)
         ):
             return target
-        # runc does not know dest-nofollow: where nothing is mounted on the link, it may be on what that leads to.
+        # runc does not support dest-nofollow: if nothing is mounted on the link, the mount may be on the link's target.
         if not self.namespace.assumed and target.last.stat is not None and not target.last.stat.mount_root:
             target.close()
             return self.rootfs.resolve(request.destination)
         return target
 
     def _name_mount(self, problem: RequestError, target: Target) -> None:
-        """Says in which mount a mount point would have to be made, and where that is on the host."""
+        """Adds to ``problem`` the mount in which the mount point would have to be created, and where on the host."""
         inside = next((path for step, path in target.paths() if step is target.anchor), "/")
         for request, path, bind in reversed(self._order):
             if request.is_bind and not request.is_root and path in upwards(inside):
@@ -306,7 +307,7 @@ class Planner:
             problem.problem = f"{problem.problem}, the {info.type} on {info.mount_point}"
 
     def _resolve_root(self, bind: Bind) -> None:
-        """Lays the read-only root over the rootfs: later destinations are resolved in that mount."""
+        """Plans the read-only root on top of the rootfs: later destinations are resolved in that mount."""
         target = bind.target = self.rootfs.resolve("/")
         if self.recorded.find(bind.request):
             bind.action = "present"
@@ -318,7 +319,7 @@ class Planner:
         self.rootfs.push_root(bind.source.fd)
 
     def _why_skipped(self, bind: Bind) -> str:
-        """Why a condition of the request leaves the bind out, "" if none does."""
+        """The condition of the request because of which the bind is skipped, "" if none applies."""
         request = bind.request
         if request.optional and bind.source.is_missing:
             hint = bind.source.error.hint if bind.source.error is not None and "*" in request.source else ""
@@ -331,7 +332,7 @@ class Planner:
         return ""
 
     def _leave(self, bind: Bind) -> None:
-        """Notes a bind that is the runtime's: there, or left alone. Nobody asks its source anything."""
+        """Notes a bind that only the runtime makes, as present or left. Its source is not accessed."""
         bind.action, bind.by = "left", "runtime"
         is_elsewhere = self._is_elsewhere(bind.request)
         if is_elsewhere and not bind.request.is_runtimes_alone:
@@ -341,7 +342,7 @@ class Planner:
             target = bind.target = self._find(bind.request)
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
-            if self.namespace.assumed and not is_elsewhere:  # it will be there, and nobody has seen it
+            if self.namespace.assumed and not is_elsewhere:  # the runtime will mount it later
                 cover = _cover(bind.source)
                 self._left[cover] = bind
                 self.rootfs.assume(target, cover)
@@ -354,7 +355,7 @@ class Planner:
             bind.warnings.append(f"left to the runtime: {problem.problem}")
 
     def _is_present(self, bind: Bind, target: Target) -> bool:
-        """Whether a bind of config.json is there, where no runtime has made the namespace."""
+        """Whether a bind of config.json is already mounted, in a namespace that the runtime did not create."""
         source, stat = bind.source, target.last.stat
         if not bind.request.is_from_mounts or stat is None or not stat.mount_root:
             return False
@@ -363,8 +364,7 @@ class Planner:
     def _is_hidden(self, bind: Bind, target: Target) -> bool:
         """Whether a later mount of the runtime, or an earlier bind of the hook, covers this bind of config.json.
 
-        Its destination, looked up now, would be another place: perhaps one that a link inside the covering mount leads
-        to.
+        Its destination, looked up now, would be another place, for example behind a link inside the covering mount.
         """
         passed = [lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
         name = self._hiders.find(bind.request, passed)
@@ -380,7 +380,7 @@ class Planner:
             self._above_them.setdefault(above, place)
 
     def _check_administrators(self, path: str) -> None:
-        """Refuses an annotation that would replace what ``--mount`` binds, all of it or a part. EscapeError."""
+        """Refuses an annotation that would cover a bind of ``--mount``, or a part of it. Raises EscapeError."""
         if place := self._above_them.get(path):
             origin = self._administrators[place]
             raise EscapeError(f"{path} would cover {place}, the destination of {origin}, which no annotation may do")
@@ -391,9 +391,9 @@ class Planner:
                 )
 
     def _check_double(self, request: Request, target: Target) -> None:
-        """Refuses a second ``--mount`` on one destination, which would cover the first. RequestError.
+        """Refuses a second bind on one destination, which would cover the first. Raises RequestError.
 
-        The first may be that of an earlier call, for another entry of this hook.
+        The first may be from an earlier call, for another registration of this hook.
         """
         if target.path in self._taken and _is_mount(target):
             origin = self._taken[target.path]
@@ -410,14 +410,14 @@ class Planner:
         raise RequestError(f"{target.path} is already the destination of {first.request.origin}{of}")
 
     def _check_leak(self, bind: Bind, target: Target) -> None:
-        """Refuses to attach to a mount that is shared with the host. EscapeError.
+        """Refuses to attach to a mount that is shared with the host. Raises EscapeError.
 
-        What counts is the mount that the bind is attached to, not the mount propagation of the bind itself: attaching
-        to a shared mount makes the kernel attach a copy to every peer, mount_namespaces(7). A copy on the host stays
-        after the container, and no record knows its id. After setns the host's peer groups are known, because its
-        mountinfo was opened before: only a group that the host also has is refused. At createContainer the hook starts
-        inside the container's namespace and cannot read the host's table, so any peer group is refused: a shared mount
-        that might be private to the container is not worth a mount on the host that nothing undoes.
+        The propagation of the mount that the bind is attached to decides, not that of the bind itself: when a bind is
+        attached to a shared mount, the kernel attaches a copy to every peer, mount_namespaces(7). A copy on the host
+        stays after the container ends, and no record has its id. After setns(2) the host's peer groups are known,
+        because its mountinfo was opened before: only a group that the host also has is refused. At createContainer the
+        hook starts inside the container's namespace and cannot read the host's table. There any peer group is refused,
+        although it may be private to the container, because nothing would undo a copy on the host.
         """
         anchor = target.anchor
         planned = self._by_cover.get(anchor.cover) if anchor.cover is not None else None
@@ -448,7 +448,7 @@ class Planner:
 
 
 def _cover(source: Source) -> Cover:
-    """What a bind puts in the place of its destination. The source's file system is asked nothing more."""
+    """What a bind puts in place of its destination, without a further access to the source's file system."""
     if source.error is not None:
         return Cover("bind")
     types = {number: info.type for number, info in source.infos.items() if info is not None}
@@ -456,5 +456,5 @@ def _cover(source: Source) -> Cover:
 
 
 def _is_mount(target: Target) -> bool:
-    """Whether what is there is the root of a mount."""
+    """Whether the target is the root of a mount."""
     return target.last.stat is not None and target.last.stat.mount_root

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the propagation that a bind asks for lasts until the container runs, and what to set if it does not.
+"""Whether the requested propagation of a bind lasts until the container runs, and what to set if it does not.
 
-Two things take it away. A bind gets from its source no more than that has: of a private mount nothing propagates,
-mount_namespaces(7). And a runtime sets the propagation of the container's root after all its hooks; with a word that
-begins with "r" it reaches the binds of the hook, too. No stage that can mount comes later.
+It can be lost in two ways. The clone of a private mount has no peers and no master, so nothing propagates,
+mount_namespaces(7). And a runtime sets the propagation of the container's root after all its hooks; a recursive word,
+which begins with "r", also changes the binds of the hook. No stage that can mount comes later.
 
-Loaded only for a bind that asks for more than to be private, before setns(2).
+Loaded only for a bind that is not private, before setns(2).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _BECOME = {"private": "private", "slave": "slaves", "shared": "shared", "unbinda
 
 
 class Runtimes:
-    """What the runtimes ``names``, "runc" and "crun", do where config.json has ``word`` as linux.rootfsPropagation.
+    """What the runtimes ``names``, "runc" and "crun", do if config.json has ``word`` as linux.rootfsPropagation.
 
-    ``is_inside``: at createContainer, where the sources are seen in the container's namespace. ``ahead``: as above, but
-    before there is one, so that what the runtime does with the mounts of the host is to be foreseen; then the mount of
-    the rootfs, which it makes private. ``has_users``: with a user namespace, which gets no shared mount of another.
+    ``is_inside``: at createContainer, where sources are opened in the container's mount namespace. ``ahead``: likewise,
+    but before it exists, so that its mounts are predicted from the host's; the id of the mount with the rootfs, which
+    the runtime makes private. ``has_users``: the container has a user namespace: shared mounts become slaves there.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Runtimes:
         self._has_users = has_users
 
     def last(self, name: str) -> str:
-        """The propagation that a runtime gives all mounts after its hooks, "" if it changes none but the root."""
-        # crun: always, linux.c, libcrun_finalize_mounts. runc: since 1.4, and if it is neither private nor slave,
+        """The propagation that a runtime sets on all mounts after its hooks, "" if it changes only the root."""
+        # crun: always, linux.c, libcrun_finalize_mounts. runc: since 1.4, and only if it is neither private nor slave,
         # rootfs_linux.go, prepareRootfs.
         word = (self.word or "rprivate") if name == "crun" else self.word
         if word[:1] != "r" or (name == "runc" and word in ("rprivate", "rslave")):
@@ -53,12 +53,12 @@ class Runtimes:
         return word[1:]
 
     def kind_of(self, info: MountInfo, name: str) -> str:
-        """The propagation of a mount from which a source is cloned."""
+        """The propagation, "shared", "slave" or "private", of a mount from which a source is cloned."""
         kind = "shared" if info.shared is not None else "slave" if info.is_propagated else "private"
         if self._ahead is None:
             return kind
         if info.id == self._ahead:
-            return "private"  # runc before 1.2 leaves a slave as it is
+            return "private"  # runc before 1.2 keeps a slave
         kind = "slave" if kind == "shared" and self._has_users else kind
         first = self.word or ("rprivate" if name == "crun" else "rslave")
         if first[:1] != "r" and info.mount_point != "/":
@@ -69,10 +69,10 @@ class Runtimes:
 
 
 def remark(sources: Iterable[Source], runtimes: Runtimes) -> None:
-    """Adds to the ``warnings`` of each source what will not hold of the propagation that is asked for."""
+    """Adds a warning to each source whose requested propagation will not take effect."""
     asked = [source for source in sources if source.info is not None and source.error is None]
-    # One word for all binds. "shared" leaves every bind as it is, but until the container has its root also the mounts
-    # of config.json that say nothing about it: who does not need it should not have it.
+    # One word for all binds. "shared" keeps every bind as it is, but until pivot_root(2) also the mounts of config.json
+    # that do not set a propagation. So it is advised only if a bind needs it.
     advice = "shared" if any(_base(source) == "shared" for source in asked) else "rslave"
     for source in asked:
         word, base = source.request.propagation, _base(source)
@@ -82,7 +82,7 @@ def remark(sources: Iterable[Source], runtimes: Runtimes) -> None:
                 f"{word} has no effect under {_listed(by)}: all mounts become {become} after the hooks; "
                 f'set linux.rootfsPropagation of config.json to "{advice}"'
             )
-        # What is said of such a runtime decides there about the source as well. Without a runtime all is as it is seen.
+        # At createContainer the word also changes the source's mount: one warning is enough. "": no runtime is known.
         others = [name for name in runtimes.names or ("",) if name not in by or not runtimes.is_inside]
         source.warnings += _of_the_source(source, base, runtimes, others)
 
@@ -109,16 +109,16 @@ def _base(source: Source) -> str:
 
 
 def _lasts(base: str, last: str) -> bool:
-    """Whether a bind keeps what its propagation means when its mount gets the propagation ``last`` as well."""
-    # What is private stays so: alone in a new peer group it is in touch with nothing. A slave that becomes shared still
-    # gets what its master gets, and a slave is what is left of a shared mount.
+    """Whether a bind with the propagation ``base`` still has its effect after the runtime sets ``last``."""
+    # A private mount that becomes shared is alone in a new peer group, so nothing propagates. A slave that becomes
+    # shared still receives from its master, and MS_SLAVE turns a shared mount into a slave.
     return base == "private" or last in {"slave": ("", "slave", "shared"), "shared": ("", "shared")}.get(
         base, ("", "slave", "unbindable")
     )
 
 
 def _gives(base: str, kind: str) -> bool:
-    """Whether the clone of a mount of this kind can be what is asked for."""
+    """Whether the clone of a mount of this ``kind`` can have the propagation ``base``."""
     return base in ("private", "unbindable") or kind == "shared" or (base, kind) == ("slave", "slave")
 
 

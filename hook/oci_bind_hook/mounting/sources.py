@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is bound: the sources of all binds, each held by fd from the moment it is found.
+"""The sources of all binds. Each is opened once, and only its fd is used from then on.
 
-How a source becomes a mount of the container depends on the kernel: by_mount_api, or by_mount for older ones.
+The kernel decides how a source becomes a mount of the container: by_mount_api, or by_mount for older kernels.
 
-Loaded by every start of a container: it imports only posix, errno and stat. by_mount, confined and patterns are loaded
-where they are needed, and unopened where a source cannot be opened, before setns(2).
+Loaded by every start of a container: import only posix, errno and stat. by_mount, confined and patterns are
+loaded where they are needed, and unopened if a source cannot be opened, all before setns(2).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Before = Callable[[Request, str], None]
 
     class Way(Protocol):
-        """How a kernel makes a mount of a source: the modules by_mount_api and by_mount."""
+        """How a source becomes a mount: the module by_mount_api or by_mount."""
 
         CALL: str
         IS_DETACHED: bool
@@ -48,22 +48,22 @@ if TYPE_CHECKING:
         def attach(self, source: Source, target: int) -> None: ...
 
 
-_DELETED = "//deleted"  # at the end of a mount's root in mountinfo: no path can end so
-FDS_PER_BIND = 3  # the tree, its mount point, and a folder that a name is to be made in
-FDS_BESIDES = 64
+_DELETED = "//deleted"  # at the end of a mount's root in mountinfo, proc_pid_mountinfo(5): no path can end like this
+FDS_PER_BIND = 3  # the tree, its mount point, and the folder in which a name is created
+FDS_BESIDES = 64  # fds that do not belong to a bind
 
 
 class Source:
-    """The source of a bind, held by ``fd``. If it cannot be opened, ``error`` says why; ``is_missing`` if it is absent.
+    """The source of a bind, open as ``fd``. ``error`` is why it cannot be bound; ``is_missing``: it does not exist.
 
-    ``path`` is what the request names, and ``above`` the same without its subpath.
+    ``path`` is the path of the request, and ``above`` the same without its subpath.
 
-    ``info`` is the mount it is on, ``root`` its path inside that file system, as mountinfo will show it for a bind.
-    ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no other one
-    hides. ``infos`` are the same by id, those of the source and, once it is cloned, those of the bind. ``attached``
-    identifies the mounts that the bind will consist of, the top first. ``warnings`` tell what the bind will not be.
+    ``info`` is the mount that it is on, ``root`` its path inside that file system, as mountinfo will show it for a
+    bind. ``submounts`` are the mounts below it, as pairs (relative path, MountInfo), and ``visible`` those that no
+    other mount hides. ``infos`` are all these mounts by id: those of the source and, after cloning, those of the bind.
+    ``attached`` identifies the mounts of the bind, the top first. ``warnings`` are differences from the request.
 
-    ``way`` makes it a mount of the container: by_mount_api or by_mount.
+    ``way``, by_mount_api or by_mount, makes it a mount of the container.
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Source:
         *("request", "root", "staging", "stat", "submounts", "visible", "warnings"),
     )
 
-    staging: Staging  # where by_mount clones; set once there is one
+    staging: Staging  # where by_mount clones; set by Staged
 
     def __init__(self, request: Request, bundle: str, namespace: Namespace, way: Way) -> None:
         self._way = way
@@ -100,7 +100,7 @@ class Source:
             return
         with files.Named(self.path):
             self._locate()
-        is_walked = request.opener is not None or request.subpath is not None  # and so mounted on the way
+        is_walked = request.opener is not None or request.subpath is not None  # the walk triggers automounts
         if self.info is not None and self.info.type == "autofs" and self.is_folder and not is_walked:
             try:
                 self._trigger()
@@ -119,7 +119,7 @@ class Source:
             self._warn_of_writable()
 
     def _warn_of_writable(self) -> None:
-        """A warning for ``ro`` over writable submounts: it covers the top mount only, which few expect."""
+        """Adds a warning if ``ro`` leaves submounts writable: it applies to the top mount only, which few expect."""
         writable = [path for path, info in self.visible if "ro" not in info.options]
         if writable:
             self.warnings.append(
@@ -132,23 +132,23 @@ class Source:
             from .unopened import explain
 
             self.error = explain(self, reason)
-        else:  # whoever names it must learn nothing about the host
+        else:  # the author of an annotation must learn nothing about the host
             self.error = unopened(f"the source {self.path}", reason, where=self.request.at("source"))
         self.error.__cause__ = reason
         if self.is_missing and "*" in self.request.source and self.request.may_mean_star:
             self.error.hint = "to use * as a pattern, set type=glob"
 
     def _open(self) -> int:
-        # O_PATH: to open a FIFO or a device for reading could block, or act on it. Links are followed, because
-        # config.json and the command line are trusted. An annotation is not, nor what matches a pattern: they have an
-        # opener, which does not follow links out of a folder.
+        # O_PATH, because opening a FIFO or a device for reading could block or have an effect. Links are followed,
+        # because config.json and the command line are trusted. Annotations and the matches of a pattern are not: they
+        # have an opener, which does not follow links out of a folder.
         opener, subpath = self.request.opener, self.request.subpath
         if subpath is None and opener is None:
             return posix.open(self.path, posix.O_PATH | posix.O_CLOEXEC)
         if opener is not None:
             fd = opener.open(self.request)
         else:
-            # O_DIRECTORY: what automount(8) mounts on the source itself is mounted first.
+            # O_DIRECTORY triggers an automount on the source itself.
             fd = posix.open(self.above, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         if subpath is None:
             return fd
@@ -160,8 +160,8 @@ class Source:
             posix.close(fd)
 
     def _trigger(self) -> None:
-        """Lets automount(8) mount what it mounts on a path of its own, a direct map, and takes that. Raises OSError."""
-        # O_PATH alone stops before it. As mount(8) does it, the path is looked up; what is there then is held.
+        """Triggers a direct map of automount(8) on the source, and opens what is mounted there. Raises OSError."""
+        # O_PATH alone does not trigger it, open(2). Like mount(8), this looks up the path and uses what is there then.
         fd = posix.open(self.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         posix.close(self.fd)
         self.fd = fd
@@ -170,7 +170,7 @@ class Source:
 
     @property
     def is_open(self) -> bool:
-        """Whether ``fd`` and ``stat`` are there, although an ``error`` may say that it cannot be bound."""
+        """Whether ``fd`` and ``stat`` are set. It may still have an ``error``, because it cannot be bound."""
         return hasattr(self, "stat")
 
     @property
@@ -183,7 +183,7 @@ class Source:
         self.root = "/"
         if self.info is None:
             return
-        # A bind of /mnt/a/b from a file system mounted on /mnt will have the root /a/b in mountinfo.
+        # Example: a bind of /mnt/a/b from a file system mounted on /mnt has the root /a/b in mountinfo.
         path = self.namespace.proc.path_of(self.fd)
         inside = path[len(self.info.mount_point.rstrip("/")) :]
         self.root = (self.info.root.rstrip("/") + inside).rstrip("/") or "/"
@@ -198,7 +198,7 @@ class Source:
             ]
 
     def _shows(self, path: str, info: MountInfo) -> bool:
-        """Whether a mount below the source can be reached, so that no other mount hides it."""
+        """Whether a mount below the source can be reached: no other mount hides it."""
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
@@ -210,21 +210,21 @@ class Source:
 
     @property
     def is_detached(self) -> bool:
-        """Whether it is cloned in the namespace of the source, before setns, or else in the container's."""
+        """Whether it is cloned before setns(2), in its own namespace; otherwise after it, in the container's."""
         return self._way.IS_DETACHED
 
     @property
     def call(self) -> str:
-        """The system call that attaches, for a message."""
+        """The system call that attaches the bind, for messages."""
         return self._way.CALL
 
     def clone(self) -> None:
-        """Turns ``fd`` into the mount to attach, complete, where no process sees it. Raises HookError."""
+        """Replaces ``fd`` with the complete mount to attach, which no other process can see. Raises HookError."""
         try:
             self._way.clone(self)
         except OSError as reason:
             raise refused("statx", self.path, reason, where=self.request.at("source")) from reason
-        # The same file as the root of another mount. Its server has been asked once, before the rootfs was locked.
+        # It is the same file, now as the root of a new mount. No second statx(2), whose server may not answer now.
         self.stat.mount_root = True
         self.stat.mnt_id = self.attached[0]["id"] or self.stat.mnt_id
 
@@ -242,16 +242,16 @@ class Source:
         self._way.attach(self, target)
 
     def refused_attributes(self, call: str, reason: OSError) -> KernelError:
-        """The error for attributes that the kernel refuses to set; it names those that are locked."""
+        """The error for attributes that the kernel refuses to set. It names those that are locked."""
         error = refused(call, self.path, reason, where=self.request.at("options"))
         if reason.errno == errno.EPERM and self.namespace.proc.in_user_namespace() and (locked := self.locked()):
             error.hint = f"the source was mounted outside this user namespace, which locks {', '.join(locked)}"
         return error
 
     def locked(self) -> list[str]:
-        """The attributes of mounts of the source that the request changes and a user namespace locks.
+        """The attributes that the request changes but that are locked on mounts of the source.
 
-        What takes something away is locked, and all of the atimes, mount_namespaces(7).
+        In a less privileged mount namespace, restrictions and the atime settings are locked, mount_namespaces(7).
         """
         below = [info for _, info in self.submounts]
         found: dict[str, None] = {}
@@ -270,12 +270,12 @@ class Source:
         return [*found]
 
     def shares(self, mnt_id: int) -> bool:
-        """Whether a later mount inside the bind, in the mount with the id ``mnt_id``, would propagate to the source."""
+        """Whether a later mount inside the bind, on the mount with the id ``mnt_id``, would propagate to the source."""
         word = self.request.propagation
         if word in ("rprivate", "rslave", "runbindable"):
             return False
-        # Without "r" only the top mount gets the propagation. The mounts below keep that of the source, where a shared
-        # mount is a peer of its clone.
+        # Without "r" only the top mount gets the propagation. The mounts below keep that of the source, and the clone
+        # of a shared mount is its peer.
         top = self.attached[0]["id"] if self.attached else None
         is_top = mnt_id == (self.stat.mnt_id if top is None else top)
         if is_top and word not in ("shared", "rshared"):
@@ -285,7 +285,7 @@ class Source:
 
 
 def allowed(folders: Sequence[str]) -> Opener | None:
-    """What opens the sources of annotations, if they may be below ``folders``; None if there are none."""
+    """The opener for sources of annotations, which must be below ``folders``; None if there are no folders."""
     if not folders:
         return None
     from .confined import Allowed
@@ -296,8 +296,8 @@ def allowed(folders: Sequence[str]) -> Opener | None:
 def expand(requests: Iterable[Request], before: Before | None = None) -> list[Request]:
     """The requests, each pattern (glob(7)) replaced by one request per match, sorted by name.
 
-    A match goes below the destination under its own name, or has its part of the pattern there. ``before`` is called
-    for each pattern before it is looked up, so that it is known who does not answer. Raises what patterns.found raises.
+    A match is bound below the destination under its own name, or fills the ``*`` in it. ``before`` is called for each
+    pattern before its lookup, to name a file system that does not answer. Raises the errors of patterns.found.
     """
     expanded: list[Request] = []
     for request in requests:
@@ -313,7 +313,7 @@ def expand(requests: Iterable[Request], before: Before | None = None) -> list[Re
 
 
 def check_open_files(binds: int, mount_points: int = 0) -> None:
-    """Raises the soft limit of open files to the hard one. UnavailableError if the binds need more than that."""
+    """Sets RLIMIT_NOFILE to its hard limit. Raises UnavailableError if the binds need more fds than that."""
     limit = linux.raise_open_files()
     if binds * FDS_PER_BIND + mount_points + FDS_BESIDES > limit:
         points = f" with {mount_points} new mount points" if mount_points else ""
@@ -326,12 +326,12 @@ def check_open_files(binds: int, mount_points: int = 0) -> None:
 def open_sources(
     requests: Iterable[Request], bundle: str, namespace: Namespace, before: Before | None = None
 ) -> list[Source]:
-    """The sources of all binds among ``requests``, held by fd. UnavailableError if there are not enough fds.
+    """The opened sources of all binds among ``requests``. Raises UnavailableError if there are not enough fds.
 
     ``before`` is called for each before it is opened, with its path.
 
-    A source that is missing or refused raises nothing here: it carries the error, since a condition may leave its
-    bind out.
+    A source that does not exist or is refused raises no error here: it has an ``error``, because a condition may skip
+    its bind.
     """
     binds = [request for request in requests if request.is_bind]
     check_open_files(len(binds))
@@ -353,9 +353,9 @@ def open_sources(
 def warn_of_propagation(
     sources: Iterable[Source], runtimes: Callable[[], Sequence[str]], word: str, *, is_inside: bool
 ) -> None:
-    """Adds to the ``warnings`` of sources what will not hold of the propagation that is asked for.
+    """Adds a warning to each source whose requested propagation will not take effect.
 
-    ``runtimes``, ``word`` and ``is_inside`` are those of propagation.Runtimes.
+    ``runtimes`` returns the names, ``word`` and ``is_inside`` are those of propagation.Runtimes.
     """
     asking = [source for source in sources if source.request.propagation not in ("private", "rprivate")]
     if asking:
@@ -365,24 +365,23 @@ def warn_of_propagation(
 
 
 def clone_sources(sources: Iterable[Source]) -> None:
-    """Clones the sources by the mount API, before setns: open_tree(2) refuses mounts of another namespace."""
+    """Clones the sources by the mount API, before setns(2): open_tree(2) refuses mounts of another namespace."""
     for source in sources:
         if source.is_detached:
             _clone(source)
 
 
 def close_sources(sources: Iterable[Source]) -> None:
-    """Closes sources that are not to be bound: what was cloned of them is gone."""
+    """Closes sources that are not bound after all. The kernel then discards their clones."""
     for source in sources:
         if source.fd >= 0:
             posix.close(source.fd)
 
 
 class Staged:
-    """A context manager: within it the sources that mount(2) binds are cloned, in the container's namespace.
+    """A context manager that clones the sources that mount(2) binds, in the container's namespace. Raises HookError.
 
-    ``make`` returns the path of the staging folder, ``remove`` removes it. HookError. With the mount API there is
-    nothing to do.
+    ``make`` creates the staging folder and returns its path, ``remove`` removes it. With the mount API it does nothing.
     """
 
     def __init__(
@@ -397,7 +396,7 @@ class Staged:
     def __enter__(self) -> Staged:
         if not self._sources:
             return self
-        # open_sources has loaded the module: after setns nothing can be imported.
+        # This imports nothing new: open_sources has loaded the module before setns(2), after which imports are blocked.
         from .by_mount import Staging
 
         try:
@@ -415,7 +414,7 @@ class Staged:
         self.end()
 
     def end(self) -> None:
-        """Removes the folder with whatever was not moved out of it. May be called again. HookError."""
+        """Removes the staging folder with mounts that were not moved out of it. Can be repeated. Raises HookError."""
         if not self._sources:
             return
         staging, self._staging = self._staging, None
@@ -429,9 +428,9 @@ class Staged:
 
 
 def _unasked(below: Iterable[MountInfo]) -> set[int]:
-    """The ids of mounts below a source that are not walked into: they may wait, or are in one that is not walked into.
+    """The ids of mounts below a source that are not opened: their server may not answer, or they are in such a mount.
 
-    mount(2) would ask none of them. A mount in one of these is taken along like one that another hides.
+    mount(2) does not access them either. A mount in such a mount is bound like a hidden one.
     """
     found: set[int] = set()
     for info in below:  # each after its parent
@@ -441,7 +440,7 @@ def _unasked(below: Iterable[MountInfo]) -> set[int]:
 
 
 def _clone(source: Source) -> None:
-    """Clones one source. A failure to clone one of config.json counts only if the hook has to mount it."""
+    """Clones one source. For a bind of config.json an error is only kept: it matters if the hook has to mount it."""
     if source.error is None:
         try:
             source.clone()

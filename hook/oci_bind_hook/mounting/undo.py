@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Undoes a record: detaches its mounts and removes the mount points that were made for them.
+"""Undoes a record: detaches its mounts and removes the mount points that were created for them.
 
-The only way back, for poststop as for a set-up that fails half-way. Knows neither how requests are written nor where
-records are kept.
+poststop and a set-up that fails both use this module. It does not depend on the syntax of requests or on where records
+are stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Remark:
-    """What was left standing in the rootfs: its ``path`` there, and the ``reason``."""
+    """An object that was left in the rootfs: its ``path`` there, and the ``reason``."""
 
     __slots__ = ("path", "reason")
 
@@ -53,22 +53,22 @@ def undo(
     kept: str = "",
     give_up: bool = False,
 ) -> list[Remark]:
-    """Takes down what ``record`` says was done, last first, and removes each finished part from the record.
+    """Undoes what ``record`` contains, in reverse order, and removes each finished part from the record.
 
-    ``here``: the mounts are in this mount namespace; otherwise they went with their own. ``rootfs`` is None if it is
-    gone. ``kept`` says why no mount point can be removed now, "" if nothing is against it. Returns what was left
-    standing because it is not, or with ``give_up`` not surely, what was made. Raises LeftoverError if anything resists;
-    the record then holds the rest.
+    ``here``: the mounts are in this mount namespace; otherwise they ended with their own. ``rootfs`` is None if it is
+    gone. ``kept`` is why no mount point can be removed now, "" if they can. Returns what was left because it is not
+    what was made or, with ``give_up``, may not be. Raises LeftoverError if something cannot be undone; the record then
+    contains the rest.
 
     rmdir(2) and unlink(2) of a mount point succeed on the host while another mount namespace has a mount on it, and
-    detach that mount there: the bind of another running container on the same rootfs would vanish. So each mount point
-    goes through two questions. ``keep(made)``: does a live container use it? Then its record takes it over, and the
-    last user removes it. ``inherit(made)``, asked when the kernel refuses (not empty, or a mount on it here): does any
-    other record use it, a dead one included? Two containers that end at once stand in each other's way; the one that
-    is undone last removes both.
+    detach that mount there: the bind of another running container on the same rootfs would vanish. So two functions are
+    asked about each mount point. ``keep(made)``: does a live container use it? If so, it moves to that container's
+    record, and the last container removes it. ``inherit(made)``, called when the kernel refuses (not empty, or a mount
+    on it here): does any other record use it, even one of a dead container? If two containers end at the same time,
+    each prevents the other from removing it; the one that is undone last then removes the mount points of both.
 
-    ``claimed(mount)``, asked where mounts have no unique id: does another record have a better claim to it? With
-    ``is_held`` the caller has fds of all mounts, and no other can have got their ids.
+    ``claimed(mount)``, called for mounts without a unique id: does another record have a better claim to it?
+    ``is_held``: the caller has fds of all mounts, so that their ids cannot have been reused.
     """
     problems: list[str] = []
     remarks: list[Remark] = []
@@ -96,7 +96,7 @@ def undo(
 
 
 def kept_points(record: Record, reason: str) -> LeftoverError:
-    """The error for mount points that cannot be removed now, as ``undo`` raises it if nothing else resists."""
+    """The error that ``undo`` raises for mount points that cannot be removed now, if everything else was undone."""
     return _leftover([_kept(record, reason)])
 
 
@@ -119,13 +119,13 @@ def _unmake_all(
     *,
     here: bool,
 ) -> list[Remark]:
-    """Removes mount points, the last one first. The record keeps those that resist, each with a line in ``problems``.
+    """Removes mount points, the last one first. The record keeps those that cannot be removed, and the folders above.
 
-    Returns what was left standing.
+    ``problems`` gets a line for each. Returns what was left.
     """
     remarks: list[Remark] = []
     resisting: list[MadeRecord] = []
-    above: set[str] = set()  # the folders that what resists is in
+    above: set[str] = set()  # the folders above mount points that cannot be removed
     try:
         while record["made"]:
             made = record["made"][-1]
@@ -166,7 +166,7 @@ def tree_of(
     is_held: bool = False,
     rootfs: Rootfs | None = None,
 ) -> Tree:
-    """A bind of ``record`` to be detached, or looked for. ``claimed``, ``is_held`` and ``rootfs`` as in ``undo``."""
+    """A bind of ``record``, to be detached or found. ``claimed``, ``is_held`` and ``rootfs`` are as in ``undo``."""
     places = None if is_held else places_of(mount, record)
     tree = Tree(mount["attached"], mount["resolved"], places=places, claimed=claimed, receives=_receives(mount))
     if rootfs is not None:
@@ -188,7 +188,7 @@ def _told(path: str, problem: Exception) -> str:
 def _unmake(
     record: Record, made: MadeRecord, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
 ) -> str:
-    """Removes one mount point. Returns why it must stay, "" if it is gone. OSError if the kernel refuses."""
+    """Removes one mount point. Returns why it must stay, "" if it is gone. Raises OSError and HookError."""
     on_tmpfs = made["filesystem"] == "tmpfs"
     if rootfs is None or (on_tmpfs and not here):
         return ""
@@ -201,7 +201,7 @@ def _unmake(
         stranger = difference(record, made, found.stat, rootfs)
         if stranger:
             return stranger
-        # It is known only now, or by the device number of another boot. Who inherits it compares with today's.
+        # It may be unknown, or have the device number of another boot. A record that inherits it needs the current one.
         made["identity"] = identity_of(found.stat, rootfs)
         if keep(made):
             return ""
@@ -212,7 +212,7 @@ def _unmake(
 
 
 def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootfs) -> str:
-    """How the object at the path differs from the one that was made, "" if it is the same."""
+    """How the object with ``stat`` differs from the one that was made, "" if it is the same."""
     directory = made["kind"] == "directory"
     if modes.S_ISDIR(stat.mode) != directory or (not directory and not modes.S_ISREG(stat.mode)):
         return f"it is no longer a {made['kind']}"
@@ -220,8 +220,8 @@ def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootf
         return "it is not empty"
     known = made["identity"]
     if known is None:
-        # Its name was missing when the record was written. Where no birth time is kept, the time of the last change
-        # bounds it from above.
+        # Its name did not exist when the record was written. On a file system without birth times, the time of the last
+        # change is an upper bound.
         born = stat.changed if stat.born is None else stat.born
         if stat.uid != posix.geteuid() or born < record["created"]:
             return "it existed before"
@@ -231,7 +231,7 @@ def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootf
     if known["born"] is None and known["ino"] is None:
         return "this file system provides nothing to identify it by"
     is_other = known["born"] is not None and stat.born != known["born"]
-    # What was made on the rootfs itself has its device number, which another start of the machine may have changed.
+    # An object on the rootfs itself has the device number of the rootfs, which a reboot may have changed.
     dev = rootfs.stat.dev if known["dev"] == record["rootfs"]["dev"] else known["dev"]
     if known["ino"] is not None and (stat.dev, stat.ino) != (dev, known["ino"]):
         is_other = True
@@ -239,7 +239,7 @@ def difference(record: Record, made: MadeRecord, stat: files.Stat, rootfs: Rootf
 
 
 def identity_of(stat: files.Stat | None, rootfs: Rootfs) -> Identity | None:
-    """What identifies an object that was made. On overlayfs not device and inode: they change with every mount."""
+    """What identifies an object that was made. No device and inode on overlayfs: they change with every mount."""
     if stat is None:
         return None
     uid, gid = rootfs.owner_of(stat)
@@ -254,7 +254,7 @@ def identity_of(stat: files.Stat | None, rootfs: Rootfs) -> Identity | None:
 
 
 def propagation_of(mount: MountRecord) -> str:
-    """The propagation of the request: the last option in its normal form, requests.request.Request.options."""
+    """The requested propagation: the last one of the normalized options, requests.request.Request.options."""
     options = mount["requested"]["options"]
     assert isinstance(options, list)
     return str(options[-1])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a source, or the way to the bundle or the rootfs, cannot be opened, where the errno alone does not tell.
+"""Why a source, the bundle or the rootfs cannot be opened, where the errno alone is not enough.
 
-Loaded only where that is so, before setns(2).
+Loaded only after such an error, before setns(2).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ..kernel.proc import Proc
     from .sources import Source
 
-_OVERFLOW = 65534  # whose owner a user namespace does not know, user_namespaces(7)
+_OVERFLOW = 65534  # the uid of an owner that is not mapped in this user namespace, user_namespaces(7)
 
 
 def explain(source: Source, reason: OSError) -> MissingError:
-    """The error for a source that is not opened, for this ``reason``, with what is found on the way to it."""
+    """The error for a source that could not be opened because of ``reason``, with the link or folder that causes it."""
     path = source.path
     error = unopened(f"the source {path}", reason, where=source.request.at("source"))
     if reason.errno == errno.ENOTDIR and path != source.above and _is_file(source.above):
@@ -42,9 +42,9 @@ def explain(source: Source, reason: OSError) -> MissingError:
 
 
 def tell_why_closed(failure: BaseException, reason: PermissionError, proc: Proc) -> None:
-    """Adds to a MissingError, for this ``reason``, who closes the way to the bundle or the rootfs, if that is known.
+    """Adds to a MissingError what denies access to the bundle or the rootfs, the file of ``reason``, if that is known.
 
-    At createContainer the hook is in the container's user namespace, and engines keep folders of their own.
+    At createContainer the hook is in the container's user namespace, and engines store both in their own folders.
     """
     if isinstance(failure, MissingError) and isinstance(reason.filename, str):
         failure.hint = why_closed(reason.filename, proc) or failure.hint
@@ -67,7 +67,7 @@ def _links(path: str) -> list[tuple[str, str]]:
 
 
 def why_closed(path: str, proc: Proc) -> str:
-    """Who closes the way to ``path``: a file system with rules of its own, or an unknown owner; "" for neither."""
+    """What denies access to ``path``: a file system with rules of its own, or an unmapped owner; "" for neither."""
     fd, at = _reach(path, proc)
     try:
         info = _mount_above(at, proc.mounts())
@@ -88,14 +88,14 @@ def why_closed(path: str, proc: Proc) -> str:
                 "createRuntime, which runs outside"
             )
     except OSError:
-        pass  # it may not even be looked at: the errno is all that is known
+        pass  # the object cannot be inspected: only the errno is known
     finally:
         posix.close(fd)
     return ""
 
 
 def _reach(path: str, proc: Proc) -> tuple[int, str]:
-    """An fd of what can be opened of ``path``, it or a folder above, and where that is."""
+    """An fd of ``path``, or of the nearest folder above that can be opened, and the path of that fd."""
     while path:
         try:
             fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
@@ -107,7 +107,7 @@ def _reach(path: str, proc: Proc) -> tuple[int, str]:
 
 
 def _mount_above(path: str, table: MountTable) -> MountInfo | None:
-    """The mount that ``path``, without links, is on."""
+    """The mount that ``path`` is on, None if it is not in the table. ``path`` contains no links."""
     while True:
         if mounts := table.at(path or "/"):
             return mounts[-1]
