@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook: arguments and stdin in, exit code out, one line on stderr where something went wrong."""
+"""The hook's entry point: reads arguments and stdin, returns an exit code, and prints one line on stderr on failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the hook with the arguments ``argv`` and returns its exit code. Nothing is ever raised."""
+    """Runs the hook with the arguments ``argv`` and returns its exit code. Never raises an exception."""
     log = Log()
     try:
         open_stdio()
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 def _main(argv: list[str], log: Log) -> int:
     if argv[:1] in (["attach"], ["detach"]) and {"--help", "-h", "--version"}.isdisjoint(argv):
-        from .commands.running import run_in  # past the parser of commands, which takes longer than the work
+        from .commands.running import run_in  # not through the commands' parser, which takes longer than the work
 
         return run_in(argv, log) or posix.EX_OK
     is_command = bool(argv) and argv[0] not in STAGES and not argv[0].startswith("-")
@@ -69,7 +69,7 @@ def _main(argv: list[str], log: Log) -> int:
     state, document = read_state(read_given())
     log.container = state.id
     log.step("state read")
-    # Each of the two loads what it needs, and no more.
+    # Each of the two imports only what it needs.
     if is_teardown(options.stage, state):
         from .lifecycle.tear_down import tear_down
 
@@ -85,7 +85,7 @@ def _main(argv: list[str], log: Log) -> int:
 def console() -> NoReturn:
     """The entry point of the launcher and of the installed command: runs ``main`` and ends the process.
 
-    Without finalising the interpreter: that takes time, and after setns nothing can be imported for it.
+    Does not finalise the interpreter: that takes time, and after setns(2) it could import nothing.
     """
     code = main(sys.argv[1:])
     try:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The errors that end a run, each with its exit code from sysexits.h.
+"""The errors that end a run, each with an exit code from sysexits.h.
 
-An error takes facts and builds the message from them, so that the same failure always has the same words. ``str()``
-returns one line: the place, the problem, and a hint.
+Errors take facts and build the message from them, so the same failure always has the same wording. ``str()`` returns
+one line: the place, the problem, and a hint.
 
-Loaded by every start of a container: it imports only posix.
+Every start of a container loads this module, so it imports only posix.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
     Step = Literal["read", "ask", "open", "clone", "state folder", "rootfs", "enter", "resolve", "make", "attach"]
 
-# The steps of a set-up in their order, lifecycle.set_up. A dry-run finds problems in another order than a real run
-# meets them: the one of the earliest step decides how both end.
+# The steps of a set-up in order, lifecycle.set_up. A dry-run finds problems in another order than a real run, so the
+# problem with the earliest step decides the result of both.
 STEPS: tuple[Step, ...] = (
     *("read", "ask", "open", "clone", "state folder", "rootfs", "enter", "resolve", "make", "attach"),
 )
 
 
-REFUSED = posix.EX_CANTCREAT  # of a dry-run: no problem of the hook, but no runtime would start the bundle
+REFUSED = posix.EX_CANTCREAT  # in a dry-run: no problem of the hook, but no runtime would start the bundle
 
 
 class HookError(Exception):
-    """A failure that a user or an administrator can do something about. Subclasses set the exit code.
+    """A failure that a user or an administrator can fix. Subclasses set the exit code.
 
     ``problem`` says what is wrong, ``where`` names the place (``--mount 2``, ``config.json: /root/path``), ``hint``
-    says what to do, ``step`` at which of STEPS a set-up meets it, None outside of one.
+    says what to do. ``step`` is the step of STEPS at which a set-up fails, None outside of a set-up.
     """
 
     exit_code = posix.EX_SOFTWARE
@@ -51,7 +51,7 @@ class HookError(Exception):
 
 
 class At:
-    """A context manager: what fails within, and does not know its step, fails at ``step``."""
+    """A context manager that sets ``step`` on errors that have none."""
 
     __slots__ = ("_step",)
 
@@ -67,17 +67,17 @@ class At:
 
 
 class UsageError(HookError):
-    """The command line is wrong, or stdin is not what it must be."""
+    """The command line is wrong, or stdin is invalid."""
 
     exit_code = posix.EX_USAGE
 
 
 class DataError(HookError):
-    """A document is not strict JSON, or breaks its schema.
+    """A document is not strict JSON, or violates its schema.
 
-    ``document`` is its name for people (``state``, ``config.json``). ``violations`` are sorted pairs of JSON pointer
-    (RFC 6901, "" for the whole document) and message; there is at least one, and the first is shown. ``index`` is that
-    of the character where a text stops being JSON, or None.
+    ``document`` is its name in messages (``state``, ``config.json``). ``violations`` are sorted pairs of JSON pointer
+    (RFC 6901, "" for the whole document) and message. There is at least one, and the first is shown. ``index`` is that
+    of the character at which a text stops being JSON, or None.
     """
 
     exit_code = posix.EX_DATAERR
@@ -96,19 +96,19 @@ class DataError(HookError):
 
 
 class MissingError(HookError):
-    """A bundle, config.json, rootfs or source does not exist, or is not what it must be."""
+    """A bundle, config.json, rootfs or source does not exist or is of the wrong kind."""
 
     exit_code = posix.EX_NOINPUT
 
 
 class UnavailableError(HookError):
-    """The kernel, the runtime or the stage cannot do what is asked for."""
+    """The kernel, the runtime or the stage does not support what is requested."""
 
     exit_code = posix.EX_UNAVAILABLE
 
 
 class KernelError(HookError):
-    """The kernel refused the system call ``call`` on ``subject``; ``reason`` is its OSError."""
+    """The kernel refused the system call ``call`` on ``subject``. ``reason`` is its OSError."""
 
     exit_code = posix.EX_OSERR
 
@@ -120,7 +120,7 @@ class KernelError(HookError):
 
 
 class LeftoverError(HookError):
-    """Something could not be undone; it stays recorded in the state file."""
+    """Something could not be undone. It stays recorded in the state file."""
 
     exit_code = posix.EX_OSERR
 
@@ -138,7 +138,7 @@ class EscapeError(HookError):
 
 
 class RequestError(HookError):
-    """A bind request makes no sense. ``unknown`` is the word in it that is not known, where that is the problem."""
+    """A bind request is invalid. ``unknown`` is the unknown word in it, if that is the problem."""
 
     exit_code = posix.EX_CONFIG
     unknown = ""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output for people: one line on stderr and in the journal or syslog for a failure, and a log if one is asked for.
+"""Output for people: a failure is one line on stderr and in the journal or syslog. A log file is optional.
 
-A log has one record per line, as text or JSON, with the fields of runc's and crun's logs (level, msg, time), and then
-id, stage and ``ms``, the milliseconds since the hook was started. Failures go to systemd's journal too, or to syslog
-where that is not: crun discards what hooks print.
+A log has one record per line, as text or JSON, with the fields of runc's and crun's logs (level, msg, time), then id,
+stage and ``ms``, the milliseconds since the start of the hook. Failures also go to systemd's journal or, without it, to
+syslog, because crun discards the output of hooks.
 
-Loaded by every start of a container: only posix and time. logging takes longer to import than Python to start.
+Every start of a container loads this module, so it imports only posix and time. Importing logging takes longer than
+starting Python.
 """
 
 from __future__ import annotations
@@ -19,34 +20,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 NAME = "oci-bind-hook"
-BY_ALL = 0o002  # not 0o020: some systems give /var/log to a group
+BY_ALL = 0o002  # not 0o020: some systems give a group write access to /var/log
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 SYSLOG_SOCKET = "/dev/log"
-# Somewhat less than rsyslog takes by default, to which the journal may forward. A socket takes some 200 kB, and refuses
-# more.
+# Somewhat less than rsyslog accepts by default, since the journal may forward to it. A socket accepts about 200 kB.
 SYSLOG_BYTES = 8000
 _CUT = " (truncated; --log has the full message)"
-# syslog(3): the facility daemon, with a severity.
+# syslog(3): the facility daemon and a severity.
 ERROR = 3 << 3 | 3
 WARNING = 3 << 3 | 4
 
 
 def one_line(text: str) -> str:
-    """``text`` with escapes for all characters that are not printable, such as those that move a terminal's cursor."""
+    """Returns ``text`` with all unprintable characters escaped, such as those that move a terminal's cursor."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
 
 
 def readable(text: str) -> str:
-    """``text`` in a form that JSON and UTF-8 can hold: what was decoded from other bytes is written as ``\\xff``."""
+    """Returns ``text`` in a form that JSON and UTF-8 can represent: other bytes of a name become ``\\xff``."""
     if text.isascii():
         return text
     return "".join(_escape(ord(c)) if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def few(names: Sequence[str], most: int = 3) -> str:
-    """The first of ``names``, and how many more there are."""
+    """Returns the first of ``names``, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -54,22 +54,22 @@ def few(names: Sequence[str], most: int = 3) -> str:
 def _escape(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8, PEP 383
         code -= 0xDC00
-    # Not by the codec unicode_escape, which Python would import: after setns(2) that is impossible.
+    # Not by the codec unicode_escape: Python would have to import it, which is impossible after setns(2).
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class Log:
-    """Writes records to a file, with ``debug_wanted`` to stderr too, and failures always to stderr and to syslog.
+    """Writes records to a file and, with ``debug_wanted``, to stderr. Failures always go to stderr and syslog.
 
-    syslog is the journal, where that is. A log file that cannot be written is reported there, and raises nothing: the
-    container starts all the same.
+    Here, syslog is the journal if there is one. If the file cannot be written, this is reported there and no error is
+    raised, so the container starts even so.
     """
 
     def __init__(self) -> None:
         self.debug_wanted = False
         self.container = ""
         self.stage = ""
-        # The start of the process, but for the time it waited for the disk: until here it mostly used the processor.
+        # The start of the process. The process has mostly used the CPU so far, so only waiting for the disk is missing.
         self._start = time.monotonic() - time.process_time()
         self._path = ""
         self._fd: int | None = None
@@ -81,8 +81,8 @@ class Log:
     def open(self, path: str, *, as_json: bool, changeable: Callable[[str, int], str] = lambda *_: "") -> None:
         """Appends all later records to the file ``path``. A new file gets the mode 0600.
 
-        Not where others could have put a link, by which root would write to any file: ``changeable``, of kernel.files,
-        returns the folder in which they could.
+        Refuses a place where others could create a link, through which root would write to any file: ``changeable``
+        (kernel.files) returns the folder in which they could, "" for none.
         """
         self._json = as_json
         self._path = path
@@ -92,7 +92,7 @@ class Log:
             try:
                 self._fd = posix.open(path, flags | posix.O_CREAT | posix.O_EXCL, 0o600)
             except FileExistsError:
-                # What is there by now may have been put there since: O_EXCL follows no link, and this does.
+                # Another user may have created a link since the check: O_EXCL follows no link, but this open does.
                 _check(changeable(path, BY_ALL))
                 self._fd = posix.open(path, flags)
         except OSError as reason:
@@ -106,7 +106,7 @@ class Log:
         self._to_syslog(WARNING, message)
 
     def prepare(self) -> None:
-        """Imports and opens all that ``failure`` needs. To be called before setns(2), while ``/dev`` is the host's."""
+        """Imports and opens all that ``failure`` needs. Call this before setns(2), while ``/dev`` is the host's."""
         if self._prepared:
             return
         self._prepared = True
@@ -117,10 +117,10 @@ class Log:
             self._connect(SYSLOG_SOCKET)
 
     def _connect(self, path: str) -> bool:
-        """Holds the socket at ``path``, if anybody reads from it."""
+        """Connects to the socket at ``path``. Returns whether a daemon listens on it."""
         if not posix.access(path, posix.F_OK):
             return False
-        # Not socket, which imports a dozen modules, and not syslog(3), which opens files when it is called.
+        # Not socket, which imports a dozen modules, and not syslog(3), which opens files when called.
         import _socket
 
         try:
@@ -152,7 +152,7 @@ class Log:
             pass  # the daemon has ended, or its queue is full
 
     def _fields(self, priority: int) -> bytes:
-        """What the journal is told beside the message: a line for each field, systemd, "Native Journal Protocol"."""
+        """Returns the journal's fields except the message, one per line: systemd, "Native Journal Protocol"."""
         fields = {"PRIORITY": str(priority & 7), "SYSLOG_FACILITY": str(priority >> 3), "SYSLOG_IDENTIFIER": NAME}
         fields |= {"CONTAINER_ID": self.container, "STAGE": self.stage}
         return "".join(f"{name}={one_line(value)}\n" for name, value in fields.items() if value).encode()
@@ -182,7 +182,7 @@ class Log:
             _print(one_line(f"{NAME}: {about}: {line}"))
 
     def failure(self, message: str) -> None:
-        """Writes the one line for a failed run: the name of the hook, container id, stage and ``message``."""
+        """Writes one line for a failed run: the name of the hook, container id, stage and ``message``."""
         about = " ".join(word for word in (self.container, self.stage) if word)
         text = f"{about}: {message}" if about else message
         self._record("error", message)
@@ -193,7 +193,7 @@ class Log:
     def traceback(self, error: BaseException) -> None:
         """Writes the traceback of ``error`` to stderr, if ``debug_wanted``.
 
-        Without source lines: after setns(2) their paths may lead to files of the image.
+        Leaves out source lines: after setns(2), their paths may lead to files of the image.
         """
         trace = error.__traceback__
         while self.debug_wanted and trace is not None:
@@ -229,7 +229,7 @@ def _check(place: str) -> None:
 
 
 def _quoted(value: str) -> str:
-    """``value`` in double quotes, with quotes and backslashes escaped."""
+    """Returns ``value`` in double quotes, with quotes and backslashes escaped."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{one_line(escaped)}"'
 
@@ -238,4 +238,4 @@ def _print(line: str) -> None:
     try:
         posix.write(2, line.encode(errors="backslashreplace") + b"\n")
     except OSError:
-        pass  # stderr is closed, or a pipe without a reader
+        pass  # stderr is closed or has no reader

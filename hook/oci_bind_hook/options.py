@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hook's command line: its options, and what follows from them alone.
 
-Loaded by every start of a container: only posix, and no argparse, which takes longer to import than Python to start.
+Every start of a container loads this module, so it imports only posix: argparse imports slower than Python starts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Options:
         self.allow_annotations = False
         self.allowed_sources: list[str] = []
         self.allow_shared = False
-        # Of attach and detach alone; ``others`` are their words that are no options.
+        # Only for attach and detach. ``others`` are the words that are not options.
         self.others: list[str] = []
         self.pid: int | None = None
         self.force = False
@@ -52,12 +52,12 @@ class Options:
 
     @property
     def annotation_sources(self) -> list[str]:
-        """The folders below which annotations may name sources. Empty: annotations do not count."""
+        """The folders below which annotations may name sources. If empty, annotations are ignored."""
         return self.allowed_sources if self.allow_annotations else []
 
 
 def remarks(options: Options) -> list[str]:
-    """Warnings about options that need another one to have an effect."""
+    """Returns warnings about options that have no effect without another one."""
     found = []
     if options.allow_annotations and not options.allowed_sources:
         found.append("--allow-annotations has no effect without --allow-source")
@@ -67,7 +67,7 @@ def remarks(options: Options) -> list[str]:
 
 
 def is_teardown(stage: Stage | None, state: State) -> bool:
-    """Whether this is poststop. Raises UnavailableError if the container's status does not fit the stage."""
+    """Whether this call is poststop. Raises UnavailableError if the container's status does not fit the stage."""
     if state.status == "stopped" and stage in (None, "poststop"):
         return True
     if stage == "poststop":
@@ -81,7 +81,7 @@ def is_teardown(stage: Stage | None, state: State) -> bool:
 
 
 def not_stopped(status: str) -> UnavailableError:
-    """The error for poststop of a container that has not ended."""
+    """Returns the error for poststop of a container that has not ended."""
     return UnavailableError(
         f'poststop needs a container that is "stopped", but this one is "{status}"',
         hint="pass the stage that the hook is registered for, or omit STAGE",
@@ -89,7 +89,7 @@ def not_stopped(status: str) -> UnavailableError:
 
 
 def state_folder(options: Options, proc: Proc, environment: Mapping[bytes, bytes] = posix.environ) -> str:
-    """The state folder: --root, else /run/oci-bind-hook, or for an ordinary user a folder below their runtime folder.
+    """Returns the state folder: --root, else /run/oci-bind-hook, or for an ordinary user one in their runtime folder.
 
     An ordinary user is root inside the user namespace of their container. The uid outside decides, so that poststop,
     which runs there, finds the same folder. ``environment`` is that of the hook.
@@ -103,7 +103,7 @@ def state_folder(options: Options, proc: Proc, environment: Mapping[bytes, bytes
     return f"{runtime if runtime.startswith('/') else f'/run/user/{uid}'}/oci-bind-hook"
 
 
-# -- its words -------------------------------------------------------------------------------------------------------
+# -- the parser ------------------------------------------------------------------------------------------------------
 
 
 class Arguments:
@@ -119,7 +119,7 @@ class Arguments:
         return self._words.pop()
 
     def value(self, option: str) -> str:
-        """The value of ``option``: the next argument. Raises UsageError if there is none."""
+        """Returns the value of ``option``, which is the next argument. Raises UsageError without one."""
         if not self._words:
             raise UsageError("the value is missing", where=option)
         return self._words.pop()
@@ -129,7 +129,7 @@ class Arguments:
         return rest
 
     def option(self, flags: Sequence[str]) -> str:
-        """The next argument; of ``--option=value`` the option. Raises UsageError for one of ``flags`` with a value."""
+        """Returns the next argument; of ``--option=value`` the option. UsageError for one of ``flags`` with a value."""
         word = self.next()
         if word.startswith("--") and "=" in word:
             word, _, value = word.partition("=")
@@ -144,7 +144,7 @@ _OPTIONS = (
     *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
     *FLAGS,
 )
-# The options of the commands for a container that runs, which are parsed here too.
+# The options of the commands for a running container, which are parsed here too.
 TAKEN_BY = {
     "attach": (
         *("--mount", "--root", "--dry-run", "--format", "--all", "--strict", "--allow-shared", "--log", "--log-format"),
@@ -155,9 +155,9 @@ TAKEN_BY = {
 
 
 def parse(words: list[str], command: str | None = None) -> tuple[Options, bool]:
-    """The options in ``words``, and whether ``--debug`` is among them. Raises UsageError, which names the argument.
+    """Returns the options in ``words``, and whether ``--debug`` is among them. UsageError names the wrong argument.
 
-    They are those of ``command``, one of TAKEN_BY, or the hook's own.
+    The options are those of ``command``, one of TAKEN_BY, or by default those of the hook.
     """
     is_hook = command is None
     taken = () if command is None else TAKEN_BY[command]
@@ -223,7 +223,7 @@ def parse(words: list[str], command: str | None = None) -> tuple[Options, bool]:
 
 
 def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
-    """The error for an unknown ``word``, with the nearest known one."""
+    """Returns the error for an unknown ``word``, with the nearest known one."""
     import os
 
     from .requests.request import nearest
@@ -236,7 +236,7 @@ def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
 
 
 def absolute_to_here(option: str, path: str) -> str:
-    """The absolute form of a path, without links followed. MissingError if there is no folder for a relative one."""
+    """Returns a path as absolute, links not followed. MissingError if relative and there is no current folder."""
     if not path.startswith("/"):
         try:
             path = files.below(posix.getcwd(), path)
@@ -247,21 +247,21 @@ def absolute_to_here(option: str, path: str) -> str:
 
 
 def _absolute(option: str, path: str) -> str:
-    """The path, if it is absolute. A relative one is ambiguous: each runtime starts hooks elsewhere. UsageError."""
+    """Returns an absolute path. UsageError for a relative one, since each runtime starts hooks in another folder."""
     if not path.startswith("/"):
         raise UsageError(f'"{path}" is not an absolute path', where=option)
     return files.clean_path(path)
 
 
 def _pid(option: str, word: str) -> int:
-    """The number of a process. UsageError."""
+    """Returns a process number. Raises UsageError."""
     if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) < 1 << 31):
         raise UsageError(f'"{word}" is not a process id', where=option)
     return int(word)
 
 
 def one_of(option: str, word: str, choices: Sequence[str]) -> str:
-    """The value of an option that has few. Raises UsageError if it is another one."""
+    """Returns the value of an option if it is among ``choices``. Raises UsageError for any other."""
     if word not in choices:
         *first, last = choices
         raise UsageError(f'"{word}" is not {", ".join(first)} or {last}', where=option)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An OCI runtime around another: adds hooks to config.json before the other makes the container.
+"""An OCI runtime around another: adds hooks to config.json before the other one creates the container.
 
-The wrapper that ``install --runtime`` writes is a shell script. It hands every command to the runtime as it is, and
-calls this module first where the command is ``create``, ``run`` or ``restore``. So a broken installation stops no
-container that runs, and lets none start without its binds.
+The wrapper that ``install --runtime`` writes is a shell script. It passes every command on to the runtime, and calls
+this module first for ``create``, ``run`` and ``restore``. So with a broken installation, running containers can still
+be stopped, and no container starts without its binds.
 
-Loaded by every start of a container under that wrapper: it imports nothing that takes time.
+Every start of a container under this wrapper loads this module, so it imports nothing slow.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 
-# Options of create, run and restore that take a value, of runc and of crun, beside --bundle.
+# Options of create, run and restore with a value, in runc and crun, except --bundle.
 VALUED = (
     *("console-socket", "pidfd-socket", "pid-file", "preserve-fds"),
-    # Of restore.
+    # For restore.
     *("image-path", "work-path", "parent-path", "manage-cgroups-mode", "empty-ns", "status-fd", "lsm-profile"),
     *("lsm-mount-context", "page-server"),
 )
-# Some that take none: only what is in neither list may have the word behind it for its value.
+# Known options without a value. Only after an option that is in neither list, the next word may be its value.
 FLAGS = ("detach", "no-pivot", "no-new-keyring", "no-subreaper", "keep")
-# With one of these before the command, or a word for help after it, a runtime only says something.
+# With one of these before the command, or a help option after it, a runtime only prints information.
 SAYING = ("--help", "-help", "-h", "-?", "--usage", "--version", "-version")
-# The members that count here.
+# The members that this module uses.
 FOLDED = ("hooks", "annotations")
 
 
 def main(settings: str, before: int, words: Sequence[str]) -> int:
-    """Adds the hooks and returns 0, or the code to exit with instead of starting the container.
+    """Adds the hooks and returns 0, or returns the exit code if the container must not start.
 
     ``settings`` is JSON: ``runtime``, the path of the runtime, ``hooks`` in the form of config.json, and
-    ``annotations``, what config.json must have for the container to get them. ``words`` are the arguments of the
-    runtime, of which the first ``before`` come before the command. The reason of a failure goes to stderr and to the
-    runtime's log, where engines look for it.
+    ``annotations``, those that a container must have to get the hooks. ``words`` are the arguments of the runtime. The
+    first ``before`` of them precede the command. The reason of a failure goes to stderr and to the runtime's log, where
+    engines look for it.
     """
     try:
         open_stdio()
@@ -67,18 +67,18 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
 
 
 def bundle_of(words: Sequence[str]) -> str | None:
-    """The bundle that the arguments of the command name, the current folder if they name none. UnavailableError.
+    """Returns the bundle in the command's arguments, by default the current folder. Raises UnavailableError.
 
-    None if they ask for help. All spellings of runc (Go's flags) and crun (getopt_long(3)): ``--bundle DIR``,
-    ``--bundle=DIR``, ``-b DIR``; runc's ``-b=DIR``, ``-bundle DIR`` and ``-bundle=DIR``; crun's ``-bDIR``, ``-db DIR``
-    and the beginning of a long option.
+    Returns None for a help option. Accepts all spellings of runc (Go's flags) and crun (getopt_long(3)):
+    ``--bundle DIR``, ``--bundle=DIR``, ``-b DIR``; runc's ``-b=DIR``, ``-bundle DIR`` and ``-bundle=DIR``; crun's
+    ``-bDIR``, ``-db DIR`` and the beginning of a long option.
     """
     found: str | None = None
     left = iter(words)
-    may_be_value = False  # of an option that is not known here
+    may_be_value = False  # the next word may be the value of an unknown option
     for word in left:
         name, equals, value = word.partition("=")
-        # After crun's -d more letters may come.
+        # crun allows more letters after -d.
         letters = word[1:].lstrip("d") if word[:1] == "-" != word[1:2] else ""
         if word == "--":
             break
@@ -101,25 +101,25 @@ def bundle_of(words: Sequence[str]) -> str | None:
 
 
 def _refuse_ambiguous(word: str) -> None:
-    """Raises UnavailableError for ``-bWORD`` where the folder is there that crun takes it for: runc takes another."""
+    """Raises UnavailableError for ``-bWORD`` if the folder exists that crun reads it as. runc uses another bundle."""
     if posix.access(word[2:], posix.F_OK):
         raise UnavailableError(f"crun reads {word} as the bundle {word[2:]}, but runc does not", hint="use --bundle")
 
 
 def _is_of(options: Sequence[str], word: str) -> bool:
-    """Whether a word is one of these long options, as runc or crun spells them."""
+    """Whether a word is one of these long options in the spelling of runc or crun."""
     return any(word == f"-{option}" or _begins(option, word) for option in options)
 
 
 def _begins(option: str, word: str) -> bool:
-    """Whether a word is a long option, or the beginning of one."""
+    """Whether a word is a long option or the beginning of one."""
     return len(word) > 2 and f"--{option}".startswith(word)
 
 
 def add(bundle: str, hooks: dict[str, list[object]], annotations: dict[str, str]) -> None:
-    """Adds ``hooks`` to the config.json of a bundle, in one step, if it has ``annotations``. HookError.
+    """Adds ``hooks`` to a bundle's config.json in one step if it has ``annotations``. Raises HookError.
 
-    What the same wrapper added before is taken away: some keep a bundle, and the registration may have changed since.
+    Hooks that this wrapper added before are replaced: an engine may reuse a bundle after the registration has changed.
     """
     try:
         folder = posix.open(bundle, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
@@ -142,15 +142,15 @@ def add(bundle: str, hooks: dict[str, list[object]], annotations: dict[str, str]
 
 
 def marks_of(hooks: dict[str, list[Any]]) -> set[str]:
-    """The variables with which a wrapper marks its ``hooks``."""
+    """Returns the variables with which a wrapper marks its ``hooks``."""
     variables = (each for entries in hooks.values() for entry in entries for each in entry.get("env", ()))
     return {each for each in variables if each.startswith(RUNTIME_MARK)}
 
 
 def with_hooks(text: str, known: object, hooks: dict[str, list[object]], marks: Collection[str] = ()) -> str:
-    """The config.json ``text`` with ``hooks`` after those that it has, ``known``; all else as it is written. DataError.
+    """Returns the config.json ``text`` with ``hooks`` after its own hooks, ``known``. DataError.
 
-    A hook that is there already is not added again. Others with one of ``marks`` are left out.
+    The rest of the text stays as it is. Existing hooks are not added again. Others with one of ``marks`` are removed.
     """
     if known is None:
         return _with_member(text, "hooks", encoded(hooks).decode()) if hooks else text
@@ -182,7 +182,7 @@ def _is_marked(entry: object, marks: Collection[str]) -> bool:
 
 
 def _refuse_folded(document: dict[str, object], names: Iterable[str], pointer: str) -> None:
-    """Raises DataError for a member that other readers, runtimes among them, take for one of ``names``."""
+    """Raises DataError for a member that other JSON parsers, such as runtimes, read as one of ``names``."""
     known = {folded(name): name for name in names}
     for name in document:
         meant = known.get(folded(name), name)
@@ -191,7 +191,7 @@ def _refuse_folded(document: dict[str, object], names: Iterable[str], pointer: s
 
 
 def _with_member(text: str, name: str, value: str) -> str:
-    """The object ``text`` with a member, in the place of one of that name."""
+    """Returns the object ``text`` with a member, which replaces one with the same name."""
     found = members(text)
     if name in found:
         start, end = found[name]
@@ -201,9 +201,9 @@ def _with_member(text: str, name: str, value: str) -> str:
 
 
 def _read(folder: int, path: str) -> tuple[bytes, posix.stat_result]:
-    """The content of the bundle's config.json, and its owner and mode. MissingError, KernelError."""
+    """Returns the content of the bundle's config.json, and its stat for owner and mode. MissingError, KernelError."""
     try:
-        # O_NONBLOCK: a FIFO in its place must not block.
+        # O_NONBLOCK: opening must not block if a FIFO has this name.
         fd = posix.open(CONFIG, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC, dir_fd=folder)
     except OSError as reason:
         raise MissingError(f"{path} cannot be opened: {reason.strerror}") from reason
@@ -222,9 +222,9 @@ def _read(folder: int, path: str) -> tuple[bytes, posix.stat_result]:
 
 
 def _replace(folder: int, data: bytes, stat: posix.stat_result, path: str) -> None:
-    """Writes config.json anew, with the owner and the mode that it had. A link is replaced, not followed. KernelError.
+    """Replaces config.json, with the same owner and mode. Does not follow a link. Raises KernelError.
 
-    Not synced: a bundle is made anew at each start, and after a crash of the machine nobody reads it.
+    Not synced: a bundle is created at each start and is not used after a crash of the machine.
     """
     name = f".{CONFIG}.oci-bind-hook.{posix.getpid()}"
     try:
@@ -232,7 +232,7 @@ def _replace(folder: int, data: bytes, stat: posix.stat_result, path: str) -> No
         try:
             fd = posix.open(name, flags, 0o600, dir_fd=folder)
         except FileExistsError:
-            posix.unlink(name, dir_fd=folder)  # of a process of that pid that was killed
+            posix.unlink(name, dir_fd=folder)  # left by a killed process with the same pid
             fd = posix.open(name, flags, 0o600, dir_fd=folder)
         try:
             while data:
@@ -251,9 +251,9 @@ def _replace(folder: int, data: bytes, stat: posix.stat_result, path: str) -> No
 
 
 def tell(problem: str, options: Sequence[str]) -> None:
-    """Writes why the container does not start to stderr, and to the log that the runtime's ``options`` name.
+    """Writes why the container does not start to stderr, and to the log in the runtime's ``options``.
 
-    There in the form of runc, of which engines show the last message.
+    The log gets an entry in runc's form. Engines show its last message.
     """
     import time
 
@@ -266,7 +266,7 @@ def tell(problem: str, options: Sequence[str]) -> None:
     try:
         posix.write(2, f"{line}\n".encode(errors="backslashreplace"))
     except OSError:
-        pass  # nobody reads it
+        pass  # stderr has no reader
     path = path.removeprefix("file:")
     if not path or path.startswith(("journald:", "syslog:")):
         return
@@ -277,11 +277,11 @@ def tell(problem: str, options: Sequence[str]) -> None:
         posix.write(fd, f"{entry}\n".encode(errors="backslashreplace"))
         posix.close(fd)
     except OSError:
-        pass  # it is on stderr
+        pass  # the message is on stderr
 
 
 def _value(options: Sequence[str], *names: str) -> str:
-    """The value of the option that has one of these names, "" if it is not given. The last one counts."""
+    """Returns the value of the option with one of these names, "" if not given. The last one counts."""
     found = ""
     for number, word in enumerate(options):
         name, equals, value = word.partition("=")

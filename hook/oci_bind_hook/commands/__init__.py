@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person calls. No start of a container loads any of it, so slow modules are welcome here."""
+"""The commands that people call. No start of a container loads any of them, so slow modules may be imported here."""

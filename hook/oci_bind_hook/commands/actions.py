@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs each command: from its words to its answer and exit code. Each loads what it needs when it is called."""
+"""The function of each command, from arguments to output and exit code. Each imports what it needs when called."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def dry_run(
 ) -> int:
     """Prints what the hook would do, and returns the exit code that it would have. Raises HookError.
 
-    The bundle is that of ``options``, which is that of ``container`` if there is one, or of the state on stdin.
-    ``judge`` adds to the report what a caller knows.
+    The bundle is that of ``options`` (which is that of ``container``, if given), or of the state on stdin.
+    ``judge`` adds to the report what the caller knows.
     """
     from .explain import dry_run
     from .explain.report import as_json, as_text
@@ -60,7 +60,7 @@ def dry_run(
 
 
 def explain_command(given: Given, log: Log) -> int:
-    """Explains a bundle or a container; the exit code. HookError."""
+    """Explains a bundle or a container. Returns the exit code. Raises HookError."""
     from .explain import by_name, meant
 
     stages = [word for word in given.others if word in STAGES]
@@ -80,12 +80,12 @@ def explain_command(given: Given, log: Log) -> int:
 
 
 def list_command(given: Given, log: Log) -> int:
-    """Shows what is recorded of all containers; the exit code. HookError."""
+    """Shows the records of all containers. Returns the exit code. Raises HookError."""
     return _look(given, log)
 
 
 def show_command(given: Given, log: Log) -> int:
-    """Shows what is recorded of one container; the exit code. HookError."""
+    """Shows the record of one container. Returns the exit code. Raises HookError."""
     if len(given.others) != 1:
         raise UsageError("show takes the id of one container", hint="list shows all containers")
     return _look(given, log)
@@ -106,29 +106,29 @@ def _look(given: Given, log: Log) -> int:
 
 
 def gc_command(given: Given, log: Log) -> int:
-    """Undoes what dead containers and killed runs left; the exit code. HookError."""
+    """Undoes what dead containers and killed runs left behind. Returns the exit code. Raises HookError."""
     from .upkeep import gc
 
     options, log.debug_wanted = parse(given.passed)
     if options.log is not None and not options.dry_run:
         log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     os.umask(0o022)
-    pen = terminal.pen()  # before gc hides this process: then an ordinary user may not read its environment
+    pen = terminal.pen()  # before gc hides this process, whose environment an ordinary user cannot read from then on
     collection = gc.collect(options, given.others, log)
     answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, pen))
     return _worst(given, collection.folders, collection.outcomes)
 
 
 def _worst(given: Given, folders: Sequence[Folder], found: Sequence[Entry | Outcome]) -> int:
-    """The exit code for several problems: that of an unusable state file first."""
-    # Of containers that are named all have been found, whichever folder cannot be used.
+    """Returns the exit code for several problems. That of an unusable state file takes precedence."""
+    # If containers are named and no error was raised, all were found, so unusable folders do not count.
     looked = found if given.others else (*folders, *found)
     codes = [each.problem.exit_code for each in looked if each.problem is not None]
     return os.EX_IOERR if os.EX_IOERR in codes else next(iter(codes), os.EX_OK)
 
 
 def validate_command(given: Given, _: Log) -> int:
-    """Judges documents; the exit code. HookError."""
+    """Validates documents. Returns the exit code. Raises HookError."""
     from . import schemas
     from .validate import Verdicts
     from .verdict_formats import FORMATS
@@ -152,7 +152,7 @@ def validate_command(given: Given, _: Log) -> int:
 
 
 def _stdin() -> bytes:
-    """The document on stdin, for validate. Raises MissingError."""
+    """Returns the document on stdin, for validate. Raises MissingError."""
     try:
         return read_all(0)
     except OSError as reason:
@@ -160,7 +160,7 @@ def _stdin() -> bytes:
 
 
 def schema_command(given: Given, _: Log) -> int:
-    """Prints schemas; the exit code. HookError."""
+    """Prints schemas. Returns the exit code. Raises HookError."""
     from . import schemas
 
     is_bundled = given.last("--bundled") is not None
@@ -177,7 +177,7 @@ def schema_command(given: Given, _: Log) -> int:
 
 
 def doctor_command(given: Given, _: Log) -> int:
-    """Examines this machine; the exit code. HookError."""
+    """Examines this machine. Returns the exit code. Raises HookError."""
     from .engines import doctor
 
     findings = doctor.examine()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one parser of all commands: what each command takes, and its arguments read.
+"""The parser of all commands: what each command takes, and its parsed arguments.
 
-Not argparse: it words errors its own way, takes no value that begins with a dash, as a regular expression may, and
-treats ``--`` differently from one Python to the next.
+Not argparse: it has its own wording of errors, accepts no value that begins with a dash (as a regular expression may),
+and treats ``--`` differently in each version of Python.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ if TYPE_CHECKING:
 
 
 class Example(NamedTuple):
-    """A call of a command: what it does, and its words as they are typed in a shell, after the program's name."""
+    """A call of a command: what it does, and its words as typed in a shell after the program's name."""
 
     text: str
     words: str
 
 
 class Command(NamedTuple):
-    """One command: its name, what runs it, how it is written, what it does, and the options that it has.
+    """One command: its name, function, usage, description and options.
 
-    ``run`` returns the exit code and may raise HookError. It is None for those of options.TAKEN_BY, which
-    commands.running runs: this parser takes longer than their work. ``takes`` are the kinds of its other words, "-"
-    among them where it reads stdin; they stand anywhere, or only behind ``--``. ``hint`` is for a word that is none of
-    all these.
-    ``exits`` are the exit codes that matter, with what each says of this command; 64 need not be among them.
+    ``run`` returns the exit code and may raise HookError. It is None for the commands in options.TAKEN_BY, which
+    commands.running runs, because this parser takes longer than their work. ``takes`` are the kinds of its other words,
+    with "-" if it reads stdin; these may be anywhere, or only after ``--``. ``hint`` is for an invalid word.
+    ``exits`` are the main exit codes, with their meanings for this command; 64 need not be among them.
     """
 
     name: str
@@ -51,17 +50,17 @@ class Command(NamedTuple):
 
     @property
     def short(self) -> str:
-        """What it does, in a few words: the first part of its text."""
+        """A short description: the first part of its text."""
         return first_part(self.text)
 
 
 class Given:
-    """The arguments of a command. Raises UsageError, which names the argument that is wrong.
+    """The arguments of a command. Raises UsageError, which names the wrong argument.
 
-    ``values`` has a list for each option that is given: its values, or "" each time for a flag. ``others`` are the
-    words that are no options, those behind ``--`` among them. ``format`` is the value of ``--format``, by default the
-    first of those that the command has. ``passed`` is each option but that once more, as one word: what the hook itself
-    knows can be left to its parser.
+    ``values`` has a list for each given option: its values, or one "" for each occurrence of a flag. ``others`` are the
+    words that are not options, including those after ``--``. ``format`` is the value of ``--format``, by default the
+    command's first. ``passed`` are all options except ``--format``, each as one word, for the parser of the hook's own
+    options.
     """
 
     def __init__(self, command: Command, words: list[str]) -> None:
@@ -93,11 +92,11 @@ class Given:
         )
 
     def last(self, option: str) -> str | None:
-        """The last value of an option, which counts. None if it is not given."""
+        """Returns the last value of an option, which counts. None if it is not given."""
         return self.values[option][-1] if option in self.values else None
 
     def all(self, option: str) -> list[str]:
-        """All values of an option that may be repeated."""
+        """Returns all values of an option that may be repeated."""
         return self.values.get(option, [])
 
 

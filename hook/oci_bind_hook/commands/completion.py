@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may stand at a place of the command line, for the shells, which all ask here: bash, zsh and fish.
+"""Completion of the command line. bash, zsh and fish all query this module.
 
-Whatever is offered is an option, a word of ours, or a name of a set of characters that no shell takes for more than a
-name. Files and folders are left to the shells, which know how to quote them.
+It only offers options, words of this program, and names whose characters have no meaning in a shell. The shells
+complete files and folders themselves, because they know how to quote them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # The scripts, in the package's folder `completion`.
 SCRIPTS = {"bash": "oci-bind-hook", "zsh": "_oci-bind-hook", "fish": "oci-bind-hook.fish"}
-# What shells call: `oci-bind-hook completion words -- WORD...`, the last of which is the one to complete.
+# Shells call `oci-bind-hook completion words -- WORD...`. The last word is the one to complete.
 WORDS_OF = "words"
 
 _ID = re.compile(r"(?!-)[A-Za-z0-9_+.-]{1,200}", re.ASCII)
@@ -39,9 +39,9 @@ _KINDS: dict[str, Files] = {"DIR": "directory", "FILE": "file", "DIR|FILE": "fil
 
 
 class Offer(NamedTuple):
-    """What may stand somewhere: words with what each means; and files or folders behind ``before``, if ``files``.
+    """What may be at a place: words, each with its meaning. ``files``: files or folders too, after ``before``.
 
-    The words are whole, with what is typed already. ``goes_on``: more may follow in the same word.
+    The words are complete, including what has been typed. ``goes_on``: the word may continue.
     """
 
     words: list[tuple[str, str]]
@@ -50,21 +50,21 @@ class Offer(NamedTuple):
     goes_on: bool = False
 
     def text(self) -> str:
-        """What shells read: a line for files, one for what is before them, and a line for each word."""
+        """Returns the text for shells: a line for ``files``, a line for ``before``, and a line for each word."""
         head = [f"{self.files}{' nospace' * self.goes_on}", self.before]
         return "".join(f"{line}\n" for line in (*head, *("\t".join(word) for word in self.words)))
 
 
 def script(shell: str) -> str:
-    """The script of one of ``SCRIPTS``."""
+    """Returns the script of one of ``SCRIPTS``."""
     data: bytes = __loader__.get_data(os.path.join(FOLDER, f"completion/{SCRIPTS[shell]}"))
     return data.decode()
 
 
 def complete(words: Sequence[str], commands: Sequence[Command], topics: Callable[[], Iterable[str]]) -> Offer:
-    """What may stand in place of the last of these words, which follow the name of the program.
+    """Returns what may replace the last of these words, which follow the name of the program.
 
-    ``topics`` returns those of help.
+    ``topics`` returns the topics of help.
     """
     *done, word = words or [""]
     place = _Place(done, commands)
@@ -86,16 +86,16 @@ def complete(words: Sequence[str], commands: Sequence[Command], topics: Callable
 
 
 class _Place:
-    """What the words before say: the ``command``, None for the hook itself, its ``options``, and what is ``behind``.
+    """What follows from the words before: the options, the kinds of other words (``takes``), and the given ``values``.
 
-    ``awaits`` is the option whose value comes next, None if none does.
+    ``name`` is the command, "" for the hook itself. ``awaits`` is the option whose value comes next, or None.
     """
 
     def __init__(self, done: Sequence[str], commands: Sequence[Command]) -> None:
         self.done = done
         self.commands = commands
         first = done[0] if done else ""
-        # An option may make it another command, such as "install --check": all are offered.
+        # An option may select another command, such as "install --check", so the options of all of them are offered.
         of_first = [each for each in commands if each.name.split()[0] == first]
         self.name = first if of_first else ""
         self.takes = {kind for each in of_first for kind in each.takes}
@@ -131,7 +131,7 @@ def _plain(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _words(word: str, place: _Place, topics: Callable[[], Iterable[str]]) -> Offer:
-    """Words that are no options."""
+    """Returns the possible words that are not options."""
     if not place.done:
         first: list[tuple[str, str]] = [(stage, "as runtimes call it") for stage in STAGES]
         first += [(each.name, each.short) for each in place.commands if " " not in each.name]
@@ -150,12 +150,12 @@ def _words(word: str, place: _Place, topics: Callable[[], Iterable[str]]) -> Off
 
 
 def _value(option: Option, text: str, before: str, place: _Place) -> Offer:
-    """The value of an option, of which ``text`` is typed; it stands in its word behind ``before``."""
+    """Returns values of an option. ``text`` has been typed of the value, and follows ``before`` in the same word."""
     if option.value == "SPEC":
         return _mount(text, before)
     if option.value in _KINDS:
         return Offer([], _KINDS[option.value], before)
-    # Of a list, what follows the last comma.
+    # In a list, only the part after the last comma is completed.
     if option.value.endswith(",..."):
         begun = text[: text.rfind(",") + 1]
         before, text = before + begun, text[len(begun) :]
@@ -172,7 +172,7 @@ def _value(option: Option, text: str, before: str, place: _Place) -> Offer:
 
 
 def _mount(text: str, before: str) -> Offer:
-    """A value of ``--mount``: the names of its fields, and of a field its values."""
+    """Returns completions of a ``--mount`` value: the names of its fields, or the values of a field."""
     begun = text[: text.rfind(",") + 1]
     field = text[len(begun) :]
     name, equals, value = field.partition("=")
@@ -190,7 +190,7 @@ def _mount(text: str, before: str) -> Offer:
 
 
 def _fields() -> Iterator[tuple[str, str]]:
-    """The fields of --mount, those that have a value with the sign for it."""
+    """Yields the fields of --mount, with "=" after those that take a value."""
     texts = {name: first_part(text) for row, text in FIELD_TEXTS for name in row.split()}
     for name in dict.fromkeys((*FIELDS, *WORDS)):
         is_flag = name not in FIELDS or FIELDS[name][1] == FLAG or name.endswith("idmap")
@@ -198,7 +198,7 @@ def _fields() -> Iterator[tuple[str, str]]:
 
 
 def _ids(root: str | None) -> list[str]:
-    """The containers that have state files, where this user may look."""
+    """Returns the containers with state files, as far as this user can see."""
     from ..kernel.proc import Proc
     from .upkeep import folders
 
@@ -215,7 +215,7 @@ def _ids(root: str | None) -> list[str]:
 
 
 def _registrations(option: str) -> list[str]:
-    """The names that uninstall would be given with an option, of what registers the hook on this machine."""
+    """Returns the names that an option of uninstall takes: those of the registrations on this machine."""
     from .engines import machine, registration
 
     kind = {"--name": "hooks.d", "--cdi": "CDI", "--runtime": "runtime"}[option]

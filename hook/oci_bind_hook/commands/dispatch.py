@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands by name. No start of a container loads any of them."""
+"""The commands by name. No start of a container loads this module."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run(argv: list[str], log: Log) -> int:
     commands = {tuple(command.name.split()): command for command in COMMANDS}
     first, *words = argv
     own = words[: words.index("--") if "--" in words else None]
-    # An option may make it another command, such as "install --check".
+    # An option may select another command, such as "install --check".
     name = next(((first, word) for word in own if (first, word) in commands), (first,))
     command = commands.get(name)
-    # What stands behind -- may be the name of a file; but of an option of the hook somebody asks what it means.
+    # After --, "--help" may be the name of a file, unless the words there are options of the hook.
     asked = argv if command is None or command.only_behind else own
     if not {"--help", "-h"}.isdisjoint(asked):
         from . import help

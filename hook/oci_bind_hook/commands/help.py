@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the text of --help from the tables. It has no text of its own about an option or a command."""
+"""The text of --help, made of the tables. It contains no text of its own about an option or a command."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MORE = (
     f"More: `{NAME} COMMAND --help`; `{NAME} help options` for STAGE, OPTION and --mount; `{NAME} help help` for all "
     f"topics; `man {NAME}`."
 )
-OPTIONS = "options"  # the topic of the hook's own
+OPTIONS = "options"  # the topic for the options of the hook itself
 
 
 def usages(commands: Iterable[Command]) -> list[str]:
-    """The usage lines of the hook and of each command."""
+    """Returns the usage lines of the hook and of each command."""
     return [*_USAGES, *map(usage, commands)]
 
 
@@ -42,12 +42,12 @@ _USAGES = (
 
 
 def usage(command: Command) -> str:
-    """The usage line of a command."""
+    """Returns the usage line of a command."""
     return f"{NAME} {command.name} {command.usage}".rstrip()
 
 
 def summary(commands: Iterable[Command]) -> str:
-    """The usage and the commands, on one screen of 80 columns and 24 lines."""
+    """Returns the usage and the commands, on one screen of 80 columns and 24 lines."""
     rows = [(command.name, command.short) for command in commands if " " not in command.name]
     column = max(len(name) for name, _ in rows) + 4
     return _joined(
@@ -59,7 +59,7 @@ def summary(commands: Iterable[Command]) -> str:
 
 
 def of_hook() -> str:
-    """The stages, options and fields that the hook takes, and its exit codes."""
+    """Returns the stages, options, fields and exit codes of the hook."""
     stages = f"{', '.join(STAGES[:-1])} or {STAGES[-1]}"
     codes = ", ".join(f"{code} {text}" for code, text, _ in EXIT_CODES)
     return _joined(
@@ -72,9 +72,9 @@ def of_hook() -> str:
 
 
 def of_command(command: Command, commands: Sequence[Command]) -> str:
-    """A command's usage, what it does, its options, exit codes and examples.
+    """Returns a command's usage, description, options, exit codes and examples.
 
-    With the usage lines of those that an option makes of it, as "install --check" of install.
+    Includes the usage lines of related commands that an option selects, such as "install --check" for install.
     """
     others = [usage(each) for each in commands if each.name.startswith(f"{command.name} ")]
     codes = sorted({UsageError.exit_code: "the command line is wrong", **dict(command.exits)}.items())
@@ -91,12 +91,12 @@ def of_command(command: Command, commands: Sequence[Command]) -> str:
 
 
 def of_words(words: Sequence[str], commands: Iterable[Command]) -> str:
-    """What is asked for by words that are no command: a stage or the dry-run is the hook's own."""
+    """Returns the help for words that name no command: a stage or an option is one of the hook itself."""
     return of_hook() if {*STAGES, "--dry-run"}.intersection(words) else summary(commands)
 
 
 def topic(name: str, commands: Sequence[Command]) -> str:
-    """What there is to say of a topic: see ``topics``; of none the summary. UsageError."""
+    """Returns the text of a topic (see ``topics``), or the summary without one. Raises UsageError."""
     known = topics(commands)
     wanted = name.lower().replace(",", "").replace(" ", "-")
     if not name:
@@ -108,9 +108,9 @@ def topic(name: str, commands: Sequence[Command]) -> str:
 
 
 def topics(commands: Sequence[Command]) -> dict[str, Callable[[], str]]:
-    """The topics by name, and what makes the text of each: options, commands, pages and sections of the manual.
+    """Returns the topics, each with the function for its text: options, commands, pages and sections of the manual.
 
-    Where a section has the name of a command, it is the command.
+    If a section has the name of a command, the topic is the command.
     """
     found: dict[str, Callable[[], str]] = {OPTIONS: of_hook}
     found.update((each.name, partial(of_command, each, commands)) for each in commands if " " not in each.name)
@@ -136,7 +136,7 @@ def _examples(examples: Iterable[Example]) -> Iterator[str]:
 
 
 def typed(example: Example, indent: str) -> list[str]:
-    """An example in lines that a shell takes as one."""
+    """Returns an example as lines that a shell reads as one."""
     *lines, last = _wrapped(f"{NAME} {example.words}", WIDTH - len(" \\"), indent, f"{indent}  ")
     return [*(f"{line} \\" for line in lines), last]
 
@@ -151,7 +151,7 @@ def _table(rows: Iterable[tuple[str, str]], column: int = COLUMN) -> Iterator[st
 
 
 def _folded(text: str, before: str = "") -> list[str]:
-    """A text in lines behind ``before``, with the further lines indented to its column."""
+    """Returns a text as lines after ``before``. Further lines are indented to the same column."""
     return _wrapped(text.replace("`", ""), WIDTH, before, " " * len(before))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents that commands print, as JSON that every reader takes."""
+"""The documents that commands print, as JSON that every parser accepts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# What YAML 1.2 does not take as it is, or takes for the end of a line; all else that JSON leaves as it is, it takes.
+# Characters that YAML 1.2 does not accept unescaped or treats as the end of a line, although JSON allows them.
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def json_text(document: object) -> str:
-    r"""A document as JSON. A byte of a name that is not UTF-8 is the text ``\xff`` in it."""
+    r"""Returns a document as JSON. A byte of a name that is not UTF-8 becomes the text ``\xff``."""
     return json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"
 
 
-ITEMS = "the items"  # stands for them in the frame of a document
+ITEMS = "the items"  # the placeholder for the items in the frame of a document
 
 
 def json_pieces(frame: dict[str, object], items: Iterable[object]) -> Iterator[str]:
-    """A document as JSON, piece by piece: ``frame``, with ``items`` for the ITEMS in one of its arrays."""
+    """Yields a document as JSON in pieces: ``frame``, with ``items`` in place of ITEMS in one of its arrays."""
     before, _, after = json_text(frame).partition(f'"{ITEMS}"')
     start = before.rindex("\n")
     indent, separator = before[start:], ""
@@ -38,7 +38,7 @@ def json_pieces(frame: dict[str, object], items: Iterable[object]) -> Iterator[s
 
 
 def plain(value: object) -> object:
-    """A JSON value with every text in it readable, log.readable."""
+    """Returns a JSON value with all its strings readable, log.readable."""
     if isinstance(value, str):
         return readable(value)
     if isinstance(value, list):
@@ -49,8 +49,8 @@ def plain(value: object) -> object:
 
 
 def written(document: object) -> str:
-    """A document as JSON for engines, some of which read it as YAML. UsageError for text that JSON cannot hold."""
-    # Not with ensure_ascii: a pair of surrogates is one character for JSON, and none for YAML.
+    """Returns a document as JSON for engines, of which some read YAML. Raises UsageError for text that is not UTF-8."""
+    # Not with ensure_ascii: it writes surrogate pairs, which are one character in JSON but invalid in YAML.
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     try:
         text.encode()

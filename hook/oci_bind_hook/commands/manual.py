@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manual as text, for where `man` is not installed: made of the Markdown that the man pages are made of."""
+"""The manual as text, for machines without `man`. It is made of the same Markdown as the man pages."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
     __loader__: Any
 
-# The pages by the topics of help, in the package's folder `man`.
+# The pages by topic of help, in the package's folder `man`.
 PAGES = {"manual": "oci-bind-hook.8", "state-file": "oci-bind-hook-state-file.5"}
 WIDTH = 80
-_INDENT = 7  # of text below a heading, as in man(1)
+_INDENT = 7  # columns, for text below a heading, as in man(1)
 
 
 def sections() -> list[str]:
-    """The titles of the sections of the manual, in small letters."""
+    """Returns the titles of the manual's sections, in lower case."""
     return [block.text.lower() for block in _blocks("manual") if block.mark == "##"]
 
 
 def page(topic: str) -> str:
-    """The text of a page. ``topic`` is one of ``PAGES``."""
+    """Returns the text of a page. ``topic`` is one of ``PAGES``."""
     return _as_text(_blocks(topic))
 
 
 def section(title: str) -> str:
-    """The text of one section of the manual. ValueError for a title that is none of ``sections``."""
+    """Returns the text of one section of the manual. Raises ValueError if ``sections`` has no such title."""
     blocks = _blocks("manual")
     [start] = [place for place, block in enumerate(blocks) if block.mark == "##" and block.text.lower() == title]
     ends = [place for place, block in enumerate(blocks) if block.mark == "##" and place > start]
@@ -43,7 +43,7 @@ def section(title: str) -> str:
 
 
 def _blocks(topic: str) -> list[Block]:
-    # By the loader: the package may be in a zip archive.
+    # By the loader, because the package may be in a zip archive.
     data: bytes = __loader__.get_data(os.path.join(FOLDER, f"man/{PAGES[topic]}.md"))
     return list(markdown.blocks(data.decode()))
 
@@ -52,7 +52,7 @@ def _as_text(blocks: list[Block]) -> str:
     lines: list[str] = []
     for number, block in enumerate(blocks):
         before = blocks[number - 1].kind if number else ""
-        # A heading stands right above its text.
+        # A heading is directly above its text.
         if number and before != "heading":
             lines.append("")
         lines += _lines(block)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Markdown of the manual, parsed: of that much Markdown that stands in `man/`.
+"""The Markdown of the manual, parsed. Only the subset that `man/` uses is supported.
 
-Headings, paragraphs, indented examples, lists with and without numbers, tables of two columns, **bold**, *italics* and
-`code`. In the page of the state file a comment stands for the members that its schema describes.
+That is headings, paragraphs, indented examples, lists with and without numbers, tables of two columns, **bold**,
+*italics* and `code`. In the page of the state file, a comment is replaced by the members in the schema.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     Kind = Literal["heading", "text", "example", "item", "row"]
 
 _MEMBERS = re.compile(r"<!-- members of schemas/(.+)\.json -->")
-# Between the two stands what hook/generate.py writes.
+# The text between two of these comments is written by hook/generate.py.
 _GENERATED = re.compile(r"<!-- (generated: [a-z ]+|end) -->")
 
 
 class Block(NamedTuple):
-    """A piece of a page. ``mark`` is the level of a heading, what is before an item, or the first cell of a row."""
+    """A part of a page. ``mark`` is the level of a heading, the mark of an item, or the first cell of a row."""
 
     kind: Kind
     text: str
@@ -32,14 +32,14 @@ class Block(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A piece of a text, and what it is set in: "**", "*", "`" or "" for nothing."""
+    """A part of a text, and the mark of its style: "**", "*", "`", or "" for none."""
 
     text: str
     style: str
 
 
 def blocks(markdown: str) -> Iterator[Block]:
-    """The blocks of a page. ValueError for Markdown that is not known here."""
+    """Yields the blocks of a page. Raises ValueError for unsupported Markdown."""
     for text in re.split(r"\n{2,}", markdown.strip("\n")):
         if comment := _MEMBERS.fullmatch(text):
             yield from (Block("row", what, name) for name, what in members(comment[1]))
@@ -77,7 +77,7 @@ def _joined(text: str) -> str:
 
 
 def spans(text: str) -> Iterator[Span]:
-    """The pieces of a text, by what each is set in."""
+    """Yields the parts of a text by style."""
     for part in filter(None, re.split(r"(\*\*[^*]+\*\*|\*[^*]+\*|`[^`]+`)", text)):
         style = next((mark for mark in ("**", "*", "`") if part.startswith(mark) and len(part) > len(mark)), "")
         inner = part[len(style) : -len(style)] if style and part.endswith(style) else part
@@ -85,7 +85,7 @@ def spans(text: str) -> Iterator[Span]:
 
 
 def members(name: str) -> Iterator[tuple[str, str]]:
-    """Each member that a schema describes, in order: its path, and what it is."""
+    """Yields each member in a schema, in order: its path and its description."""
     schema = acceptor.schema(name)
     yield from _members(schema, "", schema)
 
@@ -100,25 +100,25 @@ def _members(schema: dict[str, Any], path: str, top: dict[str, Any]) -> Iterator
 
 
 def _resolved(schema: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """What a schema says together with what it refers to."""
+    """Returns a schema merged with the schema that its $ref names."""
     if "$ref" not in schema:
         return schema
     document, _, pointer = schema["$ref"].partition("#")
     found = acceptor.schema(document) if document else top
     for step in filter(None, pointer.split("/")):
         found = found[step]
-    # The members of another document are told in its own place.
+    # Members of another document are described in the page of that document.
     return {**found, **({"properties": {}} if document else {}), **schema}
 
 
 def _told(own: dict[str, Any], whole: dict[str, Any]) -> str:
-    """The kind of a member, or its values, and what it is, in its own words or in those of what it refers to."""
+    """Returns the type or the values of a member, and its description, by default that of the schema it refers to."""
     kinds = whole.get("type", "")
     kind = " or ".join(kinds) if isinstance(kinds, list) else kinds
     if values := [whole["const"]] if "const" in whole else whole.get("enum"):
         kind = " or ".join(f"`{value}`" for value in values)
     text = own.get("description", "")
-    if not text and "integer" not in kind:  # all numbers that refer to one definition would be told alike
+    if not text and "integer" not in kind:  # all numbers with the same definition would get the same text
         title = whole.get("title", "")
         text = whole.get("description") or title[:1].upper() + title[1:]
     return f"({kind}) {text}".strip()

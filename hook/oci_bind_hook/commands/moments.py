@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times and durations: for people local and as short as the day allows, for programs by RFC 3339 in UTC."""
+"""Times and durations: for people local and as short as possible, for programs in UTC by RFC 3339."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 def lasted(seconds: float) -> str:
-    """A duration in the one unit that fits it."""
+    """Returns a duration in the one unit that suits it."""
     for unit, size, most in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
         if seconds < most:
             return f"{max(int(seconds / size), 0)} {unit}"
@@ -15,14 +15,14 @@ def lasted(seconds: float) -> str:
 
 
 def moment(then: float, now: float) -> str:
-    """A time in seconds since the epoch as people say it: the time of day, the date if not today, and how long ago."""
+    """Returns a time in seconds since the epoch for people: the time, the date if not today, and how long ago."""
     is_today = time.localtime(then)[:3] == time.localtime(now)[:3]
     clock = time.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M", time.localtime(then))
     return f"{clock}, {lasted(now - then)} ago" if then <= now else clock
 
 
 def asked_by(origin: str, then: object, *, is_for_people: bool) -> str:
-    """Who asked for a bind, and when: ``then``, in seconds since the epoch, None for one of the container's start."""
+    """Returns what requested a bind, and the time ``then`` (seconds since the epoch; None: the container's start)."""
     if not isinstance(then, int):
         return origin
     exact = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(then))

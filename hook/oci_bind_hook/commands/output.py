@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands write: the answer to stdout, remarks to stderr."""
+"""The output of commands: the answer to stdout, remarks to stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def answer(text: str) -> None:
-    """Writes to stdout, independent of the locale. Raises KernelError if it is closed."""
+    """Writes to stdout, independent of the locale. Raises KernelError if stdout is closed."""
     rest = text.encode(errors="backslashreplace")
     try:
         while rest:
@@ -26,20 +26,20 @@ def answer(text: str) -> None:
 
 
 def warn(remarks: Iterable[str]) -> None:
-    """Prints a line on stderr for each."""
+    """Prints each remark as a line on stderr."""
     for remark in remarks:
         tell(f"warning: {remark}")
 
 
 def tell_changes(changes: Iterable[Change]) -> None:
-    """Prints what was done to files, on stdout. KernelError."""
+    """Prints on stdout what was done to files. Raises KernelError."""
     for change in changes:
         answer(f"{one_line(change.line())}\n")
 
 
 def tell(remark: str) -> None:
-    """Prints one line on stderr, so that stdout holds only the answer, or what was done to files."""
+    """Prints a line on stderr, so that stdout only has the answer, or what was done to files."""
     try:
         os.write(2, f"oci-bind-hook: {one_line(remark)}\n".encode(errors="backslashreplace"))
     except OSError:
-        pass  # nobody reads it
+        pass  # stderr has no reader

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where in the text of a document its members stand: the line and the column of a JSON pointer.
+"""The line and the column of a JSON pointer in the text of a document.
 
-Readers of JSON keep no places. They are looked for in a text that has been read, once a person is to be told of some.
+JSON parsers keep no positions. This module finds them again in a text that has been parsed, when a message needs them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Position(NamedTuple):
-    """A place in a text, each counted from 1. The column counts characters, not bytes."""
+    """A position in a text. Both numbers start at 1, and the column counts characters, not bytes."""
 
     line: int
     column: int
 
 
 class Lines:
-    """A text in which characters are counted by lines."""
+    """Converts an index in a text to a line and a column."""
 
     def __init__(self, text: str) -> None:
         self._starts = [0]
@@ -33,17 +33,17 @@ class Lines:
             self._starts.append(end + 1)
 
     def position(self, index: int) -> Position:
-        """The place of the character with this index."""
+        """Returns the position of the character with this index."""
         line = bisect_right(self._starts, index)
         return Position(line, index - self._starts[line - 1] + 1)
 
 
 def positions(text: str, wanted: Sequence[Iterable[str]]) -> list[dict[str, Position]]:
-    """Where in ``text`` the JSON pointers ``wanted`` lead, for each of the documents in it, one behind the other.
+    """Returns the positions of the JSON pointers ``wanted``, for each of the documents that ``text`` has in sequence.
 
-    ``strictjson.documents`` has read the text. Pointers are as its messages have them. A member stands where its name
-    does, an item of an array where its value does, and the last of two with one name counts. For what is missing, it is
-    what should have it. The time grows with the text, not with the number of pointers.
+    ``strictjson.documents`` has parsed the text; the pointers are as in its messages. A member's position is that of
+    its name, an item's that of its value, a missing one's that of its parent. Of two members with one name, the last
+    counts. The time grows with the text, not with the number of pointers.
     """
     lines, walk, at = Lines(text), _Walk(text), 0
     found = []
@@ -57,7 +57,7 @@ def positions(text: str, wanted: Sequence[Iterable[str]]) -> list[dict[str, Posi
 
 
 class _Wanted:
-    """A member that is looked for, or one on the way there: its index, -1 until it is found, and those inside."""
+    """A wanted member, or one on the way to it: its index in the text (-1: not found yet), and the members inside."""
 
     __slots__ = ("index", "inside")
 
@@ -71,7 +71,7 @@ class _Wanted:
             here = here.inside.setdefault(name, _Wanted())
 
     def index_of(self, pointer: str) -> int:
-        """The index of what a pointer leads to, or of the last found on the way."""
+        """Returns the index of a pointer's target, or of the last member on the way that exists."""
         here = self
         for name in pointer.split("/")[1:]:
             if here.inside[name].index < 0:
@@ -83,17 +83,17 @@ class _Wanted:
 class _Walk:
     def __init__(self, text: str) -> None:
         self._text = text
-        # A number may have more digits than Python takes: nobody needs its value here.
+        # A number may have more digits than Python parses, and its value is not needed here.
         self._decoder = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 
     def next(self, at: int) -> int:
-        """The index of the first character from ``at`` on that is no blank; the end of the text if there is none."""
+        """Returns the index of the first character from ``at`` on that is not blank, or the end of the text."""
         while self._text[at : at + 1] and self._text[at] in BLANKS:
             at += 1
         return at
 
     def value(self, at: int, wanted: _Wanted | None) -> int:
-        """Notes where things wanted stand in the value at ``at``, and returns where that ends."""
+        """Sets the indexes of wanted members in the value at ``at``. Returns the end of the value."""
         if wanted is None or not wanted.inside or self._text[at] not in "{[":
             return self._decoder.raw_decode(self._text, at)[1]
         is_object = self._text[at] == "{"
@@ -105,7 +105,7 @@ class _Walk:
             start, name = at, str(index)
             if is_object:
                 name, at = scanstring(self._text, at + 1)
-                at = self.next(self.next(at) + 1)  # behind the colon
+                at = self.next(self.next(at) + 1)  # after the colon
             one = wanted.inside.get(step(shortened(name))[1:])
             if one is not None:
                 one.index = start

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What options, fields of ``--mount`` and exit codes mean: one table each, for --help, the man page and completions.
+"""The meanings of options, fields of ``--mount`` and exit codes: one table each, for --help, man page and completions.
 
-No start of a container loads it. The program works by ``options.parse``, ``mount_field.FIELDS`` and the classes of
-``errors``: each has its table here, and a test that holds the two together. hook/generate.py writes the tables into the
-man page and the completions. Texts are Markdown, of which only `code` is used.
+No start of a container loads this module. The program itself uses ``options.parse``, ``mount_field.FIELDS`` and the
+classes of ``errors``, and a test compares each with its table here. hook/generate.py writes the tables into the man
+page and the completions. Texts are Markdown, of which only `code` is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..requests.mount_field import BELOW, FLAG, ID_MAP, PATH
 
 
 def first_part(text: str) -> str:
-    """The beginning of a text, up to the first comma, colon or semicolon: enough for a list."""
+    """Returns the beginning of a text, up to the first comma, colon or semicolon, for a list."""
     return re.split("[:;,] ", text.replace("`", ""))[0]
 
 
@@ -36,7 +36,7 @@ class Option(NamedTuple):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it takes, the default first, where these are few: they are in small letters."""
+        """The possible values, the default first, if the value's name lists them in lower case."""
         return tuple(self.value.split("|")) if self.value.islower() else ()
 
 
@@ -197,7 +197,7 @@ INSTALL = (
     Option("--list", "", "list the registrations of the hook, and change nothing"),
 )
 
-# Of uninstall, where options of install with the same name say what to write.
+# Options of uninstall, which differ from install's options with the same names.
 UNINSTALL = (
     Option("--prefix", "DIR", "the prefix of the registration: `/usr/local` by default; with `--all`, every prefix"),
     Option("--name", "NAME", "remove the registration with this name"),
@@ -213,7 +213,7 @@ UNINSTALL = (
     ),
 )
 
-# Of commands for a container that runs, where the hook's own options of the name mean something else.
+# Options of commands for a running container, which differ from the hook's options with the same names.
 RUNNING = (
     Option("--dry-run", "", "show what would be attached, and change nothing"),
     Option("--bundle", "DIR", "the bundle of the container"),
@@ -226,7 +226,7 @@ RUNNING = (
 )
 _DETACH = (Option("--all", "", "remove all recorded binds, including those of the container's start"),)
 
-# What single commands have. The hook itself has a --format as well, with other values.
+# Options of single commands. The hook itself also has a --format, with other values.
 OF_COMMANDS = (
     Option("--format", "text|json", "the output format"),
     Option("--bundled", "", "include all schemas that the schema refers to"),
@@ -246,29 +246,29 @@ _BY_NAME = {option.name: option for option in (*HOOK, *INSTALL, *OF_COMMANDS)}
 
 
 def options(names: str) -> tuple[Option, ...]:
-    """The options with these names, which are separated by blanks."""
+    """Returns the options with these names, which are separated by spaces."""
     return tuple(_BY_NAME[name] for name in names.split())
 
 
 def options_of_hook(names: str) -> tuple[Option, ...]:
-    """The same, as the hook itself has them."""
+    """Returns the hook's own options with these names, which are separated by spaces."""
     return tuple(_OF_HOOK[name] for name in names.split())
 
 
 def options_of_uninstall(names: str) -> tuple[Option, ...]:
-    """The same, as uninstall has them."""
+    """Returns the options of uninstall with these names, which are separated by spaces."""
     own = {option.name: option for option in UNINSTALL}
     return tuple(own.get(name) or _BY_NAME[name] for name in names.split())
 
 
 def options_of_running(command: str) -> tuple[Option, ...]:
-    """The options of a command for a container that runs."""
+    """Returns the options of a command for a running container."""
     own = {option.name: option for option in (*RUNNING, *(_DETACH if command == "detach" else ()))}
     return tuple(own.get(name) or _OF_HOOK[name] for name in TAKEN_BY[command])
 
 
-# Fields of --mount, and options of mounts: names that mean the same, or go together, and what they mean. Of the options
-# those with an "r" before them, as in rro, are not in it.
+# Fields of --mount and mount options: names with the same or a related meaning, and what they mean. Options with an
+# "r" in front, such as rro, are not listed.
 FIELD_TEXTS = (
     (
         "type",
@@ -320,8 +320,8 @@ FIELD_TEXTS = (
     ),
 )
 
-# What a process ends with, in a few words and in a sentence. Each error brings its code, and cli.py has 0 and 130. The
-# hook itself never ends with 1, 126, 127 and 137: they are what is reported where it was not started, or was killed.
+# Exit codes, with a short and a full meaning. Each error class has its code; 0 and 130 are from cli.py. The hook itself
+# never exits with 1, 126, 127 or 137: these are reported if it was not started, or was killed.
 EXIT_CODES = (
     (0, "done", "success, or nothing to do"),
     (1, "not started", "crun could not start the launcher or the Python in its first line"),
@@ -363,7 +363,7 @@ EXIT_CODES = (
 
 
 def fields() -> str:
-    """The fields of ``--mount`` beyond mount(8)'s options, each by its first name, for --help."""
+    """Returns the fields of ``--mount`` in addition to mount(8)'s options, each by its first name, for --help."""
     values = {FLAG: "", PATH: "=PATH", BELOW: "=DIR", ID_MAP: "[=MAP]"}
     names = [row.split()[0] for row, _ in FIELD_TEXTS if row not in ("type", "src source", "dst destination target")]
     forms = {name: mount_field.FIELDS[name][1] for name in names if name in mount_field.FIELDS}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""install and uninstall, as they are called: what goes with what, what is written, and what is said of it."""
+"""The commands install and uninstall: they check the combination of options, write files, and report the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def install_command(given: Given, _: Log) -> int:
-    """Registers the hook, and returns the exit code. HookError."""
+    """Registers the hook. Returns the exit code. Raises HookError."""
     from .engines.cdi_file import Devices
     from .engines.conditions import When
     from .engines.install import Places, fleeting, install, missing_sources, unheard, warnings, warnings_of_devices
@@ -76,7 +76,7 @@ def install_command(given: Given, _: Log) -> int:
 
 
 def _why_not(engine: str) -> str:
-    """Why this engine, as it is here, knows no CDI devices, "" if it does or is not here."""
+    """Returns why the installed version of this engine reads no CDI devices, "" if it does or is not installed."""
     from .engines import doctor, machine
 
     path = dict(machine.programs()).get(engine, "")
@@ -87,9 +87,9 @@ def _why_not(engine: str) -> str:
 
 
 def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Settings]:
-    """The settings of the engines that call runtimes by name: of those on this machine, or of all where none is.
+    """Returns the settings of the engines that call runtimes by name: those on this machine or, without any, all.
 
-    ``engine`` is the only one that is wanted. With ``apply`` a HookError says beforehand why one cannot be changed.
+    ``engine`` restricts them to one. With ``apply``, raises HookError in advance if one of them cannot be changed.
     """
     from .engines import settings
 
@@ -110,7 +110,7 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
 
 
 def _apply(engines: list[Settings]) -> None:
-    """Writes into the engines' files. HookError, which says what stands of it, and what to do."""
+    """Writes into the engines' files. Raises HookError, whose hint has what was done so far and what to do."""
     done: list[str] = []
     for engine in engines:
         try:
@@ -126,7 +126,7 @@ def _apply(engines: list[Settings]) -> None:
         done.append(engine.file)
 
 
-# What does not go with another kind of registration, and why.
+# The messages for options that exclude each other.
 _HOOKS_D = "this option is for hooks.d; "
 _NOT_FOR_CDI = f"{_HOOKS_D}a CDI device applies to containers that request it by --device"
 _NOT_FOR_RUNTIME = f"{_HOOKS_D}a runtime applies to all containers that use it, or to those with an --annotation"
@@ -135,14 +135,14 @@ _ONLY_FOR_RUNTIME = "this option requires --runtime"
 _FOR_HOOKS_D = ("--hooks-dir", "--name", "--command", "--has-bind-mounts", "--always")
 _FOR_CDI = ("--cdi-dir", "--env")
 _FOR_RUNTIME = ("--oci-runtime", "--apply", "--engine")
-# What uninstall is told of other registrations that may call the same launcher.
+# Options of uninstall for other registrations that may call the same launcher.
 _OF_OTHERS = ("--hooks-dir", "--cdi-dir", "--apply")
 
 
 def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str | None, Instead | None]:
-    """The prefix, the folder of the hooks.d file if it is elsewhere, its name; or what takes its place.
+    """Returns the prefix, the folder of the hooks.d file (None: default), its name, and what replaces the file.
 
-    UsageError for an option that does not go with it, if it is not among ``besides``.
+    Raises UsageError for an option that does not go with these, unless it is in ``besides``.
     """
     from .engines.cdi_file import Devices
     from .engines.wrapper_file import Wrapper
@@ -167,7 +167,7 @@ def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str
 
 
 def _registered(words: list[str]) -> tuple[Options, list[Request]]:
-    """The options that the hook is given, and the binds. UsageError, RequestError for what makes no sense anywhere."""
+    """Returns the hook's options and binds. Raises UsageError, RequestError for what is invalid for all containers."""
     options, _ = parse(words)
     if options.stage is not None:
         raise UsageError("the hook gets the same arguments at each stage", where=options.stage)
@@ -178,7 +178,7 @@ def _registered(words: list[str]) -> tuple[Options, list[Request]]:
 
 
 def check_command(given: Given, _: Log) -> int:
-    """Prints what is wrong with registrations, and returns the exit code. HookError."""
+    """Prints the problems of registrations. Returns the exit code. Raises HookError."""
     from .engines import cdi, check, hooks_d, install, machine
 
     if len(given.others) > 1:
@@ -195,7 +195,7 @@ def check_command(given: Given, _: Log) -> int:
 
 
 def list_command(given: Given, _: Log) -> int:
-    """Prints what registers the hook. HookError."""
+    """Prints what registers the hook. Returns the exit code. Raises HookError."""
     from .engines import install, machine, registration
 
     places = [install.Places(each) for each in given.all("--prefix")]
@@ -207,7 +207,7 @@ def list_command(given: Given, _: Log) -> int:
 
 
 def uninstall_command(given: Given, _: Log) -> int:
-    """Removes registrations, and returns the exit code. HookError."""
+    """Removes registrations. Returns the exit code. Raises HookError."""
     from .engines import settings
     from .engines.timer import Timer
     from .engines.uninstall import Removed, uninstall, uninstall_all
@@ -235,7 +235,7 @@ def uninstall_command(given: Given, _: Log) -> int:
             missing = problem
     units = timer.remove()
     if isinstance(instead, Wrapper) and missing is not None and "--apply" in given.values:
-        # The wrapper went before, by an uninstall that left what engines have.
+        # An earlier uninstall has removed the wrapper, but not the entries in engines' files.
         removed.runtimes = settings.of(instead.name, instead.paths[0])
     if missing is not None and not units and not any(engine.names_it() for engine in removed.runtimes):
         raise missing
@@ -258,7 +258,7 @@ def uninstall_command(given: Given, _: Log) -> int:
 
 
 def _withdraw(removed: Removed, *, is_wanted: bool) -> None:
-    """Takes runtimes that are gone out of the engines' files, if that ``is_wanted``; else says where they are named."""
+    """Removes the runtimes from the engines' files if ``is_wanted``. Otherwise says which files name them."""
     for engine in removed.runtimes:
         if not engine.names_it():
             continue
@@ -277,7 +277,7 @@ _FREED = 'poststop is no longer called for them: once they have ended, "oci-bind
 
 
 def _remove_state_folders(removed: Removed, roots: Iterable[str | None]) -> None:
-    """Removes the state folders in which nothing is recorded, and that no registration which is left uses."""
+    """Removes the state folders without records that no remaining registration uses."""
     from .upkeep import folders
 
     in_use = folders.registered()
@@ -297,7 +297,7 @@ def _remove_state_folders(removed: Removed, roots: Iterable[str | None]) -> None
 
 
 def _warn_of_records(removed: Removed, roots: Iterable[str | None]) -> None:
-    """Says which containers are recorded in the state folders of registrations that are gone."""
+    """Warns about containers that are recorded in the state folders of removed registrations."""
     from .engines.doctor import state_files
 
     for root in roots:
@@ -317,7 +317,7 @@ def _given(root: str | None) -> str:
 
 
 def _all_options(arguments: list[list[str]]) -> list[Options]:
-    """What registrations gave the hook, as far as it can be understood: somebody may have edited them."""
+    """Returns the hook's options in these registrations, defaults for invalid ones: the files may have been edited."""
     found = []
     for words in arguments or [[]]:
         try:

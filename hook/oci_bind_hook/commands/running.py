@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""attach and detach: the container that is meant, and what is said of it.
+"""attach and detach: find the container, and report the result.
 
-By a recorded id neither loads any more than a start of a container does: people script them, one container after the
-other.
+With a recorded id, both load no more than a start of a container does, because scripts call them for many containers
+in sequence.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def run_in(argv: Sequence[str], log: Log) -> int | None:
 
 
 def _words(name: str, options: Options) -> tuple[str | None, str | None]:
-    """The word for the container, None if an option names it; of detach the destination, None for all. UsageError."""
+    """Returns the container, None if options select it, and for detach the destination, None for all. UsageError."""
     is_attach, others = name == "attach", options.others
-    # One of them tells which container it is. Both, and an id, tell all of one that nobody here knows.
+    # --bundle or --pid alone selects a known container. Both with an id describe a container that is not known here.
     is_named = (options.bundle is None) is (options.pid is None)
     if len(others) != is_named + (not is_attach and not options.unfold):
         forms = "CONTAINER, --bundle DIR or --pid PID, or all of them"
@@ -83,19 +83,19 @@ def _words(name: str, options: Options) -> tuple[str | None, str | None]:
 
 
 def _check_process(pid: int) -> None:
-    """Raises UsageError for a thread, by which no process can be held."""
+    """Raises UsageError for a thread, since pidfd_open(2) takes a process."""
     try:
         process = Proc().process_of(pid)
     except OSError:
-        return  # it has ended, or is hidden: said when it is opened
+        return  # it has ended or is hidden, which is reported when it is opened
     if process != pid:
         raise UsageError(f"{pid} is a thread of the process {process}", where="--pid", hint=f"pass --pid {process}")
 
 
 def _recorded(options: Options, word: str | None) -> State | None:
-    """The container with the id ``word``, if the state folder of ``options`` has a record of one that runs. HookError.
+    """Returns the running container with the id ``word`` if the state folder of ``options`` has its record. HookError.
 
-    An engine starts a container anew under its id: what ended without poststop is still recorded then.
+    An engine restarts a container with the same id. After an end without poststop, the old record still exists then.
     """
     if word is None or "/" in word:
         return None
@@ -106,7 +106,7 @@ def _recorded(options: Options, word: str | None) -> State | None:
 
 
 def _state(record: Record, proc: Proc) -> State | None:
-    """The state of a recorded container, None if it has ended. UnavailableError if it cannot be entered from here."""
+    """Returns the state of a recorded container, None if it has ended. UnavailableError if it cannot be entered."""
     if is_of_another_user(record, proc.user_namespace()):
         raise UnavailableError(f'the container "{record["id"]}" is in another user namespace', hint=OTHERS_HINT)
     init = record["init"]
@@ -120,7 +120,7 @@ def _running(container: str, bundle: str, pid: int) -> State:
 
 
 def _known(options: Options, word: str | None, remarks: list[str]) -> State:
-    """The container that is meant, as explain finds it; its state folder is settled, and who undoes it. HookError."""
+    """Returns the state of a container that explain can find. Sets the state folder, and adds remarks. HookError."""
     if options.bundle is not None:
         options.bundle = absolute_to_here("--bundle", options.bundle)
     container = _find(options, word)
@@ -138,7 +138,7 @@ def _known(options: Options, word: str | None, remarks: list[str]) -> State:
 
 
 def _find(options: Options, word: str | None) -> Container:
-    """The container that is meant by a word or by options. HookError."""
+    """Returns the container that a word or the options select. Raises HookError."""
     from .explain import by_name, containers
 
     if word is not None and options.bundle is not None and options.pid is not None:
@@ -158,7 +158,7 @@ def _find(options: Options, word: str | None) -> Container:
 
 
 def _poststop(bundle: str) -> Options | None:
-    """What config.json gives this hook at poststop; None if it does not register it there. HookError."""
+    """Returns this hook's options at poststop in config.json, None if not registered there. Raises HookError."""
     from ..documents.bundle import read_regular
     from ..documents.strictjson import documents
     from .explain.registered import find
@@ -168,7 +168,7 @@ def _poststop(bundle: str) -> Options | None:
 
 
 def _dry_run(options: Options, word: str | None, log: Log) -> int:
-    """Explains what attach would do, and returns the exit code that it would have. HookError."""
+    """Explains what attach would do. Returns the exit code that it would have. Raises HookError."""
     from .actions import dry_run
 
     if options.bundle is not None:
@@ -190,8 +190,8 @@ def _dry_run(options: Options, word: str | None, log: Log) -> int:
 
 
 def _say(fd: int, line: str) -> None:
-    """Writes a line to stdout or stderr, whoever reads it."""
+    """Writes a line to stdout or stderr. Ignores errors."""
     try:
         posix.write(fd, f"{one_line(line)}\n".encode(errors="backslashreplace"))
     except OSError:
-        pass  # what was done is done
+        pass  # the work is done, even if its output has no reader

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled schemas as they are printed: their names, one of them, or one with all that it refers to."""
+"""The bundled schemas for printing: their names, one schema, or one with all schemas that it refers to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def known(word: str, where: str) -> str:
-    """The name of a schema that is given by its name, its file's name or its ``$id``. UsageError for the argument."""
+    """Returns the name of a schema given by name, file name or ``$id``. Raises UsageError, which names ``where``."""
     name = word.removeprefix(ADDRESS).removesuffix(".json")
     if name not in SCHEMAS:
         hint = f"{nearest(name, SCHEMAS)} schema lists all".strip()
@@ -23,21 +23,21 @@ def known(word: str, where: str) -> str:
 
 
 def as_list() -> str:
-    """A line for each schema: its name and its title."""
+    """Returns a line for each schema: its name and its title."""
     width = max(map(len, SCHEMAS))
     return "".join(f"{name.ljust(width)}  {schema(name)['title']}\n" for name in SCHEMAS)
 
 
 def as_text(name: str) -> str:
-    """One schema as its file has it."""
+    """Returns one schema as in its file."""
     return source(name).decode()
 
 
 def bundled(name: str) -> dict[str, Any]:
-    """A schema with all that it refers to below its ``$defs``, so that every reference leads to the document itself.
+    """Returns a schema with all schemas that it refers to in its ``$defs``, so that no reference leaves the document.
 
-    References are JSON pointers, with no ``$id`` and no anchor inside: editors, which follow these only, find them.
-    What a validator of draft 2020-12 does not know is left out: ``uniqueBy``.
+    References are JSON pointers, and no subschema has a ``$id`` or an anchor: editors only follow pointers.
+    ``uniqueBy``, which validators of draft 2020-12 do not know, is left out.
     """
     return _Bundle(name).document
 
@@ -55,7 +55,7 @@ class _Bundle:
         self.document: dict[str, Any] = document | ({"$defs": own | inside} if own or inside else {})
 
     def _local(self, value: Any, base: str) -> Any:
-        """A part of the schema ``base`` with its references led to where the bundle has what they mean."""
+        """Returns a part of the schema ``base``, with its references changed to places in the bundle."""
         if isinstance(value, list):
             return [self._local(each, base) for each in value]
         if not isinstance(value, dict):
@@ -76,5 +76,5 @@ class _Bundle:
 
 
 def as_one_document(name: str) -> str:
-    """The same as JSON."""
+    """Returns the bundled schema as JSON."""
     return json_text(bundled(name))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges documents by the bundled schemas, without a container: a whole config.json, a state, or what is asked for."""
+"""Validates documents by the bundled schemas, without a container: a config.json, a state, or another document."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .positions import Lines, Position, positions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-# Of these a folder can be named: it is a bundle, and has a config.json.
+# For these schemas, a folder may be given: it is a bundle with a config.json.
 _OF_BUNDLES = (None, "config", "config-used")
 
 
 class Violation(NamedTuple):
-    """A place where a document breaks its schema, or is no JSON: as JSON pointer and in the text, and what is wrong."""
+    """What is wrong with a document at one place, given as JSON pointer and as position in the text."""
 
     pointer: str
     message: str
@@ -28,7 +28,7 @@ class Violation(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The verdict on the document at ``path``, or ``-``: its violations, or the problem that kept it unread."""
+    """The verdict on the document at ``path``, or ``-``: its violations, or the problem that prevented reading it."""
 
     path: str
     violations: list[Violation]
@@ -36,17 +36,17 @@ class Verdict(NamedTuple):
 
 
 class Verdicts:
-    """A verdict on each document: a file, the config.json of a folder, or for ``-`` what ``stdin`` gives.
+    """A verdict on each document: a file, the config.json of a folder, or for ``-`` what ``stdin`` returns.
 
-    By the schema of that name, or with None by what it is: what has a ``status`` is a state, and the config may stand
-    behind it, as hooks get them; all else is a config. Iterated once, it holds one document at a time.
+    The schema is the named one. With None it depends on the document: one with ``status`` is a state, and a config may
+    follow it, as in a hook's stdin; any other is a config. Iterate once: only one document is in memory at a time.
     """
 
     def __init__(self, names: Iterable[str], stdin: Callable[[], bytes], schema: str | None = None) -> None:
         self._names = names
         self._stdin = stdin
         self._schema = schema
-        # So far: whether a document was invalid, and the first problem that kept one unread.
+        # So far: whether a document was invalid, and the first problem that prevented reading one.
         self.has_violations = False
         self.problem: HookError | None = None
 
@@ -62,7 +62,7 @@ class Verdicts:
         path = os.path.join(name, "config.json") if is_bundle else name
         try:
             data = self._stdin() if name == "-" else read_regular(path)
-        except DataError as problem:  # it is too large
+        except DataError as problem:  # the document is too large
             return Verdict(path, [Violation("", problem.problem, Position(1, 1))])
         except HookError as problem:
             return Verdict(path, [], problem)
@@ -73,7 +73,7 @@ class Verdicts:
         return Verdict(path, _placed(data, self._judge(found)))
 
     def _judge(self, found: list[object]) -> list[list[tuple[str, str]]]:
-        """What is wrong with each of the documents, as DataError has it."""
+        """Returns the violations of each document, in the form of DataError."""
         first, *rest = found
         is_state = self._schema == "state" or (self._schema is None and isinstance(first, dict) and "status" in first)
         told = [oci.violations(first, self._schema or ("state" if is_state else "config"))]
@@ -99,11 +99,11 @@ def _placed(data: bytes, told: list[list[tuple[str, str]]]) -> list[Violation]:
 
 
 def _unread(data: bytes, problem: DataError) -> list[Violation]:
-    """What keeps a text from being strict JSON: where it is none at all, or each member that readers differ about."""
+    """Returns why a text is not strict JSON: the syntax error, or each member that parsers read differently."""
     if problem.index is not None:
         at = Lines(data.decode(errors="replace")).position(problem.index)
     elif not any(pointer for pointer, _ in problem.violations):
-        at = Position(1, 1)  # empty, too large, another encoding
+        at = Position(1, 1)  # empty, too large, or in another encoding
     else:
         return _placed(data, [list(problem.violations)])
     return [Violation(pointer, message, at) for pointer, message in problem.violations]

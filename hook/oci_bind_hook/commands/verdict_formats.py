@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts of validate as text, as JSON, as annotations of GitHub Actions and by SARIF.
+"""Verdicts of validate as text, JSON, GitHub Actions annotations and SARIF.
 
-Each takes verdicts one by one and gives text for each, so that ten thousand documents need no more memory than one.
+Each function takes verdicts one by one and yields text for each, so memory does not grow with the number of documents.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def as_text(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    """A line for each violation, as compilers write them: FILE:LINE:COLUMN: POINTER: MESSAGE. None for a valid one."""
+    """Yields a line for each violation, as compilers do: FILE:LINE:COLUMN: POINTER: MESSAGE."""
     for verdict in verdicts:
         if verdict.problem is not None:
             yield one_line(str(verdict.problem)) + "\n"
@@ -32,12 +32,12 @@ def as_text(verdicts: Iterable[Verdict]) -> Iterator[str]:
 
 
 def as_json(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    """One JSON document, schemas/validation.json."""
+    """Yields one JSON document, schemas/validation.json."""
     return json_pieces({**head("validation"), "documents": [ITEMS]}, map(_document, verdicts))
 
 
 def as_github(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    """Workflow commands, which GitHub Actions show beside the line: ::error file=...,line=...,col=...::MESSAGE."""
+    """Yields workflow commands, which GitHub shows next to the line: ::error file=...,line=...,col=...::MESSAGE."""
     for verdict in verdicts:
         file = [] if verdict.path == "-" else [f"file={_property(verdict.path)}"]
         if verdict.problem is not None:
@@ -48,7 +48,7 @@ def as_github(verdicts: Iterable[Verdict]) -> Iterator[str]:
 
 
 def as_sarif(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    """One document by the Static Analysis Results Interchange Format, SARIF 2.1.0."""
+    """Yields one document in the Static Analysis Results Interchange Format, SARIF 2.1.0."""
     rules = [{"id": rule, "shortDescription": {"text": text}} for rule, text in _RULES.items()]
     driver = {"name": "oci-bind-hook", "version": __version__, "rules": rules}
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": [ITEMS]}
@@ -89,12 +89,12 @@ def _error(properties: list[str], message: str) -> str:
 
 
 def _data(text: str) -> str:
-    """Text of a workflow command, with what would end it escaped."""
+    """Escapes the text of a workflow command, so that nothing in it ends the command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    """The same for a property, which a colon or a comma would end."""
+    """Escapes the value of a property, in which colon and comma are special as well."""
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
@@ -120,7 +120,7 @@ def _result(rule: str, text: str, location: dict[str, object]) -> dict[str, obje
 
 
 def _location(path: str, violation: Violation | None = None) -> dict[str, object]:
-    """A place in a file and in a document. Stdin is no file."""
+    """Returns a place in a file and in a document. Stdin has no file."""
     found: dict[str, object] = {}
     if path != "-":
         address = quote(fsencode(path))
