@@ -61,15 +61,15 @@ def _escape(code: int) -> str:
 class Log:
     """Writes records to a file and, with ``debug_wanted``, to stderr. Failures always go to stderr and syslog.
 
-    Here, syslog is the journal if there is one. If the file cannot be written, this is reported there and no error is
-    raised, so the container starts even so.
+    Here, syslog is the journal if there is one. If the file cannot be written, this is reported there, and the
+    container still starts.
     """
 
     def __init__(self) -> None:
         self.debug_wanted = False
         self.container = ""
         self.stage = ""
-        # The start of the process. The process has mostly used the CPU so far, so only waiting for the disk is missing.
+        # The start of the process: now minus its CPU time. Only the time spent waiting for the disk is missing.
         self._start = time.monotonic() - time.process_time()
         self._path = ""
         self._fd: int | None = None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An OCI runtime around another: adds hooks to config.json before the other one creates the container.
 
-The wrapper that ``install --runtime`` writes is a shell script. It passes every command on to the runtime, and calls
-this module first for ``create``, ``run`` and ``restore``. So with a broken installation, running containers can still
-be stopped, and no container starts without its binds.
+The wrapper that ``install --runtime`` writes is a shell script. It passes every command to the runtime unchanged, and
+calls this module first for ``create``, ``run`` and ``restore``. So with a broken installation, running containers can
+still be stopped, and no container starts without its binds.
 
 Every start of a container under this wrapper loads this module, so it imports nothing slow.
 """
@@ -148,7 +148,7 @@ def marks_of(hooks: dict[str, list[Any]]) -> set[str]:
 
 
 def with_hooks(text: str, known: object, hooks: dict[str, list[object]], marks: Collection[str] = ()) -> str:
-    """Returns the config.json ``text`` with ``hooks`` after its own hooks, ``known``. DataError.
+    """Returns the config.json ``text`` with ``hooks`` after its own hooks, ``known``. Raises DataError.
 
     The rest of the text stays as it is. Existing hooks are not added again. Others with one of ``marks`` are removed.
     """

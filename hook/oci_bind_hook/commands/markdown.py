@@ -93,7 +93,7 @@ def members(name: str) -> Iterator[tuple[str, str]]:
 def _members(schema: dict[str, Any], path: str, top: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for member, there in schema.get("properties", {}).items():
         within = _resolved(there, top)
-        yield f"`{path}{member}`", _told(there, within)
+        yield f"`{path}{member}`", _described(there, within)
         yield from _members(within, f"{path}{member}.", top)
         if "items" in within:
             yield from _members(_resolved(within["items"], top), f"{path}{member}[].", top)
@@ -111,7 +111,7 @@ def _resolved(schema: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return {**found, **({"properties": {}} if document else {}), **schema}
 
 
-def _told(own: dict[str, Any], whole: dict[str, Any]) -> str:
+def _described(own: dict[str, Any], whole: dict[str, Any]) -> str:
     """Returns the type or the values of a member, and its description, by default that of the schema it refers to."""
     kinds = whole.get("type", "")
     kind = " or ".join(kinds) if isinstance(kinds, list) else kinds

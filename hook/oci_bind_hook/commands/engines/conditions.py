@@ -79,7 +79,7 @@ def quoted(text: str) -> str:
     return re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", text)
 
 
-def _meant(pattern: str) -> str:
+def _literal(pattern: str) -> str:
     """Returns the text that ``_exactly`` made the expression from, or the expression itself if it did not."""
     text = re.sub(r"\\(.)", r"\1", pattern[1:-1], flags=re.DOTALL)
     return text if _exactly(text) == pattern else pattern
@@ -100,7 +100,7 @@ def text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: W
 def said(file: File) -> Iterator[list[str]]:
     """Yields the conditions of a hooks.d file, each as an option of install with its value."""
     for key, value in file.annotations:
-        yield ["--annotation", f"{_meant(key.text)}={_meant(value.text)}"]
+        yield ["--annotation", f"{_literal(key.text)}={_literal(value.text)}"]
     for pattern in file.commands:
         yield ["--command", pattern.text]
     if file.has_bind_mounts:

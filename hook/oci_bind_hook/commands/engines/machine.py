@@ -154,8 +154,8 @@ def knows_cdi(name: str, version: str) -> bool:
         return True
     found = re.search(r"(\d+)\.(\d+)", version)
     number = (int(found[1]), int(found[2])) if found else (0, 0)
-    by_itself, if_told = _CDI[name]
-    return number >= by_itself or (number >= if_told and _enables_cdi(name))
+    by_default, if_enabled = _CDI[name]
+    return number >= by_default or (number >= if_enabled and _enables_cdi(name))
 
 
 def _runtimes(name: str) -> Iterator[str]:

@@ -82,7 +82,7 @@ class Settings:
 
     def apply(self) -> list[Change]:
         """Adds the runtime. Returns what was written, including a copy of the original file. Raises HookError."""
-        with self._alone():
+        with self._locked():
             return self._write(self.added(self.text()))
 
     def withdraw(self) -> list[Change]:
@@ -90,7 +90,7 @@ class Settings:
 
         With the last wrapper, also removes a file that ``apply`` created, and the copy if the rest is as it was.
         """
-        with self._alone():
+        with self._locked():
             text = self.text()
             left = self.removed(text)
             if left == text or _wrappers_in(left):
@@ -115,7 +115,7 @@ class Settings:
         return f"{self.file}.before-oci-bind-hook"
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Locks the file's folder against other calls of install, since each rewrites the whole file. KernelError."""
         folder = os.path.dirname(self.file)
         try:
@@ -192,7 +192,7 @@ class Docker(Settings):
     )
 
     def snippet(self) -> str:
-        """As above."""
+        """See ``Settings.snippet``."""
         return json.dumps({"runtimes": {self.name: {"path": self.path}}}, indent=2)
 
     def _document(self, text: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class Docker(Settings):
         return document
 
     def added(self, text: str) -> str:
-        """As above."""
+        """See ``Settings.added``."""
         document = self._document(text)
         runtimes = document.setdefault("runtimes", {})
         known = runtimes.get(self.name)
@@ -215,16 +215,16 @@ class Docker(Settings):
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
     def meaning(self, text: str) -> object:
-        """As above."""
+        """See ``Settings.meaning``."""
         document = self._document(text)
         return {key: value for key, value in document.items() if key != "runtimes" or value}
 
     def forgets(self, _text: str) -> bool:
-        """As above."""
+        """See ``Settings.forgets``."""
         return "runtimes" in self._document(_text)
 
     def removed(self, text: str) -> str:
-        """As above."""
+        """See ``Settings.removed``."""
         document = self._document(text)
         runtimes = document.get("runtimes", {})
         if runtimes.get(self.name) != {"path": self.path}:
@@ -255,7 +255,7 @@ class Containerd(Settings):
         return super().is_installed and not (isinstance(disabled, list) and any(one in disabled for one in _CRI_NAMES))
 
     def snippet(self) -> str:
-        """As above."""
+        """See ``Settings.snippet``."""
         try:
             document = self._document(as_it_is(self.file))
             return "\n".join([*self._default(document), *self._runtime(document)])
@@ -263,7 +263,7 @@ class Containerd(Settings):
             return "\n".join(self._runtime({"version": 2}))
 
     def added(self, text: str) -> str:
-        """As above."""
+        """See ``Settings.added``."""
         document = self._document(text)
         wanted = self._wanted(document)
         known = self._runtimes(document).get(self.name)
@@ -290,7 +290,7 @@ class Containerd(Settings):
         return new
 
     def meaning(self, text: str) -> object:
-        """As above."""
+        """See ``Settings.meaning``."""
         return self._document(text)
 
     def _wanted(self, document: dict[str, Any], like: str = "runc") -> object:
@@ -299,7 +299,7 @@ class Containerd(Settings):
         return self._runtimes(tomllib.loads("\n".join([version, *self._runtime(document, like)])))[self.name]
 
     def removed(self, text: str) -> str:
-        """As above."""
+        """See ``Settings.removed``."""
         document = self._document(text)
         known = self._runtimes(document).get(self.name) if document.get("version", 1) in _CRI else None
         if not isinstance(known, dict):

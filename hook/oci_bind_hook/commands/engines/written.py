@@ -32,7 +32,7 @@ class Change(str):
     before: str
 
     def __new__(cls, path: str, action: Action, before: str = "") -> Change:
-        """As above."""
+        """Creates the string, and sets its attributes."""
         change = super().__new__(cls, path)
         change.action, change.before = action, before
         return change
@@ -56,7 +56,7 @@ def write_all(contents: Mapping[str, Content], before: Mapping[str, str] | None 
             if _is_right(path, mode, text):
                 changes.append(Change(path, "unchanged"))
                 continue
-            is_new, back = not os.path.lexists(path), _way_back(path)
+            is_new, back = not os.path.lexists(path), _restorer(path)
             _write(path, mode, text)
             restore.append(back)
             changes.append(Change(path, "wrote") if is_new else Change(path, "replaced", (before or {}).get(path, "")))
@@ -154,7 +154,7 @@ def _write(path: str, mode: int, text: str) -> None:
         raise denied("write", path, error) from error
 
 
-def _way_back(path: str) -> Callable[[], None]:
+def _restorer(path: str) -> Callable[[], None]:
     """Returns a function that restores what is at ``path`` now: nothing, a link or a file."""
 
     def forget() -> None:

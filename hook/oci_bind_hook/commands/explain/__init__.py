@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dry-run: what would be done for a bundle, and every problem that the real run would meet."""
+"""The dry-run: what a real run would do for a bundle, and all problems that it would have."""

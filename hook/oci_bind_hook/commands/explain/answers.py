@@ -63,7 +63,7 @@ def ask(word: str) -> tuple[list[Answer], list[str]]:
     if _NAME.fullmatch(word):
         for engine, command, environment in _commands(word):
             try:
-                answer = _understood(engine, word, _told(command, environment))
+                answer = _parsed(engine, word, _output(command, environment))
             except NoAnswerError as why:
                 remarks.append(f"{engine} {why}")
             else:
@@ -87,7 +87,7 @@ def _commands(word: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
                 yield "docker", [path, "--host", f"unix://{socket}", *question], {**clean, "HOME": "/"}
 
 
-def _told(command: list[str], environment: dict[str, str]) -> bytes | None:
+def _output(command: list[str], environment: dict[str, str]) -> bytes | None:
     """Returns what a program prints, None if it does not know the container. Raises NoAnswerError."""
     try:
         child = subprocess.Popen(
@@ -152,7 +152,7 @@ def _read(child: subprocess.Popen[bytes], end: float) -> tuple[bytes, bytes]:
     return out, err
 
 
-def _understood(engine: str, word: str, data: bytes | None) -> Answer | None:
+def _parsed(engine: str, word: str, data: bytes | None) -> Answer | None:
     """Parses an engine's output, None if the engine does not know the container. Raises NoAnswerError."""
     if data is None:
         return None

@@ -83,7 +83,7 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
         folder = os.getcwd()
     except OSError:
         folder = ""  # the current folder has been removed, so nothing is in it
-    outcome = ask(lambda: _told(word, root, is_over=is_over, folder=folder), _SECONDS)
+    outcome = ask(lambda: _packed_result(word, root, is_over=is_over, folder=folder), _SECONDS)
     if outcome.error is not None:
         raise outcome.error
     if outcome.is_silent:
@@ -95,7 +95,7 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
     return Container(*found)
 
 
-def _told(word: str, root: str | None, *, is_over: bool, folder: str) -> tuple[tuple[Any, ...], Packed]:
+def _packed_result(word: str, root: str | None, *, is_over: bool, folder: str) -> tuple[tuple[Any, ...], Packed]:
     """Returns the result of ``find`` and what it raises as values that can be sent to another process."""
     try:
         return tuple(find(word, root, is_over=is_over, folder=folder)), []

@@ -161,7 +161,7 @@ class Calls:
         return planner
 
     def _runtimes(self, call: Call, rootfs: Rootfs) -> Runtimes:
-        """What any runtime would do with the propagation of the binds of a call."""
+        """Returns what the runtimes do with the propagation of the binds of a call."""
         config = self._bundle.config
         names = RUNTIMES if self._report.namespace == "container" else ()
         if call.run.stage != "createContainer":
@@ -171,10 +171,10 @@ class Calls:
 
 
 def _mute(plan: Plan) -> None:
-    """Says of each bind whose source is silent what that means for it."""
+    """Sets a warning or a problem of each bind whose source does not answer."""
     for bind in plan.binds:
         if isinstance(mute := bind.request.opener, Mute):
             if bind.by == "runtime":
                 bind.warnings.append(f"{mute.problem.problem}: the runtime waits for that as well")
-            else:  # whatever condition leaves it out: a real run opens it before it looks at that
+            else:  # even if a condition excludes it: a real run opens the source first
                 bind.problem = mute.problem

@@ -94,7 +94,7 @@ def dry_run(
     return gathered(report, Proc().mounts(), gather, tell)
 
 
-def _found(report: Report, state: State, document: object | None, proc: Proc, patience: Patience) -> object | None:
+def _document(report: Report, state: State, document: object | None, proc: Proc, patience: Patience) -> object | None:
     """Returns the ``document`` of a state. If the runtime has lost the bundle, finds it as a real run does."""
     if document is not None or not is_lost(state.bundle):
         return document
@@ -114,7 +114,7 @@ def _fill(
     assert report.bundle is not None
     state, document = given or (None, None)
     if state is not None:
-        document = _found(report, state, document, proc, patience)
+        document = _document(report, state, document, proc, patience)
     place = None
     if state is not None and state.status in ("creating", "created"):
         place = Place(options.stage, state, proc)
@@ -122,7 +122,7 @@ def _fill(
         report.add(silent(f"the bundle {report.bundle}", why, step="read"))
         return
     if state is None:
-        document = _meant(report, report.bundle)
+        document = _set_bundle(report, report.bundle)
     bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
     report.rootfs = bundle.rootfs
     is_podmans = recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs) == "podman"
@@ -151,7 +151,7 @@ def _fill(
     _fill_with_plan(report, calls, bundle, proc, place, patience, given=state, container=container)
 
 
-def _meant(report: Report, path: str) -> object | None:
+def _set_bundle(report: Report, path: str) -> object | None:
     """Sets the bundle that ``path`` refers to. Returns the document that replaces its config.json, None without one.
 
     Raises HookError.

@@ -37,12 +37,12 @@ def hidden(order: Sequence[tuple[Request, str, Bind | None]], *, is_silent: bool
     for request, path, bind in () if is_silent else order:
         if bind is None or bind.action != "mount" or bind.problem is not None or request.is_root:
             continue
-        if bind.target is not None and (what := _there(bind.target)):
+        if bind.target is not None and (what := _in_image(bind.target)):
             found.setdefault(bind, []).insert(0, {"path": path, "what": what, "origin": None})
     return found
 
 
-def _there(target: Target) -> str:
+def _in_image(target: Target) -> str:
     """Returns what the image has at the destination of a bind: "link", "file" or "folder".
 
     Returns "" for nothing, for an empty folder, and for a folder that this user may not read.

@@ -68,7 +68,7 @@ class Patience:
 
         def goes_on(child: int) -> bool:
             nonlocal seen, told, quiet
-            now = note, _ = self._last(), _worked(child)
+            now = note, _ = self._last(), _cpu_time(child)
             quiet = quiet + 1 if now == seen else 0
             seen = now
             if quiet and note != told and note:
@@ -77,11 +77,11 @@ class Patience:
             return not quiet or (quiet * _TICK < SECONDS and time.monotonic() < end)
 
         os.ftruncate(self._notes, 0)
-        outcome = ask(lambda: gather().told(), _TICK, fds=[self._notes], goes_on=goes_on)
+        outcome = ask(lambda: gather().as_values(), _TICK, fds=[self._notes], goes_on=goes_on)
         if outcome.error is not None:
             raise outcome.error
         if not outcome.is_silent:
-            return Report.from_told(outcome.answer)
+            return Report.from_values(outcome.answer)
         key, what, path = json.loads(self._last() or b'["", "the dry-run itself", "/"]')
         mount = first_that_may_wait(self._table, path)
         why = outcome.silence(f"{mount.mount_point} ({mount.type})" if mount is not None else what)
@@ -106,7 +106,7 @@ class Patience:
         os.close(self._notes)
 
 
-def _worked(child: int) -> int:
+def _cpu_time(child: int) -> int:
     """Returns the CPU time of a child in nanoseconds, 0 if it has ended. It does not grow while the child waits.
 
     A plan of many binds takes long on a busy machine although everything answers. The clock is that of

@@ -126,7 +126,7 @@ class Places:
         self._pen = pen
         self._everything = everything
         self._has_labels = bool(document["selinux"] and document["selinux"]["process"])
-        said = self._told(document)
+        said = self._problems(document)
         left = []
         for number, mount in enumerate(document["mounts"]):
             remarks = [*said.get(number, ()), *_remarks(mount)]
@@ -144,7 +144,7 @@ class Places:
         self.remarks += [("warning", escaped(text)) for text in document["warnings"]]
         self.remarks += [("note", escaped(text)) for text in document["notes"]]
 
-    def _told(self, document: Document) -> dict[int, list[Remark]]:
+    def _problems(self, document: Document) -> dict[int, list[Remark]]:
         """Returns the problems of each mount by its number. Problems without a mount are added to ``remarks``."""
         by_place: dict[str, _Mounts] = {}
         for number, mount in enumerate(document["mounts"]):

@@ -131,8 +131,8 @@ def judge_hooks(
             entries = hooks.get(stage)
             for number, entry in enumerate(entries if isinstance(entries, list) else ()):
                 at, path = f"/hooks/{stage}/{number}/path", members(entry).get("path")
-                is_told = stage == "poststop" and is_ours(entry)  # commands.explain.parts reports it
-                if root is None or not isinstance(path, str) or not path.startswith("/") or is_told:
+                is_reported = stage == "poststop" and is_ours(entry)  # commands.explain.parts reports it
+                if root is None or not isinstance(path, str) or not path.startswith("/") or is_reported:
                     continue
                 if root is image or may_ask(at, path):
                     _judge_hook(found, stage, at, path, root)

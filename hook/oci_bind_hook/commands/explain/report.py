@@ -143,18 +143,18 @@ class Report:
         if self.own_rights is None:
             return True
         path = reason.filename
-        owner = _closer(path) if isinstance(path, str) and path.startswith("/") else None
+        owner = _denying_owner(path) if isinstance(path, str) and path.startswith("/") else None
         return owner is not None and any(first <= owner < first + number for first, number in self.own_rights)
 
-    def told(self) -> dict[str, Any]:
+    def as_values(self) -> dict[str, Any]:
         """Returns the report as values that can be sent to another process, kernel.asking."""
         turns = [turn for turn, _ in self._turns]
         others = {"unsafe": packed(self.unsafe), "unknown": packed(self.unknown)}
         return {**vars(self), **others, "_turns": (turns, packed(self._problems))}
 
     @classmethod
-    def from_told(cls, values: dict[str, Any]) -> Report:
-        """Returns the report with these values, as ``told`` returns them."""
+    def from_values(cls, values: dict[str, Any]) -> Report:
+        """Returns the report with these values, as ``as_values`` returns them."""
         report = cls()
         turns, problems = values["_turns"]
         told = list(zip(turns, unpacked(problems), strict=True))
@@ -176,7 +176,7 @@ class Report:
         }
 
 
-def _closer(path: str) -> int:
+def _denying_owner(path: str) -> int:
     """Returns the owner of the last folder on ``path`` that this user can see, which denies access beyond it."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)

@@ -45,11 +45,11 @@ def short(ids: Iterable[str], pen: Pen) -> dict[str, str]:
     # Of all ids, the neighbours in sort order share the longest beginning with this one.
     ordered = ["", *sorted(ids), ""]
     for before, one, after in zip(ordered, ordered[1:], ordered[2:], strict=False):
-        found[one] = one[: max(_SHORTEST, _shared(one, before) + 1, _shared(one, after) + 1)]
+        found[one] = one[: max(_SHORTEST, _common_length(one, before) + 1, _common_length(one, after) + 1)]
     return found
 
 
-def _shared(one: str, other: str) -> int:
+def _common_length(one: str, other: str) -> int:
     """Returns the length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -50,7 +50,7 @@ def asked(one: Patience, child: int, monkeypatch: pytest.MonkeyPatch, seconds: f
         one.why_not("key", "what", "/")
         outcome = Outcome()
         outcome.is_silent = not all(goes_on(child) for _ in range(TIMES))
-        outcome.answer = Report().told()
+        outcome.answer = Report().as_values()
         return outcome
 
     monkeypatch.setattr(patience, "ask", ask)
