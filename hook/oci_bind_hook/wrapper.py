@@ -60,7 +60,7 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
     except HookError as problem:
         tell(str(problem), words[:before])
         return problem.exit_code
-    except Exception as bug:  # noqa: BLE001 - whatever it is, engines must be told
+    except Exception as bug:  # noqa: BLE001 - engines must get a reason for any failure
         tell(f"a bug: {type(bug).__name__}: {bug}", words[:before])
         return posix.EX_SOFTWARE
     return posix.EX_OK

@@ -76,24 +76,24 @@ class Verdicts:
         """Returns the violations of each document, in the form of DataError."""
         first, *rest = found
         is_state = self._schema == "state" or (self._schema is None and isinstance(first, dict) and "status" in first)
-        told = [oci.violations(first, self._schema or ("state" if is_state else "config"))]
+        violations = [oci.violations(first, self._schema or ("state" if is_state else "config"))]
         for each in rest:
             if is_state:
-                told.append(
+                violations.append(
                     [(at, f"{text} (in the config.json after the state)") for at, text in oci.config_violations(each)]
                 )
             else:
-                told.append([("", "is a second document: only a state can be followed by one")])
-        return told
+                violations.append([("", "is a second document: only a state can be followed by one")])
+        return violations
 
 
-def _placed(data: bytes, told: list[list[tuple[str, str]]]) -> list[Violation]:
-    if not any(told):
+def _placed(data: bytes, violations: list[list[tuple[str, str]]]) -> list[Violation]:
+    if not any(violations):
         return []
-    found = positions(data.decode(), [[pointer for pointer, _ in each] for each in told])
+    found = positions(data.decode(), [[pointer for pointer, _ in each] for each in violations])
     return [
         Violation(pointer, message, at[pointer])
-        for each, at in zip(told, found, strict=True)
+        for each, at in zip(violations, found, strict=True)
         for pointer, message in each
     ]
 

@@ -39,8 +39,8 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
     remarks: list[str] = []
     if not (_WHOLE.fullmatch(word) and len(found) == 1):
         # Even if the word begins an id: it may also be the name of another container.
-        told, remarks = answers.ask(word)
-        found = _together(word, found, told, root)
+        reported, remarks = answers.ask(word)
+        found = _together(word, found, reported, root)
     if len(found) > 1:
         several = "; ".join(each.line() for each in found)
         raise UsageError(
@@ -103,21 +103,21 @@ def _packed_result(word: str, root: str | None, *, is_over: bool, folder: str) -
         return (), packed([problem])
 
 
-def _together(word: str, found: list[Container], told: Sequence[Answer], root: str | None) -> list[Container]:
+def _together(word: str, found: list[Container], reported: Sequence[Answer], root: str | None) -> list[Container]:
     """Merges the containers found by id with those that engines report, each once.
 
     As in the engines, a whole id or name takes precedence over the beginning of an id.
     """
-    if any(answer.name == word for answer in told):
+    if any(answer.name == word for answer in reported):
         found = [each for each in found if each.id == word]
-        told = [answer for answer in told if word in (answer.name, answer.id)]
-    for answer in told:
+        reported = [answer for answer in reported if word in (answer.name, answer.id)]
+    for answer in reported:
         known = containers.find(answer.id, root)
         bundle = os.path.dirname(answer.config) or next((each.bundle for each in known if each.has_config), "")
         bundle = bundle or containers.bundle_of_process(answer.pid, answer.id)
         same = [each for each in known if each.bundle == bundle]
         base = same[0] if same else containers.Container(answer.id, bundle, answer.engine)
-        # podman writes config.json before anything else of a start.
+        # At a start, podman writes config.json first.
         is_failed = answer.status == "created" and bool(answer.config)
         status = f"{answer.status}: its last start failed" if is_failed else answer.status
         one = base._replace(known_by=answer.engine, name=answer.name, status=status, pid=answer.pid or base.pid)

@@ -28,11 +28,11 @@ from .registered import members, texts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Patterns below /run or $XDG_RUNTIME_DIR: the folders in which containerd, also docker's and k3s's, has its bundles,
+# Below /run or $XDG_RUNTIME_DIR: bundles of containerd, including the containerd of docker and that of k3s.
 _BUNDLES = tuple(
     f"{each}/io.containerd.runtime.v*/*" for each in ("containerd", "docker/containerd/daemon", "k3s/containerd")
 )
-# and the state folders of runtimes, whose files name the bundle. Docker and containerd have one for each namespace.
+# Below the same: state folders of runtimes, whose files name the bundle. Docker and containerd have one per namespace.
 _STATES = ("runc", "crun", "youki", "docker/runtime-*/*", "containerd/runc/*")
 
 
@@ -165,8 +165,8 @@ def _of_runtimes(word: str) -> Iterator[Container]:
             state = _read(f"{path}/state.json") or _read(f"{path}/status")
             # runc has the path in a label, "bundle=PATH".
             labels = texts(members(state.get("config")).get("labels"))
-            told = [each.removeprefix("bundle=") for each in labels if each.startswith("bundle=")]
-            bundle = next((each for each in (state.get("bundle"), *told) if isinstance(each, str)), "")
+            labelled = [each.removeprefix("bundle=") for each in labels if each.startswith("bundle=")]
+            bundle = next((each for each in (state.get("bundle"), *labelled) if isinstance(each, str)), "")
             if bundle.startswith("/"):
                 yield Container(os.path.basename(path), files.clean_path(bundle), path, _pid(state, proc))
 

@@ -64,16 +64,16 @@ class Patience:
 
     def ask(self, gather: Callable[[], Report], tell: Callable[[str], None], end: float) -> Report | None:
         """Returns what a child gathers, or None if a query was not answered. Its target is then known to be silent."""
-        seen, told, quiet = (b"", 0), b"", 0
+        seen, reported, quiet = (b"", 0), b"", 0
 
         def goes_on(child: int) -> bool:
-            nonlocal seen, told, quiet
+            nonlocal seen, reported, quiet
             now = note, _ = self._last(), _cpu_time(child)
             quiet = quiet + 1 if now == seen else 0
             seen = now
-            if quiet and note != told and note:
+            if quiet and note != reported and note:
                 tell(f"waiting for {json.loads(note)[1]}")
-                told = note
+                reported = note
             return not quiet or (quiet * _TICK < SECONDS and time.monotonic() < end)
 
         os.ftruncate(self._notes, 0)

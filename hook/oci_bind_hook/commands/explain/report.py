@@ -157,9 +157,9 @@ class Report:
         """Returns the report with these values, as ``as_values`` returns them."""
         report = cls()
         turns, problems = values["_turns"]
-        told = list(zip(turns, unpacked(problems), strict=True))
+        restored = list(zip(turns, unpacked(problems), strict=True))
         others = {name: unpacked(values[name]) for name in ("unsafe", "unknown")}
-        vars(report).update(values, **others, _turns=told)
+        vars(report).update(values, **others, _turns=restored)
         return report
 
     def document(self) -> dict[str, object]:
@@ -188,10 +188,10 @@ def packed(problems: list[HookError]) -> Packed:
     return [(isinstance(each, DataError), {**vars(each), "exit_code": each.exit_code}) for each in problems]
 
 
-def unpacked(told: Packed) -> list[HookError]:
+def unpacked(packed_problems: Packed) -> list[HookError]:
     """Returns the errors with these values, as ``packed`` returns them."""
     problems: list[HookError] = []
-    for is_data, values in told:
+    for is_data, values in packed_problems:
         problem = DataError.__new__(DataError) if is_data else HookError("")
         vars(problem).update(values)
         problems.append(problem)

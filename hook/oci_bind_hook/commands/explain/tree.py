@@ -79,12 +79,12 @@ class _Picture:
             "config.json does not register the hook" if self._is_unregistered() else "",
             f"running as process {running['pid']}" if running and running["pid"] else "",
         ]
-        told = escaped(", ".join(filter(None, facts)))
-        if not self._pen.width or cells(name) + 2 + cells(told) <= self._pen.width:
-            yield self._pen.line([Span(name, "strong"), Span(f"  {told}" if told else "", "dim")])
+        details = escaped(", ".join(filter(None, facts)))
+        if not self._pen.width or cells(name) + 2 + cells(details) <= self._pen.width:
+            yield self._pen.line([Span(name, "strong"), Span(f"  {details}" if details else "", "dim")])
         else:
             yield self._pen.line([Span(self._pen.shortened(name, self._pen.width), "strong")])
-            yield from self._text("", told, text_style="dim")
+            yield from self._text("", details, text_style="dim")
 
     def _is_unregistered(self) -> bool:
         """Whether no bind is requested and no runtime calls the hook."""

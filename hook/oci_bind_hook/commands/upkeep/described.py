@@ -114,8 +114,8 @@ def as_text(entry: Entry, pen: Pen) -> str:
     lines = []
     for name, text in facts:
         room = pen.width - column
-        told = _advice(text, pen, room) if name == "to do" else pen.folded(one_line(text), room)
-        lines += [f"{head.ljust(column)}{line}" for head, line in zip([name, *[""] * len(told)], told, strict=False)]
+        shown = _advice(text, pen, room) if name == "to do" else pen.folded(one_line(text), room)
+        lines += [f"{head.ljust(column)}{line}" for head, line in zip([name, *[""] * len(shown)], shown, strict=False)]
     for mount in entry.mounts:
         state = ", ".join(filter(None, (str(mount["state"]), WORDS.get(str(mount["source_now"])))))
         lines += _hanging(f"{state}: {source_of(mount)} on {mount['resolved']}", pen)

@@ -171,10 +171,10 @@ class Registry:
         """Sets ``source_now`` of the mounted binds: what their source paths lead to."""
         if entry.record is None:
             return
-        told = [*zip(entry.mounts, entry.record["mounts"], strict=True)]
-        told = [(shown, mount) for shown, mount in told if shown["state"] == "mounted"]
-        found = sources_now([mount for _, mount in told], entry.record["bundle"]["path"], self.witness.table)
-        for (shown, _), now in zip(told, found, strict=True):
+        pairs = [*zip(entry.mounts, entry.record["mounts"], strict=True)]
+        pairs = [(shown, mount) for shown, mount in pairs if shown["state"] == "mounted"]
+        found = sources_now([mount for _, mount in pairs], entry.record["bundle"]["path"], self.witness.table)
+        for (shown, _), now in zip(pairs, found, strict=True):
             shown["source_now"] = now
 
     def _advise(self, entry: Entry, record: Record) -> None:
