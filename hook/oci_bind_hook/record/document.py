@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record as the JSON document that a state file holds, schemas/state-file.json, and back.
+"""Converts a record to the JSON document of a state file, schemas/state-file.json, and back.
 
-Loaded by every start of a container: it imports nothing of the standard library.
+Loaded by every start of a container: import nothing of the standard library.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ else:
 
 VERSION = 2
 _HEAD = head("state-file", VERSION)
-_ENTRY = 300  # bytes in JSON of an entry without its texts, at most
+_ENTRY = 300  # the most bytes of an entry in JSON without its texts
 
 
 def write(record: Record) -> bytes:
-    """The document of ``record``. Raises OverflowError for one that is too large to be read again."""
+    """The document of ``record`` as bytes. Raises OverflowError if it is larger than ``read`` accepts."""
     data = _encoded(record)
     if len(data) > MAX_BYTES:
         raise OverflowError(f"{len(data)} bytes")
@@ -39,7 +39,7 @@ def write(record: Record) -> bytes:
 
 
 def read(data: bytes, name: str) -> Record:
-    """The record in the content of a state file. Raises DataError for the document ``name``."""
+    """The record in ``data``, the content of a state file. Raises DataError, which names the document ``name``."""
     document = documents(data, name)[0]
     version = document.get("version") if isinstance(document, dict) else None
     if version == 1:
@@ -57,7 +57,7 @@ def read(data: bytes, name: str) -> Record:
 
 
 def read_again(data: bytes) -> Record:
-    """The record in ``data``, from which ``read`` has made one before: it is not judged twice."""
+    """The record in ``data``, which ``read`` has accepted before: it is not validated again."""
     document = cast("dict[str, Any]", parse_trusted(data))
     if document["version"] != VERSION:
         return read(data, "")
@@ -65,12 +65,12 @@ def read_again(data: bytes) -> Record:
 
 
 def is_too_large(record: Record) -> bool:
-    """Whether the document of ``record`` could not be read again, now or when all that is to be made is known."""
+    """Whether the document of ``record``, now or with all identities added, is larger than ``read`` accepts."""
     texts = [*record["uses"], *(made["path"] for made in record["made"])]
     for mount in record["mounts"]:
         texts += [mount["by"], mount["resolved"], *map(str, mount["requested"].values())]
         texts += [text for attached in mount["attached"] for text in (attached["root"], attached["source"])]
-    # No character takes more than twelve bytes in JSON: an escaped surrogate pair, or a byte in escapes of ours.
+    # A short way: a character takes at most twelve bytes in JSON, as an escaped surrogate pair or an escaped byte.
     if 12 * sum(map(len, texts)) + _ENTRY * len(texts) < MAX_BYTES:
         return False
     return len(_encoded(record)) + _ENTRY * len(record["made"]) > MAX_BYTES
@@ -78,9 +78,9 @@ def is_too_large(record: Record) -> bool:
 
 # -- paths as a tree -------------------------------------------------------------------------------------------------
 
-# A container uses every folder on the way to a mount point. Written out, /a/b/c, /a/b and /a take the square of the
-# depth, and a link in an image can lead 2048 folders deep. So each name is written once, with the number of the folder
-# that it is in. They are numbered from 1, and 0 is the rootfs.
+# A container uses every folder on the way to a mount point. The size of full paths, /a/b/c, /a/b and /a, grows with the
+# square of the depth, and a link in an image can lead 2048 folders deep. So each name is written once, with the number
+# of the folder that contains it. Numbers start at 1, and 0 is the rootfs.
 
 
 def _encoded(record: Record) -> bytes:
@@ -106,7 +106,7 @@ def _encoded(record: Record) -> bytes:
         data = encoded(document)
     except UnicodeEncodeError:
         return encoded(_each_text(document, escape))
-    # Nearly no path has a backslash.
+    # A short way, because hardly any path has a backslash.
     return encoded(_each_text(document, escape)) if b"\\\\" in data else data
 
 
@@ -140,15 +140,15 @@ def _decoded(data: bytes, document: Any) -> Record:
 
 
 def escape(text: str) -> str:
-    r"""A text as it is written: a byte that is not UTF-8 as ``\xff``, and a backslash doubled.
+    r"""A text as a state file has it: a byte that is not UTF-8 as ``\xff``, and each backslash doubled.
 
-    Python decodes such bytes of file names as lone surrogates, PEP 383, which no JSON document may hold.
+    Python decodes such bytes of file names as lone surrogates, PEP 383, which JSON in UTF-8 cannot contain.
     """
     return text.replace("\\", "\\\\").encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def unescape(text: str) -> str:
-    """The text that ``escape`` has written so. Raises ValueError for any other backslash."""
+    """The reverse of ``escape``. Raises ValueError for any other backslash."""
     head, *tails = text.split("\\")
     found = [head]
     rest = iter(tails)
@@ -163,7 +163,7 @@ def unescape(text: str) -> str:
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON value with every text in it changed, but for the names of members."""
+    """A JSON value with every text in it changed, except the names of members."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

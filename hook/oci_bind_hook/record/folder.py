@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state folder: one state file for each container, in a folder that only this user can write.
 
-``<folder>/<id>.json`` holds a record, as schemas/state-file.json describes it. ``<id>.lock`` is a lock file, which
-exists only while it is held. ``rootfs/<key>`` is the lock file of a rootfs and lists the containers that have a record
-on it; it exists as long as there is one, and ``rootfs`` as long as there is any.
+``<folder>/<id>.json`` is a record, as schemas/state-file.json describes it. ``<id>.lock`` is a lock file, which exists
+only while it is locked. ``rootfs/<key>`` is the lock file of a rootfs and lists the containers that have a record on
+it. It exists while it lists a container, and the folder ``rootfs`` while it contains such a file.
 
-Loaded by every start of a container: only posix, errno and stat. It is used after setns(2) by the folder's fd,
-when nothing can be imported and its path would lead into the container.
+Loaded by every start of a container: import only posix, errno and stat. After setns(2), when nothing can be imported,
+only the fd of the folder is used, because its path would lead into the container.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from .state_file import MadeRecord, Record, RootfsRecord
 
     class HeldLock(Protocol):
-        """A lock, held until the block ends."""
+        """A lock that is released when the block ends."""
 
         def __enter__(self) -> HeldLock: ...
 
         def __exit__(self, *_: object) -> None: ...
 
     class HeldRecords(Protocol):
-        """The records on one rootfs while its lock is held, until the block ends: held.HeldRootfs, or its stand-in."""
+        """The records on one rootfs, which stays locked until the block ends: held.HeldRootfs, or its stand-in."""
 
         def __enter__(self) -> HeldRecords: ...
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         ) -> bool: ...
 
     class Records(Protocol):
-        """Where a set-up keeps its record: the state folder, or its stand-in if nothing can be written."""
+        """Where a set-up stores its record: the state folder, or a stand-in if nothing can be written."""
 
         def lock_id(self, container: str, *, wait: bool = True) -> HeldLock: ...
 
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
         def remove_staging(self, container: str) -> None: ...
 
         def why_unrecorded(self) -> UnavailableError | None:
-            """The error to raise for a mount point that would have to be recorded, None if it can be."""
+            """The error for a mount point that would have to be recorded but cannot be, None if it can be recorded."""
 
 
 MOVE_AWAY = "clean up its container by hand, then delete the file"
@@ -90,7 +90,7 @@ _LOCK = ".lock"
 
 
 class StateFolder:
-    """The folder of state files, held by fd, so that it stays reachable in any mount namespace.
+    """The folder of state files, kept open as an fd, which works in any mount namespace.
 
     Its methods raise RecordError, which names the file and what to do.
     """
@@ -103,7 +103,7 @@ class StateFolder:
 
     @classmethod
     def open(cls, path: str, *, create: bool) -> StateFolder | None:
-        """The folder at ``path``. A missing one is made with mode 0700 if ``create``, else None is returned.
+        """The folder at ``path``. If it does not exist, ``create`` creates it with mode 0700; otherwise returns None.
 
         Raises RecordError if it is a link, or if another user could write or rename it.
         """
@@ -117,8 +117,8 @@ class StateFolder:
             raise refused(f"the state folder {path} cannot be opened", reason) from reason
         try:
             stat = posix.fstat(fd)
-            # Whoever can write a folder above can put another state folder in the place of this one, unless the sticky
-            # bit keeps them from renaming what is not theirs. poststop would find nothing in it, and call it done.
+            # A user who can write a folder above can replace the state folder, unless the sticky bit prevents renaming
+            # what belongs to another user. poststop would find no record in it, and succeed without undoing anything.
             is_changeable = bool(files.changeable(path))
         except OSError as reason:
             posix.close(fd)
@@ -140,16 +140,16 @@ class StateFolder:
         return None
 
     def lock_id(self, container: str, *, wait: bool = True) -> Lock:
-        """Locks a container: one run works on it at a time. Taken before any lock of a rootfs, or without ``wait``.
+        """Locks a container: one run at a time works on it. Call it before ``lock_rootfs``, or without ``wait``.
 
-        A lock that stays held raises RecordError, caused by BlockingIOError: at once without ``wait``.
+        If another run keeps the lock, raises RecordError, caused by BlockingIOError: without ``wait`` at once.
         """
         return self._lock(container + _LOCK, wait=wait)
 
     def lock_rootfs(self, *rootfs: RootfsRecord, wait: bool = True) -> HeldRootfs:
-        """Locks a rootfs, known as each of ``rootfs``. A lock that stays held raises as for ``lock_id``.
+        """Locks a rootfs by the keys of all records in ``rootfs``. Raises the errors of ``lock_id``.
 
-        One run at a time resolves, makes or removes mount points in it, or writes a record on it.
+        One run at a time resolves, creates or removes mount points in it, or writes a record on it.
         """
         return HeldRootfs(self, *rootfs, wait=wait)
 
@@ -160,14 +160,14 @@ class StateFolder:
             raise unlocked(f"{self.path}/{name}", reason, wait=wait) from reason
 
     def check_lock(self, container: str) -> None:
-        """Raises what ``lock_id`` would raise because no file can be made in the folder. Locks nothing."""
+        """Raises the error of ``lock_id`` if no file can be created in the folder. Locks nothing."""
         try:
             linux.check_writable(self._fd)
         except OSError as reason:
             raise unlocked(f"{self.path}/{container}{_LOCK}", reason, wait=True) from reason
 
     def is_locked(self, container: str) -> bool:
-        """Whether another run holds the lock of a container now. Writes nothing."""
+        """Whether another run has locked a container now. Writes nothing."""
         name = container + _LOCK
         try:
             fd = posix.open(name, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._fd)
@@ -191,7 +191,7 @@ class StateFolder:
         return None if data is None else self._parse(container, data)
 
     def everyone(self) -> tuple[list[Record], list[tuple[int, str]]]:
-        """The records of all containers and, for each that cannot be read, when it was written, and a remark."""
+        """The records of all containers and, for each that cannot be read, a pair (time of the last change, remark)."""
         found, unread = [], []
         for container in [*self._containers()]:
             try:
@@ -204,7 +204,7 @@ class StateFolder:
         return found, unread
 
     def _written(self, container: str) -> int:
-        """When a state file was last changed, in nanoseconds, or the end of time if that cannot be known."""
+        """When a state file was last changed, in nanoseconds since the epoch; ``1 << 63`` if that is unknown."""
         try:
             return posix.stat(container + _SUFFIX, dir_fd=self._fd, follow_symlinks=False).st_ctime_ns
         except OSError:
@@ -234,7 +234,7 @@ class StateFolder:
     def _parse(self, container: str, data: bytes) -> Record:
         path = self._path(container)
         try:
-            # A record is read again once the rootfs is locked. Mostly it has not changed, and is not judged twice.
+            # A record is read again after the rootfs is locked. Usually it has not changed, and is not validated again.
             is_judged = data == self._judged.get(container)
             record = document.read_again(data) if is_judged else document.read(data, path)
             self._judged[container] = data
@@ -249,8 +249,8 @@ class StateFolder:
     def load_all(self, containers: Sequence[str], *, is_locked: bool) -> tuple[list[Record], list[str]]:
         """The records of ``containers``, and a remark on each one that cannot be read.
 
-        Those of all containers where there may be records that no rootfs lists: an earlier version wrote them, or their
-        lists were removed. A caller that holds the lock of their rootfs may note that there are none.
+        Reads those of all containers if there may be records that no rootfs lists: an earlier version wrote them, or
+        their lists were removed. With ``is_locked``, the lock of their rootfs, it notes if there are no such records.
         """
         found, remarks = [], []
         is_whole = self.indexes.is_whole()
@@ -267,12 +267,12 @@ class StateFolder:
         return found, remarks
 
     def check_lists(self) -> None:
-        """Has the records of all containers read from now on, not only those listed, if one is in no list."""
+        """If a record is in no list, makes later calls read the records of all containers, not only those listed."""
         for container in self.indexes.missing([*self._containers()]):
             try:
                 record = self.load(container)
             except RecordError:
-                continue  # it would keep the mount points of all others, and may never have been in a list
+                continue  # read, it would keep the mount points of all others; and it may never have been in a list
             if record is not None:
                 self.indexes.doubt()
 
@@ -280,12 +280,12 @@ class StateFolder:
         return all(record["id"] in self.indexes.listed(key) for key in keys(record["rootfs"]))
 
     def save(self, record: Record) -> None:
-        """Writes a record: a reader finds the old one or the new one, whole. The caller holds the rootfs's lock."""
-        # A run can be killed between any two system calls, and list, gc and neighbours read without the id's lock. In
-        # place, both would meet half a record, and what it describes could not be undone. So it is written to a second
-        # file, which is renamed. fsync(2) comes before the rename, or a power loss could leave the name on an empty
-        # file. The second name is fixed, so that what a killed run leaves there is found, and removed by the next
-        # writer. O_EXCL and O_NOFOLLOW: it is always a new file, never a link.
+        """Writes a record atomically: a reader finds the old one or the new one. The caller has locked the rootfs."""
+        # A run can be killed between any two system calls, and list, gc and neighbours read without the id's lock. If
+        # the file were written in place, they could find half a record, and what it describes could not be undone. So
+        # a second file is written and renamed. fsync(2) comes before the rename, because a power loss could otherwise
+        # leave the name on an empty file. The second name is fixed, so that the next writer finds and removes what a
+        # killed run left there. O_EXCL and O_NOFOLLOW: it is always a new file, never a link.
         name = record["id"] + _SUFFIX
         beside = record["id"] + _NEW
         try:
@@ -299,7 +299,7 @@ class StateFolder:
             try:
                 fd = posix.open(beside, flags, 0o600, dir_fd=self._fd)
             except FileExistsError:
-                # A killed run left it: this one holds the lock, so no other is writing.
+                # A killed run left it. No other run is writing it, because this run has the lock.
                 posix.unlink(beside, dir_fd=self._fd)
                 fd = posix.open(beside, flags, 0o600, dir_fd=self._fd)
             try:
@@ -314,11 +314,11 @@ class StateFolder:
             try:
                 posix.unlink(beside, dir_fd=self._fd)
             except OSError:
-                pass  # it was never made, or the next writer removes it
+                pass  # it was never created, or the next writer removes it
             raise refused(f"the state file {self.path}/{name} cannot be written", reason) from reason
 
     def remove(self, container: str) -> None:
-        """Removes the record of a container, if there is one."""
+        """Removes the record of a container, if it exists."""
         for suffix in (_SUFFIX, _NEW):
             try:
                 posix.unlink(container + suffix, dir_fd=self._fd)
@@ -333,7 +333,7 @@ class StateFolder:
         return f"{self.path}/{container}{_STAGING}"
 
     def make_staging(self, container: str) -> None:
-        """Makes that folder, with mode 0700."""
+        """Creates the folder ``staging``, with mode 0700."""
         try:
             posix.mkdir(container + _STAGING, 0o700, dir_fd=self._fd)
         except OSError as reason:
@@ -341,7 +341,7 @@ class StateFolder:
             raise refused(f"the folder {path} cannot be created", reason) from reason
 
     def remove_staging(self, container: str) -> None:
-        """Removes that folder, if there is one. The caller has unmounted everything on it."""
+        """Removes the folder ``staging``, if it exists. The caller has unmounted everything on it."""
         try:
             posix.rmdir(container + _STAGING, dir_fd=self._fd)
         except FileNotFoundError:
@@ -351,9 +351,9 @@ class StateFolder:
             raise refused(f"the folder {path} cannot be removed", reason) from reason
 
     def sweep(self, *, indexes: bool = False) -> None:
-        """Removes the lock files that killed runs have left. With ``indexes`` those of rootfs as well.
+        """Removes the lock files that killed runs have left; with ``indexes``, those of rootfs as well.
 
-        Those are many where many containers live, and a poststop need not look at them.
+        With many containers there are many of the latter, and poststop does not need to read them.
         """
         for name in self._listed():
             if name.endswith(_LOCK):
@@ -362,7 +362,7 @@ class StateFolder:
             self.indexes.sweep(self.has)
 
     def has(self, container: str) -> bool:
-        """Whether there is a state file of a container, whatever is in it. True if that cannot be known."""
+        """Whether a container has a state file, regardless of its content. True if that cannot be determined."""
         try:
             posix.stat(container + _SUFFIX, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -372,7 +372,7 @@ class StateFolder:
         return True
 
     def names(self) -> dict[str, list[str]]:
-        """The names of the files here by container, sorted: its state file, and what a killed run has left."""
+        """The names of the files here by container, sorted: its state file, and what a killed run left."""
         found: dict[str, list[str]] = {}
         for name in self._listed():
             container, dot, kind = name.rpartition(".")
@@ -381,7 +381,7 @@ class StateFolder:
         return found
 
     def files(self, container: str) -> list[str]:
-        """The names of a container's files, as ``names`` has them; none if it has gone."""
+        """The names of a container's files, as in ``names``; an empty list if there are none."""
         found = []
         for suffix in (_SUFFIX, _NEW, _STAGING):
             try:
@@ -406,7 +406,7 @@ class StateFolder:
 
 
 def _outside(uid: int) -> int:
-    """A uid as it is numbered outside of this user namespace, where people look at the folder."""
+    """The number of a uid outside this user namespace, where an administrator sees the folder."""
     from ..kernel.proc import Proc
 
     proc = Proc()
@@ -417,7 +417,7 @@ def _outside(uid: int) -> int:
 
 
 def changeable_by_others(path: str) -> RecordError:
-    """The error for a state folder in whose place others could put another one."""
+    """The error for a state folder that other users could replace."""
     return RecordError(
         f"users other than uid {_outside(posix.geteuid())} can rename the state folder {path}",
         hint="pass --root a folder whose parent folders only root or you can write",
@@ -425,12 +425,12 @@ def changeable_by_others(path: str) -> RecordError:
 
 
 def _make_folders(path: str) -> None:
-    """Makes a folder, and those above it that are missing, with mode 0700. Raises OSError."""
+    """Creates a folder, and missing folders above it, with mode 0700. Raises OSError."""
     try:
         if modes.S_ISDIR(posix.stat(path).st_mode):
             return
     except OSError:
-        pass  # makedirs says why
+        pass  # makedirs raises the reason
     import os
 
     before = posix.umask(0o077)
@@ -441,7 +441,7 @@ def _make_folders(path: str) -> None:
 
 
 def _unread(path: str, reason: OSError) -> RecordError:
-    """The error for a state file that cannot be read. Only what is certainly no record of ours is to be moved away."""
+    """The error for a state file that cannot be read. It advises deletion only if the file is certainly no record."""
     problem = f"the state file {path} cannot be read"
     if reason.errno in (errno.ELOOP, errno.ENXIO, errno.EFBIG):
         return RecordError(f"{problem}: {reason.strerror}", hint=MOVE_AWAY)
@@ -449,9 +449,9 @@ def _unread(path: str, reason: OSError) -> RecordError:
 
 
 def _read_own(fd: int, path: str) -> bytes:
-    """The content of a state file. Raises OSError, and RecordError if it is not a regular file of this user alone."""
+    """The content of a state file. Raises OSError, and RecordError if it is not a private regular file of this user."""
     stat = posix.fstat(fd)
-    # st_nlink may be 0: another run has replaced or removed the file since it was opened, and it is still whole.
+    # st_nlink may be 0: another run has replaced or removed the file since it was opened. It is still complete.
     if not modes.S_ISREG(stat.st_mode) or stat.st_uid != posix.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
         raise RecordError(
             f"{path} is not a valid state file: it must be a regular file of this user, mode 0600, with one hard link",

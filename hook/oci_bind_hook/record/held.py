@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records on one rootfs, while its lock is held: read once, and written with the list of its containers.
+"""The records on one rootfs while it is locked: read once, and written together with the list of its containers.
 
-Meanwhile nobody else writes, removes or adds a record on that rootfs, so what was read stays true.
+Meanwhile no other process writes, removes or adds a record on that rootfs, so the records that were read stay valid.
 
-Loaded by every start of a container: it imports nothing of the standard library.
+Loaded by every start of a container: import nothing of the standard library.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Users:
-    """Records on one rootfs, in their order, found by the paths in it that they use.
+    """Records on one rootfs, in their order, indexed by the paths in it that they use.
 
-    ``unread`` are remarks on records there that cannot be read: their containers may live, and use any path.
+    ``unread`` are remarks on records that cannot be read: their containers may be alive, and use any path.
     """
 
     def __init__(self, records: Iterable[Record], unread: Iterable[str] = ()) -> None:
         self.records = {record["id"]: record for record in records}
         self.unread = [*unread]
-        # By path, the ids in the order of the records: all, and those not known to be dead.
+        # By path, the ids in the order of the records: all ids, and those that are not known to be dead.
         self._all: dict[str, dict[str, None]] | None = None
         self._perhaps_live: dict[str, dict[str, None]] = {}
         self._dead: set[str] = set()
@@ -40,9 +40,9 @@ class Users:
         return [record for each, record in self.records.items() if each != container]
 
     def heir(self, path: str, besides: str, is_live: Callable[[Record], bool] | None = None) -> Record | None:
-        """The first record of another container than ``besides`` that uses ``path``, None if there is none.
+        """The first record of a container other than ``besides`` that uses ``path``, None if there is none.
 
-        With ``is_live`` only a live one counts. Who is dead stays dead, and is not asked about again.
+        With ``is_live`` only a live container counts. A dead container stays dead, and is not checked again.
         """
         everyone = self._by_path()
         users = (everyone if is_live is None else self._perhaps_live).get(path, {})
@@ -70,7 +70,7 @@ class Users:
         return self._all
 
     def drop(self, container: str) -> None:
-        """Takes notice that a record was removed."""
+        """Drops the record of ``container``, which was removed."""
         record = self.records.pop(container, None)
         if record is not None and self._all is not None:
             for path in record["uses"]:
@@ -79,7 +79,7 @@ class Users:
 
 
 def peek(folder: StateFolder, rootfs: RootfsRecord, boot: str) -> Users:
-    """As HeldRootfs.users, without the lock, for who changes nothing: they may be others in the next moment."""
+    """As HeldRootfs.users, but without the lock, for a caller that changes nothing. The result may soon be outdated."""
     named = {container for key in keys(rootfs) for container in folder.indexes.listed(key)}
     return _users(folder, named, rootfs, boot, is_locked=False)
 
@@ -90,17 +90,17 @@ def _users(folder: StateFolder, named: Iterable[str], rootfs: RootfsRecord, boot
 
 
 class HeldRootfs:
-    """The lock of a rootfs, known as each of ``rootfs``, and the records on it. RecordError."""
+    """The lock of a rootfs, by the keys of all records in ``rootfs``, and the records on it. Raises RecordError."""
 
     def __init__(self, folder: StateFolder, *rootfs: RootfsRecord, wait: bool = True) -> None:
         self._folder = folder
         self._indexes: dict[str, Index] = {}
         self._users: dict[tuple[int, int], Users] = {}
-        # Who took mount points over that its state file does not name yet, and the paths of all that it has by now.
+        # By id, the records that took over mount points and are not saved yet, and the paths of all their mount points.
         self._heirs: dict[str, Record] = {}
         self._taken: dict[str, set[str]] = {}
         try:
-            # All in one order, or two runs could each wait for what the other holds.
+            # In sorted order; otherwise two runs could each wait for a lock of the other.
             seconds = LOCK_SECONDS if wait else 0
             for key in sorted(set().union(*map(keys, rootfs))):
                 index = self._indexes[key] = folder.indexes.lock(key, seconds)
@@ -116,7 +116,7 @@ class HeldRootfs:
         self.release()
 
     def release(self) -> None:
-        """Ends the lock."""
+        """Releases the lock."""
         for index in self._indexes.values():
             index.release()
         if not all(index.size for index in self._indexes.values()):
@@ -127,9 +127,9 @@ class HeldRootfs:
         return keys(rootfs) <= self._indexes.keys()
 
     def users(self, rootfs: RootfsRecord, boot: str, recorded: str = "") -> Users:
-        """The records of all containers that may be on ``rootfs``, as it is now in the boot ``boot`` of the machine.
+        """The records of all containers that may be on ``rootfs``, as identified now, in the boot with the id ``boot``.
 
-        ``recorded`` is one that certainly has a record there, if any is known: its list must have it.
+        ``recorded`` is a container that certainly has a record there, "" if none is known: the list must contain it.
         """
         at = primary(rootfs)
         if at not in self._users:
@@ -146,14 +146,14 @@ class HeldRootfs:
         return [self._indexes[key] for key in sorted(keys(rootfs)) if key in self._indexes]
 
     def save(self, record: Record) -> None:
-        """Writes a record: a reader finds the old one or the new one, whole. Who took over from it is written first."""
+        """Writes a record atomically, after the records that took over mount points from it."""
         self._save_heirs()
         self._save(record)
 
     def _save_heirs(self) -> None:
         while self._heirs:
             container, heir = next(iter(self._heirs.items()))
-            # By depth, because undo starts at the end: a folder goes after what was made in it.
+            # By depth, because undo starts at the end: a folder is removed after its content.
             heir["made"].sort(key=lambda made: made["path"].count("/"))
             self._save(heir)
             del self._heirs[container]
@@ -181,7 +181,7 @@ class HeldRootfs:
                 users.records[record["id"]] = record
 
     def remove(self, container: str) -> None:
-        """Removes the record of a container, if there is one. Who took over from it is written first."""
+        """Removes the record of a container, if it exists, after writing those that took over mount points from it."""
         self._save_heirs()
         self._taken.pop(container, None)
         self._folder.remove(container)
@@ -196,16 +196,16 @@ class HeldRootfs:
     def hand_over(
         self, made: MadeRecord, users: Users, besides: str, is_live: Callable[[Record], bool] | None = None
     ) -> bool:
-        """Hands a mount point of the container ``besides`` over to another that uses it. False if none does.
+        """Hands over a mount point of the container ``besides`` to another one that uses it. False if none does.
 
-        With ``is_live`` only a live one counts. Its record is written before that of ``besides``.
+        With ``is_live`` only a live container counts. Its record is written before that of ``besides``.
         """
         # rmdir(2) and unlink(2) of a mount point silently detach what is mounted there in all other mount namespaces: a
-        # container that ends would cut the bind of one that still runs on the same rootfs. So the first to end writes
-        # its mount point into the record of a neighbour that uses it, and the last to end removes it. The rootfs is
-        # locked, so that no neighbour starts or ends meanwhile. The neighbour's record is saved before the caller's: a
-        # kill in between leaves the mount point in both, and the second to remove it finds it gone. It is saved once
-        # for all that it takes: a link in the image can lead two thousand folders deep, and others wait for the lock.
+        # container that ends would detach the bind of one that still runs on the same rootfs. So the first one to end
+        # moves its mount point to the record of a neighbour that uses it, and the last one to end removes it. The
+        # rootfs is locked, so that no neighbour starts or ends meanwhile. The neighbour's record is saved before the
+        # caller's: a kill in between leaves the mount point in both, and the second to remove it finds it gone. It is
+        # saved once for all: a link in the image can lead two thousand folders deep, and others wait for the lock.
         other = users.heir(made["path"], besides, is_live)
         if other is None:
             return False

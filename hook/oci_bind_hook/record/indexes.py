@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder ``rootfs`` in the state folder: for each rootfs a lock file that lists the containers recorded on it.
 
-Loaded by every start of a container: it imports only errno, posix and stat.
+Loaded by every start of a container: import only errno, posix and stat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FLAGS = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
 class Indexes:
-    """The lists in the state folder at ``path``, held by ``fd``. The folder of lists exists while there is any.
+    """The lists in the state folder at ``path``, open as ``fd``. The folder of lists exists while it has a list.
 
     Its methods raise RecordError.
     """
@@ -34,9 +34,9 @@ class Indexes:
         self._fd: int | None = None
 
     def lock(self, key: str, seconds: float) -> Index:
-        """Locks one name of a rootfs, rootfs.identity.keys.
+        """Locks one key of a rootfs, rootfs.identity.keys.
 
-        One that stays held for ``seconds`` raises as StateFolder.lock_id.
+        If another run keeps it locked for ``seconds``, raises the error of StateFolder.lock_id.
         """
         try:
             while True:
@@ -45,7 +45,7 @@ class Indexes:
                 try:
                     return Index(self._fd, key, seconds)
                 except FileNotFoundError:
-                    # Another run has found the folder empty, and removed it.
+                    # Another run found the folder empty and removed it.
                     posix.close(self._fd)
                     self._fd = None
         except NotADirectoryError as reason:
@@ -63,16 +63,16 @@ class Indexes:
             try:
                 return posix.open(_NAME, _FLAGS, dir_fd=self._above)
             except FileNotFoundError:
-                # Every record is in a list but for those of version 1. Whether there may be some says the sticky bit,
-                # which has no other effect on a folder that one user alone can enter.
+                # Every record except those of version 1 is in a list. Without the sticky bit there may be others. The
+                # bit has no other effect on a folder that only one user can enter.
                 may_miss = any(name.endswith(".json") for name in posix.listdir(self._above))
                 try:
                     posix.mkdir(_NAME, 0o700 if may_miss else 0o1700, dir_fd=self._above)
                 except FileExistsError:
-                    pass  # another run has made it meanwhile
+                    pass  # another run has created it meanwhile
 
     def remove_empty(self) -> None:
-        """Removes the folder, if nothing is in it."""
+        """Removes the folder, if it is empty."""
         try:
             posix.rmdir(_NAME, dir_fd=self._above)
         except OSError:
@@ -89,15 +89,15 @@ class Indexes:
         return bool(stat.st_mode & modes.S_ISVTX)
 
     def note_whole(self) -> None:
-        """Notes that every record is in a list. The caller holds a lock here."""
+        """Notes that every record is in a list. The caller has a lock of this folder."""
         assert self._fd is not None
         try:
             posix.chmod(self._fd, 0o1700)
         except OSError:
-            pass  # then all records are read the next time, too
+            pass  # then the next run reads all records, too
 
     def missing(self, containers: Iterable[str]) -> set[str]:
-        """Those of ``containers``, which have a record, that should be in a list and are in none that can be read."""
+        """Those of ``containers``, which have a record, that should be in a list but are in none that can be read."""
         if not self.is_whole():
             return set()
         left = set(containers)
@@ -106,27 +106,27 @@ class Indexes:
                 try:
                     left.difference_update(self.listed(key))
                 except RecordError:
-                    pass  # who stands in it will be missed
+                    pass  # its containers count as missing
         except FileNotFoundError:
-            return set()  # the last list has gone meanwhile
+            return set()  # the last list was removed meanwhile
         except OSError as reason:
             raise refused(f"{self._path} cannot be read", reason) from reason
         return left
 
     def doubt(self) -> None:
-        """Notes that there may be records that no list has.
+        """Notes that there may be records that are in no list.
 
-        A list that was removed, or that a power loss has emptied, tells nobody of the containers that were in it.
+        A list may have been removed, or emptied by a power loss.
         """
         try:
             posix.chmod(_NAME, 0o700, dir_fd=self._above)
         except FileNotFoundError:
-            pass  # without the folder nobody takes a list for whole
+            pass  # without the folder, is_whole returns False
         except OSError as reason:
             raise refused(f"{self._path} cannot be changed", reason) from reason
 
     def listed(self, key: str) -> list[str]:
-        """The containers that a name of a rootfs lists, without its lock."""
+        """The containers in the list of a key, read without its lock."""
         try:
             fd = posix.open(f"{_NAME}/{key}", posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._above)
         except FileNotFoundError:
@@ -141,7 +141,7 @@ class Indexes:
             posix.close(fd)
 
     def sweep(self, has: Callable[[str], bool]) -> None:
-        """Takes out of the lists that nobody has locked what a killed run has left: ``has`` no record."""
+        """Removes containers that ``has`` no record of from the lists that are not locked: killed runs left them."""
         try:
             fd = posix.open(_NAME, _FLAGS, dir_fd=self._above)
         except FileNotFoundError:
@@ -165,7 +165,7 @@ _CROWDED = "no process hangs: too many containers start and end at once for this
 
 
 def unlocked(path: str, reason: OSError, *, wait: bool) -> RecordError:
-    """The error for a lock file that cannot be locked, or that another process held for as long as was waited."""
+    """The error for a lock file that cannot be locked, or that another process has kept locked until the time limit."""
     problem = f"{path} cannot be locked"
     if isinstance(reason, BlockingIOError) and wait:
         advice = _CROWDED if reason.errno == errno.EBUSY else _HELD
@@ -174,5 +174,5 @@ def unlocked(path: str, reason: OSError, *, wait: bool) -> RecordError:
 
 
 def refused(problem: str, reason: OSError) -> RecordError:
-    """The error for what the kernel refused in the state folder."""
+    """The error for a call that the kernel refused in the state folder."""
     return RecordError(f"{problem}: {reason.strerror}", hint=errnos.hint("state", reason))

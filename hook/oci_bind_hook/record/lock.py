@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lock files in the state folder: one for each container, and one for each rootfs, which lists its containers.
 
-Loaded by every start of a container: it imports only posix.
+Loaded by every start of a container: import only posix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# For those before to finish with a rootfs, by all its names. A run may wait so long twice, for its id as well, and
+# The time to wait for earlier runs on a rootfs, for all its keys together. A run may wait twice, once for its id, and
 # stays below the timeout of a registered hook (install), after which the runtime kills it without a reason.
 LOCK_SECONDS = 10.0
 
@@ -23,15 +23,15 @@ LOCK_SECONDS = 10.0
 class Lock:
     """An exclusive lock, by flock(2), on a file that is removed when the lock is released, if it is empty.
 
-    Raises OSError: BlockingIOError if another process holds it for ``seconds`` more. ``seconds_left`` of them were not
-    needed.
+    Raises OSError: BlockingIOError if another process keeps it locked for ``seconds``. ``seconds_left`` is the part of
+    ``seconds`` that was not needed.
     """
 
-    # The file is unlinked while the lock is held; otherwise the folder would keep one for every container and rootfs
-    # that ever was. But a process that waits in flock(2) then locks a file without a name, while the next one creates a
-    # new file and locks that: both would hold the lock, and one could remove what the other has just made. So a lock
-    # counts only if its file still has a link, else the name is opened again. To unlink after the release would be the
-    # same fault in reverse: it takes the name from a process that has just locked the file.
+    # The file is unlinked before the lock is released; otherwise the folder would keep a file for every container and
+    # rootfs. But a process that waits in flock(2) then locks a file without a name, while the next one creates a new
+    # file and locks that: both would have the lock, and one could remove what the other has just made. So a lock counts
+    # only if its file still has a link; otherwise the name is opened again. An unlink after the release would be the
+    # reverse mistake: it could remove the name of a file that another process has just locked.
 
     def __init__(self, folder: int, name: str, seconds: float) -> None:
         self.seconds_left = seconds
@@ -44,12 +44,12 @@ class Lock:
                 self._take()
                 stat = posix.fstat(self._fd)
             except BaseException:
-                posix.close(self._fd)  # an open one would stay locked
+                posix.close(self._fd)  # an open fd would stay locked
                 raise
             if stat.st_nlink:
                 self.size = stat.st_size
                 return
-            # The previous holder has removed it: the next process would lock another file.
+            # The previous owner of the lock has removed the file, so the next process would lock another one.
             posix.close(self._fd)
 
     def _take(self) -> None:
@@ -69,20 +69,20 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Ends the lock."""
+        """Releases the lock."""
         if not self.size:
             try:
                 posix.unlink(self._name, dir_fd=self._folder)
             except OSError:
-                pass  # an empty file is left, which is no reason to fail a finished run
+                pass  # an empty file is left, and a finished run must not fail because of it
         posix.close(self._fd)
 
 
 class Index(Lock):
     """The lock of a rootfs. Its file lists the ``containers`` that have a record on it, one id a line.
 
-    A start finds its neighbours by it, however many records of other rootfs there are. An id is added before the record
-    is first written and taken away after it was removed, so a killed run leaves an id too much, never one too few.
+    With this list a start finds its neighbours without reading the records of other rootfs. An id is added before the
+    record is first written, and removed after it, so a killed run can leave an extra id, but never a missing one.
     Raises OSError.
     """
 
@@ -102,7 +102,7 @@ class Index(Lock):
             self._is_changed = self._content() != data
 
     def add(self, container: str) -> None:
-        """Adds a container, at once."""
+        """Adds a container, and writes it immediately. Raises OSError."""
         line = f"\n{container}\n".encode() if self._is_cut else f"{container}\n".encode()
         self.containers[container] = None
         self._write(line, self.size)
@@ -112,19 +112,19 @@ class Index(Lock):
         return "\n".join([*self.containers, ""]).encode()
 
     def _write(self, data: bytes, at: int) -> None:
-        # A disk that becomes full takes a part, and refuses the rest.
+        # A disk that becomes full accepts only a part, and then refuses the rest.
         while data:
             written = posix.pwrite(self._fd, data, at)
             data, at = data[written:], at + written
 
     def discard(self, container: str) -> None:
-        """Takes a container away, at the latest when the lock is released."""
+        """Removes a container. The file changes when the lock is released."""
         if container in self.containers:
             del self.containers[container]
             self._is_changed = True
 
     def release(self) -> None:
-        """Writes what was taken away, and ends the lock."""
+        """Writes the list without discarded containers, and releases the lock."""
         if self._is_changed:
             data = self._content()
             try:
@@ -132,30 +132,30 @@ class Index(Lock):
                 posix.ftruncate(self._fd, len(data))
                 self.size = len(data)
             except OSError:
-                pass  # an id too much is left, which the next one takes away
+                pass  # an extra id is left, which a later run removes
         super().release()
 
 
 def read_index(fd: int) -> list[str]:
-    """The ids that the file of an Index lists. Raises OSError."""
+    """The ids in the file of an Index. Raises OSError."""
     return _ids(posix.pread(fd, posix.fstat(fd).st_size, 0))
 
 
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")  # of an id
-_MOST = 200  # of them
+_MOST = 200  # characters of an id
 
 
 def _ids(data: bytes) -> list[str]:
-    # A run that was killed while it wrote leaves a part of an id, which names no record. A power loss leaves zeros: the
-    # list is not synced, since with the machine all its containers end. What can be no id is passed over.
+    # A run that was killed while it wrote leaves a part of an id, which has no record. A power loss leaves zeros: the
+    # list is not synced, because all containers end with the machine. What cannot be an id is skipped.
     words = data.decode("ascii", "replace").replace("\0", " ").split()
     return [word for word in words if len(word) <= _MOST and _LETTERS.issuperset(word)]
 
 
 def sweep(folder: int, name: str, has: Callable[[str], bool]) -> None:
-    """Takes containers that ``has`` no record of out of a lock file, and removes it if none is left.
+    """Removes containers that ``has`` no record of from a lock file, and removes the file if none is left.
 
-    One that somebody holds is left alone.
+    A file that another process has locked stays unchanged.
     """
     try:
         index = Index(folder, name, 0)

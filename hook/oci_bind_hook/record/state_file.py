@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of one container: its shape, and what follows from its content.
+"""The record of one container: its types, and functions that answer questions about it.
 
-How it is written as a document is in record/document.py, where state files are in record/folder.py.
+record/document.py converts it to JSON and back, record/folder.py reads and writes state files.
 
-Loaded by every start of a container: it imports only posix and time. typing takes nearly as long to import as Python to
-start, so all of it stands under TYPE_CHECKING.
+Loaded by every start of a container: import only posix and time. Importing typing takes nearly as long as starting
+Python, so it is imported only under TYPE_CHECKING.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
         path: str
 
     class RootfsRecord(PathRecord):
-        """The rootfs. On overlayfs (``overlay``) device and inode number change with every mount of it.
+        """The rootfs. On overlayfs (``overlay``) its device and inode number change with every mount.
 
-        ``upper`` is the upper folder of an overlay, which stays; None if it is none, or if it is not known. ``above``
-        are the folders above ``upper`` or, without one, above the rootfs, ``/`` first. ``mounts`` are the numbers of
-        those that were mount points, from 0; the number after them is that of the folder itself.
+        ``upper`` is the upper folder of an overlay, which does not change; None if it is unknown or not an overlay.
+        ``above`` are the folders above ``upper`` or, without one, above the rootfs, ``/`` first. ``mounts`` are the
+        indexes of those that were mount points, from 0; the length of ``above`` stands for the folder itself.
         """
 
         overlay: bool
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         mounts: list[int]
 
     class IdRun(TypedDict):
-        """A run of ``size`` ids of a user namespace; ``outside`` is None if only those inside can be seen."""
+        """A range of ``size`` ids of a user namespace, from ``inside``; ``outside`` is None if it is not visible."""
 
         inside: int
         outside: int | None
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     class UserRecord(TypedDict):
         """The user namespace in which this record can be undone: its owner's uid outside, and its id maps.
 
-        The maps are those of user_namespaces(7). They are empty where nothing tells.
+        The maps are those of user_namespaces(7), empty if they are unknown.
         """
 
         owner: int | None
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     class NamespaceRecord(TypedDict):
         """The mount namespace of the binds: the container's, or the one that the runtime was started in.
 
-        The kernel uses ``inode`` again, and ``unique`` never; that is None before Linux 6.11.
+        The kernel reuses ``inode``, but never ``unique``, which is None before Linux 6.11.
         """
 
         kind: NamespaceKind
@@ -101,10 +101,10 @@ if TYPE_CHECKING:
         type: str
 
     class MountRecord(TypedDict):
-        """One bind: who asked for it, the request, the resolved destination, and its mounts, the top first.
+        """One bind: its origin, the request, the resolved destination, and its mounts, the top first.
 
         ``by`` is the place of the request in words, such as ``--mount 1``. ``time``, in seconds since 1970, is when a
-        bind was attached to a container that ran.
+        bind was attached to a running container.
         """
 
         origin: Origin
@@ -116,7 +116,7 @@ if TYPE_CHECKING:
         time: NotRequired[int]
 
     class Identity(TypedDict):
-        """How a made file or folder is recognised; ``born`` in nanoseconds since the epoch."""
+        """What identifies a created file or folder; ``born`` is in nanoseconds since the epoch."""
 
         uid: int
         gid: int
@@ -125,7 +125,7 @@ if TYPE_CHECKING:
         ino: int | None
 
     class MadeRecord(TypedDict):
-        """One mount point to be made; ``identity`` is None until it is known to have been made."""
+        """One mount point to be created; ``identity`` is None until it is known to have been created."""
 
         path: str
         kind: MadeKind
@@ -133,10 +133,10 @@ if TYPE_CHECKING:
         identity: Identity | None
 
     class Record(TypedDict):
-        """All that was done for one container, and all that is needed to undo it. ``created`` is in nanoseconds.
+        """Everything done for one container that is needed to undo it. ``created`` is in nanoseconds since the epoch.
 
-        Paths are decoded like file names: they need not be UTF-8. ``uses`` are the paths in the rootfs that its mounts
-        depend on, each with those above it.
+        Paths are decoded like file names: they may contain bytes that are not UTF-8. ``uses`` are the paths in the
+        rootfs that its mounts depend on, each with those above it.
         """
 
         id: str
@@ -160,7 +160,7 @@ def now() -> int:
 
 
 def is_lost(bundle: str) -> bool:
-    """Whether a runtime has lost the bundle, and names ``/`` instead, as crun may: lifecycle.lost. Raises OSError."""
+    """Whether the runtime has lost the bundle and passes ``/`` instead, as crun may, lifecycle.lost. Raises OSError."""
     try:
         return bundle == "/" and not posix.lstat("/config.json")
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def is_lost(bundle: str) -> bool:
 
 
 def is_same_bundle(record: Record, path: str) -> bool:
-    """Whether a record is of the bundle at ``path``, by whatever name. Raises OSError."""
+    """Whether a record belongs to the bundle at ``path``, which may be another path of it. Raises OSError."""
     known = record["bundle"]
     if known["path"] == path:
         return True
@@ -180,24 +180,24 @@ def is_same_bundle(record: Record, path: str) -> bool:
 
 
 def is_object(known: ObjectRecord, stat: posix.stat_result) -> bool:
-    """Whether ``stat`` is of the recorded file or folder."""
+    """Whether ``stat`` describes the recorded file or folder."""
     return (known["dev"], known["ino"]) == (stat.st_dev, stat.st_ino)
 
 
 def is_of_another_user(record: Record, here: UserRecord) -> bool:
-    """Whether a record was made in another user namespace than ``here``: most of it cannot be seen from here.
+    """Whether a record was made in a user namespace other than ``here``, from which most of it is not visible.
 
-    The inode of a user namespace is of no use: podman makes a new one, with the same maps, whenever none is left.
+    The inode of a user namespace does not help: podman creates a new one, with the same maps, whenever none is left.
     """
     known = record["user"]
     if not known["uids"] and posix.geteuid():
-        # Version 1 kept nothing of it. But an ordinary user makes files of root only inside a namespace like podman's.
+        # Version 1 did not record it. But only inside a namespace like podman's can other users create files of uid 0.
         return any(made["identity"] is not None and made["identity"]["uid"] == 0 for made in record["made"])
     return not (_are_alike(known["uids"], here["uids"]) and _are_alike(known["gids"], here["gids"]))
 
 
 def _are_alike(known: list[IdRun], here: list[IdRun]) -> bool:
-    """Whether ids mean the same by two id maps, as far as both are known."""
+    """Whether ids have the same meaning in two id maps, as far as both are known."""
     if not known or (posix.geteuid() == 0 and _changes_nothing(known) and _changes_nothing(here)):
         return True
     return len(known) == len(here) and all(
@@ -208,12 +208,12 @@ def _are_alike(known: list[IdRun], here: list[IdRun]) -> bool:
 
 
 def _changes_nothing(id_map: list[IdRun]) -> bool:
-    """Whether ids have the same numbers outside, as where root makes a user namespace for itself."""
+    """Whether ids have the same numbers outside, as in a user namespace that root creates for itself."""
     return all(run["inside"] == run["outside"] for run in id_map)
 
 
 def places_of(mount: MountRecord, record: Record) -> tuple[str, ...]:
-    """Where a bind may stand, as mountinfo shows it: below the rootfs or, in the container's namespace, below ``/``."""
+    """Possible mount points of a bind in mountinfo: below the rootfs or, in the container's namespace, below ``/``."""
     resolved = mount["resolved"]
     outside = record["rootfs"]["path"].rstrip("/") + (resolved if resolved != "/" else "")
     return (outside or "/",) if record["namespace"]["kind"] == "runtime" else (outside or "/", resolved)
@@ -222,8 +222,8 @@ def places_of(mount: MountRecord, record: Record) -> tuple[str, ...]:
 def is_live(record: Record, proc: Proc, boot: str) -> bool:
     """Whether the container of a record may still be alive.
 
-    It may if the host has not rebooted since and its first process runs, is unknown, is hidden, or belongs to another
-    pid namespace and so cannot be seen here.
+    True if the host has not rebooted since, and its first process runs, is unknown or hidden, or belongs to another pid
+    namespace and is therefore not visible here.
     """
     if record["boot"] != boot:
         return False
@@ -232,6 +232,6 @@ def is_live(record: Record, proc: Proc, boot: str) -> bool:
 
 
 def is_unseen(init: InitRecord, proc: Proc) -> bool:
-    """Whether a recorded pid belongs to another pid namespace than this procfs: here it is free or another process."""
+    """Whether a recorded pid is of another pid namespace than this procfs, where it is free or another process."""
     first = proc.first_start()
     return None not in (first, init["first"]) and first != init["first"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for the state folder, for a process that may not write it. Loaded only then."""
+"""A stand-in for the state folder, loaded only by a process that must not write it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Unrecorded:
-    """A state folder that holds no records, saves none and locks nothing. ``problem`` says why, and what helps."""
+    """A state folder without records, which saves nothing and locks nothing. ``problem`` is the reason and a remedy."""
 
     def __init__(self, problem: UnavailableError) -> None:
         self._problem = problem
@@ -48,7 +48,7 @@ class Unrecorded:
 
 
 class Unlocked:
-    """A lock that locks nothing, and below which there are no records."""
+    """A lock that locks nothing, for a rootfs without records."""
 
     def __enter__(self) -> Unlocked:
         return self

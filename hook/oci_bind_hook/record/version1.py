@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """State files of version 1, schemas/state-file-1.json, which are read and never written.
 
-Loaded only where there is one.
+Loaded only if there is one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def read(document: Any, name: str) -> Record:
-    """The record in a document of version 1. Raises DataError for the document ``name``.
+    """The record in a document of version 1. Raises DataError, which names the document ``name``.
 
-    What that version did not keep is not known: the user namespace, the upper folder of an overlay, and the folders
-    above the rootfs, without which a rootfs that is missing is not known to be gone.
+    That version did not record the user namespace, the upper folder of an overlay, and the folders above the rootfs.
+    Without these folders, a missing rootfs is not known to be gone.
     """
     if violations := oci.violations(document, "state-file-1"):
         raise DataError(name, violations)
@@ -43,5 +43,5 @@ def _origin(by: str) -> str:
 
 
 def _text(quoted: str) -> str:
-    r"""A text that Python's ascii() has written, in quotes and with escapes: ``\n``, ``\x0a``, ``\u0a0a``, ``\'``."""
+    r"""The text that Python's ascii() wrote in quotes and with escapes: ``\n``, ``\x0a``, ``\u0a0a``, ``\'``."""
     return quoted[1:-1].encode("ascii").decode("unicode_escape")

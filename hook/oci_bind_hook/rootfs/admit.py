@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy: on which destinations a bind may be mounted, and by which kind of source. The walk knows none of it.
+"""Policy: on which destinations a bind may be mounted, and with which kind of source. The walk does not depend on it.
 
-Loaded by every start of a container: it imports only posix, and runs after setns(2), when nothing can be imported.
+Loaded by every start of a container: import only posix. It runs after setns(2), when nothing can be imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .mount_points import Rootfs
 
-# The only files of procfs on which runc allows a mount (libcontainer, checkProcMount).
+# The only files of procfs on which runc allows a mount, libcontainer, checkProcMount.
 PROC_FILES = frozenset(
     f"/proc/{name}"
     for name in (
@@ -36,7 +36,7 @@ PROC_FILES = frozenset(
 def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     """Checks that a source may be mounted on ``target``; ``directory`` is true if the source is a folder.
 
-    Raises EscapeError for the root, procfs and sysfs, and RequestError if source and target differ in kind.
+    Raises EscapeError for the root, procfs and sysfs, and RequestError for a long path or if only one is a folder.
     """
     path = target.path
     if len(linux.encode_path(rootfs.path + path)) >= PATH_MAX:
@@ -71,7 +71,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
 
 
 def _named(target: Target) -> str:
-    """The path of ``target``, with the links of procfs as they are named: where they lead depends on who looks."""
+    """The path of ``target``, in which links of procfs keep their names: their target depends on the process."""
     path = target.path
     for place, text in reversed(target.links):
         led = f"{place.rpartition('/')[0]}/{text}"
@@ -81,17 +81,17 @@ def _named(target: Target) -> str:
 
 
 def _kind(rootfs: Rootfs, target: Target) -> str | None:
-    """The type of the file system that ``target`` is or will be on, a cover's for what is in one; None if not known.
+    """The type of the file system that ``target`` is or will be on, that of its cover if it is in one; None if unknown.
 
-    Not known are only those that do not matter: "sysfs" and "proc" are always known.
+    "sysfs" and "proc" are always known; the other types do not matter.
     """
     anchor = target.anchor
     if anchor.stat is None or anchor.fd is None:
         return anchor.cover.type if anchor.cover is not None else None
     if anchor.stat.mnt_id == rootfs.stat.mnt_id:
         return None
-    # fstatfs(2) is a question to the file system, and this process has the rootfs locked. So what may be silent is not
-    # asked, if the mount table has it. All else is: the table is older than the walk, and an id may be another mount's.
+    # fstatfs(2) may wait for a server, while this process has the rootfs locked. So a type that may wait is taken from
+    # the mount table. No other type is: the table is older than the walk, and another mount may have reused the id.
     known = anchor.cover.types.get(anchor.stat.mnt_id) if anchor.cover is not None else rootfs.type_of(anchor.stat)
     if known is not None and may_wait(known):
         return known

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rootfs it is: the one notion of "the same rootfs" for locks, neighbours, set-up and undo.
+"""Identifies a rootfs. Locks, neighbours, set-up and undo all use this definition of "the same rootfs".
 
-A rootfs has no name that is always right. An overlay has another device number after each mount of it; its upper folder
-keeps both numbers. Each start of the machine numbers devices anew. A path may lead to another rootfs since, and two
-paths to one.
+No single property identifies a rootfs. An overlay gets a new device number with each mount; its upper folder keeps
+device and inode number. A reboot may change device numbers. A path may later lead to another rootfs, and two paths may
+lead to the same one.
 
-Loaded by every start of a container: it imports only posix and stat.
+Loaded by every start of a container: import only errno, posix and stat.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from ..kernel.mountinfo import MountTable
     from ..record.state_file import ObjectRecord, PathRecord, RootfsRecord
 
-# What a path that leads to no folder is refused with.
+# The errors of a path that does not lead to a folder.
 _NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def identify(path: str, fd: int, mounts: Callable[[], MountTable]) -> RootfsRecord:
-    """What the rootfs at ``path``, held by ``fd``, is known by.
+    """The record that identifies the rootfs at ``path``, which is open as ``fd``.
 
-    ``mounts`` returns the mounts of the current namespace, and is called for an overlay only. Raises OSError.
+    ``mounts`` returns the mounts of the current namespace, and is called only for an overlay. Raises OSError.
     """
     stat = posix.fstat(fd)
     overlay = is_overlay(fd)
@@ -50,12 +50,12 @@ def identify(path: str, fd: int, mounts: Callable[[], MountTable]) -> RootfsReco
 
 
 def is_overlay(fd: int) -> bool:
-    """Whether a file is on overlayfs, where device and inode number may change. Raises OSError."""
+    """Whether ``fd`` is on overlayfs, where device and inode number may change. Raises OSError."""
     return linux.fstatfs_type(fd) == linux.OVERLAYFS_SUPER_MAGIC
 
 
 def identify_path(path: str, mounts: Callable[[], MountTable]) -> RootfsRecord:
-    """The same for the folder that is at ``path`` now. Raises MissingError."""
+    """The same as ``identify``, for the folder that is at ``path`` now. Raises MissingError."""
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         try:
@@ -67,25 +67,25 @@ def identify_path(path: str, mounts: Callable[[], MountTable]) -> RootfsRecord:
 
 
 def _upper(path: str, fd: int, table: MountTable) -> PathRecord | None:
-    """The folder that takes what is written to the overlay ``fd`` at ``path``; None if it is unknown.
+    """The upper folder of the overlay ``fd`` at ``path``; None if it is unknown. Raises OSError.
 
-    It is not looked for if the rootfs is only a folder somewhere in an overlay.
+    None also if the rootfs is a folder inside an overlay, and not its root.
     """
     stat = files.statx(fd)
     info = table.get(stat.mnt_id) if stat.mount_root else None
     upper = info.super_option("upperdir") if info is not None and info.root == "/" else None
     if upper is None:
         return None
-    # An engine gives a relative path if there are many layers, whose paths would not fit into one page. The path is
-    # shown as it was given: to mount(2) with a backslash before commas, colons and backslashes.
+    # An engine uses relative paths if there are many layers, whose absolute paths would not fit in one page. mountinfo
+    # shows the path as it was passed to mount(2), with a backslash before commas, colons and backslashes.
     for folder in ["/"] if upper.startswith("/") else [*_above(path)][::-1]:
         for each in dict.fromkeys((_unquoted(upper), upper)):
             try:
                 real = files.real_path(files.below(folder, each))
                 known = posix.lstat(real)
             except OSError as reason:
-                # Also where this user may not look. But a folder that only does not answer now is not unknown: without
-                # it this rootfs would be another one than that of its neighbours.
+                # These errors, also a denied access, mean that it is unknown. Others, such as a server that does not
+                # answer now, do not: without it this rootfs would seem to be another one than that of its neighbours.
                 if reason.errno not in _NOT_HERE:
                     raise
                 continue
@@ -94,7 +94,7 @@ def _upper(path: str, fd: int, table: MountTable) -> PathRecord | None:
 
 
 def _unquoted(path: str) -> str:
-    """A path without the backslashes that quote a character, two of them being one."""
+    """A path without the backslashes that quote a character. Two backslashes stand for one."""
     return "\\".join(part.replace("\\", "") for part in path.split("\\\\"))
 
 
@@ -107,13 +107,13 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _way(place: str) -> tuple[list[ObjectRecord], list[int]]:
-    """The folders above ``place``, and which of them, by number, are mount points, ``place`` being the last."""
+    """The folders above ``place``, ``/`` first, and the indexes of those, and of ``place``, that are mount points."""
     found: list[ObjectRecord] = []
     mounts = []
     for folder in (*_above(place), place):
         dev, ino, is_root = files.look_at(folder)
         is_another = bool(found) and found[-1]["dev"] != dev
-        # By createContainer a runtime has bound the rootfs on itself. Outside it is a folder like any other.
+        # At createContainer a runtime has bound the rootfs on itself, so for ``place`` only another device counts.
         if is_another if is_root is None or folder == place else is_root:
             mounts.append(len(found))
         found.append({"dev": dev, "ino": ino})
@@ -121,24 +121,24 @@ def _way(place: str) -> tuple[list[ObjectRecord], list[int]]:
 
 
 def keys(rootfs: RootfsRecord) -> set[str]:
-    """Names for a rootfs, of which two have one in common if they are, or may be, the same. At most 41 characters."""
+    """Keys of a rootfs, of at most 41 characters. Records of what is or may be the same rootfs have one in common."""
     found = {f"{one['dev']}:{one['ino']}" for one in (rootfs, rootfs["upper"]) if one is not None}
-    # Another start of the machine leaves nothing but the path. Two paths with one number only wait for each other.
+    # After a reboot only the path is the same. Two paths with the same hash only wait for each other.
     found.add(f"{int.from_bytes(linux.encode_path(rootfs['path']), 'big') % (2**61 - 1):x}")
     return found
 
 
 def primary(rootfs: RootfsRecord) -> tuple[int, int]:
-    """Device and inode number by which a rootfs that is there now is told from all others that are there."""
+    """The device and inode number that distinguish rootfs that exist at the same time."""
     own = rootfs["upper"] or rootfs
     return own["dev"], own["ino"]
 
 
 def is_same(known: RootfsRecord, now: RootfsRecord, *, same_boot: bool) -> bool:
-    """Whether ``now`` is certainly the rootfs recorded as ``known``, in this boot of the machine or in one before."""
+    """Whether ``now`` is certainly the rootfs recorded as ``known``, in this boot (``same_boot``) or an earlier one."""
     upper, upper_now = known["upper"], now["upper"]
     if upper is not None and upper_now is not None:
-        # Whichever mount it is: what was made is in the upper folder.
+        # The mount does not matter: mount points were created in the upper folder.
         return _is_same_object(upper, upper_now, same_boot=same_boot)
     return known["overlay"] == now["overlay"] and _is_same_object(known, now, same_boot=same_boot)
 
@@ -150,21 +150,21 @@ def _is_same_object(known: PathRecord, now: PathRecord, *, same_boot: bool) -> b
 
 
 def may_be_same(known: RootfsRecord, now: RootfsRecord, *, same_boot: bool) -> bool:
-    """Whether ``now`` may be the rootfs recorded as ``known``. Then nothing that is used there is removed."""
+    """Whether ``now`` may be the rootfs recorded as ``known``. If so, nothing that the record uses is removed."""
     return is_same(known, now, same_boot=same_boot) or (not same_boot and known["path"] == now["path"])
 
 
 def is_gone(known: RootfsRecord, *, same_boot: bool) -> bool:
-    """Whether the rootfs recorded as ``known`` was certainly removed, or another folder put in its place.
+    """Whether the rootfs recorded as ``known`` was certainly removed or replaced by another folder.
 
-    Certain is only: all folders above are those recorded, down to one in which the next name is missing, or is another
-    folder, and no mount point, now and then. All else may be a file system that is not mounted at this moment, or one
-    that does not answer. For an overlay its upper folder decides: while it is not mounted there may be no folder at all
-    at its path.
+    It is certain only if the folders above are the recorded ones, down to one in which the next name does not exist or
+    is another folder, and this name neither is nor was a mount point. In all other cases a file system may not be
+    mounted at this moment, or may not answer. For an overlay its upper folder decides, because while the overlay is not
+    mounted there may be no folder at its path.
     """
     place: PathRecord = known["upper"] or known
     recorded: list[ObjectRecord] = [*known["above"], place]
-    above: tuple[int, int] | None = None  # the device of the folder above, now and then
+    above: tuple[int, int] | None = None  # the device of the folder above: current, recorded
     for number, (folder, then) in enumerate(zip([*_above(place["path"]), place["path"]], recorded, strict=False)):
         try:
             now = posix.lstat(folder)
@@ -180,11 +180,11 @@ def is_gone(known: RootfsRecord, *, same_boot: bool) -> bool:
 
 
 def _is_unmounted(known: RootfsRecord, missing: int, *, same_boot: bool) -> bool:
-    """Whether what is missing may be the mount point of a file system that lives on, or a folder above one.
+    """Whether folder number ``missing`` may be the mount point of a file system that still exists, or be above one.
 
-    Some who unmount a disk remove its mount point as well: udisks, autofs, podman with a fuse-overlayfs.
+    Some programs remove the mount point when they unmount a disk: udisks, autofs, podman with fuse-overlayfs.
     """
     last = len(known["above"])
-    # The mount of a rootfs itself is its engine's, and so is the folder in which it is: that is removed with the
-    # container. Only /run, where it may be, is empty after another start of the machine.
+    # A mount on the rootfs itself belongs to its engine, which removes the folder with the container. But that folder
+    # may be in /run, which is empty after a reboot.
     return any(at == missing or (at > missing and (at != last or not same_boot)) for at in known["mounts"])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mount points in a container's rootfs: making missing ones, and finding and removing those that were made.
+"""Mount points in a container's rootfs: creates missing ones, and finds and removes those that were created.
 
-Each is made or removed by its name in a folder that a walk holds by fd, never by a path that would be looked up again.
+Each is created or removed by its name in a folder that a walk has opened, never by a path that is looked up again.
 
-Loaded by every start of a container: only posix, errno and stat; it runs after setns(2), when nothing can be
+Loaded by every start of a container: import only posix, errno and stat. It runs after setns(2), when nothing can be
 imported.
 """
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 class MountPoint:
-    """A file or folder to be made at ``path`` in the rootfs. Once it is ``made``, ``stat`` describes it.
+    """A file or folder to be created at ``path`` in the rootfs. Once it is ``made``, ``stat`` describes it.
 
-    ``filesystem`` is "rootfs", or "tmpfs" for one of the container's own that dies with it.
+    ``filesystem`` is "rootfs", or "tmpfs" for a tmpfs of the container, which ends with it.
     """
 
     __slots__ = ("directory", "filesystem", "made", "path", "stat")
@@ -45,20 +45,20 @@ class MountPoint:
 
     @property
     def call(self) -> str:
-        """The system call that makes it, for a message."""
+        """The system call that creates it, for messages."""
         return "mkdirat" if self.directory else "mknodat"
 
 
 class Rootfs(Root):
-    """The root of a container's file system, held by fd; ``path`` is its absolute path on the host.
+    """The root of a container's file system, open as ``fd``; ``path`` is its absolute path on the host.
 
-    ``unlock`` allows making mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
-    is on a tmpfs that only this container can have, where mount points may be made too if config.json asks for it:
-    ``asked`` holds the ids of the mounts that are where config.json asks for a tmpfs. ``type_of`` returns the type of
-    the file system that a file is on, None if it does not know. ``owner_of`` returns user and group of a file if
-    statx(2) does not. ``fd`` is the root, if it is open already. ``may_open``: a file is made by open(2) where mknod(2)
-    is not known; the container has no process yet that open(2) could wait for. Raises MissingError if ``path`` is no
-    folder, and EscapeError if it is the host's ``/``.
+    ``unlock`` allows creating mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
+    is on a tmpfs that only this container can have. Mount points may be created there if config.json has this tmpfs:
+    ``asked`` are the ids of the mounts on the destinations of its tmpfs. ``type_of`` returns the type of the file
+    system that a file is on, None if unknown. ``owner_of`` returns uid and gid of a file, if not those of statx(2).
+    ``fd`` is the root, if it is already open. ``may_open``: if mknod(2) is not supported, open(2) creates a file; the
+    container has no process yet that could block it. Raises MissingError if ``path`` is not a folder, and EscapeError
+    if it is the host's ``/``.
     """
 
     may_open = True
@@ -88,21 +88,21 @@ class Rootfs(Root):
         self._objects: dict[Hashable, int] = {}
         self._made: dict[Hashable, int] = {}
         self._writable: int | None = None
-        # find: the folder of the last path, the fds of it and those above, and whether they may be in other mounts.
+        # For ``find``: the folder of the last path, its fd and those above, and whether they may be in other mounts.
         self._folder = ""
         self._way: list[int] = []
         self._is_across = False
 
     @property
     def is_overlay(self) -> bool:
-        """Whether the rootfs is on overlayfs, where device and inode numbers of a file may change. Raises OSError."""
+        """Whether the rootfs is on overlayfs, where device and inode number of a file may change. Raises OSError."""
         with files.Named(self.path):
             return is_overlay(self.fd)
 
     def push_root(self, fd: int) -> None:
-        """Makes ``fd`` the root: the same folder in another mount, which may be read-only.
+        """Makes ``fd`` the root: the same folder in another mount, which may be read-only. Raises OSError.
 
-        Mount points are made through the mount that was the root before.
+        Mount points are created through the mount that was the root before.
         """
         self._writable = self.fd if self._writable is None else self._writable
         self.unlock = True
@@ -110,7 +110,7 @@ class Rootfs(Root):
         self.fd, self.stat = fd, files.statx(fd)
 
     def reopen_root(self) -> None:
-        """Opens the root again after a mount over it has gone; keeps the old fd if ``path`` is another folder now."""
+        """Opens the root again after a mount on it was detached. Keeps the old fd if ``path`` is another folder now."""
         try:
             fd = posix.open(self.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError:
@@ -122,7 +122,7 @@ class Rootfs(Root):
             posix.close(fd)
 
     def hold_path(self, path: str) -> int:
-        """An fd of the file at ``path``, as mountinfo shows it here. No link at its end is followed. Raises OSError."""
+        """An fd of the file at ``path``, a path of mountinfo. A link at its end is not followed. Raises OSError."""
         return posix.open(path, HOLD)
 
     def close(self) -> None:
@@ -131,17 +131,17 @@ class Rootfs(Root):
         posix.close(self.fd)
 
     def is_to_be_made(self, target: Target) -> bool:
-        """Whether names of ``target`` are missing and can be made. Nothing can be made on procfs."""
+        """Whether names of ``target`` are missing and can be created. Nothing can be created on procfs."""
         return bool(target.missing) and not target.path.startswith("/proc/")
 
     def has_reserved(self, target: Target) -> bool:
-        """Whether the missing ``target`` is already planned to be made, for an earlier bind."""
+        """Whether an earlier bind already plans to create the missing ``target``."""
         return self.key_of(target) in self._reserved
 
     def filesystem_of(self, target: Target) -> Filesystem:
-        """The file system on which the missing names of ``target`` will be made: "rootfs" or "tmpfs".
+        """The file system in which the missing names of ``target`` will be created: "rootfs" or "tmpfs".
 
-        Raises RequestError if that is inside any other mount: a volume, where they would stay on the host.
+        Raises RequestError for any other mount, such as a volume, because they would stay on the host.
         """
         anchor = target.anchor
         if self.is_on_root(anchor):
@@ -157,9 +157,9 @@ class Rootfs(Root):
         )
 
     def reserve(self, target: Target, cover: Cover, *, directory: bool) -> list[MountPoint]:
-        """Plans to mount ``cover`` on ``target``. Returns the mount points to make that no earlier bind has planned.
+        """Plans to mount ``cover`` on ``target``. Returns the mount points to create that no earlier bind has planned.
 
-        Raises RequestError if one would have to be made inside another mount.
+        Raises RequestError if one would have to be created inside another mount.
         """
         points = []
         if self.is_to_be_made(target) and not self._is_made_by_runtime(target):
@@ -178,7 +178,7 @@ class Rootfs(Root):
         return points
 
     def assume(self, target: Target, cover: Cover) -> None:
-        """Takes for done that a runtime mounts ``cover`` on ``target``, and makes what is missing for it."""
+        """Assumes that a runtime mounts ``cover`` on ``target`` and creates what is missing for it."""
         above = target.anchor
         for step, path in target.paths():
             if not step.exists:
@@ -190,13 +190,13 @@ class Rootfs(Root):
         self.cover(target, cover)
 
     def exists(self, target: Target) -> bool:
-        """Whether ``target`` is there, or will be when a run comes to it."""
+        """Whether ``target`` exists, or will exist when a run gets to it."""
         return target.last.exists or self.key_of(target) in self._assumed or self._is_made_by_runtime(target)
 
     def _is_made_by_runtime(self, target: Target, *, note: bool = False) -> bool:
-        """Whether ``assume`` was told of what is missing, perhaps by another bind of the folder that it is in.
+        """Whether ``assume`` has noted the missing names, perhaps through another bind of the same folder.
 
-        ``note``: so it is from now on.
+        ``note``: notes them.
         """
         stat = target.anchor.stat
         if stat is None or not (note or self._assumed):
@@ -210,10 +210,10 @@ class Rootfs(Root):
         return True
 
     def make(self, target: Target) -> int:
-        """Makes the missing names of ``target``, as they were reserved, and returns an fd of the mount point.
+        """Creates the missing names of ``target``, as they were reserved, and returns an fd of the mount point.
 
         Folders get mode 0755, empty files 0644, as in runc. Each MountPoint gets its Stat. Raises KernelError, and
-        EscapeError for a name replaced by something of another kind; what was made before stays and is marked ``made``.
+        EscapeError for a name replaced by another kind of object. What was created before stays and is marked ``made``.
         """
         fd = target.anchor.fd
         above = target.anchor
@@ -228,10 +228,10 @@ class Rootfs(Root):
         return fd
 
     def check(self, target: Target, point: MountPoint, check_writable: Callable[[int], None]) -> None:
-        """Raises the KernelError of ``make`` if ``point``, the first to be made for ``target``, cannot be made.
+        """Raises the KernelError of ``make`` if ``point``, the first to be created for ``target``, cannot be created.
 
-        ``check_writable`` is as linux.check_writable, for who will make it. Nothing is changed. What cannot be known
-        beforehand, a full disk say, ``make`` meets. In what an earlier bind has made there will be room.
+        ``check_writable`` answers like linux.check_writable, but for the process that will create it. Nothing changes.
+        Some errors, such as a full disk, cannot be predicted. A folder that an earlier bind creates is not checked.
         """
         fd = target.anchor.fd
         if fd is None or point.path != next(path for step, path in target.paths() if not step.exists):
@@ -251,7 +251,7 @@ class Rootfs(Root):
             )
             point.made = True
             # mkdirat(2) returns no fd. What is opened may be a replacement, and is used only if it is of the same kind:
-            # then it is as good a mount point, inside the rootfs, and its identity is what gets recorded.
+            # such a mount point is equally good, is inside the rootfs, and its own identity is recorded.
             fd = posix.open(name, HOLD, dir_fd=parent)
             point.stat = files.statx(fd)
         except OSError as reason:
@@ -262,7 +262,7 @@ class Rootfs(Root):
         return fd
 
     def _change(self, change: Callable[[int], None], folder: int, path: str, *, may_unlock: bool = True) -> None:
-        """Calls ``change`` with the ``folder`` of ``path``, or where that is read-only with it unlocked. OSError."""
+        """Calls ``change`` with the ``folder`` of ``path``, and on EROFS again with ``_unlocked``. Raises OSError."""
         try:
             change(folder)
         except OSError as reason:
@@ -275,17 +275,17 @@ class Rootfs(Root):
                 posix.close(unlocked)
 
     def _unlocked(self, folder: int, path: str) -> int:
-        """An fd of ``folder``, in which ``path`` is, through a writable mount of the same file system.
+        """An fd of ``folder``, which contains ``path``, through a writable mount of the same file system.
 
-        Raises OSError: EROFS if there is no such mount, or if another folder is above ``path`` now.
+        Raises OSError: EROFS if there is no such mount, or if ``path`` is in another folder now.
         """
         # crun before 1.26 makes the root read-only before createContainer hooks run. Remounting it writable, even for a
-        # moment, would change what the container gets, and a SIGKILL in between would leave its root writable. Instead
-        # RDONLY is cleared on a copy of the mount that only this process can reach: open_tree(CLONE) attaches it
-        # nowhere, no path leads to it, and it is gone with its last fd. A read-only superblock still answers EROFS. The
-        # names are walked again in the copy, without links. If a folder was renamed since, an attacker may have put
-        # another one in its place: so the walk must end at the very folder (dev, ino) that the caller holds. Only the
-        # rootfs's own mount is copied. A read-only volume in it is meant to be read-only, and is never written to.
+        # moment, would change the container's root, and a SIGKILL in between would leave it writable. Instead RDONLY is
+        # cleared on a copy of the mount that only this process can reach: open_tree(OPEN_TREE_CLONE) does not attach
+        # it, no path leads to it, and it ends with its last fd. A read-only superblock still returns EROFS. The names
+        # are walked again in the copy, without links. If a folder was renamed meanwhile, an attacker may have put
+        # another one in its place, so the walk must end at the same folder (dev, ino) that the caller has open. Only
+        # the rootfs's own mount is copied. A read-only volume in it is meant to be read-only, and is never written to.
         if self._writable is None:
             if not linux.has_mount_api():
                 raise OSError(errno.EROFS, posix.strerror(errno.EROFS))
@@ -302,10 +302,10 @@ class Rootfs(Root):
         return fd
 
     def find(self, path: str, *, across: bool) -> Found | None:
-        """The file at ``path``, None if there is none. No link is followed. The caller closes it.
+        """The file at ``path``, None if it does not exist. No link is followed. The caller closes it.
 
         Raises OSError, with EBUSY if the path leads into another mount and ``across`` is false. The folders on the way
-        stay open for the next path: what was made is found and removed in one pass, however deep it is.
+        stay open for the next path, so that even deep mount points are found and removed in one pass.
         """
         if across is not self._is_across:
             self._forget_way()
@@ -321,22 +321,22 @@ class Rootfs(Root):
         return Found(path, folder, fd)
 
     def _follow(self, path: str, *, across: bool) -> int:
-        """The fd of the folder at ``path`` below the root, "" for itself. Raises OSError."""
-        # A folder that was renamed since is as good: what is in it is compared with what was made.
+        """The fd of the folder at ``path`` below the root, "" for the root itself. Raises OSError."""
+        # An open folder that was renamed since is fine: its content is compared with what was created.
         while not f"{path}/".startswith(f"{self._folder}/"):
             self._folder = self._folder.rpartition("/")[0]
             posix.close(self._way.pop())
         for name in path[len(self._folder) + 1 :].split("/") if path != self._folder else ():
             fd = self.hold(name, self._way[-1] if self._way else self.fd)
             if not across and files.mount_id(fd) != self.stat.mnt_id:
-                posix.close(fd)  # it would keep that mount busy
+                posix.close(fd)  # an open fd would keep that mount busy
                 raise OSError(errno.EBUSY, "another mount covers it")
             self._way.append(fd)
             self._folder = f"{self._folder}/{name}"
         return self._way[-1] if self._way else self.fd
 
     def _forget_way(self) -> None:
-        """Closes the folders on the way."""
+        """Closes the folders on the way to the last path of ``find``."""
         while self._way:
             posix.close(self._way.pop())
         self._folder = ""
@@ -362,7 +362,7 @@ def _open(path: str) -> int:
 class Found:
     """A file in the rootfs: its ``path`` there, its ``fd`` and ``stat``.
 
-    The fd of its ``folder`` is the root's, and holds until it looks for another path.
+    The fd of its ``folder`` belongs to the Rootfs, and is valid until the next ``find``.
     """
 
     __slots__ = ("fd", "folder", "path", "stat")
@@ -371,8 +371,8 @@ class Found:
         self.path = path
         self.folder = folder
         self.fd = fd
-        # The root of a mount that covers it: whoever serves that need not answer. Without a birth time, it may be on a
-        # file system whose server knows more than the kernel.
+        # ask=False: a mount may cover the path, and the server of that mount may not answer. If there is no birth time
+        # and no such mount, the server of the file system may know more than the kernel.
         self.stat = files.statx(fd, ask=False)
         if self.stat.born is None and not self.stat.mount_root:
             self.stat = files.statx(fd)
@@ -388,8 +388,8 @@ def _create(parent: int, name: str, *, directory: bool, may_open: bool) -> None:
     except OSError as reason:
         if reason.errno != errno.EOVERFLOW:
             raise
-        # The file system belongs to the container's user namespace, which has no id for this process's user: it is made
-        # as the owner of the folder.
+        # The file system belongs to the container's user namespace, in which the uid of this process is not mapped. So
+        # it is created as the owner of the folder.
         owner = posix.fstat(parent)
         linux.set_fs_ids(owner.st_uid, owner.st_gid)
         try:
@@ -403,11 +403,11 @@ def _create_as_we_are(parent: int, name: str, *, directory: bool, may_open: bool
         posix.mkdir(name, 0o755, dir_fd=parent)
         return
     try:
-        # Not by open(2), which a container with a fanotify(7) group can keep waiting for its leave.
+        # Not by open(2), which a container can block by a permission event of fanotify(7).
         posix.mknod(name, modes.S_IFREG | 0o644, dir_fd=parent)
     except OSError as reason:
         if not may_open or reason.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        # A FUSE server may know how to create and open a file, and not how to create it alone. A link is no file there.
+        # A FUSE server may support create-and-open, but not mknod(2). O_NOFOLLOW: a link must not be followed.
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
         posix.close(posix.open(name, flags, 0o644, dir_fd=parent))

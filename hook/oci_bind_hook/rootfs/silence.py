@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a rootfs answers, before anybody looks into it in earnest to undo a record or to tell of it.
+"""Whether a rootfs answers, tested before it is accessed to undo or describe a record.
 
-Loaded only where the mount table shows a file system that may keep those waiting who ask it, never after setns(2).
+Loaded only if the mount table shows a file system whose server may not answer, and never after setns(2).
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 
 class Silence:
-    """Which of the mounts in ``table``, those of this mount namespace, do not answer.
+    """Finds out which mounts in ``table``, those of this mount namespace, do not answer.
 
-    ``known`` are the ways on which one did not before, as the ids of all who may be silent there, with what is to be
-    told: who goes such a way is not asked again.
+    ``known`` are earlier results, not tested again: sets of mount ids, of which one did not answer, and the message.
     """
 
     def __init__(self, table: MountTable, known: dict[frozenset[int], str] | None = None) -> None:
@@ -34,13 +33,13 @@ class Silence:
         self._table = table
 
     def why(self, record: Record, seconds: float, *, here: bool) -> str:
-        """Why what a record needs to be undone must not be asked now: who does not answer within ``seconds``, or "".
+        """Why the record cannot be undone now: the mounts that do not answer within ``seconds``; "" if all answer.
 
         ``here``: the binds are in this mount namespace.
         """
         points = [*self._points(record)] if here else []
         rootfs = record["rootfs"]
-        # An overlay that is not mounted now has no layers in the table, and its upper folder is looked for by its path.
+        # The table has no layers of an overlay that is not mounted now, so the path of its upper folder is tested too.
         places = [each["path"] for each in (rootfs, rootfs["upper"]) if each is not None]
         mounts = [first_that_may_wait(self._table, place) for place in places] + [mount for _, mount in points]
         on_the_way = {mount.id: mount for mount in mounts if mount is not None}
@@ -51,7 +50,7 @@ class Silence:
         who = " or ".join(f"{mount.mount_point} ({mount.type})" for mount in on_the_way.values())
         try:
             outcome = ask(lambda: self._look(record, [point for point, _ in points]), seconds)
-        except OSError as reason:  # it is not risked
+        except OSError as reason:  # without a child this process could wait forever
             return f"{who} may not answer, and no child process can be started to test it: {reason}"
         if not outcome.is_silent:
             return ""
@@ -59,14 +58,14 @@ class Silence:
         return told
 
     def _look(self, record: Record, points: list[str]) -> None:
-        """Asks all that will be asked to undo the record. Whatever the answers are, they have come."""
+        """Makes all lookups that undoing the record requires. The results are ignored; only an answer counts."""
         for point in points:
             try:
                 posix.close(posix.open(point, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC))
             except OSError:
                 continue
         known = record["rootfs"]
-        for same_boot in (True, False):  # each ends at the first folder that is another one
+        for same_boot in (True, False):  # each stops at the first folder that differs
             is_gone(known, same_boot=same_boot)
         try:
             rootfs = Rootfs(known["path"])
@@ -82,12 +81,12 @@ class Silence:
                 found.close()
 
     def _points(self, record: Record) -> Iterator[tuple[str, MountInfo]]:
-        """Where the binds of a record are mounted, if the way there may wait, and for which mount."""
+        """The mount points of a record's binds whose lookup may wait, each with the mount that it may wait for."""
         ids = {known["id"] for mount in record["mounts"] for known in mount["attached"]}
         for mount in record["mounts"]:
             info = self._table.get(mount["attached"][0]["id"])
             above = [*self._table.above(info)] if info is not None else []
-            # What is mounted inside a silent bind of this record goes with it, mounting.mounted: nobody walks there.
+            # A mount in a silent bind of this record is detached with that bind, without a lookup, mounting.mounted.
             if info is None or not above or any(each.id in ids and may_wait(each.type) for each in above):
                 continue
             if (first := first_that_may_wait(self._table, above[0].mount_point)) is not None:

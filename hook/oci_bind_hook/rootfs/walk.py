@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resolving a path below a root that is held by fd, as a process in the container would.
+"""Resolves a path below a root that is open as an fd, as a process in the container would resolve it.
 
 Everything below the root is untrusted and may be renamed during the walk. So the walk opens one component at a time
-from a held fd, never lets the kernel follow a link, and returns an fd, not a path that would be looked up again. What
-may be mounted there is unknown here.
+from an open fd, never lets the kernel follow a link, and returns an fd, not a path that would be looked up again. This
+module does not decide what may be mounted there.
 
-Loaded by every start of a container: only posix, errno and stat; it runs after setns(2), when nothing can be
+Loaded by every start of a container: import only posix, errno and stat. It runs after setns(2), when nothing can be
 imported.
 """
 
@@ -31,9 +31,9 @@ HOLD = posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC
 class Cover:
     """A mount that does not exist yet: planned by the hook, or expected from the runtime.
 
-    ``held`` is the fd and Stat of its root, which a walk continues in. It is None if only the ``type`` of the file
-    system is known: then every name below counts as missing. ``types`` are those of the mounts that it consists of, by
-    their ids, as far as they are known.
+    ``held`` is the fd and Stat of its root, in which a walk continues. It is None if only the ``type`` of the file
+    system is known: then every name below counts as missing. ``types`` are the known file system types of its mounts,
+    by mount id.
     """
 
     __slots__ = ("held", "type", "types")
@@ -47,11 +47,11 @@ class Cover:
 
 
 class Step:
-    """One component of a walk: its ``name``, and the file (of any type) there, held by ``fd`` with its ``stat``.
+    """One component of a walk: its ``name``, and the file (of any type) there, as its ``fd`` and ``stat``.
 
-    ``exists`` is false for a missing name. ``fd`` is None then, and for the root of a cover without ``held``. ``cover``
-    is the cover that the file lies in or is the root of. ``on_rootfs`` is true if the name, mounted on or not, is in
-    the rootfs's own mount. ``place`` identifies it as a folder for names below, Root.key.
+    ``exists`` is false for a missing name. ``fd`` is None for a missing name, and for the root of a cover without
+    ``held``. ``cover`` is the cover that the file is in or is the root of. ``on_rootfs`` is true if the name, mounted
+    on or not, is in the rootfs's own mount. ``place`` identifies it as the parent of names below, Root.key.
     """
 
     __slots__ = ("cover", "exists", "fd", "name", "on_rootfs", "place", "stat")
@@ -67,16 +67,16 @@ class Step:
 
     @property
     def folder(self) -> bool:
-        """Whether it can have names below: a folder, a missing name (it can be made one), the root of a cover."""
+        """Whether it can have names below: a folder, a missing name (it can become a folder), the root of a cover."""
         return self.stat is None or modes.S_ISDIR(self.stat.mode)
 
     @property
     def is_link(self) -> bool:
-        """Whether it is a symbolic link: one that was not to be followed, if it is among the steps of a walk."""
+        """Whether it is a symbolic link. Among the steps of a walk this is only a link that was not to be followed."""
         return self.stat is not None and modes.S_ISLNK(self.stat.mode)
 
     def close(self) -> None:
-        """Closes ``fd``, except for the root of a cover, which its source owns."""
+        """Closes ``fd``, except that of the root of a cover, which belongs to its source."""
         is_cover = self.cover is not None and self.cover.held == (self.fd, self.stat)
         if self.fd is not None and not is_cover:
             posix.close(self.fd)
@@ -84,11 +84,11 @@ class Step:
 
 
 class Target:
-    """The result of a walk: the ``steps`` from the root, of which the last ones, ``missing``, may not exist.
+    """The result of a walk: the ``steps`` from the root. The last ones, ``missing``, may not exist.
 
     ``path`` is the path without links, and ``links`` are pairs (path, text) of those that were followed. ``as_folder``
     is true if the destination can only be a folder (``/a/``). ``uses`` are the paths of the steps on the rootfs's own
-    mount. Only ``anchor``, the last step that exists, is still held by fd.
+    mount. Only the fd of ``anchor``, the last step that exists, is still open.
     """
 
     __slots__ = ("anchor", "as_folder", "links", "missing", "path", "steps", "uses")
@@ -108,14 +108,14 @@ class Target:
         return self.steps[-1]
 
     def paths(self) -> Iterator[tuple[Step, str]]:
-        """Each step but the root, with its path."""
+        """Each step except the root, with its path."""
         path = ""
         for step in self.steps[1:]:
             path = f"{path}/{step.name}"
             yield step, path
 
     def close(self) -> None:
-        """Closes the anchor, if only the path matters. The root and the covers stay open."""
+        """Closes the anchor, if only the path is needed. The root and the covers stay open."""
         if self.anchor is not self.steps[0]:
             self.anchor.close()
 
@@ -130,9 +130,9 @@ def path_of(steps: Sequence[Step]) -> str:
 
 
 class Root:
-    """A folder, held by ``fd`` with its ``stat``, that a walk takes as ``/`` and never leaves.
+    """A folder, open as ``fd`` with its ``stat``, that is ``/`` for a walk, which never leaves it.
 
-    The caller opens it once. What its path names later does not matter.
+    The caller opens it once. Where its path leads later does not matter.
     """
 
     def __init__(self, fd: int) -> None:
@@ -142,13 +142,13 @@ class Root:
         self._missing: dict[Hashable, int] = {}
 
     def resolve(self, destination: str, *, nofollow: bool = False) -> Target:
-        """Resolves ``destination`` as path_resolution(7) does, with this root as ``/``.
+        """Resolves ``destination`` as in path_resolution(7), with this root as ``/``.
 
-        With ``nofollow`` a link at its last step is not followed, but is that step.
+        With ``nofollow`` a link at the end is not followed: it is the last step.
 
         The path is not cleaned first: ``link/..`` is the parent of the link's target. A missing tail is returned as
-        missing steps. Raises RequestError for a file used as a folder and for more than files.MAX_LINKS links,
-        EscapeError for a magic link, and KernelError.
+        missing steps. Raises RequestError for a file used as a folder, a path or name that is too long, and more than
+        files.MAX_LINKS links; EscapeError for a magic link; and KernelError.
         """
         steps = [self._root()]
         links: list[tuple[str, str]] = []
@@ -162,19 +162,19 @@ class Root:
                 if not top.folder:
                     raise RequestError(f"{path_of(steps)} is not a folder", hint="the destination is below it")
                 as_folder = name in ("", ".", "..")
-                # ".." goes back to the fd that the walk came from. The kernel is never asked: if an attacker renames
-                # the current folder to a place outside the root during the walk (a container can, in a shared volume),
-                # its ".." is a folder of the host, and the next ".." the one above. All fds on the stack were entered
-                # from the root, and below steps[0] there is none, so no number of ".." leaves it. openat2(2) is no
-                # replacement: it guards ".." by a check that fails with EAGAIN while anything on the machine is
-                # renamed, and it knows neither missing names nor the roots of planned mounts.
+                # ".." goes back to the fd that the walk came from, without the kernel: if an attacker renames the
+                # current folder to a place outside the root during the walk (a container can, in a shared volume), its
+                # ".." is a folder of the host, and the next ".." the one above. All fds on the stack were reached from
+                # the root, steps[0], which is never popped, so no number of ".." leaves it. openat2(2) is no
+                # replacement: its check of ".." fails with EAGAIN while anything on the machine is renamed, and it
+                # supports neither missing names nor the roots of planned mounts.
                 if name == ".." and len(steps) > 1:
                     size -= len(linux.encode_path(top.name)) + 1
                     steps.pop().close()
                 if as_folder:
                     continue
                 size += len(linux.encode_path(name)) + 1
-                # Each name is held, planned and recorded with its path. Forty links make paths of 160 kB.
+                # Each name is stored with its path in steps, plan and record, and forty links can make paths of 160 kB.
                 if size > PATH_MAX:
                     raise RequestError(
                         f"{destination[:NAME_MAX]} leads to a path of more than {PATH_MAX} bytes{_by_link(links)}"
@@ -190,7 +190,7 @@ class Root:
                         f"{destination} leads through more than {files.MAX_LINKS} links", hint="check for a loop"
                     )
                 size -= len(linux.encode_path(name)) + 1
-                # An absolute link starts again at this root, not at the process's "/".
+                # An absolute link starts again at this root, not at the "/" of this process.
                 while text.startswith("/") and len(steps) > 1:
                     size = 0
                     steps.pop().close()
@@ -209,21 +209,22 @@ class Root:
         """The step from the last of ``steps`` to ``name``, and the link's text if it is one to ``follow``."""
         top = steps[-1]
         step = Step(name, None, top.cover, exists=False)
-        # Checked here, since the kernel is not asked for names below a missing one.
+        # Checked here, because the kernel does not see names below a missing one.
         if len(linux.encode_path(name)) > NAME_MAX:
             raise RequestError(f"a name in {path_of([*steps, step])[:NAME_MAX]}... is longer than {NAME_MAX} bytes")
         if top.fd is not None:
             try:
-                # What is planned to be mounted is no file system of the container's.
+                # A cover is opened directly: its file system is not one of the container's.
                 fd = self.hold(name, top.fd) if top.cover is None else posix.open(name, HOLD, dir_fd=top.fd)
-                # The name has just been looked up. Nobody is asked again, and of a mount on it nobody at all.
+                # ask=False: the lookup has just asked the server of the file system, and that of a mount on the name
+                # is never asked.
                 step = Step(name, (fd, files.statx(fd, ask=False)), top.cover, exists=True)
             except FileNotFoundError:
                 pass
             except OSError as reason:
                 raise refused("openat", path_of([*steps, step]), reason) from reason
         step.on_rootfs = self.is_on_root(top)
-        # First: what is mounted on a link is come to, and not what the link says.
+        # Covers come first: a mount on a link hides the link, so the walk does not follow it.
         if (cover := self._covers.get(self.key(top, step))) is not None:
             step.close()
             on_rootfs = step.on_rootfs
@@ -236,23 +237,23 @@ class Root:
                 step.close()
             if text is not None:
                 return step, text
-            # For this process it leads nowhere. Like a name that is missing it ends on procfs, which admit refuses.
+            # The link has no text for this process. It becomes a missing name on procfs, which admit refuses.
             step = Step(name, None, top.cover, exists=False)
             step.on_rootfs = self.is_on_root(top)
         return step, None
 
     def hold(self, name: str, folder: int) -> int:
-        """An fd of the file ``name`` in the ``folder`` that is held by fd, or of what is mounted on it. OSError."""
+        """An fd of ``name`` in the open ``folder``, or of what is mounted on it, without following a link. OSError."""
         return posix.open(name, HOLD, dir_fd=folder)
 
     def is_on_root(self, step: Step) -> bool:
-        """Whether names below ``step``, existing or to be made, are in the rootfs's own mount."""
+        """Whether names below ``step``, existing or to be created, are in the rootfs's own mount."""
         if step.cover is not None:
             return False
         return step.on_rootfs if step.stat is None else step.stat.mnt_id == self.stat.mnt_id
 
     def _readlink(self, top: Step, link: Step, path: str) -> str | None:
-        """The text of a link. None for one of procfs that has a text for processes of its pid namespace only: self."""
+        """The text of a link; None for ``self`` of procfs, which has a text only in its pid namespace. HookError."""
         assert link.fd is not None
         assert top.fd is not None
         is_proc = linux.fstatfs_type(link.fd) == linux.PROC_SUPER_MAGIC
@@ -261,9 +262,8 @@ class Root:
                 flags = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
                 posix.close(linux.openat2(top.fd, link.name, flags=posix.O_PATH, resolve=flags))
             except OSError as reason:
-                # ELOOP means a magic link: procfs has no ordinary link that loops. Before Linux 5.6 there is no
-                # openat2(2): then every link below the root of procfs counts as magic, since ordinary ones are
-                # nearly all in its root.
+                # ELOOP means a magic link: procfs has no ordinary link that loops. Without openat2(2), before Linux
+                # 5.6, every link outside the root of procfs counts as magic: nearly all ordinary links are in its root.
                 is_absent = linux.is_absent(reason) and (top.stat is None or top.stat.ino != linux.PROC_ROOT_INO)
                 if reason.errno == errno.ELOOP or is_absent:
                     raise EscapeError(f"{path} is a magic link of procfs, which may lead out of the rootfs") from reason
@@ -280,18 +280,18 @@ class Root:
         return root
 
     def key(self, above: Step, step: Step) -> Hashable:
-        """The identity of the place that a step leads to, whether a file is there or not: equal for equal places.
+        """The identity of the place of ``step``, whether a file exists there or not: equal for equal places.
 
         ``above`` is the step before it.
         """
-        # A walk recognises a planned mount by its parent folder and its name there, not by the file of that name: a
-        # file can have several names (hard links), a mount covers only one of them, and a missing mount point has no
-        # file yet. Nor by its path: a container can rename the parent between two walks, and the mount goes where the
-        # parent went. The mount id is part of the parent, since one folder bound at two places is two parents: what is
-        # mounted below one of them does not show below the other. So is the cover: a dry-run does not clone, and two
-        # binds of one source then lead to the same file in the same mount. Below a missing name the parent is a
-        # number for the last folder that exists and every name from there, so that binds which need the same missing
-        # folder share it. A number, and not the names: a walk can be two thousand names deep.
+        # A walk recognises a planned mount by its parent folder and its name there. The file of that name is not used:
+        # a file can have several names (hard links), a mount covers only one of them, and a missing mount point has no
+        # file yet. The path is not used either: a container can rename the parent between two walks, and the mount
+        # moves with it. The mount id is part of the parent, because one folder bound at two places is two parents:
+        # what is mounted below one is not visible below the other. The cover is part of it too: a dry-run does not
+        # clone, so two binds of one source lead to the same file in the same mount. Below a missing name the parent is
+        # a number that stands for the last existing folder and all names from there, so that binds which need the same
+        # missing folder share it. A number instead of the names, because a walk can be two thousand names deep.
         return above.place, step.name
 
     def _place(self, above: Step, step: Step) -> Hashable:
@@ -302,9 +302,9 @@ class Root:
         return self._missing.setdefault((above.place, step.name), len(self._missing))
 
     def key_of(self, target: Target) -> Hashable:
-        """The identity of the place that ``target`` is, as ``key``."""
+        """The identity of the place of ``target``, as from ``key``."""
         return self.key(*target.steps[-2:]) if len(target.steps) > 1 else target.steps[0].place
 
     def cover(self, target: Target, cover: Cover) -> None:
-        """Places ``cover`` on ``target``: every later walk that comes there continues in the cover."""
+        """Places ``cover`` on ``target``: every later walk that gets there continues in the cover."""
         self._covers[self.key_of(target)] = cover
