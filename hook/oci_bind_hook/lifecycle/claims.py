@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose a mount or a mount namespace is, where the kernel gives its number to the next one at once.
+"""To which record a mount or mount namespace belongs, although the kernel reuses its number at once.
 
-It does that with mounts before Linux 6.8, and with mount namespaces before 6.11: two containers one after the other
-often have the same numbers. So a number is never enough. What is in doubt is kept, and its record, too.
+This concerns mounts before Linux 6.8, and mount namespaces before 6.11: two successive containers often have the same
+numbers. So a number is never enough. In case of doubt a mount is kept, and its record too.
 
-Loaded by every poststop: it imports only posix.
+Loaded by every poststop: import only posix.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..record.state_file import MountRecord, Record
 
     Claimed = Callable[[MountInfo], bool]
-    # The records of all containers and, for each that cannot be read, when it was written and what is to be told.
+    # The records of all containers and, for each that cannot be read, when it was written, and a remark.
     Everyone = Callable[[], tuple[Iterable[Record], Sequence[tuple[int, str]]]]
 
 
 class Claims:
-    """Which records claim a mount without a unique id. ``everyone`` reads them all, once, and only if need be."""
+    """Which records claim a mount without a unique id. ``everyone`` reads them all, once, and only if needed."""
 
     def __init__(self, everyone: Everyone, proc: Proc) -> None:
         self._everyone = everyone
@@ -37,11 +37,11 @@ class Claims:
         self._boot = boot_id()
 
     def against(self, record: Record, neighbours: Sequence[Record] = ()) -> Claimed:
-        """A function that says whether another record has a better claim to a mount than ``record``.
+        """A function that returns whether another record has a better claim to a mount than ``record``.
 
-        It has if it says that a mount with this number is at this place, and its container lives, or its record is
-        later. Raises DoubtError if a later one that cannot be read may say so. ``neighbours`` may have been written
-        since all were read: those on the same rootfs, while it is locked.
+        The other record must contain a mount with this number at this place, and its container must live, or it must
+        be later. The function raises DoubtError if a later record that cannot be read may contain one. ``neighbours``
+        are the current records on the same rootfs, which is locked: they may have changed since all were read.
         """
 
         def claimed(info: MountInfo) -> bool:
@@ -56,7 +56,7 @@ class Claims:
         return claimed
 
     def _who(self, info: MountInfo, inode: int) -> list[Record]:
-        """Of all who say so of a mount those that matter: the two latest, and two that live."""
+        """The records that claim a mount, of which only these matter: the two latest, and the two latest alive."""
         key = (info.id, info.mount_point, inode)
         if key not in self._found:
             found = [other for other in self._with_number(info.id) if self._says(other, info, inode)]
@@ -75,16 +75,16 @@ class Claims:
         return self._by_number.get(number, [])
 
     def _is_better(self, other: Record, record: Record) -> bool:
-        # Of two that live the later one has the mount. Nothing is lost if it is left to the other: that ends, too.
+        # Of two live containers the later one has the mount. It is safe to leave it to the other: that one ends, too.
         is_later = other["created"] > record["created"]
         return other["id"] != record["id"] and (is_later or is_live(other, self._proc, self._boot))
 
     def _says(self, record: Record, info: MountInfo, inode: int) -> bool:
-        """Whether a record says that a mount in the mount namespace ``inode`` is one of its own."""
+        """Whether a record claims a mount in the mount namespace ``inode``."""
         if record["boot"] != self._boot or record["namespace"]["inode"] != inode:
             return False
         for mount in record["mounts"]:
-            # The number may be that of a mount below its top.
+            # The id may be that of a mount below the top of a bind.
             if any(known["id"] == info.id for known in mount["attached"]):
                 places = (place.rstrip("/") + "/" for place in places_of(mount, record))
                 if any(f"{info.mount_point}/".startswith(place) for place in places):
@@ -93,9 +93,9 @@ class Claims:
 
 
 def is_same_namespace(record: Record, proc: Proc, pid: int | None = None) -> bool | None:
-    """Whether this mount namespace, or that of the process ``pid``, is that of a record of this start of the machine.
+    """Whether this mount namespace, or that of the process ``pid``, is that of ``record``, written in this boot.
 
-    None if nothing but its number tells.
+    None if only its inode number is known, which the kernel reuses.
     """
     known = record["namespace"]
     if known["inode"] != (proc.mount_namespace() if pid is None else proc.mount_namespace_of(pid)):
@@ -107,7 +107,7 @@ def is_same_namespace(record: Record, proc: Proc, pid: int | None = None) -> boo
 
 
 def sees(mount: MountRecord, record: Record, table: MountTable, namespace: int | None, claimed: Claimed) -> bool:
-    """Whether a bind is in the ``table`` of another mount namespace, ``namespace`` being its unique id if known."""
+    """Whether a bind is in the ``table`` of another mount namespace. ``namespace``: its unique id, None if unknown."""
     top = mount["attached"][0]
     if not is_in(top, table, namespace, places_of(mount, record)):
         return False
@@ -117,11 +117,11 @@ def sees(mount: MountRecord, record: Record, table: MountTable, namespace: int |
     try:
         return info is not None and not claimed(info)
     except DoubtError:
-        return True  # what may be there is kept
+        return True  # in case of doubt the mount is kept
 
 
 def stands(mount: MountRecord, record: Record, table: MountTable, claimed: Claimed) -> bool | None:
-    """Whether a bind is in the ``table`` of this mount namespace; None if that cannot be known. Raises OSError."""
+    """Whether a bind is in the ``table`` of this mount namespace; None if that is unknown. Raises OSError."""
     top = mount["attached"][0]
     info = find(top, table)
     if info is None or top["unique"] is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is recorded for the id of a container that is being set up, by an earlier container or an earlier call, undone.
+"""Undoes what an earlier container, or an earlier call, recorded for the id of a container that is being set up.
 
-Loaded only where the id has a record, or a call fails; never after setns(2), when nothing can be loaded.
+Loaded only if the id has a record or a call fails, and never after setns(2), when nothing can be imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..record.state_file import Record, RootfsRecord
     from .set_up import Call
 
-    # As ``undo_entered``.
+    # The type of ``undo_entered``.
     UndoEarlier = Callable[[Call, Record, Rootfs | None, RootfsRecord, HeldRecords, Users, BaseException], None]
 
 
@@ -34,9 +34,9 @@ _UNDOING = "earlier calls for this container are undone as well, because its cre
 
 
 def clear_stale(call: Call, folder: Records, record: Record) -> None:
-    """Undoes the record of a dead container of the same id. HookError, as LeftoverError for another user namespace.
+    """Undoes the record of a dead container of the same id. Raises HookError; LeftoverError for other user namespaces.
 
-    If nothing but mount points could not be removed, ``call.resisting`` gets the error.
+    If only mount points could not be removed, it adds the error to ``call.resisting``.
     """
     from .tear_down import foreign, take_down
 
@@ -57,10 +57,10 @@ def clear_stale(call: Call, folder: Records, record: Record) -> None:
 
 
 def give_up(call: Call, failure: BaseException) -> None:
-    """Undoes what earlier calls did for a container whose creation ends, since this one failed before it was entered.
+    """Undoes what earlier calls did for a container whose creation ends, because this call failed before entering it.
 
-    As ``undo_entered`` does it after that, where the reason stands. What is mounted in the container's own namespace
-    ends with it, or with its mount point. Raises LeftoverError for what cannot be undone, which stays recorded.
+    After entering it, ``undo_entered`` does the same; its docstring has the reason. Mounts in the container's own
+    namespace end with it, or with their mount points. LeftoverError for what cannot be undone; it stays recorded.
     """
     try:
         if call.place.is_by_hand:
@@ -88,13 +88,13 @@ def give_up(call: Call, failure: BaseException) -> None:
 
 
 def _raise_left(problem: Exception, failure: BaseException) -> None:
-    """Raises LeftoverError for a ``problem`` after the ``failure``, unless that tells of something left already."""
+    """Raises LeftoverError for a ``problem`` after the ``failure``, unless that is a LeftoverError already."""
     if not isinstance(failure, LeftoverError):
         raise LeftoverError(f"{failure}; in addition, {problem}") from failure
 
 
 def _of_this(call: Call, folder: Records) -> Record | None:
-    """The record of this very container, None if there is none that can be undone from here."""
+    """The record of this container, None if there is none that can be undone from here."""
     proc = call.place.proc
     try:
         record = folder.load(call.state.id)
@@ -103,7 +103,7 @@ def _of_this(call: Call, folder: Records) -> Record | None:
     except HookError as problem:
         call.log.info(f"the records of earlier calls cannot be read: {problem}")
         return None
-    # In a container's user namespace owners have other numbers, which only owner_of knows.
+    # In a container's user namespace owners have other numbers, which owner_of translates.
     is_seen = call.owner_of is not None or not is_of_another_user(record, proc.user_namespace())
     return record if is_seen else None
 
@@ -117,18 +117,18 @@ def undo_entered(
     users: Users,
     failure: BaseException,
 ) -> None:
-    """Undoes what earlier calls did for this container, since this one has failed. LeftoverError.
+    """Undoes what earlier calls did for this container, because this call failed. Raises LeftoverError.
 
     Several entries of this hook at one stage, as of several CDI devices, are several calls. Each undoes itself when it
-    fails, mounting.apply. But when any hook before the container's program fails, runc and crun give the container up,
-    and crun calls no poststop then: nobody else would undo the others. Only by hand nobody gives up anything.
+    fails, mounting.apply. But when any hook before the container's program fails, runc and crun give up the container,
+    and crun then does not call poststop: nothing would undo the other calls. Not used for a call by hand.
     """
     container, keeps = record["id"], call.options.keep_mountpoints
     here = record["namespace"]["inode"] == call.place.proc.mount_namespace()
     if not here and record["namespace"]["kind"] == "runtime":
-        return  # its binds are seen nowhere else
+        return  # its binds are visible only in that namespace
     call.log.warning(_UNDOING)
-    linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
+    linux.raise_open_files()  # one fd for each folder on the way to a mount point, which may be very deep
     try:
         rootfs = rootfs or Rootfs(known["path"], owner_of=call.owner_of)
         if not is_object(record["rootfs"], posix.fstat(rootfs.fd)):
@@ -137,7 +137,7 @@ def undo_entered(
             record,
             call.place.proc,
             rootfs,
-            # Whether a neighbour lives cannot be asked here. A dead one removes what is handed over to it, too.
+            # It is not known here whether a neighbour lives. The record of a dead one is undone too, with this in it.
             keep=lambda made: keeps or held.hand_over(made, users, container),
             inherit=lambda made: held.hand_over(made, users, container),
             here=here,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle that the runtime has lost, found again.
+"""Finds a bundle that the runtime has lost.
 
-crun, from 1.8 to 1.29 at least, enters another mount namespace to make devices for a container with a user namespace of
-its own. That takes it from the bundle, its working folder, to ``/``, and it tells hooks that the bundle is there. What
-it was started with still says which one is meant.
+crun, from 1.8 to 1.29 at least, enters another mount namespace to create devices for a container with its own user
+namespace. This changes its working folder from the bundle to ``/``, which it then passes to hooks as the bundle. The
+command line of crun still contains the right one.
 
 Loaded only for a state with such a bundle, before setns(2).
 """
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def find(state: State, proc: Proc) -> tuple[str, object] | None:
-    """The bundle of a container and its config.json, if both are certain; else None.
+    """The bundle of a container and its config.json if both are certain, otherwise None.
 
-    The bundle is the one that the runtime, an ancestor of this process, was told in one command line with the
-    container's id, by an absolute path. Its config.json must register this very call, with the same arguments.
+    The bundle is the absolute path in the command line of the runtime, an ancestor of this process, which must also
+    contain the container's id. Its config.json must register this call, with the same arguments.
     """
     for arguments in _of_ancestors(proc):
         if state.id in arguments and (bundle := _bundle(arguments)).startswith("/"):
@@ -41,14 +41,13 @@ def find(state: State, proc: Proc) -> tuple[str, object] | None:
 
 
 def _of_ancestors(proc: Proc) -> Iterator[Sequence[str]]:
-    """The command line of each ancestor of this process, the next first, as far as procfs shows them."""
+    """The command line of each ancestor of this process, its parent first, as far as procfs shows them."""
     above: list[int] = []
     try:
         while (pid := proc.parent(above[-1] if above else None)) > 0:
             above.append(pid)
             arguments = proc.arguments(pid)
-            # If one of them has ended, its child has another parent by now: that tells a process from a later one of
-            # its number, and no pidfd is needed.
+            # If one of them has ended, its child has another parent now. So a reused pid is noticed without a pidfd.
             if any(proc.parent(child) != parent for child, parent in zip([None, *above], above, strict=False)):
                 return
             yield arguments
@@ -57,7 +56,7 @@ def _of_ancestors(proc: Proc) -> Iterator[Sequence[str]]:
 
 
 def _bundle(arguments: Sequence[str]) -> str:
-    """The bundle that a command line of a runtime, or of conmon(8), names; "" if it names none."""
+    """The bundle in a command line of a runtime or of conmon(8), "" if there is none."""
     found = ""
     for number, word in enumerate(arguments):
         if word in ("-b", "--bundle"):
@@ -68,13 +67,13 @@ def _bundle(arguments: Sequence[str]) -> str:
 
 
 def _registers(document: object, words: Sequence[str]) -> bool:
-    """Whether a config.json calls a hook with these arguments, at whatever stage."""
+    """Whether a config.json calls a hook with these arguments, at any stage."""
     stages = document.get("hooks") if isinstance(document, dict) else None
     for entries in stages.values() if isinstance(stages, dict) else ():
         for entry in entries if isinstance(entries, list) else ():
-            # Without arguments a hook is called with its path alone.
+            # Without args, a hook is called with its path only.
             args = entry.get("args", [""]) if isinstance(entry, dict) else None
-            # Something may stand before them, such as timeout(1) with its own.
+            # Other arguments may precede them, such as timeout(1) and its own.
             if isinstance(args, list) and len(args) > len(words) and args[len(args) - len(words) :] == [*words]:
                 return True
     return False

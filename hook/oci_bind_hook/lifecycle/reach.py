@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a record names can be reached now: its rootfs and its binds, here, elsewhere, gone, or not to be seen.
+"""Whether the rootfs and the binds of a record can be reached now: they are here, elsewhere, gone, or not visible.
 
-What cannot be seen is not gone: a LeftoverError keeps the record, and says what to do.
+What is not visible is not gone: a LeftoverError keeps the record, and has a hint what to do.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from ..rootfs.silence import Silence
     from .claims import Claimed
 
-ANSWER_SECONDS = 3.0  # for a rootfs on FUSE or on the network to be looked at
+ANSWER_SECONDS = 3.0  # the time limit for a rootfs on FUSE or on the network to answer
 SILENT_HINT = "restart or stop its server, or unmount it with umount -f; then run oci-bind-hook gc"
 
 
 class Removal:
-    """Where the mount points of ``record`` are to be removed. Until the block ends, the rootfs stays open.
+    """The rootfs in which the mount points of ``record`` are removed. It stays open until the block ends.
 
-    ``rootfs`` is None if it is gone, if ``problem`` says why it cannot be seen now, ``silent`` among others, or if the
-    record has no mount points: then it is not looked at (``is_asked``), for it may be silent. ``now`` is what it is
-    known by now or, if it is not open, by its record; ``all`` is both, to be locked.
+    ``rootfs`` is None if it is gone; if it is not visible now, with ``problem`` as the reason, for example ``silent``;
+    or if the record has no mount points: then it is not accessed (``is_asked`` is false), because it may not answer.
+    ``now`` identifies the rootfs as it is now or, if it is not open, as recorded; ``all`` are both, to be locked.
     """
 
-    # Opened before the lock, not under it: only what is held by an fd stays the same, and only then it is known which
-    # locks it takes. Another process may mount an overlay anew between both, and so has the keys of another.
+    # The rootfs is opened before it is locked: its keys decide which locks to take, and only an open fd stays the same
+    # rootfs. Another process may mount an overlay again between both steps, which then has other keys.
 
     def __init__(self, record: Record, proc: Proc, owner_of: OwnerOf | None = None, silent: str = "") -> None:
         self.rootfs: Rootfs | None = None
@@ -67,16 +67,16 @@ class Removal:
     def why_kept(self, users: Users) -> str:
         """Why no mount point can be removed now, "" if they can.
 
-        A neighbour whose record cannot be read may live, and use the same mount points.
+        A neighbour whose record cannot be read may be alive and use the same mount points.
         """
         return str(self.problem) if self.problem is not None else next(iter(users.unread), "")
 
 
 def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:
-    """The rootfs of a record, and what it is known by now; None if it is gone for good, rootfs.identity.is_gone.
+    """The rootfs of a record, and what identifies it now; None if it is certainly gone, rootfs.identity.is_gone.
 
-    Raises LeftoverError if that cannot be known now. What does not answer is not gone, nor is a file system that is not
-    mounted at this moment.
+    Raises LeftoverError if that cannot be determined now. A rootfs that does not answer is not gone, nor is one whose
+    file system is not mounted at this moment.
     """
     known = record["rootfs"]
     same_boot = record["boot"] == boot_id()
@@ -100,27 +100,27 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     if is_gone(known, same_boot=same_boot):
         return None
     if known["upper"] is not None and now["overlay"] and now["upper"] is None:
-        # Without it nobody would be a neighbour who was on the same rootfs before it was mounted anew.
+        # Without it, containers that were on the same rootfs before it was mounted again would not be neighbours.
         raise LeftoverError(f"the upper folder {known['upper']['path']} cannot be inspected", hint=hint)
     raise LeftoverError(f"{known['path']} is now another file system", hint=hint)
 
 
 def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -> str:
-    """Why the rootfs of a record must not be looked at, "" if it can be. Raises LeftoverError if it has to be.
+    """Why the rootfs of a record must not be accessed, "" if it can be. Raises LeftoverError if it is needed.
 
-    ``may_give_up``: then its mount points need not be removed, only its binds need to be unmounted.
+    ``may_give_up``: its mount points need not be removed, only its binds must be unmounted.
     """
     silent = why_silent(record, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
-    # Where the binds are in a namespace of their own, and the mount points are given up, nobody is asked.
+    # If the binds are in another namespace and the mount points are given up, the rootfs is not needed.
     if silent and (is_in_this_namespace(record, proc, boot) or not may_give_up):
         raise _unlooked(record["rootfs"], silent, SILENT_HINT)
     return silent
 
 
 def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Silence | None], seconds: float) -> str:
-    """Why what a record needs to be undone must not be asked now, "" if it can be.
+    """Why a record cannot be undone without waiting for a server that does not answer, "" if it can be.
 
-    ``listener`` returns what ``listen`` does, and is called only if something in the rootfs is needed.
+    ``listener`` returns the result of ``listen``, and is called only if something in the rootfs is needed.
     """
     here = is_in_this_namespace(record, proc, boot)
     silence = listener() if record["made"] or (here and record["mounts"]) else None
@@ -128,8 +128,8 @@ def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Sil
 
 
 def listen(table: MountTable, known: dict[frozenset[int], str] | None = None) -> Silence | None:
-    """What finds out who does not answer, rootfs.silence; mostly None, since no mount is such that it need not."""
-    # A server that is silent keeps whoever asks it, beyond signals, with all the locks that they hold.
+    """The test for mounts that do not answer, rootfs.silence; usually None, because no mount in ``table`` may wait."""
+    # A call to a server that does not answer blocks, even signals do not end it, and the caller keeps all its locks.
     if not any(map(may_wait, table.types())):
         return None
     from ..rootfs.silence import Silence
@@ -138,16 +138,16 @@ def listen(table: MountTable, known: dict[frozenset[int], str] | None = None) ->
 
 
 def is_in_this_namespace(record: Record, proc: Proc, boot: str) -> bool:
-    """Whether this mount namespace is that of a record, or may be: it has its number, in the same boot."""
+    """Whether this mount namespace is, or may be, that of a record: it has the same number, in the same boot."""
     return record["boot"] == boot and is_same_namespace(record, proc) is not False
 
 
 def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: False) -> bool:
-    """Whether the binds of a record are in this mount namespace. If not, they are gone with their own.
+    """Whether the binds of a record are in this mount namespace. If not, they ended with their own.
 
-    ``claimed`` says whether another record has a better claim to a mount. LeftoverError if they are in a namespace that
-    existed before the container and still exists, or may exist; DoubtError if this one has the number of theirs, and it
-    cannot be known whether it is the same.
+    ``claimed`` returns whether another record has a better claim to a mount. Raises LeftoverError if the binds are in a
+    namespace that existed before the container and still exists, or may exist; DoubtError if this namespace has the
+    number of theirs, and it cannot be determined whether it is the same.
     """
     if record["boot"] != boot:
         return False
@@ -159,11 +159,11 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
     hint = "run poststop or gc in the mount namespace in which prestart ran"
     inode = record["namespace"]["inode"]
     user = proc.process_in_namespace(inode)
-    # The kernel reuses inode numbers of namespaces: only the mounts show that it is the same one.
+    # The kernel reuses inode numbers of namespaces: only the mounts show whether it is the same one.
     if user is not None and is_same_namespace(record, proc, user) is not False:
         table, namespace = proc.mounts_of(user), proc.mount_namespace_id_of(user)
         tops = [mount["attached"][0] for mount in record["mounts"]]
-        # The table of a process that has left by chroot(2) lacks what is outside of its root.
+        # The table of a process lacks mounts outside its root, chroot(2). A mount missing for this reason counts, too.
         found = [table.get(top["id"]) for top in tops if is_in(top, table, namespace)]
         if any(info is None or not claimed(info) for info in found):
             raise LeftoverError(f"the binds are in the mount namespace of process {user}, not in this one", hint=hint)
@@ -174,11 +174,11 @@ def is_here(record: Record, proc: Proc, boot: str, claimed: Claimed = lambda _: 
 
 
 def _may_be_here(record: Record, proc: Proc, claimed: Claimed) -> bool:
-    """Whether this mount namespace, which has the number of the record's, may be the same. Raises DoubtError."""
-    # The runtime's own: each mount is asked for its place, mounting.mounted.Tree.
+    """Whether this mount namespace, with the same number as that of the record, may be the same. Raises DoubtError."""
+    # In the runtime's own namespace, the place of each mount is checked, mounting.mounted.Tree.
     if record["namespace"]["kind"] == "runtime":
         return True
-    # The container's ends with its last process. While the first lives, no other can have the number.
+    # The container's namespace ends with its last process. While its first process lives, the number is not reused.
     init = record["init"]
     if init is not None and proc.runs(init["pid"], init["start"]):
         return True

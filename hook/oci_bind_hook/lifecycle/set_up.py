@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a set-up in their order, errors.STEPS. The work of each step is done elsewhere.
+"""The steps of a set-up in their order, errors.STEPS. Other modules do the work of each step.
 
-The order is what makes a run safe: everything is read and cloned before the container's namespace is entered, every
-destination is resolved before anything is changed, and every change is recorded before it is made. It also is what
-keeps one container from holding up others: sources are asked for before anything is locked, since a server that is
-silent keeps whoever asks it.
+The order makes a run safe: everything is read and cloned before the container's namespace is entered, every destination
+is resolved before anything is changed, and every change is recorded before it is made. It also prevents one container
+from blocking others: sources are opened before any lock is taken, because a server that does not answer blocks its
+callers.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One call of the hook: what it was given, and what it has found out so far.
+    """One call of the hook: its arguments, and the results so far.
 
-    ``is_start``: a container starts, and its creation ends if the call fails. lifecycle.attach has the other one.
+    ``is_start``: a container starts, and its creation ends if the call fails. lifecycle.attach has the other case.
     """
 
     is_start = True
@@ -75,19 +75,19 @@ class Call:
         self.state = state
         self.log = log
         self._place: Place | None = None
-        # Where the bundle is, and what was read of it.
+        # The path of the bundle, and the bundle once it is read.
         self.path = state.bundle
         self.bundle: Bundle | None = None
-        # If an earlier call for this container has a record, lifecycle.earlier.undo_entered, loaded before it is too
-        # late to load a module.
+        # lifecycle.earlier.undo_entered if an earlier call for this container has a record. It is imported before
+        # setns(2), after which nothing can be imported.
         self.undo_earlier: UndoEarlier | None = None
         self.is_sealed = False
-        # What could not be undone of an earlier container of this id.
+        # The errors for what could not be undone of an earlier container of this id.
         self.resisting: list[LeftoverError] = []
 
     @property
     def place(self) -> Place:
-        """Where the hook was started. Raises OSError, and HookError without procfs."""
+        """Where the hook was started. Raises OSError; HookError if procfs is not available."""
         if self._place is None:
             self._place = Place(self.options.stage, self.state, Proc())
         return self._place
@@ -101,18 +101,18 @@ class Call:
         return is_continued(record, self.path, self.place.proc)
 
     def begin(self, record: Record, requests: list[Request]) -> None:
-        """Takes notice of the record, before anything is done. HookError."""
+        """Called with the record before anything is changed. Raises HookError."""
 
     def planner(self, rootfs: Rootfs, namespace: Namespace, record: Record) -> Planner:
-        """What resolves the requests."""
+        """The planner that resolves the requests."""
         shared, is_admin = self.options.allow_shared, self.bundle is not None and self.bundle.config.is_admin
         return Planner(rootfs, namespace, record["mounts"], allow_shared=shared, is_admin=is_admin)
 
     def check_attached(self, plan: Plan) -> None:
-        """Looks at what is attached, before it is recorded as done. HookError undoes it."""
+        """Called after all binds are attached and before that is recorded. A HookError undoes them."""
 
     def tell(self, plan: Plan) -> None:
-        """Says what was done."""
+        """Logs what was done."""
         for bind in plan.binds if self.log.is_kept else ():
             self.log.info(bind.summary())
 
@@ -120,7 +120,7 @@ class Call:
 def set_up(options: Options, state: State, document: object | None, log: Log) -> None:
     """Takes a container from its checked state to attached mounts and a finished state file.
 
-    ``document`` is the config if the runtime sent it on stdin, else None. HookError, which knows its step.
+    ``document`` is config.json if the runtime sent it on stdin, otherwise None. Raises HookError, which has its step.
     """
     rights.hide()
     call = Call(options, state, log)
@@ -153,18 +153,18 @@ def _set_up(call: Call, document: object | None) -> None:
 
 
 def mount(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKind) -> None:
-    """The steps from opening the sources on, for what is asked for of a bundle that was read. HookError."""
+    """The steps from ``open`` on, for the ``requests`` and a bundle that was read. Raises HookError."""
     while not _try(call, bundle, requests, kind):
-        # An earlier container of this id was undone. Its binds may have been in front of the sources, or be the sources
-        # themselves: they are opened again, once more without a lock.
+        # An earlier container of this id was undone. Its binds may have hidden the sources, or may have been the
+        # sources: they are opened again, and again before any lock.
         pass
 
 
 def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKind) -> bool:
-    """The rest of a set-up. HookError. False if something else had to be undone first, and nothing else was changed."""
+    """The rest of a set-up. False if an earlier container was undone, and nothing else changed. Raises HookError."""
     options, state, place, log = call.options, call.state, call.place, call.log
     namespace = Namespace(place.proc, "runtime")
-    # A source of the runtime's own binds may be silent, or refuse root: the container starts all the same.
+    # A source of the runtime's own binds may not answer, or deny access to root. It must not prevent the start.
     ours = [request for request in requests if not is_runtimes(request, kind, bundle.rootfs)]
     with At("open"):
         sources = open_sources(ours, bundle.path, namespace, before(log))
@@ -231,12 +231,12 @@ def _try(call: Call, bundle: Bundle, requests: list[Request], kind: NamespaceKin
 
 
 def before(log: Log) -> Callable[[Request, str], None] | None:
-    """What writes down whose source is asked for next: if its server is silent, that is the last line of the log."""
+    """A function that logs which source is opened next. If its server does not answer, this is the last log line."""
     return (lambda request, path: log.step(f"{request.origin}: opening {path}")) if log.is_kept else None
 
 
 def read(call: Call, document: object | None) -> Bundle:
-    """Reads the bundle and settles the stage, which the log names from now on. HookError."""
+    """Reads the bundle and determines the stage, which the log then contains. Raises HookError."""
     state, log = call.state, call.log
     if document is None and is_lost(state.bundle):
         from .lost import find
@@ -259,11 +259,11 @@ def read(call: Call, document: object | None) -> Bundle:
 
 
 def other_annotation(state: State, config: Config) -> str:
-    """The warning for a state with an annotation that config.json has not, "" if there is none.
+    """The warning for a state with an annotation that config.json does not have, "" if there is none.
 
-    What runtimes tell a hook is what they have read. Some read another file, as crun does by ``--config``.
+    Runtimes pass the annotations that they have read. Some read another file, as crun does with ``--config``.
     """
-    # Joined, since runc splits what it has joined itself, at the first "=" of a name.
+    # Compared as name=value, because runc joins both and splits them again at the first "=", which may be in the name.
     read = {f"{name}={value}" for name, value in config.annotations.items()}
     for name, value in state.annotations.items():
         if f"{name}={value}" not in read:
@@ -272,7 +272,7 @@ def other_annotation(state: State, config: Config) -> str:
 
 
 def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) -> Staged:
-    """For kernels before Linux 5.12: sources are cloned in the state folder or, without one, on top of the rootfs."""
+    """For kernels before Linux 5.12: clones sources in the state folder or, without one, on top of the rootfs."""
     container = record["id"]
 
     def make() -> str:
@@ -286,8 +286,8 @@ def _staged(sources: list[Source], folder: Records, record: Record, proc: Proc) 
 def _enter(call: Call, bundle: Bundle, known: RootfsRecord, kind: NamespaceKind, namespace: Namespace) -> Rootfs:
     """Enters the container's mount namespace, if it is another one, and returns the rootfs as seen from there.
 
-    From here on nothing is imported, and nothing is read but through fds that are open already: ``/`` may be the
-    image's now. UnavailableError if it is no namespace of that ``kind``, and as ``Place.open_rootfs``.
+    After this nothing is imported, and files are read only through fds that are already open: ``/`` may now be the
+    image's. Raises UnavailableError if the namespace is not of this ``kind``, and the errors of ``Place.open_rootfs``.
     """
     enter(call, namespace)
     namespace.kind = call.place.kind(bundle, is_another=namespace.entered)
@@ -297,7 +297,7 @@ def _enter(call: Call, bundle: Bundle, known: RootfsRecord, kind: NamespaceKind,
 
 
 def enter(call: Call, namespace: Namespace) -> None:
-    """Gives up all rights that are not needed, and enters the container's mount namespace. HookError."""
+    """Gives up all rights that are not needed, and enters the container's mount namespace. Raises HookError."""
     call.log.prepare()
     rights.harden(NAME)
     call.place.enter(namespace)
@@ -355,7 +355,7 @@ def _carry_out(
         log.step("rolled back")
         if (record["mounts"], record["made"]) == (before["mounts"], before["made"]):
             record["created"] = before["created"]
-        # That of a container that runs is kept, since it tells which one it is.
+        # The record of a running container is kept, because it identifies the container.
         if record["mounts"] or record["made"] or not (call.is_start or record["stage"] == "attach"):
             held.save(record)
         else:
@@ -364,9 +364,9 @@ def _carry_out(
 
 
 def _clear_stale(call: Call, folder: Records) -> bool:
-    """Undoes what a dead container of the same id left, and returns whether there was one. HookError.
+    """Undoes what a dead container of the same id left, and returns whether there was one. Raises HookError.
 
-    Finds out as well whether an earlier call has a record for this one.
+    If an earlier call has a record for this container, it sets ``call.undo_earlier``.
     """
     record = folder.load(call.state.id)
     if record is None:
@@ -375,7 +375,7 @@ def _clear_stale(call: Call, folder: Records) -> bool:
     is_of_this = call.is_of_this(record)
     if is_of_this and not call.is_start:
         return False
-    from . import earlier  # now: after setns(2) nothing can be loaded
+    from . import earlier  # here, because after setns(2) nothing can be imported
 
     if is_of_this:
         call.undo_earlier = earlier.undo_entered

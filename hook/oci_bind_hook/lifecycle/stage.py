@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""At which stage the hook was called, and how it enters the container's mount namespace.
+"""Determines the stage at which the hook was called, and enters the container's mount namespace.
 
-Runtimes do not pass the stage to a hook, and they disagree about pid, namespaces and ``/proc``. A stage named on the
-command line decides; without one the stage is inferred from what holds under every runtime.
+Runtimes do not pass the stage to a hook, and they disagree about pid, namespaces and ``/proc``. A stage on the command
+line decides; without one the stage is inferred from facts that are the same under every runtime.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def no_process(*, is_inside: bool) -> UnavailableError:
-    """The error at createRuntime without a process to enter, as where createContainer hooks are called."""
+    """The error at createRuntime without a process to enter, as when createContainer hooks are called."""
     advice = "register the hook for createContainer, with that STAGE"
     return UnavailableError(
         "the state has no pid, so no mount namespace can be entered",
@@ -40,7 +40,7 @@ def no_process(*, is_inside: bool) -> UnavailableError:
 
 
 def not_inside() -> UnavailableError:
-    """The error at createContainer outside of the container: createRuntime hooks are called there."""
+    """The error at createContainer outside the container, where runtimes call createRuntime hooks."""
     return UnavailableError(
         "createContainer requires the container's mount namespace, and this is another one",
         hint="register the hook for createContainer, or pass the right STAGE",
@@ -48,7 +48,7 @@ def not_inside() -> UnavailableError:
 
 
 def not_seen(rootfs: str) -> UnavailableError:
-    """The error where the process to enter has its own root by then, as at poststart."""
+    """The error if the process to enter already has its own root, as at poststart."""
     return UnavailableError(
         f"the rootfs {rootfs} is not visible in the container's mount namespace",
         hint="it already has its own root, as under runsc, where no hook can bind: use the engine's binds, such as "
@@ -57,11 +57,11 @@ def not_seen(rootfs: str) -> UnavailableError:
 
 
 class Place:
-    """Where the runtime started the hook, and the process by which the container's namespace can be entered.
+    """Where the runtime started the hook, and the process whose mount namespace can be entered.
 
-    ``is_inside``: the hook is in a pid namespace of the container already, whichever namespace ``/proc`` shows.
-    ``without_rights`` is what helps where the namespace may not be entered, ``when_ended`` where its process has ended,
-    ``when_moved`` where earlier binds of the container are in another namespace.
+    ``is_inside``: the hook is already in a pid namespace of the container, regardless of which one ``/proc`` shows.
+    Hints for errors: ``without_rights`` if entering the namespace is denied, ``when_ended`` if its process has ended,
+    ``when_moved`` if earlier binds of the container are in another namespace.
     """
 
     without_rights = ROOTLESS
@@ -79,7 +79,7 @@ class Place:
         self._pid = state.pid if state.pid is not None and state.pid > 1 else None
 
     def choose(self, bundle: Bundle) -> str:
-        """Settles the stage, opens the process to enter, if any, and returns the stage. UnavailableError."""
+        """Determines the stage, opens the process to enter, if any, and returns the stage. Raises UnavailableError."""
         if not self.stage:
             self.stage = self._infer(bundle)
         if self.stage == "createContainer":
@@ -101,13 +101,13 @@ class Place:
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether no runtime calls, as far as can be told: there is no process of a container, or it is not known."""
+        """Whether no runtime called the hook, as far as is known: the state has no process of a container."""
         return self._pid is None and self.stage != "createContainer"
 
     def _infer(self, bundle: Bundle) -> str:
         if self._pid is not None:
             return "createRuntime"
-        # A runtime may itself run in a pid namespace below that of /proc. Only a container has mounts in its rootfs.
+        # A runtime may itself run in a pid namespace below that of /proc. Only a container sees mounts in its rootfs.
         if self.is_inside and self.proc.mounts().has_below(bundle.rootfs):
             return "createContainer"
         return "createRuntime" if bundle.has_namespace else "prestart"
@@ -139,19 +139,19 @@ class Place:
     def _first_process(self, bundle: Bundle) -> int:
         """The pid of the container's first process at createContainer: the outermost ancestor that is in the container.
 
-        Raises OSError for what may be seen later: with another process for the first, the container could be taken for
-        dead while it lives.
+        Raises OSError for a temporary error: with another process than the first, the record could say that a live
+        container is dead.
 
-        It calls the hook, but something may stand in between and end with the hook, such as timeout(1) or a shell.
+        The first process calls the hook, perhaps by another one that ends with it, such as timeout(1) or a shell.
         """
         pid = self.proc.parent()
         namespaces = bundle.config.namespaces
         if namespaces.get("mount", "") is not None:
-            return pid  # without a mount namespace of its own nothing tells the runtime from the container
+            return pid  # without its own mount namespace, the container cannot be distinguished from the runtime
         depth, inode = len(self.proc.pids()), self.proc.mount_namespace()
         try:
             while (above := self.proc.parent(pid)) > 0:
-                # The first can be told of a process in another user namespace, the second cannot.
+                # The first can be read of a process in another user namespace, the second cannot.
                 if namespaces.get("pid", "") is None:
                     is_inside = len(self.proc.pids(above)) == depth
                 else:
@@ -164,9 +164,9 @@ class Place:
         return pid
 
     def runtimes(self) -> tuple[str, ...]:
-        """The runtimes that may have called the hook: runc, if the container's first process says so, else all known.
+        """The runtimes that may have called the hook: runc if the container's first process has its name, or all.
 
-        What runs in that process before the last hook has ended is the runtime.
+        Until the last hook has ended, this process runs the runtime's program.
         """
         try:
             name = self.proc.name_of(self.init["pid"]) if self.init is not None else ""
@@ -179,7 +179,7 @@ class Place:
         return None if start is None else {"pid": pid, "start": start, "first": self.proc.first_start()}
 
     def _check_inside(self, bundle: Bundle) -> None:
-        """Refuses createContainer outside the container's mount namespace: its mounts would be the host's."""
+        """Refuses createContainer outside the container's mount namespace, where binds would be on the host."""
         if not bundle.has_namespace:
             return
         has_own_pids = bundle.config.namespaces.get("pid", "") is None
@@ -187,7 +187,7 @@ class Place:
             raise not_inside()
 
     def owner_of(self, bundle: Bundle) -> OwnerOf | None:
-        """A function for user and group as poststop sees them, in the runtime's user namespace. None if the same."""
+        """A function for uid and gid in the runtime's user namespace, as poststop sees them. None if it is this one."""
         return self.proc.owner_outside if self._is_nested(bundle) else None
 
     def user(self, bundle: Bundle) -> UserRecord:
@@ -195,7 +195,7 @@ class Place:
         if not self._is_nested(bundle):
             return self.proc.user_namespace()
         try:
-            # The container's first process calls the hook, and the runtime made that.
+            # The container's first process calls the hook, and the runtime is its parent.
             runtime = self.proc.parent(self.init["pid"]) if self.init is not None else 0
         except OUT_OF_SIGHT:
             runtime = 0  # under hidepid, proc(5)
@@ -205,22 +205,22 @@ class Place:
         return self.stage == "createContainer" and "user" in bundle.config.namespaces
 
     def is_elsewhere(self) -> bool:
-        """Whether the process to enter is in another mount namespace, as far as procfs shows it beforehand."""
+        """Whether the process to enter is in another mount namespace, as far as procfs shows it now."""
         if self.init is None or self.pidfd is None:
             return False
         return self.proc.mount_namespace_of(self.init["pid"]) != self.proc.mount_namespace()
 
     def _sees_rootfs(self, bundle: Bundle) -> bool:
-        """Whether mounts of config.json are visible here, which they are only inside the container's namespace."""
+        """Whether mounts of config.json are visible here, as only inside the container's mount namespace."""
         table = self.proc.mounts()
         if not bundle.config.mounts:
             return any(info.mount_point == bundle.rootfs for info in table)
         return table.has_below(bundle.rootfs)
 
     def kind(self, bundle: Bundle, *, is_another: bool) -> NamespaceKind:
-        """Whose mount namespace is mounted in: "container", or "runtime" for one that existed before the container.
+        """The kind of the mount namespace to mount in: "container", or "runtime" if it existed before the container.
 
-        ``is_another``: it is not the one that the hook was started in.
+        ``is_another``: it is not the one in which the hook was started.
         """
         if not bundle.has_namespace:
             return "runtime"
@@ -231,7 +231,7 @@ class Place:
         return "container" if is_made and not is_by_hand else "runtime"
 
     def enter(self, namespace: Namespace) -> None:
-        """Enters the container's mount namespace, if there is a process to enter. KernelError, UnavailableError."""
+        """Enters the container's mount namespace, if a process to enter is known. KernelError, UnavailableError."""
         if self.pidfd is None:
             return
         try:
@@ -246,10 +246,10 @@ class Place:
             raise refused("setns", namespace_of, reason) from reason
 
     def open_rootfs(self, bundle: Bundle, known: RootfsRecord, namespace: Namespace) -> Rootfs:
-        """The rootfs as it is seen from the namespace that was entered. UnavailableError.
+        """The rootfs as seen from the namespace that was entered. Raises UnavailableError, MissingError.
 
-        ``/`` and the rootfs must be the objects that they were before: else the container has its own root already, or
-        the pid is another process's.
+        ``/`` and the rootfs must be the same objects as before; otherwise the container already has its own root, or
+        the pid belongs to another process.
         """
         try:
             is_host = files.is_same_file(namespace.root, posix.stat("/"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of a container that starts: where it is kept, and whether it is begun or that of an earlier call.
+"""The record of a container that starts: where it is stored, and whether it is new or continues an earlier call's.
 
-What it says is the shape of record.state_file; when it is written, mounting.apply and lifecycle.set_up tell.
+record.state_file has its type; mounting.apply and lifecycle.set_up decide when it is written.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 def open_folder(options: Options, place: Place, *, create: bool) -> Records | None:
-    """The state folder, or in a container's user namespace its stand-in, where no record can be kept.
+    """The state folder or, in a container's user namespace where no record can be written, a stand-in.
 
-    No record is needed: those mounts end with the container's namespace. Only mount points outlive it. RecordError.
+    There, binds need no record: they end with the container's namespace. Only mount points do. Raises RecordError.
     """
     path = state_folder(options, place.proc)
     is_nested = place.stage == "createContainer" and place.proc.in_user_namespace()
@@ -47,12 +47,12 @@ def open_folder(options: Options, place: Place, *, create: bool) -> Records | No
 def opened_or_unrecorded(
     opened: Callable[[], StateFolder | None], *, is_nested: bool, is_ours: Callable[[], bool]
 ) -> Records | None:
-    """The folder that ``opened`` returns, or its stand-in. RecordError.
+    """The folder that ``opened`` returns, or a stand-in. Raises RecordError.
 
-    ``is_nested``: the run is in a container's user namespace. ``is_ours``: its user is the owner of that.
+    ``is_nested``: the run is in a container's user namespace. ``is_ours``: the user of the run owns that namespace.
     """
     if is_nested and not is_ours():
-        # poststop runs as the runtime's user, who has no uid in here and refuses a folder that is not their own.
+        # poststop runs as the runtime's user, which is not mapped here, and refuses a folder of another user.
         reason = "nothing can be recorded in the user namespace of another user"
         return _unrecorded(reason, "create them in the image, or register the hook for createRuntime")
     try:
@@ -71,7 +71,7 @@ def _unrecorded(reason: str, hint: str) -> Records:
 
 
 def new_record(state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord, inherited: list[MadeRecord]) -> Record:
-    """The record of a container for which nothing is done yet, but for what it has inherited."""
+    """The record of a container for which nothing is done yet, with the mount points that it has inherited."""
     return {
         "id": state.id,
         "phase": "done",
@@ -90,9 +90,9 @@ def new_record(state: State, bundle: Bundle, place: Place, rootfs: RootfsRecord,
 
 
 def inherited(known: Record | None, rootfs: RootfsRecord, resisting: list[LeftoverError]) -> list[MadeRecord]:
-    """What resisted when the dead container of the record ``known`` was undone, for the next one of its id.
+    """The mount points of the dead container with the record ``known`` that could not be removed.
 
-    That must start all the same, and undoes it in the end. LeftoverError if it has another rootfs.
+    The next container of its id must start, and removes them when it ends. LeftoverError if it has another rootfs.
     """
     if known is None or not known["made"]:
         return []
@@ -100,14 +100,14 @@ def inherited(known: Record | None, rootfs: RootfsRecord, resisting: list[Leftov
         raise resisting[0]
     made = [one for one in known["made"] if one["identity"] is not None]
     for one in made:
-        # By the device number of today, which the record of the next container has.
+        # With the current device number, which the record of the next container has.
         if one["identity"] is not None and one["identity"]["dev"] == known["rootfs"]["dev"]:
             one["identity"]["dev"] = rootfs["dev"]
     return made
 
 
 def is_needed(record: Record, users: Users) -> bool:
-    """Whether a record must be kept: it has something to undo, or its container depends on what others may remove."""
+    """Whether a record must be saved: it has something to undo, or uses mount points that other containers created."""
     if record["mounts"] or record["made"]:
         return True
     made = {made["path"] for other in users.besides(record["id"]) for made in other["made"]}
@@ -115,15 +115,15 @@ def is_needed(record: Record, users: Users) -> bool:
 
 
 def check_neighbours(requests: list[Request], others: list[Record], namespace: Namespace) -> None:
-    """Refuses a read-only root where another container has binds in the same rootfs and namespace, and the reverse.
+    """Refuses a read-only root if another container has binds in the same rootfs and namespace, and the reverse.
 
-    UnavailableError. Undoing one would take down the other. In namespaces of their own containers do not meet.
+    Raises UnavailableError. Undoing one would undo the other. Containers with their own namespaces have no conflict.
     """
     has_root = any(request.is_root for request in requests)
     boot = boot_id() if others else ""
     for other in others:
         is_here = other["boot"] == boot and other["namespace"]["inode"] == namespace.inode
-        # The number of a dead container's own namespace is another's by now: its binds ended with it.
+        # If a dead container had its own namespace, another one has reused its number: the binds ended with it.
         is_here = is_here and (other["namespace"]["kind"] == "runtime" or is_live(other, namespace.proc, boot))
         if is_here and any(has_root or mount["resolved"] == "/" for mount in other["mounts"]):
             raise UnavailableError(
@@ -137,8 +137,8 @@ def check_neighbours(requests: list[Request], others: list[Record], namespace: N
 def complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace, place: Place) -> None:
     """Completes a new record, or checks that the record of an earlier call is for the same namespace and rootfs.
 
-    What an earlier call announced but was killed over is removed from the record. RecordError, with what helps at this
-    ``place``.
+    Removes from the record what an earlier call announced but did not do, because it was killed. Raises RecordError,
+    with a hint for this ``place``.
     """
     is_new = not record["namespace"]["inode"]
     if is_new or (not record["mounts"] and not record["made"]):
@@ -150,7 +150,7 @@ def complete_or_check(record: Record, rootfs: Rootfs, namespace: Namespace, plac
 
 
 def check_place(record: Record, rootfs: Rootfs, namespace: Namespace, hint: str) -> None:
-    """Checks that a record is of this mount namespace and rootfs. RecordError, with the ``hint``."""
+    """Checks that a record belongs to this mount namespace and rootfs. Raises RecordError with the ``hint``."""
     if record["namespace"]["inode"] != namespace.inode:
         raise RecordError(f'the container "{record["id"]}" already has binds in another mount namespace', hint=hint)
     if (record["rootfs"]["dev"], record["rootfs"]["ino"]) != (rootfs.stat.dev, rootfs.stat.ino):
@@ -162,7 +162,7 @@ def check_place(record: Record, rootfs: Rootfs, namespace: Namespace, hint: str)
 def is_continued(record: Record, bundle: str, proc: Proc) -> bool:
     """Whether a record belongs to the container that is being set up. False if its container is dead.
 
-    RecordError if it belongs to another container that is alive.
+    Raises RecordError if it belongs to another container that is alive.
     """
     if not is_live(record, proc, boot_id()):
         return False

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way back: finds a container's record, judges it and undoes it, for poststop, gc and the next start of that id.
+"""Finds a container's record, judges it and undoes it, for poststop, gc and the next start of that id.
 
-Nothing is read that the container could have changed, and nothing of a live container is undone.
+It reads nothing that the container could have changed, and undoes nothing of a live container.
 
-Loaded by every poststop, by a start only where something is to be undone.
+Loaded by every poststop, and by a start only if something must be undone.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from .witness import Witness
 
 INIT_GRACE_SECONDS = 2.0
-COLLECT_SECONDS = 1.0  # for the dead on the same rootfs, before others may have its lock
+COLLECT_SECONDS = 1.0  # the time limit for dead containers on the same rootfs, while others wait for its lock
 
 
 def tear_down(options: Options, state: State, log: Log) -> None:
-    """Undoes the record of a container. No record, or one that is undone already, is no error. HookError.
+    """Undoes the record of a container, if it has one that is not undone yet. Raises HookError.
 
-    Reads neither config.json nor anything else that the container could have changed.
+    It reads neither config.json nor anything else that the container could have changed.
     """
     rights.hide()
     log.stage = "poststop"
@@ -73,16 +73,16 @@ def _tear_down_if_ended(options: Options, state: State, folder: Records, record:
 
 
 def foreign(record: Record, proc: Proc) -> LeftoverError:
-    """The error for a record of another user namespace, with the command that works."""
-    # From outside, an overlay that podman mounted inside is not there, and owners have other numbers: all would be
-    # taken for gone or for a stranger's, and forgotten.
+    """The error for a record of another user namespace. Its hint is the command that works."""
+    # From outside, an overlay that podman mounted inside is not visible, and owners have other numbers: all mount
+    # points would seem to be gone or to belong to another process, and be dropped from the record.
     owner, uids = record["user"]["owner"], record["user"]["uids"]
     problem = (
         f'the container "{record["id"]}" was recorded in another user namespace, and its mounts are '
         "not visible from here"
     )
     if [(run["inside"], run["size"]) for run in uids] == [(0, 2**32 - 1)]:
-        # The machine's own, where an ordinary user calls runc or crun. This one is podman's, or one like it.
+        # The record is of the machine's own user namespace, where users call runc or crun. This process is in podman's.
         return LeftoverError(problem, hint="run oci-bind-hook gc outside of podman unshare")
     who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}, "
     return LeftoverError(problem, hint=f"{who}run podman unshare oci-bind-hook gc")
@@ -91,7 +91,7 @@ def foreign(record: Record, proc: Proc) -> LeftoverError:
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:
     """Why a record must not be undone now, "" if it may be. Waits up to ``grace`` seconds for its init to end."""
     init = record["init"]
-    # Where the runtime has lost the bundle, the id and a first process that has ended must tell.
+    # If the runtime has lost the bundle, the same id and a first process that has ended are enough.
     if not is_same_bundle(record, state.bundle) and (init is None or not is_lost(state.bundle)):
         other = record["bundle"]["path"]
         return (
@@ -114,11 +114,11 @@ def take_down(
     is_start: bool = False,
     and_the_dead: bool = False,
 ) -> list[Remark]:
-    """Undoes the record ``known`` and removes its state file. The caller holds the lock of the id.
+    """Undoes the record ``known`` and removes its state file. The caller has locked the id.
 
-    Returns what was left standing. Raises HookError; the state file then holds what is left to undo. ``is_start``: the
-    next container of this id must start, so what cannot be seen or known now is given up, with a warning.
-    ``and_the_dead``: then what other dead containers left in the same rootfs is undone, too, if it takes no long time.
+    Returns what was left. Raises HookError; the state file then contains what is left to undo. ``is_start``: the next
+    container of this id must start, so what is not visible or not certain now is given up, with a warning.
+    ``and_the_dead``: also undoes what other dead containers left in the same rootfs, for up to COLLECT_SECONDS.
     """
     living = Living(folder, proc)
     while True:
@@ -149,9 +149,9 @@ def take_down(
 
 
 class Living:
-    """Tells which recorded containers live, as lifecycle.witness judges, and mostly without it.
+    """Which recorded containers live, as judged by lifecycle.witness, but usually without it.
 
-    It looks at every process of the machine: only if a first process has ended, and then once.
+    lifecycle.witness reads every process of the machine. So it is used only if a first process has ended, and once.
     """
 
     def __init__(self, folder: Records, proc: Proc) -> None:
@@ -169,7 +169,7 @@ class Living:
 
     def has(self, record: Record) -> bool:
         """Whether the container of a record may still be alive."""
-        # Without a pid namespace of its own others can outlive its first process, and still see its binds.
+        # Without its own pid namespace, other processes can outlive the first one and still see the binds.
         boot = boot_id()
         return record["boot"] == boot and (is_live(record, self._proc, boot) or self.witness.judge(record)[0] != "dead")
 
@@ -187,15 +187,15 @@ def undo_held(
     is_start: bool = False,
     claims: Claims | None = None,
 ) -> list[Remark] | None:
-    """As ``take_down``, for a caller that holds the lock of the rootfs, too, and knows which containers may live.
+    """As ``take_down``, for a caller that has also locked the rootfs. ``lives`` returns whether a container may live.
 
     ``claims`` are those of all records, if the caller has read them.
 
-    None, and nothing was done, if ``removal`` did not ask for the rootfs, and a neighbour has handed a mount point over
-    since.
+    Returns None, with nothing done, if ``removal`` has not opened the rootfs because there was no mount point, but a
+    neighbour has handed one over since.
 
-    It is held all the while because mount points are shared: what another record on the same rootfs uses is handed over
-    to it, mounting.undo, and that record must be neither written nor undone at the same moment.
+    The rootfs stays locked because mount points are shared: one that another record on the same rootfs uses is handed
+    over to it, mounting.undo, and that record must be neither written nor undone at the same moment.
     """
     # Read again under the lock: a neighbour that ended meanwhile may have handed a mount point over.
     record = folder.load(container)
@@ -220,14 +220,14 @@ def undo_held(
     kept = removal.why_kept(users)
     if kept and is_start:
         log.warning(f"an earlier container with this id cannot be undone: {kept}")
-    linux.raise_open_files()  # a fd for each folder on the way to what is removed, however deep it is
+    linux.raise_open_files()  # one fd for each folder on the way to a mount point, which may be very deep
     try:
         remarks = undo(
             record,
             proc,
             removal.rootfs,
             keep=lambda made: keep_mountpoints or bool(kept) or held.hand_over(made, users, container, lives),
-            # Of two that end at once, the dead neighbour's record removes what it still has inside.
+            # If two containers end at the same time, the record of the dead neighbour removes it after its content.
             inherit=lambda made: held.hand_over(made, users, container),
             claimed=claimed,
             here=here,
@@ -254,9 +254,9 @@ def _collect(
     *,
     keep_mountpoints: bool,
 ) -> None:
-    """Undoes what other dead containers left in ``rootfs``, as gc does. What resists is logged. OSError, HookError.
+    """Undoes what other dead containers left in ``rootfs``, as gc does. Logs what cannot be undone. OSError, HookError.
 
-    For some of them no poststop ever comes: a runtime that fails after createRuntime calls none.
+    Some of them never get a poststop: a runtime that fails after createRuntime does not call it.
     """
     end = time.monotonic() + COLLECT_SECONDS
     others = held.users(rootfs, boot_id()).besides("")
@@ -283,13 +283,13 @@ def _collect(
                         claims=living.claims,
                     )
         except RecordError as problem:
-            if not isinstance(problem.__cause__, BlockingIOError):  # a run works on it now
+            if not isinstance(problem.__cause__, BlockingIOError):  # that is, another run works on it now
                 log.warning(str(problem))
         except (HookError, OSError) as problem:
             log.warning(f"the container {other['id']} is left to oci-bind-hook gc: {problem}")
 
 
 def forget(folder: Records, container: str, proc: Proc) -> None:
-    """Removes the files of a run that was killed before its first record was complete. HookError."""
+    """Removes the files of a run that was killed before its first record was complete. Raises HookError."""
     clear_staging(folder, container, proc)
     folder.remove(container)

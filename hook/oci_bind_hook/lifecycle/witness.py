@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a recorded container lives, by the processes and mount namespaces of this machine.
+"""Whether a recorded container lives, judged by the processes and mount namespaces of this machine.
 
-Loaded where other records than the caller's own are judged: by list, show and gc, and by a poststop that finds others
-on its rootfs.
+Loaded to judge records of other containers: by list, show and gc, and by a poststop that finds others on its rootfs.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Witness:
-    """The mounts and processes of this machine at one moment. ``claims`` are those of the records that are judged."""
+    """The mounts and processes of this machine at one moment. ``claims`` are those of all records."""
 
     def __init__(self, proc: Proc, claims: Claims) -> None:
         self.proc = proc
@@ -37,7 +36,7 @@ class Witness:
         self._processes: dict[int, int] | None = None
 
     def judge(self, record: Record) -> tuple[Life, str]:
-        """Whether a container is "alive", "dead" or "unknown", and by which fact."""
+        """Whether a container is "alive", "dead" or "unknown", and the fact that shows it."""
         if record["boot"] != self.boot:
             return "dead", "the host has rebooted since"
         init = record["init"]
@@ -64,9 +63,9 @@ class Witness:
         return "dead", f"its first process {init['pid']} has ended"
 
     def _why_in_use(self, record: Record, user: int) -> tuple[Life, str] | None:
-        """Why a container may not be over while the process ``user`` is in its mount namespace; None if it is.
+        """Why a container may not have ended while the process ``user`` is in its mount namespace; None if it has.
 
-        One without binds may have mounts of config.json on mount points that others have made.
+        A container without binds may have mounts of config.json on mount points that other containers created.
         """
         seen = [*filter(self._seen_by(user, record), record["mounts"])]
         if record["mounts"] and not seen:
@@ -81,7 +80,7 @@ class Witness:
         return "unknown", f"{ended} sees its binds, or newer mounts with the same ids: {where}"
 
     def look(self, record: Record) -> Has:
-        """A function that says whether a bind of the record is mounted, None if this user may not look."""
+        """A function that returns whether a bind of the record is mounted, None if this user may not find out."""
         inode = record["namespace"]["inode"]
         if record["boot"] != self.boot:
             return lambda _: False
@@ -97,7 +96,7 @@ class Witness:
         return lambda _: False if may_look else None
 
     def _file_of(self, record: Record) -> str | None:
-        """A file that keeps the mount namespace of a record, or one that has got its number, namespaces(7)."""
+        """A file that keeps the mount namespace of a record, or one with the same number, alive, namespaces(7)."""
         name = f"mnt:[{record['namespace']['inode']}]"
         file = next((info.mount_point for info in self.table if info.type == "nsfs" and info.root == name), None)
         known = record["namespace"]["unique"]
@@ -114,14 +113,14 @@ class Witness:
         return file if unique in (None, known) else None
 
     def _process_in(self, record: Record) -> int | None:
-        """A process in the mount namespace of a record, None if there is none, or if it is in another by now."""
-        # A poststop asks about its neighbours, and mostly all of them live: then no process is looked at.
+        """A process in the mount namespace of a record, None if there is none."""
+        # Processes are listed only when needed: usually all neighbours of a poststop live, and none is looked up.
         if self._processes is None:
             self._processes = self.proc.mount_namespaces()
         inode = record["namespace"]["inode"]
         user = self._processes.get(inode)
         if user is not None and self.proc.mount_namespace_of(user) != inode:
-            user = self.proc.process_in_namespace(inode)  # that one has left: look at all
+            user = self.proc.process_in_namespace(inode)  # the process has left the namespace: search again
         if user is None or is_same_namespace(record, self.proc, user) is False:
             return None
         return user
