@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking a file system that may never answer: a FUSE server that was stopped, a server of the network that is away.
+"""Accesses a file system that may never answer: a FUSE server that was stopped, a network server that is down.
 
-The kernel keeps whoever asks it, beyond signals, until it answers or is given up. So somebody else asks: a child that
-holds nothing that others wait for.
+The kernel blocks a process that accesses it, regardless of signals, until it answers or is given up. So a child process
+accesses it, which has no lock or other resource that another process waits for.
 
-Loaded by commands, and else only where the mount table shows such a file system, never after setns(2): it imports only
-marshal, posix, sys and what is behind the module signal, all parts of Python itself.
+Loaded by commands, otherwise only if the mount table shows such a file system, and never after setns(2). It imports
+only marshal, posix, sys and the C module behind signal, all of them built into Python.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from .mountinfo import MountInfo, MountTable
 
-    # What a child can tell: numbers, texts, None, and tuples, lists and dicts of these.
+    # What a child can return: numbers, texts, None, and tuples, lists and dicts of these.
     Told = Any
 
-SECONDS = 2.0  # within which a file system that is well answers, far from it as it may be
+SECONDS = 2.0  # the time limit: a working file system answers much faster
 
-_MOST_LAYERS = 1000  # overlays on overlays: what has more is taken for one that may wait
+_MOST_LAYERS = 1000  # of overlays on overlays: a file system with more counts as one that may wait
 
 
 def first_that_may_wait(table: MountTable, path: str) -> MountInfo | None:
     """A mount on the way to ``path``, absolute and without links, that may wait; None if there is none.
 
-    On the way through an overlay are its layers, too. Nothing is asked: it is all in the mount ``table``.
+    The layers of an overlay are on the way, too. No file system is accessed: the mount ``table`` has all of this.
     """
     pending, seen = [path], {path}
     while pending:
@@ -56,12 +56,12 @@ def first_that_may_wait(table: MountTable, path: str) -> MountInfo | None:
 
 
 def _layers(info: MountInfo) -> list[str]:
-    """The folders that an overlay is made of, as its options name them, proc_pid_mountinfo(5)."""
+    """The layers and the upper folder of an overlay, from its options, proc_pid_mountinfo(5)."""
     found = []
     for option in info.super_options.split(",") if info.type == "overlay" else ():
         name, _, value = files.unescape(option).partition("=")
         if name == "lowerdir":
-            # A colon in the name of a folder has a backslash before it.
+            # A backslash precedes a colon in the name of a folder.
             found += [part.replace("\0", ":") for part in value.replace("\\:", "\0").split(":")]
         elif name in ("lowerdir+", "datadir+", "upperdir"):
             found.append(value)
@@ -69,7 +69,7 @@ def _layers(info: MountInfo) -> list[str]:
 
 
 class Outcome:
-    """What came of a question: an ``answer``; or the ``error`` with which it failed; or silence.
+    """The result of ``ask``: an ``answer``, or the ``error`` with which it failed, or no answer (``is_silent``).
 
     ``left`` is the pid of the child that still waits for the answer, None if it has ended.
     """
@@ -83,7 +83,7 @@ class Outcome:
         self.left: int | None = None
 
     def silence(self, who: str) -> str:
-        """That ``who`` was asked and is silent, in words."""
+        """The message that ``who`` does not answer."""
         left = f"; process {self.left} still waits for it" if self.left is not None else ""
         return f"{who} does not answer{left}"
 
@@ -95,22 +95,22 @@ def ask(
     fds: Sequence[int] = (),
     goes_on: Callable[[int], bool] = lambda _: False,
 ) -> Outcome:
-    """Has a child call ``question``, and waits up to ``seconds`` for what it returns or for the OSError that it raises.
+    """Lets a child call ``question``, and waits up to ``seconds`` for its result or its OSError.
 
-    The child has no fds but ``fds``, and works in ``/``: so while it waits it holds no lock, no state file, no output
-    that a runtime reads to its end, and no file system that is to be unmounted, such as the bundle's. After the
-    deadline it gets a SIGKILL. Where the kernel does not let it die before the server answers, it is left behind and
-    told of. Any other exception than OSError is a bug, and is RuntimeError here. ``goes_on`` is asked when the time is
-    up whether to wait as long once more for the child, whose pid it is given.
+    The child has only the fds ``fds``, and works in ``/``: while it waits it has no lock, no state file, no output
+    that a runtime reads to its end, and no file system that is to be unmounted, such as that of the bundle. After the
+    deadline it gets a SIGKILL. If the kernel does not end it before the server answers, it is left behind, and
+    ``Outcome.left`` is its pid. Any other exception than OSError is a bug, and becomes a RuntimeError. ``goes_on`` is
+    called with the pid of the child after the time limit, and returns whether to wait as long again.
 
-    Raises OSError if there can be no child, by fork(2), memfd_create(2) or pidfd_open(2), Linux 5.3.
+    Raises OSError if no child can be created: by fork(2), memfd_create(2) or pidfd_open(2), Linux 5.3.
     """
-    # The child runs what this process has loaded. After setns(2) it would load the image's code with its first import.
+    # The child continues with the modules of this process. After setns(2) its first import would load the image's code.
     assert sys.meta_path, "never after setns(2)"
     outcome = Outcome()
-    # If who started this process ignores it, the kernel takes away a child by itself, and its pid may be another's.
+    # If SIGCHLD is ignored, by inheritance, the kernel reaps a child by itself, and its pid may be reused.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    # Not a pipe: a long answer would fill it, and the child would wait for a reader who waits for its end.
+    # Not a pipe: a long answer would fill it, and the child would wait for its parent, which waits for its end.
     told = posix.memfd_create("answer", posix.MFD_CLOEXEC)
     try:
         child = posix.fork()
@@ -123,7 +123,7 @@ def ask(
                 if goes_on(child):
                     continue
                 outcome.is_silent = True
-                posix.kill(child, 9)  # SIGKILL. Its pid cannot be another's: nobody else has waited for it.
+                posix.kill(child, 9)  # SIGKILL. Its pid cannot be reused, because only this process can reap it.
                 linux.wait_readable(pidfd, _GRACE)
                 break
         finally:
@@ -145,11 +145,11 @@ def _open(child: int) -> int:
         raise
 
 
-_GRACE = 0.05  # for a process to end that has been killed, and can be
+_GRACE = 0.05  # seconds for a process to end after SIGKILL, if the kernel can end it
 
 
 def _answer(question: Callable[[], Told], told: int, fds: Sequence[int]) -> None:
-    """What the child does; it never returns."""
+    """Runs in the child; never returns."""
     try:
         _close_all_but({told, *fds})
         posix.chdir("/")
@@ -157,7 +157,7 @@ def _answer(question: Callable[[], Told], told: int, fds: Sequence[int]) -> None
             answer = ("answer", question())
         except OSError as reason:
             answer = ("error", (reason.errno, reason.strerror, reason.filename))
-        except BaseException as bug:  # noqa: BLE001 - it must not get back into what the parent was doing
+        except BaseException as bug:  # noqa: BLE001 - the child must not continue the code of its parent
             answer = ("bug", f"{type(bug).__name__}: {bug}")
         data = marshal.dumps(answer)
         while data:
@@ -178,7 +178,7 @@ def _close_all_but(fds: set[int]) -> None:
 def _read(outcome: Outcome, told: int) -> None:
     posix.lseek(told, 0, 0)
     data = files.read_all(told)
-    if not data:  # it was killed by somebody else
+    if not data:  # another process killed the child
         outcome.is_silent = True
         return
     what, value = marshal.loads(data)

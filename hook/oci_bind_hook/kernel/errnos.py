@@ -2,9 +2,9 @@
 """What an errno means and what helps, by system call.
 
 The same errno differs by call: ENOSPC is a full disk for mkdirat(2) and too many mounts for move_mount(2). Calls are
-named as in the error messages; "" stands for every call without a row of its own.
+named as in the error messages; "" stands for every call without its own row.
 
-Loaded by every start of a container: only errno and posix. A failure after setns(2) must find all of it loaded.
+Loaded by every start of a container: import only errno and posix. It must be complete before a failure after setns(2).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import posix
 from ..errors import KernelError, MissingError
 from . import rights
 
-# What says that nothing is there: a name, a folder on the way, what a link leads to, or what automount(8) knows.
-# ``optional`` forgives these, and nothing else: any other errno may hide something that is there.
+# The errors for what does not exist: a name, a folder on the way, the target of a link, a key of automount(8).
+# ``optional`` ignores only these: with any other errno, the file may exist.
 ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR))
 
 # The capabilities that a refused call needs. If the process lacks one, the hint names it; else HINTS applies.
@@ -143,7 +143,7 @@ def because(call: str, reason: OSError) -> str:
 
 
 def unopened(subject: str, reason: OSError, *, where: str = "") -> MissingError:
-    """The error that says that ``subject`` cannot be opened, why, and what helps."""
+    """The error that ``subject`` cannot be opened, with the reason and a hint."""
     problem = f"{subject} cannot be opened: {reason.strerror}"
     return MissingError(problem, where=where, hint=hint("openat", reason))
 
@@ -155,5 +155,5 @@ def message(call: str, reason: OSError) -> str:
 
 
 def refused(call: str, subject: str, reason: OSError, *, where: str = "") -> KernelError:
-    """The error that says that the kernel refused ``call`` on ``subject``, why, and what helps."""
+    """The error that the kernel refused ``call`` on ``subject``, with the reason and a hint."""
     return KernelError(call, subject, reason, where=where, hint=hint(call, reason))

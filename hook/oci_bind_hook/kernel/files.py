@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which file and which mount an fd holds: statx(2), and procfs where the kernel is older than what it is asked.
+"""The file and the mount behind an fd: from statx(2), and from procfs on kernels whose statx(2) reports less.
 
-Loaded by every start of a container: it imports only errno, posix and stat, and also runs after setns(2), when nothing
-can be imported.
+Loaded by every start of a container: import only errno, posix and stat. It also runs after setns(2), when nothing can
+be imported.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OVERFLOW_UID = 65534  # an owner without a number here, user_namespaces(7)
-MAX_LINKS = 40  # what the kernel allows in one lookup, path_resolution(7)
+OVERFLOW_UID = 65534  # an owner that is not mapped in this user namespace, user_namespaces(7)
+MAX_LINKS = 40  # the kernel's limit for one lookup, path_resolution(7)
 
 
 class Named:
-    """A context manager: an OSError within tells of ``path``, if it does not know a whole path itself."""
+    """A context manager that sets ``path`` as the filename of an OSError that does not have an absolute path."""
 
-    # What is called with an fd, or with a name in a folder that is held by one, knows no more than that. A line that
-    # says "14: Input/output error" would not tell which disk to look at.
+    # A call with an fd, or with a name relative to one, puts only this into its error. The message "14: Input/output
+    # error" would not show which disk failed.
 
     __slots__ = ("_path",)
 
@@ -45,8 +45,8 @@ class Stat:
 
     ``mode uid gid ino size`` are as in stat(2), and ``dev`` is as posix.makedev returns it. ``mnt_id`` is the id of the
     mount the file was reached through, as in /proc/self/mountinfo; ``mount_root`` is true if the file is the root of
-    that mount. ``born`` is the birth time in nanoseconds since the epoch, None if the file system keeps none.
-    ``changed`` is the time of the last change of its inode, st_ctime.
+    that mount. ``born`` is the birth time in nanoseconds since the epoch, None if the file system has none.
+    ``changed`` is the time of the last change of its inode, st_ctime, likewise.
     """
 
     __slots__ = ("born", "changed", "dev", "gid", "ino", "mnt_id", "mode", "mount_root", "size", "uid")
@@ -64,13 +64,14 @@ class Stat:
 
 
 def statx(fd: int, *, ask: bool = True) -> Stat:
-    """The attributes of the file that ``fd`` holds, by statx(2). Raises OSError.
+    """The attributes of the file ``fd``, by statx(2). Raises OSError.
 
-    Without ``ask`` they are as the kernel knows them: a file system on FUSE or on the network is not asked, and so
-    cannot keep this process waiting. What a file is stays true; owner, size and times may be old, and ``born`` missing.
+    Without ``ask`` they are those that the kernel has cached, AT_STATX_DONT_SYNC: the server of a FUSE or network file
+    system is not asked, and cannot block this process. The file type is right; owner, size and times may be outdated,
+    and ``born`` may be missing.
 
-    Before Linux 5.8 statx(2) does not report mounts: they come from procfs. Before Linux 4.11, or if a seccomp filter
-    hides statx(2), fstat(2) stands in and ``born`` is None.
+    Before Linux 5.8 statx(2) does not report mounts: procfs does. Before Linux 4.11, or if a seccomp filter hides
+    statx(2), fstat(2) is used and ``born`` is None.
     """
     stat = Stat()
     try:
@@ -101,9 +102,9 @@ def statx(fd: int, *, ask: bool = True) -> Stat:
 
 
 def look_at(path: str) -> tuple[int, int, bool | None]:
-    """Device and inode number of what is at ``path``, no link followed, and whether a mount has its root there.
+    """Device and inode number of the file at ``path``, not following a link, and whether it is the root of a mount.
 
-    The last is None before Linux 5.8, or where a filter hides statx(2). Raises OSError.
+    The last is None before Linux 5.8, or if a seccomp filter hides statx(2). Raises OSError.
     """
     flags = linux.AT_SYMLINK_NOFOLLOW
     try:
@@ -121,8 +122,8 @@ def look_at(path: str) -> tuple[int, int, bool | None]:
 
 
 def mount_id(fd: int) -> int:
-    """The id of the mount that ``fd`` was reached through, as in mountinfo. No file system is asked. Raises OSError."""
-    # A silent server would keep whoever asks for more: stat(2) of the root of its mount is a question to it.
+    """The id of the mount that ``fd`` was reached through, as in mountinfo. Asks no server. Raises OSError."""
+    # A server that does not answer would block any other call: even stat(2) of the root of its mount asks it.
     try:
         raw = linux.raw_statx(fd, linux.STATX_MNT_ID, linux.AT_STATX_DONT_SYNC)
     except OSError as reason:
@@ -145,7 +146,7 @@ def _read_proc(name: str) -> str:
 
 
 def read_all(fd: int) -> bytes:
-    """The rest of what ``fd`` holds. Raises OSError."""
+    """The rest of the content of ``fd``. Raises OSError."""
     chunks = []
     while chunk := posix.read(fd, 1 << 16):
         chunks.append(chunk)
@@ -170,14 +171,14 @@ def _is_mount_root(fd: int, mnt_id: int) -> bool:
 
 
 def _mount_point(mnt_id: int) -> str | None:
-    # Not str.splitlines: a file name may contain other characters that end a line for it.
+    # Not str.splitlines: it splits at other characters too, which a file name may contain.
     lines = (line.split(" ", 5) for line in _read_proc("mountinfo").split("\n") if line)
     points = (unescape(fields[4]) for fields in lines if int(fields[0]) == mnt_id)
     return next(points, None)
 
 
 def unescape(field: str) -> str:
-    r"""A field of mountinfo, unescaped: the kernel writes space, tab, newline, backslash and # as \ooo."""
+    r"""A field of mountinfo, unescaped: the kernel escapes space, tab, newline, backslash and # as \ooo."""
     if "\\" not in field:
         return field
     head, *tails = field.split("\\")
@@ -201,7 +202,7 @@ def is_same_file(one: posix.stat_result, other: posix.stat_result) -> bool:
 
 
 def clean_path(path: str) -> str:
-    """An absolute path without ``.``, ``..`` and double slashes. Lexical: links are not looked at."""
+    """An absolute path without ``.``, ``..`` and double slashes. Lexical: links are not considered."""
     names: list[str] = []
     for name in path.split("/"):
         if name == "..":
@@ -212,10 +213,10 @@ def clean_path(path: str) -> str:
 
 
 def real_path(path: str) -> str:
-    """The absolute ``path`` of an existing file or folder, without links, as path_resolution(7) has it. Raises OSError.
+    """The absolute ``path`` of an existing file or folder, with links resolved, path_resolution(7). Raises OSError.
 
-    Each name is read where it stands. /proc/self/fd would tell the name of a file that was renamed since it was opened,
-    and the state file would name the wrong folder.
+    It looks up each name. /proc/self/fd would have another path if the file was renamed after it was opened, and the
+    state file would then contain the wrong folder.
     """
     real = ""
     for _, end, here in _way(path):
@@ -226,11 +227,10 @@ def real_path(path: str) -> str:
 
 
 def changeable(path: str, by: int = 0o022) -> str:
-    """The first folder on the way to ``path`` in which others can put something in the place of the next name; or "".
+    """The first folder on the way to ``path`` in which users other than root and this one can replace the next name.
 
-    Others than root and this user, that is. The folder is theirs, or can be written by those in the mode bits ``by``;
-    if it is sticky, only what is theirs in it counts. Links are followed. A name that is missing ends the way. Raises
-    OSError.
+    "" if there is none. Such a folder belongs to them, or its mode has one of the bits ``by``. If it is sticky, the
+    next name must belong to them. Links are followed. A missing name ends the way. Raises OSError.
     """
     for folder, _, here in _way(path):
         above = posix.lstat(folder or "/")
@@ -246,9 +246,9 @@ def changeable(path: str, by: int = 0o022) -> str:
 
 
 def _way(path: str) -> Iterator[tuple[str, str, posix.stat_result | OSError]]:
-    """Each name on the way to ``path``: the folder that it is in, where it leads, "" for ``/`` each, and its lstat(2).
+    """Each name on the way to ``path``: its folder, the path that it leads to ("" for ``/`` in both), and its lstat(2).
 
-    Links are followed. Instead of the last stat there is the reason why the way ends there, if it is not the whole.
+    Links are followed. If the way ends early, the last item has the OSError instead of the stat.
     """
     names = path.split("/")[::-1]
     real, links = "", 0
@@ -258,7 +258,7 @@ def _way(path: str) -> Iterator[tuple[str, str, posix.stat_result | OSError]]:
             continue
         folder = real
         try:
-            # Of "..", too: "absent/.." is nothing for the kernel and for crun. For runc it is the folder itself.
+            # Also for "..": "absent/.." does not exist for the kernel and crun. For runc it is the folder itself.
             here = posix.lstat(f"{folder}/{name}")
             if name == "..":
                 real = folder.rpartition("/")[0]
@@ -277,7 +277,7 @@ def _way(path: str) -> Iterator[tuple[str, str, posix.stat_result | OSError]]:
 
 
 def _is_trusted(uid: int) -> bool:
-    """Whether a user is root or this one. In a user namespace root, and whoever else is not mapped, has no number."""
+    """Whether a user is root or this one. In a user namespace, root may be unmapped, like other users: OVERFLOW_UID."""
     if uid in (0, posix.geteuid()):
         return True
     return uid == OVERFLOW_UID and _read_proc("uid_map").split() != ["0", "0", "4294967295"]

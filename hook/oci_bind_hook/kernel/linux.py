@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """System calls as functions, under the kernel's own names. No other module calls the C library.
 
-Each function makes its call, raises OSError with the call's errno, and returns fds that are close-on-exec. Policy and
-containers are unknown here. Only ``statx`` has a fallback, for kernels that report less.
+Each function makes its call, raises OSError with the call's errno, and returns fds that are close-on-exec. This module
+has no policy and does not depend on containers. Fallbacks for older kernels are in the callers, mainly kernel.files.
 
-Loaded by every start of a container: only posix, sys, errno and _ctypes. The module ctypes would add 0.2 units
+Loaded by every start of a container: import only posix, sys, errno and _ctypes. The module ctypes would add 0.2 units
 (one unit is the bare start of Python).
 """
 
@@ -109,13 +109,13 @@ class _Function(_ctypes.CFuncPtr):
 
 
 class _Library:
-    """The C library that Python itself is linked with."""
+    """The C library that Python is linked with."""
 
     _handle = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
 
 
 class _Pointer(Simple):
-    """void *: an integer of any size, bytes, a buffer or None, whatever fits into a register."""
+    """void *: an integer, bytes, a buffer or None; anything that fits into a register."""
 
     _type_ = "P"
 
@@ -183,16 +183,16 @@ def _call(number: int, *arguments: object) -> int:
     return _syscall(number, *arguments, *_NOTHING[len(arguments) :])
 
 
-# One buffer for all calls, since there is one thread: to allocate it takes as long as the system call.
+# One buffer for all calls, because there is only one thread, and allocating it takes as long as the system call.
 _STATX = numbers(size=32)
 
 
 def raw_statx(fd: int, mask: int, flags: int = 0, path: bytes = b"") -> memoryview:
-    """struct statx of the file that ``fd`` holds, or at ``path``. With AT_STATX_DONT_SYNC no server is asked."""
+    """struct statx of the file ``fd``, or of ``path`` relative to it. AT_STATX_DONT_SYNC asks no server."""
     try:
         _statx(fd, path, AT_EMPTY_PATH | AT_NO_AUTOMOUNT | flags, mask, _STATX)
     except OSError as reason:
-        # Where the kernel has no statx(2) the C library plays it, and does not know this flag.
+        # On a kernel without statx(2) the C library emulates it, and rejects this flag.
         if reason.errno != errno.EINVAL or not flags:
             raise
         raise OSError(errno.ENOSYS, posix.strerror(errno.ENOSYS)) from reason
@@ -230,7 +230,7 @@ def fstatfs_type(fd: int) -> int:
 
 
 def check_writable(fd: int) -> None:
-    """Raises the OSError of who would make a name in the folder ``fd``, by faccessat(2): EROFS, EACCES, EPERM.
+    """Raises the OSError of creating a name in the folder ``fd``, by faccessat(2): EROFS, EACCES, EPERM.
 
     A full disk, a quota and a security module may still refuse it.
     """
@@ -238,16 +238,16 @@ def check_writable(fd: int) -> None:
 
 
 def encode_path(path: str) -> bytes:
-    """A path as the kernel takes it: the bytes that decode_path made it of."""
+    """A path as bytes for the kernel, the reverse of decode_path."""
     return path.encode(_ENCODING, _ERRORS)
 
 
 def decode_path(path: bytes) -> str:
-    """A path of the kernel as Python's own functions give it: bytes that are no text become surrogates, PEP 383."""
+    """A path of the kernel as Python's own functions return it: undecodable bytes become surrogates, PEP 383."""
     return path.decode(_ENCODING, _ERRORS)
 
 
-# Asked once: after setns no codec could be loaded.
+# Read once, because after setns(2) no codec can be loaded.
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
@@ -256,7 +256,7 @@ def is_absent(reason: OSError) -> bool:
     return reason.errno in (errno.ENOSYS, errno.EPERM)
 
 
-# Each system call with arguments that every kernel refuses as invalid, so that a probe changes nothing.
+# Each system call with arguments that every kernel rejects as invalid, so that a probe changes nothing.
 _MOUNT_API: dict[str, tuple[Any, ...]] = {
     "open_tree": (NR_OPEN_TREE, -1, b"", 0xFFFFFFFF),
     "mount_setattr": (NR_MOUNT_SETATTR, -1, b"", 0xFFFFFFFF, None, 0),
@@ -279,14 +279,14 @@ def _knows(number: int, *arguments: Any) -> bool:
     try:
         _call(number, *arguments)
     except OSError as reason:
-        # move_mount(2) checks capabilities before its arguments, so its EPERM is no sign of a filter. The other calls
-        # check their arguments first.
+        # move_mount(2) checks capabilities before its arguments, so its EPERM does not indicate a filter. The other
+        # calls check their arguments first.
         return reason.errno != errno.ENOSYS and (number == NR_MOVE_MOUNT or not is_absent(reason))
     return True
 
 
 def tells_mounts() -> bool:
-    """Whether statx(2) tells the mount of a file, since Linux 5.8, and no filter hides it."""
+    """Whether statx(2) reports the mount of a file, since Linux 5.8, and no filter hides it."""
     try:
         return bool(raw_statx(AT_FDCWD, STATX_MNT_ID, path=b"/").cast("I")[0] & STATX_MNT_ID)
     except OSError:
@@ -294,7 +294,7 @@ def tells_mounts() -> bool:
 
 
 def version() -> tuple[int, int]:
-    """The version of the kernel, uname(2). Only for what no call tells: vendors bring back what is newer."""
+    """The version of the kernel, uname(2). Only for features that cannot be probed: vendors backport newer ones."""
     major, minor = posix.uname().release.replace("-", ".").split(".")[:2]
     return int(major), int(minor)
 
@@ -302,7 +302,7 @@ def version() -> tuple[int, int]:
 def features() -> dict[str, bool]:
     """The kernel features that the hook uses, by name: true if present and not hidden by a filter. Changes nothing."""
     found = {name: _knows(*probe) for name, probe in _MOUNT_API.items()}
-    found["idmapped mounts"] = found["mount_setattr"]  # the same version brought both
+    found["idmapped mounts"] = found["mount_setattr"]  # both are in Linux 5.12
     found["idmapped tmpfs"] = found["mount_setattr"] and version() >= (6, 3)
     found["openat2"] = _knows(NR_OPENAT2, -1, b"", None, 0)
     for name, mask in (("statx mnt_id", STATX_MNT_ID), ("statx mnt_id_unique", STATX_MNT_ID_UNIQUE)):
@@ -369,7 +369,7 @@ def umount2(path: str, flags: int) -> None:
 
 def wait_readable(fd: int, seconds: float) -> bool:
     """Whether ``fd`` becomes readable within ``seconds``, by poll(2). A pidfd does when its process has ended."""
-    # struct pollfd: the fd as int, and as shorts the events to wait for and those that came.
+    # struct pollfd: the fd as int, and as shorts the events to wait for and those that occurred.
     members = fd.to_bytes(4, sys.byteorder) + POLLIN.to_bytes(2, sys.byteorder) + bytes(2)
     return _poll(numbers(int.from_bytes(members, sys.byteorder)), 1, max(0, int(seconds * 1000))) > 0
 
@@ -400,7 +400,7 @@ def raise_open_files() -> int:
 
 
 def close_from(first: int) -> None:
-    """Closes all fds from ``first`` on, by close_range(2). Before Linux 5.9 one after the other."""
+    """Closes all fds from ``first`` on, by close_range(2), or one by one before Linux 5.9."""
     try:
         _call(NR_CLOSE_RANGE, first, 0xFFFFFFFF, 0)
     except OSError:
@@ -408,12 +408,12 @@ def close_from(first: int) -> None:
 
 
 def seal_imports() -> None:
-    """Makes every later import of a module that is not loaded yet fail, whatever the file system holds."""
-    # After setns(2) every path is looked up in the image. An attacker plants /usr/lib/python3.11/json/__init__.py there
-    # and waits for the next import, perhaps a lazy one in an error path: it runs that file as root of the host. Without
-    # finders and hooks an import raises ModuleNotFoundError instead, so whatever a run may still need must be imported
-    # before. To clear sys.path alone is not enough: submodules of a loaded package (encodings, our own) are found by
-    # the package's __path__.
+    """Makes every later import of a module that is not loaded yet fail, regardless of the file system."""
+    # After setns(2) every path is looked up in the image. An attacker puts /usr/lib/python3.11/json/__init__.py there
+    # and waits for the next import, perhaps a lazy one in an error path, which would run that file as root of the host.
+    # Without finders and hooks an import raises ModuleNotFoundError instead, so everything that a run may still need
+    # must be imported before. Clearing sys.path alone is not enough: submodules of a loaded package (encodings, this
+    # one) are found by the package's __path__.
     sys.path.clear()
     sys.meta_path.clear()
     sys.path_hooks.clear()
@@ -425,12 +425,12 @@ def enter_mount_namespace(pidfd: int) -> None:
 
     Nothing can be imported afterwards, even if the call fails.
     """
-    seal_imports()  # before the call, so that no import can come in between
+    seal_imports()  # before the call, so that no import can happen in between
     _setns(pidfd, CLONE_NEWNS)
 
 
 def set_fs_ids(uid: int, gid: int) -> None:
-    """Sets the user and group that file systems see, by setfsgid(2) and setfsuid(2), which report no error."""
+    """Sets the user and group for file systems, by setfsgid(2) and setfsuid(2), which report no error."""
     _setfsgid(gid)
     _setfsuid(uid)
 
@@ -443,7 +443,7 @@ def unshare_user() -> None:
 def owner_of_user_namespace(fd: int) -> int:
     """The uid, as this process sees it, that owns the user namespace ``fd``, by ioctl_nsfs(2).
 
-    Raises OSError if ``fd`` is no user namespace.
+    Raises OSError if ``fd`` is not a user namespace.
     """
     buffer = numbers(size=1)
     _ioctl(fd, NS_GET_OWNER_UID, buffer)

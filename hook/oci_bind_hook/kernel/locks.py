@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for a lock of flock(2), but not for ever, and who holds it.
+"""Waits for a lock of flock(2) with a time limit, and finds out which process has it.
 
-Loaded only where another process holds a lock, before setns(2). It imports only errno and posix, and what is behind the
-module signal and a part of Python itself.
+Loaded only if another process has a lock, before setns(2). It imports only errno, posix and the C module behind signal,
+which is built into Python.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _LEAST = 0.001
 
 
 def wait(fd: int, seconds: float) -> float:
-    """Takes the exclusive lock on ``fd`` as soon as whoever holds it releases it. Returns the seconds left, above 0.
+    """Waits for the exclusive lock on ``fd``. Returns the seconds left, above 0.
 
-    Raises BlockingIOError if that takes more than ``seconds``: EAGAIN, which names the holder, if one has held it since
-    half of them had passed, EBUSY if others took turns. Else OSError.
+    Raises BlockingIOError if that takes more than ``seconds``: EAGAIN, with the pid of the process, if the same one has
+    kept the lock for the second half of the time; EBUSY if processes took turns. Raises OSError for other errors.
     """
     holders = []
     for later in (seconds / 2, 0.0):
@@ -40,7 +40,7 @@ def wait(fd: int, seconds: float) -> float:
 
 
 def _wait(fd: int, seconds: float) -> float | None:
-    """Takes the lock, and returns the seconds left, above 0; None if it took more than ``seconds``. OSError."""
+    """Waits for the lock. Returns the seconds left, above 0, or None after ``seconds``. Raises OSError."""
     is_late = False
 
     def ring(_number: int, _frame: FrameType | None) -> None:
@@ -49,7 +49,7 @@ def _wait(fd: int, seconds: float) -> float | None:
 
     before = _signal.signal(_signal.SIGALRM, ring)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGALRM])
-    # Then again and again: the first may come just before the call, which would wait for ever.
+    # The timer repeats: if the first signal comes just before flock(2), the call would otherwise wait forever.
     timer = _signal.setitimer(_signal.ITIMER_REAL, seconds, _AGAIN)
     try:
         linux.flock(fd, linux.LOCK_EX, lambda: is_late)
@@ -64,8 +64,8 @@ def _wait(fd: int, seconds: float) -> float | None:
 
 
 def _holder(fd: int) -> int | None:
-    """The process that has locked the file ``fd``, as far as proc_locks(5) shows it here; None if it is not known."""
-    # To be asked seldom: the kernel keeps all flock(2) of the machine out while it is read.
+    """The pid of the process that has locked the file ``fd``, from proc_locks(5); None if it is not known here."""
+    # Call it rarely: reading the file blocks every flock(2) of the machine.
     stat = posix.fstat(fd)
     place = f"{posix.major(stat.st_dev):02x}:{posix.minor(stat.st_dev):02x}:{stat.st_ino}"
     try:
@@ -80,7 +80,7 @@ def _holder(fd: int) -> int | None:
         posix.close(table)
     for line in text.splitlines():
         fields = line.split()
-        # Those who wait stand below the holder, with an arrow. A process of another pid namespace has no number here.
+        # Lines of waiting processes have an arrow, and follow. A process of another pid namespace has no pid here.
         if len(fields) == 8 and fields[1] == "FLOCK" and fields[5] == place and int(fields[4]) > 0:
             return int(fields[4])
     return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mounts of a mount namespace, as mountinfo tells them.
+"""The mounts of a mount namespace, from mountinfo.
 
-Loaded by every start of a container: it imports only posix. Lines are split by hand, since re takes half as long to
-import as Python takes to start.
+Loaded by every start of a container: import only posix. Lines are split without re, because importing re takes half as
+long as starting Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
 
-# File systems whose answers come from a process or from another machine, filesystems(5). FUSE has many names.
+# File systems whose server is a process or another machine, filesystems(5). FUSE types also begin with "fuse.".
 _MAY_WAIT = frozenset(
     "9p afs autofs beegfs ceph cifs coda fuse fuseblk gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs smb3 smbfs"
     " vboxsf virtiofs vmhgfs wekafs".split()
@@ -24,7 +24,7 @@ _MAY_WAIT = frozenset(
 
 
 def may_wait(kind: str) -> bool:
-    """Whether a file system of this type (as mountinfo names it) may keep those waiting who ask it something."""
+    """Whether a call to a file system of this type (as in mountinfo) may wait for a server that does not answer."""
     return kind in _MAY_WAIT or kind.startswith("fuse.")
 
 
@@ -60,8 +60,8 @@ class MountInfo:
         self.super_options = fields[dash + 3] if len(fields) > dash + 3 else ""
 
     def super_option(self, name: str) -> str | None:
-        """The value of an option ``name=value`` of the file system, None without one."""
-        # A comma in a value is written as \054.
+        """The value of an option ``name=value`` of the file system, None if there is none."""
+        # A comma in a value is escaped as \054.
         values = (option.partition("=") for option in self.super_options.split(","))
         return next((files.unescape(value) for key, _, value in values if key == name), None)
 
@@ -69,7 +69,7 @@ class MountInfo:
 class MountTable:
     """The mounts of a namespace at one moment, in the order of mountinfo.
 
-    A line is parsed when it is first needed: of the thousands that a host may have, few ever are.
+    A line is parsed when it is first needed: a host may have thousands, and few of them are needed.
     """
 
     def __init__(self, text: str) -> None:
@@ -100,7 +100,7 @@ class MountTable:
         return {line.partition(" - ")[2].partition(" ")[0] for line in self._lines.values()}
 
     def at(self, path: str) -> list[MountInfo]:
-        """The mounts with the mount point ``path``, in order. All are noted when it is first asked."""
+        """The mounts with the mount point ``path``, in order. The first call indexes all mount points."""
         if not self._points:
             for number, line in self._lines.items():
                 self._points.setdefault(files.unescape(line.split(" ", 5)[4]), []).append(number)
@@ -131,8 +131,8 @@ class MountTable:
     def below(self, top: int, besides: Set[int] = frozenset()) -> Iterator[MountInfo]:
         """The mounts on and below the mount with the id ``top``, each after its parent.
 
-        Those with the ids ``besides`` are left out, with all that is on and below them. Only what is asked for is
-        looked at.
+        Omits those with the ids ``besides``, and all mounts on and below them. Only the mounts that the caller consumes
+        are parsed.
         """
         pending = [top]
         # The root mount may be its own parent.
@@ -145,9 +145,9 @@ class MountTable:
             yield from map(self._info, children)
 
     def inside(self, top: int, path: str) -> list[MountInfo]:
-        """Of the mounts on and below the mount ``top`` those with a mount point below the folder ``path``, in order.
+        """The mounts on and below the mount ``top`` that have a mount point below the folder ``path``, in order.
 
-        All folders are noted when it is first asked: a bind need not look at every mount of the host.
+        The first call indexes them by folder, so that not every bind iterates over all mounts of the host.
         """
         if top not in self._inside:
             found = self._inside[top] = {}
@@ -159,5 +159,5 @@ class MountTable:
         return self._inside[top].get(path.rstrip("/"), [])
 
     def has_below(self, path: str) -> bool:
-        """Whether anything is mounted below ``path``; in a container's namespace the runtime has by createContainer."""
+        """Whether anything is mounted below ``path``: for a rootfs, true in the container's namespace."""
         return any(info.mount_point.startswith(path + "/") for info in self)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mount namespace in which binds are attached, and what mountinfo shows of it and of the one before.
+"""The mount namespace in which binds are attached, and the mounts of it and of the one before, from mountinfo.
 
 Loaded by every start of a container.
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Namespace:
-    """The mount namespace in which the binds are attached, first the one that the hook was started in.
+    """The mount namespace in which binds are attached: at first the one in which the hook was started.
 
-    ``kind`` is "container" for one that the runtime made for the container, else "runtime". ``entered`` is true once
-    this process has moved to another one. ``assumed`` is true in a dry-run, which takes the runtime's mounts as made.
+    ``kind`` is "container" if the runtime created it for the container, otherwise "runtime". ``entered`` is true after
+    this process has entered another one. ``assumed``: a dry-run, which assumes that the runtime's mounts exist.
     """
 
     def __init__(self, proc: Proc, kind: NamespaceKind, *, assumed: bool = False) -> None:
@@ -33,7 +33,7 @@ class Namespace:
         self.entered = False
         self.inode = proc.mount_namespace()
         self.root = posix.stat("/")  # of the process, before it enters another one
-        # Opened here, since procfs shows the new namespace after setns(2). Read only when needed: it may be long.
+        # Opened here, because after setns(2) procfs shows the new namespace. Read only when needed, as it may be long.
         self._before = proc.open("mountinfo")
         self._tables: dict[str, MountTable] = {}
         self._groups: set[int | None] | None = None
@@ -47,7 +47,7 @@ class Namespace:
         self.inode = inode
 
     def started_in(self) -> MountTable:
-        """The mounts of the namespace that the hook was started in, whichever has been entered since."""
+        """The mounts of the namespace in which the hook was started, also after ``enter``. Raises OSError."""
         if "before" not in self._tables:
             with files.Named("/proc/self/mountinfo"):
                 self._tables["before"] = MountTable(read_text(self._before))
@@ -79,17 +79,17 @@ class Namespace:
     def is_locked_by_host(self, stat: files.Stat) -> bool:
         """Whether the mount below the file's own is read-only or unknown.
 
-        A runtime makes a rootfs read-only by a bind on itself. A mount below that was read-only before belongs to the
-        host, which wants it so.
+        A runtime makes a rootfs read-only by a bind on itself. If the mount below that bind is read-only too, it
+        belongs to the host, and is meant to be read-only.
         """
         info = self.mount_of(stat)
         below = self.here().get(info.parent) if info is not None else None
         return below is None or "ro" in below.options
 
     def is_own_tmpfs(self, stat: files.Stat, rootfs: str) -> bool:
-        """Whether a file is on a tmpfs that mountinfo shows for this container alone, and that may die with it.
+        """Whether a file is on a tmpfs that mountinfo shows only for this container, and that may end with it.
 
-        One of the host below the rootfs may look the same at createContainer: only config.json tells them apart.
+        At createContainer a tmpfs of the host below the rootfs may look the same: only config.json distinguishes them.
         """
         info = self.mount_of(stat)
         if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """procfs: the mounts and namespaces of this process, and whether another process is alive.
 
-``/proc/self`` is held by fd from the start, because ``/proc`` may be anything after setns(2). Pids are those of this
-procfs instance. They may differ from what this process sees of itself: a createContainer hook runs in the container's
-pid namespace while ``/proc`` is still the host's.
+``/proc/self`` is opened once at the start, because ``/proc`` may be anything after setns(2). Pids are those of this
+procfs instance. They may differ from the pid that this process sees as its own: a createContainer hook runs in the
+container's pid namespace while ``/proc`` is still the host's.
 
-Loaded by every start of a container: it imports only posix. Lines are split by hand, since re takes half as
-long to import as Python takes to start.
+Loaded by every start of a container: import only posix. Lines are split without re, which takes half as long to import
+as Python takes to start.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from ..record.state_file import IdRun, UserRecord
 
 
-# What says that a process has ended, or that this one may not look into it, proc(5).
+# The errors for a process that has ended, or that this process may not inspect, proc(5).
 OUT_OF_SIGHT = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 class HiddenError(Exception):
-    """There is a process, and procfs does not show it to this user, as under hidepid, proc(5)."""
+    """A process exists, but procfs does not show it to this user, as with hidepid, proc(5)."""
 
 
 class Proc:
-    """procfs, held by an fd of ``/proc/self``. Raises UnavailableError if ``/proc`` is not procfs."""
+    """procfs, through an fd of ``/proc/self``. Raises UnavailableError if ``/proc`` is not procfs."""
 
     def __init__(self) -> None:
         try:
@@ -67,14 +67,14 @@ class Proc:
         return MountTable(self._read("mountinfo"))
 
     def mounts_of(self, pid: int) -> MountTable:
-        """The mounts that the process ``pid`` sees; none if it has ended or may not be inspected. Raises OSError."""
+        """The mounts that the process ``pid`` sees; empty if it has ended or may not be inspected. Raises OSError."""
         try:
             return MountTable(self._read(f"../{pid}/mountinfo"))
         except OUT_OF_SIGHT:
             return MountTable("")
 
     def mount_namespace(self) -> int:
-        """The inode number of this process's mount namespace, namespaces(7). It is reused. Raises OSError."""
+        """The inode number, which the kernel reuses, of this process's mount namespace, namespaces(7). OSError."""
         return self._mount_namespace("ns/mnt")
 
     def _mount_namespace(self, name: str) -> int:
@@ -97,7 +97,7 @@ class Proc:
         return int(self._status("PPid", _of(pid)))
 
     def arguments(self, pid: int) -> list[str]:
-        """What the process ``pid`` was started with; none for a kernel thread or a zombie. Raises OSError."""
+        """The command line of the process ``pid``; empty for a kernel thread or a zombie. Raises OSError."""
         return self._read(f"../{pid}/cmdline").split("\0")[:-1]
 
     def folder_of(self, pid: int) -> str:
@@ -109,7 +109,7 @@ class Proc:
         return self._read(f"../{pid}/comm").rstrip("\n")
 
     def mount_namespace_id(self) -> int | None:
-        """The id of this process's mount namespace that is never used again; None before Linux 6.11. Raises OSError."""
+        """The id, never reused, of this process's mount namespace; None before Linux 6.11. Raises OSError."""
         return self._namespace_id("ns/mnt")
 
     def _namespace_id(self, name: str) -> int | None:
@@ -145,14 +145,14 @@ class Proc:
             posix.close(fd)
 
     def user_namespace(self) -> UserRecord:
-        """This process's user namespace: its id maps, and its owner, numbered as outside of it. Raises OSError."""
+        """This process's user namespace: its id maps, and the uid of its owner outside. Raises OSError."""
         owner, uid_map = self._owner(), self._read("uid_map")
         return {"owner": outside(owner, uid_map), "uids": _rows(uid_map), "gids": _rows(self._read("gid_map"))}
 
     def user_namespace_of(self, pid: int) -> UserRecord:
-        """The user namespace of the process ``pid``, as far as it can be seen from one within it.
+        """The user namespace of the process ``pid``, as far as it is visible from a user namespace inside it.
 
-        The numbers outside are None: the kernel shows them as numbers of the reader's user namespace.
+        ``outside`` is None: the kernel converts these numbers to the reader's user namespace.
         """
         maps = []
         for name in ("uid_map", "gid_map"):
@@ -178,7 +178,7 @@ class Proc:
         return posix.readlink(f"fd/{fd}", dir_fd=self.fd)
 
     def mount_id_of(self, fd: int) -> int:
-        """The id of the mount that ``fd`` was reached through, proc_pid_fdinfo(5). No file system is asked. OSError."""
+        """The id of the mount that ``fd`` was reached through, proc_pid_fdinfo(5). Asks no server. Raises OSError."""
         lines = self._read(f"fdinfo/{fd}").splitlines()
         return next(int(line[7:]) for line in lines if line.startswith("mnt_id:"))
 
@@ -196,8 +196,8 @@ class Proc:
     def start_time(self, pid: int) -> int | None:
         """The start time of the process ``pid`` in clock ticks since boot; None if it has ended or is a zombie.
 
-        It is the same number in each time namespace: a createContainer hook may be in that of the container. Raises
-        HiddenError if there is such a process, and procfs does not show it.
+        It is the same in each time namespace, because a createContainer hook may be in that of the container. Raises
+        HiddenError if the process exists, but procfs does not show it.
         """
         try:
             stat = self._read(f"../{pid}/stat")
@@ -208,12 +208,12 @@ class Proc:
                 raise HiddenError from None
             return None
         fields = stat[stat.rindex(")") + 2 :].split()
-        # A process whose first thread has ended looks like a zombie while others live: fields[17] is num_threads.
+        # A process whose first thread has ended looks like a zombie while other threads run: fields[17] is num_threads.
         has_ended = fields[0] in "ZX" and int(fields[17]) < 2
         return None if has_ended else int(fields[19]) - self._ahead()
 
     def _is_hidden(self, pid: int) -> bool:
-        """Whether a process that procfs does not show is there. Not known in a pid namespace below that of procfs."""
+        """Whether a process that procfs does not show exists. False, for unknown, in a nested pid namespace."""
         if len(self.pids()) > 1:
             return False
         try:
@@ -222,7 +222,7 @@ class Proc:
             return False
         except PermissionError:
             pass
-        # It is there. It may have begun only since it was looked for, and so may not be hidden.
+        # It exists. But it may have started after the first lookup in procfs, and then it is not hidden.
         try:
             posix.stat(f"../{pid}", dir_fd=self.fd)
         except FileNotFoundError:
@@ -237,9 +237,9 @@ class Proc:
             return True
 
     def _ahead(self) -> int:
-        """The clock ticks that this process's time namespace is ahead of boot, time_namespaces(7).
+        """The clock ticks that this process's time namespace is ahead of boot, time_namespaces(7). Raises OSError.
 
-        0 if that is no whole number: then a start time could be one off, and a process that lives be taken for another.
+        0 if it is not an integer: a start time could be off by one, and a live process would seem to be another one.
         """
         if self._ticks_ahead is None:
             try:
@@ -283,7 +283,7 @@ class Proc:
     def mount_namespace_of(self, pid: int) -> int | None:
         """The inode number of a process's mount namespace; None if it has ended or may not be inspected.
 
-        Raises OSError for any other reason: a namespace that cannot be seen now is not gone.
+        Raises OSError for any other error: a namespace that is not visible now may still exist.
         """
         try:
             return self._mount_namespace(f"../{pid}/ns/mnt")
@@ -301,11 +301,11 @@ class Proc:
             return None
 
     def process_in_namespace(self, inode: int) -> int | None:
-        """The pid of a process in the mount namespace ``inode``, None if there is none. Looks at every process."""
+        """The pid of a process in the mount namespace ``inode``, None if there is none. Reads every process."""
         return self.mount_namespaces().get(inode)
 
     def mount_namespaces(self) -> dict[int, int]:
-        """A process in each mount namespace, by its inode number: one that sees all of it, if there is any."""
+        """By inode number of each mount namespace, the pid of a process in it: if possible one that sees all mounts."""
         found: dict[int, int] = {}
         jailed: dict[int, int] = {}
         for pid in self._all():
@@ -343,7 +343,7 @@ class Proc:
 
     def mount(self, source: int | None, target: int, flags: int, *, kind: str | None = None) -> None:
         """Calls mount(2) on ``target``. Source and target are fds, so that no path is looked up. Raises OSError."""
-        # Relative to the held /proc/self: an absolute path would be looked up in the namespace that was entered.
+        # Relative to the fd of /proc/self: an absolute path would be looked up in the namespace that was entered.
         posix.fchdir(self.fd)
         try:
             linux.mount(None if source is None else f"fd/{source}", f"fd/{target}", flags, kind=kind)
@@ -351,12 +351,12 @@ class Proc:
             posix.chdir("/")
 
     def umount(self, fd: int) -> None:
-        """Detaches the mount whose root ``fd`` holds, a file or a folder, by umount2(2). Raises OSError.
+        """Detaches the mount with the root ``fd``, a file or a folder, by umount2(2). Raises OSError.
 
-        By way of /proc/self/fd, not fchdir(2) and ".": to enter a folder takes a permission on it that root in a user
-        namespace may lack.
+        By /proc/self/fd, not fchdir(2) and ".", because fchdir(2) requires a permission on the folder that root in a
+        user namespace may lack.
         """
-        posix.fchdir(self.fd)  # for good: a container that runs may have put anything on "/" by now
+        posix.fchdir(self.fd)  # without a return to "/", where a running container may have mounted anything
         linux.umount2(f"fd/{fd}", linux.MNT_DETACH)
 
 
@@ -365,12 +365,12 @@ def _of(pid: int | None) -> str:
 
 
 def _named(name: str) -> files.Named:
-    """For what is done with the file ``name`` below /proc/self."""
+    """Adds the path of the file ``name`` below /proc/self to errors."""
     return files.Named(f"/proc/{name[3:]}" if name.startswith("../") else f"/proc/self/{name}")
 
 
 def read_text(fd: int) -> str:
-    """The rest of what ``fd`` holds, decoded like a file name. Raises OSError."""
+    """The rest of the content of ``fd``, decoded like a file name. Raises OSError."""
     return linux.decode_path(files.read_all(fd))
 
 
@@ -390,7 +390,7 @@ def _rows(id_map: str) -> list[IdRun]:
 
 def boot_id() -> str:
     """The random id of this boot of the kernel, random(4). Raises OSError."""
-    # Read once: a process outlives no boot, and after setns(2) nothing is to be read by its path.
+    # Read once: it does not change while this process runs, and after setns(2) nothing must be read by its path.
     if not _boot:
         path = "/proc/sys/kernel/random/boot_id"
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rights of this process: capabilities(7), and the process attributes of prctl(2).
 
-A run gives up every capability that it does not need before it looks at anything in the rootfs.
+A run drops every capability that it does not need before it accesses anything in the rootfs.
 
-Loaded by every start of a container: it imports only _prctl. The module prctl around it would add 0.1 units.
+Loaded by every start of a container: import only _prctl. The module prctl around it would add 0.1 units.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 
-# What a run still needs after it has read its input, and for what.
+# The capabilities that a run needs after it has read its input, each with the reason.
 CAPABILITIES = {
     "CAP_SYS_ADMIN": "setns(2), and every call that makes, changes or removes a mount",
     "CAP_SYS_CHROOT": "setns(2) into a mount namespace changes the root",
@@ -27,7 +27,7 @@ CAPABILITIES = {
     "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
     "CAP_SETGID": "setfsgid(2), for the same",
 }
-# Those that nothing needs once the container's mount namespace has been entered.
+# The capabilities that are not needed after the container's mount namespace has been entered.
 TO_ENTER = ("CAP_SYS_CHROOT", "CAP_SYS_PTRACE")
 
 
@@ -43,7 +43,7 @@ def has_capability(name: str) -> bool:
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent ends, PR_SET_PDEATHSIG of prctl(2)."""
+    """Lets the kernel kill this process when its parent ends, PR_SET_PDEATHSIG of prctl(2)."""
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, SIGKILL)
 
 
@@ -56,7 +56,7 @@ def hide() -> None:
 
 
 def harden(name: str) -> None:
-    """Names this process, forbids it new privileges, and drops all capabilities but CAPABILITIES, for good.
+    """Sets the name of this process, disables new privileges, and drops all capabilities except CAPABILITIES for good.
 
     PR_SET_NAME and PR_SET_NO_NEW_PRIVS of prctl(2), capset(2). Raises OSError.
     """
@@ -65,7 +65,7 @@ def harden(name: str) -> None:
     every = range(_prctl.CAP_LAST_CAP + 1)
     kept = {getattr(_prctl, each) for each in CAPABILITIES}
     dropped = [each for each in every if each not in kept]
-    # Three sets to gain, then three to lose: effective, permitted and inheritable.
+    # Three sets to add, then three to drop: effective, permitted and inheritable.
     _prctl.set_caps([], [], [], dropped, dropped, list(every))
 
 
