@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accepts documents that are certainly valid by the bundled schemas, without jsonschema.
 
-jsonschema takes longer to import than all the rest of a run, so each document is shown to this acceptor first. It reads
-the same schema files and compiles them to closures over a closed list of keywords.
+Importing jsonschema takes longer than the rest of a run, so this acceptor checks each document first. It reads the same
+schema files and compiles them to closures over a closed list of keywords.
 
-Loaded by every start of a container: only posix. A pattern without a function below needs re, and no document
-of a normal run has one.
+Loaded by every start of a container: import only posix. A pattern without a function below needs re, but no document of
+a normal run has one.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ SCHEMAS = (
 
 
 def head(name: str, version: int = 1) -> dict[str, object]:
-    """The members with which every document of this package begins: the ``$id`` of its schema, and its version."""
+    """The first members of every document of this package: the ``$id`` of its schema, and its version."""
     return {"$schema": ADDRESS + name, "version": version}
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The bundled schema ``name``, given with or without ``ADDRESS`` before it, as a dict. Raises OSError."""
+    """The bundled schema ``name``, which may begin with ``ADDRESS``, as a dict. Raises OSError."""
     document = parse_trusted(source(name))
     assert isinstance(document, dict)
     return document
 
 
 def source(name: str) -> bytes:
-    """The same as its file has it."""
+    """The content of the file of a bundled schema. Raises OSError."""
     path = f"{FOLDER}/schemas/{name.removeprefix(ADDRESS)}.json"
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
@@ -62,19 +62,19 @@ def source(name: str) -> bytes:
         posix.close(fd)
 
 
-# Annotations: keywords that demand nothing of a document.
+# Annotations: keywords that do not restrict a document.
 _REMARKS = frozenset(("$comment", "$defs", "$id", "$schema", "description", "title"))
 
 
 class Acceptor:
     """Compiles schemas as documents need them. ``load`` returns a schema by its ``$id``."""
 
-    # An acceptor returns True for "certainly valid" and False for "not sure", never for "invalid". A document that gets
-    # False goes to jsonschema, which judges it and words the errors. So a mistake here that returns False costs 70 ms,
-    # and one that returns True lets through what an attacker wrote for exactly that: there is no second look. Hence the
-    # closed list of keywords, exact types (``type(value) is int``, so that no bool or 1.0 passes), and no ``not``,
-    # ``oneOf`` or ``if`` without ``then``: they would need "certainly invalid", which False does not say. Whoever adds
-    # a keyword adds it to the property tests, which hold that jsonschema accepts whatever this class does.
+    # An acceptor returns True for "certainly valid" and False for "not sure", never for "invalid". After False,
+    # jsonschema judges the document and words the errors. So a mistake here that returns False costs 70 ms, but one
+    # that returns True accepts a document of an attacker, because nothing checks it again. Hence the closed list of
+    # keywords, exact types (``type(value) is int``, so that no bool or 1.0 passes), and no ``not``, ``oneOf`` or ``if``
+    # without ``then``: they would need "certainly invalid", which False does not mean. A new keyword must also be added
+    # to the property tests, which check that jsonschema accepts everything that this class accepts.
 
     def __init__(self, load: Callable[[str], Schema]) -> None:
         self._load = load
@@ -88,12 +88,12 @@ class Acceptor:
     def _at(self, address: str) -> Accept:
         """The acceptor for a (sub)schema: an ``$id``, with ``#`` and a JSON pointer for a part of it."""
         if address not in self._accepts:
-            # A schema that refers to itself finds this while it is being compiled.
+            # A schema that refers to itself gets this one while it is being compiled.
             self._accepts[address] = lambda value: self._accepts[address](value)
             try:
                 self._accepts[address] = self._compile(self._dig(address), address.partition("#")[0])
             except BaseException:
-                del self._accepts[address]  # it would find nothing but itself for ever, when it is asked for again
+                del self._accepts[address]  # otherwise it would call itself forever when it is used again
                 raise
         return self._accepts[address]
 
@@ -139,9 +139,9 @@ class Acceptor:
     def _properties(self, schema: Schema, base: str) -> Accept:
         properties = schema.get("properties", {})
         folded = [name.lower() for name in properties]
-        # Of two known names that differ in letter case only, a document may have one: the judge checks that.
+        # Of two known names that differ only in letter case, a document may have one: the judge checks this.
         known = {name: each for name, each in properties.items() if folded.count(name.lower()) == 1}
-        # Compiled when the first document has that member. Many never have: that saves half of the work.
+        # Compiled when a document first has that member. Most members never occur, so this saves half of the work.
         parts: dict[str, Accept] = {}
         others = self._compile(schema.get("additionalProperties", True), base)
 
@@ -154,8 +154,8 @@ class Acceptor:
                         parts[name] = self._compile(known[name], base)
                     if not parts[name](member):
                         return False
-                # Go readers match names without letter case, C readers up to a NUL: such a name, and any that is not
-                # ASCII and so may have several lower-case forms, is for the judge.
+                # Go readers ignore letter case in names, and C readers stop at a NUL. Such a name, and any that is not
+                # ASCII and so may have several lower-case forms, is left to the judge.
                 elif properties and (not name.isascii() or "\0" in name or name.lower() in folded):
                     return False
                 elif not others(member):
@@ -165,7 +165,7 @@ class Acceptor:
         return accept
 
 
-# The types that json.loads returns. Of any other type nothing is known.
+# The types that json.loads returns. Values of other types are not accepted.
 _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
 _TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None)}
 
@@ -219,7 +219,7 @@ def _names(part: Accept) -> Accept:
 
 def _type(wanted: str | list[str]) -> Accept:
     names = [wanted] if isinstance(wanted, str) else wanted
-    # A type that is not listed ("number") accepts nothing. bool and 1.0 are no int.
+    # A type that is not listed ("number") accepts nothing. bool and 1.0 are not int.
     kinds = frozenset(_TYPES[name] for name in names if name in _TYPES)
     return lambda value: type(value) in kinds
 
@@ -287,14 +287,14 @@ def _pattern(pattern: str) -> Accept:
 
 
 def _search(pattern: str) -> Accept:
-    """An acceptor that searches as jsonschema does."""
+    """An acceptor that searches for ``pattern`` as jsonschema does."""
     import re
 
     search = re.compile(pattern).search
     return lambda text: search(text) is not None
 
 
-# The patterns of the documents that every run reads: to import re takes half as long as to start Python.
+# The patterns of the documents that every run reads, without re: importing it takes half as long as starting Python.
 _ID = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-"
 _HEX = "0123456789abcdef"
 _NO_NAMES = frozenset(("", ".", ".."))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input from the runtime: the state on stdin, and the bundle with its config and rootfs.
 
-Each file is opened and read once, so that a file replaced later changes nothing.
+Each file is opened and read once, so that replacing it later has no effect.
 
-Loaded by every start of a container: it imports only posix and time. json and pathlib take longer than the work here.
+Loaded by every start of a container: import only posix and time. Importing json and pathlib takes longer than the work.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Bundle:
     """A bundle's config and rootfs, by their paths on the host.
 
     ``document`` is the config if the runtime sent it on stdin; otherwise config.json is read. With ``whole`` the entire
-    document is kept in ``document`` and its schema violations in ``violations``; without, only what the hook uses is
-    judged. ``real_path`` finds the rootfs. Raises MissingError, and DataError if a used part is invalid.
+    document is stored in ``document`` and its schema violations in ``violations``; otherwise only what the hook uses is
+    validated. ``real_path`` resolves the rootfs. Raises MissingError, and DataError if a used part is invalid.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ def _read_config(bundle: str) -> bytes:
 
 
 def read_regular(path: str) -> bytes:
-    """The content of a regular file, cut at MAX_BYTES + 1. Raises MissingError."""
+    """The content of a regular file, at most MAX_BYTES + 1 bytes. Raises MissingError."""
     try:
-        # O_NONBLOCK: a FIFO in the place of config.json must not block the hook.
+        # O_NONBLOCK: a FIFO instead of config.json must not block the hook.
         fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError as reason:
         raise unopened(path, reason) from reason
@@ -99,7 +99,7 @@ def read_regular(path: str) -> bytes:
 
 
 def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
-    """The rest of what ``fd`` holds, cut at MAX_BYTES + 1, so that a larger document can be refused. Raises OSError.
+    """The rest of the content of ``fd``, at most MAX_BYTES + 1 bytes, which shows that it is too large. Raises OSError.
 
     ``wait`` is called before each read(2).
     """
@@ -116,7 +116,7 @@ def read_all(fd: int, wait: Callable[[], object] = lambda: None) -> bytes:
 
 
 def read_stdin() -> bytes:
-    """The rest of stdin, cut in the same way. Raises UsageError if it fails or is still open after STDIN_SECONDS."""
+    """The rest of stdin, as ``read_all``. Raises UsageError if reading fails or stdin is open after STDIN_SECONDS."""
     end = time.monotonic() + STDIN_SECONDS
 
     def wait() -> None:
@@ -132,7 +132,7 @@ def read_stdin() -> bytes:
 
 
 def read_state(data: bytes) -> tuple[oci.State, object | None]:
-    """The state from ``data``, and the config if a second document follows it, else None. Raises DataError."""
+    """The state from ``data``, and the config if a second document follows it, otherwise None. Raises DataError."""
     found = documents(data, "state", most=2)
     return oci.state(found[0]), found[1] if len(found) > 1 else None
 

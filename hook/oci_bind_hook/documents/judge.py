@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schema violations by jsonschema, worded for people.
 
-The judge decides where the acceptor is not sure. It is the only source of messages about schema violations, and the
-only module that imports jsonschema. A container start loads it only for a document that the acceptor did not accept.
+The judge decides if the acceptor is not sure. It is the only source of messages about schema violations, and the only
+module that imports jsonschema. A container start loads it only for a document that the acceptor did not accept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-_validators: dict[str, Any] = {}  # built once each: that takes longer than most validations
+_validators: dict[str, Any] = {}  # each is built once, because that takes longer than most validations
 
 
 def violations(document: object, name: str) -> list[tuple[str, str]]:
@@ -37,7 +37,7 @@ def validator(name: str) -> Any:
         for each in needed:
             if each not in schemas:
                 schemas[each] = schema(each)
-                # At a $schema jsonschema would switch to its own validator class, away from STRICT.
+                # With $schema jsonschema would use its own validator class instead of STRICT.
                 schemas[each].pop("$schema", None)
                 needed += _references(schemas[each])
         resources = [(ADDRESS + each, DRAFT202012.create_resource(contents)) for each, contents in schemas.items()]
@@ -47,7 +47,7 @@ def validator(name: str) -> Any:
 
 
 def _references(schema: object) -> Iterator[str]:
-    """The names of the bundled schemas that ``schema`` refers to: only these need to be read."""
+    """The names of the bundled schemas that ``schema`` refers to. Only these need to be read."""
     if isinstance(schema, dict):
         for keyword, value in schema.items():
             if keyword == "$ref" and isinstance(value, str) and value.startswith(ADDRESS):
@@ -57,7 +57,7 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _properties(validator: Any, known: dict[str, Any], instance: object, schema: Any) -> Iterator[Any]:
-    """The keyword ``properties``, which also refuses a name that another JSON reader takes for a known one."""
+    """The keyword ``properties``, which also refuses a name that another JSON reader would treat as a known one."""
     yield from Draft202012Validator.VALIDATORS["properties"](validator, known, instance, schema)
     if isinstance(instance, dict):
         spelling = {folded(name): name for name in known}
@@ -79,7 +79,7 @@ def _properties(validator: Any, known: dict[str, Any], instance: object, schema:
 
 
 def _unique_by(_validator: Any, name: str, instance: object, _schema: Any) -> Iterator[Any]:
-    """The keyword ``uniqueBy``, our own: no two objects of an array have the same string in the member ``name``."""
+    """The keyword ``uniqueBy`` of this package: no two objects of an array have the same string in member ``name``."""
     seen: set[str] = set()
     for index, item in enumerate(instance if isinstance(instance, list) else ()):
         text = item.get(name) if isinstance(item, dict) else None
@@ -98,7 +98,7 @@ STRICT: Any = validators.extend(  # type: ignore[no-untyped-call]
 
 
 def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """A validator's error as pairs of path and message, one for each member that it is about."""
+    """A validator's error as pairs of path and message, one for each member concerned."""
     path = tuple(error.absolute_path)
     keyword, wanted, value = error.validator, error.validator_value, error.instance
     if "propertyNames" in error.absolute_schema_path:
@@ -126,7 +126,7 @@ def _worded(error: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
 
 
 def _sentence(error: Any) -> str:
-    """The message of an error about a single value, to follow its place."""
+    """The message of an error about a single value, which follows the place."""
     keyword, wanted, value = error.validator, error.validator_value, error.instance
     if keyword in ("properties", "uniqueBy"):
         return str(error.message)

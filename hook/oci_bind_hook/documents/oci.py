@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Validated documents as typed objects: ``State`` and ``Config`` of runtime-spec.
 
-What the values mean (which options exist, where a path leads) is beyond the scope of this module.
+This module does not interpret the values, such as which options exist or where a path leads.
 
-Loaded by every start of a container: it imports nothing. The judge, and jsonschema with it, is imported when needed.
+Loaded by every start of a container: import nothing. The judge, and jsonschema with it, is imported when needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def violations(document: object, name: str) -> list[tuple[str, str]]:
     """Every place where ``document`` breaks the bundled schema ``name`` ("state", "plan", ...), sorted and unique.
 
     Returns pairs of JSON pointer (RFC 6901; a missing member has the pointer it would have) and message. ``true`` and
-    ``1.0`` are no integers. No schema is fetched from a network. "config" covers all of config.json, "config-used" the
+    ``1.0`` are not integers. No schema is fetched from a network. "config" covers all of config.json, "config-used" the
     part that ``config`` reads.
     """
     if _acceptor.accepts(document, ADDRESS + name):
@@ -42,13 +42,13 @@ def state(document: object) -> State:
 def config(document: object, name: str = "config.json") -> Config:
     """The part of a config that the hook uses (runtime-spec config.md). Raises DataError for ``name`` if it is invalid.
 
-    The rest of the document is not judged: ``config_violations`` does that.
+    ``config_violations`` validates the rest of the document.
     """
     return Config(_valid(document, "config-used", name))
 
 
 def config_violations(document: object) -> list[tuple[str, str]]:
-    """Every place where a config breaks runtime-spec, used by the hook or not, as ``violations`` returns them."""
+    """Every place where a config breaks runtime-spec, also where the hook does not use it, as from ``violations``."""
     return violations(document, "config")
 
 
@@ -63,7 +63,7 @@ def _valid(document: object, schema: str, name: str) -> dict[str, Any]:
 class State:
     """The container's state (runtime-spec runtime.md, State), from a valid document.
 
-    ``pid`` is None if missing. Otherwise it is as given, 0 and -1 included: its meaning depends on runtime and stage.
+    ``pid`` is None if missing. Otherwise it is unchanged, also 0 and -1: its meaning depends on runtime and stage.
     """
 
     __slots__ = ("annotations", "bundle", "id", "oci_version", "pid", "status")
@@ -78,7 +78,7 @@ class State:
 
 
 class Mount:
-    """One of the config's mounts (runtime-spec config.md, Mounts), the ``index``-th, from a valid document.
+    """Mount number ``index`` of the config (runtime-spec config.md, Mounts), from a valid document.
 
     Missing members are None; missing ``options`` are empty. A mapping is (container id, host id, size).
     """
@@ -98,8 +98,8 @@ class Mount:
 class Config:
     """The part of config.json that the hook uses (runtime-spec config.md, config-linux.md), from a valid document.
 
-    ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one; so runc
-    takes an empty path. The mappings are those of the container's user namespace, None if it has none. ``is_admin``:
+    ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one, which in runc an empty
+    path also means. The mappings are those of the container's user namespace, None if it has none. ``is_admin``:
     processes can have CAP_SYS_ADMIN. ``rootfs_propagation`` is "" if it is missing.
     """
 
@@ -123,9 +123,9 @@ class Config:
 
 
 def _gives(capability: str, process: object) -> bool:
-    """Whether a member ``process`` gives a capability in any set. It is not judged, so it may be anything."""
+    """Whether the member ``process`` gives a capability in any set. It is not validated, so it may have any type."""
     sets = process.get("capabilities") if isinstance(process, dict) else None
-    # Of the bounding set, too: a process of uid 0 gets all of that with the next program, capabilities(7).
+    # Also in the bounding set: a process of uid 0 gets all of it at the next execve(2), capabilities(7).
     return isinstance(sets, dict) and any(isinstance(names, list) and capability in names for names in sets.values())
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A strict JSON reader, and a writer.
 
-The runtime and this hook both read config.json. Input that two readers understand differently could make them work on
-different containers, so whatever Go, C and Python readers disagree about is refused. What a document means is beyond
-the scope of this module.
+The runtime and this hook both read config.json. If they understood it differently, they could work on different
+containers. So everything that Go, C and Python readers read differently is refused. This module does not interpret
+documents.
 
-Loaded by every start of a container: it imports only gc and itertools, and the C module behind json. The module json
-imports re, which takes half as long to import as Python to start.
+Loaded by every start of a container: import only gc and itertools, and the C module behind json. The module json
+imports re, which takes half as long to import as Python takes to start.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import accumulate, islice
 from ..errors import DataError
 from ..log import one_line
 
-# The C functions behind json, without json and re around them.
+# The C functions behind json, without importing json and re.
 try:
     import _json
 except ImportError:  # another Python than CPython
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200  # far above any real document, far below every Python's own limit
-LEAST, MOST = -(2**63), 2**64 - 1  # what Go and C readers can hold; for every member, since a runtime may read any
+LEAST, MOST = -(2**63), 2**64 - 1  # the range of Go and C readers; for every member, because a runtime may read any
 MAX_SHOWN = 200  # characters of a value or name in a message
 MAX_VIOLATIONS = 1000  # in one report: a container start does not wait for a million of them
 BLANKS = " \t\n\r"  # RFC 8259, ws
@@ -46,12 +46,12 @@ def documents(data: bytes, name: str, most: int = 1) -> list[object]:
     """
     text = _text(data, name).rstrip(BLANKS)
     was_collecting = gc.isenabled()
-    gc.disable()  # Documents have no cycles, and to search millions of lists for some would take most of the time.
+    gc.disable()  # Documents have no cycles, and searching millions of lists for cycles would take most of the time.
     # Two readers share the work. _scan is fast and has no messages: it returns documents that certainly have no fault,
-    # else None. Then _decode reads again from the start and finds the place and the message of every fault. A mistake
-    # in _scan must cost time only, never strictness: what it returns is not read a second time. So it gives up at the
-    # first doubt, even where nothing is wrong (any escaped surrogate). Property tests hold that _decode accepts all
-    # that _scan returns, and returns the same.
+    # otherwise None. Then _decode reads again from the start and finds the place and the message of every fault. A
+    # mistake in _scan must cost only time, never strictness: what it returns is not read a second time. So it gives up
+    # at the first doubt, even if nothing is wrong (any escaped surrogate). Property tests check that _decode accepts
+    # everything that _scan returns, with the same result.
     try:
         found = _scan(data, text, most)
         return _decode(text, name, most) if found is None else found
@@ -61,7 +61,7 @@ def documents(data: bytes, name: str, most: int = 1) -> list[object]:
 
 
 def parse_trusted(data: bytes) -> object:
-    """The document in ``data``, which this package wrote: it is read without the checks of ``documents``."""
+    """The document in ``data``, which this package wrote, read without the checks of ``documents``."""
     if _json is None:
         import json
 
@@ -72,7 +72,7 @@ def parse_trusted(data: bytes) -> object:
 
 
 def encoded(document: object) -> bytes:
-    """``document`` as JSON on one line. It may hold dicts, lists, strings, integers, bools and None.
+    """``document`` as JSON on one line. It may contain dicts, lists, strings, integers, bools and None.
 
     Raises UnicodeEncodeError for a string that is not UTF-8, and TypeError for another type.
     """
@@ -86,7 +86,7 @@ def encoded(document: object) -> bytes:
 
 
 def members(text: str) -> dict[str, tuple[int, int]]:
-    """Where in ``text``, an object that ``documents`` has read, the value of each member begins and ends."""
+    """By name, the start and end of each member's value in ``text``, an object that ``documents`` has read."""
     scan = _scanner()
     found: dict[str, tuple[int, int]] = {}
     at = _next(text, text.index("{") + 1)
@@ -100,7 +100,7 @@ def members(text: str) -> dict[str, tuple[int, int]]:
 
 
 def items(text: str) -> list[tuple[int, int]]:
-    """Where in ``text``, an array that ``documents`` has read, each item begins and ends."""
+    """The start and end of each item in ``text``, an array that ``documents`` has read."""
     scan = _scanner()
     found: list[tuple[int, int]] = []
     at = _next(text, text.index("[") + 1)
@@ -113,7 +113,7 @@ def items(text: str) -> list[tuple[int, int]]:
 
 
 def _scanner() -> Callable[[str, int], tuple[Any, int]]:
-    """What reads the value at a place, and returns its end as well."""
+    """A function that reads the value at an index of a text, and returns the value and its end."""
     if _json is None:
         import json
 
@@ -134,7 +134,7 @@ def _refuse(value: object) -> NoReturn:
 def in_order(found: Iterable[tuple[Path, str]]) -> list[tuple[str, str]]:
     """Pairs of path and message, sorted and unique, each path as a JSON pointer (RFC 6901).
 
-    At most MAX_VIOLATIONS are taken from ``found``. If there are more, an added last pair says so.
+    Uses at most MAX_VIOLATIONS of ``found``. If there are more, a last pair reports this.
     """
     some = list(islice(found, MAX_VIOLATIONS + 1))
     violations = [(_pointer(path), message) for path, message in sorted(set(some[:MAX_VIOLATIONS]))]
@@ -153,16 +153,16 @@ def step(name: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """``text`` for use in a message: at most MAX_SHOWN characters, and none that acts on a terminal."""
+    """``text`` for use in a message: at most MAX_SHOWN characters, and none that controls a terminal."""
     cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-    # Half a surrogate pair is no byte of a file name here.
+    # Here, half a surrogate pair does not stand for a byte of a file name.
     return one_line(cut.encode(errors="backslashreplace").decode())
 
 
 def folded(name: str) -> str:
     """The name of a member as other readers compare it: Go without letter case, C up to the first NUL.
 
-    Go folds U+017F (long s) to s and U+212A (kelvin sign) to k; the latter is what str.lower returns anyway.
+    Go folds U+017F (long s) to s and U+212A (kelvin sign) to k; str.lower already does the latter.
     """
     return name.partition("\0")[0].replace("\u017f", "s").lower()
 
@@ -231,7 +231,7 @@ def _scan(data: bytes, text: str, most: int) -> list[object] | None:
     """The documents in ``text`` if they certainly have no fault. None means not sure."""
     if _json is None or b"\\ud" in data or b"\\uD" in data or _is_deep(text):
         return None
-    # Fewer digits always fit into 64 bits. One search for a long run of digits takes less than a call for each number.
+    # Fewer digits always fit into 64 bits. One search for a long run of digits is faster than a call for each number.
     zeros = data.translate(_ZEROS)
     has_large = b"0" * 20 in zeros or b"-" + b"0" * 19 in zeros
     doubts: list[object] = []
@@ -243,7 +243,7 @@ def _scan(data: bytes, text: str, most: int) -> list[object] | None:
             document, end = scan(text, len(text) - len(text[end:].lstrip(BLANKS)))
             found.append(document)
     except (StopIteration, ValueError, RecursionError, SystemError, AttributeError):
-        # SystemError: before Python 3.13 the scanner cannot raise json's own error while json is not imported.
+        # SystemError: before Python 3.13 the scanner cannot raise json's own error if json is not imported.
         # AttributeError: a later Python reads more attributes of the context.
         return None
     return None if doubts or end < len(text) else found
@@ -295,7 +295,7 @@ class _Fault:
 class _Doubts:
     """The callbacks of the decoder. They do not know the path of a value, so they leave a _Fault in its place.
 
-    ``any`` is true once there is one.
+    ``any`` is true after the first one.
     """
 
     __slots__ = ("any",)
@@ -355,7 +355,7 @@ def _is_plain(value: object) -> bool:
     return value.isascii() if isinstance(value, str) else not value or isinstance(value, (int, float))
 
 
-# Depth, measured before decoding, since each version of Python has another limit
+# Depth, measured before decoding, because the limit differs between versions of Python
 
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one in, one out
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))

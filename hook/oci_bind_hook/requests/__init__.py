@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked for: binds by config.json, --mount and annotations. The file system is never looked at.
+"""Requested binds: of config.json, --mount and annotations. This package never accesses the file system.
 
-Loaded by every start of a container: no other module at all.
+Loaded by every start of a container: import no module of the standard library.
 """

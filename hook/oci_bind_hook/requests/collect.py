@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collects the requests of config.json, ``--mount`` arguments and annotations, in the order of mounting.
 
-Pure: the file system is never looked at.
+It never accesses the file system.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _LONGEST_NAME = 24
 _MOST_RUNS = 340
 
-# An annotation is somebody else's wish: it may take rights away from what the administrator allows, but add none.
+# The author of an annotation is not trusted: it may restrict what the administrator allows, but not extend it.
 _LESS = ("ro", "nosuid", "nodev", "noexec", "nosymfollow", "noatime", "relatime", "nodiratime")
 _TIGHTENING = frozenset(
     (
@@ -40,11 +40,11 @@ def requests(
     allowed: Opener | None = None,
     refused: Callable[[HookError], None] | None = None,
 ) -> list[Request]:
-    """All mounts asked for, in the order in which they are mounted: config.json's, ``--mount`` arguments, annotations.
+    """All requested mounts, in the order of mounting: those of config.json, ``--mount`` arguments, annotations.
 
-    Mounts of config.json that are no binds are in it too, since a later destination may lie below them. Annotations
-    count only if there is ``allowed``, which opens their sources. UsageError for a malformed argument, RequestError for
-    what makes no sense; with ``refused`` that is called for each instead, and the request is left out.
+    This includes mounts of config.json that are not binds, because a later destination may be below them. Annotations
+    count only with ``allowed``, which opens their sources. Raises UsageError for a malformed argument and RequestError
+    for an invalid request; if given, ``refused`` is called with each error instead, and the request is omitted.
     """
     found = []
 
@@ -67,7 +67,7 @@ def requests(
 
 
 def read_only_root(rootfs: str) -> Request:
-    """The bind of the rootfs on itself that makes ``root.readonly`` hold where no runtime does."""
+    """The bind of the rootfs on itself that implements ``root.readonly`` if no runtime does."""
     return Request("config.json#/root", "config.json: /root", rootfs, "/", ("rbind", "ro"), origin_kind="root")
 
 
@@ -122,7 +122,7 @@ def _from_annotation(key: str, config: Config, allowed: Opener) -> Request:
 
 
 def _completed(request: Request, config: Config) -> Request:
-    """Fills in an id map without ids from the container's user namespace. Raises RequestError if there is none."""
+    """Completes an id map without ids from the container's user namespace. Raises RequestError if there is none."""
     idmap = request.idmap
     if idmap is not None and idmap.uids is None:
         joined = config.namespaces.get("user")

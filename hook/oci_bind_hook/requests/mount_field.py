@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parses the text of a bind, as ``--mount`` and annotations have it: the CSV syntax of docker, podman and Sarus."""
+"""Parses the text of a bind in ``--mount`` and annotations: the CSV syntax of docker, podman and Sarus."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 FLAG, PATH, BELOW, ID_MAP = "flag", "path", "path below", "id map"
 
-# Field -> what it fills, its kind (or the words that it may be), and whether another value makes another bind, which
-# is then not taken for one that is recorded. Every other field is an option of runtime-spec, request.WORDS, and makes
-# another bind. What fields mean stands in commands/reference.py, off the way of a container's start.
+# Field -> the member that it sets, its kind (or the allowed words), and whether another value makes another bind, which
+# then does not match a recorded one. Every other field is an option of runtime-spec, request.WORDS, and makes another
+# bind. commands/reference.py, which no start of a container loads, explains the fields.
 FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
     "src": ("source", PATH, True),
     "source": ("source", PATH, True),
@@ -40,25 +40,25 @@ FIELDS: dict[str, tuple[str, str | tuple[str, ...], bool]] = {
     "follow-links": ("follow-links", FLAG, False),
 }
 
-# As strconv.ParseBool takes them.
+# The values of Go's strconv.ParseBool.
 _BOOLEANS = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
     **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
 }
 _LARGEST_ID = 2**32 - 1
-# Of a path in the container, path_resolution(7). It is walked to for each match of a pattern.
+# The limit for a path in the container, path_resolution(7). Each match of a pattern requires a walk to it.
 _PATH_MAX = 4096
 
 
 def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "argument") -> Request:
-    """The request in ``type=bind,src=/a,dst=/b[,ro]...``; ``origin`` and ``place`` say where it stands.
+    """The request in ``type=bind,src=/a,dst=/b[,ro]...``; ``origin`` and ``place`` are those of Request.
 
-    Binds are recursive unless said otherwise, as in docker and podman. UsageError where it is malformed, RequestError
-    where a key or word is not known or makes no sense.
+    Binds are recursive by default, as in docker and podman. Raises UsageError for malformed text, RequestError for a
+    key or word that is unknown or invalid.
     """
     members: dict[str, str | bool] = {}
     words: list[str] = []
-    cut: dict[str, str] = {}  # a word after a path, which may be the rest of that path
+    cut: dict[str, str] = {}  # by field, the one before it: if that is a path, both may be one path with a comma
     before = ""
     for field in split_csv(text, place):
         cut[field], before = before, field
@@ -76,10 +76,10 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
         if name in members:
             raise UsageError(f'the {name} is set twice, the second time by "{key}"', where=place)
         members[name] = _value(key, equals, value, place)
-    # Only now: text that is malformed anywhere is refused as such.
+    # Checked after all fields are parsed, so that malformed text is reported first.
     _check_words(members, place)
     request = _request(members, words, origin, place, origin_kind, cut)
-    # Only now: what is missing may be there under a misspelt name.
+    # Checked after unknown words, because a missing field may be there under a misspelt name.
     for name in ("source", "destination"):
         if name not in members:
             raise UsageError(
@@ -99,7 +99,7 @@ def parse_mount(text: str, origin: str, place: str, origin_kind: OriginKind = "a
 
 
 def _check_below(request: Request, place: str) -> None:
-    """RequestError for a ``subpath`` that does not say what is inside the source, or ``nofollow`` for no last step."""
+    """Raises RequestError for a ``subpath`` that is not inside the source, or ``nofollow`` without a last step."""
     below = request.subpath
     if below is not None:
         if below.startswith("/"):
@@ -116,7 +116,7 @@ def _check_below(request: Request, place: str) -> None:
 
 
 def _is_folder_of_matches(request: Request) -> bool:
-    """Whether each match of a pattern goes below the destination, under its own name."""
+    """Whether each match of a pattern is bound below the destination, under its own name."""
     if not request.is_glob:
         return False
     from .stars import count
@@ -125,7 +125,7 @@ def _is_folder_of_matches(request: Request) -> bool:
 
 
 def _check_stars(request: Request) -> None:
-    """RequestError for a ``*`` in the destination that stands for none of the source."""
+    """Raises RequestError for a ``*`` in the destination that has no counterpart in the source."""
     from .stars import count
 
     source, destination = count(request.source), count(request.destination)
@@ -144,7 +144,7 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
             raise UsageError(f'"{key}" must be true or false, not "{value}"', where=place)
         flag = _BOOLEANS[value] if equals else True
         if key == "bind-nonrecursive":
-            return "disabled" if flag else ""  # podman has it, too, and says nothing about the mounts below
+            return "disabled" if flag else ""  # also in podman, where false does not concern the mounts below
         return flag
     if kind == ID_MAP and not equals:
         return key
@@ -156,7 +156,7 @@ def _value(key: str, equals: str, value: str, place: str) -> str | bool:
 
 
 def _check_words(members: dict[str, str | bool], place: str) -> None:
-    """RequestError for a field whose value is none of the words that it may be."""
+    """Raises RequestError for a field whose value is not one of its allowed words."""
     for name, (_, kind, _) in FIELDS.items():
         word = str(members.get(name, ""))
         if isinstance(kind, tuple) and word and word not in kind:
@@ -172,9 +172,9 @@ def _request(
     origin_kind: OriginKind,
     cut: dict[str, str],
 ) -> Request:
-    """The request made of ``members`` and option ``words``. A missing path is empty.
+    """The request with ``members`` and option ``words``. A missing path is empty. Raises RequestError, UsageError.
 
-    ``cut`` tells of each field what stands before it.
+    ``cut`` maps each field to the one before it.
     """
     options = []
     recursive = members.get("bind-recursive")
@@ -194,7 +194,7 @@ def _request(
         options.append(str(members["bind-propagation"]))
     idmap = _parse_idmap(str(members["idmap"]), place) if "idmap" in members else None
     source, destination = str(members.get("source", "")), str(members.get("destination", ""))
-    options += dict.fromkeys(words)  # what is said again means the same
+    options += dict.fromkeys(words)  # a repeated word has no further effect
     try:
         request = Request(
             origin, place, source, destination, options, origin_kind=origin_kind, idmap=idmap, is_strict=True
@@ -219,7 +219,7 @@ def _request(
 
 
 def _hint(unknown: str, cut: dict[str, str]) -> str:
-    """What may help with a word that is not known."""
+    """The hint for an unknown word. ``cut`` is as in ``_request``."""
     if near := nearest(unknown, [name for name, (_, kind, _) in FIELDS.items() if kind != FLAG]):
         return near
     near = nearest(unknown, (*FIELDS, *WORDS))
@@ -251,7 +251,7 @@ def _parse_run(text: str, place: str) -> tuple[int, int, int]:
     if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
         hint = "id in the source, id on the host, number of ids"
         raise UsageError(f'"{text}" does not have the form 0-1000-1', where=place, hint=hint)
-    # Python converts only so many digits.
+    # Cut, because Python limits the digits that int() converts.
     inside, host, size = (int(number.lstrip("0")[:20] or "0") for number in numbers)
     if not size or max(inside, host) + size - 1 > _LARGEST_ID:
         raise RequestError(f'"{text}" is empty or exceeds the largest id', where=place)
@@ -259,11 +259,11 @@ def _parse_run(text: str, place: str) -> tuple[int, int, int]:
 
 
 def split_csv(text: str, place: str) -> list[str]:
-    """The fields of one CSV line as Go's encoding/csv reads them: ``a,"b,c","d""e"``. UsageError for a stray quote."""
-    # An annotation may have megabytes, so it is cut once, at its quotes: nothing looks at the rest again and again.
+    """The fields of a CSV line as in Go's encoding/csv: ``a,"b,c","d""e"``. Raises UsageError for a stray quote."""
+    # An annotation may have megabytes. It is split once, at its quotes, so that the time stays linear.
     pieces = text.split('"')
     fields: list[str] = []
-    at = 0  # the piece outside of quotes, from the beginning of a field on
+    at = 0  # the index of the piece outside quotes, which starts at the beginning of a field
     while True:
         outside = pieces[at].split(",")
         if at + 1 == len(pieces):
@@ -273,7 +273,7 @@ def split_csv(text: str, place: str) -> list[str]:
             raise UsageError(f"the field {field} contains a quote", where=place, hint='quote the whole field: "a,b"')
         fields += outside
         first, at = at + 1, at + 2
-        while at + 1 < len(pieces) and not pieces[at]:  # nothing between two quotes: a doubled one
+        while at + 1 < len(pieces) and not pieces[at]:  # an empty piece between two quotes is a doubled quote
             at += 2
         if at >= len(pieces):
             raise UsageError("the closing quote is missing", where=place)

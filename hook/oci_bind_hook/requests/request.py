@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One requested mount, and the table of mount options.
 
-The option table is that of runtime-spec config.md, "Linux mount options". The kernel's numbers are not known here.
+The option table is that of runtime-spec config.md, "Linux mount options". The kernel's flags are in ``mounting``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ..record.state_file import MountRecord
 
     Propagation = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
-    # Who asks: an entry of config.json's mounts, its root.readonly, a --mount argument, an annotation, or somebody for
-    # a container that runs.
+    # The origin: an entry of config.json's mounts, its root.readonly, a --mount argument, an annotation, or the command
+    # attach for a running container.
     OriginKind = Literal["mounts", "root", "argument", "annotation", "attach"]
 
     class Opener(Protocol):
-        """What opens a source that must not lead anywhere, and is not simply opened by its path."""
+        """Opens a source that must stay in a folder, and is not simply opened by its path."""
 
         def open(self, request: Request, /) -> int: ...
 
@@ -39,8 +39,8 @@ PROPAGATIONS: tuple[Propagation, ...] = (
 )
 DEFAULT_PROPAGATION: Propagation = "rprivate"
 
-# Option -> (attribute, value). An attribute that no option mentions is kept as the source has it. The atime words are
-# one attribute of three values; what clears one of them means the kernel's default, relatime.
+# Option -> (attribute, value). Without an option, an attribute stays as on the source. The atime words are one
+# attribute with three values; a word that clears one of them means the kernel's default, relatime.
 _ATTRIBUTES: dict[str, tuple[str, bool | str]] = {
     "ro": ("ro", True),
     "rw": ("ro", False),
@@ -63,22 +63,22 @@ _ATTRIBUTES: dict[str, tuple[str, bool | str]] = {
 }
 _BINDS = {"bind": False, "rbind": True}
 
-# They belong to the file system as a whole, so that a bind cannot change them.
+# Options of a whole file system, which a bind cannot change.
 _SUPERBLOCK = frozenset(
     "sync async dirsync mand nomand lazytime nolazytime iversion noiversion acl noacl tmpcopyup".split()
 )
-# docker takes "consistency" on Linux, too, and does nothing about it.
+# docker accepts "consistency" on Linux, too, and ignores it.
 _WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud", "consistency"))
 
-# They are the engine's work: it must do it before a runtime, and so this hook, is called.
+# Options that only an engine can implement, before it calls a runtime, and so this hook.
 _ENGINE_OPTIONS = {
     "z": "relabels the source for SELinux",
     "Z": "relabels the source for SELinux",
     "U": "changes the owner of the source",
     "relabel": "relabels the source for SELinux",
 }
-NOFOLLOW = "dest-nofollow"  # of crun
-# At these words in config.json's options crun does something else than to bind what the source leads to, crun(1):
+NOFOLLOW = "dest-nofollow"  # an option of crun
+# With these words in config.json's options crun does something else than bind the target of the source, crun(1):
 # copy-symlink since 1.10, the others since 1.22. "idmap=" is crun's; the word alone is runtime-spec's.
 _RUNTIMES_OPTIONS = {
     "copy-symlink": "copies a link and mounts nothing",
@@ -91,10 +91,10 @@ WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGAT
 
 
 class IdMap:
-    """An id map: runs of (id in the source, id on the host, how many), for users and for groups.
+    """An id map: ranges (id in the source, id on the host, number of ids), for users and for groups.
 
-    ``recursive``: it also applies to the mounts below. Both None: the maps are those of the container's user namespace,
-    or of the user namespace at the path ``namespace``.
+    ``recursive``: it also applies to the mounts below. If both maps are None, they are those of the container's user
+    namespace, or of the user namespace at the path ``namespace``.
     """
 
     def __init__(
@@ -110,16 +110,15 @@ class Request:
     """One requested mount.
 
     ``origin`` is where the request comes from (``config.json#/mounts/3``, ``--mount 1``), ``place`` its form in an
-    error. ``type`` is "bind", or the file system type of one that only the runtime mounts. ``top`` are the attributes
-    of the mount itself, ``deep`` those of all mounts below it too. ``options`` are the same in OCI words, in a fixed
-    order, so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere.
-    ``subpath`` is the part of the source that is bound, None for all of it. ``nofollow``: a link at the last step of
-    the destination is not followed. ``is_runtimes_alone``: an option asks for what no other but the runtime does.
-    ``pattern`` is the request that this one is a match of, or None. ``may_stay_writable``: if mounts below the source
-    cannot be made read-only, that of the source alone is. ``time``, in seconds since 1970, is when a bind was asked for
-    that does not come with the container's start.
-    With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises RequestError. Else
-    the last word wins, as in runc, and there is a warning.
+    error. ``type`` is "bind", or the file system type of a mount that only the runtime makes. ``top`` are the
+    attributes of the top mount, ``deep`` those of all mounts. ``options`` are the same as OCI words, in a fixed order,
+    so that equal requests compare equal. ``opener`` opens the source; None for one that may lead anywhere. ``subpath``
+    is the part of the source that is bound, None for all of it. ``nofollow``: a link at the last step of the
+    destination is not followed. ``is_runtimes_alone``: an option asks for what only the runtime does. ``pattern`` is
+    the request that this one is a match of, or None. ``may_stay_writable``: if mounts below the source cannot be made
+    read-only, only the top mount is. ``time``, in seconds since 1970, is when a bind to a running container was
+    requested. With ``is_strict`` a word that is unknown, has no effect or contradicts an earlier one raises
+    RequestError; otherwise the last word wins, as in runc, with a warning.
     """
 
     def __init__(
@@ -178,12 +177,12 @@ class Request:
 
     @property
     def absolute_destination(self) -> str:
-        """The destination, of which config.json may leave out the slash before it."""
+        """The destination as an absolute path; config.json may omit the first slash."""
         return self.destination if self.destination.startswith("/") else f"/{self.destination}"
 
     @property
     def is_read_only(self) -> bool:
-        """Whether ``ro`` or ``rro`` is asked for."""
+        """Whether ``ro`` or ``rro`` is requested."""
         return self.top.get("ro", self.deep.get("ro")) is True
 
     def match(self, source: str, destination: str) -> Request:
@@ -197,13 +196,13 @@ class Request:
         return one
 
     def settle_for_top(self) -> None:
-        """Asks for no more than a read-only mount on top."""
+        """Restricts read-only to the top mount."""
         self.deep = {name: value for name, value in self.deep.items() if name != "ro"}
         self.top = {**self.top, "ro": True}
 
     @property
     def apart(self) -> str:
-        """What to say instead of a pattern whose matches come to one destination."""
+        """The hint for a pattern whose matches have the same destination."""
         names = self.source.split("/")
         while names and {"*", "?", "["}.isdisjoint(names[0]):
             names.pop(0)
@@ -214,11 +213,11 @@ class Request:
 
     @property
     def may_mean_star(self) -> bool:
-        """Whether a ``*`` in a path is one that somebody typed, and perhaps took for that of a pattern."""
+        """Whether a ``*`` in a path was written by a user, who may have meant a pattern."""
         return self.pattern is None and self.origin_kind in ("argument", "annotation", "attach")
 
     def at(self, member: str) -> str:
-        """The place of a member of the request, for an error message."""
+        """The place of a member of the request, for error messages."""
         return f"{self.place}/{member}" if self.is_from_mounts else self.place
 
     def _take(self, option: str) -> None:
@@ -304,35 +303,34 @@ class Request:
 
 
 class Recorded:
-    """The binds of a record, found by what was asked for.
+    """The binds of a record, indexed by their request.
 
-    A bind is identified by its source and the part of it, destination, options, propagation and id map, that is by
-    ``Request.as_mount``.
-    Conditions, such as ``optional``, do not make it another bind.
+    A bind is identified by its source and subpath, destination, options, propagation and id map, that is by
+    ``Request.as_mount``. Conditions, such as ``optional``, do not make it another bind.
     """
 
     def __init__(self, mounts: Sequence[MountRecord]) -> None:
-        # Of equal ones the first counts.
+        # Of equal binds the first one counts.
         self._found = {_frozen(mount["requested"]): mount for mount in reversed(mounts)}
 
     def find(self, request: Request) -> MountRecord | None:
-        """The record of this bind, None if there is none, as at the start of nearly every container."""
+        """The record of this bind, None if there is none, which is usual at the start of a container."""
         return self._found.get(_frozen(request.as_mount())) if self._found else None
 
 
 def below(source: str, subpath: str | None) -> str:
-    """The path of what is bound, for people."""
+    """The path of the source with its subpath, for people."""
     return source if subpath is None else f"{source.rstrip('/')}/{subpath}"
 
 
 def source_of(requested: Mapping[str, object]) -> str:
-    """The same of a recorded request, or of another object with its members."""
+    """The same for a recorded request, or for another object with its members."""
     subpath = requested.get("subpath")
     return below(str(requested["source"]), None if subpath is None else str(subpath))
 
 
 def _frozen(value: object) -> Hashable:
-    """A JSON value that can be a key: equal for equal values."""
+    """A hashable form of a JSON value: equal for equal values."""
     if isinstance(value, dict):
         return frozenset((name, _frozen(member)) for name, member in value.items())
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
@@ -347,9 +345,9 @@ def _word(attribute: str, value: object) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint with the word among ``known`` that is most like ``word``, "" if none is."""
+    """A hint with the word of ``known`` that is most similar to ``word``, "" if none is."""
     if len(word) > 3 * max(map(len, known)):
-        return ""  # nothing is like it, and difflib would index all of it
+        return ""  # no word is similar to it, and difflib would index all of it
 
     import difflib
 

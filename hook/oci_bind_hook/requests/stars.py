@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stars of a pattern, glob(7): what each one matched, and where the destination wants it.
+"""The stars of a pattern, glob(7): what each one matched, and its place in the destination.
 
 The first ``*`` of the destination stands for what the first ``*`` of the source matched, the second for the second.
-``**`` is one star, and none of them matches a slash. ``?`` and ``[...]`` have no number: in the destination they are
-names like any other, but for ``[*]``, which is a star that is meant as such, in the source and in the destination.
+``**`` is one star, and no star matches a slash. ``?`` and ``[...]`` do not count as stars: in the destination they are
+ordinary characters, except ``[*]``, which is a literal star, in the source and in the destination.
 
-Loaded only where there is a pattern, before setns(2), since it needs fnmatch, and functools like that.
-A pattern has thousands of matches and one destination, which is taken apart once.
+Loaded only for a pattern, before setns(2), because it imports fnmatch and functools. A pattern has thousands of matches
+and one destination, which is parsed once.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _STAR = "*"
 
 @functools.lru_cache(maxsize=2)
 def count(path: str) -> int:
-    """How many stars a pattern or a destination has."""
+    """The number of stars in a pattern or a destination."""
     return sum(_tokens(name).count(_STAR) for name in path.split("/"))
 
 
 def matched(pattern: Sequence[str], path: Sequence[str]) -> list[str]:
-    """What each star matched, in their order. ``path`` are the names that the names of ``pattern`` match."""
+    """What each star of ``pattern`` matched, in order. ``path`` are the names that the names of ``pattern`` match."""
     return [part for wild, name in zip(pattern, path, strict=True) for part in _parts(_tokens(wild), name)]
 
 
 def filled(destination: str, parts: Sequence[str]) -> str | None:
-    """The destination with ``parts`` for its stars. None if a name of it would be nothing, "." or "..".
+    """The destination with ``parts`` in place of its stars. None if a name of it would be empty, "." or "..".
 
-    Such a name would lead to another folder, and who makes names for the pattern to match could choose which one.
+    Such a name would lead to another folder, which a user who creates names that the pattern matches could choose.
     """
     left = iter(parts)
     names = []
@@ -52,7 +52,7 @@ def filled(destination: str, parts: Sequence[str]) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def _names(destination: str) -> list[str | list[str | None]]:
-    """The names of a destination: what has a star in pieces, of which None is the star."""
+    """The names of a destination. A name with a star is a list of pieces, with None for the star."""
     return [_pieces(name) for name in destination.split("/")]
 
 
@@ -64,7 +64,7 @@ def _pieces(name: str) -> str | list[str | None]:
 
 
 def _tokens(name: str) -> list[str]:
-    """A name of a pattern in pieces: stars, and what matches one character each, such as ``a``, ``?`` or ``[a-z]``."""
+    """A name of a pattern as tokens: stars, and tokens for one character, such as ``a``, ``?`` or ``[a-z]``."""
     return [*_split(name)]
 
 
@@ -76,7 +76,7 @@ def _split(name: str) -> Iterator[str]:
             # A "]" right after the bracket, or after its "!", is one of the characters.
             first = end + (name[end : end + 1] == "!")
             close = name.find("]", first + 1)
-            may_close = close >= 0  # else a bracket is a character, and so are all after it
+            may_close = close >= 0  # otherwise this bracket, and all after it, are ordinary characters
             end = close + 1 if may_close else end
         token = name[at:end]
         if not (was_star and token == _STAR):
@@ -86,7 +86,7 @@ def _split(name: str) -> Iterator[str]:
 
 
 def _parts(tokens: Sequence[str], name: str) -> Iterator[str]:
-    """What each star matched of a name: each one as little as it can, but for the last, which takes the rest."""
+    """What each star matched of a name: each as little as possible, except the last, which matches the rest."""
     pieces: list[list[str]] = [[]]
     for token in tokens:
         if token == _STAR:
@@ -104,5 +104,5 @@ def _parts(tokens: Sequence[str], name: str) -> Iterator[str]:
 
 
 def _is_at(piece: Sequence[str], name: str, at: int) -> bool:
-    """Whether characters of a name are matched by a piece without stars."""
+    """Whether ``piece``, which has no stars, matches the characters of ``name`` from ``at`` on."""
     return fnmatch.fnmatchcase(name[at : at + len(piece)], "".join(piece))
