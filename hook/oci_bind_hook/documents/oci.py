@@ -98,8 +98,8 @@ class Mount:
 class Config:
     """The part of config.json that the hook uses (runtime-spec config.md, config-linux.md), from a valid document.
 
-    ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one, which in runc an empty
-    path also means. The mappings are those of the container's user namespace, None if it has none. ``is_admin``:
+    ``namespaces`` maps each type to the path of the namespace to join, or to None for a new one; as in runc, an empty
+    path means a new one. The mappings are those of the container's user namespace, None if it has none. ``is_admin``:
     processes can have CAP_SYS_ADMIN. ``rootfs_propagation`` is "" if it is missing.
     """
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     # What a child can return: numbers, texts, None, and tuples, lists and dicts of these.
     Told = Any
 
-SECONDS = 2.0  # the time limit: a working file system answers much faster
+SECONDS = 2.0  # the time limit: a working file system answers sooner, even a remote one
 
 _MOST_LAYERS = 1000  # of overlays on overlays: a file system with more counts as one that may wait
 
@@ -100,7 +100,7 @@ def ask(
     The child has only the fds ``fds``, and works in ``/``: while it waits it has no lock, no state file, no output
     that a runtime reads to its end, and no file system that is to be unmounted, such as that of the bundle. After the
     deadline it gets a SIGKILL. If the kernel does not end it before the server answers, it is left behind, and
-    ``Outcome.left`` is its pid. Any other exception than OSError is a bug, and becomes a RuntimeError. ``goes_on`` is
+    ``Outcome.left`` is its pid. Any exception other than OSError is a bug, and becomes a RuntimeError. ``goes_on`` is
     called with the pid of the child after the time limit, and returns whether to wait as long again.
 
     Raises OSError if no child can be created: by fork(2), memfd_create(2) or pidfd_open(2), Linux 5.3.

@@ -123,7 +123,7 @@ def look_at(path: str) -> tuple[int, int, bool | None]:
 
 def mount_id(fd: int) -> int:
     """The id of the mount that ``fd`` was reached through, as in mountinfo. Asks no server. Raises OSError."""
-    # A server that does not answer would block any other call: even stat(2) of the root of its mount asks it.
+    # A server that does not answer would block a call that needs more: even stat(2) of the root of its mount asks it.
     try:
         raw = linux.raw_statx(fd, linux.STATX_MNT_ID, linux.AT_STATX_DONT_SYNC)
     except OSError as reason:

@@ -2,7 +2,7 @@
 """System calls as functions, under the kernel's own names. No other module calls the C library.
 
 Each function makes its call, raises OSError with the call's errno, and returns fds that are close-on-exec. This module
-has no policy and does not depend on containers. Fallbacks for older kernels are in the callers, mainly kernel.files.
+has no policy and does not depend on containers. Most fallbacks for older kernels are in kernel.files.
 
 Loaded by every start of a container: import only posix, sys, errno and _ctypes. The module ctypes would add 0.2 units
 (one unit is the bare start of Python).

@@ -159,5 +159,5 @@ class MountTable:
         return self._inside[top].get(path.rstrip("/"), [])
 
     def has_below(self, path: str) -> bool:
-        """Whether anything is mounted below ``path``: for a rootfs, true in the container's namespace."""
+        """Whether anything is mounted below ``path``, as below the rootfs in a container's namespace."""
         return any(info.mount_point.startswith(path + "/") for info in self)

@@ -137,7 +137,7 @@ def undo_entered(
             record,
             call.place.proc,
             rootfs,
-            # It is not known here whether a neighbour lives. The record of a dead one is undone too, with this in it.
+            # It is not known here whether a neighbour lives. If it is dead, undoing its record removes this as well.
             keep=lambda made: keeps or held.hand_over(made, users, container),
             inherit=lambda made: held.hand_over(made, users, container),
             here=here,

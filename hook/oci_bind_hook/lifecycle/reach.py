@@ -129,7 +129,7 @@ def why_silent(record: Record, proc: Proc, boot: str, listener: Callable[[], Sil
 
 def listen(table: MountTable, known: dict[frozenset[int], str] | None = None) -> Silence | None:
     """The test for mounts that do not answer, rootfs.silence; usually None, because no mount in ``table`` may wait."""
-    # A call to a server that does not answer blocks, even signals do not end it, and the caller keeps all its locks.
+    # A call to a server that does not answer blocks regardless of signals, and the caller keeps all its locks.
     if not any(map(may_wait, table.types())):
         return None
     from ..rootfs.silence import Silence

@@ -120,7 +120,7 @@ class Planner:
         self.is_admin = is_admin
         self._by_cover: dict[Cover, Bind] = {}
         # For a dry-run, where the container's namespace does not exist yet: whether the runtime will leave the mount
-        # below a target shared with the host. Arguments: the bind, its target, the runtime's bind below the target.
+        # below a target shared with the host. Arguments: the bind, its target, the runtime's bind that this is in.
         self.foresees_leak: Callable[[Bind, Target, Bind | None], bool] = lambda *_: False
         self._left: dict[Cover, Bind] = {}
         # Whether the runtime should have mounted something, and whether any of it is visible. With ``recorded`` binds
