@@ -18,6 +18,7 @@ from hypothesis import strategies as some
 from helpers.verdicts import FORMS, WAYS, Case, Scene
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from helpers.mounting import Tree
@@ -77,8 +78,8 @@ def runtimes(path: str, kind: str, destination: str) -> dict[str, Any]:
     return {"destination": destination, "type": "bind", "source": f"{path}/{kind}", "options": ["rbind"]}
 
 
-def compare(scene: Scene, case: Case, rootfs: str) -> str:
-    """How the dry-run's verdict differs from the real run's, "" if it does not."""
+def compare(scene: Scene, case: Case, rootfs: str, forms: Sequence[str] = FORMS) -> str:
+    """How the verdict of a dry-run, in these ``forms``, differs from the real run's, "" if it does not."""
     # Before a container begins, as people ask; and then with its state.
     told = {"bundle": scene.dry(case, "bundle")}
     if "pid" in case.state:  # else no runtime makes anything
@@ -92,7 +93,7 @@ def compare(scene: Scene, case: Case, rootfs: str) -> str:
     event(f"real run: {real.code}")
     return "\n".join(
         f"by {form}:\n  real {real.code} {said}\n  dry  {told[form][0]} ({told[form][1]})"
-        for form in FORMS
+        for form in forms
         if not scene.is_same(real, *told[form], form)
     )
 
@@ -146,7 +147,9 @@ def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
                 del case.state["pid"]
             elif where:
                 case.stage = "createContainer"
-            difference = compare(scene, case, rootfs)
+            # What the runtime makes in the rootfs is not foreseen in a source there: the manual says so.
+            is_inside = any(source.endswith("rootfs") for source, *_ in mounts)
+            difference = compare(scene, case, rootfs, ("state",) if is_inside else FORMS)
             compared += 1
             assert not difference, difference
 
