@@ -386,3 +386,15 @@ def test_where_the_runtime_is_root_in_a_user_namespace(world: Rootless, runtime:
     else:
         assert world.state.stat().st_uid == UID
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize(("stage", "code"), [("createRuntime", 69), ("createContainer", 0)])
+def test_where_config_maps_no_ids_a_dry_run_is_of_its_caller(world: Rootless, stage: str, code: int) -> None:
+    """As `crun spec --rootless` writes it: crun itself maps root to its caller."""
+    bundle = world.bundle("true", stage, *mount(world, "/data"))
+    config = json.loads(Path(bundle, "config.json").read_text())
+    del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
+    Path(bundle, "config.json").write_text(json.dumps(config))
+    user = (*support.as_user(UID), "env", "-i", *world.env)
+    done = call(world, "explain", bundle, stdin="", before=user)
+    assert done.returncode == code, done

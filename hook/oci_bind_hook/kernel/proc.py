@@ -5,12 +5,13 @@
 procfs instance. They may differ from the pid that this process sees as its own: a createContainer hook runs in the
 container's pid namespace while ``/proc`` is still the host's.
 
-Loaded by every start of a container: import only posix. Lines are split without re, which takes half as long to import
-as Python takes to start.
+Loaded by every start of a container: import only errno and posix. Lines are split without re, which takes half as long
+to import as Python takes to start.
 """
 
 from __future__ import annotations
 
+import errno
 import posix
 
 from ..errors import UnavailableError
@@ -70,8 +71,11 @@ class Proc:
         """The mounts that the process ``pid`` sees; empty if it has ended or may not be inspected. Raises OSError."""
         try:
             return MountTable(self._read(f"../{pid}/mountinfo"))
-        except OUT_OF_SIGHT:
-            return MountTable("")
+        except OSError as reason:
+            # EINVAL: a zombie, which has no namespaces any more.
+            if isinstance(reason, OUT_OF_SIGHT) or reason.errno == errno.EINVAL:
+                return MountTable("")
+            raise
 
     def mount_namespace(self) -> int:
         """The inode number, which the kernel reuses, of this process's mount namespace, namespaces(7). OSError."""

@@ -168,9 +168,9 @@ def test_the_start_of_a_process_until_it_is_dead(name: str) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert read_all(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "Z"
-    assert proc.start_time(pid) is None
+    assert (proc.start_time(pid), [*proc.mounts_of(pid)]) == (None, [])
     os.waitpid(pid, 0)
-    assert proc.start_time(pid) is None
+    assert (proc.start_time(pid), [*proc.mounts_of(pid)]) == (None, [])
 
 
 def test_the_pid_behind_a_pidfd_until_it_is_gone() -> None:

@@ -119,10 +119,15 @@ def _output(command: list[str], environment: dict[str, str]) -> bytes | None:
             stream.close()
     if code == 0:
         return out
-    first = err.decode(errors="replace").strip().partition("\n")[0]
-    if "no such" in first.lower():
+    problem = _problem(err.decode(errors="replace").strip().split("\n"))
+    if "no such" in problem.lower():
         return None
-    raise NoAnswerError(f"fails: {first}" if first else f"fails with exit code {code}")
+    raise NoAnswerError(f"fails: {problem}" if problem else f"fails with exit code {code}")
+
+
+def _problem(lines: list[str]) -> str:
+    """Returns the last line that is an error, otherwise the first line: podman also writes warnings to stderr."""
+    return next((line for line in reversed(lines) if line.lower().startswith("error")), lines[0])
 
 
 def _late() -> NoAnswerError:

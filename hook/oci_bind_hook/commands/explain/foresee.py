@@ -55,6 +55,8 @@ class Run:
         uid, config = os.geteuid(), bundle.config
         self.stage = stage
         self.uid_mappings = config.uid_mappings or ()
+        if uid != 0 and not self.uid_mappings and config.namespaces.get("user", "") is None:
+            self.uid_mappings = ((0, uid, 1),)  # crun maps root to its caller then; runc refuses
         self.is_nested = stage == "createContainer" and "user" in config.namespaces
         self.is_own = uid == 0 or self.is_mapped(uid)
         # Rootless podman keeps its bundles among its user's files. config.json does not have its user namespace.

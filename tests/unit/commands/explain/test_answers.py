@@ -104,6 +104,10 @@ NOT_ANSWERED = {
     "prints nothing": ("exit 0", "returns something other than JSON"),
     "twice the same member": ("""echo '[{"Id":"a","Id":"b"}]'""", "returns something other than JSON"),
     "fails": ("echo 'cannot connect' >&2; echo more >&2; exit 125", "fails: cannot connect"),
+    "warns and fails": (
+        "echo 'time=now level=warning msg=cgroups' >&2; echo 'Error: no storage' >&2; exit 125",
+        "fails: Error: no storage",
+    ),
     "fails in silence": ("exit 3", "fails with exit code 3"),
     "prints without end": ("exec yes", "returns more than a megabyte"),
     "complains without end": ("exec yes >&2", "returns more than a megabyte"),
