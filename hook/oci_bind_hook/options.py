@@ -232,6 +232,8 @@ def unknown(word: str, commands: tuple[str, ...] = ()) -> UsageError:
         near = "pass a bundle with --bundle;"
     else:
         near = nearest(word, (*STAGES, *_OPTIONS, *commands))
+        if not (near or commands) and word.isalpha():
+            near = "a command comes first, before all options;"
     return UsageError("unknown command or option", where=word, hint=f"{near} see --help".lstrip())
 
 

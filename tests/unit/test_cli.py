@@ -86,7 +86,14 @@ WRONG = {
     "only an equals sign": (["--=x"], f"--: {SEE_HELP}"),
     "abbreviation": (["--dry"], f'--dry: {NO_WORD} (did you mean "--dry-run"? see --help)'),
     "a bundle alone": (["--dry-run", "/"], f"/: {NO_WORD} (pass a bundle with --bundle; see --help)"),
-    "install not first": (["--dry-run", "install"], f"install: {SEE_HELP}"),
+    "install not first": (
+        ["--dry-run", "install"],
+        f"install: {NO_WORD} (a command comes first, before all options; see --help)",
+    ),
+    "explain not first": (
+        ["--debug", "explain"],
+        f"explain: {NO_WORD} (a command comes first, before all options; see --help)",
+    ),
     "option of install": (["--prefix=/usr"], f"--prefix: {SEE_HELP}"),
     "second stage": (["prestart", "poststop"], 'prestart: only one stage is allowed, and "poststop" is another'),
     "same stage again": (["prestart", "prestart"], 'prestart: only one stage is allowed, and "prestart" is another'),
