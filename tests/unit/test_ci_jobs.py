@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from helpers.schema_tables import VALID
+
 PROJECT = Path(__file__).resolve().parents[2]
 CI = (PROJECT / "docs/CI.md").read_text(encoding="utf-8")
 README = (PROJECT / "schemas/README.md").read_text(encoding="utf-8")
@@ -87,6 +89,20 @@ def test_gitlab_gets_a_report_of_code_quality(folder: Path) -> None:
     assert run(folder, "bash", "-e", "-c", "\n".join(job["script"]))[0] == 0
 
 
+def test_explain_finds_what_validate_does_not_check(folder: Path) -> None:
+    [loop] = re.findall(BLOCK.format("sh"), CI, re.DOTALL | re.MULTILINE)
+    mount = {"destination": "data", "source": str(folder), "type": "bind", "options": ["bind", "nosuidd"]}
+    words = ["oci-bind-hook", "--mount", "src=/tmp,dst=/x,roo"]
+    hooks = {"prestart": [{"path": "/usr/bin/oci-bind-hook", "args": words, "env": ["A=b"]}]}
+    config = {**json.loads(BAD.replace("5", '"/"')), "mounts": [mount], "hooks": hooks}
+    (folder / "bundles/good/config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert run(folder, "oci-bind-hook", "validate", "bundles/good") == (0, "")
+    _, printed = run(folder, "bash", "-c", loop)
+    lines = [line for line in printed.splitlines() if line.startswith("bundles/good:")]
+    for found in ('option "nosuidd" is not known', "the destination is relative", '"roo" is not known'):
+        assert any(found in line for line in lines), found
+
+
 # -- schemas/README.md -------------------------------------------------------------------------------------------------
 
 
@@ -105,6 +121,10 @@ def test_ten_lines_of_python_and_of_jq(folder: Path) -> None:
     assert run(folder, sys.executable, "-c", python, stdin=plan) == (0, table)
     wrong = json.dumps({**json.loads(plan), "version": 2})
     assert run(folder, sys.executable, "-c", python, stdin=wrong) == (0, f"$.version 1 was expected\n{table}")
+    record = VALID["state-file"]
+    assert run(folder, sys.executable, "-c", python, stdin=json.dumps(record)) == (0, "")
+    wrong = json.dumps({**record, "version": 9})
+    assert run(folder, sys.executable, "-c", python, stdin=wrong)[1].startswith("$.version ")
     (folder / "bundle/config.json").write_text(BAD, encoding="utf-8")
     assert run(folder, "bash", "-c", second) == (
         0,

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..documents import oci
+from ..documents.acceptor import ADDRESS, SCHEMAS
 from ..documents.bundle import read_regular
 from ..documents.strictjson import documents
 from ..errors import DataError, HookError
@@ -14,6 +16,12 @@ from .positions import Lines, Position, positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+# The end of a message of json.JSONDecodeError.
+_PLACE = re.compile(r": line \d+ column \d+ \(char \d+\)$")
+
+# Names of our schemas by their ``$id``.
+_BY_ADDRESS = {ADDRESS + name: name for name in SCHEMAS}
 
 # For these schemas, a folder may be given: it is a bundle with a config.json.
 _OF_BUNDLES = (None, "config", "config-used")
@@ -38,8 +46,9 @@ class Verdict(NamedTuple):
 class Verdicts:
     """A verdict on each document: a file, the config.json of a folder, or for ``-`` what ``stdin`` returns.
 
-    The schema is the named one. With None it depends on the document: one with ``status`` is a state, and a config may
-    follow it, as in a hook's stdin; any other is a config. Iterate once: only one document is in memory at a time.
+    The schema is the named one. With None it depends on the document: that of ``$schema`` if it is one of ours.
+    Otherwise a document with ``status`` is a state, and a config may follow it, as in a hook's stdin; any other is a
+    config. Iterate once: only one document is in memory at a time.
     """
 
     def __init__(self, names: Iterable[str], stdin: Callable[[], bytes], schema: str | None = None) -> None:
@@ -75,8 +84,11 @@ class Verdicts:
     def _judge(self, found: list[object]) -> list[list[tuple[str, str]]]:
         """Returns the violations of each document, in the form of DataError."""
         first, *rest = found
-        is_state = self._schema == "state" or (self._schema is None and isinstance(first, dict) and "status" in first)
-        violations = [oci.violations(first, self._schema or ("state" if is_state else "config"))]
+        schema = self._schema or _schema_of(first)
+        is_state = schema == "state"
+        # With an unexpected schema, the messages alone would be a riddle.
+        by = f" (by the schema {schema})" if self._schema is None and schema not in ("config", "state") else ""
+        violations = [[(at, text + by) for at, text in oci.violations(first, schema)]]
         for each in rest:
             if is_state:
                 violations.append(
@@ -87,23 +99,35 @@ class Verdicts:
         return violations
 
 
+def _schema_of(document: object) -> str:
+    """Returns the name of the schema for a document, if none is requested."""
+    if not isinstance(document, dict):
+        return "config"
+    address = document.get("$schema")
+    if isinstance(address, str) and address in _BY_ADDRESS:
+        return _BY_ADDRESS[address]
+    return "state" if "status" in document else "config"
+
+
 def _placed(data: bytes, violations: list[list[tuple[str, str]]]) -> list[Violation]:
     if not any(violations):
         return []
     found = positions(data.decode(), [[pointer for pointer, _ in each] for each in violations])
-    return [
+    placed = [
         Violation(pointer, message, at[pointer])
         for each, at in zip(violations, found, strict=True)
         for pointer, message in each
     ]
+    return sorted(placed, key=lambda each: each.position)
 
 
 def _unread(data: bytes, problem: DataError) -> list[Violation]:
     """Returns why a text is not strict JSON: the syntax error, or each member that parsers read differently."""
     if problem.index is not None:
         at = Lines(data.decode(errors="replace")).position(problem.index)
-    elif not any(pointer for pointer, _ in problem.violations):
-        at = Position(1, 1)  # empty, too large, or in another encoding
-    else:
+        # The decoder's message ends with the place, which the caller prints before it.
+        return [Violation(pointer, _PLACE.sub("", message), at) for pointer, message in problem.violations]
+    if any(pointer for pointer, _ in problem.violations):
         return _placed(data, [list(problem.violations)])
+    at = Position(1, 1)  # empty, too large, or in another encoding
     return [Violation(pointer, message, at) for pointer, message in problem.violations]

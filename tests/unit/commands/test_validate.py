@@ -86,7 +86,7 @@ def test_every_place_is_named_used_or_not(bundle: Path, capfd: Captured) -> None
     ("text", "line"),
     [
         ("", "-:1:1: is empty"),
-        ("{}\n x", "-:2:2: Expecting value: line 2 column 2 (char 4)"),
+        ("{}\n x", "-:2:2: Expecting value"),
         ('{"é":\n"\udcff"}', "-:2:2: is not UTF-8 at byte offset 8"),
         (json.dumps(CONFIG) + "\n{}", "-:2:1: is a second document: only a state can be followed by one"),
         (json.dumps({**STATE, "pid": "1"}, indent=1), '-:5:2: /pid: must be of type integer, not "1"'),
@@ -102,6 +102,15 @@ def test_what_is_wrong_is_told(capfd: Captured, text: str, line: str) -> None:
     code, lines = judge(capfd, "-", stdin=text)
     assert code == 65
     assert lines[0].startswith(line)
+    assert "(char " not in lines[0]  # the place is not printed twice
+
+
+def test_violations_come_in_the_order_of_lines(capfd: Captured) -> None:
+    text = '{"root": {"path": 1},\n "process": {"cwd": 5},\n "ociVersion": 3,\n "hostname": 4}'
+    code, lines = judge(capfd, "-", stdin=text)
+    numbers = [int(line.split(":")[1]) for line in lines]
+    assert (code, numbers) == (65, sorted(numbers))
+    assert set(numbers) == {1, 2, 3, 4}
 
 
 def test_many_at_once(bundle: Path, tmp_path: Path, capfd: Captured) -> None:
@@ -180,6 +189,19 @@ def test_a_name_like_an_option(bundle: Path, capfd: Captured, monkeypatch: pytes
     (bundle / "--format").write_text("{}")
     code, lines = judge(capfd, "--", "--format")
     assert (code, lines[0]) == (65, "--format:1:1: /ociVersion: is missing")
+
+
+@pytest.mark.parametrize("name", ["plan", "state-file", "records"])
+def test_a_document_with_our_address_is_checked_by_that_schema(capfd: Captured, name: str) -> None:
+    address = f"urn:oci-bind-hook:{name}"
+    assert judge(capfd, "-", stdin=json.dumps(VALID[name])) == (0, [])
+    code, lines = judge(capfd, "-", stdin=json.dumps({"$schema": address, "version": "x"}))
+    assert code == 65
+    assert all(line.endswith(f"(by the schema {name})") for line in lines)
+    assert judge(capfd, "--schema", "config", "-", stdin=json.dumps(VALID[name]))[0] == 65
+    for other in ("urn:oci-bind-hook:plam", 5, None):
+        found = judge(capfd, "-", stdin=json.dumps({"$schema": other}))
+        assert (found[0], found[1][0]) == (65, "-:1:1: /ociVersion: is missing")
 
 
 # -- by another schema -------------------------------------------------------------------------------------------------
