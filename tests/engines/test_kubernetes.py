@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from engines.conftest import Engines
     from engines.cri import Message, Value
 
-WHEELS = "docker.io/library/oci-bind-hook-wheels:0.1.0"
+WHEELS = f"docker.io/library/oci-bind-hook-wheels:{__version__}"
 HOOKS_D = Path("/usr/share/containers/oci/hooks.d")
 PROGRAM = "/opt/oci-bind-hook/bin/oci-bind-hook"
 # What the hook needs, as it is installed here.

@@ -122,6 +122,13 @@ def test_the_readme_is_short() -> None:
     assert len((PROJECT / "README.md").read_text(encoding="utf-8").split()) <= 1300
 
 
+def test_the_examples_image_has_the_version_of_the_program() -> None:
+    tag = f"oci-bind-hook-wheels:{__version__}"
+    for example in ("Containerfile", "daemonset.yaml"):
+        text = (PROJECT / "examples/kubernetes" / example).read_text(encoding="utf-8")
+        assert text.count("oci-bind-hook-wheels:") == text.count(tag) > 0
+
+
 def test_the_footer_has_the_day_of_the_version_and_each_build_the_same() -> None:
     changes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{__version__}] - {manual.date()}\n" in changes

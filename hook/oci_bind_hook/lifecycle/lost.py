@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds a bundle that the runtime has lost.
 
-crun, from 1.8 to 1.29 at least, enters another mount namespace to create devices for a container with its own user
+crun, from 1.8 to 1.28 at least, enters another mount namespace to create devices for a container with its own user
 namespace. This changes its working folder from the bundle to ``/``, which it then passes to hooks as the bundle. The
 command line of crun still contains the right one.
 

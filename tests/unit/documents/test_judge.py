@@ -52,7 +52,7 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
         "/cwd",
         "x",
         "/cwd",
-        'must be an absolute path without NUL characters, of Windows if it begins with a drive, not "x"',
+        'must be an absolute path without NUL characters (a Windows path if it begins with a drive), not "x"',
     ),
     ("config-process", "/env/1", "A", "/env/1", 'must be NAME=VALUE, not "A"'),
     (
