@@ -86,7 +86,7 @@ def test_json_records(tmp_path: Path, message: str) -> None:
     (line,) = (tmp_path / "log").read_bytes().splitlines()
     record = json.loads(line)
     assert re.fullmatch(TIME, record.pop("time"))
-    assert 0 < record.pop("ms") < 1e6
+    assert record.pop("ms") > 0
     assert record == {"level": "warning", "msg": message, "id": "c1", "stage": "prestart"}
 
 
