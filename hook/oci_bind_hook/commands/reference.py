@@ -174,7 +174,7 @@ INSTALL = (
         "",
         "also write a systemd timer that calls `gc` every hour",
         ", with the `--root` of the hook: for the system if run by root, otherwise for that user, through "
-        "`podman unshare` if podman is installed",
+        "`podman unshare` if podman is installed. For a hook that is installed, this option alone adds only the timer",
     ),
     Option(
         "--units-dir",

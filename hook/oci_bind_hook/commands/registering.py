@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .command_line import Given
     from .engines.install import Instead
     from .engines.settings import Settings
+    from .engines.timer import Timer
     from .engines.uninstall import Removed
     from .engines.wrapper_file import Wrapper
 
@@ -30,6 +31,7 @@ def install_command(given: Given, _: Log) -> int:
     from .engines.cdi_file import Devices
     from .engines.conditions import When
     from .engines.install import Places, fleeting, install, missing_sources, unheard, warnings, warnings_of_devices
+    from .engines.launcher import is_launcher
     from .engines.timer import Timer
     from .engines.wrapper_file import Wrapper
 
@@ -46,6 +48,10 @@ def install_command(given: Given, _: Log) -> int:
     places = Places(prefix, folder, name, instead)
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
+    if timer is not None and not given.others and _WITH_TIMER.issuperset(given.values) and is_launcher(places.launcher):
+        # The hook is registered already: another registration, for all containers and without a bind, would replace it.
+        _add_timer(timer, units)
+        return os.EX_OK
     stages = [stage for text in given.all("--stages")[-1:] for stage in text.split(",")]
     is_applied, only = "--apply" in given.values, given.last("--engine")
     engines = _engines(instead, only, apply=is_applied) if isinstance(instead, Wrapper) else []
@@ -60,8 +66,7 @@ def install_command(given: Given, _: Log) -> int:
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
     warn([*unheard(options.log), *fleeting()])
     if timer is not None:
-        tell_changes(timer.write(units))
-        tell(f"to enable the timer: {timer.enabling}")
+        _add_timer(timer, units)
     if is_applied:
         _apply(engines)
     else:
@@ -73,6 +78,12 @@ def install_command(given: Given, _: Log) -> int:
         else:
             tell(f"to use it: {use}")
     return os.EX_OK
+
+
+def _add_timer(timer: Timer, units: dict[str, str]) -> None:
+    """Writes the timer and its service. Raises HookError."""
+    tell_changes(timer.write(units))
+    tell(f"to enable the timer: {timer.enabling}")
 
 
 def _why_not(engine: str) -> str:
@@ -125,6 +136,9 @@ def _apply(engines: list[Settings]) -> None:
         tell(f"to activate it in {engine.engine}: {engine.restart}")
         done.append(engine.file)
 
+
+# The options with which `install --gc-timer` only adds a timer to a hook that is registered.
+_WITH_TIMER = frozenset({"--gc-timer", "--prefix", "--units-dir"})
 
 # The messages for options that exclude each other.
 _HOOKS_D = "this option is for hooks.d; "

@@ -103,6 +103,17 @@ def test_install_writes_both_units_and_says_how_to_enable_the_timer(machine: Mac
     assert f"\nExecStart={machine.launcher} gc\n" in machine.service.read_text()
 
 
+def test_alone_it_adds_the_timer_to_a_hook_that_is_registered(machine: Machine) -> None:
+    """Another registration, for all containers and without a bind, would replace it."""
+    prefix = ("--prefix", str(machine.path))
+    machine.run("install", *prefix, "--annotation", "a=b", "--", "--mount", "src=/,dst=/a")
+    [before] = [(path, path.read_bytes()) for path in machine.path.rglob("oci-bind-hook.json")]
+    out, err = machine.run("install", *prefix, "--gc-timer")
+    assert [line.partition(" ")[0] for line in out] == ["wrote", "wrote"]
+    assert err == [f"oci-bind-hook: to enable the timer: {ENABLE}"]
+    assert [(path, path.read_bytes()) for path in machine.path.rglob("oci-bind-hook.json")] == [before]
+
+
 def test_without_the_option_none_is_written(machine: Machine) -> None:
     assert machine.install() == ([machine.launcher, str(machine.hooks / "oci-bind-hook.json")], [])
     assert not machine.units.exists()
