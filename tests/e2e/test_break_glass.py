@@ -106,6 +106,30 @@ def test_a_wrapper_is_turned_off_and_removed(world: World, runtime: str, capfd: 
     assert not Path(prefix, "libexec").exists()
 
 
+def test_install_check_says_what_a_launcher_does_that_was_turned_off(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hooks = str(world.path / "hooks.d")
+    path, _ = install(str(world.path / "p"), (), options(world), hooks_dir=hooks)
+    turn_off(world)
+    capfd.readouterr()
+    assert cli.main(["install", "--check", "--hooks-dir", hooks]) == 65
+    told = f"{path} has been turned off, and binds nothing: install again"
+    assert f"{told}: containers for which it is registered start without the binds\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "part"), [("jsonschema", "jsonschema"), ("python-prctl", "prctl.py")])
+def test_a_dependency_that_was_removed_is_named(world: World, name: str, part: str) -> None:
+    path, _ = install(str(world.path / "p"), (), options(world))
+    folder = mounting.plant(world.path / "site", {"oci_bind_hook": {}, "jsonschema": {}, "prctl.py": b""})
+    file = Path(path)
+    file.write_text(re.sub(r"^sys.path \+= .*$", f"sys.path += ['{folder}']", file.read_text(), flags=re.MULTILINE))
+    assert launcher.fault(path) == ""
+    Path(folder, part).rename(world.path / "removed")
+    told = f"{path} finds no {name} in its folders: it was removed; install the package, then run install again"
+    assert launcher.fault(path) == told
+
+
 def test_a_package_that_was_removed_is_named(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     """As by `pip uninstall`, which leaves the interpreter."""
     hooks = "/etc/containers/oci/hooks.d"

@@ -282,7 +282,7 @@ def _timer(check: Check) -> Finding:
     timer = check.timer
     warnings = timer.warnings(check.roots)
     if not timer.launcher:
-        without = "leftovers of runtimes stay until you run gc; `install --gc-timer`, with the --prefix of the hook, adds a timer"
+        without = "leftovers of runtimes stay until you run gc; `install --gc-timer --prefix PREFIX` adds a timer"
         return Finding("gc timer", "", is_there=False, without=without)
     return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings))
 

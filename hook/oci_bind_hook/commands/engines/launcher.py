@@ -34,6 +34,8 @@ LAUNCHER_PATH = "libexec/oci/hooks.d/oci-bind-hook"  # below the prefix
 SHEBANG_BYTES = 127
 
 DEPENDENCIES = ("jsonschema", "python-prctl")
+# What a launcher imports, and a file or folder of each by which it is found.
+_PARTS = {NAME: "oci_bind_hook", "jsonschema": "jsonschema", "python-prctl": "prctl.py"}
 
 MARK = "# Written by `oci-bind-hook install`, which also replaces it."
 _MADE = "# Folders that it made, which uninstall removes if they are empty: "
@@ -156,15 +158,19 @@ def fault(path: str) -> str:
     folders = _imports(path)
     if folders is None:
         return f"{path} has been turned off, and binds nothing: install again"
-    # An entry is a folder, or a single file, which is an archive.
-    if folders and not any(
-        os.path.isfile(each) or os.path.isdir(os.path.join(each, "oci_bind_hook")) for each in folders
-    ):
-        return (
-            f"{path} finds no package in {', '.join(folders[:1])}: "
-            "it was removed; install the package, then run install again"
-        )
+    # An entry is a folder, or a single file, which is an archive with everything in it.
+    if not folders or any(map(os.path.isfile, folders)):
+        return ""
+    for name, part in _PARTS.items():
+        if not any(os.path.exists(os.path.join(each, part)) for each in folders):
+            where = f"no package in {folders[0]}: it" if name == NAME else f"no {name} in its folders: it"
+            return f"{path} finds {where} was removed; install the package, then run install again"
     return ""
+
+
+def is_turned_off(path: str) -> bool:
+    """Whether containers start without their binds, since a launcher was turned off as docs/ENGINES.md describes."""
+    return is_launcher(path) and _imports(path) is None
 
 
 def runs_this(path: str) -> bool:

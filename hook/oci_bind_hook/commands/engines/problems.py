@@ -34,6 +34,7 @@ CDI_EFFECTS = {
     FAILS: "containers that request it do not start",
     SKIPS: "engines skip this file, and containers that request its devices do not start",
 }
+_TURNED_OFF = {**EFFECTS, FAILS: "containers for which it is registered start without the binds"}
 SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
 NO_TIMEOUT = "is missing: if the hook hangs, its container waits"
 NO_POSTSTOP = "has no poststop: created mount points and the state file stay"
@@ -92,7 +93,8 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
         yield Problem(one.path, one.refusal.pointer, message, effect)
         return
     if fault := _fault_of_program(one.hook or ""):
-        yield Problem(one.path, one.hook_pointer, fault, FAILS)
+        effects = _TURNED_OFF if launcher.is_turned_off(one.hook or "") else None
+        yield Problem(one.path, one.hook_pointer, fault, FAILS, effects)
     yield from _of_stages(one)
     is_ours = of_hooks_d(one) is not None
     if one.version == "0.1.0":
