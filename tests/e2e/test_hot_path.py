@@ -66,9 +66,17 @@ def test_the_modules_of_a_good_run(world: World) -> None:
 
 
 def test_the_modules_of_attach_and_detach_by_id(world: World) -> None:
-    """No more than a start needs, and what is theirs alone: neither the parser of commands nor what finds a name."""
-    ours = {*OURS["prestart"].split(), "commands", "commands.running", "lifecycle.attach", "rootfs.inside"}
-    more = {"attach": set[str](), "detach": {"lifecycle.claims", "lifecycle.reach"}}
+    """No more than a start or a poststop needs, and what is theirs alone: neither the commands' parser nor what finds
+    a name.
+    """
+    ours = {"commands", "commands.running", "lifecycle.running", "rootfs.inside"}
+    more = {
+        "attach": {*OURS["prestart"].split(), "lifecycle.attach"},
+        "detach": {
+            *f"{BOTH} kernel.namespace lifecycle.claims lifecycle.detach lifecycle.reach lifecycle.stage".split(),
+            "lifecycle.start_record",
+        },
+    }
     with Running(world) as container:
         assert container.attach(*mount(world, "/data")).returncode == 0
         for command, words in (("attach", mount(world, "/real")), ("detach", ["/real"])):

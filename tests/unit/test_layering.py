@@ -77,7 +77,8 @@ NEVER = {
     "requests": ("kernel", "os", "posix"),
     "commands.explain.recognise": ("kernel", "os", "posix"),
     "commands.explain.registered": ("kernel", "os", "posix"),
-    # Poststop reads nothing that the container could have changed.
+    # Poststop and detach read nothing that the container could have changed.
+    "lifecycle.detach": ("documents", "requests"),
     "lifecycle.tear_down": ("documents", "requests"),
     "lifecycle.reach": ("documents", "requests"),
     "mounting.undo": ("documents", "requests"),

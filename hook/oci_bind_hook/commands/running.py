@@ -13,11 +13,11 @@ from ..documents import oci
 from ..errors import HookError, MissingError, UnavailableError, UsageError
 from ..kernel import files
 from ..kernel.proc import Proc, boot_id
-from ..lifecycle.attach import OTHERS_HINT, Attach, attach, detach
+from ..lifecycle.running import OTHERS_HINT
 from ..log import one_line
 from ..options import Options, absolute_to_here, parse, state_folder
 from ..record.folder import StateFolder
-from ..record.state_file import is_live, is_of_another_user
+from ..record.state_file import is_live, is_of_another_user, source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def run_in(argv: Sequence[str], log: Log) -> int | None:
     """Runs ``attach`` or ``detach``, the first word. Returns the exit code of a dry-run, else None. HookError."""
     name, *words = argv
     options, log.debug_wanted = parse(words, name)
-    is_attach = name == "attach"
     word, destination = _words(name, options)
     if options.dry_run:
         return _dry_run(options, word, log)
@@ -46,16 +45,21 @@ def run_in(argv: Sequence[str], log: Log) -> int | None:
     remarks: list[str] = []
     state = (None if is_whole else _recorded(options, word)) or _known(options, word, remarks)
     log.container = state.id
-    if is_attach:
+    # Each of the two imports only what it needs.
+    if name == "attach":
+        from ..lifecycle.attach import attach
+
         for bind in attach(options, state, log):
             _say(1, bind.summary())
             if bind.action == "mount":
                 remarks += [f"{bind.request.origin}: {warning}" for warning in bind.warnings]
     else:
-        lines, left = detach(options, state, destination, log)
+        from ..lifecycle.detach import detach
+
+        detached, left = detach(options, state, destination, log)
         remarks = [*map(str, left)]
-        for line in lines:
-            _say(1, line)
+        for mount in detached:
+            _say(1, f"detached {source_of(mount['requested'])} from {mount['resolved']}")
     for remark in remarks:
         _say(2, f"oci-bind-hook: warning: {remark}")
     return None
@@ -169,6 +173,7 @@ def _poststop(bundle: str) -> Options | None:
 
 def _dry_run(options: Options, word: str | None, log: Log) -> int:
     """Explains what attach would do. Returns the exit code that it would have. Raises HookError."""
+    from ..lifecycle.attach import Attach
     from .actions import dry_run
 
     if options.bundle is not None:

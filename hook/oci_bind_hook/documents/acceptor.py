@@ -57,7 +57,7 @@ def source(name: str) -> bytes:
         return data
     try:
         with files.Named(path):
-            return posix.read(fd, 1 << 20)
+            return files.read_all(fd)
     finally:
         posix.close(fd)
 

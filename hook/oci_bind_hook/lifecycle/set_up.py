@@ -14,7 +14,6 @@ from ..errors import At, DataError, LeftoverError, UnavailableError
 from ..kernel import rights
 from ..kernel.namespace import Namespace
 from ..kernel.proc import Proc
-from ..log import NAME
 from ..mounting.apply import carry_out
 from ..mounting.config_mounts import is_runtimes
 from ..mounting.mounted import clear_staging
@@ -289,19 +288,11 @@ def _enter(call: Call, bundle: Bundle, known: RootfsRecord, kind: NamespaceKind,
     After this nothing is imported, and files are read only through fds that are already open: ``/`` may now be the
     image's. Raises UnavailableError if the namespace is not of this ``kind``, and the errors of ``Place.open_rootfs``.
     """
-    enter(call, namespace)
+    call.place.enter(namespace, call.log)
     namespace.kind = call.place.kind(bundle, is_another=namespace.entered)
     if namespace.kind != kind:
         raise UnavailableError("the container's process has just changed its mount namespace")
     return call.place.open_rootfs(bundle, known, namespace)
-
-
-def enter(call: Call, namespace: Namespace) -> None:
-    """Gives up all rights that are not needed, and enters the container's mount namespace. Raises HookError."""
-    call.log.prepare()
-    rights.harden(NAME)
-    call.place.enter(namespace)
-    rights.give_up(rights.TO_ENTER)
 
 
 def _raise_problem(plan: Plan, log: Log) -> None:

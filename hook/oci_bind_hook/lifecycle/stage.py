@@ -11,9 +11,10 @@ import errno
 import posix
 
 from ..errors import UnavailableError
-from ..kernel import files
+from ..kernel import files, rights
 from ..kernel.errnos import because, hint, refused, unopened
 from ..kernel.proc import OUT_OF_SIGHT, HiddenError
+from ..log import NAME
 from ..record.state_file import is_object
 from ..rootfs.mount_points import Rootfs
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..documents.oci import State
     from ..kernel.namespace import Namespace
     from ..kernel.proc import Proc
+    from ..log import Log
     from ..record.state_file import InitRecord, NamespaceKind, RootfsRecord, UserRecord
     from ..rootfs.mount_points import OwnerOf
 
@@ -230,8 +232,17 @@ class Place:
         is_made = self.is_inside or self.proc.mounts().has_below(bundle.rootfs)
         return "container" if is_made and not is_by_hand else "runtime"
 
-    def enter(self, namespace: Namespace) -> None:
-        """Enters the container's mount namespace, if a process to enter is known. KernelError, UnavailableError."""
+    def enter(self, namespace: Namespace, log: Log) -> None:
+        """Gives up all rights that are not needed, and enters the mount namespace of the process, if one is known.
+
+        Raises KernelError, UnavailableError.
+        """
+        log.prepare()
+        rights.harden(NAME)
+        self._enter(namespace)
+        rights.give_up(rights.TO_ENTER)
+
+    def _enter(self, namespace: Namespace) -> None:
         if self.pidfd is None:
             return
         try:

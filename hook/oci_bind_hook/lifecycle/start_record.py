@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import RecordError, UnavailableError
 from ..kernel.proc import boot_id
-from ..mounting.apply import reconcile
+from ..mounting.undo import reconcile
 from ..options import state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live, is_same_bundle

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from ..errors import At, HookError, LeftoverError, RequestError
 from ..kernel.errnos import refused
-from ..kernel.proc import Proc
 from ..record.document import is_too_large
 from ..rootfs.mount_points import Rootfs
-from .mounted import restore_propagation
 from .sources import check_open_files
-from .undo import difference, identity_of, propagation_of, tree_of, undo
+from .undo import identity_of, undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,27 +179,3 @@ def _attach(bind: Bind, fd: int) -> None:
     except OSError as reason:
         where = bind.request.at("destination")
         raise refused(bind.source.call, bind.target.path, reason, where=where) from reason
-
-
-def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
-    """Removes from ``record`` what it announces but was never done, because the run that wrote it was killed.
-
-    Raises OSError, and DoubtError if it cannot be determined whether a bind is still mounted.
-    """
-    table = proc.mounts()
-    record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]
-    if record["phase"] != "done":
-        trees = [(tree_of(mount, record, rootfs=rootfs), propagation_of(mount)) for mount in record["mounts"]]
-        restore_propagation(trees, proc)
-    known = []
-    for made in record["made"]:
-        if made["identity"] is None:
-            found = rootfs.find(made["path"], across=made["filesystem"] == "tmpfs")
-            if found is None:
-                continue
-            found.close()
-            if difference(record, made, found.stat, rootfs):
-                continue
-            made["identity"] = identity_of(found.stat, rootfs)
-        known.append(made)
-    record["made"] = known

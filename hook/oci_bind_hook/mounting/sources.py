@@ -18,7 +18,6 @@ from ..kernel import files, linux
 from ..kernel.errnos import ABSENT, refused, unopened
 from ..kernel.mountinfo import may_wait
 from ..log import few
-from ..requests.request import below
 from . import by_mount_api
 
 TYPE_CHECKING = False
@@ -77,7 +76,7 @@ class Source:
         self._way = way
         self.request = request
         self.above = files.below(bundle, request.source)
-        self.path = below(self.above, request.subpath)
+        self.path = self.above if request.subpath is None else files.below(self.above, request.subpath)
         self.fd = -1
         self.error: HookError | None = None
         self.attached: list[AttachedRecord] = []

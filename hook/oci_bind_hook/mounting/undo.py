@@ -17,7 +17,7 @@ from ..kernel.errnos import message
 from ..kernel.proc import Proc
 from ..record.state_file import places_of
 from ..rootfs.mount_points import Rootfs
-from .mounted import DoubtError, Tree, detach
+from .mounted import DoubtError, Tree, detach, restore_propagation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,3 +258,27 @@ def propagation_of(mount: MountRecord) -> str:
     options = mount["requested"]["options"]
     assert isinstance(options, list)
     return str(options[-1])
+
+
+def reconcile(record: Record, proc: Proc, rootfs: Rootfs) -> None:
+    """Removes from ``record`` what it announces but was never done, because the run that wrote it was killed.
+
+    Raises OSError, and DoubtError if it cannot be determined whether a bind is still mounted.
+    """
+    table = proc.mounts()
+    record["mounts"] = [mount for mount in record["mounts"] if tree_of(mount, record).find(table) is not None]
+    if record["phase"] != "done":
+        trees = [(tree_of(mount, record, rootfs=rootfs), propagation_of(mount)) for mount in record["mounts"]]
+        restore_propagation(trees, proc)
+    known = []
+    for made in record["made"]:
+        if made["identity"] is None:
+            found = rootfs.find(made["path"], across=made["filesystem"] == "tmpfs")
+            if found is None:
+                continue
+            found.close()
+            if difference(record, made, found.stat, rootfs):
+                continue
+            made["identity"] = identity_of(found.stat, rootfs)
+        known.append(made)
+    record["made"] = known

@@ -12,10 +12,11 @@ from __future__ import annotations
 import posix
 import time
 
-from ..kernel import linux
+from ..kernel import files, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Literal, NotRequired, TypedDict
 
     from ..kernel.proc import Proc
@@ -210,6 +211,12 @@ def _are_alike(known: list[IdRun], here: list[IdRun]) -> bool:
 def _changes_nothing(id_map: list[IdRun]) -> bool:
     """Whether ids have the same numbers outside, as in a user namespace that root creates for itself."""
     return all(run["inside"] == run["outside"] for run in id_map)
+
+
+def source_of(requested: Mapping[str, object]) -> str:
+    """The source with its subpath, for people, of a recorded request or of another object with its members."""
+    source, subpath = str(requested["source"]), requested.get("subpath")
+    return source if subpath is None else files.below(source, str(subpath))
 
 
 def places_of(mount: MountRecord, record: Record) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from ..errors import RequestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
     from typing import Literal, Protocol
 
     from ..documents.oci import IdMappings
@@ -316,17 +316,6 @@ class Recorded:
     def find(self, request: Request) -> MountRecord | None:
         """The record of this bind, None if there is none, which is usual at the start of a container."""
         return self._found.get(_frozen(request.as_mount())) if self._found else None
-
-
-def below(source: str, subpath: str | None) -> str:
-    """The path of the source with its subpath, for people."""
-    return source if subpath is None else f"{source.rstrip('/')}/{subpath}"
-
-
-def source_of(requested: Mapping[str, object]) -> str:
-    """The same for a recorded request, or for another object with its members."""
-    subpath = requested.get("subpath")
-    return below(str(requested["source"]), None if subpath is None else str(subpath))
 
 
 def _frozen(value: object) -> Hashable:

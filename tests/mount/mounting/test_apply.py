@@ -24,7 +24,7 @@ from helpers.mounting import (
     umount,
 )
 from oci_bind_hook.errors import KernelError, LeftoverError, RecordError, RequestError
-from oci_bind_hook.mounting.apply import reconcile
+from oci_bind_hook.mounting.undo import reconcile
 from oci_bind_hook.rootfs.mount_points import Rootfs
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from bisect import bisect
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...mounting.config_mounts import lexical
-from ...requests.request import DEFAULT_PROPAGATION, source_of
+from ...record.state_file import source_of
+from ...requests.request import DEFAULT_PROPAGATION
 from ..upkeep.replaced import WORDS
 from .drawing import Span, escaped
 from .verdict import sentence, who

@@ -13,7 +13,7 @@ from ...documents.acceptor import head
 from ...errors import REFUSED, STEPS, DataError, HookError, UnavailableError
 from ...log import one_line
 from ...mounting.plan import HIDDEN
-from ...requests.request import source_of
+from ...record.state_file import source_of
 from ..json_text import json_text
 from ..upkeep.replaced import WORDS
 from .drawing import painted

@@ -11,8 +11,8 @@ from ...mounting.mounted import is_in
 from ...options import state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
-from ...record.state_file import is_live, is_same_bundle, places_of
-from ...requests.request import Recorded, source_of
+from ...record.state_file import is_live, is_same_bundle, places_of, source_of
+from ...requests.request import Recorded
 from ...rootfs.identity import identify_path
 from ..moments import asked_by
 from ..upkeep.replaced import compare

@@ -9,7 +9,7 @@ from functools import partial
 
 from ...kernel.proc import boot_id
 from ...log import one_line
-from ...requests.request import source_of
+from ...record.state_file import source_of
 from ..explain.drawing import Span
 from ..moments import asked_by, lasted, moment
 from . import folders

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...kernel import files, linux
 from ...kernel.asking import SECONDS, ask, first_that_may_wait
-from ...requests.request import source_of
+from ...record.state_file import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container that runs, as attach and detach enter it.
+
+It has its own root already, and may do anything there at any moment. So its mount namespace is entered by pidfd, its
+root must be the one that its bundle names, and its file systems are walked as rootfs.inside does.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..errors import RecordError, UnavailableError
+from ..kernel import files, linux, rights
+from ..kernel.namespace import Namespace
+from ..record.state_file import is_object
+from ..rootfs.inside import Inside
+from .stage import Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..documents.bundle import Bundle
+    from ..documents.oci import State
+    from ..kernel.proc import Proc
+    from ..record.state_file import InitRecord, Record, RootfsRecord
+    from ..rootfs.mount_points import Rootfs
+
+OTHERS_HINT = "as root; for a rootless container of podman by its user: podman unshare oci-bind-hook"
+
+
+class Running(Place):
+    """A container that runs, by its first process, which is held by pidfd."""
+
+    without_rights = OTHERS_HINT
+    when_ended = "if the container was restarted, try again"
+    when_moved = "its first process has entered another one since: they stay where they are until the container ends"
+
+    def __init__(self, state: State, proc: Proc) -> None:
+        super().__init__(None, state, proc)
+        self.stage = "attach"
+        self._is_locked = True
+
+    def hold(self) -> InitRecord:
+        """Opens the process. UnavailableError if it cannot be entered, or need not be."""
+        if lacking := rights.lacking("CAP_SYS_ADMIN"):
+            raise UnavailableError(f"entering a container requires {lacking}", hint=OTHERS_HINT)
+        if not linux.has_mount_api() or not linux.tells_mounts():
+            raise UnavailableError("this requires the mount API of Linux 5.12, which this kernel lacks or hides")
+        assert self._pid is not None
+        self._open(self._pid)
+        assert self.init is not None
+        inode = self.proc.mount_namespace_of(self.init["pid"])
+        if inode is None:
+            raise UnavailableError(f"the process {self._pid} has ended or belongs to another user", hint=OTHERS_HINT)
+        if inode == self.proc.mount_namespace():
+            raise UnavailableError(
+                f"the process {self._pid} is in this mount namespace",
+                hint="it is not a container, or has no mount namespace of its own: use mount(8)",
+            )
+        return self.init
+
+    def may_have(self, capability: int) -> bool:
+        """Whether the process may have a capability by its bounding set; true if it has ended."""
+        try:
+            return self.init is None or self.proc.may_have(self.init["pid"], capability)
+        except OSError:
+            return True
+
+    def choose(self, bundle: Bundle) -> str:
+        """As Place.choose; and notes how the rootfs is mounted here. UnavailableError for another than the first."""
+        init = self.hold()
+        # With another one for the first, the container could be taken for dead while it lives, and be undone.
+        try:
+            pids = self.proc.pids(init["pid"])
+        except OSError:
+            raise self._ended() from None
+        has_own_pids = bundle.config.namespaces.get("pid", "") is None
+        if has_own_pids and len(pids) > len(self.proc.pids()) and pids[-1] != 1:
+            raise UnavailableError(
+                f"the process {init['pid']} is not the container's first process",
+                hint="runc state or crun state shows its pid",
+            )
+        self.look_at(bundle.rootfs, Namespace(self.proc, "runtime"))
+        return super().choose(bundle)
+
+    def look_at(self, rootfs: str, namespace: Namespace) -> None:
+        """Notes whether the rootfs is read-only for the host as well, before the namespace is entered."""
+        try:
+            fd = posix.open(rootfs, posix.O_PATH | posix.O_CLOEXEC)
+        except OSError:
+            return
+        info = namespace.mount_of(files.statx(fd, ask=False))
+        posix.close(fd)
+        self._is_locked = info is None or "ro" in info.options
+
+    def runtimes(self) -> tuple[str, ...]:
+        """None: no runtime changes what is bound from now on."""
+        return ()
+
+    def open_rootfs(self, bundle: Bundle, known: RootfsRecord, namespace: Namespace) -> Rootfs:
+        """As Place.open_rootfs, for a container that has its root."""
+        return self.open_inside(bundle.rootfs, known, namespace)
+
+    def open_inside(self, path: str, known: RootfsRecord, namespace: Namespace) -> Rootfs:
+        """The root of the container, which must be ``known``. UnavailableError."""
+        if not namespace.entered:
+            raise UnavailableError("the container's process has just changed its mount namespace")
+        rootfs = Inside(path, namespace, unlock=not self._is_locked)
+        if not is_object(known, posix.fstat(rootfs.fd)):
+            raise UnavailableError(
+                f"the root of the container is not the rootfs {path}",
+                hint="it runs in a sandbox such as runsc, or it has mounted or entered another root: nothing can be "
+                "bound there",
+            )
+        return rootfs
+
+
+def check_process(record: Record, running: Running) -> None:
+    """Raises RecordError if a record belongs to another first process than the one that is held."""
+    if record["init"] != running.init:
+        raise RecordError(
+            f'the state file of the container "{record["id"]}" belongs to another first process',
+            hint="give only the container's id, and try again",
+        )
