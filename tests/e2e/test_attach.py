@@ -317,11 +317,17 @@ def test_no_option_is_passed_over(world: World) -> None:
 
 
 def test_another_root_than_its_bundle_names_is_refused(world: World, container: Running) -> None:
+    told = "the root of the container is not the rootfs"
     other = support.bundle(world.path / "other", ["true"])
-    done = run(world, "attach", "c1", "--bundle", other, "--pid", str(container.pid), *spec(world, "/data"))
-    refused(done, os.EX_UNAVAILABLE, f"the root of the container is not the rootfs {other}/rootfs")
+    words = ["attach", "c1", "--bundle", other, "--pid", str(container.pid), *spec(world, "/data")]
+    refused(run(world, *words), os.EX_UNAVAILABLE, f"{told} {other}/rootfs")
+    done = run(world, *words, "--dry-run")
+    assert (done.returncode, f"{told} {other}/rootfs" in done.stdout) == (os.EX_UNAVAILABLE, True), done
+    assert container.attach(*spec(world, "/data"), "--dry-run").returncode == 0
     container.do(lambda: mounting.tmpfs("/"))  # seen by who enters the namespace, and by nobody else in it
-    refused(container.attach(*spec(world, "/data")), os.EX_UNAVAILABLE, "the root of the container is not the rootfs")
+    refused(container.attach(*spec(world, "/data")), os.EX_UNAVAILABLE, told)
+    done = container.attach(*spec(world, "/data"), "--dry-run")
+    assert (done.returncode, told in done.stdout) == (os.EX_UNAVAILABLE, True), done
 
 
 def test_what_ended_or_began_anew_under_its_id(world: World) -> None:

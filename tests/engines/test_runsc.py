@@ -90,6 +90,8 @@ def test_nothing_is_attached(runsc: Runsc) -> None:
         done = call(runsc.hook.launcher, "attach", *words)
         told = f"the root of the container is not the rootfs {bundle}/rootfs (it runs in a sandbox such as runsc"
         assert (done.returncode, told in done.stderr) == (os.EX_UNAVAILABLE, True), done
+        done = call(runsc.hook.launcher, "attach", *words, "--dry-run")
+        assert (done.returncode, told in done.stdout) == (os.EX_UNAVAILABLE, True), done
     finally:
         runsc.call("delete", "--force", "box")
     assert support.tree(bundle / "rootfs") == before

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 
 from ..documents import oci
-from ..errors import HookError, MissingError, UnavailableError, UsageError
+from ..errors import At, HookError, MissingError, UnavailableError, UsageError
 from ..kernel import files
 from ..kernel.proc import Proc, boot_id
 from ..lifecycle.running import OTHERS_HINT
@@ -186,7 +186,10 @@ def _dry_run(options: Options, word: str | None, log: Log) -> int:
         try:
             if container.pid is None:
                 raise UnavailableError("the container does not run")
-            Attach(options, _running(container.id, container.bundle, container.pid), log).prepare()
+            call = Attach(options, _running(container.id, container.bundle, container.pid), log)
+            bundle, _ = call.prepare()
+            with At("enter"):
+                call.running.check_root(bundle.rootfs)
         except HookError as problem:
             if problem.problem not in (known["message"] for known in report.problems):
                 report.add(problem, "read")

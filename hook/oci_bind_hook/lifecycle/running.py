@@ -38,6 +38,7 @@ class Running(Place):
         super().__init__(None, state, proc)
         self.stage = "attach"
         self._is_locked = True
+        self._rootfs: files.Stat | None = None
 
     def hold(self) -> InitRecord:
         """Opens the process. UnavailableError if it cannot be entered, or need not be."""
@@ -83,13 +84,14 @@ class Running(Place):
         return super().choose(bundle)
 
     def look_at(self, rootfs: str, namespace: Namespace) -> None:
-        """Notes whether the rootfs is read-only for the host as well, before the namespace is entered."""
+        """Notes which rootfs it is, and whether it is read-only for the host, too, before the namespace is entered."""
         try:
             fd = posix.open(rootfs, posix.O_PATH | posix.O_CLOEXEC)
         except OSError:
             return
-        info = namespace.mount_of(files.statx(fd, ask=False))
+        self._rootfs = files.statx(fd, ask=False)
         posix.close(fd)
+        info = namespace.mount_of(self._rootfs)
         self._is_locked = info is None or "ro" in info.options
 
     def runtimes(self) -> tuple[str, ...]:
@@ -106,12 +108,33 @@ class Running(Place):
             raise UnavailableError("the container's process has just changed its mount namespace")
         rootfs = Inside(path, namespace, unlock=not self._is_locked)
         if not is_object(known, posix.fstat(rootfs.fd)):
-            raise UnavailableError(
-                f"the root of the container is not the rootfs {path}",
-                hint="it runs in a sandbox such as runsc, or it has mounted or entered another root: nothing can be "
-                "bound there",
-            )
+            raise _has_another_root(path)
         return rootfs
+
+    def check_root(self, path: str) -> None:
+        """For a dry-run: raises the UnavailableError of ``open_inside``, without entering the namespace."""
+        assert self.init is not None
+        try:
+            fd = self.proc.open(f"../{self.init['pid']}/root", posix.O_PATH)
+        except OSError:
+            return  # it has just ended, or this process may not look
+        root = files.statx(fd, ask=False)
+        posix.close(fd)
+        # Whoever enters the namespace gets what is mounted on its root, setns(2); the process itself does not see it.
+        is_covered = any(
+            (info.parent, info.mount_point) == (root.mnt_id, "/") for info in self.proc.mounts_of(self.init["pid"])
+        )
+        known = self._rootfs
+        if is_covered or (known is not None and (root.dev, root.ino) != (known.dev, known.ino)):
+            raise _has_another_root(path)
+
+
+def _has_another_root(path: str) -> UnavailableError:
+    return UnavailableError(
+        f"the root of the container is not the rootfs {path}",
+        hint="it runs in a sandbox such as runsc, or it has mounted or entered another root: nothing can be bound "
+        "there",
+    )
 
 
 def check_process(record: Record, running: Running) -> None:
