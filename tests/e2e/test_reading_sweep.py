@@ -30,6 +30,8 @@ SWEEPS = [
     ("entered", "gc beside one that is outlived"),
     ("overlay", "first call"),
     ("overlay", "poststop"),
+    ("running", "first call"),
+    ("running", "detach"),
 ]
 MORE = [
     ("entered", "show"),
@@ -39,20 +41,23 @@ MORE = [
     ("here", "poststop"),
     ("here", "gc"),
     ("inside", "first call"),
+    ("running", "second call"),
+    ("running", "poststop"),
     ("overlay", "list"),
     ("overlay", "gc"),
 ]
 SHARE = 14  # tries in each act, in the normal run
-# What is tried there in any case: each process, and each lock file.
+# What is tried there in any case: each process, each lock file, and what could be taken for an answer.
 ALWAYS = {
+    "detach": r'statx\(AT_FDCWD, "/"',
     "gc beside one that is outlived": r'newfstatat\(\d+, "\.\./',
     "gc": r'newfstatat\(\d+, "", {st_mode=S_IFREG\|0600, st_size=[09],',
 }
 
 
-def sweep(path: Path, where: str, act: str, choose: Choice) -> None:
+def sweep(path: Path, launcher: str, where: str, act: str, choose: Choice) -> None:
     def run() -> tuple[int, list[str]]:
-        reading = Reading(Scene(path, "", where), act)
+        reading = Reading(Scene(path, launcher, where), act)
         for point, error in choose(reading.found):
             if not tells(point, error):
                 continue
@@ -67,12 +72,12 @@ def sweep(path: Path, where: str, act: str, choose: Choice) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("where", "act"), [*SWEEPS, *MORE])
-def test_every_look_fails_with_every_error(tmp_path: Path, where: str, act: str) -> None:
-    sweep(tmp_path, where, act, lambda found: itertools.product(found, ERRORS))
+def test_every_look_fails_with_every_error(tmp_path: Path, launcher: str, where: str, act: str) -> None:
+    sweep(tmp_path, launcher, where, act, lambda found: itertools.product(found, ERRORS))
 
 
 @pytest.mark.parametrize(("where", "act"), SWEEPS)
-def test_looks_fail(tmp_path: Path, where: str, act: str) -> None:
+def test_looks_fail(tmp_path: Path, launcher: str, where: str, act: str) -> None:
     """A share of all kinds, with one error each, in turn."""
 
     def choose(found: list[Point]) -> Iterable[tuple[Point, str]]:
@@ -81,13 +86,13 @@ def test_looks_fail(tmp_path: Path, where: str, act: str) -> None:
         share += [point for point in found if act in ALWAYS and re.match(ALWAYS[act], point.text)]
         return zip(share, itertools.cycle(ERRORS), strict=False)
 
-    sweep(tmp_path, where, act, choose)
+    sweep(tmp_path, launcher, where, act, choose)
 
 
-def test_who_may_not_read_of_itself_takes_nobody_for_hidden(tmp_path: Path) -> None:
+def test_who_may_not_read_of_itself_takes_nobody_for_hidden(tmp_path: Path, launcher: str) -> None:
     """Whether procfs hides a process is asked of this one's own status: an error there tells nothing of the other."""
 
     def choose(found: list[Point]) -> Iterable[tuple[Point, str]]:
         return [(point, "EACCES") for point in found if re.match(r'read\(\d+, "Name:', point.text)]
 
-    sweep(tmp_path, "entered", "gc", choose)
+    sweep(tmp_path, launcher, "entered", "gc", choose)

@@ -11,7 +11,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from helpers import mounting, support
-from helpers.sweep import Act, Container, Scene, Sweep, assert_same, finish
+from helpers.sweep import NEIGHBOURS, Act, Container, Scene, Sweep, assert_same, finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,9 +28,9 @@ READING = frozenset(
 
 
 # A run has its modules before it is refused anything: the way Python looks for them is Python's.
-for _name in ("dispatch", "upkeep.gc"):
+for _name in ("dispatch", "running", "upkeep.gc"):
     importlib.import_module(f"oci_bind_hook.commands.{_name}")
-for _name in ("set_up", "earlier", "tear_down", "witness"):
+for _name in ("attach", "detach", "earlier", "set_up", "tear_down", "witness"):
     importlib.import_module(f"oci_bind_hook.lifecycle.{_name}")
 
 
@@ -110,6 +110,7 @@ ACTS = {
     "first call": Act(_nothing, "set-up"),
     "second call": Act(_set_up, "set-up", more=True),
     "poststop": Act(_alive, "poststop"),
+    "detach": Act(_alive, "detach"),
     "list": Act(_alive, "list"),
     "show": Act(_alive, "show c1"),
     "list of a dead one": Act(_dead, "list"),
@@ -133,13 +134,24 @@ HARMLESS = [
     r'newfstatat\(AT_FDCWD, ".*/state", .*S_IFDIR',
     # A neighbour's record: a set-up removes nothing that could be the neighbour's.
     r'openat\(\d+, "(n1|c1).json"',
-    r'(newfstatat|read)\(\d+, "(\{\\"version\\":.*)?"',
+    r'(newfstatat|read)\(\d+, "(\{\\"\$schema\\":.*)?"',
     # There is no journal, and no syslog.
     r'access\("/(dev/log|run/systemd/journal/socket)"',
     # Where the runtime itself mounts. It tells what is wrong with that.
     r'openat\(\d+, "(proc|dev)"',
     # Bound already: nobody needs the source any more.
     r'openat\(AT_FDCWD, ".*/(source|volume|a file)"',
+]
+
+
+# The same for attach.
+HARMLESS_RUNNING = [
+    # Whether --pid is a thread: what comes next fails, too, if the process cannot be seen.
+    r'fstatfs\(|openat\(\d+, "\.\./\d+/status"|read\(\d+, "Name:',
+    # Whether the rootfs is read-only for the host: what is not known is taken for that.
+    r'openat\(AT_FDCWD, ".*/rootfs"',
+    # Of /proc and /dev, where the runtime itself mounts. It tells what is wrong with that.
+    r'openat\(\d+, "(fdinfo/\d+|mountinfo)"|read\(\d+, "(pos:|\d+ \d+ 0:)',
 ]
 
 
@@ -156,7 +168,7 @@ class Reading(Sweep):
     def __init__(self, scene: Scene, act: str) -> None:
         super().__init__(scene, act, ACTS[act])
         # Where nothing is ever changed, what was before is there for the next try, too.
-        self.is_changing = self.act.run in ("set-up", "poststop") or act == "gc"
+        self.is_changing = self.act.run in ("set-up", "poststop", "detach") or act == "gc"
         self.is_ready = False
         # Not by scene.look, which starts a container.
         self.nothing = set(support.tree(scene.rootfs))
@@ -188,8 +200,9 @@ class Reading(Sweep):
         return [point for point in found if is_reading(point)]
 
     def _records(self) -> dict[str, Any]:
-        """What a command told of each container."""
-        return {record["id"]: record for record in json.loads(self.scene.said or '{"records": []}')["records"]}
+        """What a command that prints JSON told of each container."""
+        said = self.scene.said
+        return {record["id"]: record for record in json.loads(said)["records"]} if said.startswith("{") else {}
 
     def fail(self, point: Point, error: str) -> None:
         """Refuses one call: all that is there is still recorded, and what went wrong is told. AssertionError."""
@@ -206,17 +219,25 @@ class Reading(Sweep):
                 # A second call that fails ends the container's creation: what the first one did goes, too, if it is
                 # known yet which container that is.
                 is_early = done.returncode == os.EX_USAGE or not re.search(r"oci-bind-hook: c1", done.stderr)
-                if self.act.more and scene.is_entered and not is_early:
+                if self.act.more and scene.where in ("entered", "inside") and not is_early:
                     self._check_given_up(now, done)
                 else:
                     assert_same(without_locks(now), without_locks(before))
             else:
                 hidden = {"overlay": [HIDDEN_UPPER], "inside": [HIDDEN_CALLER]} if error == "EACCES" else {}
-                harmless = [*HARMLESS, *hidden.get(scene.where, [])]
+                harmless = [
+                    *HARMLESS,
+                    *hidden.get(scene.where, []),
+                    *(HARMLESS_RUNNING if scene.where == "running" else []),
+                ]
                 assert any(re.match(call, point.text) for call in harmless), "not refused"
         elif self.act.run == "poststop":
             self._check_line(done, AFTER)
             assert done.returncode or not (scene.state / "c1.json").exists(), "nothing is told of what is left"
+        elif self.act.run == "detach":
+            self._check_line(done, SET_UP)
+            left = {str(row[0])[len(scene.rootfs) :] for row in scene.table()}
+            assert done.returncode or left <= {"/dev", *NEIGHBOURS}, "it is told to be detached"
         else:
             self._check_line(done, AFTER, [record["problem"] for record in records.values() if "problem" in record])
             for name, record in records.items():

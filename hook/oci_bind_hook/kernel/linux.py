@@ -286,11 +286,13 @@ def _knows(number: int, *arguments: Any) -> bool:
 
 
 def tells_mounts() -> bool:
-    """Whether statx(2) reports the mount of a file, since Linux 5.8, and no filter hides it."""
+    """Whether statx(2) reports the mount of a file, since Linux 5.8, and no filter hides it. Raises OSError."""
     try:
         return bool(raw_statx(AT_FDCWD, STATX_MNT_ID, path=b"/").cast("I")[0] & STATX_MNT_ID)
-    except OSError:
-        return False
+    except OSError as reason:
+        if is_absent(reason):
+            return False
+        raise
 
 
 def version() -> tuple[int, int]:

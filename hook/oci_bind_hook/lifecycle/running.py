@@ -44,7 +44,9 @@ class Running(Place):
         """Opens the process. UnavailableError if it cannot be entered, or need not be."""
         if lacking := rights.lacking("CAP_SYS_ADMIN"):
             raise UnavailableError(f"entering a container requires {lacking}", hint=OTHERS_HINT)
-        if not linux.has_mount_api() or not linux.tells_mounts():
+        with files.Named("/"):
+            tells_mounts = linux.tells_mounts()
+        if not linux.has_mount_api() or not tells_mounts:
             raise UnavailableError("this requires the mount API of Linux 5.12, which this kernel lacks or hides")
         assert self._pid is not None
         self._open(self._pid)
@@ -60,11 +62,12 @@ class Running(Place):
         return self.init
 
     def may_have(self, capability: int) -> bool:
-        """Whether the process may have a capability by its bounding set; true if it has ended."""
+        """Whether the process may have a capability by its bounding set. OSError; UnavailableError if it has ended."""
+        assert self.init is not None
         try:
-            return self.init is None or self.proc.may_have(self.init["pid"], capability)
-        except OSError:
-            return True
+            return self.proc.may_have(self.init["pid"], capability)
+        except (FileNotFoundError, ProcessLookupError):
+            raise self._ended() from None
 
     def choose(self, bundle: Bundle) -> str:
         """As Place.choose; and notes how the rootfs is mounted here. UnavailableError for another than the first."""
@@ -89,8 +92,11 @@ class Running(Place):
             fd = posix.open(rootfs, posix.O_PATH | posix.O_CLOEXEC)
         except OSError:
             return
-        self._rootfs = files.statx(fd, ask=False)
-        posix.close(fd)
+        try:
+            with files.Named(rootfs):
+                self._rootfs = files.statx(fd, ask=False)
+        finally:
+            posix.close(fd)
         info = namespace.mount_of(self._rootfs)
         self._is_locked = info is None or "ro" in info.options
 
@@ -107,7 +113,9 @@ class Running(Place):
         if not namespace.entered:
             raise UnavailableError("the container's process has just changed its mount namespace")
         rootfs = Inside(path, namespace, unlock=not self._is_locked)
-        if not is_object(known, posix.fstat(rootfs.fd)):
+        with files.Named(path):
+            there = posix.fstat(rootfs.fd)
+        if not is_object(known, there):
             raise _has_another_root(path)
         return rootfs
 
