@@ -138,7 +138,7 @@ def test_an_overlay_that_is_not_mounted_now_is_not_gone(world: World, tmp_path: 
     if boot:
         change(world, boot=boot)
     mounting.umount(merged)
-    kept(world, poststop(world), f"{merged} is now another file system")
+    kept(world, poststop(world), f"the rootfs {merged} is not mounted in this mount namespace")
     mount_overlay(world, tmp_path)
     assert poststop(world).returncode == 0
     assert (os.listdir(world.state), os.listdir(f"{tmp_path}/upper")) == ([], [])

@@ -44,9 +44,12 @@ class Podman(ByCommands):
             return f"--device={CDI_KIND}={bind}"
         return f"--annotation=io.example.{bind}=yes"
 
+    def options(self, name: str, *binds: str) -> tuple[str, ...]:
+        """The options of podman run for a container with these binds."""
+        return (*LIMITS, *self.cgroup, "--name", name, *map(self._ask, binds))
+
     def start(self, name: str, *binds: str) -> Done:
-        options = (*LIMITS, *self.cgroup, "--name", name)
-        return call(*self.words, "run", "--detach", *options, *map(self._ask, binds), IMAGE)
+        return call(*self.words, "run", "--detach", *self.options(name, *binds), IMAGE)
 
     def end(self) -> None:
         """Waits for what podman does in the background, and takes away the mount in which it keeps its storage."""

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..errors import HookError
     from ..kernel.mountinfo import MountTable
     from ..kernel.proc import Proc
     from ..record.held import Users
@@ -75,8 +76,8 @@ class Removal:
 def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:
     """The rootfs of a record, and what identifies it now; None if it is certainly gone, rootfs.identity.is_gone.
 
-    Raises LeftoverError if that cannot be determined now. A rootfs that does not answer is not gone, nor is one whose
-    file system is not mounted at this moment.
+    An overlay that is not at its path may be mounted elsewhere, rootfs.elsewhere. Raises LeftoverError if it cannot be
+    found now. A rootfs that does not answer is not gone, nor is one whose file system is not mounted at this moment.
     """
     known = record["rootfs"]
     same_boot = record["boot"] == boot_id()
@@ -84,9 +85,7 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:
-        if is_gone(known, same_boot=same_boot):
-            return None
-        raise LeftoverError(problem.problem, hint=problem.hint or hint) from problem
+        return _elsewhere(known, proc, owner_of, problem, problem.hint or hint, same_boot=same_boot)
     except EscapeError as problem:
         raise LeftoverError(problem.problem, hint=hint) from problem
     try:
@@ -97,12 +96,30 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     if is_same(known, now, same_boot=same_boot) and (known["upper"] is None or now["upper"] is not None):
         return rootfs, now
     rootfs.close()
-    if is_gone(known, same_boot=same_boot):
-        return None
+    why = f"{known['path']} is now another file system"
     if known["upper"] is not None and now["overlay"] and now["upper"] is None:
         # Without it, containers that were on the same rootfs before it was mounted again would not be neighbours.
-        raise LeftoverError(f"the upper folder {known['upper']['path']} cannot be inspected", hint=hint)
-    raise LeftoverError(f"{known['path']} is now another file system", hint=hint)
+        why = f"the upper folder {known['upper']['path']} cannot be inspected"
+    return _elsewhere(known, proc, owner_of, LeftoverError(why), hint, same_boot=same_boot)
+
+
+def _elsewhere(
+    known: RootfsRecord, proc: Proc, owner_of: OwnerOf | None, problem: HookError, hint: str, *, same_boot: bool
+) -> tuple[Rootfs, RootfsRecord] | None:
+    """As ``find_rootfs``, for a rootfs that is not at its path, as ``problem`` says."""
+    if is_gone(known, same_boot=same_boot):
+        return None
+    from ..rootfs import elsewhere
+
+    table = proc.mounts()
+    if found := elsewhere.find(known, table, owner_of, same_boot=same_boot):
+        return found
+    if elsewhere.is_unmounted(known, table, same_boot=same_boot):
+        raise LeftoverError(
+            f"the rootfs {known['path']} is not mounted in this mount namespace",
+            hint="remove the container, or mount its rootfs as podman mount does; then run oci-bind-hook gc",
+        ) from problem
+    raise LeftoverError(problem.problem, hint=hint) from problem
 
 
 def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -> str:

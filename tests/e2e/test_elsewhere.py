@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rootfs that is at its path only in its runtime's mount namespace, as with podman 5 and a container's mapped root.
+
+Two containers have the same path at the same time. Outside of both namespaces it is an empty folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers import mounting, support
+from helpers.running import run
+from helpers.world import World, call, state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from subprocess import CompletedProcess
+
+
+class Twins:
+    """The containers a and b, each created by a runtime in a mount namespace of its own, with the same bind."""
+
+    NAMES = ("a", "b")
+
+    def __init__(self, world: World, runtime: str, stack: ExitStack) -> None:
+        self.world = world
+        self.path = mounting.plant(world.path / "intermediate", {})
+        for name in self.NAMES:
+            mounting.plant(world.path / name, {"upper": {}, "work": {}, "merged": {}})
+            self.mount(name)
+        hook = world.hook("createRuntime", "--mount", f"src={world.source},dst=/absolute/models,ro")
+        self.runtimes: dict[str, support.RuntimeNamespace] = {}
+        for name in self.NAMES:
+            runs = self.runtimes[name] = stack.enter_context(support.RuntimeNamespace(runtime))
+            support.bundle(self.bundle(name), ["sleep", "100"], rootfs=self.path, hooks={"createRuntime": [hook]})
+            done = runs.run("mount", "--bind", self.merged(name), self.path)
+            assert done.returncode == 0, done.stderr
+            done = runs.create(self.bundle(name), name)
+            assert done.returncode == 0, done.stderr
+            assert self.made(name) == ["models"]
+
+    def bundle(self, name: str) -> str:
+        return f"{self.world.path}/bundle-{name}"
+
+    def merged(self, name: str) -> str:
+        return f"{self.world.path}/{name}/merged"
+
+    def mount(self, name: str) -> None:
+        """Mounts the rootfs of a container as the engine does, in this namespace."""
+        top = self.world.path / name
+        data = f"lowerdir={self.world.rootfs},upperdir={top}/upper,workdir={top}/work"
+        mounting.mount("overlay", self.merged(name), "overlay", data=data)
+
+    def made(self, name: str) -> list[str]:
+        """What is in the folder of the mount point, in the upper folder of a container."""
+        folder = self.world.path / name / "upper/real"
+        return os.listdir(folder) if folder.exists() else []
+
+    def end(self, name: str) -> None:
+        """Ends a container, of which config.json has no poststop hook."""
+        done = self.runtimes[name].stop(name)
+        assert done.returncode == 0, done.stderr
+
+    def poststop(self, name: str, *words: str) -> CompletedProcess[str]:
+        """As podman calls it: in its own mount namespace."""
+        text = state(self.world, name, "stopped", bundle=self.bundle(name))
+        return call(self.world, *words or ("poststop",), stdin=text)
+
+    @property
+    def records(self) -> list[str]:
+        return [name.removesuffix(".json") for name in support.records(self.world.state)]
+
+
+@pytest.fixture(params=support.RUNTIMES)
+def twins(world: World, request: pytest.FixtureRequest) -> Iterator[Twins]:
+    with ExitStack() as stack:
+        yield Twins(world, request.param, stack)
+
+
+def test_poststop_undoes_each_where_it_is_mounted(twins: Twins) -> None:
+    for name, other in (("b", ["models"]), ("a", [])):
+        twins.end(name)
+        planned = json.loads(twins.poststop(name, "--dry-run", "--format=json").stdout)
+        assert (planned["problems"], planned["remove"]) == ([], ["/real/models"])
+        done = twins.poststop(name)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (twins.made(name), twins.made("a")) == ([], other)
+    assert os.listdir(twins.world.state) == []
+
+
+def test_what_is_mounted_nowhere_is_kept_until_it_is_mounted_again_or_removed(twins: Twins) -> None:
+    world = twins.world
+    for name in twins.NAMES:
+        twins.end(name)
+        mounting.umount(twins.merged(name))
+    kept = f"the rootfs {twins.path} is not mounted in this mount namespace (remove the container, or mount its rootfs"
+    for is_gc in (False, True):
+        done = run(world, "gc", "a") if is_gc else twins.poststop("a")
+        assert (done.returncode, kept in done.stdout + done.stderr) == (os.EX_OSERR, True), done
+    assert (twins.records, twins.made("a"), twins.made("b")) == (["a", "b"], ["models"], ["models"])
+    # Mounted again, it is another mount with another device number.
+    mounting.tmpfs(twins.merged("b"))
+    twins.mount("a")
+    done = run(world, "gc")
+    assert (done.returncode, twins.records, twins.made("a")) == (os.EX_OSERR, ["b"], []), done
+    mounting.umount(twins.merged("b"))
+    os.rename(f"{world.path}/b/upper", f"{world.path}/removed")
+    assert run(world, "gc").returncode == 0
+    assert os.listdir(world.state) == []
