@@ -206,7 +206,7 @@ def blocks(heading: str) -> list[list[str]]:
 
 
 def test_the_readme_works_as_it_is_written(tmp_path: Path) -> None:
-    (install, *lines), afterwards, *_ = blocks("In a minute")
+    (install, *lines), afterwards, *_ = blocks("Quick start")
     packages = install.removeprefix("apt-get update && apt-get install ").split()
     shown = ["dpkg-query", "-W", "-f", "${db:Status-Status}\n", *packages]
     states = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split()
