@@ -71,8 +71,8 @@ COMMANDS = (
         "explain",
         actions.explain_command,
         "[BUNDLE|FILE|CONTAINER] [STAGE] [OPTION]...",
-        "explain what the hook would do for a bundle, given by its folder, its config.json or its container; by "
-        "default, for the bundle in the current folder; the same as --dry-run",
+        "explain what the hook would do for a bundle, given by its folder, its config.json or its container; the "
+        "default is the bundle in the current folder; --dry-run does the same",
         options_of_hook(
             "--mount --allow-annotations --allow-source --root --format --all --strict --allow-shared "
             "--keep-mountpoints --log --log-format --debug"
@@ -89,7 +89,7 @@ COMMANDS = (
         exits=(
             (0, "a real run would succeed"),
             (73, "neither runc nor crun would start the bundle"),
-            (69, "or another code: the code with which the real run would fail"),
+            (69, "or another code: a real run would fail with this code"),
         ),
     ),
     Command(
@@ -130,7 +130,7 @@ COMMANDS = (
             (0, "done"),
             (66, "no such bind is recorded"),
             (69, "the container cannot be entered from here, or has another root"),
-            (71, "something is mounted on the bind, or the kernel refused: it stays mounted and recorded"),
+            (71, "something is mounted on the bind, or the kernel refused a call: the bind stays mounted and recorded"),
         ),
     ),
     Command(
@@ -141,9 +141,9 @@ COMMANDS = (
         options("--root --format --debug"),
         hint="show ID shows one container",
         examples=(
-            Example("List all containers, and what to do about those that require it", "list"),
+            Example("List all containers, and what to do", "list"),
             Example(
-                "List those of a hook that is registered with another state folder",
+                "List the containers of a hook that is registered with another state folder",
                 "list --root /var/lib/oci-bind-hook",
             ),
         ),
@@ -179,12 +179,12 @@ COMMANDS = (
         takes=("ID",),
         examples=(
             Example("Show what would be undone", "gc --dry-run"),
-            Example("Undo all that dead containers left", "gc"),
+            Example("Undo everything that dead containers left", "gc"),
             Example("Undo what one container left, given by the beginning of its id", "gc 4f1c"),
         ),
         exits=(
             (0, "success, or nothing to do"),
-            (69, "a named container lives"),
+            (69, "a container that was passed as an argument lives"),
             (71, "something could not be undone, and stays recorded"),
             (74, "a state file cannot be read, and is kept"),
         ),
@@ -214,7 +214,7 @@ COMMANDS = (
         examples=(
             Example("List the schemas and their purposes", "schema"),
             Example(
-                "Print one without references to others, for a validator or an editor",
+                "Print a schema together with those that it refers to, for a validator or an editor",
                 "schema state-file --bundled",
             ),
         ),
@@ -308,7 +308,7 @@ COMMANDS = (
         "help",
         _help,
         "[TOPIC]",
-        "print help about a command or the options, the manual, or a section of it",
+        "print the help of a command or the options, the manual, or a section of it",
         (),
         takes=("TOPIC",),
         examples=(

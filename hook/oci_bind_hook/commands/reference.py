@@ -52,8 +52,9 @@ HOOK = (
     Option(
         "--root",
         "DIR",
-        "the folder of the state files: `/run/oci-bind-hook` by default, rootless `$XDG_RUNTIME_DIR/oci-bind-hook` or "
-        "`/run/user/UID/oci-bind-hook`; other users must not be able to write its parent folders",
+        "the folder of the state files: `/run/oci-bind-hook` by default, or for rootless containers "
+        "`$XDG_RUNTIME_DIR/oci-bind-hook` or `/run/user/UID/oci-bind-hook`; other users must not be able to write to "
+        "its parent folders",
     ),
     Option(
         "--dry-run",
@@ -87,7 +88,7 @@ HOOK = (
         "--keep-mountpoints",
         "",
         "keep the mount points that earlier calls created",
-        ": for a rootfs that containers without this hook use as well",
+        ": for a rootfs that containers without this hook also use",
     ),
     Option(
         "--log",
@@ -96,7 +97,7 @@ HOOK = (
         ": each step with id, stage and the milliseconds since the start. A log that cannot be written, or that other "
         "users can redirect, causes a warning",
     ),
-    Option("--log-format", "text|json", "the format of the log: lines of text, or of JSON like those of runc"),
+    Option("--log-format", "text|json", "the format of the log: lines of text, or JSON lines like those of runc"),
     Option("--debug", "", "also report each step on stderr"),
     Option(
         "--version",
@@ -124,7 +125,7 @@ INSTALL = (
     Option(
         "--cdi",
         "NAME,...",
-        "register for containers that request the CDI device `oci-bind-hook.github.io/bind=NAME`, "
+        "register as the CDI device `oci-bind-hook.github.io/bind=NAME`, for containers that request it, "
         "instead of in hooks.d",
         ". docker, podman, containerd and CRI-O all read CDI",
     ),
@@ -137,14 +138,14 @@ INSTALL = (
     Option(
         "--env",
         "KEY=VALUE",
-        "with `--cdi`, set a variable of the container, replacing the image's; can be repeated",
+        "with `--cdi`, set an environment variable of the container, replacing the image's; can be repeated",
     ),
     Option(
         "--runtime",
         "NAME",
-        "register for containers started with the runtime NAME, instead of in hooks.d: NAME is a wrapper that adds "
-        "the hook to config.json and calls the real runtime",
-        ". For docker before CDI, for every container of an engine, and for containerd by annotation",
+        "register as the runtime NAME, for containers that use it, instead of in hooks.d: a wrapper that adds the "
+        "hook to config.json and calls the real runtime",
+        ". Use it for docker without CDI, for every container of an engine, or for containerd by annotation",
     ),
     Option(
         "--oci-runtime", "PATH", "with `--runtime`, the real runtime: runc by default, or crun if runc is not installed"
@@ -174,7 +175,8 @@ INSTALL = (
         "",
         "also write a systemd timer that calls `gc` every hour",
         ", with the `--root` of the hook: for the system if run by root, otherwise for that user, through "
-        "`podman unshare` if podman is installed. For a hook that is installed, this option alone adds only the timer",
+        "`podman unshare` if podman is installed. If the hook is already installed, this option alone adds only the "
+        "timer",
     ),
     Option(
         "--units-dir",
@@ -186,7 +188,7 @@ INSTALL = (
         "--all",
         "",
         "remove every trace: all registrations, what `--apply` wrote, the timer, launchers, and state folders in which "
-        "nothing is recorded; with `--prefix` those of that prefix",
+        "nothing is recorded; with `--prefix`, only those of that prefix",
     ),
     Option(
         "--own",
@@ -215,7 +217,7 @@ RUNNING = (
     Option(
         "--pid",
         "PID",
-        "the first process of the container; with an id and `--bundle`, that of a container that is not known here",
+        "the first process of the container; with an id and `--bundle`, of a container that this machine does not know",
     ),
     Option("--force", "", "attach a read-only bind even if the container has CAP_SYS_ADMIN"),
 )
@@ -304,14 +306,14 @@ FIELD_TEXTS = (
     ),
     (
         "optional",
-        "a source that does not exist, or a pattern without matches, is not an error; one that cannot be read is",
+        "ignore a source that does not exist, or a pattern without matches, but not one that cannot be read",
     ),
     ("when-exists", "bind only if this path exists in the container"),
     ("glob", "the same as `type=glob`"),
     (
         "follow-links",
-        "allow matches of a pattern to be links that lead out of its folder, the part of `src` before the first `*`, "
-        "`?` or `[`; use this only if no one but the administrator can write there",
+        "allow matches of a pattern that are links out of its folder, the part of `src` before the first `*`, `?` or "
+        "`[`; use this only if only the administrator can write there",
     ),
 )
 
