@@ -117,6 +117,34 @@ def test_what_is_left_behind_is_counted_where_the_hook_is_registered(world: Worl
     assert found[name] == f"without {name}: killed runs: 1: `oci-bind-hook gc --root {world.state}` undoes it"
 
 
+def test_a_source_that_never_answers_is_named(world: World, mute: int) -> None:
+    mounting.tmpfs("/usr/share")
+    hooks = "/usr/share/containers/oci/hooks.d"
+    words = ["--mount", f"src={world.path}/no,dst=/a", "--mount", f"src={world.rootfs}/mute/x,dst=/b"]
+    install(str(world.path / "p"), (), words, hooks_dir=hooks)
+    code, found = doctor(world)
+    assert code == os.EX_UNAVAILABLE
+    place = f"of {hooks}/oci-bind-hook.json"
+    assert f"the source {world.path}/no cannot be opened: No such file or directory" in found[f"--mount 1 {place}"]
+    said = f"the source {world.rootfs}/mute/x cannot be inspected: {world.rootfs}/mute (fuse) does not answer"
+    assert said in found[f"--mount 2 {place}"]
+    os.fstat(mute)
+
+
+def test_a_source_that_only_root_may_inspect_is_no_failure_for_a_user(world: World) -> None:
+    mounting.tmpfs("/run", "mode=755")
+    mounting.show(sys.base_prefix, *import_folders(), str(Path(world.launcher).parents[3]))
+    hooks = "/run/hooks.d"
+    os.mkdir("/run/closed", 0o700)
+    install("/run/p", (), ["--mount", "src=/run/closed/x,dst=/a"], hooks_dir=hooks)
+    command = [world.launcher, "install", "--check", "--hooks-dir", hooks]
+    for before, code in (((), os.EX_DATAERR), (support.as_user(UID), os.EX_OK)):
+        done = subprocess.run([*before, *command], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (code, "")
+        [line] = [line for line in done.stdout.splitlines() if "--mount 1: " in line]
+        assert ("this user cannot inspect it (run this as root)" in line) == bool(before)
+
+
 def test_without_a_capability_of_root_it_says_what_fails(world: World) -> None:
     code, found = doctor(world, "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
     assert code == os.EX_UNAVAILABLE

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..log import Log
-    from ..requests.request import Request
     from .command_line import Given
     from .engines.install import Instead
     from .engines.settings import Settings
@@ -30,7 +29,7 @@ def install_command(given: Given, _: Log) -> int:
     """Registers the hook. Returns the exit code. Raises HookError."""
     from .engines.cdi_file import Devices
     from .engines.conditions import When
-    from .engines.install import Places, fleeting, install, missing_sources, unheard, warnings, warnings_of_devices
+    from .engines.install import Places, fleeting, install, unheard, unusable_sources, warnings, warnings_of_devices
     from .engines.launcher import is_launcher
     from .engines.timer import Timer
     from .engines.wrapper_file import Wrapper
@@ -44,7 +43,7 @@ def install_command(given: Given, _: Log) -> int:
             commands=given.all("--command"),
             has_bind_mounts="--has-bind-mounts" in given.values,
         )
-    options, requests = _registered(given.others)
+    options = _registered(given.others)
     places = Places(prefix, folder, name, instead)
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
@@ -62,7 +61,7 @@ def install_command(given: Given, _: Log) -> int:
     tell_changes(done)
     if not options.mounts and not options.annotation_sources:
         warn(["the hook has no --mount, so it binds nothing; to add binds, run install again with -- --mount ..."])
-    warn([*(when.warnings if when is not None else ()), *missing_sources(requests), *warnings(places)])
+    warn([*(when.warnings if when is not None else ()), *unusable_sources(places), *warnings(places)])
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
     warn([*unheard(options.log), *fleeting()])
     if timer is not None:
@@ -180,15 +179,16 @@ def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str
     return prefix, given.last("--hooks-dir"), given.last("--name"), instead
 
 
-def _registered(words: list[str]) -> tuple[Options, list[Request]]:
-    """Returns the hook's options and binds. Raises UsageError, RequestError for what is invalid for all containers."""
+def _registered(words: list[str]) -> Options:
+    """Returns the hook's options. Raises UsageError, RequestError for what is invalid for all containers."""
     options, _ = parse(words)
     if options.stage is not None:
         raise UsageError("the hook gets the same arguments at each stage", where=options.stage)
     if options.dry_run:
         raise UsageError("a registered hook must not be a dry-run", where="--dry-run")
-    places = [(f"--mount {number}", text) for number, text in enumerate(options.mounts, 1)]
-    return options, [parse_mount(text, place, place) for place, text in places]
+    for number, text in enumerate(options.mounts, 1):
+        parse_mount(text, f"--mount {number}", f"--mount {number}")
+    return options
 
 
 def check_command(given: Given, _: Log) -> int:
@@ -204,6 +204,7 @@ def check_command(given: Given, _: Log) -> int:
     devices = given.all("--cdi-dir") or list(dict.fromkeys([*cdi.FOLDERS, *named_devices]))
     wrappers = [each.runtimes for each in places] or None
     found = check.Check(hooks, next(iter(given.others), None), devices, wrappers)
+    found.judge_sources()
     answer(check.as_json(found) if given.format == "json" else check.as_text(found))
     return os.EX_DATAERR if found.is_broken else os.EX_OK
 

@@ -14,7 +14,7 @@ from ...documents.strictjson import documents
 from ...log import one_line
 from ..explain import registered
 from ..json_text import json_text
-from . import cdi, hooks_d, problems, runtimes, settings
+from . import cdi, hooks_d, problems, runtimes, settings, sources
 from .problems import EFFECTS, WARNS, Problem
 from .registration import of_device, of_hooks_d, of_wrapper, roots
 from .timer import Timer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..explain.registered import Entry
     from .registration import Registration
+    from .sources import SourceProblem
 
 
 class Check:
@@ -56,7 +57,16 @@ class Check:
             found.append(Problem(self.config, _pointer(problem.where), problem.problem, problems.EXPOSES))
         self.timer = Timer()
         found += [Problem(self.timer.service, "", text, WARNS) for text in self.timer.warnings(self.roots)]
-        self.problems = sorted(found, key=lambda problem: list(EFFECTS).index(problem.effect))
+        self.problems = _sorted(found)
+
+    def judge_sources(self) -> list[SourceProblem]:
+        """Adds the problems with the sources of these registrations, and returns them.
+
+        A dry-run checks registrations as well, within its own time limit, and never calls this.
+        """
+        found = list(sources.problems(self.ours))
+        self.problems = _sorted([*self.problems, *found])
+        return found
 
     @property
     def ours(self) -> list[Registration]:
@@ -112,6 +122,10 @@ class Check:
             if one.is_used and entry.stage in one.stages and (entry.path, entry.args) == (one.hook, one.args or []):
                 return f"config.json registers it, as {one.path} does"
         return "config.json registers it"
+
+
+def _sorted(found: Iterable[Problem]) -> list[Problem]:
+    return sorted(found, key=lambda problem: list(EFFECTS).index(problem.effect))
 
 
 def _is_of(entry: Entry, hook: cdi.Hook) -> bool:

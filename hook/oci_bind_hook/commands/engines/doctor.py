@@ -24,7 +24,7 @@ from ..explain.drawing import Span
 from ..json_text import json_text
 from ..upkeep.folders import of as state_folders
 from ..upkeep.listing import Registry
-from . import launcher, machine, registration, settings
+from . import launcher, machine, registration, settings, sources
 from .check import Check
 from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
@@ -115,7 +115,8 @@ def examine() -> list[Finding]:
     recorded = [
         each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
     ]
-    hooks = [*_hooks(check), *_launchers(), _timer(check)]
+    # What is wrong with a launcher or a source is also a problem of its folder, which says less.
+    hooks = [*_launchers(), *_sources(check), *_hooks(check), _timer(check)]
     programs = [*_programs(), *_engines(check)]
     return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *programs, _syslog()]
 
@@ -266,6 +267,19 @@ def _launchers() -> Iterator[Finding]:
         advice = "oci-bind-hook uninstall --all, or install again"
         name, without = f"launcher {path}", f"{fault}, or uninstall --all"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
+
+
+def _sources(check: Check) -> Iterator[Finding]:
+    """Reports sources of registrations that cannot be bound now."""
+    found = check.judge_sources()
+    known = {one.path for one in check.ours}
+    others = [*registration.find(*machine.named(), ()), *machine.base_specs()]
+    found += sources.problems(one for one in others if one.path not in known)
+    for each in found:
+        is_needed = each.effect != WARNS
+        name, without = f"{each.place} of {each.path}", ": ".join(filter(None, (each.detail, each.consequence)))
+        advice = "" if is_needed else _CHECK
+        yield Finding(name, "", is_there=False, is_needed=is_needed, without=without, advice=advice)
 
 
 def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check, unread: int = 0) -> Finding:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ... import FOLDER
 from ...errors import UnavailableError, UsageError
 from ...options import STAGES
-from . import cdi, conditions, machine, registration, runtimes
+from . import cdi, conditions, machine, registration, runtimes, sources
 from .conditions import When
 from .launcher import LAUNCHER_PATH, closed, folders_made, home, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
@@ -24,7 +24,6 @@ from .written import is_taken, missing_folders, write_all
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ...requests.request import Request
     from .cdi_file import Devices
     from .registration import Kind
     from .wrapper_file import Wrapper
@@ -130,21 +129,11 @@ def _checked(places: Places) -> dict[str, str]:
     return before
 
 
-def missing_sources(requests: Iterable[Request]) -> list[str]:
-    """Returns warnings for required sources that do not exist: the hook would not start a container without them."""
-    found = []
-    for request in requests:
-        try:
-            if not (request.optional or request.is_glob):
-                os.stat(request.source)
-        except (FileNotFoundError, NotADirectoryError):
-            text = "does not exist" if not os.path.islink(request.source) else "is a link to a path that does not exist"
-            found.append(
-                f"{request.origin}: {request.source} {text}: containers for which the hook is registered do not start"
-            )
-        except OSError:
-            pass  # the runtime may have access even if this user does not
-    return found
+def unusable_sources(places: Places) -> list[str]:
+    """Returns warnings about sources that cannot be bound now: the hook would not start a container without them."""
+    # All files of a registration have the same arguments.
+    written = registration.at(places.registrations[0], places.kind)
+    return [problem.text for problem in sources.problems([written] if written is not None else [])]
 
 
 def warnings_of_devices(devices: Devices) -> list[str]:

@@ -56,10 +56,20 @@ class Problem:
         self.effect = effect
         self._effects = effects or EFFECTS
 
+    @property
+    def consequence(self) -> str:
+        """The effect on engines or containers, "" for none."""
+        return self._effects[self.effect]
+
+    @property
+    def text(self) -> str:
+        """The message and the consequence."""
+        return ": ".join(filter(None, (self.message, self.consequence)))
+
     def line(self) -> str:
         """Returns the problem as one line of text."""
         kind = "warning" if self.effect == WARNS else "problem"
-        return ": ".join(filter(None, (kind, self.path, self.pointer, self.message, self._effects[self.effect])))
+        return ": ".join(filter(None, (kind, self.path, self.pointer, self.text)))
 
 
 def of_hooks_folder(folder: hooks_d.Folder) -> Iterator[Problem]:

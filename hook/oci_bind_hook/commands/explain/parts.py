@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...errors import HookError
 from ...kernel import linux
 from ...lifecycle.stage import no_process, not_inside
-from ...mounting.sources import allowed, expand
+from ...mounting.sources import allowed
 from ...options import Options, not_stopped, parse, state_folder
 from ...requests import collect
 from . import registered, stopping
-from .patience import silent
+from .patience import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -159,16 +159,7 @@ def _requests(report: Report, bundle: Bundle, part: Part, patience: Patience) ->
 
     options, place = part.options, part.place
     requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
-    expanded = []
     for request in requests:
         if place and request.origin_kind == "argument":
             request.origin, request.place = f"{place}: {request.origin}", f"{place}: {request.place}"
-        pattern = f"the pattern {request.source}"
-        if request.is_glob and (why := patience.why_not(request.origin, pattern, request.source)):
-            refused(silent(pattern, why, request.at("source"), step="ask"))
-            continue
-        try:
-            expanded += expand([request])
-        except HookError as problem:
-            refused(problem)
-    return expanded
+    return [one for request in requests for one in expanded(request, patience, refused)]

@@ -12,16 +12,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ...errors import MissingError
+from ...errors import HookError, MissingError
 from ...kernel import files
 from ...kernel.asking import SECONDS, ask, first_that_may_wait
 from ...kernel.mountinfo import may_wait
+from ...mounting.sources import expand
 from .report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...errors import HookError, Step
+    from ...errors import Step
     from ...kernel.mountinfo import MountTable
     from ...requests.request import Request
 
@@ -136,6 +137,19 @@ def silent(subject: str, why: str, where: str = "", *, step: Step = "open") -> M
     return problem
 
 
+def expanded(request: Request, patience: Patience, refused: Callable[[HookError], None]) -> list[Request]:
+    """Returns the matches of a request that is a pattern, or the request alone. ``refused`` is called with an error."""
+    pattern = f"the pattern {request.source}"
+    if request.is_glob and (why := patience.why_not(request.origin, pattern, request.source)):
+        refused(silent(pattern, why, request.at("source"), step="ask"))
+        return []
+    try:
+        return expand([request])
+    except HookError as problem:
+        refused(problem)
+        return []
+
+
 def gathered(
     report: Report, table: MountTable, gather: Callable[[Patience], Report], tell: Callable[[str], None]
 ) -> Report:
@@ -158,5 +172,5 @@ def gathered(
     finally:
         patience.close()
     for why in dict.fromkeys((*patience.mounts.values(), *patience.silent.values())):
-        report.add(silent("what config.json requests", why))
+        report.add(silent("what is requested", why))
     return report

@@ -83,13 +83,14 @@ class Report:
         self._turns: list[tuple[int, HookError]] = []
 
     @property
-    def _problems(self) -> list[HookError]:
+    def certain(self) -> list[HookError]:
+        """The problems of a real run, in its order."""
         return [problem for _, problem in self._turns]
 
     @property
     def is_verdict(self) -> bool:
         """Whether the real run would certainly fail."""
-        return bool(self._problems) and self.is_sure
+        return bool(self.certain) and self.is_sure
 
     @property
     def exit_code(self) -> int:
@@ -97,7 +98,7 @@ class Report:
 
         Without any: REFUSED if all runtimes would refuse the bundle, otherwise 0. Which one will run it is not known.
         """
-        known = (problem.exit_code for problem in (*self._problems, *self._others))
+        known = (problem.exit_code for problem in (*self.certain, *self._others))
         refusing = {runtime for refused in self.runtime for runtime in refused["by"]}
         return next(known, REFUSED if refusing.issuperset(BOTH) else 0)
 
@@ -108,7 +109,7 @@ class Report:
     @property
     def problems(self) -> list[dict[str, object]]:
         """All problems in the order of a real run, followed by those that a real run does not detect."""
-        return [facts for problem in (*self._problems, *self._others) for facts in _facts(problem)]
+        return [facts for problem in (*self.certain, *self._others) for facts in _facts(problem)]
 
     def add(self, problem: HookError, step: Step | None = None) -> None:
         """Adds a problem, which a real run has at the problem's own step, or else at ``step``.
@@ -150,7 +151,7 @@ class Report:
         """Returns the report as values that can be sent to another process, kernel.asking."""
         turns = [turn for turn, _ in self._turns]
         others = {"unsafe": packed(self.unsafe), "unknown": packed(self.unknown)}
-        return {**vars(self), **others, "_turns": (turns, packed(self._problems))}
+        return {**vars(self), **others, "_turns": (turns, packed(self.certain))}
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Report:

@@ -307,18 +307,6 @@ def test_a_registration_that_binds_nothing_is_told(
     assert ("warning: the hook has no --mount, so it binds nothing" in machine.err) is is_told
 
 
-def test_sources_that_are_not_there_are_told(machine: Machine) -> None:
-    (machine.path / "dangling").symlink_to("nowhere")
-    sources = [f"src={machine.path}/dangling,dst=/a", f"src={machine.path}/no/x,dst=/b", "src=/,dst=/c"]
-    sources += ["src=/absent,dst=/d,optional", "type=glob,src=/absent*,dst=/e"]
-    machine.run("install", "--", *(word for text in sources for word in ("--mount", text)))
-    what = "containers for which the hook is registered do not start"
-    assert [line for line in machine.err.splitlines() if "--mount" in line] == [
-        f"oci-bind-hook: warning: --mount 1: dangling is a link to a path that does not exist: {what}",
-        f"oci-bind-hook: warning: --mount 2: no/x does not exist: {what}",
-    ]
-
-
 @pytest.mark.parametrize(
     ("pattern", "is_told"),
     [
