@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from helpers import mounting, support
-from helpers.running import run
+from helpers.running import run, without_admin
 from helpers.world import World, call, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from subprocess import CompletedProcess
+
+
+NOT_NOW = "mounts it before it calls the hook: explain the container while it runs"
 
 
 class Twins:
@@ -29,19 +33,27 @@ class Twins:
 
     def __init__(self, world: World, runtime: str, stack: ExitStack) -> None:
         self.world = world
-        self.path = mounting.plant(world.path / "intermediate", {})
+        self.path = mounting.plant(world.path / "intermediate-mountpoint-0.0", {})
         for name in self.NAMES:
             mounting.plant(world.path / name, {"upper": {}, "work": {}, "merged": {}})
             self.mount(name)
         hook = world.hook("createRuntime", "--mount", f"src={world.source},dst=/absolute/models,ro")
         self.runtimes: dict[str, support.RuntimeNamespace] = {}
+        self.calls: dict[str, subprocess.Popen[bytes]] = {}
         for name in self.NAMES:
             runs = self.runtimes[name] = stack.enter_context(support.RuntimeNamespace(runtime))
-            support.bundle(self.bundle(name), ["sleep", "100"], rootfs=self.path, hooks={"createRuntime": [hook]})
+            wait = ["/bin/sh", "-c", "echo ready; exec sleep 1000"]
+            support.bundle(self.bundle(name), wait, rootfs=self.path, hooks={"createRuntime": [hook]})
+            without_admin(self.bundle(name))
             done = runs.run("mount", "--bind", self.merged(name), self.path)
             assert done.returncode == 0, done.stderr
-            done = runs.create(self.bundle(name), name)
-            assert done.returncode == 0, done.stderr
+            # The runtime stays the parent of the container, in that namespace, as conmon does.
+            words = ["nsenter", f"--mount=/proc/{runs.holder.pid}/ns/mnt", runtime, "--root", runs.root, "run"]
+            words += ["--bundle", self.bundle(name), name]
+            self.calls[name] = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            out = self.calls[name].stdout
+            assert out is not None
+            assert out.readline() == b"ready\n"
             assert self.made(name) == ["models"]
 
     def bundle(self, name: str) -> str:
@@ -63,8 +75,9 @@ class Twins:
 
     def end(self, name: str) -> None:
         """Ends a container, of which config.json has no poststop hook."""
-        done = self.runtimes[name].stop(name)
+        done = self.runtimes[name].kill(name)
         assert done.returncode == 0, done.stderr
+        self.calls[name].communicate(timeout=support.TIMEOUT)
 
     def poststop(self, name: str, *words: str) -> CompletedProcess[str]:
         """As podman calls it: in its own mount namespace."""
@@ -79,12 +92,17 @@ class Twins:
 @pytest.fixture(params=support.RUNTIMES)
 def twins(world: World, request: pytest.FixtureRequest) -> Iterator[Twins]:
     with ExitStack() as stack:
-        yield Twins(world, request.param, stack)
+        twins = Twins(world, request.param, stack)
+        yield twins
+    for process in twins.calls.values():
+        process.communicate(timeout=support.TIMEOUT)
 
 
 def test_poststop_undoes_each_where_it_is_mounted(twins: Twins) -> None:
     for name, other in (("b", ["models"]), ("a", [])):
         twins.end(name)
+        explained = run(twins.world, "explain", twins.bundle(name))
+        assert (explained.returncode, NOT_NOW in " ".join(explained.stdout.split())) == (os.EX_UNAVAILABLE, True)
         planned = json.loads(twins.poststop(name, "--dry-run", "--format=json").stdout)
         assert (planned["problems"], planned["remove"]) == ([], ["/real/models"])
         done = twins.poststop(name)
@@ -111,4 +129,39 @@ def test_what_is_mounted_nowhere_is_kept_until_it_is_mounted_again_or_removed(tw
     mounting.umount(twins.merged("b"))
     os.rename(f"{world.path}/b/upper", f"{world.path}/removed")
     assert run(world, "gc").returncode == 0
+    assert os.listdir(world.state) == []
+
+
+def explained(world: World, *words: str) -> dict[str, Any]:
+    done = run(world, *words, "--format=json")
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = json.loads(done.stdout)
+    assert isinstance(plan, dict)
+    return plan
+
+
+def test_a_container_that_runs_is_explained_where_its_rootfs_is(twins: Twins) -> None:
+    for name in twins.NAMES:
+        plan = explained(twins.world, "explain", name)
+        assert (plan["rootfs"], plan["problems"]) == (twins.merged(name), [])
+        assert f"the rootfs is at {twins.path} in the runtime's mount namespace" in plan["notes"]
+        [mount] = plan["mounts"]
+        assert (mount["resolved"], mount["create"], mount["now"]) == ("/real/models", [], True)
+
+
+def test_a_container_that_runs_gets_a_bind_where_its_rootfs_is(twins: Twins) -> None:
+    world = twins.world
+    spec = ["--mount", f"src={world.source},dst=/absolute/more,ro"]
+    for name, others in (("b", ["models"]), ("a", ["models", "more"])):
+        [mount] = [each for each in explained(world, "attach", name, "--dry-run", *spec)["mounts"] if not each["now"]]
+        assert [each["path"] for each in mount["create"]] == ["/real/more"]
+        done = run(world, "attach", name, *spec)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sorted(twins.made(name)) == ["models", "more"]
+        assert sorted(twins.made("a" if name == "b" else "b")) == others
+    done = run(world, "detach", "a", "/real/more")
+    assert (done.returncode, twins.made("a"), sorted(twins.made("b"))) == (0, ["models"], ["models", "more"]), done
+    for name in twins.NAMES:
+        twins.end(name)
+        assert (twins.poststop(name).returncode, twins.made(name)) == (0, [])
     assert os.listdir(world.state) == []

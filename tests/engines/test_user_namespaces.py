@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from engines.base import IMAGE, good
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engines.base import Way
+    from engines.base import Hook, Way
     from engines.podman import Podman
 
 WAYS = ["podman crun hooks.d", "podman runc CDI"]
@@ -30,9 +31,19 @@ def podman(way: Podman) -> Iterator[Podman]:
 
 
 @pytest.mark.parametrize("way", WAYS, indirect=True)
-def test_own_user_namespaces(podman: Podman) -> None:
+def test_own_user_namespaces(podman: Podman, hook: Hook) -> None:
     """The engine calls poststop where neither rootfs is at the path in config.json."""
     way: Way = podman
+    for name in CONTAINERS:
+        container = good(*podman.words, "inspect", "--format={{.ID}}", name)
+        plan = json.loads(good(hook.launcher, "explain", container, "--format=json"))
+        [bind] = [mount for mount in plan["mounts"] if mount["by"] == "hook" or mount["resolved"] == "/real/models"]
+        assert (bind["create"], bind["now"], plan["problems"]) == ([], True, [])
+        spec = ("--mount", f"src={hook.folder}/sources/more,dst=/new/more")
+        good(hook.launcher, "attach", container, *spec, "--dry-run")
+        good(hook.launcher, "attach", container, *spec)
+        assert way.execute(name, "cat", "/new/more/word").stdout == "more of the host\n"
+        good(hook.launcher, "detach", container, "/new/more")
     both = way.left()
     way.stop("box")
     left = way.left()

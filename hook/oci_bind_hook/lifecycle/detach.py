@@ -16,7 +16,7 @@ from ..options import state_folder
 from ..record.folder import StateFolder
 from ..record.state_file import is_live
 from .reach import check_answers
-from .running import Running, check_process
+from .running import Running, check_process, rootfs_here
 from .start_record import complete_or_check, is_needed
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def detach(options: Options, state: State, destination: str | None, log: Log) ->
     rights.hide()
     proc = Proc()
     running = Running(state, proc)
-    running.hold()
+    init = running.hold()
     folder = StateFolder.open(state_folder(options, proc), create=False)
     if folder is None or not folder.has(state.id):
         raise MissingError(f'nothing is recorded for a container "{state.id}" in {state_folder(options, proc)}')
@@ -47,7 +47,7 @@ def detach(options: Options, state: State, destination: str | None, log: Log) ->
         record = _load(folder, state.id, running)
         check_answers(record, proc, boot_id(), may_give_up=False)
         namespace = Namespace(proc, "runtime")
-        running.look_at(record["rootfs"]["path"], namespace)
+        running.look_at(rootfs_here(record["rootfs"]["path"], init["pid"], proc), namespace)
         with folder.lock_rootfs(record["rootfs"]) as held:
             record = _load(folder, state.id, running)  # a neighbour that has ended may have handed a mount point over
             if not held.holds(record["rootfs"]):

@@ -83,6 +83,7 @@ class Running(Place):
                 f"the process {init['pid']} is not the container's first process",
                 hint="runc state or crun state shows its pid",
             )
+        bundle.rootfs = rootfs_here(bundle.rootfs, init["pid"], self.proc)
         self.look_at(bundle.rootfs, Namespace(self.proc, "runtime"))
         return super().choose(bundle)
 
@@ -135,6 +136,23 @@ class Running(Place):
         known = self._rootfs
         if is_covered or (known is not None and (root.dev, root.ino) != (known.dev, known.ino)):
             raise _has_another_root(path)
+
+
+def rootfs_here(path: str, pid: int, proc: Proc) -> str:
+    """Where this mount namespace has the rootfs that a runtime found at ``path``; ``path`` if that is not known.
+
+    ``pid`` is the container's first process. Its parent is outside of the container, in the runtime's mount namespace
+    or the host's.
+    """
+    try:
+        parent = proc.parent(pid)
+        if proc.mount_namespace_of(parent) in (None, proc.mount_namespace()):
+            return path
+    except OSError:
+        return path  # it has just ended, or procfs hides it
+    from ..rootfs.elsewhere import beside
+
+    return beside(path, proc.mounts_of(parent), proc.mounts())
 
 
 def _has_another_root(path: str) -> UnavailableError:

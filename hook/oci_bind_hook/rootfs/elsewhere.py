@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the rootfs of a record where it is mounted now, if it is not at its recorded path.
+"""Finds a rootfs in this mount namespace if it is not at the path that the runtime named.
 
 podman 5 mounts the rootfs of root's container a second time if the container's user namespace has no access to podman's
 storage: at /var/tmp/intermediate-mountpoint-UID.GID, in a mount namespace of its own. So several containers have the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import HookError
+from ..kernel import files
 from ..kernel.asking import first_that_may_wait
 from .identity import identify, is_same
 from .mount_points import Rootfs
@@ -52,6 +53,24 @@ def find(
             pass  # of another container, or it cannot be inspected
         rootfs.close()
     return None
+
+
+def beside(path: str, theirs: MountTable, mine: MountTable) -> str:
+    """Where the mount table ``mine`` has the folder that is mounted at ``path`` in the table ``theirs``.
+
+    ``theirs`` is that of the runtime's mount namespace. Returns ``path`` if nothing is mounted there, or if the folder
+    is at the same path or unknown in ``mine``. Like every path, the result is a hint.
+    """
+    top = next(reversed(theirs.at(path)), None)
+    if top is None or any((info.dev, info.root) == (top.dev, top.root) for info in mine.at(path)[-1:]):
+        return path
+    for info in mine:
+        above = info.root.rstrip("/")
+        if info.dev == top.dev and f"{top.root}/".startswith(f"{above}/"):
+            found = files.below(info.mount_point, top.root[len(above) + 1 :]).rstrip("/") or "/"
+            if first_that_may_wait(mine, found) is None:
+                return found
+    return path
 
 
 def _overlays(table: MountTable) -> Iterator[MountInfo]:

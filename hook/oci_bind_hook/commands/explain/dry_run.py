@@ -18,6 +18,7 @@ from ...kernel import files
 from ...kernel.namespace import Namespace
 from ...kernel.proc import Proc
 from ...lifecycle import lost
+from ...lifecycle.running import rootfs_here
 from ...lifecycle.set_up import other_annotation
 from ...lifecycle.stage import Place
 from ...mounting.apply import announce, check_makeable
@@ -124,6 +125,8 @@ def _fill(
     if state is None:
         document = _set_bundle(report, report.bundle)
     bundle = Bundle(report.bundle, document, whole=True, real_path=lambda path: _rootfs(path, patience))
+    if container is not None and container.pid is not None:
+        _find_rootfs(report, bundle, container.pid, proc)
     report.rootfs = bundle.rootfs
     is_podmans = recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs) == "podman"
     if state is None and is_podmans and (container is None or container.pid is None):
@@ -169,6 +172,14 @@ def _rootfs(path: str, patience: Patience) -> str:
         return path
     is_gone = recognise.is_mounted_by_engine(path) and not os.path.lexists(path)
     return path if is_gone else files.real_path(path)
+
+
+def _find_rootfs(report: Report, bundle: Bundle, pid: int, proc: Proc) -> None:
+    """Sets the rootfs of a running container to where this mount namespace has it."""
+    found = rootfs_here(bundle.rootfs, pid, proc)
+    if found != bundle.rootfs:
+        report.notes.append(f"the rootfs is at {bundle.rootfs} in the runtime's mount namespace")
+        bundle.rootfs = found
 
 
 def _is_teardown(report: Report, options: Options, state: State) -> bool:

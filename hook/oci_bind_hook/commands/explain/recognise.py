@@ -85,7 +85,12 @@ def is_mounted_by_engine(rootfs: str) -> bool:
     in_overlay = names[-1] == "merged" and names[-3:-2] in (["overlay"], ["overlay2"])  # podman, CRI-O, docker
     of_docker = names[-3:-1] == ["rootfs", "overlayfs"]  # docker with containerd's image store
     of_containerd = names[-1] == "rootfs" and any(name.startswith("io.containerd.runtime.v") for name in names)
-    return in_overlay or of_docker or of_containerd
+    return in_overlay or of_docker or of_containerd or is_intermediate(rootfs)
+
+
+def is_intermediate(rootfs: str) -> bool:
+    """Whether podman mounts a rootfs of this path only for the runtime, in a mount namespace of its own."""
+    return rootfs.rpartition("/")[2].startswith("intermediate-mountpoint-")
 
 
 def engine(annotations: Mapping[str, str], bundle: str, rootfs: str = "") -> str:

@@ -76,7 +76,7 @@ def _why(bundle: Bundle, container: Container | None) -> HookError:
     engine = recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs)
     problem = f"the rootfs {bundle.rootfs} is not mounted now, so the hook cannot resolve the destinations"
     does_so = f"{engine or 'its engine'} mounts it before it calls the hook"
-    if engine != "podman":
+    if engine != "podman" or recognise.is_intermediate(bundle.rootfs):
         return UnavailableError(problem, hint=f"{does_so}: explain the container while it runs")
     name = container.name or container.id if container is not None else bundle.path.split("/")[-2]
     shell = "" if os.geteuid() == 0 else ", in a shell of `podman unshare`,"

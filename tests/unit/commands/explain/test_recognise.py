@@ -106,6 +106,7 @@ MOUNTED = {
     "/var/lib/docker/overlay2/1a/merged": True,
     "/var/lib/docker/rootfs/overlayfs/1a": True,
     f"{TASK}/k8s.io/1a/rootfs": True,
+    "/var/tmp/intermediate-mountpoint-100000.100000": True,
     f"{STORE}/vfs/dir/1a": False,
     "/srv/bundle/rootfs": False,
     "/merged": False,
