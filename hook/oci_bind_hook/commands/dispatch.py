@@ -280,7 +280,9 @@ COMMANDS = (
         registering.uninstall_command,
         "[--prefix DIR] [WHERE]...",
         "remove what install wrote",
-        options_of_uninstall("--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --all --own --units-dir"),
+        options_of_uninstall(
+            "--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --gc-timer --units-dir --all --own"
+        ),
         examples=(
             Example("Remove one of several registrations", "uninstall --prefix /usr --name models"),
             Example("Remove every trace below the prefix", "uninstall --prefix /usr --all"),

@@ -208,6 +208,7 @@ UNINSTALL = (
     Option("--cdi-dir", "DIR", "the folder of CDI files: `/etc/cdi` by default; can be repeated"),
     Option("--runtime", "NAME", "remove the wrapper of this runtime, instead of what is in hooks.d"),
     Option("--apply", "", "with `--runtime`, also remove it from docker's daemon.json and containerd's config.toml"),
+    Option("--gc-timer", "", "also remove the systemd timer that calls `gc`; this option alone removes only the timer"),
 )
 
 # Options of commands for a running container, which differ from the hook's options with the same names.

@@ -31,6 +31,7 @@ def install_command(given: Given, _: Log) -> int:
     from .engines.conditions import When
     from .engines.install import Places, fleeting, install, unheard, unusable_sources, warnings, warnings_of_devices
     from .engines.launcher import is_launcher
+    from .engines.registration import requests_binds
     from .engines.timer import Timer
     from .engines.wrapper_file import Wrapper
 
@@ -59,7 +60,7 @@ def install_command(given: Given, _: Log) -> int:
         prefix, stages, given.others, hooks_dir=folder, when=when, name=name, instead=instead, besides=besides
     )
     tell_changes(done)
-    if not options.mounts and not options.annotation_sources:
+    if not requests_binds(given.others):
         warn(["the hook has no --mount, so it binds nothing; to add binds, run install again with -- --mount ..."])
     warn([*(when.warnings if when is not None else ()), *unusable_sources(places), *warnings(places)])
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
@@ -83,6 +84,18 @@ def _add_timer(timer: Timer, units: dict[str, str]) -> None:
     """Writes the timer and its service. Raises HookError."""
     tell_changes(timer.write(units))
     tell(f"to enable the timer: {timer.enabling}")
+
+
+def _remove_timer(timer: Timer, prefix: str | None) -> None:
+    """Removes the timer and its service, and no registration. Raises MissingError, KernelError."""
+    from .engines.install import Places
+
+    others = prefix is not None and timer.launcher not in ("", Places(prefix).launcher)
+    if others or not (units := timer.remove(even_if_used=True)):
+        hint = f"the one there calls {timer.launcher}" if others else "name its folder by --units-dir"
+        raise MissingError(f"install wrote no timer for this in {timer.folder}", hint=hint)
+    tell_changes(units)
+    tell(f"to stop the timer: {timer.forgetting}")
 
 
 def _why_not(engine: str) -> str:
@@ -136,7 +149,8 @@ def _apply(engines: list[Settings]) -> None:
         done.append(engine.file)
 
 
-# The options with which `install --gc-timer` only adds a timer to a hook that is registered.
+# The options with which `install --gc-timer` only adds a timer to a hook that is registered, and with which
+# `uninstall --gc-timer` only removes the timer.
 _WITH_TIMER = frozenset({"--gc-timer", "--prefix", "--units-dir"})
 
 # The messages for options that exclude each other.
@@ -230,6 +244,10 @@ def uninstall_command(given: Given, _: Log) -> int:
     from .engines.written import remove_folders
 
     timer = Timer(given.last("--units-dir"))
+    is_for_timer = "--gc-timer" in given.values
+    if is_for_timer and _WITH_TIMER.issuperset(given.values):
+        _remove_timer(timer, given.last("--prefix"))
+        return os.EX_OK
     root_of_timer = [timer.root] if timer.launcher else []
     everything = "--all" in given.values
     for option in ("--name", "--cdi", "--runtime") if everything else ():
@@ -248,7 +266,7 @@ def uninstall_command(given: Given, _: Log) -> int:
             removed = uninstall(prefix, folder, name, instead, others)
         except MissingError as problem:
             missing = problem
-    units = timer.remove()
+    units = timer.remove(even_if_used=is_for_timer)
     if isinstance(instead, Wrapper) and missing is not None and "--apply" in given.values:
         # An earlier uninstall has removed the wrapper, but not the entries in engines' files.
         removed.runtimes = settings.of(instead.name, instead.paths[0])

@@ -99,7 +99,7 @@ def install(
     made = [path for path in dict.fromkeys(made) if path not in ("", "/")]
     contents: dict[str, Content] = {places.launcher: (0o755, launcher_text(sys.executable, import_folders(), made))}
     contents |= {path: (mode, text) for path, text in zip(places.registrations, texts, strict=True)}
-    before = _checked(places)
+    before = _checked(places, arguments)
     umask = os.umask(0o022)
     try:
         changes = write_all(contents, before)
@@ -110,10 +110,11 @@ def install(
     return changes
 
 
-def _checked(places: Places) -> dict[str, str]:
+def _checked(places: Places, arguments: Sequence[str]) -> dict[str, str]:
     """Returns what the existing files register. Raises UnavailableError for a file that install did not write.
 
-    Links are not checked, since they are replaced.
+    Raises UsageError if ``arguments`` request no bind, and an existing registration does: an install that is repeated,
+    for example for a new launcher, would remove the binds. Links are not checked, since they are replaced.
     """
     before = {}
     foreign = [places.launcher] if is_taken(places.launcher) and not is_launcher(places.launcher) else []
@@ -121,6 +122,10 @@ def _checked(places: Places) -> dict[str, str]:
         known = registration.at(path, places.kind)
         if known is not None:
             before[path] = known.summary()
+            if known.requests_binds and not registration.requests_binds(arguments):
+                problem = "registers binds, which this install would remove because it has no --mount"
+                hint = f"to keep them, pass {before[path]}; to remove them, run uninstall first"
+                raise UsageError(problem, where=path, hint=hint)
         elif is_taken(path):
             foreign.append(path)
     if foreign:

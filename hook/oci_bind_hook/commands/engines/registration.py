@@ -76,6 +76,11 @@ class Registration:
         self.env: list[str] = []
         self.is_written = args[:1] == [NAME] and os.path.basename(launcher) == NAME
 
+    @property
+    def requests_binds(self) -> bool:
+        """Whether its arguments request a bind."""
+        return requests_binds(self.arguments)
+
     def summary(self) -> str:
         """Returns the registration in one line, in the words of install."""
         options = {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}
@@ -163,6 +168,15 @@ def at(path: str, kind: Kind) -> Registration | None:
     else:
         found = [of_device(device) for device in cdi.File(path).devices]
     return next((one for one in found if one is not None and one.is_written), None)
+
+
+def requests_binds(arguments: Sequence[str]) -> bool:
+    """Whether the hook with these arguments binds anything, for all containers or for annotations."""
+    try:
+        options, _ = parse([*arguments])
+    except UsageError:  # the file has been edited
+        return False
+    return bool(options.mounts or options.annotation_sources)
 
 
 def roots(found: Iterable[Registration]) -> list[str | None]:

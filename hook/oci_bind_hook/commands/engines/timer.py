@@ -124,12 +124,13 @@ class Timer:
         self.look()
         return changes
 
-    def remove(self) -> list[Change]:
+    def remove(self, *, even_if_used: bool = False) -> list[Change]:
         """Removes both units, and the link that enables the timer, if the launcher is gone. Returns the removed paths.
 
-        An existing launcher means that registrations still use the timer. Raises KernelError.
+        An existing launcher means that registrations still use the timer, which is then only removed ``even_if_used``.
+        Raises KernelError.
         """
-        if not self.launcher or os.path.lexists(self.launcher):
+        if not self.launcher or (os.path.lexists(self.launcher) and not even_if_used):
             return []
         removed = []
         for path in (self._wanted, self.timer, self.service):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,10 +84,29 @@ def test_each_name_is_a_registration_of_its_own(machine: Machine) -> None:
     assert machine.listed() == []
 
 
+@pytest.mark.parametrize("binds", [["--mount", "src=/,dst=/b"], ["--allow-annotations", "--allow-source", "/"]])
+@pytest.mark.parametrize("where", [["--annotation", "a=b"], ["--name", "m"], ["--cdi", "m"]])
+def test_binds_are_not_replaced_by_a_registration_without_binds(
+    where: list[str], binds: list[str], machine: Machine
+) -> None:
+    """As where install is repeated because the Python of the launcher was moved."""
+    machine.run("install", *where, "--", *binds)
+    before = support.tree(machine.path)
+    again = [] if where[0] == "--annotation" else where
+    for words in ([], ["--", "--debug"]):
+        machine.run("install", *again, *words, code=os.EX_USAGE)
+        assert "registers binds, which this install would remove because it has no --mount (to keep" in machine.err
+        kept = shlex.join(["--stages", "createRuntime,poststop", "--", *binds])
+        assert f"{kept}; to remove them, run uninstall first)\n" in machine.err
+        assert support.tree(machine.path) == before
+    machine.run("install", *where, "--", *binds)
+    assert support.tree(machine.path) == before
+
+
 def test_nothing_is_replaced_in_silence(machine: Machine) -> None:
     words = ("--annotation", "a.b=c d", "--command", "^x", "--has-bind-mounts", "--stages", "prestart,poststop")
     machine.run("install", *words, "--", "--mount", "src=/a b,dst=/b")
-    assert machine.run("install", "--", "--debug") == [
+    assert machine.run("install", "--", "--mount", "src=/,dst=/c") == [
         f"unchanged {LAUNCHER_PATH}",
         "replaced hooks.d/oci-bind-hook.json, which registered --annotation 'a.b=c d' --command '^x' --has-bind-mounts "
         "--stages prestart,poststop -- --mount 'src=/a b,dst=/b'",
@@ -98,7 +118,7 @@ def test_nothing_is_replaced_in_silence(machine: Machine) -> None:
         "--debug",
     ]
     machine.launcher.chmod(0o700)
-    assert machine.run("install", "--", "--debug")[0] == f"replaced {LAUNCHER_PATH}"
+    assert machine.run("install", "--", "--mount", "src=/,dst=/d")[0] == f"replaced {LAUNCHER_PATH}"
 
 
 @pytest.mark.parametrize("name", ["", ".", "-a", "a-", "a/b", "../x", "a b", "a:b", "ä", "a" * 64, "a\n"])

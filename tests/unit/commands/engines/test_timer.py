@@ -140,6 +140,41 @@ def test_uninstall_removes_them_and_the_link_that_enables_the_timer(machine: Mac
     assert sorted(os.listdir(machine.units)) == ["other.timer", "timers.target.wants"]
 
 
+def test_the_option_alone_removes_only_the_timer(machine: Machine) -> None:
+    machine.install("--gc-timer", "--", "--mount", "src=/,dst=/a")
+    machine.enable()
+    prefix = ("--prefix", str(machine.path))
+    out, err = machine.run("uninstall", *prefix, "--gc-timer")
+    assert out == [f"removed {path}" for path in (machine.wanted, machine.timer, machine.service)]
+    assert err == [f"oci-bind-hook: to stop the timer: systemctl stop {timer.TIMER}; systemctl daemon-reload"]
+    assert os.path.exists(machine.launcher)
+    assert (machine.hooks / "oci-bind-hook.json").exists()
+    out, err = machine.run("uninstall", "--gc-timer", code=os.EX_NOINPUT)
+    assert (out, err) == (
+        [],
+        [f"oci-bind-hook: install wrote no timer for this in {machine.units} (name its folder by --units-dir)"],
+    )
+
+
+def test_the_timer_of_another_prefix_stays(machine: Machine) -> None:
+    machine.install("--gc-timer")
+    before = support.tree(machine.path)
+    _, err = machine.run("uninstall", "--prefix", "/other", "--gc-timer", code=os.EX_NOINPUT)
+    said = f"install wrote no timer for this in {machine.units} (the one there calls {machine.launcher})"
+    assert err == [f"oci-bind-hook: {said}"]
+    assert support.tree(machine.path) == before
+
+
+def test_with_a_registration_the_timer_goes_although_others_use_the_launcher(machine: Machine) -> None:
+    machine.install("--gc-timer", "--name", "a")
+    machine.install("--name", "b")
+    words = ("--prefix", str(machine.path), "--hooks-dir", str(machine.hooks), "--name", "a", "--gc-timer")
+    out, _ = machine.run("uninstall", *words)
+    gone = (machine.hooks / "oci-bind-hook-a.json", machine.timer, machine.service)
+    assert out == [f"removed {path}" for path in gone]
+    assert os.path.exists(machine.launcher)
+
+
 def test_they_stay_with_a_launcher_that_stays_and_go_if_it_went_before(machine: Machine) -> None:
     machine.install("--gc-timer")
     machine.run("install", "--prefix", str(machine.path))
