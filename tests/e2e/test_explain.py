@@ -31,7 +31,7 @@ def explain(world: World, *words: str) -> tuple[int, Any, str]:
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_containers_of_a_runtime(world: World, runtime: str) -> None:
-    words = ["--mount", f"src={world.source},dst=/etc/new"]
+    words = ["--mount", f"src={world.source},dst=/etc/new", "--mount", f"src={world.file},dst=/etc/file"]
     bundle = world.bundle("exec sleep 1000", "createRuntime", *words)
     link = str(world.path / "link")
     os.symlink("bundle", link)
@@ -45,18 +45,20 @@ def test_containers_of_a_runtime(world: World, runtime: str) -> None:
             code, report, said = explain(world, word)
             assert (code, said) == (0, ""), word
             running = {"id": "web-1", "pid": pid, "recorded": True, "visible": True}
-            assert (report["running"], [mount["now"] for mount in report["mounts"]]) == (running, [True]), word
+            shown = [(mount["now"], mount["hides"]) for mount in report["mounts"]]
+            # The file at /etc/file is not the image's: the hook created it.
+            assert (report["running"], shown) == (running, [(True, []), (True, [])]), word
             assert (report["id"], report["options"]) == (
                 None if "/" in word else "web-1",
                 "config.json: /hooks/createRuntime/0",
             )
         # One that has no record: what its runtime knows is enough.
         assert namespace.create(other, "web-2").returncode == 0
-        code, report, _ = explain(
-            world, "web-2", "--mount", f"src={world.source},dst=/etc/new", "--mount=src=/,dst=/dev"
-        )
-        told = [(mount["resolved"], mount["now"]) for mount in report["mounts"]]
-        assert (code, report["running"]["recorded"], told) == (0, False, [("/etc/new", False), ("/dev", True)])
+        code, report, _ = explain(world, "web-2", *words, "--mount=src=/,dst=/dev", *world.root_option())
+        told = [(mount["resolved"], mount["now"], mount["hides"]) for mount in report["mounts"]]
+        assert (code, report["running"]["recorded"]) == (0, False)
+        own = {"path": "/dev", "what": "mount", "origin": "config.json#/mounts/1"}
+        assert told == [("/etc/new", False, []), ("/etc/file", False, []), ("/dev", True, [own])]
         code, report, said = explain(world, "web-")
         assert (code, report) == (64, None)
         assert "the name matches 2 containers" in said

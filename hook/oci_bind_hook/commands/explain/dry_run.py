@@ -32,6 +32,7 @@ from .foresee import Run
 from .hiding import hidden
 from .parts import warn_of_registration, with_registered
 from .patience import PROGRAMS, gathered, silent
+from .recorded import MadePoints, records_on
 from .report import Report
 from .running import find_running
 from .selinux import Labels
@@ -214,12 +215,14 @@ def _fill_with_plan(
         return
     planner = calls.resolve(rootfs)
     planned, options = planner.plan, calls.first.part.options
+    records = [] if calls.no_folder else records_on(rootfs, options, proc)
     # A real run does not look at the programs, so it is no problem if they cannot be inspected.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
-        covering, hides = {}, hidden(planner.order, is_silent=True)
+        covering, hides = {}, hidden(planner.order, None)
         report.notes.append(f"the hook does not know whether a bind covers programs of the container: {why}")
     else:
-        covering, hides = programs.warnings(planned, bundle.document), hidden(planner.order)
+        covering = programs.warnings(planned, bundle.document)
+        hides = hidden(planner.order, MadePoints(rootfs, records).has)
     report.own = own_mounts(calls.first.requests, planner.order)
     report.mounts = describe(
         planned,
@@ -229,7 +232,7 @@ def _fill_with_plan(
         before=patience.source_of,
         labels=labels,
     )
-    if not calls.no_folder and (running := find_running(options, bundle, given, proc, container)):
+    if not calls.no_folder and (running := find_running(options, bundle, records, given, proc, container)):
         _compare(report, planned, running)
     if not planned.problems:
         _foresee_making(report, planned, calls.first.run)

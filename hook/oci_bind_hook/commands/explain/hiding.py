@@ -9,7 +9,7 @@ from ...mounting.config_mounts import upwards
 from .facts import holds_anything
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ...mounting.plan import Bind
     from ...requests.request import Request
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     Hidden = Mapping[str, str | None]  # a member of "hides" in schemas/plan.json
 
 
-def hidden(order: Sequence[tuple[Request, str, Bind | None]], *, is_silent: bool = False) -> dict[Bind, list[Hidden]]:
+def hidden(
+    order: Sequence[tuple[Request, str, Bind | None]], is_made: Callable[[Target], bool] | None
+) -> dict[Bind, list[Hidden]]:
     """Returns what each bind hides. ``order`` has all mounts in the order of mounting, as Planner.order.
 
-    If several later mounts cover one, the first of them hides it. With ``is_silent`` the image is not inspected.
+    If several later mounts cover one, the first of them hides it. ``is_made`` returns whether the hook created a
+    destination, which is then not the image's. Without it the image is not inspected.
     """
     later: dict[str, Bind | None] = {}
     found: dict[Bind, list[Hidden]] = {}
@@ -34,10 +37,12 @@ def hidden(order: Sequence[tuple[Request, str, Bind | None]], *, is_silent: bool
                     found.setdefault(hider, []).insert(0, {"path": path, "what": "mount", "origin": request.origin})
                 break
         later[path] = bind
-    for request, path, bind in () if is_silent else order:
+    if is_made is None:
+        return found
+    for request, path, bind in order:
         if bind is None or bind.action != "mount" or bind.problem is not None or request.is_root:
             continue
-        if bind.target is not None and (what := _in_image(bind.target)):
+        if bind.target is not None and (what := _in_image(bind.target)) and not is_made(bind.target):
             found.setdefault(bind, []).insert(0, {"path": path, "what": what, "origin": None})
     return found
 

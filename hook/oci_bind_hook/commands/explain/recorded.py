@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state folder of each call, checked as the call would check it, and the container's records in it."""
+"""The state folder of each call, checked as the call would check it, and the records in it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ...errors import At, RecordError
+from ...kernel.proc import boot_id
 from ...lifecycle.start_record import is_continued
 from ...mounting.mounted import is_in
+from ...mounting.undo import difference
 from ...options import state_folder
+from ...record.folder import StateFolder
+from ...record.held import peek
 from ...record.state_file import places_of
+from ...rootfs.identity import identify_path
 from .patience import HINT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ...kernel.proc import Proc
     from ...lifecycle.stage import Place
+    from ...options import Options
     from ...record.folder import Records
-    from ...record.state_file import MountRecord
+    from ...record.state_file import MadeRecord, MountRecord, Record
+    from ...rootfs.mount_points import Rootfs
+    from ...rootfs.walk import Target
     from .calls import Call
     from .patience import Patience
     from .report import Report
@@ -63,3 +71,29 @@ def _recorded(folder: Records | None, report: Report, place: Place | None, proc:
     return [
         mount for mount in record["mounts"] if is_in(mount["attached"][0], table, namespace, places_of(mount, record))
     ]
+
+
+def records_on(rootfs: Rootfs, options: Options, proc: Proc) -> list[Record]:
+    """Returns the records of all containers on a rootfs. Raises RecordError, but not if this user may not read any."""
+    try:
+        folder = StateFolder.open(state_folder(options, proc), create=False)
+    except RecordError:
+        return []
+    return [*peek(folder, identify_path(rootfs.path, proc.mounts), boot_id()).records.values()] if folder else []
+
+
+class MadePoints:
+    """The mount points that the hook created in a rootfs, by the records on it."""
+
+    def __init__(self, rootfs: Rootfs, records: Iterable[Record]) -> None:
+        self._rootfs = rootfs
+        self._made: dict[str, list[tuple[Record, MadeRecord]]] = {}
+        for record in records:
+            for made in record["made"]:
+                self._made.setdefault(made["path"], []).append((record, made))
+
+    def has(self, target: Target) -> bool:
+        """Whether the hook created what exists at a destination. Raises OSError."""
+        stat = target.last.stat
+        known = self._made.get(target.path, ())
+        return stat is not None and any(not difference(record, made, stat, self._rootfs) for record, made in known)

@@ -10,16 +10,14 @@ from ...kernel.proc import boot_id
 from ...mounting.mounted import is_in
 from ...options import state_folder
 from ...record.folder import StateFolder
-from ...record.held import peek
 from ...record.state_file import is_live, is_same_bundle, places_of, source_of
 from ...requests.request import Recorded
-from ...rootfs.identity import identify_path
 from ..moments import asked_by
 from ..upkeep.replaced import compare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ...documents.bundle import Bundle
     from ...documents.oci import State
@@ -101,19 +99,22 @@ def load(options: Options, proc: Proc, container: str) -> Record | None:
 
 
 def find_running(
-    options: Options, bundle: Bundle, state: State | None, proc: Proc, container: Container | None
+    options: Options,
+    bundle: Bundle,
+    records: Iterable[Record],
+    state: State | None,
+    proc: Proc,
+    container: Container | None,
 ) -> Running | None:
-    """Returns the running container of a bundle, or None. If ``container`` is given, only that one counts."""
+    """Returns the running container of a bundle, or None. ``records`` are those on its rootfs.
+
+    If ``container`` is given, only that one counts.
+    """
     if state is not None:
         if state.status != "running":
             return None
         return Running(state.id, load(options, proc, state.id), state.pid, proc)
-    try:
-        folder = StateFolder.open(state_folder(options, proc), create=False)
-    except RecordError:
-        folder = None
-    others = peek(folder, identify_path(bundle.rootfs, proc.mounts), boot_id()).records.values() if folder else ()
-    mine = [each for each in others if is_same_bundle(each, bundle.path) and is_live(each, proc, boot_id())]
+    mine = [each for each in records if is_same_bundle(each, bundle.path) and is_live(each, proc, boot_id())]
     if container is not None:
         mine = [each for each in mine if each["id"] == container.id]
         if not mine and container.pid is not None:
