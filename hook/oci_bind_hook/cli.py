@@ -7,10 +7,8 @@ import posix
 import sys
 
 from . import open_stdio
-from .documents.bundle import read_given, read_state
 from .errors import HookError
 from .kernel import files
-from .kernel.errnos import message
 from .log import Log
 from .options import STAGES, is_teardown, parse
 
@@ -37,6 +35,8 @@ def main(argv: list[str]) -> int:
         log.traceback(problem)
         return posix.EX_SOFTWARE
     except OSError as reason:
+        from .kernel.errnos import message  # after setns(2) it is loaded
+
         subject = f" {reason.filename}" if reason.filename is not None else ""
         log.failure(f"the kernel refused a system call{subject}: {message('', reason)} (--debug shows where)")
         log.traceback(reason)
@@ -48,6 +48,9 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str], log: Log) -> int:
+    # Not with the other imports: it imports a dependency, which may be missing.
+    from .documents.bundle import read_given, read_state
+
     if argv[:1] in (["attach"], ["detach"]) and {"--help", "-h", "--version"}.isdisjoint(argv):
         from .commands.running import run_in  # not through the commands' parser, which takes longer than the work
 

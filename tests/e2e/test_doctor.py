@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import json
 import os
 import platform
@@ -16,6 +18,7 @@ import pytest
 
 from helpers import kernels, mounting, support
 from helpers.terminal import on_terminal
+from oci_bind_hook import FOLDER
 from oci_bind_hook.commands.engines.doctor import FEATURES
 from oci_bind_hook.commands.engines.install import install
 from oci_bind_hook.commands.engines.launcher import import_folders
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 def test_the_features_are_those_of_the_kernel_that_runs() -> None:
     release = tuple(map(int, platform.release().split("-")[0].split(".")[:2]))
     since = {
-        "pidfd": (5, 3),
+        "pidfd": (5, 8),  # setns(2) takes one
         "openat2": (5, 6),
         "statx mnt_id": (5, 8),
         "mount_setattr": (5, 12),
@@ -73,6 +76,20 @@ def test_what_an_older_kernel_lacks_is_named_and_no_failure(name: str, world: Wo
     assert lost & had == (LACKS[name] - NEVER_DENIED.get(name, set())) & had
     assert {each for each in found if found[each] != before[each]} == lost & had
     assert all(found[each].startswith("without ") and len(found[each].split(": ")) > 1 for each in lost)
+
+
+def test_a_user_without_rights_has_the_same_features(world: World) -> None:
+    mounting.show(sys.base_prefix, *import_folders(), str(Path(world.launcher).parents[3]))
+    found = doctor(world, *support.as_user(UID))[1]
+    assert found["pidfd"] == "ok      pidfd"
+
+
+def test_before_5_8_setns_refuses_a_pidfd(world: World) -> None:
+    """As by a kernel that takes the fd of a namespace only."""
+    kernels.refuse("setns", error=errno.EINVAL)
+    code, found = doctor(world)
+    assert code == os.EX_UNAVAILABLE
+    assert found["pidfd"].startswith("MISSING pidfd: the hook cannot enter containers: ")
 
 
 def test_what_is_left_behind_is_counted_and_no_rootfs_is_asked(world: World, mute: int) -> None:
@@ -143,6 +160,32 @@ def test_a_source_that_only_root_may_inspect_is_no_failure_for_a_user(world: Wor
         assert (done.returncode, done.stderr) == (code, "")
         [line] = [line for line in done.stdout.splitlines() if "--mount 1: " in line]
         assert ("this user cannot inspect it (run this as root)" in line) == bool(before)
+
+
+def test_without_a_dependency_each_command_is_one_line_that_names_it() -> None:
+    """Without site-packages there is neither python-prctl nor jsonschema."""
+    code = (
+        f"import sys; sys.path.append({str(Path(FOLDER).parent)!r}); from oci_bind_hook.cli import console; console()"
+    )
+    for words in (["doctor"], ["install", "--check"], ["--version"], ["prestart"]):
+        done = subprocess.run([sys.executable, "-ISc", code, *words], capture_output=True, text=True, check=False)
+        said = "No module named '_prctl' (reinstall the package, then register the hook again)"
+        assert (done.returncode, done.stdout) == (os.EX_SOFTWARE, "")
+        assert done.stderr == f"oci-bind-hook: the installation is broken: {said}\n"
+
+
+def test_a_dependency_that_is_missing_is_named(world: World) -> None:
+    """python-prctl is here, and jsonschema is not."""
+    folders = [str(Path(FOLDER).parent), str(world.path)]
+    prctl = importlib.util.find_spec("_prctl")
+    assert prctl is not None
+    assert prctl.origin is not None
+    for each in (Path(prctl.origin), *Path(prctl.origin).parent.glob("python_prctl-*")):
+        (world.path / each.name).symlink_to(each)
+    code = f"import sys; sys.path += {folders}; from oci_bind_hook.cli import console; console()"
+    done = subprocess.run([sys.executable, "-ISc", code, "doctor"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (os.EX_UNAVAILABLE, "")
+    assert "MISSING jsonschema: the hook fails with exit code 70 when it needs it\n" in done.stdout
 
 
 def test_without_a_capability_of_root_it_says_what_fails(world: World) -> None:

@@ -24,6 +24,7 @@ NUMBERS = {
     "statmount": 457,
     "statx": STATX[platform.machine()],
     "ioctl": {"x86_64": 16, "aarch64": 29}[platform.machine()],
+    "setns": {"x86_64": 308, "aarch64": 268}[platform.machine()],
 }
 
 # A call of which a kernel lacks a part: its name, which argument says so, and what that is.
@@ -35,7 +36,7 @@ PARTS = {
 # What a kernel lacks, and how it says so.
 OLDER = {
     "before 5.12": (("mount_setattr",), errno.ENOSYS),
-    "before 4.11": (tuple(call for call in NUMBERS if call != "ioctl"), errno.ENOSYS),
+    "before 4.11": (tuple(call for call in NUMBERS if call not in ("ioctl", "setns")), errno.ENOSYS),
     "filtered": ((*MOUNT_API, "openat2"), errno.EPERM),
 }
 BEFORE_6_8 = (("statmount", *PARTS), errno.ENOSYS)

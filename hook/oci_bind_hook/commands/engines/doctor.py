@@ -123,8 +123,13 @@ def examine() -> list[Finding]:
 
 def _software() -> Iterator[Finding]:
     yield Finding("Python", sys.version.split()[0], is_there=True)
-    for name in ("jsonschema", "python-prctl"):
-        yield Finding(name, importlib.metadata.version(name), is_there=True)
+    for name in launcher.DEPENDENCIES:
+        try:
+            yield Finding(name, importlib.metadata.version(name), is_there=True)
+        except importlib.metadata.PackageNotFoundError:
+            without = "the hook fails with exit code 70 when it needs it"
+            advice = f"reinstall the package, or install {name} for {sys.executable}"
+            yield Finding(name, "", is_there=False, is_needed=True, without=without, advice=advice)
 
 
 def _kernel() -> Iterator[Finding]:
