@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -76,6 +77,58 @@ def test_the_launcher_is_turned_off_and_repaired_by_install(world: World, runtim
     assert install(str(world.path / "p"), (), options(world))[0].action == "replaced"
     assert launcher.fault(path) == ""
     assert runs() == "hello from the host\nruns\n"
+
+
+def delete_package(path: str) -> None:
+    file = Path(path)
+    file.write_text(re.sub(r"(?m)^sys.path \+= .*$", "sys.path += ['/deleted']", file.read_text()))
+
+
+FAULTS = {
+    "python": (delete_python, "needs /deleted/bin/python: it does not exist"),
+    "package": (delete_package, "finds no package in /deleted: it was removed; install the package, then run install"),
+    "mode": (lambda path: Path(path).chmod(0o644), "is not executable"),
+    "file": (lambda path: Path(path).unlink(), "does not exist"),
+}
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_explain_foresees_that_a_broken_launcher_keeps_the_container_from_starting(
+    world: World, runtime: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def explained(bundle: str) -> tuple[int, list[str], list[str]]:
+        capfd.readouterr()
+        code = cli.main(["explain", bundle, "--format=json"])
+        found = json.loads(capfd.readouterr().out)
+        refused = [f"{each['where']}: {each['message']} ({each['hint']})" for each in found["runtime"]]
+        return code, refused, [each for each in found["warnings"] if "poststop" in each or "turned off" in each]
+
+    where = "config.json: /hooks/createRuntime/0/path"
+    advice = "run install again; until then, Break glass in docs/ENGINES.md lets containers start without the binds"
+    for name, (harm, said) in FAULTS.items():
+        path, _ = install(str(world.path / name), (), options(world))
+        hook = {"path": path, "args": ["oci-bind-hook", *options(world)], "env": ["PATH=/usr/bin:/bin"]}
+        hooks = {"createRuntime": [hook], "poststop": [hook]}
+        bundle = support.bundle(world.path / f"bundle-{name}", ["echo", "runs"], hooks=hooks)
+        assert explained(bundle) == (0, [], [])
+        harm(path)
+        code, [refused], [warning] = explained(bundle)
+        assert code == 73
+        assert refused.startswith(f"{where}: {path} {said}")
+        assert refused.endswith(f" ({advice})")
+        assert warning.startswith("config.json: /hooks/poststop/0/path: ")
+        assert support.run_container(runtime, bundle, name).stdout == ""
+
+
+def test_explain_warns_of_a_launcher_that_is_turned_off(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    path, _ = install(str(world.path / "p"), (), options(world))
+    hook = {"path": path, "args": ["oci-bind-hook", *options(world)], "env": ["PATH=/usr/bin:/bin"]}
+    bundle = support.bundle(world.path / "bundle", ["true"], hooks={"createRuntime": [hook], "poststop": [hook]})
+    turn_off(world)
+    capfd.readouterr()
+    assert cli.main(["explain", bundle, "--format=text"]) == 0
+    said = f"{path} has been turned off, and binds nothing: install again"
+    assert f"warning    config.json: /hooks/createRuntime/0/path: {said}\n" in capfd.readouterr().out
 
 
 def test_the_launcher_that_is_turned_off_reads_the_state(world: World) -> None:

@@ -17,6 +17,7 @@ from ...lifecycle.stage import no_process, not_inside
 from ...mounting.sources import allowed
 from ...options import Options, not_stopped, parse, state_folder
 from ...requests import collect
+from ..engines import launcher
 from . import registered, stopping
 from .patience import expanded
 
@@ -58,13 +59,13 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
     has_poststop = any(entry.stage == "poststop" for entry in entries)
     others_stop = bool(entries) and not has_poststop and stopping.is_by_engine(entries, bundle)
     report.warnings += registered.warnings(entries, bundle.document, others_stop=others_stop)
-    report.warnings += [
-        f"{entry.place}/path: {entry.path} cannot be executed here"
-        for entry in entries
-        if entry.path
-        and not patience.why_not(entry.place, f"the hook {entry.path}", entry.path)
-        and not os.access(entry.path, os.X_OK)
-    ]
+    for entry in entries:
+        if not entry.path or patience.why_not(entry.place, f"the hook {entry.path}", entry.path):
+            continue
+        if not os.access(entry.path, os.X_OK):
+            report.warnings.append(f"{entry.place}/path: {entry.path} cannot be executed here")
+        elif fault := launcher.fault(entry.path):
+            report.warnings.append(f"{entry.place}/path: {fault}")
 
 
 def with_registered(

@@ -30,9 +30,9 @@ class Refusals:
     def warn(self, where: str, message: str) -> None:
         self.warnings.append(f"config.json: {where}: {message}")
 
-    def add_missing(self, where: str, path: str, message: str) -> None:
+    def add_missing(self, where: str, path: str, message: str, hint: str = "") -> None:
         """Adds that a ``path`` of the host does not exist."""
         if files.clean_path(path).startswith(_VOLATILE):
             self.warn(where, f"{message}; the runtime refuses this unless an engine creates it first")
         else:
-            self.add(where, message)
+            self.add(where, message, hint)

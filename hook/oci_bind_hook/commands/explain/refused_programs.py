@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import HookError, RequestError
 from ...rootfs.walk import Root
+from ..engines import launcher
 from .programs import PATH, interpreters, is_text, same_machine
 from .refusals import BOTH, CRUN, RUNC
 from .refused_mounts import dangling_link, is_unknown
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 _MOST_INTERPRETERS = 4  # the limit of the kernel, execve(2)
 # Stages whose hooks are programs of the host: runtime-spec config.md, "POSIX-platform Hooks".
 _HOST_STAGES = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+# For this hook.
+_HINT = "run install again; until then, Break glass in docs/ENGINES.md lets containers start without the binds"
+# Stages whose failure ends the start of a container.
+_MUST_SUCCEED = ("prestart", "createRuntime", "createContainer")
 
 
 class Unsure(Exception):
@@ -131,16 +136,17 @@ def judge_hooks(
             entries = hooks.get(stage)
             for number, entry in enumerate(entries if isinstance(entries, list) else ()):
                 at, path = f"/hooks/{stage}/{number}/path", members(entry).get("path")
-                is_reported = stage == "poststop" and is_ours(entry)  # commands.explain.parts reports it
+                hint = _HINT if is_ours(entry) else ""
+                is_reported = stage == "poststop" and bool(hint)  # commands.explain.parts reports it
                 if root is None or not isinstance(path, str) or not path.startswith("/") or is_reported:
                     continue
                 if root is image or may_ask(at, path):
-                    _judge_hook(found, stage, at, path, root)
+                    _judge_hook(found, stage, at, path, root, hint)
     finally:
         os.close(fd)
 
 
-def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> None:
+def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root, hint: str) -> None:
     is_for_sh = False
     try:
         target, fault = _program(root, path)
@@ -150,6 +156,8 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
                 fault = _fault_of_interpreters(root, target)
     except Unsure:
         return
+    if target is not None and not fault and stage in _MUST_SUCCEED and not launcher.is_turned_off(path):
+        fault = launcher.fault(path)
     if target is not None and not fault:
         return
     is_missing = not fault
@@ -157,11 +165,11 @@ def _judge_hook(found: Refusals, stage: str, at: str, path: str, root: Root) -> 
     if stage == "poststop":
         found.warn(at, f"{fault}; runtimes start without it")
     elif stage == "poststart" or is_for_sh:  # crun allows poststart to fail, and runs such a file with sh
-        found.add(at, fault, by=RUNC)
+        found.add(at, fault, hint, by=RUNC)
     elif is_missing and stage != "startContainer":
-        found.add_missing(at, path, fault)
+        found.add_missing(at, path, fault, hint)
     else:
-        found.add(at, fault)
+        found.add(at, fault, hint)
 
 
 def _program(root: Root, path: str) -> tuple[Target | None, str]:
