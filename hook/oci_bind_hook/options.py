@@ -74,7 +74,7 @@ def is_teardown(stage: Stage | None, state: State) -> bool:
         raise not_stopped(state.status)
     if state.status not in ("creating", "created"):
         raise UnavailableError(
-            f'the container is "{state.status}", and binds can only be made while it is created',
+            f'the container is "{state.status}", but binds can be made only while it is being created',
             hint="register the hook for createRuntime, createContainer or prestart",
         )
     return False

@@ -403,7 +403,7 @@ def test_what_the_administrator_binds_is_not_replaced(
     source = world.file if asked.endswith("word") else world.source
     prepare(world, {"x": f"src={source},dst={asked},ro"})
     words = [*allowed(world.path), "--mount", f"src={world.source},dst={bound}"]
-    may_not = "which no annotation may do" if how == COVERS else "which no annotation may change"
+    may_not = "annotations must not do this" if how == COVERS else "annotations must not change this"
     line = f"config.json: /annotations/{KEY}x: {leads} {how} "
     code, told = refused(world, *words)
     assert (code, told[: len(line)], told.endswith(may_not)) == (77, line, True)

@@ -188,7 +188,7 @@ def test_a_bind_below_another_is_named_and_goes_first(world: World, container: R
     assert container.attach(*spec(world, "/data")).returncode == 0
     assert container.attach("--mount", f"src={world.file},dst=/data/word").returncode == 0
     assert container.attach(*spec(world, "/data/in")).returncode == 0
-    told = "could not undo /data: the bind on /data/word is below it (detach that one first, or all by --all)\n"
+    told = "could not undo /data: the bind on /data/word is below it (detach that bind first, or use --all)\n"
     refused(container.detach("/data"), os.EX_OSERR, told)
     assert container.points() == ["/data", "/data/in", "/data/word"]
     # The last of the three calls is refused: had the outer one been first, both others would be gone with it.
@@ -213,7 +213,9 @@ def test_binds_that_the_first_process_has_left_behind(world: World) -> None:
     with Running(world) as container:
         assert container.attach(*spec(world, "/new/one")).returncode == 0
         container.unshare()
-        told = "binds in another mount namespace (its first process has entered another one since: they stay"
+        told = (
+            "binds in another mount namespace (its first process has since entered another one: the earlier binds stay"
+        )
         refused(container.attach(*spec(world, "/new/two")), os.EX_IOERR, told)
         refused(container.detach("--all"), os.EX_IOERR, told)
         assert len(recorded(world)["mounts"]) == 1
@@ -292,9 +294,9 @@ def test_what_is_no_container_of_its_own_is_refused(world: World, container: Run
             refused(run(world, "attach", *more, "--pid", str(number), *words), os.EX_USAGE, told)
     refused(run(world, "attach", "", *words), os.EX_USAGE, "attach: the name of the container is empty")
     refused(run(world, "detach", "c1", ""), os.EX_USAGE, 'DESTINATION: "" is not an absolute path')
-    refused(run(world, "attach", *words), os.EX_USAGE, "it takes CONTAINER")
+    refused(run(world, "attach", *words), os.EX_USAGE, "pass CONTAINER")
     refused(run(world, "attach", "c1"), os.EX_USAGE, "--mount is required")
-    refused(run(world, "detach", "c1"), os.EX_USAGE, "it takes CONTAINER", "DESTINATION or --all")
+    refused(run(world, "detach", "c1"), os.EX_USAGE, "pass CONTAINER", "DESTINATION or --all")
     refused(run(world, "attach", "../c1", *named, str(container.pid), *words), os.EX_DATAERR, "/id")
     assert (container.points(), os.listdir(world.state)) == ([], [])
 
@@ -310,7 +312,7 @@ def test_no_option_is_passed_over(world: World) -> None:
         for option in others[name]:
             done = run(world, name, *words[name], *option)
             refused(done, os.EX_USAGE, f"{option[0]}: {name} does not take it")
-    refused(run(world, "attach", *words["attach"], "--all"), os.EX_USAGE, "--all: only a --dry-run prints anything")
+    refused(run(world, "attach", *words["attach"], "--all"), os.EX_USAGE, "--all: this option requires --dry-run")
     refused(run(world, "attach", "c1", "--", "--help"), os.EX_USAGE, "--: unknown command or option")
     told = '--forc: unknown command or option (did you mean "--force"?'
     refused(run(world, "attach", "c1", "--forc"), os.EX_USAGE, told)

@@ -70,9 +70,10 @@ def test_a_server_of_the_rootfs_that_cannot_make_a_file_alone(world: World, erro
         words = ["--mount", f"src={world.file},dst=/etc/file"]
         with Running(world) as container:
             done = container.attach(*words)
-            assert (done.returncode, "the server of the rootfs does not know mknod(2)" in done.stderr) == (71, True), (
-                done
-            )
+            assert (done.returncode, "the server of the rootfs does not support mknod(2)" in done.stderr) == (
+                71,
+                True,
+            ), done
             assert (container.points(), os.listdir(f"{fuse.path}/etc")) == ([], [])
         sent = state(world, bundle=container.bundle)
         done = call(world, "prestart", *words, stdin=sent)

@@ -219,4 +219,4 @@ def test_a_lock_is_not_waited_for_longer_where_signals_are_blocked_and_ignored(w
         fcntl.flock(lock, fcntl.LOCK_EX)
         deaf = ("env", "--ignore-signal", "--block-signal")
         done = call(world, "prestart", *mount(world, "/a"), stdin=state(world), before=deaf)
-    assert (done.returncode, "has held it for over 5 seconds" in done.stderr) == (os.EX_IOERR, True)
+    assert (done.returncode, "has kept it locked for over 5 seconds" in done.stderr) == (os.EX_IOERR, True)

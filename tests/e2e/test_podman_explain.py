@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-LAST_START = "config.json is that of the last start: podman writes another one for the next"
+LAST_START = "config.json is the one of the last start: podman writes a new one at the next start"
 NO_POSTSTOP = "config.json: /hooks: poststop is not registered: mount points and state files would stay"
 
 

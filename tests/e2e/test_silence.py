@@ -194,5 +194,7 @@ def test_a_lock_that_is_held_for_long_is_told_of(world: World, lock: str) -> Non
     with open(world.state / name, "w", encoding="ascii") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         (said,) = finish(one.launch(*mount(world, "/a")), code=74)
-    assert f"{name} cannot be locked: process {os.getpid()} has held it for over 5 seconds (find out what" in said
+    assert (
+        f"{name} cannot be locked: process {os.getpid()} has kept it locked for over 5 seconds (find out what" in said
+    )
     one.end()

@@ -175,8 +175,8 @@ MEMBERS: dict[str, tuple[dict[str, Any], int, str]] = {
     "pid of nobody": (
         {"pid": (1 << 31) - 1},
         69,
-        f"c1 prestart: the container's process {(1 << 31) - 1} has ended (see the runtime's log or the messages of "
-        "other hooks; or the state has a wrong pid)",
+        f"c1 prestart: the container's process {(1 << 31) - 1} has ended (see the runtime's log and the messages of "
+        "other hooks, and check the pid in the state)",
     ),
     "unknown status": (
         {"status": "dead"},
@@ -196,7 +196,7 @@ def test_wrong_member_of_a_state(hook: Hook, members: dict[str, Any], code: int,
 @pytest.mark.parametrize("status", ["starting", "running", "paused"])
 def test_container_that_is_past_its_creation(hook: Hook, status: str, arguments: list[str]) -> None:
     hint = "register the hook for createRuntime, createContainer or prestart"
-    line = f'the container is "{status}", and binds can only be made while it is created ({hint})'
+    line = f'the container is "{status}", but binds can be made only while it is being created ({hint})'
     expected = (69, " ".join(["c1", *arguments]) + f": {line}")
     assert hook.fails(*arguments, stdin=hook.state(status=status)) == expected
 

@@ -306,7 +306,7 @@ def _withdraw(removed: Removed, *, is_wanted: bool) -> None:
             tell(f"to deactivate it in {engine.engine}: {engine.restart}")
 
 
-_FREED = 'poststop is no longer called for them: once they have ended, "oci-bind-hook gc{}" undoes what they left'
+_FREED = 'for which poststop is no longer called: once they have ended, run "oci-bind-hook gc{}"'
 
 
 def _remove_state_folders(removed: Removed, roots: Iterable[str | None]) -> None:
@@ -324,7 +324,9 @@ def _remove_state_folders(removed: Removed, roots: Iterable[str | None]) -> None
             removed.kept.append(str(problem))
             continue
         if names:
-            removed.kept.append(f"{path} has records of {few(names)}: {_FREED.format(_given(root))}; then remove it")
+            removed.kept.append(
+                f"{path} has records of {few(names)}, {_FREED.format(_given(root))}, and remove the folder"
+            )
         else:
             answer(f"{one_line(f'removed {path}/')}\n")
 
@@ -336,7 +338,7 @@ def _warn_of_records(removed: Removed, roots: Iterable[str | None]) -> None:
     for root in roots:
         path, names = state_files(_at(root))
         if names:
-            removed.kept.append(f"{path} has records of {few(names)}: {_FREED.format(_given(root))}")
+            removed.kept.append(f"{path} has records of {few(names)}, {_FREED.format(_given(root))}")
 
 
 def _at(root: str | None) -> Options:

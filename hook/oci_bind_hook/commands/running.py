@@ -71,10 +71,10 @@ def _words(name: str, options: Options) -> tuple[str | None, str | None]:
     # --bundle or --pid alone selects a known container. Both with an id describe a container that is not known here.
     is_named = (options.bundle is None) is (options.pid is None)
     if len(others) != is_named + (not is_attach and not options.unfold):
-        forms = "CONTAINER, --bundle DIR or --pid PID, or all of them"
-        raise UsageError(f"it takes {forms}" + ("" if is_attach else "; and DESTINATION or --all"), where=name)
+        forms = "pass CONTAINER, --bundle DIR, --pid PID, or all three"
+        raise UsageError(forms + ("" if is_attach else "; and DESTINATION or --all"), where=name)
     if options.unfold and is_attach and not options.dry_run:
-        raise UsageError("only a --dry-run prints anything", where="--all")
+        raise UsageError("this option requires --dry-run", where="--all")
     if others[:is_named] == [""]:
         raise UsageError("the name of the container is empty", where=name)
     if not is_attach and not options.unfold and not others[-1].startswith("/"):

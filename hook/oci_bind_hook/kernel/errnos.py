@@ -40,17 +40,17 @@ NEEDS = {
 }
 
 _MOUNT_MAX = "the namespace has reached its limit of mounts: raise /proc/sys/fs/mount-max"
-_READ_ONLY = "the rootfs is read-only: create it in the image or, at createContainer, register for createRuntime"
-_NO_MKNOD = "the server of the rootfs does not know mknod(2): create it in the image, or bind at the start"
-_FULL = "the disk of the rootfs has no space or inodes left; or create the mount point in the image"
+_READ_ONLY = "the rootfs is read-only: create it in the image; at createContainer, register for createRuntime"
+_NO_MKNOD = "the server of the rootfs does not support mknod(2): create it in the image, or bind at the start"
+_FULL = "the disk of the rootfs has no space or inodes: free some, or create the mount point in the image"
 _LOCKED = "it is unbindable, or it has locked mounts below it, which require rbind"
-_GONE = "another process removed the mount point just now"
-_OTHER_KIND = "another process replaced the mount point just now with something of another kind"
+_GONE = "another process has just removed the mount point"
+_OTHER_KIND = "another process has just replaced the mount point with something of another kind"
 _ELSEWHERE = "the mount point can no longer be mounted on, or it is shared and the bind is unbindable"
 _IMMUTABLE = "the folder is immutable (see lsattr(1)), or its owner has no id in this user namespace"
 _FORBIDDEN = "a security module denies it: see the audit log"
 _MAKE_ROOM = "free space there or make it writable, or choose another folder with --root"
-_ATTRIBUTE = "an attribute of the source is locked, mount_namespaces(7)"
+_ATTRIBUTE = "an attribute of the source is locked: see mount_namespaces(7)"
 
 HINTS = {
     ("", errno.EACCES): _FORBIDDEN,
@@ -71,22 +71,22 @@ HINTS = {
     ("", errno.EPERM): _FORBIDDEN,
     ("", errno.EROFS): "its file system is read-only",
     ("", errno.ESTALE): "the server has replaced the file, as on NFS: mount it again on the host",
-    ("mkdirat", errno.EEXIST): "another process created it just now",
-    ("mkdirat", errno.ENOENT): "another process removed its folder just now",
+    ("mkdirat", errno.EEXIST): "another process has just created it",
+    ("mkdirat", errno.ENOENT): "another process has just removed its folder",
     ("mkdirat", errno.ENOSPC): _FULL,
     ("mkdirat", errno.EPERM): _IMMUTABLE,
     ("mkdirat", errno.EROFS): _READ_ONLY,
     ("mknodat", errno.ENOSYS): _NO_MKNOD,
     ("mknodat", errno.EOPNOTSUPP): _NO_MKNOD,
-    ("mknodat", errno.EEXIST): "another process created it just now",
-    ("mknodat", errno.ENOENT): "another process removed its folder just now",
+    ("mknodat", errno.EEXIST): "another process has just created it",
+    ("mknodat", errno.ENOENT): "another process has just removed its folder",
     ("mknodat", errno.ENOSPC): _FULL,
     ("mknodat", errno.EPERM): _IMMUTABLE,
     ("mknodat", errno.EROFS): _READ_ONLY,
     ("open_tree", errno.EINVAL): _LOCKED,
     ("open_tree", errno.ENOSPC): _MOUNT_MAX,
     ("open_tree", errno.EPERM): "the source is in a mount namespace of another user",
-    ("mount_setattr", errno.EBUSY): "a process has a file open for writing there",
+    ("mount_setattr", errno.EBUSY): "a process has a file of this mount open for writing",
     ("mount_setattr", errno.EPERM): _ATTRIBUTE,
     ("mount_setattr(idmap)", errno.EPERM): "it is already id-mapped, or belongs to another user namespace",
     ("move_mount", errno.EINVAL): _ELSEWHERE,
@@ -96,14 +96,14 @@ HINTS = {
     ("mount(tmpfs)", errno.ENOSPC): _MOUNT_MAX,
     ("mount(MS_BIND)", errno.EINVAL): _LOCKED,
     ("mount(MS_BIND)", errno.ENOSPC): _MOUNT_MAX,
-    ("mount(MS_REMOUNT)", errno.EBUSY): "a process has a file open for writing there",
+    ("mount(MS_REMOUNT)", errno.EBUSY): "a process has a file of this mount open for writing",
     ("mount(MS_REMOUNT)", errno.EPERM): _ATTRIBUTE,
     ("mount(MS_MOVE)", errno.EINVAL): _ELSEWHERE,
     ("mount(MS_MOVE)", errno.ENOENT): _GONE,
     ("mount(MS_MOVE)", errno.ENOSPC): _MOUNT_MAX,
     ("mount(MS_MOVE)", errno.ENOTDIR): _OTHER_KIND,
     ("unlinkat", errno.EPERM): "it or its folder is immutable or append-only: see lsattr(1)",
-    ("umount2", errno.EINVAL): "it is locked by a user namespace, mount_namespaces(7)",
+    ("umount2", errno.EINVAL): "a user namespace locks it: see mount_namespaces(7)",
     ("setns", errno.EINVAL): "the process or its namespace is ending",
     ("setns", errno.EPERM): "it belongs to a user namespace in which this process has no rights",
     ("unshare", errno.ENOSPC): "the limit user.max_user_namespaces is reached: raise it with sysctl(8)",

@@ -34,9 +34,11 @@ def wait(fd: int, seconds: float) -> float:
         holders.append(_holder(fd))
     first, last = holders
     if first != last:
-        raise BlockingIOError(errno.EBUSY, f"other processes have held it in turn for over {seconds:.0f} seconds")
+        raise BlockingIOError(
+            errno.EBUSY, f"other processes have kept it locked in turn for over {seconds:.0f} seconds"
+        )
     who = f"process {last}" if last is not None else "another run of the hook"
-    raise BlockingIOError(errno.EAGAIN, f"{who} has held it for over {seconds / 2:.0f} seconds")
+    raise BlockingIOError(errno.EAGAIN, f"{who} has kept it locked for over {seconds / 2:.0f} seconds")
 
 
 def _wait(fd: int, seconds: float) -> float | None:

@@ -114,7 +114,7 @@ def _check_below(chosen: Sequence[MountRecord], others: Sequence[MountRecord], p
             if other is not None and find(other["attached"][0], table) is not None:
                 raise LeftoverError(
                     f"could not undo {each['resolved']}: the bind on {other['resolved']} is below it",
-                    hint="detach that one first, or all by --all",
+                    hint="detach that bind first, or use --all",
                 )
 
 

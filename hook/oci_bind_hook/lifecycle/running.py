@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..record.state_file import InitRecord, Record, RootfsRecord
     from ..rootfs.mount_points import Rootfs
 
-OTHERS_HINT = "as root; for a rootless container of podman by its user: podman unshare oci-bind-hook"
+OTHERS_HINT = "run it as root, or for a rootless container of podman as its user: podman unshare oci-bind-hook"
 
 
 class Running(Place):
@@ -32,7 +32,7 @@ class Running(Place):
 
     without_rights = OTHERS_HINT
     when_ended = "if the container was restarted, try again"
-    when_moved = "its first process has entered another one since: they stay where they are until the container ends"
+    when_moved = "its first process has since entered another one: the earlier binds stay until the container ends"
 
     def __init__(self, state: State, proc: Proc) -> None:
         super().__init__(None, state, proc)

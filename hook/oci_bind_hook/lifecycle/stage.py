@@ -44,7 +44,7 @@ def no_process(*, is_inside: bool) -> UnavailableError:
 def not_inside() -> UnavailableError:
     """The error at createContainer outside the container, where runtimes call createRuntime hooks."""
     return UnavailableError(
-        "createContainer requires the container's mount namespace, and this is another one",
+        "createContainer requires the container's mount namespace, but this is another one",
         hint="register the hook for createContainer, or pass the right STAGE",
     )
 
@@ -67,7 +67,7 @@ class Place:
     """
 
     without_rights = ROOTLESS
-    when_ended = "see the runtime's log or the messages of other hooks; or the state has a wrong pid"
+    when_ended = "see the runtime's log and the messages of other hooks, and check the pid in the state"
     when_moved = "call poststop for it first"
 
     def __init__(self, stage: str | None, state: State, proc: Proc) -> None:

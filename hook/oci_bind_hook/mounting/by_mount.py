@@ -155,13 +155,13 @@ def _open_here(source: Source) -> int:
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
     except OSError as reason:
-        problem = f"the container's mount namespace has no {path}: {reason.strerror}"
+        problem = f"{path} cannot be opened in the container's mount namespace: {reason.strerror}"
         raise MissingError(problem, where=source.request.at("source"), hint=hint("openat", reason)) from reason
     # The path is only a hint: in this namespace another mount may hide the source.
     here = files.statx(fd, ask=False)  # the lookup has just refreshed its attributes
     if (here.dev, here.ino) != (source.stat.dev, source.stat.ino):
         posix.close(fd)
-        problem = f"the container's mount namespace has a different object at {path}"
+        problem = f"in the container's mount namespace {path} is another file or folder"
         raise MissingError(problem, where=source.request.at("source"))
     return fd
 

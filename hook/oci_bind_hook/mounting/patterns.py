@@ -198,8 +198,8 @@ def _match(pattern: Request, source: str, names: Sequence[str], found: Sequence[
         return pattern.match(source, f"{stars.filled(pattern.destination, ())}".rstrip("/") + f"/{name}")
     destination = stars.filled(pattern.destination, stars.matched(names, found))
     if destination is None:
-        problem = f"{source} provides no name for a * in {pattern.destination}"
-        raise RequestError(problem, where=pattern.at("destination"), hint="a name must not be empty, . or ..")
+        problem = f"{source} would make a name in {pattern.destination} empty, . or .."
+        raise RequestError(problem, where=pattern.at("destination"), hint="change src or dst")
     return pattern.match(source, destination)
 
 

@@ -383,11 +383,11 @@ class Planner:
         """Refuses an annotation that would cover a bind of ``--mount``, or a part of it. Raises EscapeError."""
         if place := self._above_them.get(path):
             origin = self._administrators[place]
-            raise EscapeError(f"{path} would cover {place}, the destination of {origin}, which no annotation may do")
+            raise EscapeError(f"{path} would cover {place}, the destination of {origin}: annotations must not do this")
         for place in upwards(path):
             if origin := self._administrators.get(place, ""):
                 raise EscapeError(
-                    f"{path} is inside {place}, the destination of {origin}, which no annotation may change"
+                    f"{path} is inside {place}, the destination of {origin}: annotations must not change this"
                 )
 
     def _check_double(self, request: Request, target: Target) -> None:

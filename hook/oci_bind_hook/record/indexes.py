@@ -161,7 +161,7 @@ class Indexes:
 
 
 _HELD = "find out what it waits for; if it never ends, kill it and run oci-bind-hook gc"
-_CROWDED = "no process hangs: too many containers start and end at once for this machine"
+_CROWDED = "no process hangs, but too many containers start and end at once: start fewer at a time"
 
 
 def unlocked(path: str, reason: OSError, *, wait: bool) -> RecordError:

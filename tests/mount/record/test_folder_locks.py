@@ -129,7 +129,7 @@ def test_who_waits_for_a_stopped_holder_is_told_who_that_is(
     deadline = signal.getitimer(signal.ITIMER_REAL)[0]  # of the test itself
     with pytest.raises(RecordError) as refused:
         folder.lock_id("c1")
-    said = f"{path}/c1.lock cannot be locked: process {child} has held it for over 0 seconds"
+    said = f"{path}/c1.lock cannot be locked: process {child} has kept it locked for over 0 seconds"
     assert refused.value.problem == said
     assert (refused.value.exit_code, fds(), signal.getsignal(signal.SIGALRM)) == (os.EX_IOERR, held, handler)
     assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= deadline
@@ -152,7 +152,7 @@ def test_who_waits_while_others_take_turns_is_not_told_to_kill_one(
         folder.lock_id("c1")
     assert (
         refused.value.problem
-        == f"{path}/c1.lock cannot be locked: other processes have held it in turn for over 0 seconds"
+        == f"{path}/c1.lock cannot be locked: other processes have kept it locked in turn for over 0 seconds"
     )
     assert "kill" not in refused.value.hint
     os.write(go, b"!")

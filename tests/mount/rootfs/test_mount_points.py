@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oci_bind_hook.record.state_file import Record
     from oci_bind_hook.requests.request import Request
 
-HINT = "the rootfs is read-only: create it in the image or, at createContainer, register for createRuntime"
+HINT = "the rootfs is read-only: create it in the image; at createContainer, register for createRuntime"
 
 
 def read_only_root(bench: Bench) -> None:
@@ -71,7 +71,7 @@ def test_what_somebody_else_makes_at_the_same_moment_is_not_used_and_not_removed
     record = bench.record()
     with pytest.raises(KernelError, match="mkdirat /new: File exists") as refused:
         bench.attach(plan, record, meanwhile)
-    assert refused.value.hint == "another process created it just now"
+    assert refused.value.hint == "another process has just created it"
     assert refused.value.where == "--mount 1"
     assert os.path.lexists(path)
     assert (record["mounts"], record["made"]) == ([], [])

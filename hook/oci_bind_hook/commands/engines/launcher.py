@@ -47,7 +47,7 @@ LAUNCHER = """\
 import gc
 import sys
 
-# Nothing lives long enough to be collected, and to look for it takes a sixth of Python's start.
+# Nothing lives long enough to be collected, and looking for it takes a sixth of Python's start.
 gc.disable()
 sys.dont_write_bytecode = True
 sys.path += {folders}

@@ -131,7 +131,7 @@ def _fill(
     report.rootfs = bundle.rootfs
     is_podmans = recognise.engine(bundle.config.annotations, bundle.path, bundle.rootfs) == "podman"
     if state is None and is_podmans and (container is None or container.pid is None):
-        report.notes.append("config.json is that of the last start: podman writes another one for the next")
+        report.notes.append("config.json is the one of the last start: podman writes a new one at the next start")
     entries = registered.find(bundle.document)
     parts = with_registered(report, entries, options, bundle.config.namespaces, proc)
     strict = [part.options.strict for part in parts]

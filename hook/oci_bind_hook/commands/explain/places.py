@@ -235,7 +235,7 @@ def _remarks(mount: Document) -> Iterator[Remark]:
         if hidden["what"] == "mount":
             yield "hides", escaped(f"{hidden['origin']} on {hidden['path']}")
     if mount["action"] == "skipped":
-        yield "left out", escaped(", ".join(mount["warnings"]))
+        yield "skipped", escaped(", ".join(mount["warnings"]))
     else:
         yield from (("warning", escaped(warning)) for warning in mount["warnings"])
 

@@ -223,7 +223,7 @@ def _judge_in_proc(found: Refusals, at: str, target: Target, *, is_bind: bool) -
     if not names[1].isdigit() and not os.path.lexists(f"/proc/{names[1]}"):
         found.add(at, f"procfs has no {names[1]}, and nothing can be created in procfs")
     elif is_bind and names[1] not in _OPEN_IN_PROC and (names[1] not in _PART_OPEN_IN_PROC or len(names) == 2):
-        found.add(at, f"{target.path} is inside /proc, and runc lets nothing cover that", by=RUNC)
+        found.add(at, f"{target.path} is inside /proc, where runc refuses mounts", by=RUNC)
 
 
 def _judge_on_proc(found: Refusals, at: str, target: Target, source: Source) -> None:

@@ -67,7 +67,7 @@ def _of_binds(document: Mapping[str, Any]) -> str:
     own = [mount for mount in document["mounts"] if mount["by"] != "runtime"]
     parts = ", ".join(_parts(own)) or "no bind is requested"
     if document["running"] is not None and (known := [mount["now"] for mount in own if mount["now"] is not None]):
-        parts += f"; the container runs and has {sum(known)} of {len(known)}"
+        parts += f"; the container runs with {sum(known)} of {len(known)} mounted"
     # The warnings of a skipped bind include the reason, which does not count.
     warnings = len(document["warnings"]) + sum(
         len(mount["warnings"]) - (mount["action"] == "skipped") for mount in document["mounts"]
@@ -84,7 +84,7 @@ def _parts(own: list[Mapping[str, Any]]) -> Iterator[str]:
     if numbers["present"]:
         yield f"{numbers['present']} already mounted"
     if numbers["skipped"]:
-        yield f"{numbers['skipped']} left out"
+        yield f"{numbers['skipped']} skipped"
     made = {point["path"]: point["kind"] for mount in own for point in mount["create"]}
     kinds = [*made.values()]
     points = [count(kinds.count(kind), noun) for kind, noun in MADE.items() if kind in kinds]

@@ -193,7 +193,7 @@ class Registry:
             entry.advice = f"if it has ended: echo {_quoted(json.dumps(state))} | oci-bind-hook poststop{self._hint}"
         elif record["phase"] != "done":
             entry.reason += f'; a run of the hook was killed in the phase "{record["phase"]}"'
-            entry.advice = "end the container; then poststop, or oci-bind-hook gc, undoes the rest"
+            entry.advice = "stop the container: poststop, or oci-bind-hook gc, then undoes the rest"
         elif missing:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are no longer mounted"
             entry.advice = "another process unmounted them: restart the container"

@@ -111,10 +111,10 @@ def test_what_is_recorded_stays_and_is_named(machine: Path, bench: Bench, capfd:
         held.save(named(made, "c1", phase="done", init=init))
     _, err = run(capfd, "uninstall", "--all")
     assert (
-        f'{root} has records of c1: poststop is no longer called for them: once they have ended, "oci-bind-hook gc'
+        f'{root} has records of c1, for which poststop is no longer called: once they have ended, run "oci-bind-hook gc'
         in err
     )
-    assert f'gc --root {root}" undoes what they left; then remove it' in err
+    assert f'gc --root {root}", and remove the folder' in err
     assert "c1.json" in os.listdir(root)
     run(capfd, "gc", "--root", root)
     assert not os.path.lexists(bench.inside("/new"))

@@ -144,9 +144,9 @@ PICTURES = {
         "│  └─ + a  ← T/models\n"
         "│     warning: a later mount on /data hides it\n"
         "├─ x       ← T/absent\n"
-        "│  left out: the source is optional and does not exist\n"
+        "│  skipped: the source is optional and does not exist\n"
         f"{RUNTIME}"
-        "ready: 2 binds, 1 left out, 1 folder to create; 1 warning\n",
+        "ready: 2 binds, 1 skipped, 1 folder to create; 1 warning\n",
     ),
     "in a mount of the runtime": (
         ["src=T/models,dst=/dev/x"],
@@ -224,7 +224,7 @@ def test_podmans_bundle(desk: Desk) -> None:
         "│  └─ + models  ← T/models  ro\n"
         "└─ by the runtime: /proc, /dev, /dev/pts, /sys, /own/a, /own/b, /own/c, /own/d, /own/e; binds on "
         "/etc/resolv.conf, /etc/hosts, /run/.containerenv, /run/secrets, /etc/hostname\n\n"
-        "note: config.json is that of the last start: podman writes another one for the next\n\n"
+        "note: config.json is the one of the last start: podman writes a new one at the next start\n\n"
         "ready: 1 bind, 1 folder to create\n"
     )
 

@@ -293,8 +293,8 @@ def test_uninstalling_twice_is_exit_66(tmp_path: Path, capfd: pytest.CaptureFixt
     (tmp_path / "state/c1.json").write_text("{}")
     assert cli.main(["uninstall", "--prefix", str(tmp_path)]) == os.EX_OK
     left = (
-        f"{tmp_path}/state has records of c1: poststop is no longer called for them: once they have ended, "
-        f'"oci-bind-hook gc --root {tmp_path}/state" undoes what they left'
+        f"{tmp_path}/state has records of c1, for which poststop is no longer called: once they have ended, "
+        f'run "oci-bind-hook gc --root {tmp_path}/state"'
     )
     gone = [*paths[::-1], *(f"{tmp_path}/{each}/" for each in FOLDERS)]
     out = "".join(f"removed {path}\n" for path in gone)

@@ -281,7 +281,7 @@ def test_all_are_removed_at_once(machine: Machine) -> None:
     removed = [*(f"removed {name}.json" for name in names), f"removed {LAUNCHER_PATH}"]
     assert machine.run("uninstall", "--all") == removed
     assert machine.folders == [f"removed {each}/" for each in ("libexec/oci/hooks.d", "libexec/oci", "libexec", "cdi")]
-    assert "warning: state has records of c: poststop is no longer called for them" in machine.err
+    assert "warning: state has records of c, for which poststop is no longer called" in machine.err
     assert os.listdir(machine.hooks) == ["oci-bind-hook-other.json"]
     assert machine.run("uninstall", "--all") == []
 
