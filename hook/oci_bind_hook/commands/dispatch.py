@@ -222,7 +222,7 @@ COMMANDS = (
     Command(
         "install",
         registering.install_command,
-        "[--prefix DIR] [WHERE AND WHEN]... [-- OPTION...]",
+        "[OPTION]... [-- HOOK-OPTION...]",
         "register the hook with engines: in hooks.d for podman and CRI-O, in CDI for all, or as a runtime for docker",
         options(
             "--prefix --name --hooks-dir --stages --annotation --command --has-bind-mounts --always --cdi --cdi-dir "
@@ -250,7 +250,7 @@ COMMANDS = (
     Command(
         "install --check",
         registering.check_command,
-        "[--prefix DIR] [WHERE]... [BUNDLE]",
+        "[OPTION]... [BUNDLE]",
         "check the hooks in hooks.d, in CDI folders and of runtimes, and show which of them a bundle gets",
         options("--check --prefix --hooks-dir --cdi-dir --format"),
         takes=("BUNDLE",),
@@ -265,7 +265,7 @@ COMMANDS = (
     Command(
         "install --list",
         registering.list_command,
-        "[--prefix DIR] [WHERE]...",
+        "[OPTION]...",
         "list the registrations of the hook, with their options",
         options("--list --prefix --hooks-dir --cdi-dir --format"),
         examples=(
@@ -278,7 +278,7 @@ COMMANDS = (
     Command(
         "uninstall",
         registering.uninstall_command,
-        "[--prefix DIR] [WHERE]...",
+        "[OPTION]...",
         "remove what install wrote",
         options_of_uninstall(
             "--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --gc-timer --units-dir --all --own"

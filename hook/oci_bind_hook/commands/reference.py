@@ -314,7 +314,7 @@ FIELD_TEXTS = (
     (
         "follow-links",
         "allow matches of a pattern that are links out of its folder, the part of `src` before the first `*`, `?` or "
-        "`[`; use this only if only the administrator can write there",
+        "`[`; do not use this if anyone but the administrator can write there",
     ),
 )
 
