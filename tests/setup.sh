@@ -14,7 +14,7 @@ die() { say "failed: $*" >&2; exit 1; }
 need_packages() {
     local package missing=()
     if ! command -v dpkg-query >/dev/null; then
-        say "this is not Debian: taking for granted what these packages hold: $*"
+        say "this is not Debian: assuming that what these packages contain is installed: $*"
         return
     fi
     for package in "$@"; do

@@ -50,8 +50,8 @@ import os
 import sys
 
 if sys.version_info[:2] != {version}:
-    told = f"this file is for Python {major}.{minor}, not for {{sys.version.split()[0]}}"
-    os.write(2, f"oci-bind-hook: {{told}}\\n".encode())
+    message = f"this file is for Python {major}.{minor}, not for {{sys.version.split()[0]}}"
+    os.write(2, f"oci-bind-hook: {{message}}\\n".encode())
     os._exit(os.EX_UNAVAILABLE)
 """
 

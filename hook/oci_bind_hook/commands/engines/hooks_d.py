@@ -237,7 +237,7 @@ def _match_all(one: File, container: Container) -> tuple[bool, str]:
         reasons.append("always")
     if one.has_bind_mounts is not None:
         if not one.has_bind_mounts:
-            return False, "hasBindMounts is false, which no container matches"
+            return False, "hasBindMounts is false, so it matches no container"
         if not container.has_bind_mounts:
             return False, "the container has no bind mounts except those of the engine"
         reasons.append("it has bind mounts")
@@ -249,7 +249,7 @@ def _match_all(one: File, container: Container) -> tuple[bool, str]:
     if container.has_process and one.commands:
         return _match_command(one, container)
     if not reasons:
-        return False, "it has no condition, which no container matches"
+        return False, "it has no condition, so it matches no container"
     return True, " and ".join(reasons)
 
 

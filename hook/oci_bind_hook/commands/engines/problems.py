@@ -147,7 +147,7 @@ def _of_members(one: hooks_d.File, *, is_ours: bool) -> Iterator[Problem]:
 
 def _of_stages(one: hooks_d.File) -> Iterator[Problem]:
     if not one.stages:
-        yield Problem(one.path, "/stages", "is empty: nothing is ever called", WARNS)
+        yield Problem(one.path, "/stages", "is empty: the hook is never called", WARNS)
     elif "poststop" not in one.stages and one.hook is not None and is_launcher(one.hook):
         yield Problem(one.path, "/stages", NO_POSTSTOP, WARNS)
     for index, stage in enumerate(one.stages):

@@ -286,7 +286,7 @@ class Containerd(Settings):
             is_there = False
         if not is_there:
             hint = "add the runtime by hand"
-            raise UnavailableError("has tables to which no table can be appended", where=self.file, hint=hint)
+            raise UnavailableError("has tables in a form to which no table can be appended", where=self.file, hint=hint)
         return new
 
     def meaning(self, text: str) -> object:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SERVICE, TIMER = f"{NAME}-gc.service", f"{NAME}-gc.timer"
 SYSTEM_FOLDER = "/etc/systemd/system"
 
-# gc is never urgent, but containers are.
+# gc must not slow down containers.
 _SERVICE = """\
 {mark}
 # Add nothing that gives the service a mount namespace of its own, such as PrivateTmp=, PrivateMounts=, ProtectSystem=,
@@ -37,7 +37,7 @@ Description=Undo the bind mounts that dead containers left behind
 [Service]
 Type=oneshot
 ExecStart={command}
-# What it has not finished is still recorded, and the next run goes on with it.
+# What it does not finish stays recorded for the next run.
 TimeoutStartSec=10min
 Nice=10
 IOSchedulingClass=idle

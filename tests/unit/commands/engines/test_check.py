@@ -44,7 +44,7 @@ PROBLEMS: dict[str, tuple[dict[str, Any], tuple[str, str, str] | None]] = {
     ),
     "timeout 0": ({"hook": {"timeout": 0}}, ("/hook/timeout", "warns", "must be at least 1, not 0")),
     "variable": ({"hook": {"env": ["A"]}}, ("/hook/env/0", "warns", 'must be NAME=VALUE, not "A"')),
-    "no stage": ({"stages": []}, ("/stages", "warns", "is empty: nothing is ever called")),
+    "no stage": ({"stages": []}, ("/stages", "warns", "is empty: the hook is never called")),
     "unknown stage": ({"stages": ["x"]}, ("/stages/0", "refuses", '"x" is not a stage')),
     "precreate": (
         {"stages": ["precreate"]},

@@ -91,9 +91,9 @@ def test_a_link_to_nothing_is_passed_over_and_a_folder_is_not(tmp_path: Path, pr
 REASONS: dict[str, tuple[dict[str, Any], bool | None, str]] = {
     "always": ({"always": True}, True, "always"),
     "never": ({"always": False}, False, "always is false"),
-    "nothing": ({}, False, "it has no condition, which no container matches"),
+    "nothing": ({}, False, "it has no condition, so it matches no container"),
     "binds": ({"hasBindMounts": True}, False, "the container has no bind mounts except those of the engine"),
-    "no binds": ({"hasBindMounts": False}, False, "hasBindMounts is false, which no container matches"),
+    "no binds": ({"hasBindMounts": False}, False, "hasBindMounts is false, so it matches no container"),
     "name": ({"annotations": {"^x$": ""}}, False, 'no annotation has a name that matches "^x$"'),
     "value": (
         {"annotations": {"kind": "^cpu$"}},

@@ -140,7 +140,7 @@ class TestContainerd:
             ("version = 4\n", "has version 4, in which plugins have other names"),
             (
                 'version = 2\n[plugins]\n"io.containerd.grpc.v1.cri" = {a = 1}\n',
-                "has tables to which no table can be appended",
+                "has tables in a form to which no table can be appended",
             ),
             (
                 'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.bind]\nruntime_type = "x"\n',
