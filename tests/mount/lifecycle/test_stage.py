@@ -60,5 +60,5 @@ def test_of_a_process_that_has_ended_it_is_said_who_may_know_why() -> None:
     said = str(refused(zombie))
     os.waitpid(zombie, 0)
     assert said.startswith(
-        f"the container's process {zombie} has ended (see the runtime's log or the messages of other hooks"
+        f"the container's process {zombie} has ended (see the runtime's log and the messages of other hooks"
     )
