@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,9 @@ def test_poststop_is_missed_where_nobody_calls_it(tmp_path: Path, launcher: str,
     assert bool(left) == is_missing
 
 
+VISIBLE = "runs; its binds are visible only in the user namespace in which it was recorded"
+
+
 def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
     world = Rootless(tmp_path, launcher)
     image = str(world.path / "image.tar")
@@ -225,6 +229,9 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
     shell.add("run", *run, "image", "sleep", "1000")
     shell.add("outside", *explain, "web")
     shell.add("inside", *podman, "unshare", *explain, "web")
+    shell.add("list", launcher, "list")
+    shell.add("gc", launcher, "gc")
+    shell.add("list, inside", *podman, "unshare", launcher, "list")
     shell.add("kill", *podman, "kill", "web")
     shell.add("wait", *podman, "wait", "web")
     shell.add("ended", *explain, "web")
@@ -254,12 +261,27 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
             74,
             (f"the state folder {world.state} cannot be opened: File exists", 74),
         ), name
-    for name in ("outside", "ended"):
+    hints = {
+        "outside": "run podman unshare oci-bind-hook explain web",
+        "ended": "podman mounts it before it calls the hook; "
+        "`podman mount web`, in a shell of `podman unshare`, does it now",
+    }
+    for name, hint in hints.items():
         told = Told(*shell.told(name))
         assert told.code == 69, told.err
         [problem] = told.report["problems"]
-        assert problem["hint"].endswith("`podman mount web`, in a shell of `podman unshare`, does it now")
+        assert problem["hint"] == hint
+        there = "merged is mounted only in another mount namespace, that of process "
+        assert (there in problem["message"]) == (name == "outside")
         assert told.ours(str(world.source)) == [(None, None)]
     for name, now in (("inside", True), ("mounted", None)):
         told = Told(*shell.told(name))
         assert (told.code, told.problems, told.ours(str(world.source))) == (0, [], [("/new/place", now)]), told.err
+    code, out, err = shell.told("list")
+    assert (code, err, VISIBLE in out, "  run podman unshare oci-bind-hook list\n" in out) == (0, "", True, True), out
+    assert re.search(r"  alive   [0-9]+ s  \? of 1  \? of 2  ", out), out
+    code, out, err = shell.told("gc")
+    assert (code, err, "  kept  its first process " in out, VISIBLE in out) == (0, "", True, True), out
+    code, out, err = shell.told("list, inside")
+    assert (code, err) == (0, "")
+    assert re.search(r"  alive   [0-9]+ s  1 of 1  2 of 2  ", out), out

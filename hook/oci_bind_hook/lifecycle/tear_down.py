@@ -72,8 +72,8 @@ def _tear_down_if_ended(options: Options, state: State, folder: Records, record:
     take_down(folder, record, proc, log, keep_mountpoints=options.keep_mountpoints, and_the_dead=True)
 
 
-def foreign(record: Record, proc: Proc) -> LeftoverError:
-    """The error for a record of another user namespace. Its hint is the command that works."""
+def foreign(record: Record, proc: Proc, command: str = "gc") -> LeftoverError:
+    """The error for a record of another user namespace. Its hint says where a ``command`` of the hook works."""
     # From outside, an overlay that podman mounted inside is not visible, and owners have other numbers: all mount
     # points would seem to be gone or to belong to another process, and be dropped from the record.
     owner, uids = record["user"]["owner"], record["user"]["uids"]
@@ -83,9 +83,9 @@ def foreign(record: Record, proc: Proc) -> LeftoverError:
     )
     if [(run["inside"], run["size"]) for run in uids] == [(0, 2**32 - 1)]:
         # The record is of the machine's own user namespace, where users call runc or crun. This process is in podman's.
-        return LeftoverError(problem, hint="run oci-bind-hook gc outside of podman unshare")
+        return LeftoverError(problem, hint=f"run oci-bind-hook {command} outside of podman unshare")
     who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}, "
-    return LeftoverError(problem, hint=f"{who}run podman unshare oci-bind-hook gc")
+    return LeftoverError(problem, hint=f"{who}run podman unshare oci-bind-hook {command}")
 
 
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:

@@ -49,7 +49,7 @@ def without_destinations(
     for source in judge_sources(report, opened, namespace, bundle.rootfs):
         plan.binds.append(Bind(source.request, source))
     if plan.binds or report.registered:
-        report.unknown.append(_why(bundle, container))
+        report.unknown.append(_why_elsewhere(bundle, container, namespace.proc) or _why(bundle, container))
     report.mounts = describe(plan, writable_root=False, before=before)
 
 
@@ -70,6 +70,23 @@ def judge_sources(report: Report, opened: list[list[Source]], namespace: Namespa
                 report.warnings.append(f"{source.error} if {request.when_exists} is in the rootfs")
     report.turn = 0
     return found
+
+
+def _why_elsewhere(bundle: Bundle, container: Container | None, proc: Proc) -> HookError | None:
+    """Returns the error for a container that runs, whose rootfs is only in the runtime's mount namespace."""
+    if container is None or container.pid is None:
+        return None
+    try:
+        runtime = proc.parent(container.pid)
+    except OSError:
+        return None  # it has just ended
+    if not proc.mounts_of(runtime).at(bundle.rootfs):
+        return None
+    problem = f"the rootfs {bundle.rootfs} is mounted only in another mount namespace, that of process {runtime}"
+    command = f"oci-bind-hook explain {container.name or container.id}"
+    if os.geteuid() == 0:
+        return UnavailableError(problem, hint=f"run nsenter --mount=/proc/{runtime}/ns/mnt {command}")
+    return UnavailableError(problem, hint=f"run podman unshare {command}")
 
 
 def _why(bundle: Bundle, container: Container | None) -> HookError:

@@ -90,8 +90,12 @@ def _advice(text: str, pen: Pen, room: int) -> list[str]:
 
 
 def _count(what: Sequence[dict[str, object]], *states: str) -> str:
-    """Returns how many of the binds or mount points are in one of these states, such as "2 of 3"."""
-    return f"{sum(each['state'] in states for each in what)} of {len(what)}"
+    """Returns how many of the binds or mount points are in one of these states, such as "2 of 3".
+
+    "? of 3" if none may be inspected.
+    """
+    is_seen = not what or any(each["state"] != "unseen" for each in what)
+    return f"{sum(each['state'] in states for each in what) if is_seen else '?'} of {len(what)}"
 
 
 def as_text(entry: Entry, pen: Pen) -> str:

@@ -226,7 +226,7 @@ class _Round:
         outcome = Outcome(entry)
         if entry.problem is not None:
             outcome.fail(entry.problem)
-        elif entry.is_foreign and entry.record is not None:
+        elif entry.is_foreign and entry.record is not None and entry.status != "alive":
             outcome.fail(foreign(entry.record, self.registry.proc))
         elif entry.is_over:
             outcome.action, outcome.advice = "finish", ""

@@ -143,7 +143,9 @@ class Registry:
     def _compare(self, entry: Entry, record: Record) -> None:
         entry.is_foreign = is_of_another_user(record, self._here)
         entry.status, entry.reason = self.witness.judge(record)
-        if entry.is_foreign:
+        if entry.is_foreign and entry.status == "alive":
+            entry.reason += "; its binds are visible only in the user namespace in which it was recorded"
+        elif entry.is_foreign:
             entry.status, entry.reason = "unknown", "it was recorded in another user namespace"
         has: Has = (lambda _: None) if entry.is_foreign else self.witness.look(record)
         for mount in record["mounts"]:
@@ -185,7 +187,7 @@ class Registry:
         elif entry.busy:
             entry.reason += "; a run of the hook works on it now"
         elif entry.is_foreign:
-            entry.advice = foreign(record, self.proc).hint
+            entry.advice = foreign(record, self.proc, "list" if entry.status == "alive" else "gc").hint
         elif entry.status == "dead":
             entry.advice = f"oci-bind-hook gc{self._hint}"
         elif entry.status == "unknown":
