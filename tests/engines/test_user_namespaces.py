@@ -51,7 +51,6 @@ def test_own_user_namespaces(podman: Podman, hook: Hook) -> None:
     assert way.execute("other", "cat", "/real/models/word").stdout == "models of the host\n"
     way.again("box")
     assert way.execute("box", "cat", "/real/models/word").stdout == "models of the host\n"
-    way.kill("other")
-    way.remove("other")
+    way.stop("other")
     way.stop("box")
     assert way.left() == []

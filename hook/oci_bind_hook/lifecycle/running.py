@@ -12,6 +12,7 @@ import posix
 from ..errors import RecordError, UnavailableError
 from ..kernel import files, linux, rights
 from ..kernel.namespace import Namespace
+from ..kernel.proc import OUT_OF_SIGHT
 from ..record.state_file import is_object
 from ..rootfs.inside import Inside
 from .stage import Place
@@ -139,7 +140,7 @@ class Running(Place):
 
 
 def rootfs_here(path: str, pid: int, proc: Proc) -> str:
-    """Where this mount namespace has the rootfs that a runtime found at ``path``; ``path`` if that is not known.
+    """Where this mount namespace has the rootfs that a runtime found at ``path``; ``path`` if unknown. Raises OSError.
 
     ``pid`` is the container's first process. Its parent is outside of the container, in the runtime's mount namespace
     or the host's.
@@ -148,7 +149,7 @@ def rootfs_here(path: str, pid: int, proc: Proc) -> str:
         parent = proc.parent(pid)
         if proc.mount_namespace_of(parent) in (None, proc.mount_namespace()):
             return path
-    except OSError:
+    except OUT_OF_SIGHT:
         return path  # it has just ended, or procfs hides it
     from ..rootfs.elsewhere import beside
 
