@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import threading
 from typing import TYPE_CHECKING
@@ -443,6 +444,24 @@ def test_the_dry_run_changes_nothing_and_knows_the_end(world: World) -> None:
         assert done.returncode == 0
         assert world.snapshot() == before
         assert container.points() == []
+
+
+def test_a_container_whose_first_process_is_a_zombie_does_not_run(world: World, container: Running) -> None:
+    assert container.attach(*spec(world, "/data")).returncode == 0
+    os.kill(container.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, container.pid, os.WEXITED | os.WNOWAIT)
+    done = run(world, "explain", "c1", "--format=json")
+    assert (done.returncode, done.stderr, json.loads(done.stdout)["running"]) == (0, "", None)
+    for named, why in (["c1"], "does not run"), (container.named, f"the container's process {container.pid} has ended"):
+        refused(run(world, "attach", *named, *spec(world, "/x")), os.EX_UNAVAILABLE, why)
+        done = run(world, "attach", *named, *spec(world, "/x"), "--dry-run", "--format=json")
+        plan = json.loads(done.stdout)
+        assert (done.returncode, done.stderr, plan["running"]) == (os.EX_UNAVAILABLE, "", None)
+        [problem] = plan["problems"]
+        assert why in problem["message"]
+    assert run(world, "list").stdout.split("\n")[1].split()[:2] == ["c1", "dead"]
+    assert run(world, "gc").returncode == 0
+    assert os.listdir(world.state) == []
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)

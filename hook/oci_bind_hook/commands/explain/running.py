@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from ...errors import RecordError
-from ...kernel.proc import boot_id
+from ...kernel.proc import HiddenError, boot_id
 from ...mounting.mounted import is_in
 from ...options import state_folder
 from ...record.folder import StateFolder
@@ -98,6 +98,14 @@ def load(options: Options, proc: Proc, container: str) -> Record | None:
         return None
 
 
+def _may_run(pid: int, proc: Proc) -> bool:
+    """Whether a process runs or is hidden. A zombie has ended, even if its engine has not noticed yet."""
+    try:
+        return proc.start_time(pid) is not None
+    except HiddenError:
+        return True
+
+
 def find_running(
     options: Options,
     bundle: Bundle,
@@ -117,6 +125,6 @@ def find_running(
     mine = [each for each in records if is_same_bundle(each, bundle.path) and is_live(each, proc, boot_id())]
     if container is not None:
         mine = [each for each in mine if each["id"] == container.id]
-        if not mine and container.pid is not None:
+        if not mine and container.pid is not None and _may_run(container.pid, proc):
             return Running(container.id, None, container.pid, proc)
     return Running(mine[0]["id"], mine[0], None, proc) if mine else None
