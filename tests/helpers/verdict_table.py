@@ -106,6 +106,12 @@ def _without_namespace(case: Case) -> None:
     linux["namespaces"] = [each for each in linux["namespaces"] if each["type"] != "mount"]
 
 
+def _without_id_maps(case: Case) -> None:
+    """As `crun spec --rootless` writes it: crun maps root to its caller, as the scene does."""
+    for name in ("uidMappings", "gidMappings"):
+        case.config["linux"].pop(name, None)
+
+
 def _stage(stage: str) -> Callable[[Case], None]:
     def make(case: Case) -> None:
         case.stage = stage
@@ -180,6 +186,8 @@ FAULTS = [
     ),
     Fault("stage: prestart by hand", 0, _all(_stage("prestart"), _without("pid"))),
     Fault("stage: createContainer", 0, _all(_stage("createContainer"), _mount(f"{S},dst=/real"))),
+    _variant("no id maps", 0, _all(_without_id_maps, _mount(f"{S},dst=/tmp"))),
+    _variant("no id maps, too early", 0, _all(_without_id_maps, _stage("createRuntime"), _mount(f"{S},dst=/tmp/in"))),
     Fault("namespace: the state has one, config.json none", 69, _all(_without_namespace, _state())),
     Fault(
         "namespace: shared with the host",
