@@ -15,7 +15,7 @@ import pytest
 from helpers import support
 from helpers.corpus import fails, gone, lands, look, plant, prepare, refused, succeeds
 from helpers.world import call, hands_over, mount, mounted, state
-from oci_bind_hook.commands.engines.install import HOOKS_PATH
+from oci_bind_hook.commands.engines.registration import HOOKS_PATH
 
 if TYPE_CHECKING:
     from helpers.world import World

@@ -118,7 +118,7 @@ def test_what_is_left_behind_is_counted_and_no_rootfs_is_asked(world: World, mut
     with state.lock_id("busy"):
         code, found = doctor(world)
     counts = "dead containers: 2, killed runs: 1, unreadable state files: 1"
-    assert found["left behind"] == f"without left behind: {counts}: `oci-bind-hook gc` undoes it"
+    assert found["left behind"] == f"to do   left behind: {counts}: `oci-bind-hook gc` undoes it"
     assert code == doctor(world)[0]
     os.fstat(mute)
 
@@ -131,7 +131,7 @@ def test_what_is_left_behind_is_counted_where_the_hook_is_registered(world: Worl
     _, found = doctor(world)
     assert found[f"state folder --root {world.state}"].startswith(f"ok      state folder --root {world.state}: ")
     name = f"left behind --root {world.state}"
-    assert found[name] == f"without {name}: killed runs: 1: `oci-bind-hook gc --root {world.state}` undoes it"
+    assert found[name] == f"to do   {name}: killed runs: 1: `oci-bind-hook gc --root {world.state}` undoes it"
 
 
 def test_a_source_that_never_answers_is_named(world: World, mute: int) -> None:
@@ -217,7 +217,7 @@ def test_an_ordinary_user_gets_the_rights_from_the_runtime_and_needs_a_folder(wo
     (folder / "killed.new").touch()
     os.chown(folder, UID, UID)
     _, found = doctor(world, *support.as_user(UID))
-    told = "without left behind: killed runs: 1: `podman unshare oci-bind-hook gc` undoes it"
+    told = "to do   left behind: killed runs: 1: `podman unshare oci-bind-hook gc` undoes it"
     assert found["left behind"] == told
 
 

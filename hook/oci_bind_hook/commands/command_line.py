@@ -102,7 +102,9 @@ class Given:
 
 def _unknown(command: Command, word: str) -> UsageError:
     if command.only_behind and word in (option.name for option in HOOK):
-        return UsageError("this is an option of the hook", where=word, hint=f"put -- before {word}: {command.hint}")
+        return UsageError(
+            "this is an option of the hook", where=word, hint=f"put -- before {word} and the other options of the hook"
+        )
     known = ("--help", *(option.name for option in command.options))
     return UsageError(
         f"unknown argument of {command.name}", where=word, hint=f"{nearest(word, known)} {command.hint}".strip()

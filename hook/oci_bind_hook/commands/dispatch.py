@@ -226,7 +226,7 @@ COMMANDS = (
         "register the hook with engines: in hooks.d for podman and CRI-O, in CDI for all, or as a runtime for docker",
         options(
             "--prefix --name --hooks-dir --stages --annotation --command --has-bind-mounts --always --cdi --cdi-dir "
-            "--env --runtime --oci-runtime --apply --engine --gc-timer --units-dir"
+            "--env --runtime --oci-runtime --apply --engine --gc-timer --units-dir --check --list"
         ),
         takes=("OPTION",),
         only_behind=True,

@@ -280,7 +280,9 @@ def uninstall_command(given: Given, _: Log) -> int:
         removed.kept.append("running containers of a removed runtime can no longer be stopped through it")
     roots = dict.fromkeys([options.root for options in _all_options(removed.arguments)])
     if everything:
-        _remove_state_folders(removed, [None, *roots, *(root_of_timer if units else [])])
+        _remove_state_folders(
+            removed, [None, *roots, *(root_of_timer if units else [])], is_own="--own" in given.values
+        )
     else:
         _warn_of_records(removed, roots)
     tell_changes(remove_folders(removed.folders))
@@ -306,17 +308,24 @@ def _withdraw(removed: Removed, *, is_wanted: bool) -> None:
             tell(f"to deactivate it in {engine.engine}: {engine.restart}")
 
 
-_FREED = 'for which poststop is no longer called: once they have ended, run "oci-bind-hook gc{}"'
+_FREED = 'for which poststop is no longer called: once they have ended, {}run "oci-bind-hook gc{}"'
 
 
-def _remove_state_folders(removed: Removed, roots: Iterable[str | None]) -> None:
-    """Removes the state folders without records that no remaining registration uses."""
+def _remove_state_folders(removed: Removed, roots: Iterable[str | None], *, is_own: bool) -> None:
+    """Removes the state folders without records that no remaining registration uses.
+
+    ``is_own``: the program itself is removed next, as by a package.
+    """
     from .upkeep import folders
 
     in_use = folders.registered()
+    again = "install the program again, " if is_own else ""
     for root in dict.fromkeys(roots):
         path = state_folder(_at(root), Proc())
-        if root in in_use or not os.path.lexists(path):
+        if not os.path.lexists(path):
+            continue
+        if root in in_use:
+            removed.kept.append(f"{path} is still used by a registration: see install --list")
             continue
         try:
             names = folders.remove_unused(path)
@@ -325,7 +334,7 @@ def _remove_state_folders(removed: Removed, roots: Iterable[str | None]) -> None
             continue
         if names:
             removed.kept.append(
-                f"{path} has records of {few(names)}, {_FREED.format(_given(root))}, and remove the folder"
+                f"{path} has records of {few(names)}, {_FREED.format(again, _given(root))}, and remove the folder"
             )
         else:
             answer(f"{one_line(f'removed {path}/')}\n")
@@ -338,7 +347,7 @@ def _warn_of_records(removed: Removed, roots: Iterable[str | None]) -> None:
     for root in roots:
         path, names = state_files(_at(root))
         if names:
-            removed.kept.append(f"{path} has records of {few(names)}, {_FREED.format(_given(root))}")
+            removed.kept.append(f"{path} has records of {few(names)}, {_FREED.format('', _given(root))}")
 
 
 def _at(root: str | None) -> Options:

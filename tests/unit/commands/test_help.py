@@ -104,6 +104,11 @@ def test_every_example_is_a_call_of_its_command(command: Command, example: tuple
             parse_mount(mount, f"--mount {number}", "")
 
 
+def test_the_help_of_install_has_the_options_that_select_another_command() -> None:
+    for option in ("--check", "--list"):
+        assert f"\n  {option}  " in OF_COMMANDS["install"]
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 @pytest.mark.parametrize("word", ["--help", "-h"])
 def test_a_command_prints_its_own_and_looks_at_nothing(

@@ -17,7 +17,7 @@ from ...documents.acceptor import head
 from ...errors import HookError, RecordError
 from ...kernel import files, linux, rights
 from ...kernel.proc import Proc
-from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, one_line
+from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, few, one_line
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ..explain.drawing import Span
@@ -62,7 +62,7 @@ NEEDED_FEATURES = ("pidfd",)
 
 _CHECK = "oci-bind-hook install --check"
 _COLUMN = 8
-_STYLES = {"ok": "good", "MISSING": "bad", "without": "warning"}
+_STYLES = {"ok": "good", "MISSING": "bad", "to do": "warning", "without": "warning"}
 
 
 class Finding:
@@ -92,7 +92,10 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        return "ok" if self.is_there else "MISSING" if self.is_needed else "without"
+        """The first word of its line. The hook also works "without" what nothing has to be done about."""
+        if self.is_there:
+            return "ok"
+        return "MISSING" if self.is_needed else "to do" if self.advice else "without"
 
     def text(self) -> str:
         """Returns the text after the verdict."""
@@ -118,7 +121,7 @@ def examine() -> list[Finding]:
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
     hooks = [*_launchers(), *_sources(check), *_hooks(check), _timer(check)]
     programs = [*_programs(), *_engines(check)]
-    return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *programs, _syslog()]
+    return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *programs, _syslog(check)]
 
 
 def _software() -> Iterator[Finding]:
@@ -343,10 +346,16 @@ def version_of(path: str) -> str:
     return done.stdout.decode(errors="replace").strip().partition("\n")[0]
 
 
-def _syslog() -> Finding:
+def _syslog(check: Check) -> Finding:
     path = machine.syslog()
     detail = path or f"neither {JOURNAL_SOCKET} nor {SYSLOG_SOCKET} exists"
-    return Finding("syslog", detail, is_there=bool(path), without="with crun, failures go to --log only")
+    options = [(one.path, registration.options_of(one.arguments)) for one in check.ours]
+    unheard = [path for path, given in options if given is not None and given.log is None]
+    without = "crun discards what hooks print, and the log is a file if the hook has --log FILE"
+    if unheard:
+        again = f"install {few(unheard)} again with --log FILE after --"
+        without = f"crun discards what hooks print: to see failures, {again}"
+    return Finding("syslog", detail, is_there=bool(path), without=without)
 
 
 def as_text(findings: Sequence[Finding], pen: Pen) -> str:

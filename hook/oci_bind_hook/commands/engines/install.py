@@ -18,7 +18,7 @@ from . import cdi, conditions, machine, registration, runtimes, sources
 from .conditions import When
 from .launcher import LAUNCHER_PATH, closed, folders_made, home, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
-from .registration import HOOKS_FOLDERS, checked_name, file_name
+from .registration import HOOKS_FOLDERS, HOOKS_PATH, checked_name, file_name
 from .written import is_taken, missing_folders, write_all
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     # What registers the hook instead of a hooks.d file.
     Instead = Devices | Wrapper
-
-HOOKS_PATH = "share/containers/oci/hooks.d"  # below the prefix
 
 DEFAULT_STAGES = ("createRuntime", "poststop")
 
@@ -122,7 +120,7 @@ def _checked(places: Places, arguments: Sequence[str]) -> dict[str, str]:
         known = registration.at(path, places.kind)
         if known is not None:
             before[path] = known.summary()
-            if known.requests_binds and not registration.requests_binds(arguments):
+            if registration.requests_binds(known.arguments) and not registration.requests_binds(arguments):
                 problem = "registers binds, which this install would remove because it has no --mount"
                 hint = f"to keep them, pass {before[path]}; to remove them, run uninstall first"
                 raise UsageError(problem, where=path, hint=hint)

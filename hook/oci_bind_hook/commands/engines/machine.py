@@ -14,7 +14,7 @@ from ... import log
 from ...documents.strictjson import documents
 from ...errors import DataError
 from . import cdi, registration, runtimes, settings
-from .registration import HOOKS_FOLDERS
+from .registration import HOOKS_FOLDERS, HOOKS_PATH, PREFIXES
 from .runtimes import settings_of
 from .timer import is_system, user_settings
 
@@ -102,8 +102,11 @@ def named() -> tuple[list[str], list[str]]:
 def places() -> tuple[list[str], list[str], list[str]]:
     """Returns all folders of hooks.d, CDI and wrappers that the engines here read or that install writes to."""
     hooks, devices = named()
+    own = [os.path.expanduser(prefix) for prefix in PREFIXES]
+    hooks = [*HOOKS_FOLDERS, *(os.path.join(prefix, HOOKS_PATH) for prefix in own), *hooks]
     wrappers = [os.path.dirname(path) for name in _CDI for path in _runtimes(name)]
-    return [*HOOKS_FOLDERS, *hooks], [*cdi.FOLDERS, *devices], list(dict.fromkeys([*runtimes.FOLDERS, *wrappers]))
+    wrappers = [*runtimes.FOLDERS, *(os.path.join(prefix, runtimes.RUNTIMES_PATH) for prefix in own), *wrappers]
+    return list(dict.fromkeys(hooks)), [*cdi.FOLDERS, *devices], list(dict.fromkeys(wrappers))
 
 
 def base_specs() -> list[Registration]:

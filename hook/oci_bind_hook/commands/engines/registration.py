@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Literal
 
+    from ...options import Options
+
     Kind = Literal["hooks.d", "CDI", "runtime", "base spec"]
+
+HOOKS_PATH = "share/containers/oci/hooks.d"  # below a prefix
+
+# Prefixes of install: the default, that of packages, and that of an ordinary user.
+PREFIXES = ("/usr/local", "/usr", "~/.local")
 
 # The hooks.d folders that engines read: the first by default, the others if their hooks_dir names them.
 HOOKS_FOLDERS = (hooks_d.FOLDERS[0], "/usr/local/share/containers/oci/hooks.d", hooks_d.FOLDERS[1])
@@ -75,11 +82,6 @@ class Registration:
         self.runtime: str | None = None
         self.env: list[str] = []
         self.is_written = args[:1] == [NAME] and os.path.basename(launcher) == NAME
-
-    @property
-    def requests_binds(self) -> bool:
-        """Whether its arguments request a bind."""
-        return requests_binds(self.arguments)
 
     def summary(self) -> str:
         """Returns the registration in one line, in the words of install."""
@@ -170,24 +172,24 @@ def at(path: str, kind: Kind) -> Registration | None:
     return next((one for one in found if one is not None and one.is_written), None)
 
 
+def options_of(arguments: Sequence[str]) -> Options | None:
+    """Returns the hook's options. None if they are invalid, because the file has been edited."""
+    try:
+        return parse([*arguments])[0]
+    except UsageError:
+        return None
+
+
 def requests_binds(arguments: Sequence[str]) -> bool:
     """Whether the hook with these arguments binds anything, for all containers or for annotations."""
-    try:
-        options, _ = parse([*arguments])
-    except UsageError:  # the file has been edited
-        return False
-    return bool(options.mounts or options.annotation_sources)
+    options = options_of(arguments)
+    return options is not None and bool(options.mounts or options.annotation_sources)
 
 
 def roots(found: Iterable[Registration]) -> list[str | None]:
     """Returns the ``--root`` of these registrations, None for the default, each once."""
-    given = []
-    for one in found:
-        try:
-            given.append(parse(one.arguments)[0].root)
-        except UsageError:  # the file has been edited; the hook itself reports it
-            pass
-    return list(dict.fromkeys(given))
+    given = (options_of(one.arguments) for one in found)
+    return list(dict.fromkeys(options.root for options in given if options is not None))
 
 
 def find(

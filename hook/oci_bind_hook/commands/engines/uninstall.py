@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from ...errors import MissingError, UnavailableError
-from . import machine, registration, settings
+from ...log import few
+from . import cdi, machine, registration, settings
 from .install import Places
 from .launcher import NAME, folders_made, is_launcher, prefix_of, runs_this
+from .registration import PREFIXES
 from .written import existing, remove
 
 if TYPE_CHECKING:
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     from .install import Instead
     from .registration import Registration
     from .written import Change
-
-PREFIXES = ("/usr/local", "/usr", "~/.local")
 
 
 class Removed:
@@ -56,9 +57,23 @@ def uninstall(
     _remove_launchers(removed, called or [places.launcher], [*places.known, *map(os.path.abspath, others)])
     if not removed.paths:
         where = " and ".join([*places.registrations, places.launcher])
-        hint = "; ".join(removed.kept) or "name the registration by --name, --cdi or --runtime, or remove all by --all"
+        others = [_removal(one) for one in machine.everywhere() if one.is_written]
+        hints = [*removed.kept, *([f"what is registered is removed by {few(others)}"] if others else [])]
+        hint = "; ".join(hints) or "nothing is registered on this machine"
         raise MissingError(f"install wrote nothing at {where}", hint=hint)
     return removed
+
+
+def _removal(one: Registration) -> str:
+    """Returns the command that removes one registration."""
+    prefix = prefix_of(one.launcher) or PREFIXES[0]
+    own, names = Places(prefix), {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}
+    folder = os.path.dirname(one.path)
+    words = ["uninstall", *(["--prefix", prefix] if prefix != PREFIXES[0] else [])]
+    words += [names[one.kind], one.name] if one.name else []
+    words += ["--hooks-dir", folder] if one.kind == "hooks.d" and folder != own.folder else []
+    words += ["--cdi-dir", folder] if one.kind == "CDI" and folder != cdi.FOLDERS[0] else []
+    return f"`{shlex.join(words)}`"
 
 
 def uninstall_all(
@@ -70,13 +85,14 @@ def uninstall_all(
     launchers that are found or given. With ``is_own``, only removes what runs this installation of the program. If
     nothing is found, nothing is done. Raises UsageError, UnavailableError, KernelError.
     """
-    if prefix is not None:
-        prefixes = [prefix]
-    else:
-        prefixes = [*map(os.path.expanduser, PREFIXES), *_prefixes(launchers)]
-        found, _ = _found(prefixes, others)
-        prefixes = [*dict.fromkeys([*prefixes, *_prefixes(one.launcher for one in found)])]
+    prefixes = [*map(os.path.expanduser, PREFIXES), *_prefixes(launchers)] if prefix is None else [prefix]
     found, folders = _found(prefixes, others)
+    if prefix is None:
+        new = [each for each in dict.fromkeys(_prefixes(one.launcher for one in found)) if each not in prefixes]
+        for place in map(Places, new):
+            found += _written([place.folder], [], [place.runtimes], but=folders)
+            folders += [place.folder, place.runtimes]
+        prefixes += new
     removed = Removed()
     called = [Places(each).launcher for each in prefixes]
     if prefix is None:
@@ -106,8 +122,15 @@ def _found(prefixes: Sequence[str], others: Sequence[str]) -> tuple[list[Registr
     """Returns what install wrote that calls any launcher, and the folders that were searched."""
     more = [*(path for each in prefixes for path in Places(each).known), *map(os.path.abspath, others)]
     hooks, devices, wrappers = ([*each, *more] for each in machine.places())
-    found = [one for one in registration.find(hooks, devices, wrappers) if one.is_written]
-    return found, [*hooks, *devices, *wrappers]
+    return _written(hooks, devices, wrappers), [*hooks, *devices, *wrappers]
+
+
+def _written(
+    hooks: Sequence[str], devices: Sequence[str], wrappers: Sequence[str], but: Sequence[str] = ()
+) -> list[Registration]:
+    """Returns what install wrote into these folders, without those that were searched before (``but``)."""
+    folders = ([path for path in each if path not in but] for each in (hooks, devices, wrappers))
+    return [one for one in registration.find(*folders) if one.is_written]
 
 
 def _may_be_removed(path: str, removed: Removed) -> bool:

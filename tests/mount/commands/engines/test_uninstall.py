@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,14 @@ import pytest
 from helpers import mounting, support
 from helpers.mounting import named, request
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import settings
+from oci_bind_hook.commands.engines import registration, settings, uninstall
 from oci_bind_hook.commands.engines.launcher import import_folders
 from oci_bind_hook.options import DEFAULT_ROOT
 from oci_bind_hook.record.folder import StateFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from helpers.mounting import Bench
 
     Captured = pytest.CaptureFixture[str]
@@ -109,6 +112,9 @@ def test_what_is_recorded_stays_and_is_named(machine: Path, bench: Bench, capfd:
     init = {"pid": NOBODY, "start": 1, "first": bench.proc.first_start()}
     with folder.lock_rootfs(made["rootfs"]) as held:
         held.save(named(made, "c1", phase="done", init=init))
+    _, err = run(capfd, "uninstall", "--all", "--own")
+    assert f'once they have ended, install the program again, run "oci-bind-hook gc --root {root}", and remove' in err
+    run(capfd, "install", "--", "--mount", "src=/,dst=/a", "--root", root)
     _, err = run(capfd, "uninstall", "--all")
     assert (
         f'{root} has records of c1, for which poststop is no longer called: once they have ended, run "oci-bind-hook gc'
@@ -127,6 +133,49 @@ def test_all_of_a_prefix_that_no_engine_reads_go_with_its_launcher(engines: Path
     run(capfd, "install", "--prefix", f"{engines}/other", "--gc-timer")
     run(capfd, "uninstall", "--all")
     assert names(engines) == before
+
+
+def test_no_folder_is_searched_twice(engines: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in ([], ["--hooks-dir", "/etc/containers/oci/hooks.d"]):
+        run(capfd, "install", "--prefix", f"{engines}/site", *words)
+    searched: list[list[str]] = []
+
+    def find(*folders: Iterable[str]) -> list[registration.Registration]:
+        searched.append([path for each in map(dict.fromkeys, folders) for path in each])
+        return found(*folders)
+
+    found = registration.find
+    monkeypatch.setattr(registration, "find", find)
+    removed = uninstall.uninstall_all(None)
+    assert f"{engines}/site/share/containers/oci/hooks.d/oci-bind-hook.json" in removed.paths
+    first, second = searched
+    assert second == [f"{engines}/site/{each}" for each in ("share/containers/oci/hooks.d", "libexec/oci/runtimes.d")]
+    assert not {*first} & {*second}
+
+
+def test_where_nothing_is_found_the_commands_for_all_else_are_named(engines: Path, capfd: Captured) -> None:
+    before = names(engines)
+    _, err = run(capfd, "uninstall", code=os.EX_NOINPUT)
+    assert err.endswith(" (nothing is registered on this machine)\n")
+    for words in (
+        ["--prefix", "/usr", "--name", "a"],
+        ["--prefix", f"{engines}/si te", "--hooks-dir", "/etc/containers/oci/hooks.d"],
+        ["--cdi", "x"],
+        ["--runtime", "bound", "--oci-runtime", "/bin/true", "--prefix", "/usr"],
+    ):
+        run(capfd, "install", *words, "--", "--mount", "src=/,dst=/a")
+    for _ in range(4):
+        _, err = run(capfd, "uninstall", "--name", "other", code=os.EX_NOINPUT)
+        command = err.partition("what is registered is removed by `")[2].partition("`")[0]
+        run(capfd, *shlex.split(command))
+    assert names(engines) == before
+
+
+def test_the_list_has_a_users_own_registration(machine: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", f"{machine}/home")
+    run(capfd, "install", "--prefix", f"{machine}/home/.local")
+    [first, *_], _ = run(capfd, "install", "--list")
+    assert first == f"without a name: {machine}/home/.local/share/containers/oci/hooks.d/oci-bind-hook.json"
 
 
 def test_only_what_runs_this_installation_goes(engines: Path, capfd: Captured) -> None:
@@ -156,7 +205,8 @@ def test_what_others_need_or_wrote_stays(engines: Path, capfd: Captured) -> None
     install_everything(capfd, engines, root)
     Path("/usr/local/libexec/note").write_text("")
     # Of one prefix: the launcher of the other is still called, with the same state folder.
-    run(capfd, "uninstall", "--all", "--prefix", "/usr")
+    _, err = run(capfd, "uninstall", "--all", "--prefix", "/usr")
+    assert f"warning: {root} is still used by a registration: see install --list\n" in err
     assert not os.path.exists("/usr/share/containers")
     assert not os.path.exists("/usr/libexec/oci")
     assert os.path.exists("/usr/local/libexec/oci/hooks.d/oci-bind-hook")

@@ -115,8 +115,8 @@ def test_containers_of_all_folders_are_shown_and_collected(
     assert ask(capfd, "list", "--root", other) == ([other], [("c2", other)])
     assert [each.root for each in containers.find("c")] == [DEFAULT_ROOT, other]
     doctor = say(capfd, "doctor", code=cli.main(["doctor"]))
-    assert "without left behind: dead containers: 1: `oci-bind-hook gc` undoes it\n" in doctor
-    assert f"without left behind --root {other}: dead containers: 1: `oci-bind-hook gc --root {other}`" in doctor
+    assert "to do   left behind: dead containers: 1: `oci-bind-hook gc` undoes it\n" in doctor
+    assert f"to do   left behind --root {other}: dead containers: 1: `oci-bind-hook gc --root {other}`" in doctor
     assert cli.main(["show", "c3"]) == os.EX_NOINPUT
     missing = f'nothing is recorded for a container "c3" in {DEFAULT_ROOT} or {other}'
     assert missing in capfd.readouterr().err

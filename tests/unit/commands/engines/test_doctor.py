@@ -111,7 +111,7 @@ def test_without_a_runtime_nothing_calls_the_hook(
     told = "MISSING runtime: none of runc, crun, runsc, youki is on PATH: nothing calls the hook"
     lines = capfd.readouterr().out.splitlines()
     assert told in lines
-    said = f"without podman: {no_engines}/podman, podman version 5: it does not call the hook yet: run "
+    said = f"to do   podman: {no_engines}/podman, podman version 5: it does not call the hook yet: run "
     assert f"{said}oci-bind-hook install --prefix /usr -- --mount ..." in lines
 
 
@@ -153,6 +153,18 @@ def test_the_socket_of_the_journal_or_of_syslog(name: str, tmp_path: Path, monke
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(tmp_path / name))
         assert line(found("syslog")) == f"ok      syslog: {tmp_path / name}"
+
+
+def test_without_syslog_it_names_the_registrations_whose_failures_are_lost(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("JOURNAL_SOCKET", "SYSLOG_SOCKET"):
+        monkeypatch.setattr(log, each, str(tmp_path / each))
+    assert found("syslog").without == "crun discards what hooks print, and the log is a file if the hook has --log FILE"
+    _, path = install.install(str(tmp_path / "p"), hooks_dir=str(folders), name="a")
+    install.install(str(tmp_path / "p"), (), ["--log", "/x"], hooks_dir=str(folders), name="b")
+    again = f"install {path} again with --log FILE after --"
+    assert found("syslog").without == f"crun discards what hooks print: to see failures, {again}"
 
 
 @pytest.mark.parametrize(
@@ -197,6 +209,12 @@ CONCLUSIONS = {
 @pytest.mark.parametrize("last", CONCLUSIONS)
 def test_the_last_line_says_whether_all_is_well_or_what_to_do_first(last: str) -> None:
     assert doctor.as_text(CONCLUSIONS[last], Pen()).splitlines()[-1] == last
+
+
+def test_the_first_word_says_whether_something_has_to_be_done() -> None:
+    each = [GOOD, OPTIONAL, LEFT, UNDONE, MISSING, UNKNOWN]
+    assert [one.verdict for one in each] == ["ok", "without", "to do", "ok", "MISSING", "MISSING"]
+    assert line(LEFT) == "to do   left behind: killed runs: 1"
 
 
 def test_on_a_terminal_it_is_coloured_and_folded() -> None:

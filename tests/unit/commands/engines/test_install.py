@@ -18,13 +18,14 @@ from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import install
 from oci_bind_hook.commands.engines.conditions import When
 from oci_bind_hook.commands.engines.launcher import LAUNCHER_PATH
+from oci_bind_hook.commands.engines.registration import HOOKS_PATH
 from oci_bind_hook.commands.engines.uninstall import uninstall
 from oci_bind_hook.errors import KernelError, MissingError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REGISTRATION_PATH = f"{install.HOOKS_PATH}/oci-bind-hook.json"
+REGISTRATION_PATH = f"{HOOKS_PATH}/oci-bind-hook.json"
 
 
 # What is written

@@ -301,7 +301,7 @@ REFUSED = {
     "env twice": (["--cdi", "a", "--env", "A=1", "--env", "A=2"], "--env: A is set twice"),
     "a mount without --": (
         ["--cdi", "a", "--mount", "src=/a,dst=/b"],
-        "--mount: this is an option of the hook (put -- before --mount: ",
+        "--mount: this is an option of the hook (put -- before --mount and the other options of the hook)",
     ),
     "a stage": (["--cdi", "a", "--stages", "poststart"], "--stages: 'poststart' is not a stage"),
 }

@@ -119,7 +119,7 @@ def test_doctor_goes_on_where_only_some_containers_fail(registered: Registered) 
     registered.install("--", "--mount", f"src={registered.path}/no,dst=/a,when-exists=/opt")
     registered.run("doctor")
     [line] = [line for line in registered.out.splitlines() if "--mount 1 of" in line]
-    assert line.startswith("without --mount 1 of hooks.d/oci-bind-hook.json: the source no ")
+    assert line.startswith("to do   --mount 1 of hooks.d/oci-bind-hook.json: the source no ")
     [one] = [each for each in doctor.examine() if each.name.startswith("--mount 1 of")]
     assert (one.is_problem, one.advice) == (False, "oci-bind-hook install --check")
 
