@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import EscapeError, HookError, RequestError, UnavailableError
 from ..kernel.namespace import Namespace
 from ..requests.request import Recorded
-from ..rootfs.admit import admit
+from ..rootfs.admit import admit, by_link
 from ..rootfs.mount_points import MountPoint, Rootfs
 from ..rootfs.walk import Cover, Target
 from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
@@ -258,6 +258,16 @@ class Planner:
         self.plan.uses.update(target.uses)
         if source.error:
             raise source.error
+        try:
+            self._plan_on(bind, target)
+        except (EscapeError, RequestError) as problem:
+            # The sentence has the path without links, which the request does not have.
+            problem.problem += by_link(target)
+            raise
+
+    def _plan_on(self, bind: Bind, target: Target) -> None:
+        """Plans a bind on its destination ``target``. Raises HookError if it must not or cannot be mounted there."""
+        request, source = bind.request, bind.source
         if request.origin_kind == "annotation":
             self._check_administrators(target.path)
         admit(self.rootfs, target, directory=source.is_folder)

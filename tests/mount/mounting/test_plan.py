@@ -158,9 +158,41 @@ def test_a_second_argument_for_one_destination_is_refused(
 ) -> None:
     os.symlink("new/mnt", bench.inside("/to-new"))
     plan = bench.plan(request(vol, "/new/mnt"), request(bench.source, destination), assumed=assumed)
+    link = "; the link /to-new leads there" if "to-new" in destination else ""
     assert [bind.problem and str(bind.problem) for bind in plan.binds] == [
-        *(None, "--mount 1: /new/mnt is already the destination of --mount 1")
+        *(None, f"--mount 1: /new/mnt is already the destination of --mount 1{link}")
     ]
+
+
+NAMED = {
+    "procfs": ("/b/self", "/proc/self is on procfs, where only a few files may be covered, as in runc; the link /b"),
+    "through two links": (
+        "/a/x",
+        "/proc/x is on procfs, where only a few files may be covered, as in runc; the link /b",
+    ),
+    "sysfs": ("/c", "/sys/block is on sysfs, where binds are not allowed; the link /c"),
+    "the root": ("/up", "the destination is the rootfs itself; the link /up"),
+    "a file": ("/word", "the source is a folder, but /file is a file; the link /word"),
+    "in a mount": (
+        "/in",
+        "the mount point /mnt/new does not exist, and it would be inside another mount, the one on /mnt",
+    ),
+}
+
+
+@pytest.mark.parametrize(("destination", "problem"), NAMED.values(), ids=NAMED)
+def test_the_problem_of_a_destination_names_the_link_to_it(bench: Bench, destination: str, problem: str) -> None:
+    links: mounting.Tree = {"a": "b", "b": "proc", "c": "sys/block", "up": ".", "word": "file", "in": "mnt/new"}
+    plant(bench.rootfs, links)
+    plan = bench.plan(request(bench.source, "/mnt"), request(bench.source, destination))
+    said = problem if "the link " in problem else f"{problem}; the link {destination}"
+    assert str(plan.problems[0]).startswith(f"--mount 1: {said} leads there"), plan.problems
+
+
+def test_the_problem_of_a_source_names_no_link(bench: Bench) -> None:
+    os.symlink("mnt", bench.inside("/link"))
+    (problem,) = bench.plan(request(f"{bench.path}/gone", "/link")).problems
+    assert "the link" not in str(problem)
 
 
 def test_names_need_not_be_utf8(bench: Bench) -> None:
