@@ -42,7 +42,8 @@ class Options:
         self.allow_annotations = False
         self.allowed_sources: list[str] = []
         self.allow_shared = False
-        # Only for attach and detach. ``others`` are the words that are not options.
+        # Only for attach and detach, of which ``command`` is one. ``others`` are the words that are not options.
+        self.command: str | None = None
         self.others: list[str] = []
         self.pid: int | None = None
         self.force = False
@@ -162,6 +163,7 @@ def parse(words: list[str], command: str | None = None) -> tuple[Options, bool]:
     is_hook = command is None
     taken = () if command is None else TAKEN_BY[command]
     options = Options()
+    options.command = command
     debug = False
     arguments = Arguments(words)
     while arguments:

@@ -464,6 +464,21 @@ def test_a_container_whose_first_process_is_a_zombie_does_not_run(world: World, 
     assert os.listdir(world.state) == []
 
 
+def test_the_dry_run_knows_what_the_container_has(world: World, container: Running) -> None:
+    assert container.attach(*spec(world, "/new/one")).returncode == 0
+    # What is bound already is no concern of a plan that only adds to it.
+    for place, action in (("/new/two", "mount"), ("/new/one", "present")):
+        done = container.attach(*spec(world, place), "--dry-run", "--format", "json")
+        plan = json.loads(done.stdout)
+        assert (done.returncode, plan["mounts"][0]["action"], plan["warnings"]) == (0, action, []), place
+    other = ["--mount", f"src={world.rootfs}/etc,dst=/new/one"]
+    for words in ([], ["--dry-run"]):
+        done = container.attach(*other, *words)
+        assert done.returncode == os.EX_CONFIG, done
+        assert "/new/one is already the destination of attach 1 in an earlier call" in done.stdout + done.stderr
+    end(container)
+
+
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_by_its_id_it_is_the_one_that_runs_now(world: World, runtime: str) -> None:
     """A container that is started anew under its id has the record of its earlier start, if nobody called poststop."""

@@ -405,7 +405,8 @@ class Planner:
 
         The first may be from an earlier call, for another registration of this hook.
         """
-        if target.path in self._taken and _is_mount(target):
+        # A dry-run does not see the first one: its mount is in the container's namespace.
+        if target.path in self._taken and (_is_mount(target) or self.namespace.assumed):
             origin = self._taken[target.path]
             raise RequestError(f"{target.path} is already the destination of {origin} in an earlier call of the hook")
         cover = target.last.cover

@@ -233,7 +233,7 @@ def _fill_with_plan(
         labels=labels,
     )
     if not calls.no_folder and (running := find_running(options, bundle, records, given, proc, container)):
-        _compare(report, planned, running)
+        _compare(report, planned, running, is_attach=options.command == "attach")
     if not planned.problems:
         _foresee_making(report, planned, calls.first.run)
     is_by_hand = report.namespace == "runtime" and bundle.has_namespace
@@ -244,15 +244,21 @@ def _fill_with_plan(
         report.notes.append(f"config.json mounts nothing on {', '.join(missing)}, which programs usually need")
 
 
-def _compare(report: Report, planned: Plan, running: Running) -> None:
-    """Adds which binds of the plan the running container has, and which other binds."""
+def _compare(report: Report, planned: Plan, running: Running, *, is_attach: bool) -> None:
+    """Adds which binds of the plan the running container has.
+
+    Other binds of the container are warnings, unless the plan only adds to them (``is_attach``).
+    """
     report.running = running.facts()
     for bind, mount in zip(planned.binds, report.mounts, strict=True):
+        if is_attach and mount["action"] == "mount":
+            continue
         mount["now"] = running.has(bind, planned.rootfs.path)
         mount["source_now"] = running.source_now(bind) if mount["now"] else None
         if mount["action"] == "left" and mount["now"]:
             mount["action"] = "present"
-    report.warnings += running.others(is_for_people=report.is_for_people)
+    if not is_attach:
+        report.warnings += running.others(is_for_people=report.is_for_people)
 
 
 def _foresee_making(report: Report, planned: Plan, run: Run) -> None:

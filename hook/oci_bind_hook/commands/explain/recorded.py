@@ -49,7 +49,7 @@ def find_folders(
                     silence = why
                     raise RecordError(f"{path} cannot be inspected: {why}", hint=HINT)
                 call.folder = call.run.folder(options, proc, is_asked=call.asks, container=report.id)
-                if not report.turn:
+                if not report.turn and (place is not None or options.command == "attach"):
                     recorded = _recorded(call.folder, report, place, proc)
         except RecordError as problem:
             report.add(problem)
@@ -58,14 +58,17 @@ def find_folders(
 
 
 def _recorded(folder: Records | None, report: Report, place: Place | None, proc: Proc) -> list[MountRecord]:
-    """Returns the binds of an earlier call for the same container, as far as this user can see. Raises RecordError."""
-    if folder is None or place is None or report.id is None or report.bundle is None:
+    """Returns the binds of an earlier call for the same container, as far as this user can see. Raises RecordError.
+
+    ``place`` is None for a container that runs.
+    """
+    if folder is None or report.id is None or report.bundle is None:
         return []
     record = folder.load(report.id)
     if record is None or not is_continued(record, report.bundle, proc):
         return []
     init = record["init"]
-    pid = init["pid"] if init is not None and place.is_elsewhere() else None
+    pid = init["pid"] if init is not None and (place is None or place.is_elsewhere()) else None
     table = proc.mounts() if pid is None else proc.mounts_of(pid)
     namespace = proc.mount_namespace_id() if pid is None else proc.mount_namespace_id_of(pid)
     return [

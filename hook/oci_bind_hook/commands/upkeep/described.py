@@ -68,7 +68,9 @@ def _as_table(entries: Sequence[Entry], *, pen: Pen, now: float) -> list[str]:
         details: tuple[str, str, str] = ("-", "-", "-")
         if record := entry.record:
             mounted, standing = _count(entry.mounts, "mounted"), _count(entry.made, "there", "covered")
-            details = (lasted(now - record["created"] / 10**9), mounted, standing)
+            # Each attach writes the record anew.
+            since = record["created"] / 10**9 if (started := _started(record, now)) is None else started
+            details = (lasted(now - since), mounted, standing)
         rows.append((names[entry.id], entry.status, *details))
         roots.append(one_line(record["rootfs"]["path"]) if record else "-")
     lines = columns(rows)
@@ -146,7 +148,17 @@ def _process(record: Record, now: float) -> str:
     init = record["init"]
     if init is None:
         return "not known"
-    if record["boot"] != boot_id():
+    if (started := _started(record, now)) is None:
         return f"{init['pid']}, started before the last reboot"
-    since = time.clock_gettime(time.CLOCK_BOOTTIME) - init["start"] / os.sysconf("SC_CLK_TCK")
-    return f"{init['pid']}, started {moment(now - since, now)}"
+    return f"{init['pid']}, started {moment(started, now)}"
+
+
+def _started(record: Record, now: float) -> float | None:
+    """Returns when the first process of a container was started, as ``now`` in seconds since the epoch.
+
+    None if it is not known, or was started before the last reboot.
+    """
+    init = record["init"]
+    if init is None or record["boot"] != boot_id():
+        return None
+    return now - time.clock_gettime(time.CLOCK_BOOTTIME) + init["start"] / os.sysconf("SC_CLK_TCK")

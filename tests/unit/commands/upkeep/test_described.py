@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import time
+from typing import TYPE_CHECKING, cast
+
 import pytest
 
 from oci_bind_hook.commands.explain import answers, by_name
@@ -12,6 +16,10 @@ from oci_bind_hook.commands.upkeep import described
 from oci_bind_hook.commands.upkeep.folders import Folder
 from oci_bind_hook.commands.upkeep.listing import Entry
 from oci_bind_hook.errors import UsageError
+from oci_bind_hook.kernel.proc import boot_id
+
+if TYPE_CHECKING:
+    from oci_bind_hook.record.state_file import Record
 
 
 def test_ids_are_short_on_a_terminal_and_still_differ() -> None:
@@ -51,6 +59,21 @@ def test_elsewhere_nothing_is_cut() -> None:
     assert lines[1].split() == ["4f1c" * 16, "leftover", *"----"]
     assert f"{'4f1c' * 16}: {ENTRIES[0].reason}" in lines
     assert f"  {ENTRIES[1].advice}" in lines
+
+
+def test_the_age_is_that_of_the_container() -> None:
+    """Each attach writes the record anew, and a container of an earlier boot has no age but that of its record."""
+    start = int((time.clock_gettime(time.CLOCK_BOOTTIME) - 3 * 3600 - 60) * os.sysconf("SC_CLK_TCK"))
+    init = {"pid": 1, "start": start, "first": None}
+    created = time.time_ns() - 5 * 60 * 10**9
+    ages = {}
+    for name, boot, first in (("now", boot_id(), init), ("unknown", boot_id(), None), ("before", "another", init)):
+        record = cast("Record", {"init": first, "boot": boot, "created": created, "rootfs": {"path": "/rootfs"}})
+        row = described.as_list(
+            [Folder("/run/state")], [Entry(name, "/run/state", record, busy=False)], Pen()
+        ).splitlines()[1]
+        ages[name] = " ".join(row.split()[2:4])
+    assert ages == {"now": "3 h", "unknown": "5 min", "before": "5 min"}
 
 
 # -- what a word means -------------------------------------------------------------------------------------------------
