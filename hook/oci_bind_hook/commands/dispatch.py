@@ -119,12 +119,15 @@ COMMANDS = (
         "detach",
         None,
         "CONTAINER DESTINATION|--all [OPTION]...",
-        "remove a bind, or all recorded binds, from a running container",
+        "remove a bind, or all recorded binds (also those of the start), from a running container",
         options_of_running("detach"),
         takes=("ID",),
         examples=(
             Example("Remove one bind, given by its destination", "detach web /data"),
-            Example("Remove all binds of a container, given by its first process", "detach --pid 4242 --all"),
+            Example(
+                "Remove all recorded binds, also those of the start, from a container given by its first process",
+                "detach --pid 4242 --all",
+            ),
         ),
         exits=(
             (0, "done"),

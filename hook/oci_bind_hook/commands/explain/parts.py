@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import HookError
@@ -82,6 +83,9 @@ def with_registered(
     late = [entry for entry in entries if entry.stage == registered.LATE and options.stage is None]
     if options.mounts or options.annotation_sources:
         return [Part(options, "")]
+    if not entries and options.bundle is not None:
+        command = shlex.join(["oci-bind-hook", "install", "--check", options.bundle])
+        report.notes.append(f"to see why no registration of the hook is for this container, run {command}")
     parts = [] if called else [Part(options, "")]
     for entry in [*called, *(late if "mount" in namespaces else ())]:
         report.turn = len(parts)

@@ -166,7 +166,11 @@ PICTURES = {
         "└─ by the runtime: /dev, /dev/pts, /sys\n\n"
         'problem: --mount 3: "nonsense" is not known\n',
     ),
-    "nothing": ([], f"{RUNTIME}ready: no bind is requested\n"),
+    "nothing": (
+        [],
+        f"{RUNTIME}note: to see why no registration of the hook is for this container, run "
+        "oci-bind-hook install --check T/bundle\n\nready: no bind is requested\n",
+    ),
 }
 
 

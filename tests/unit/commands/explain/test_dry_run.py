@@ -91,6 +91,7 @@ def kept(path: str, *without: str) -> list[str]:
 
 
 RENAMED = "the container keeps the old file if this one is replaced by rename; to follow the change, bind its folder"
+CHECK = "oci-bind-hook install --check"
 NOTHING = "config.json mounts nothing on /proc, /sys, /dev, /dev/pts, which programs usually need"
 
 
@@ -541,7 +542,9 @@ def test_annotations_of_others_are_named_and_ours_if_they_do_not_count(desk: Des
     )
     ignored = "annotations request binds (1 here), which require --allow-annotations and --allow-source"
     devices = "CDI devices, cdi.k8s.io/a: v.com/gpu=0: the engine adds their mounts to config.json"
-    assert desk.report().notes == [ignored, devices, NOTHING]
+    # The next step of a user whose registration has a condition that this container does not meet.
+    check = f"to see why no registration of the hook is for this container, run {CHECK} {desk.bundle}"
+    assert desk.report().notes == [check, ignored, devices, NOTHING]
     allowed = desk.report(allow_annotations=True, allowed_sources=[str(desk.path)])
     renamed = f"config.json#/annotations/io.github.oci-bind-hook.mount.x: {RENAMED}"
     assert (allowed.notes, len(allowed.mounts)) == ([renamed, devices, NOTHING], 1)
