@@ -165,17 +165,17 @@ class Log:
     def step(self, message: str) -> None:
         """Records that a step is done."""
         if self.is_kept:
-            self._tell("debug", message, message)
+            self._report("debug", message, message)
 
     def info(self, message: str) -> None:
         """Records what was done."""
-        self._tell("info", message, message)
+        self._report("info", message, message)
 
     def warning(self, message: str) -> None:
         """Records what a user may want to change."""
-        self._tell("warning", message, f"warning: {message}")
+        self._report("warning", message, f"warning: {message}")
 
-    def _tell(self, level: str, message: str, line: str) -> None:
+    def _report(self, level: str, message: str, line: str) -> None:
         self._record(level, message)
         if self.debug_wanted:
             about = " ".join(word for word in (self.container, self.stage, f"{self._elapsed():.1f} ms") if word)

@@ -58,10 +58,10 @@ def main(settings: str, before: int, words: Sequence[str]) -> int:
         if bundle is not None:
             add(bundle, given["hooks"], given["annotations"])
     except HookError as problem:
-        tell(str(problem), words[:before])
+        print_failure(str(problem), words[:before])
         return problem.exit_code
     except Exception as bug:  # noqa: BLE001 - engines must get a reason for any failure
-        tell(f"a bug: {type(bug).__name__}: {bug}", words[:before])
+        print_failure(f"a bug: {type(bug).__name__}: {bug}", words[:before])
         return posix.EX_SOFTWARE
     return posix.EX_OK
 
@@ -250,7 +250,7 @@ def _replace(folder: int, data: bytes, stat: posix.stat_result, path: str) -> No
         raise KernelError("write", path, reason) from reason
 
 
-def tell(problem: str, options: Sequence[str]) -> None:
+def print_failure(problem: str, options: Sequence[str]) -> None:
     """Writes why the container does not start to stderr, and to the log in the runtime's ``options``.
 
     The log gets an entry in runc's form. Engines show its last message.

@@ -81,17 +81,17 @@ def explain_command(given: Given, log: Log) -> int:
 
 def list_command(given: Given, log: Log) -> int:
     """Shows the records of all containers. Returns the exit code. Raises HookError."""
-    return _look(given, log)
+    return _show_records(given, log)
 
 
 def show_command(given: Given, log: Log) -> int:
     """Shows the record of one container. Returns the exit code. Raises HookError."""
     if len(given.others) != 1:
         raise UsageError("show takes the id of one container", hint="list shows all containers")
-    return _look(given, log)
+    return _show_records(given, log)
 
 
-def _look(given: Given, log: Log) -> int:
+def _show_records(given: Given, log: Log) -> int:
     from .upkeep import described, listing
 
     options, log.debug_wanted = parse(given.passed)

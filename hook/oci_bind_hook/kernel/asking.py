@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .mountinfo import MountInfo, MountTable
 
     # What a child can return: numbers, texts, None, and tuples, lists and dicts of these.
-    Told = Any
+    Answer = Any
 
 SECONDS = 2.0  # the time limit: a working file system answers sooner, even a remote one
 
@@ -77,7 +77,7 @@ class Outcome:
     __slots__ = ("answer", "error", "is_silent", "left")
 
     def __init__(self) -> None:
-        self.answer: Told = None
+        self.answer: Answer = None
         self.error: OSError | None = None
         self.is_silent = False
         self.left: int | None = None
@@ -89,7 +89,7 @@ class Outcome:
 
 
 def ask(
-    question: Callable[[], Told],
+    question: Callable[[], Answer],
     seconds: float = SECONDS,
     *,
     fds: Sequence[int] = (),
@@ -111,11 +111,11 @@ def ask(
     # If SIGCHLD is ignored, by inheritance, the kernel reaps a child by itself, and its pid may be reused.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     # Not a pipe: a long answer would fill it, and the child would wait for its parent, which waits for its end.
-    told = posix.memfd_create("answer", posix.MFD_CLOEXEC)
+    answer_fd = posix.memfd_create("answer", posix.MFD_CLOEXEC)
     try:
         child = posix.fork()
         if child == 0:
-            _answer(question, told, fds)
+            _answer(question, answer_fd, fds)
         outcome.left = child
         pidfd = _open(child)
         try:
@@ -131,9 +131,9 @@ def ask(
         if posix.waitpid(child, posix.WNOHANG)[0]:
             outcome.left = None
         if not outcome.is_silent:
-            _read(outcome, told)
+            _read(outcome, answer_fd)
     finally:
-        posix.close(told)
+        posix.close(answer_fd)
     return outcome
 
 
@@ -148,10 +148,10 @@ def _open(child: int) -> int:
 _GRACE = 0.05  # seconds for a process to end after SIGKILL, if the kernel can end it
 
 
-def _answer(question: Callable[[], Told], told: int, fds: Sequence[int]) -> None:
+def _answer(question: Callable[[], Answer], answer_fd: int, fds: Sequence[int]) -> None:
     """Runs in the child; never returns."""
     try:
-        _close_all_but({told, *fds})
+        _close_all_but({answer_fd, *fds})
         posix.chdir("/")
         try:
             answer = ("answer", question())
@@ -161,7 +161,7 @@ def _answer(question: Callable[[], Told], told: int, fds: Sequence[int]) -> None
             answer = ("bug", f"{type(bug).__name__}: {bug}")
         data = marshal.dumps(answer)
         while data:
-            data = data[posix.write(told, data) :]
+            data = data[posix.write(answer_fd, data) :]
     finally:
         posix._exit(0)
 
@@ -175,9 +175,9 @@ def _close_all_but(fds: set[int]) -> None:
     open_stdio()
 
 
-def _read(outcome: Outcome, told: int) -> None:
-    posix.lseek(told, 0, 0)
-    data = files.read_all(told)
+def _read(outcome: Outcome, answer_fd: int) -> None:
+    posix.lseek(answer_fd, 0, 0)
+    data = files.read_all(answer_fd)
     if not data:  # another process killed the child
         outcome.is_silent = True
         return

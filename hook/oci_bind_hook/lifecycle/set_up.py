@@ -128,9 +128,9 @@ def set_up(options: Options, state: State, document: object | None, log: Log) ->
     except BaseException as failure:
         if not call.is_sealed:
             if isinstance(failure.__cause__, PermissionError):
-                from ..mounting.unopened import tell_why_closed
+                from ..mounting.unopened import add_why_denied
 
-                tell_why_closed(failure, failure.__cause__, call.place.proc)
+                add_why_denied(failure, failure.__cause__, call.place.proc)
             from .earlier import give_up
 
             give_up(call, failure)

@@ -39,17 +39,17 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         return _joined(idmap.namespace, where)
     assert idmap.uids is not None
     assert idmap.gids is not None
-    ready, tell_ready = posix.pipe()
-    go_on, tell_go_on = posix.pipe()
+    ready_read, ready_write = posix.pipe()
+    exit_read, exit_write = posix.pipe()
     child = posix.fork()
     if child == 0:
-        posix.close(ready)
-        posix.close(tell_go_on)
-        _live(tell_ready, go_on)
-    posix.close(tell_ready)
-    posix.close(go_on)
+        posix.close(ready_read)
+        posix.close(exit_write)
+        _run_child(ready_write, exit_read)
+    posix.close(ready_write)
+    posix.close(exit_read)
     try:
-        held = _hold(child, ready, proc)
+        held = _hold(child, ready_read, proc)
         try:
             for name, mappings in (("gid_map", idmap.gids), ("uid_map", idmap.uids)):
                 _write(held[name], name, mappings, where)
@@ -62,8 +62,8 @@ def user_namespace(idmap: IdMap, proc: Proc, where: str) -> int:
         raise refused("unshare", subject, reason, where=where) from reason
     finally:
         # The child reads the end of the pipe and exits. The same happens if this process is killed.
-        posix.close(tell_go_on)
-        posix.close(ready)
+        posix.close(exit_write)
+        posix.close(ready_read)
         posix.waitpid(child, 0)
 
 
@@ -81,18 +81,18 @@ def _joined(path: str, where: str) -> int:
     return fd
 
 
-def _live(tell_ready: int, go_on: int) -> None:
-    """The child: creates the namespace, writes 0 or an errno to ``tell_ready``, and exits at the end of ``go_on``."""
+def _run_child(ready_write: int, exit_read: int) -> None:
+    """The child: creates the namespace, writes 0 or an errno to ``ready_write``, exits at the end of ``exit_read``."""
     try:
         rights.die_with_parent()
         # A process of the same uid, such as another container's root, has all capabilities in this namespace. But it
         # cannot open the namespace in procfs, because this process, like its parent, is not dumpable, prctl(2).
         linux.unshare_user()
-        posix.write(tell_ready, b"\0")
+        posix.write(ready_write, b"\0")
     except OSError as reason:
-        posix.write(tell_ready, bytes([reason.errno or 255]))
+        posix.write(ready_write, bytes([reason.errno or 255]))
     finally:
-        posix.read(go_on, 1)
+        posix.read(exit_read, 1)
         posix._exit(0)
 
 
@@ -105,9 +105,9 @@ def _write(fd: int, name: str, mappings: IdMappings, where: str) -> None:
         raise KernelError("write", subject, reason, where=where, hint=advice) from reason
 
 
-def _hold(child: int, ready: int, proc: Proc) -> dict[str, int]:
+def _hold(child: int, ready_read: int, proc: Proc) -> dict[str, int]:
     """Waits for the child's user namespace. Returns fds of its gid_map, uid_map and ns/user by name. Raises OSError."""
-    answer = posix.read(ready, 1)
+    answer = posix.read(ready_read, 1)
     if answer != b"\0":
         number = answer[0] if answer else 5
         raise OSError(number, posix.strerror(number))

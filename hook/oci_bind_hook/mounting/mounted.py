@@ -79,7 +79,7 @@ def find(top: AttachedRecord, table: MountTable) -> MountInfo | None:
         except OSError as reason:
             if not linux.is_absent(reason):
                 raise
-    return info if _looks_like(top, info) else None
+    return info if _has_properties(top, info) else None
 
 
 def is_in(
@@ -97,7 +97,7 @@ def is_in(
         except OSError:
             pass  # the namespace has ended since, or the kernel denies the call
     info = table.get(top["id"])
-    return info is not None and _looks_like(top, info) and (places is None or info.mount_point in places)
+    return info is not None and _has_properties(top, info) and (places is None or info.mount_point in places)
 
 
 def _open(path: str) -> int:
@@ -196,10 +196,10 @@ class Tree:
         hidden: dict[tuple[str, str, str], int] = {}
         for known in self.attached:
             if known["id"] is None:
-                hidden[_look(known)] = hidden.get(_look(known), 0) + 1
+                hidden[_properties(known)] = hidden.get(_properties(known), 0) + 1
         for info in below:
             if info.id not in ids:
-                look = _look_of(info)
+                look = _properties_of(info)
                 if not hidden.get(look):
                     return info
                 hidden[look] -= 1
@@ -363,16 +363,16 @@ def _restore(trees: Sequence[tuple[Tree, str]], table: MountTable, proc: Proc) -
             posix.close(fd)
 
 
-def _looks_like(known: AttachedRecord, info: MountInfo) -> bool:
-    return _look(known) == _look_of(info)
+def _has_properties(known: AttachedRecord, info: MountInfo) -> bool:
+    return _properties(known) == _properties_of(info)
 
 
-def _look(known: AttachedRecord) -> tuple[str, str, str]:
+def _properties(known: AttachedRecord) -> tuple[str, str, str]:
     return known["root"], known["source"], known["type"]
 
 
-def _look_of(info: MountInfo) -> tuple[str, str, str]:
-    return _look(describe(info.root.removesuffix("//deleted"), info))
+def _properties_of(info: MountInfo) -> tuple[str, str, str]:
+    return _properties(describe(info.root.removesuffix("//deleted"), info))
 
 
 def clear_staging(folder: Records, container: str, proc: Proc) -> None:

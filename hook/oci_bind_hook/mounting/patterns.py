@@ -78,9 +78,9 @@ class _Passing:
         problem.__cause__ = reason
         # The author of an annotation must learn nothing about the host.
         if reason.errno == errno.EACCES and self._pattern.origin_kind != "annotation":
-            from .unopened import why_closed
+            from .unopened import why_denied
 
-            problem.hint = why_closed(path, Proc()) or problem.hint
+            problem.hint = why_denied(path, Proc()) or problem.hint
         if reason.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
             raise problem
         self._look.passed = self._look.passed or problem

@@ -161,7 +161,7 @@ class Planner:
             else:
                 self._pass(request)
         self._check_runtime()
-        self._tell_hidden()
+        self._warn_of_hidden()
         return self.plan
 
     @property
@@ -178,7 +178,7 @@ class Planner:
                 "as with crun --config; in this state the hook cannot bind anything",
             )
 
-    def _tell_hidden(self) -> None:
+    def _warn_of_hidden(self) -> None:
         """Adds a warning to every bind that a later mount covers, the runtime's or the hook's."""
         later: dict[str, str] = {}
         for request, path, bind in reversed(self._order):

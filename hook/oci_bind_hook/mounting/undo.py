@@ -81,7 +81,7 @@ def undo(
                 remarks.append(Remark(tree.path, str(tree.problem)))
                 tree.problem = None
         record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
-        problems += [_told(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
+        problems += [_problem_of(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
     else:
         record["mounts"] = []
     if rootfs is not None and was_laid:
@@ -179,7 +179,7 @@ def _receives(mount: MountRecord) -> bool:
     return propagation_of(mount).removeprefix("r") in ("slave", "shared")
 
 
-def _told(path: str, problem: Exception) -> str:
+def _problem_of(path: str, problem: Exception) -> str:
     if isinstance(problem, OSError):
         return f"the bind on {path}: {message('umount2', problem)}"
     return f"{path}: {problem}"

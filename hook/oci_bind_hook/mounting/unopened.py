@@ -37,17 +37,17 @@ def explain(source: Source, reason: OSError) -> MissingError:
             error.problem = f"the source {path} {what} to {to}, which does not exist"
             error.hint = "sources are looked up on the host"
     elif reason.errno == errno.EACCES:
-        error.hint = why_closed(path, source.namespace.proc) or error.hint
+        error.hint = why_denied(path, source.namespace.proc) or error.hint
     return error
 
 
-def tell_why_closed(failure: BaseException, reason: PermissionError, proc: Proc) -> None:
+def add_why_denied(failure: BaseException, reason: PermissionError, proc: Proc) -> None:
     """Adds to a MissingError what denies access to the bundle or the rootfs, the file of ``reason``, if that is known.
 
     At createContainer the hook is in the container's user namespace, and engines store both in their own folders.
     """
     if isinstance(failure, MissingError) and isinstance(reason.filename, str):
-        failure.hint = why_closed(reason.filename, proc) or failure.hint
+        failure.hint = why_denied(reason.filename, proc) or failure.hint
 
 
 def _is_file(path: str) -> bool:
@@ -66,7 +66,7 @@ def _links(path: str) -> list[tuple[str, str]]:
     return []
 
 
-def why_closed(path: str, proc: Proc) -> str:
+def why_denied(path: str, proc: Proc) -> str:
     """What denies access to ``path``: a file system with rules of its own, or an unmapped owner; "" for neither."""
     fd, at = _reach(path, proc)
     try:

@@ -43,21 +43,21 @@ class Silence:
         places = [each["path"] for each in (rootfs, rootfs["upper"]) if each is not None]
         mounts = [first_that_may_wait(self._table, place) for place in places] + [mount for _, mount in points]
         on_the_way = {mount.id: mount for mount in mounts if mount is not None}
-        if silent := next((told for way, told in self.known.items() if way.issubset(on_the_way)), ""):
+        if silent := next((silence for way, silence in self.known.items() if way.issubset(on_the_way)), ""):
             return silent
         if not on_the_way:
             return ""
         who = " or ".join(f"{mount.mount_point} ({mount.type})" for mount in on_the_way.values())
         try:
-            outcome = ask(lambda: self._look(record, [point for point, _ in points]), seconds)
+            outcome = ask(lambda: self._look_up_all(record, [point for point, _ in points]), seconds)
         except OSError as reason:  # without a child this process could wait forever
             return f"{who} may not answer, and no child process can be started to test it: {reason}"
         if not outcome.is_silent:
             return ""
-        told = self.known[frozenset(on_the_way)] = outcome.silence(who)
-        return told
+        silence = self.known[frozenset(on_the_way)] = outcome.silence(who)
+        return silence
 
-    def _look(self, record: Record, points: list[str]) -> None:
+    def _look_up_all(self, record: Record, points: list[str]) -> None:
         """Makes all lookups that undoing the record requires. The results are ignored; only an answer counts."""
         for point in points:
             try:

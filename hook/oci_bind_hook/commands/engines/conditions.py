@@ -97,7 +97,7 @@ def text(launcher: str, stages: Sequence[str], arguments: Sequence[str], when: W
     )
 
 
-def said(file: File) -> Iterator[list[str]]:
+def as_options(file: File) -> Iterator[list[str]]:
     """Yields the conditions of a hooks.d file, each as an option of install with its value."""
     for key, value in file.annotations:
         yield ["--annotation", f"{_literal(key.text)}={_literal(value.text)}"]

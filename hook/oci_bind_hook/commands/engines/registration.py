@@ -119,7 +119,7 @@ def of_hooks_d(file: hooks_d.File) -> Registration | None:
     one = Registration(
         "hooks.d", (name[1] or "") if name else file.name, file.path, file.hook, file.stages, file.args or []
     )
-    one.conditions = list(conditions.said(file))
+    one.conditions = list(conditions.as_options(file))
     return one
 
 

@@ -111,12 +111,12 @@ def with_registered(
 
 def _at_another(entry: Entry, namespaces: Container[str]) -> HookError | None:
     """Returns the error of a call whose STAGE is not its own, None if the call continues all the same."""
-    if entry.said == "poststop":
+    if entry.stage_argument == "poststop":
         return not_stopped("created" if entry.stage == registered.LATE else "creating")
-    if entry.said == "createContainer" and entry.stage != "createContainer" and "mount" in namespaces:
+    if entry.stage_argument == "createContainer" and entry.stage != "createContainer" and "mount" in namespaces:
         return not_inside()
     # If the container shares the runtime's pid namespace, the state may name a process.
-    if entry.said == "createRuntime" and entry.stage == "createContainer" and "pid" in namespaces:
+    if entry.stage_argument == "createRuntime" and entry.stage == "createContainer" and "pid" in namespaces:
         return no_process(is_inside=True)
     return None
 

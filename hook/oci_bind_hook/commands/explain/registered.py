@@ -57,7 +57,7 @@ class Entry:
         return root, "" if root else self.environment.get("XDG_RUNTIME_DIR", "")
 
     @property
-    def said(self) -> str | None:
+    def stage_argument(self) -> str | None:
         """The STAGE among its arguments. None without one, or if they are invalid."""
         try:
             return parse([*self.words])[0].stage
@@ -115,8 +115,8 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
     for entry in found:
         if fault := fault_of_stage(entry.stage):
             yield f"{entry.place}: {fault}"
-        if entry.said not in (None, entry.stage):
-            yield f"{entry.place}/args: the stage is {entry.said}, but the hook is called at {entry.stage}"
+        if entry.stage_argument not in (None, entry.stage):
+            yield f"{entry.place}/args: the stage is {entry.stage_argument}, but the hook is called at {entry.stage}"
     stages = [entry.stage for entry in found]
     if any(stage in SETTING_UP for stage in stages) and "poststop" not in stages and not others_stop:
         yield "config.json: /hooks: poststop is not registered: mount points and state files would stay"

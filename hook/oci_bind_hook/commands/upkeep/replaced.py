@@ -42,7 +42,7 @@ def sources_now(mounts: Sequence[MountRecord], bundle: str, table: MountTable) -
         groups.setdefault(None if first is None else first.id, []).append(number)
     found: list[SourceNow] = [None] * len(mounts)
     for numbers in groups.values():
-        question = partial(_look_at_all, [(paths[number], mounts[number]["source"]) for number in numbers])
+        question = partial(_compare_all, [(paths[number], mounts[number]["source"]) for number in numbers])
         try:
             answers = ask(question, SECONDS).answer
         except OSError:
@@ -52,11 +52,11 @@ def sources_now(mounts: Sequence[MountRecord], bundle: str, table: MountTable) -
     return found
 
 
-def _look_at_all(asked: Sequence[tuple[str, ObjectRecord]]) -> list[SourceNow]:
-    return [_look(path, bound) for path, bound in asked]
+def _compare_all(asked: Sequence[tuple[str, ObjectRecord]]) -> list[SourceNow]:
+    return [_compare_at(path, bound) for path, bound in asked]
 
 
-def _look(path: str, bound: ObjectRecord) -> SourceNow:
+def _compare_at(path: str, bound: ObjectRecord) -> SourceNow:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as reason:
