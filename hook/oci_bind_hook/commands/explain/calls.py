@@ -22,7 +22,7 @@ from .facts import own_mounts
 from .foresee import Leaks, Run, problems_of_sources, problems_of_stage
 from .parts import requests_of_each
 from .patience import DESTINATIONS, Mute, silent
-from .recorded import find_folders
+from .recorded import find_folders, records_on
 
 if TYPE_CHECKING:
     from ...documents.bundle import Bundle
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...lifecycle.stage import Place
     from ...mounting.sources import Source
     from ...record.folder import Records
-    from ...record.state_file import MountRecord
+    from ...record.state_file import MountRecord, Record, RootfsRecord
     from ...requests.request import Request
     from .containers import Container
     from .parts import Part
@@ -74,6 +74,7 @@ class Calls:
             for part, run, asked in zip(parts, runs, requests, strict=True)
         ]
         self.no_folder = ""
+        self._identity: RootfsRecord | None = None
         self._recorded: list[MountRecord] = []
 
     @property
@@ -119,7 +120,7 @@ class Calls:
             return None
         try:
             with At("rootfs"):  # a real run checks this before it enters the namespace, which may be refused
-                identify_path(bundle.rootfs, self._namespace.started_in)
+                self._identity = identify_path(bundle.rootfs, self._namespace.started_in)
             with At("enter"):
                 rootfs = Rootfs(
                     bundle.rootfs,
@@ -138,6 +139,12 @@ class Calls:
             unmounted.judge_sources(report, self._sources, self._namespace, bundle.rootfs)
             return None
         return rootfs
+
+    def records(self, proc: Proc) -> list[Record]:
+        """Returns the records of all containers on the rootfs that was entered. Raises RecordError."""
+        if self.no_folder or self._identity is None:
+            return []
+        return records_on(self._identity, self.first.part.options, proc)
 
     def resolve(self, rootfs: Rootfs) -> Planner:
         """Resolves the requests of all calls, one call after the other. Returns the planner."""

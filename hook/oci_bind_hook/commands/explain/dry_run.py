@@ -32,7 +32,7 @@ from .foresee import Run
 from .hiding import hidden
 from .parts import warn_of_registration, with_registered
 from .patience import PROGRAMS, gathered, silent
-from .recorded import MadePoints, records_on
+from .recorded import MadePoints
 from .report import Report
 from .running import find_running
 from .selinux import Labels
@@ -215,7 +215,7 @@ def _fill_with_plan(
         return
     planner = calls.resolve(rootfs)
     planned, options = planner.plan, calls.first.part.options
-    records = [] if calls.no_folder else records_on(rootfs, options, proc)
+    records = calls.records(proc)
     # A real run does not look at the programs, so it is no problem if they cannot be inspected.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):
         covering, hides = {}, hidden(planner.order, None)

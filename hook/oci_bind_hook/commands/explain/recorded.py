@@ -14,7 +14,6 @@ from ...options import state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
 from ...record.state_file import places_of
-from ...rootfs.identity import identify_path
 from .patience import HINT
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from ...lifecycle.stage import Place
     from ...options import Options
     from ...record.folder import Records
-    from ...record.state_file import MadeRecord, MountRecord, Record
+    from ...record.state_file import MadeRecord, MountRecord, Record, RootfsRecord
     from ...rootfs.mount_points import Rootfs
     from ...rootfs.walk import Target
     from .calls import Call
@@ -76,13 +75,13 @@ def _recorded(folder: Records | None, report: Report, place: Place | None, proc:
     ]
 
 
-def records_on(rootfs: Rootfs, options: Options, proc: Proc) -> list[Record]:
+def records_on(rootfs: RootfsRecord, options: Options, proc: Proc) -> list[Record]:
     """Returns the records of all containers on a rootfs. Raises RecordError, but not if this user may not read any."""
     try:
         folder = StateFolder.open(state_folder(options, proc), create=False)
     except RecordError:
         return []
-    return [*peek(folder, identify_path(rootfs.path, proc.mounts), boot_id()).records.values()] if folder else []
+    return [*peek(folder, rootfs, boot_id()).records.values()] if folder else []
 
 
 class MadePoints:
