@@ -51,10 +51,11 @@ class Step:
 
     ``exists`` is false for a missing name. ``fd`` is None for a missing name, and for the root of a cover without
     ``held``. ``cover`` is the cover that the file is in or is the root of. ``on_rootfs`` is true if the name, mounted
-    on or not, is in the rootfs's own mount. ``place`` identifies it as the parent of names below, Root.key.
+    on or not, is in the rootfs's own mount. ``place`` identifies it as the parent of names below, Root.key. ``size`` is
+    the length of its path in bytes.
     """
 
-    __slots__ = ("cover", "exists", "fd", "name", "on_rootfs", "place", "stat")
+    __slots__ = ("cover", "exists", "fd", "name", "on_rootfs", "place", "size", "stat")
 
     def __init__(self, name: str, held: tuple[int, files.Stat] | None, cover: Cover | None, *, exists: bool) -> None:
         self.name = name
@@ -64,6 +65,7 @@ class Step:
         self.exists = exists
         self.on_rootfs = False
         self.place: Hashable = None
+        self.size = 0
 
     @property
     def folder(self) -> bool:
@@ -154,7 +156,6 @@ class Root:
         links: list[tuple[str, str]] = []
         pending = destination.split("/")[::-1]
         as_folder = False
-        size = 0  # of the path so far, in bytes
         try:
             while pending:
                 name = pending.pop()
@@ -169,11 +170,10 @@ class Root:
                 # replacement: its check of ".." fails with EAGAIN while anything on the machine is renamed, and it
                 # supports neither missing names nor the roots of planned mounts.
                 if name == ".." and len(steps) > 1:
-                    size -= len(linux.encode_path(top.name)) + 1
                     steps.pop().close()
                 if as_folder:
                     continue
-                size += len(linux.encode_path(name)) + 1
+                size = top.size + len(linux.encode_path(name)) + 1
                 # Each name is stored with its path in steps, plan and record, and forty links can make paths of 160 kB.
                 if size > PATH_MAX:
                     raise RequestError(
@@ -181,7 +181,7 @@ class Root:
                     )
                 step, text = self._step(steps, name, follow=bool(pending) or not nofollow)
                 if text is None:
-                    step.place = self._place(top, step)
+                    step.place, step.size = self._place(top, step), size
                     steps.append(step)
                     continue
                 links.append((path_of([*steps, step]), text))
@@ -189,10 +189,8 @@ class Root:
                     raise RequestError(
                         f"{destination} leads through more than {files.MAX_LINKS} links", hint="check for a loop"
                     )
-                size -= len(linux.encode_path(name)) + 1
                 # An absolute link starts again at this root, not at the "/" of this process.
                 while text.startswith("/") and len(steps) > 1:
-                    size = 0
                     steps.pop().close()
                 pending.extend(text.split("/")[::-1])
         except BaseException:
