@@ -9,9 +9,9 @@ from __future__ import annotations
 from ..errors import EscapeError, HookError, RequestError, UnavailableError
 from ..kernel.namespace import Namespace
 from ..requests.request import Recorded
-from ..rootfs.admit import admit, by_link
+from ..rootfs.admit import admit
 from ..rootfs.mount_points import MountPoint, Rootfs
-from ..rootfs.walk import Cover, Target
+from ..rootfs.walk import Cover, Target, by_link
 from .config_mounts import Hiders, below_rootfs, is_runtimes, lexical, upwards
 
 HIDDEN = "a later mount on"  # the start of a warning
@@ -261,8 +261,7 @@ class Planner:
         try:
             self._plan_on(bind, target)
         except (EscapeError, RequestError) as problem:
-            # The sentence has the path without links, which the request does not have.
-            problem.problem += by_link(target)
+            problem.problem += by_link(target.links)
             raise
 
     def _plan_on(self, bind: Bind, target: Target) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
 from ..kernel.mountinfo import may_wait
-from .walk import NAME_MAX, PATH_MAX, Target
+from .walk import PATH_MAX, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,13 +68,6 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
         ours, theirs = ("a folder", "a file") if directory else ("a file", "a folder")
         theirs, hint = ("a link", "only a file can be bound on a link") if last.is_link else (theirs, "")
         raise RequestError(f"the source is {ours}, but {path} is {theirs}", hint=hint)
-
-
-def by_link(target: Target) -> str:
-    """The end of a sentence about the path of ``target``: the last link in the image that leads there, "" for none."""
-    # Links of procfs and sysfs are not the image's, and ``admit`` names a link in place of one of them.
-    places = [place for place, _ in target.links if not f"{place}/".startswith(("/proc/", "/sys/"))]
-    return f"; the link {places[-1][:NAME_MAX]} leads there" if places else ""
 
 
 def _named(target: Target) -> str:

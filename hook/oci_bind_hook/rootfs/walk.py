@@ -122,8 +122,14 @@ class Target:
             self.anchor.close()
 
 
-def _by_link(links: Sequence[tuple[str, str]]) -> str:
-    return f", through the link {links[-1][0][:NAME_MAX]}" if links else ""
+def by_link(links: Sequence[tuple[str, str]]) -> str:
+    """The end of a sentence about the path to which a walk through ``links`` leads: the last link in the image, if any.
+
+    The sentence has a path without links, and the request has another one.
+    """
+    # Links of procfs and sysfs are not the image's, and ``admit`` names a link in place of one of them.
+    places = [place for place, _ in links if not f"{place}/".startswith(("/proc/", "/sys/"))]
+    return f"; the link {places[-1][:NAME_MAX]} leads there" if places else ""
 
 
 def path_of(steps: Sequence[Step]) -> str:
@@ -161,7 +167,8 @@ class Root:
                 name = pending.pop()
                 top = steps[-1]
                 if not top.folder:
-                    raise RequestError(f"{path_of(steps)} is not a folder", hint="the destination is below it")
+                    problem = f"{path_of(steps)} is not a folder{by_link(links)}"
+                    raise RequestError(problem, hint="the destination is below it")
                 as_folder = name in ("", ".", "..")
                 # ".." goes back to the fd that the walk came from, without the kernel: if an attacker renames the
                 # current folder to a place outside the root during the walk (a container can, in a shared volume), its
@@ -177,7 +184,7 @@ class Root:
                 # Each name is stored with its path in steps, plan and record, and forty links can make paths of 160 kB.
                 if size > PATH_MAX:
                     raise RequestError(
-                        f"{destination[:NAME_MAX]} leads to a path of more than {PATH_MAX} bytes{_by_link(links)}"
+                        f"{destination[:NAME_MAX]} leads to a path of more than {PATH_MAX} bytes{by_link(links)}"
                     )
                 step, text = self._step(steps, name, follow=bool(pending) or not nofollow)
                 if text is None:
