@@ -140,7 +140,16 @@ class Arguments:
         return word
 
 
-FLAGS = ("--dry-run", "--all", "--strict", "--allow-annotations", "--allow-shared", "--keep-mountpoints", "--debug")
+# Options without a value, and the member of Options that each sets.
+_SWITCHES = {
+    "--dry-run": "dry_run",
+    "--all": "unfold",
+    "--strict": "strict",
+    "--allow-annotations": "allow_annotations",
+    "--allow-shared": "allow_shared",
+    "--keep-mountpoints": "keep_mountpoints",
+}
+FLAGS = (*_SWITCHES, "--debug")
 _OPTIONS = (
     *("--mount", "--allow-source", "--root", "--bundle", "--format", "--log", "--log-format", "--help", "--version"),
     *FLAGS,
@@ -177,6 +186,8 @@ def parse(words: list[str], command: str | None = None) -> tuple[Options, bool]:
             if options.stage is not None:
                 raise UsageError(f'only one stage is allowed, and "{word}" is another', where=options.stage)
             options.stage = word
+        elif word in _SWITCHES:
+            setattr(options, _SWITCHES[word], True)
         elif word == "--mount":
             options.mounts.append(arguments.value(word))
         elif word == "--root":
@@ -185,24 +196,12 @@ def parse(words: list[str], command: str | None = None) -> tuple[Options, bool]:
             options.bundle = absolute_to_here(word, arguments.value(word))
         elif word == "--format":
             options.format = one_of(word, arguments.value(word), FORMATS)
-        elif word == "--all":
-            options.unfold = True
         elif word == "--log":
             options.log = _absolute(word, arguments.value(word))
         elif word == "--log-format":
             options.log_format = one_of(word, arguments.value(word), LOG_FORMATS)
-        elif word == "--dry-run":
-            options.dry_run = True
-        elif word == "--strict":
-            options.strict = True
-        elif word == "--allow-shared":
-            options.allow_shared = True
-        elif word == "--allow-annotations":
-            options.allow_annotations = True
         elif word == "--allow-source":
             options.allowed_sources.append(_absolute(word, arguments.value(word)))
-        elif word == "--keep-mountpoints":
-            options.keep_mountpoints = True
         elif word == "--debug":
             debug = True
         elif word == "--pid" and word in taken:
