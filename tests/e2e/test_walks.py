@@ -139,8 +139,11 @@ def test_a_walk_leads_to_the_cause(tmp_path: Path, launcher: str, user: int) -> 
             f'hook {HOOKS_D}/oci-bind-hook-{name}.json is not called: no annotation has a name that matches "^for$"'
             for name in ("gone", "link")
         ],
-        "0",
+        "65",  # because of the source that is missing
     )
+    assert f"the source {tmp_path}/absent cannot be opened: No such file or directory" in text
+    # It is the command that explain names.
+    assert " for this container, run oci-bind-hook install --check /" in walker.told("other, again")[0]
 
 
 def test_the_example_of_a_tree_is_what_is_printed(launcher: str) -> None:
