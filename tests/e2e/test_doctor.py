@@ -174,6 +174,18 @@ def test_without_a_dependency_each_command_is_one_line_that_names_it() -> None:
         assert done.stderr == f"oci-bind-hook: the installation is broken: {said}\n"
 
 
+def test_without_procfs_only_that_is_examined() -> None:
+    code = f"import sys; sys.path += {import_folders()}; from oci_bind_hook.cli import console; console()"
+    script = 'mount -t tmpfs none /proc && exec "$@"'
+    for words in (["doctor"], ["install", "--check", "--hooks-dir", "/none"]):
+        command = ["unshare", "-m", "--propagation=private", "sh", "-c", script, "sh", sys.executable, "-ISc", code]
+        done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
+        assert done.stderr == ""
+        said = "MISSING procfs: /proc/self cannot be opened: No such file or directory (mount procfs): nothing works\n"
+        assert done.returncode == (os.EX_UNAVAILABLE if words == ["doctor"] else os.EX_OK)
+        assert (said in done.stdout) == (words == ["doctor"])
+
+
 def test_a_dependency_that_is_missing_is_named(world: World) -> None:
     """python-prctl is here, and jsonschema is not."""
     folders = [str(Path(FOLDER).parent), str(world.path)]

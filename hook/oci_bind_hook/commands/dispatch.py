@@ -33,9 +33,9 @@ def run(argv: list[str], log: Log) -> int:
         answer(help.of_command(command, COMMANDS) if command else help.of_words(argv, COMMANDS))
         return os.EX_OK
     if "--version" in asked:
-        from .engines import doctor
+        from . import version
 
-        answer(doctor.version())
+        answer(version.version())
         return os.EX_OK
     if command is None:
         raise unknown(first, tuple(known for known, *_ in commands))
@@ -263,7 +263,10 @@ COMMANDS = (
                 "Show which hooks a bundle gets, and why it does not get the others", "install --check /srv/bundle"
             ),
         ),
-        exits=((0, "no problem"), (65, "a hook fails, is ignored, or keeps containers from starting")),
+        exits=(
+            (0, "no problem"),
+            (65, "a hook fails or is ignored, or a source or a hook keeps containers from starting"),
+        ),
     ),
     Command(
         "install --list",

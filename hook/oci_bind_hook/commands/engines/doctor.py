@@ -7,12 +7,10 @@ Starts runtimes and engines to get their versions. No container is involved.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import stat
 import sys
 
-from ... import FOLDER, __version__
 from ...documents.acceptor import head
 from ...errors import HookError, RecordError
 from ...kernel import files, linux, rights
@@ -34,12 +32,9 @@ from .written import existing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from ..explain.drawing import Pen
     from . import cdi, hooks_d
-
-    __loader__: Any
 
 RUNTIMES = ("runc", "crun", "runsc", "youki")
 SECONDS = 10
@@ -114,6 +109,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Returns all findings, as far as this user can see."""
+    if (procfs := _procfs()).is_problem:
+        return [*_software(), procfs]  # all others depend on it
     check = Check(FOLDERS)
     recorded = [
         each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
@@ -121,7 +118,7 @@ def examine() -> list[Finding]:
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
     hooks = [*_launchers(), *_sources(check), *_hooks(check), _timer(check)]
     programs = [*_programs(), *_engines(check)]
-    return [*_software(), *_kernel(), *_capabilities(), *recorded, *hooks, *programs, _syslog(check)]
+    return [*_software(), *_kernel(), procfs, *_capabilities(), *recorded, *hooks, *programs, _syslog(check)]
 
 
 def _software() -> Iterator[Finding]:
@@ -142,13 +139,15 @@ def _kernel() -> Iterator[Finding]:
         is_needed = name in NEEDED_FEATURES
         advice = "run Linux 5.8 or later" if is_needed else ""
         yield Finding(name, "", is_there=there[name], is_needed=is_needed, without=without, advice=advice)
+
+
+def _procfs() -> Finding:
     try:
         Proc()
     except HookError as problem:
-        advice = "mount procfs on /proc"
-        yield Finding("procfs", str(problem), is_there=False, is_needed=True, without="nothing works", advice=advice)
-    else:
-        yield Finding("procfs", "", is_there=True)
+        advice, without = "mount procfs on /proc", "nothing works"
+        return Finding("procfs", str(problem), is_there=False, is_needed=True, without=without, advice=advice)
+    return Finding("procfs", "", is_there=True)
 
 
 def _capabilities() -> Iterator[Finding]:
@@ -306,7 +305,8 @@ def _timer(check: Check) -> Finding:
     if not timer.launcher:
         without = "leftovers of runtimes stay until you run gc; `install --gc-timer --prefix PREFIX` adds a timer"
         return Finding("gc timer", "", is_there=False, without=without)
-    return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings))
+    advice = f"gc timer: {warnings[0]}" if warnings else ""
+    return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings), advice=advice)
 
 
 def _programs() -> Iterator[Finding]:
@@ -383,28 +383,3 @@ def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
 def as_json(findings: Sequence[Finding]) -> str:
     """Returns all findings as one JSON document, schemas/doctor.json."""
     return json_text({**head("doctor"), "findings": [each.document() for each in findings]})
-
-
-def version() -> str:
-    """Returns this version, its commit, and the Python and the kernel that it runs on."""
-    there = [name for name, is_there in linux.features().items() if is_there]
-    return (
-        f"oci-bind-hook {__version__}\n"
-        f"commit: {commit() or 'unknown'}\n"
-        f"Python: {sys.version.split()[0]}\n"
-        f"kernel: {os.uname().release} ({', '.join(there)})\n"
-    )
-
-
-def commit() -> str:
-    """Returns the commit that was built, or that pip fetched by version control (direct_url.json), "" if not known."""
-    try:
-        data: bytes = __loader__.get_data(os.path.join(FOLDER, "commit"))
-        return data.decode().strip()
-    except OSError:
-        pass
-    try:
-        text = importlib.metadata.distribution("oci-bind-hook").read_text("direct_url.json")
-        return str(json.loads(text or "{}").get("vcs_info", {}).get("commit_id", ""))
-    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
-        return ""

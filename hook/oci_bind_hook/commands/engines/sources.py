@@ -64,6 +64,8 @@ def problems(found: Iterable[Registration]) -> Iterator[SourceProblem]:
             if one.is_written or is_launcher(one.launcher):
                 problem.hint = problem.hint or "install again"
                 yield SourceProblem(one, problem, FAILS)
+    if not any(requests for _, requests in asked.values()):
+        return
     report = Report()
 
     def gather(patience: Patience) -> Report:

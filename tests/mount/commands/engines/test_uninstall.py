@@ -135,7 +135,11 @@ def test_all_of_a_prefix_that_no_engine_reads_go_with_its_launcher(engines: Path
     assert names(engines) == before
 
 
-def test_no_folder_is_searched_twice(engines: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_given", [False, True])
+def test_no_folder_is_searched_twice(
+    is_given: bool, engines: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [f"{engines}/site/{each}" for each in ("share/containers/oci/hooks.d", "libexec/oci/runtimes.d")]
     for words in ([], ["--hooks-dir", "/etc/containers/oci/hooks.d"]):
         run(capfd, "install", "--prefix", f"{engines}/site", *words)
     searched: list[list[str]] = []
@@ -146,10 +150,10 @@ def test_no_folder_is_searched_twice(engines: Path, capfd: Captured, monkeypatch
 
     found = registration.find
     monkeypatch.setattr(registration, "find", find)
-    removed = uninstall.uninstall_all(None)
-    assert f"{engines}/site/share/containers/oci/hooks.d/oci-bind-hook.json" in removed.paths
+    removed = uninstall.uninstall_all(None, own[:1] if is_given else ())
+    assert removed.paths[:2] == ["/etc/containers/oci/hooks.d/oci-bind-hook.json", f"{own[0]}/oci-bind-hook.json"]
     first, second = searched
-    assert second == [f"{engines}/site/{each}" for each in ("share/containers/oci/hooks.d", "libexec/oci/runtimes.d")]
+    assert second == (own[1:] if is_given else own)
     assert not {*first} & {*second}
 
 

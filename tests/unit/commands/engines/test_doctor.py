@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -165,29 +164,6 @@ def test_without_syslog_it_names_the_registrations_whose_failures_are_lost(
     install.install(str(tmp_path / "p"), (), ["--log", "/x"], hooks_dir=str(folders), name="b")
     again = f"install {path} again with --log FILE after --"
     assert found("syslog").without == f"crun discards what hooks print: to see failures, {again}"
-
-
-@pytest.mark.parametrize(
-    ("text", "commit"),
-    [
-        ('{"url": "u", "vcs_info": {"vcs": "git", "commit_id": "abc123"}}', "abc123"),
-        ('{"url": "file:///x", "dir_info": {}}', ""),
-        ("[]", ""),
-        ("{", ""),
-        (None, ""),
-    ],
-)
-def test_the_commit_is_what_pip_wrote_down(
-    text: str | None, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    information = tmp_path / "oci_bind_hook-9.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: oci-bind-hook\nVersion: 9\n")
-    if text is not None:
-        (information / "direct_url.json").write_text(text)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert doctor.commit() == commit
-    assert f"commit: {commit or 'unknown'}\n" in doctor.version()
 
 
 # -- for people --------------------------------------------------------------------------------------------------------

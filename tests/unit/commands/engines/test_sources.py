@@ -113,6 +113,7 @@ def test_doctor_names_source_and_registration_before_what_says_less(registered: 
     assert f"MISSING {what}" in lines
     first = next(line for line in lines if line.startswith("MISSING ") and "hooks.d" in line)
     assert first == f"MISSING {what}"
+    assert "MISSING hooks.d hooks.d: files: 1, problems: 1: `install --check` has the details" in lines
 
 
 def test_doctor_goes_on_where_only_some_containers_fail(registered: Registered) -> None:

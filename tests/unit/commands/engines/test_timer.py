@@ -214,7 +214,7 @@ def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     command = [machine.launcher, "gc", "--root", "/x"]
     written = {"path": str(machine.timer), "command": command}
     assert machine.checked() == ([f"is not enabled: {ENABLE}"], {**written, "enabled": False})
-    assert machine.doctor() == f"without gc timer: {machine.timer}: is not enabled: {ENABLE}\n"
+    assert machine.doctor() == f"to do   gc timer: {machine.timer}: is not enabled: {ENABLE}\n"
     machine.enable()
     assert machine.checked() == ([], {**written, "enabled": True})
     assert machine.doctor() == f"ok      gc timer: {machine.timer}\n"
@@ -223,7 +223,7 @@ def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     machine.install("--", "--root", "/y z")
     other = "calls gc with --root /x, but the hook is registered with --root /y z: run install with --gc-timer again"
     assert machine.checked()[0] == [other]
-    assert machine.doctor() == f"without gc timer: {machine.timer}: {other}\n"
+    assert machine.doctor() == f"to do   gc timer: {machine.timer}: {other}\n"
     machine.install()
     assert machine.checked()[0] == [other.replace("with --root /y z", "without --root")]
     machine.timer.unlink()
