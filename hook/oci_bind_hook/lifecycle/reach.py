@@ -76,8 +76,8 @@ class Removal:
 def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:
     """The rootfs of a record, and what identifies it now; None if it is certainly gone, rootfs.identity.is_gone.
 
-    An overlay that is not at its path may be mounted elsewhere, rootfs.elsewhere. Raises LeftoverError if it cannot be
-    found now. A rootfs that does not answer is not gone, nor is one whose file system is not mounted at this moment.
+    One that is not at its path may be elsewhere, rootfs.elsewhere. Raises LeftoverError if it is not found now. A
+    rootfs that does not answer is not gone, nor is one whose file system is not mounted at this moment.
     """
     known = record["rootfs"]
     same_boot = record["boot"] == boot_id()
@@ -97,7 +97,7 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
         return rootfs, now
     rootfs.close()
     why = f"{known['path']} is now another file system"
-    if known["upper"] is not None and now["overlay"] and now["upper"] is None:
+    if known["overlay"] and known["upper"] is not None and now["overlay"] and now["upper"] is None:
         # Without it, containers that were on the same rootfs before it was mounted again would not be neighbours.
         why = f"the upper folder {known['upper']['path']} cannot be inspected"
     return _elsewhere(known, proc, owner_of, LeftoverError(why), hint, same_boot=same_boot)

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     class RootfsRecord(PathRecord):
         """The rootfs. On overlayfs (``overlay``) its device and inode number change with every mount.
 
-        ``upper`` is the upper folder of an overlay, which does not change; None if it is unknown or not an overlay.
+        ``upper`` is the folder with its files: the upper folder of an overlay, which does not change, or a folder that
+        was bound on ``path``. None if it is unknown, or if the rootfs is a folder at ``path`` itself.
         ``above`` are the folders above ``upper`` or, without one, above the rootfs, ``/`` first. ``mounts`` are the
         indexes of those that were mount points, from 0; the length of ``above`` stands for the folder itself.
         """

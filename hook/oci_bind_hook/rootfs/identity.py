@@ -2,8 +2,8 @@
 """Identifies a rootfs. Locks, neighbours, set-up and undo all use this definition of "the same rootfs".
 
 No single property identifies a rootfs. An overlay gets a new device number with each mount; its upper folder keeps
-device and inode number. A reboot may change device numbers. A path may later lead to another rootfs, and two paths may
-lead to the same one.
+device and inode number. A bind of a folder ends with its mount namespace; the folder stays at its own path. A reboot
+may change device numbers. A path may later lead to another rootfs, and two paths may lead to the same one.
 
 Loaded by every start of a container: import only errno, posix and stat.
 """
@@ -16,12 +16,13 @@ import stat as modes
 
 from ..kernel import files, linux
 from ..kernel.errnos import unopened
+from ..kernel.mountinfo import may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..kernel.mountinfo import MountTable
+    from ..kernel.mountinfo import MountInfo, MountTable
     from ..record.state_file import ObjectRecord, PathRecord, RootfsRecord
 
 # The errors of a path that does not lead to a folder.
@@ -31,13 +32,14 @@ _NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP
 def identify(path: str, fd: int, mounts: Callable[[], MountTable]) -> RootfsRecord:
     """The record that identifies the rootfs at ``path``, which is open as ``fd``.
 
-    ``mounts`` returns the mounts of the current namespace, and is called only for an overlay. Raises OSError.
+    ``mounts`` returns the mounts of the current namespace, and is called only if the rootfs is a mount. Raises OSError.
     """
     stat = posix.fstat(fd)
     overlay = is_overlay(fd)
     upper = _upper(path, fd, mounts()) if overlay else None
-    place = upper["path"] if upper else path
-    above, points = _way(place)
+    above, points, is_mount = _way(upper["path"] if upper else path)
+    if not overlay and is_mount and (upper := _bound(path, fd, mounts())):
+        above, points, _ = _way(upper["path"])
     return {
         "path": path,
         "dev": stat.st_dev,
@@ -93,6 +95,45 @@ def _upper(path: str, fd: int, table: MountTable) -> PathRecord | None:
     return None
 
 
+def _bound(path: str, fd: int, table: MountTable) -> PathRecord | None:
+    """The folder of another path that is bound on ``path``, None if there is none or it is unknown. Raises OSError."""
+    info = table.get(files.mount_id(fd))
+    if info is None or info.root == "/":  # a whole file system, which is not a part of another place
+        return None
+    below = next((each for each in table.above(info) if each.mount_point != path), None)
+    if below is not None and (below.dev, beneath(below, path)) == (info.dev, info.root):
+        return None  # a runtime binds the rootfs on itself
+    here = posix.fstat(fd)
+    for place in places(info, table):
+        try:
+            known = posix.lstat(place)
+        except OSError as reason:
+            if reason.errno not in _NOT_HERE:
+                raise
+            continue
+        if files.is_same_file(known, here):
+            return {"path": place, "dev": known.st_dev, "ino": known.st_ino}
+    return None
+
+
+def beneath(info: MountInfo, path: str) -> str:
+    """The path in the file system of the mount ``info`` that is below its mount point at ``path``."""
+    return info.root.rstrip("/") + path[len(info.mount_point.rstrip("/")) :]
+
+
+def places(bind: MountInfo, table: MountTable) -> Iterator[str]:
+    """The paths at which other mounts of ``table`` may have the folder that is the root of the mount ``bind``.
+
+    They are hints: another mount may cover one. Those at which a server may not answer are left out.
+    """
+    for info in table:
+        above = info.root.rstrip("/")
+        if info.dev != bind.dev or info.mount_point == bind.mount_point or not f"{bind.root}/".startswith(f"{above}/"):
+            continue
+        if not any(may_wait(each.type) for each in (info, *table.above(info))):
+            yield files.below(info.mount_point, bind.root[len(above) + 1 :]).rstrip("/") or "/"
+
+
 def _unquoted(path: str) -> str:
     """A path without the backslashes that quote a character. Two backslashes stand for one."""
     return "\\".join(part.replace("\\", "") for part in path.split("\\\\"))
@@ -106,10 +147,14 @@ def _above(path: str) -> Iterator[str]:
         end = path.find("/", end + 1)
 
 
-def _way(place: str) -> tuple[list[ObjectRecord], list[int]]:
-    """The folders above ``place``, ``/`` first, and the indexes of those, and of ``place``, that are mount points."""
+def _way(place: str) -> tuple[list[ObjectRecord], list[int], bool | None]:
+    """The folders above ``place``, ``/`` first, and the indexes of those, and of ``place``, that are mount points.
+
+    Also whether ``place`` is the root of a mount, as files.look_at.
+    """
     found: list[ObjectRecord] = []
     mounts = []
+    is_root: bool | None = None
     for folder in (*_above(place), place):
         dev, ino, is_root = files.look_at(folder)
         is_another = bool(found) and found[-1]["dev"] != dev
@@ -117,7 +162,7 @@ def _way(place: str) -> tuple[list[ObjectRecord], list[int]]:
         if is_another if is_root is None or folder == place else is_root:
             mounts.append(len(found))
         found.append({"dev": dev, "ino": ino})
-    return found[:-1], mounts
+    return found[:-1], mounts, is_root
 
 
 def keys(rootfs: RootfsRecord) -> set[str]:
@@ -139,11 +184,12 @@ def is_same(known: RootfsRecord, now: RootfsRecord, *, same_boot: bool) -> bool:
     upper, upper_now = known["upper"], now["upper"]
     if upper is not None and upper_now is not None:
         # The mount does not matter: mount points were created in the upper folder.
-        return _is_same_object(upper, upper_now, same_boot=same_boot)
-    return known["overlay"] == now["overlay"] and _is_same_object(known, now, same_boot=same_boot)
+        return is_same_object(upper, upper_now, same_boot=same_boot)
+    return known["overlay"] == now["overlay"] and is_same_object(known, now, same_boot=same_boot)
 
 
-def _is_same_object(known: PathRecord, now: PathRecord, *, same_boot: bool) -> bool:
+def is_same_object(known: PathRecord, now: PathRecord, *, same_boot: bool) -> bool:
+    """Whether ``now`` is the folder ``known``, in this boot or an earlier one."""
     if same_boot:
         return (known["dev"], known["ino"]) == (now["dev"], now["ino"])
     return (known["path"], known["ino"]) == (now["path"], now["ino"])

@@ -61,6 +61,22 @@ def test_a_folder_is_known_by_its_numbers_wherever_it_is_bound(base: Path) -> No
     ]
 
 
+def test_a_folder_that_is_bound_has_its_own_path_as_well(base: Path) -> None:
+    rootfs, other = plant(base / "store/rootfs", {}), plant(base / "other", {})
+    mount(rootfs, other, None, MS_BIND)
+    mount(other, other, None, MS_BIND)  # as runtimes bind it on itself
+    before = known(other)
+    assert before["upper"] == {"path": rootfs, "dev": before["dev"], "ino": before["ino"]}
+    assert told(before, known(rootfs)) == told(known(rootfs), before) == (True, True)
+    umount(other)
+    umount(other)
+    assert not is_gone(before, same_boot=True)
+    os.rmdir(rootfs)
+    assert is_gone(before, same_boot=True)
+    mount(other, other, None, MS_BIND)
+    assert known(other)["upper"] is None
+
+
 def test_an_overlay_is_known_by_its_upper_folder_when_it_is_mounted_anew(base: Path) -> None:
     before = known(overlay(base, "merged"))
     keep = overlay(base, "elsewhere", "other")
