@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import cdi, doctor
+from oci_bind_hook.commands.engines import cdi, doctor, machine
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
@@ -114,6 +114,19 @@ def test_doctor_names_source_and_registration_before_what_says_less(registered: 
     first = next(line for line in lines if line.startswith("MISSING ") and "hooks.d" in line)
     assert first == f"MISSING {what}"
     assert "MISSING hooks.d hooks.d: files: 1, problems: 1: `install --check` has the details" in lines
+
+
+def test_doctor_also_inspects_what_only_the_settings_of_an_engine_name(
+    registered: Registered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered.install("--", "--mount", f"src={registered.path}/no,dst=/a")
+    monkeypatch.setattr(doctor, "FOLDERS", (str(tmp_path / "other"),))
+    settings = tmp_path / "containers.conf"
+    for text, number in (("", 0), (f'[engine]\nhooks_dir = ["{registered.hooks}"]\n', 1)):
+        settings.write_text(text)
+        monkeypatch.setitem(machine.FILES, "podman", (str(settings),))
+        registered.run("doctor")
+        assert registered.out.count(f"MISSING --mount 1 of hooks.d/oci-bind-hook.json: the source no {LOST}") == number
 
 
 def test_doctor_goes_on_where_only_some_containers_fail(registered: Registered) -> None:
