@@ -83,8 +83,8 @@ def test_nothing_is_attached(runsc: Runsc) -> None:
     # Not by a pipe: the sandbox keeps it open.
     command = [*runsc.command, "run", "--detach", "--bundle", str(bundle), "box"]
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    pid = json.loads(runsc.call("state", "box").stdout)["pid"]
     try:
-        pid = json.loads(runsc.call("state", "box").stdout)["pid"]
         words = ["box", "--bundle", str(bundle), "--pid", str(pid), "--root", STATE]
         words += ["--mount", f"src={runsc.hook.folder}/sources/models,dst=/data"]
         done = call(runsc.hook.launcher, "attach", *words)
@@ -93,6 +93,9 @@ def test_nothing_is_attached(runsc: Runsc) -> None:
         done = call(runsc.hook.launcher, "attach", *words, "--dry-run")
         assert (done.returncode, told.partition(" (")[0] in done.stdout) == (os.EX_UNAVAILABLE, True), done
     finally:
+        runsc.call("kill", "box", "KILL")
+        # runsc waits until the sandbox is gone. Its parent is now this process, the first one of the pid namespace.
+        os.waitpid(pid, 0)
         runsc.call("delete", "--force", "box")
     assert support.tree(bundle / "rootfs") == before
     assert [name for name in names(STATE) if name.endswith(".json")] == []
