@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SUITE = os.environ["SUITE"]
+# podman 4.3.1 may leave a mount in the folder of such a container, and then cannot remove the container.
+collect_ignore = ["test_user_namespaces.py"] if SUITE == "bookworm" else []
 Made = TypeVar("Made")
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engines.base import IMAGE, good
-from engines.conftest import SUITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from engines.base import Hook, Way
     from engines.podman import Podman
 
-# podman 4.3.1 leaves a mount on the folder of such a container with runc, and then cannot remove the container.
-WAYS = ["podman crun hooks.d", *(["podman runc CDI"] if SUITE != "bookworm" else [])]
+WAYS = ["podman crun hooks.d", "podman runc CDI"]
 CONTAINERS = {"box": 100_000, "other": 300_000}
 
 
