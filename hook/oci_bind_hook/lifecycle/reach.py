@@ -93,13 +93,14 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     except OSError as reason:
         rootfs.close()
         raise _unlooked(known, str(reason.strerror), advice("openat", reason) or hint) from reason
-    if is_same(known, now, same_boot=same_boot) and (known["upper"] is None or now["upper"] is not None):
+    upper = known["upper"] if known["overlay"] and now["upper"] is None else None  # that cannot be inspected now
+    if is_same(known, now, same_boot=same_boot) and upper is None:
         return rootfs, now
     rootfs.close()
     why = f"{known['path']} is now another file system"
-    if known["overlay"] and known["upper"] is not None and now["overlay"] and now["upper"] is None:
+    if upper is not None and now["overlay"]:
         # Without it, containers that were on the same rootfs before it was mounted again would not be neighbours.
-        why = f"the upper folder {known['upper']['path']} cannot be inspected"
+        why = f"the upper folder {upper['path']} cannot be inspected"
     return _elsewhere(known, proc, owner_of, LeftoverError(why), hint, same_boot=same_boot)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.fuse import Fuse
-from helpers.mounting import Bench, named, request
+from helpers.mounting import Bench, bind, named, plant, request, tmpfs, umount
 from oci_bind_hook.errors import LeftoverError
 from oci_bind_hook.lifecycle import reach, tear_down
 from oci_bind_hook.log import Log
@@ -105,3 +105,18 @@ def test_the_dead_are_collected_for_a_short_time_only(
         held.save(named(record, "c2", boot="00000000-0000-4000-8000-000000000000", mounts=[], made=[]))
     tear_down.take_down(folder, record, bench.proc, Log(), keep_mountpoints=False, and_the_dead=True)
     assert folder.names() == {"c2": ["c2.json"]}
+
+
+def test_a_bound_rootfs_is_found_where_its_own_path_is_no_longer_mounted(bench: Bench, tmp_path: Path) -> None:
+    disk = tmpfs(f"{tmp_path}/disk")
+    rootfs = plant(f"{disk}/folder/rootfs", {})
+    place = plant(tmp_path / "place", {})
+    bind(rootfs, place)
+    bench.rootfs = place
+    record = bench.mount(request(bench.source, "/new/a"))
+    assert record["rootfs"]["upper"] is not None
+    umount(disk)  # the bind stays
+    found = reach.find_rootfs(record, bench.proc)
+    assert found is not None
+    found[0].close()
+    assert found[1]["path"] == place
