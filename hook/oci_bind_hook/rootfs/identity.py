@@ -130,8 +130,10 @@ def places(bind: MountInfo, table: MountTable) -> Iterator[str]:
         above = info.root.rstrip("/")
         if info.dev != bind.dev or info.mount_point == bind.mount_point or not f"{bind.root}/".startswith(f"{above}/"):
             continue
-        if not any(may_wait(each.type) for each in (info, *table.above(info))):
-            yield files.below(info.mount_point, bind.root[len(above) + 1 :]).rstrip("/") or "/"
+        place = files.below(info.mount_point, bind.root[len(above) + 1 :]).rstrip("/") or "/"
+        # Also a mount on a folder between the mount point and the place: the lookup would enter it.
+        if not any(may_wait(each.type) for folder in (*_above(place), place) for each in table.at(folder)):
+            yield place
 
 
 def _unquoted(path: str) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers.fuse import Fuse
 from helpers.mounting import bind, mount, plant, tmpfs, umount
 from oci_bind_hook.kernel.proc import Proc
 from oci_bind_hook.rootfs import elsewhere
-from oci_bind_hook.rootfs.identity import identify_path
+from oci_bind_hook.rootfs.identity import identify_path, places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,21 @@ def test_an_overlay_is_found_by_its_upper_folder_alone(base: Path, *, same_boot:
     os.rename(base / "b", base / "moved")
     os.symlink(base / "a", base / "b")
     assert found(known, same_boot=same_boot) is None  # the path of its upper folder leads to another one
+
+
+def test_no_place_below_a_file_system_that_may_not_answer_is_looked_up(base: Path) -> None:
+    rootfs = plant(base / "a/b/rootfs", {})
+    place = plant(base / "place", {})
+    bind(rootfs, place)
+    own = identify_path(place, Proc().mounts)["upper"]
+    assert own is not None
+    assert own["path"] == rootfs
+    with Fuse(f"{base}/a/b") as fuse:
+        before = fuse.asked()
+        table = Proc().mounts()
+        assert identify_path(place, Proc().mounts)["upper"] is None
+        assert rootfs not in places(table.at(place)[0], table)
+        assert fuse.asked() == before
 
 
 def test_a_folder_is_found_at_its_own_path(base: Path) -> None:
