@@ -14,6 +14,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import HookError
+from ..kernel import files
 from ..kernel.asking import first_that_may_wait
 from .identity import identify, is_same_object, places
 from .mount_points import Rootfs
@@ -50,11 +51,24 @@ def find(
             now = identify(point, rootfs.fd, lambda: table)
             found = now["upper"] if known["overlay"] else now
             if found is not None and is_same_object(upper, found, same_boot=same_boot):
-                return rootfs, now
+                if not known["overlay"] or _is_upper(found["path"], rootfs.fd):
+                    return rootfs, now
         except OSError:
             pass  # of another container, or it cannot be inspected
         rootfs.close()
     return None
+
+
+def _is_upper(path: str, overlay: int) -> bool:
+    """Whether the folder at ``path`` is the upper folder of the ``overlay``, of which the root is open. OSError."""
+    # The mount table has the path as it was passed to mount(2). In a container with another root, that is the path of
+    # another folder, and the mount can propagate to here. The root of an overlay has the times of its upper folder.
+    fd = posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+    try:
+        upper, root = files.statx(fd), files.statx(overlay)
+    finally:
+        posix.close(fd)
+    return (upper.born or upper.changed) == (root.born or root.changed)
 
 
 def beside(path: str, theirs: MountTable, mine: MountTable) -> str:

@@ -69,6 +69,27 @@ def test_an_overlay_is_found_by_its_upper_folder_alone(base: Path, *, same_boot:
     assert found(known, same_boot=same_boot) is None  # the path of its upper folder leads to another one
 
 
+def test_an_overlay_of_another_root_with_the_same_names_is_not_found(base: Path) -> None:
+    """As a container mounts it in its own root, on a shared volume: the mount table shows its path, not which root."""
+    merged = overlay(base, "victim")
+    known = bound(base, merged)
+    root = plant(base / "attacker", {})
+    plant(f"{root}{base}/victim", {"lower": {}, "upper": {}, "work": {}, "merged": {}})
+    top = f"{base}/victim"
+    data = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
+    if (pid := os.fork()) == 0:
+        try:
+            os.chroot(root)
+            mount("overlay", f"{top}/merged", "overlay", data=data)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert any(info.mount_point == f"{root}{top}/merged" for info in Proc().mounts())
+    assert found(known) == merged
+    umount(merged)
+    assert found(known) is None
+
+
 def test_no_place_below_a_file_system_that_may_not_answer_is_looked_up(base: Path) -> None:
     rootfs = plant(base / "a/b/rootfs", {})
     place = plant(base / "place", {})
