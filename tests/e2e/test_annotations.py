@@ -378,8 +378,8 @@ def test_two_matches_of_one_name_and_more_stars_than_there_are(world: World, srv
 # -- destinations ------------------------------------------------------------------------------------------------------
 
 COVERS, INSIDE_OF = "would cover", "is inside"
-# Where --mount binds, where an annotation asks to, where that leads, how it would change what --mount binds, and the link
-# that the message names.
+# Where --mount binds, where an annotation asks to, where that leads, how it would change what --mount binds, and which
+# link the message names.
 REPLACED = {
     "the same": ("/real/a", "/real/a", "/real/a", COVERS, ""),
     "the same by a link": ("/real/a", "/climb/a/", "/real/a", COVERS, "/climb"),
