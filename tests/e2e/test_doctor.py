@@ -19,10 +19,12 @@ import pytest
 from helpers import kernels, mounting, support
 from helpers.terminal import on_terminal
 from oci_bind_hook import FOLDER
+from oci_bind_hook.commands.engines import registration, sources
 from oci_bind_hook.commands.engines.doctor import FEATURES
 from oci_bind_hook.commands.engines.install import install
 from oci_bind_hook.commands.engines.launcher import import_folders
-from oci_bind_hook.kernel import linux
+from oci_bind_hook.commands.explain import patience
+from oci_bind_hook.kernel import asking, linux
 from oci_bind_hook.kernel.proc import Proc, boot_id
 from oci_bind_hook.record.folder import StateFolder
 
@@ -145,6 +147,19 @@ def test_a_source_that_never_answers_is_named(world: World, mute: int) -> None:
     assert f"the source {world.path}/no cannot be opened: No such file or directory" in found[f"--mount 1 {place}"]
     said = f"the source {world.rootfs}/mute/x cannot be inspected: {world.rootfs}/mute (fuse) does not answer"
     assert said in found[f"--mount 2 {place}"]
+    os.fstat(mute)
+
+
+def test_what_could_not_be_inspected_within_the_time_limit_is_no_success(
+    world: World, mute: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with many file systems that do not answer."""
+    monkeypatch.setattr(patience, "DEADLINE", asking.SECONDS / 2)
+    hooks = str(world.path / "hooks.d")
+    install(str(world.path / "p"), (), ["--mount", f"src={world.rootfs}/mute/x,dst=/b"], hooks_dir=hooks)
+    [found] = sources.problems(registration.find([hooks], (), ()))
+    said = f"arguments: what is requested cannot be inspected: {world.rootfs}/mute (fuse) does not answer"
+    assert (found.effect, found.message[: len(said)]) == ("fails", said)
     os.fstat(mute)
 
 

@@ -78,7 +78,9 @@ def problems(found: Iterable[Registration]) -> Iterator[SourceProblem]:
     for effect, known in ((FAILS, report.certain), (WARNS, report.unknown)):
         for refusal in known:
             place, _, refusal.where = refusal.where.rpartition(": ")
-            for one in (asked[place][0],) if place in asked else ():
+            # Without a place it may be any of them: the time was over before all were inspected.
+            all_asked = [one for one, requests in asked.values() if requests]
+            for one in [asked[place][0]] if place in asked else all_asked:
                 yield SourceProblem(one, refusal, effect)
 
 
