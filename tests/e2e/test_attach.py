@@ -214,9 +214,7 @@ def test_binds_that_the_first_process_has_left_behind(world: World) -> None:
     with Running(world) as container:
         assert container.attach(*spec(world, "/new/one")).returncode == 0
         container.unshare()
-        told = (
-            "binds in another mount namespace (its first process has since entered another one: the earlier binds stay"
-        )
+        told = "another mount namespace (its first process has since changed its namespace: the earlier binds stay"
         refused(container.attach(*spec(world, "/new/two")), os.EX_IOERR, told)
         refused(container.detach("--all"), os.EX_IOERR, told)
         assert len(recorded(world)["mounts"]) == 1

@@ -86,7 +86,7 @@ def delete_package(path: str) -> None:
 
 FAULTS = {
     "python": (delete_python, "needs /deleted/bin/python: it does not exist"),
-    "package": (delete_package, "finds no package in /deleted: it was removed; install the package, then run install"),
+    "package": (delete_package, "requires the package in /deleted, which was removed; install it, then run install"),
     "mode": (lambda path: Path(path).chmod(0o644), "is not executable"),
     "file": (lambda path: Path(path).unlink(), "does not exist"),
 }
@@ -179,7 +179,7 @@ def test_a_dependency_that_was_removed_is_named(world: World, name: str, part: s
     file.write_text(re.sub(r"^sys.path \+= .*$", f"sys.path += ['{folder}']", file.read_text(), flags=re.MULTILINE))
     assert launcher.fault(path) == ""
     Path(folder, part).rename(world.path / "removed")
-    told = f"{path} finds no {name} in its folders: it was removed; install the package, then run install again"
+    told = f"{path} requires the package {name}, which was removed; install it, then run install again"
     assert launcher.fault(path) == told
 
 
@@ -190,7 +190,7 @@ def test_a_package_that_was_removed_is_named(world: World, capfd: pytest.Capture
     path, _ = install(str(world.path / "p"), (), options(world), hooks_dir=hooks)
     file = Path(path)
     file.write_text(re.sub(r"^sys\.path \+= .*$", "sys.path += ['/gone']", file.read_text(), flags=re.MULTILINE))
-    told = f"{path} finds no package in /gone: it was removed; install the package, then run install again"
+    told = f"{path} requires the package in /gone, which was removed; install it, then run install again"
     capfd.readouterr()
     assert cli.main(["doctor"]) == 69
     assert f"MISSING launcher {path}: {told}, or uninstall --all\n" in capfd.readouterr().out

@@ -212,7 +212,7 @@ def test_a_dependency_that_is_missing_is_named(world: World) -> None:
     code = f"import sys; sys.path += {folders}; from oci_bind_hook.cli import console; console()"
     done = subprocess.run([sys.executable, "-ISc", code, "doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (os.EX_UNAVAILABLE, "")
-    assert "MISSING jsonschema: the hook fails with exit code 70 when it needs it\n" in done.stdout
+    assert "MISSING jsonschema: a run that needs it fails with exit code 70\n" in done.stdout
 
 
 def test_without_a_capability_of_root_it_says_what_fails(world: World) -> None:
@@ -235,7 +235,7 @@ def test_an_ordinary_user_gets_the_rights_from_the_runtime_and_needs_a_folder(wo
     code, found = doctor(world, *support.as_user(UID))
     assert (code, found["CAP_SYS_ADMIN"]) == (
         os.EX_OK,
-        "without CAP_SYS_ADMIN: at createContainer in a rootless container, the runtime grants it",
+        "without CAP_SYS_ADMIN: the runtime grants it at createContainer in a rootless container",
     )
     where = f"/run/user/{UID}/oci-bind-hook is created at first use, on tmpfs (lost at reboot)"
     assert found["state folder"] == f"ok      state folder: {where}"

@@ -99,7 +99,7 @@ def test_a_bad_state_file_stops_no_other_container(world: World) -> None:
     assert call(world, "poststop", log, stdin=state(world, status="stopped")).returncode == 0
     assert world.snapshot() == before
     assert (world.path / "log").read_text().count(
-        "a container that cannot be read may use the same mount points: "
+        "a container whose record cannot be read may use the same mount points: "
     ) == 2
     assert call(world, "prestart", *mount(world, "/a"), stdin=state(world)).returncode == 0
     done = call(world, "poststop", stdin=state(world, status="stopped"))

@@ -20,8 +20,8 @@ RUNTIMES = pytest.mark.parametrize("runtime", support.RUNTIMES)
 OTHERWISE = {
     "copy-symlink": "copies a link and mounts nothing",
     "src-nofollow": "binds a link itself",
-    "idmap=uids=0-1000-1;gids=0-1000-1": "contains an id map",
-    "ridmap=uids=0-1000-1": "contains an id map",
+    "idmap=uids=0-1000-1;gids=0-1000-1": "maps owners in crun's syntax",
+    "ridmap=uids=0-1000-1": "maps owners in crun's syntax",
 }
 
 
@@ -73,9 +73,7 @@ def test_a_runtime_that_copies_a_link_has_mounted_nothing_there(world: World) ->
     one.tear_down()
 
 
-BELOW = (
-    "starts with the path of the rootfs, which runc removes and crun keeps; the hook leaves this bind to the runtime"
-)
+BELOW = "starts with the path of the rootfs, a prefix that only runc removes; the hook leaves this bind to the runtime"
 
 
 @RUNTIMES

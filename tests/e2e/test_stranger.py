@@ -168,7 +168,7 @@ BREAKS: dict[Callable[[Stranger], str], tuple[str, ...]] = {
     package_moved: (r"exit code: 70\)", r"the installation is broken: ModuleNotFoundError: .*oci_bind_hook"),
     folder_not_read: (
         r"read \S+/hooks.d only if their hooks_dir contains it",
-        r"hooks.d is read only if the hooks_dir of the engine lists it",
+        r"hooks.d: engines read it only if their hooks_dir lists it",
     ),
     annotation_missing: (r"is not called: .*models", r"exit code: 0\)"),
     broken_neighbour: (r"^problem: \S+/another.json: .*start no container", r"exit code: 65\)"),

@@ -102,7 +102,7 @@ AGREED: dict[str, tuple[dict[str, Any], tuple[str, str] | None]] = {
     ),
     "its permissions": (
         document({"deviceNodes": [{"path": "/dev/x", "permissions": "rx"}]}),
-        (f"{EDITS}/deviceNodes/0/permissions", '"rx" is not made of r, w and m, nor "none"'),
+        (f"{EDITS}/deviceNodes/0/permissions", '"rx" is neither "none" nor made of r, w and m'),
     ),
 }
 

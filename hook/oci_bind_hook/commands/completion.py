@@ -80,7 +80,7 @@ def complete(words: Sequence[str], commands: Sequence[Command], topics: Callable
         offered = _words(word, place, topics)
     if word.startswith("-") or not (offered.words or offered.files != "words" or word):
         found = [(option.name, first_part(option.text)) for option in place.options.values()]
-        found += [("--", "what the hook is given")] if place.has_dashes else []
+        found += [("--", "the options of the hook follow")] if place.has_dashes else []
         return Offer(_beginning(word, found), offered.files)
     return offered
 
@@ -133,7 +133,7 @@ def _plain(words: Iterable[str]) -> list[tuple[str, str]]:
 def _words(word: str, place: _Place, topics: Callable[[], Iterable[str]]) -> Offer:
     """Returns the possible words that are not options."""
     if not place.done:
-        first: list[tuple[str, str]] = [(stage, "as runtimes call it") for stage in STAGES]
+        first: list[tuple[str, str]] = [(stage, "run the hook at this stage") for stage in STAGES]
         first += [(each.name, each.short) for each in place.commands if " " not in each.name]
         return Offer(_beginning(word, first))
     kinds: dict[str, Callable[[], Iterable[str]]] = {

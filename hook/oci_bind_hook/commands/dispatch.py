@@ -89,7 +89,7 @@ COMMANDS = (
         exits=(
             (0, "a real run would succeed"),
             (73, "neither runc nor crun would start the bundle"),
-            (69, "or another code: a real run would fail with this code"),
+            (69, "a real run would fail with this code; the same for other codes"),
         ),
     ),
     Command(
@@ -254,7 +254,7 @@ COMMANDS = (
         "install --check",
         registering.check_command,
         "[OPTION]... [BUNDLE]",
-        "check the hooks in hooks.d, in CDI folders and of runtimes, and show which of them a bundle gets",
+        "check the hooks of hooks.d, CDI folders and runtimes, and show which of them a bundle gets",
         options("--check --prefix --hooks-dir --cdi-dir --format"),
         takes=("BUNDLE",),
         examples=(

@@ -174,7 +174,7 @@ INSTALL = (
         "--gc-timer",
         "",
         "also write a systemd timer that calls `gc` every hour",
-        ", with the `--root` of the hook: for the system if run by root, otherwise for that user, through "
+        ", with the `--root` of the hook: a system timer if run by root, otherwise a user timer, which uses "
         "`podman unshare` if podman is installed. If the hook is already installed, this option alone adds only the "
         "timer",
     ),
@@ -193,7 +193,7 @@ INSTALL = (
     Option(
         "--own",
         "",
-        "with `--all`, remove only what runs this installation of the program",
+        "with `--all`, remove only what calls this installation of the program",
         ", not what another virtual environment or package has registered",
     ),
     Option("--list", "", "list the registrations of the hook, and change nothing"),
@@ -218,7 +218,7 @@ RUNNING = (
     Option(
         "--pid",
         "PID",
-        "the first process of the container; with an id and `--bundle`, of a container that this machine does not know",
+        "the first process of the container; with an id and `--bundle`, of a container unknown to this machine",
     ),
     Option("--force", "", "attach a read-only bind even if the container has CAP_SYS_ADMIN"),
 )

@@ -93,7 +93,7 @@ def _remove_timer(timer: Timer, prefix: str | None) -> None:
     others = prefix is not None and timer.launcher not in ("", Places(prefix).launcher)
     if others or not (units := timer.remove(even_if_used=True)):
         hint = f"the one there calls {timer.launcher}" if others else "name its folder by --units-dir"
-        raise MissingError(f"install wrote no timer for this in {timer.folder}", hint=hint)
+        raise MissingError(f"install wrote no such timer in {timer.folder}", hint=hint)
     tell_changes(units)
     tell(f"to stop the timer: {timer.forgetting}")
 

@@ -71,10 +71,7 @@ def _properties(validator: Any, known: dict[str, Any], instance: object, schema:
                     )
                     yield ValidationError(message, path=(name,))
             elif known_as in spelling:
-                message = (
-                    f'must be spelled "{spelling[known_as]}": some runtimes accept this spelling, '
-                    "others ignore the member"
-                )
+                message = f'must be spelled "{spelling[known_as]}": some runtimes accept it as it is, others ignore it'
                 yield ValidationError(message, path=(name,))
 
 

@@ -20,10 +20,10 @@ SIGKILL = 9
 # The capabilities that a run needs after it has read its input, each with the reason.
 CAPABILITIES = {
     "CAP_SYS_ADMIN": "setns(2), and every call that makes, changes or removes a mount",
-    "CAP_SYS_CHROOT": "setns(2) into a mount namespace changes the root",
-    "CAP_SYS_PTRACE": "setns(2) by pidfd, and to see in which namespace another process is",
-    "CAP_DAC_OVERRIDE": "mount points are created and removed in folders of the image's users",
-    "CAP_FOWNER": "a mount point created for another user is removed from a folder with the sticky bit",
+    "CAP_SYS_CHROOT": "setns(2) into a mount namespace, which changes the root",
+    "CAP_SYS_PTRACE": "setns(2) by pidfd, and finding out the namespaces of other processes",
+    "CAP_DAC_OVERRIDE": "creating and removing mount points in folders of the image's users",
+    "CAP_FOWNER": "removing another user's mount point from a folder with the sticky bit",
     "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
     "CAP_SETGID": "setfsgid(2), for the same",
 }

@@ -33,7 +33,7 @@ class Running(Place):
 
     without_rights = OTHERS_HINT
     when_ended = "if the container was restarted, try again"
-    when_moved = "its first process has since entered another one: the earlier binds stay until the container ends"
+    when_moved = "its first process has since changed its namespace: the earlier binds stay until the container ends"
 
     def __init__(self, state: State, proc: Proc) -> None:
         super().__init__(None, state, proc)

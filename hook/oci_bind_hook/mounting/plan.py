@@ -345,7 +345,7 @@ class Planner:
         bind.action, bind.by = "left", "runtime"
         is_elsewhere = self._is_elsewhere(bind.request)
         if is_elsewhere and not bind.request.is_runtimes_alone:
-            said = "the destination starts with the path of the rootfs, which runc removes and crun keeps"
+            said = "the destination starts with the path of the rootfs, a prefix that only runc removes"
             bind.warnings.append(f"{said}; the hook leaves this bind to the runtime")
         try:
             target = bind.target = self._find(bind.request)

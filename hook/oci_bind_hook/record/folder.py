@@ -261,7 +261,7 @@ class StateFolder:
                     found.append(record)
                     are_all_listed = are_all_listed and (is_whole or self._is_listed(record))
             except RecordError as problem:
-                remarks.append(f"a container that cannot be read may use the same mount points: {problem}")
+                remarks.append(f"a container whose record cannot be read may use the same mount points: {problem}")
         if is_locked and not is_whole and are_all_listed and not remarks:
             self.indexes.note_whole()
         return found, remarks

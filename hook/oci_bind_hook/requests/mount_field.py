@@ -204,7 +204,7 @@ def _request(
             problem.hint = _hint(problem.unknown, cut)
         raise
     if recursive == "readonly" and request.propagation != "rprivate":
-        hint = "mounts that propagate later would be writable; rro allows that"
+        hint = "mounts that propagate later would be writable; rro accepts them"
         raise RequestError("bind-recursive=readonly requires rprivate", where=place, hint=hint)
     request.may_stay_writable = recursive == "enabled"
     request.subpath = str(members["subpath"]) if "subpath" in members else None

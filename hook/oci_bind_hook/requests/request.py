@@ -83,8 +83,8 @@ NOFOLLOW = "dest-nofollow"  # an option of crun
 _RUNTIMES_OPTIONS = {
     "copy-symlink": "copies a link and mounts nothing",
     "src-nofollow": "binds a link itself",
-    "idmap": "contains an id map",
-    "ridmap": "contains an id map",
+    "idmap": "maps owners in crun's syntax",
+    "ridmap": "maps owners in crun's syntax",
 }
 _IDMAPS = {"idmap": False, "ridmap": True}
 WORDS = (*_BINDS, *_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *PROPAGATIONS, *_IDMAPS)

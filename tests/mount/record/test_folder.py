@@ -285,7 +285,7 @@ def test_neighbours_are_all_others_on_the_same_rootfs(folder: StateFolder, path:
     users = peek(folder, at, boot)
     assert [one["id"] for one in users.besides("c1")] == ["c6", "c7"]
     assert [remark.partition(".json")[0] for remark in users.unread] == [
-        f"a container that cannot be read may use the same mount points: {path}/{name}" for name in ("c2", "c3")
+        f"a container whose record cannot be read may use the same mount points: {path}/{name}" for name in ("c2", "c3")
     ]
 
 

@@ -146,7 +146,7 @@ TOLD: list[tuple[str, str, Any, str, str]] = [
         "/Process",
         {},
         "/Process",
-        'must be spelled "process": some runtimes accept this spelling, others ignore the member',
+        'must be spelled "process": some runtimes accept it as it is, others ignore it',
     ),
     ("config", "/linux/seccomp/syscalls/0/names", [], "/linux/seccomp/syscalls/0/names", "must have at least 1 item"),
     ("config", "/linux/resources/memory/limit", -2, "/linux/resources/memory/limit", "must be at least -1, not -2"),

@@ -391,7 +391,7 @@ SENSELESS = {
         f"bind-recursive=readonly, {word}": (
             f"src=/a,dst=/b,bind-recursive=readonly,ro,{word}",
             "bind-recursive=readonly requires rprivate "
-            "(mounts that propagate later would be writable; rro allows that)",
+            "(mounts that propagate later would be writable; rro accepts them)",
         )
         for word in ("private", "rslave", "bind-propagation=rshared")
     },

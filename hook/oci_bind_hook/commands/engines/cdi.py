@@ -242,7 +242,7 @@ def _check_edits(pointer: str, edits: dict[str, Any]) -> None:
         if node.get("type", "") not in ("", "b", "c", "u", "p"):
             raise Refused(f"{place}/type", f'"{node["type"]}" is not b, c, u or p')
         if node.get("permissions") != "none" and not set(node.get("permissions", "")) <= set("rwm"):
-            raise Refused(f"{place}/permissions", f'"{node["permissions"]}" is not made of r, w and m, nor "none"')
+            raise Refused(f"{place}/permissions", f'"{node["permissions"]}" is neither "none" nor made of r, w and m')
     for number, hook in enumerate(edits.get("hooks", [])):
         place = f"{pointer}/hooks/{number}"
         if hook.get("hookName") not in STAGES:

@@ -220,10 +220,10 @@ def as_text(check: Check) -> str:
         elif not folder.files:
             lines.append(f"folder {folder.path} has no file that ends in .json")
         elif folder.path != hooks_d.FOLDERS[0]:
-            lines.append(f"folder {folder.path} is read only if the hooks_dir of the engine lists it")
+            lines.append(f"folder {folder.path}: engines read it only if their hooks_dir lists it")
     for each in check.cdi_folders:
         if each.is_there and each.path not in cdi.FOLDERS:
-            lines.append(f"folder {each.path} is read only if the cdi_spec_dirs of the engine list it")
+            lines.append(f"folder {each.path}: engines read it only if their cdi_spec_dirs list it")
     for one in check.files:
         is_for = check.container is None and one.is_used and bool(one.stages)
         lines.append(_called(f"hook {one.path}", one.stages, check.verdict(one), is_for=is_for))

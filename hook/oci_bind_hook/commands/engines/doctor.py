@@ -48,7 +48,7 @@ FEATURES = {
     "idmapped tmpfs": "owners of a tmpfs cannot be mapped (idmap)",
     "openat2": "destinations are not checked a second time",
     "statx mnt_id": "mounts are identified through procfs",
-    "statx mnt_id_unique": "a mount is identified by its id and its path; you have to unmount one that was moved",
+    "statx mnt_id_unique": "a mount is identified by its id and its path; a moved one must be unmounted by hand",
     "statmount": "mountinfo shows whether a mount still exists",
     "mount namespace id": "a mount namespace is identified by a number that the kernel reuses",
     "pidfd": "the hook cannot enter containers: createRuntime and prestart do not work",
@@ -127,7 +127,7 @@ def _software() -> Iterator[Finding]:
         try:
             yield Finding(name, importlib.metadata.version(name), is_there=True)
         except importlib.metadata.PackageNotFoundError:
-            without = "the hook fails with exit code 70 when it needs it"
+            without = "a run that needs it fails with exit code 70"
             advice = f"reinstall the package, or install {name} for {sys.executable}"
             yield Finding(name, "", is_there=False, is_needed=True, without=without, advice=advice)
 
@@ -154,7 +154,7 @@ def _capabilities() -> Iterator[Finding]:
     is_root = os.geteuid() == 0
     for name, use in rights.CAPABILITIES.items():
         # For an ordinary user, the runtime grants it in a user namespace.
-        without = use if is_root else "at createContainer in a rootless container, the runtime grants it"
+        without = use if is_root else "the runtime grants it at createContainer in a rootless container"
         advice = f"run it with the capability {name}, which root has outside of containers"
         has = rights.has_capability(name)
         yield Finding(name, "", is_there=has, is_needed=is_root, without=without, advice=advice if is_root else "")
@@ -303,7 +303,7 @@ def _timer(check: Check) -> Finding:
     timer = check.timer
     warnings = timer.warnings(check.roots)
     if not timer.launcher:
-        without = "leftovers of runtimes stay until you run gc; `install --gc-timer --prefix PREFIX` adds a timer"
+        without = "what dead containers leave stays until you run gc; `install --gc-timer --prefix PREFIX` adds a timer"
         return Finding("gc timer", "", is_there=False, without=without)
     advice = f"gc timer: {warnings[0]}" if warnings else ""
     return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings), advice=advice)
@@ -351,7 +351,7 @@ def _syslog(check: Check) -> Finding:
     detail = path or f"neither {JOURNAL_SOCKET} nor {SYSLOG_SOCKET} exists"
     options = [(one.path, registration.options_of(one.arguments)) for one in check.ours]
     unheard = [path for path, given in options if given is not None and given.log is None]
-    without = "crun discards what hooks print, and the log is a file if the hook has --log FILE"
+    without = "crun discards what hooks print: only --log FILE shows failures of the hook"
     if unheard:
         again = f"install {few(unheard)} again with --log FILE after --"
         without = f"crun discards what hooks print: to see failures, {again}"

@@ -163,8 +163,8 @@ def fault(path: str) -> str:
         return ""
     for name, part in _PARTS.items():
         if not any(os.path.exists(os.path.join(each, part)) for each in folders):
-            where = f"no package in {folders[0]}: it" if name == NAME else f"no {name} in its folders: it"
-            return f"{path} finds {where} was removed; install the package, then run install again"
+            missing = f"the package in {folders[0]}" if name == NAME else f"the package {name}"
+            return f"{path} requires {missing}, which was removed; install it, then run install again"
     return ""
 
 

@@ -85,7 +85,7 @@ def with_registered(
         return [Part(options, "")]
     if not entries and options.bundle is not None:
         command = shlex.join(["oci-bind-hook", "install", "--check", options.bundle])
-        report.notes.append(f"to see why no registration of the hook is for this container, run {command}")
+        report.notes.append(f"to see why no registration of the hook applies to this container, run {command}")
     parts = [] if called else [Part(options, "")]
     for entry in [*called, *(late if "mount" in namespaces else ())]:
         report.turn = len(parts)

@@ -168,7 +168,7 @@ PICTURES = {
     ),
     "nothing": (
         [],
-        f"{RUNTIME}note: to see why no registration of the hook is for this container, run "
+        f"{RUNTIME}note: to see why no registration of the hook applies to this container, run "
         "oci-bind-hook install --check T/bundle\n\nready: no bind is requested\n",
     ),
 }

@@ -73,7 +73,11 @@ PROBLEMS: dict[str, tuple[dict[str, Any], tuple[str, str, str] | None]] = {
     ),
     "letter case": (
         {"Stages": ["prestart"]},
-        ("/Stages", "warns", 'must be spelled "stages": some runtimes accept this spelling, others ignore the member'),
+        (
+            "/Stages",
+            "warns",
+            'must be spelled "stages": some runtimes accept it as it is, others ignore it',
+        ),
     ),
     "version": ({"version": "2"}, ("/version", "refuses", 'is "2", but engines accept 1.0.0 and 0.1.0')),
 }
@@ -180,8 +184,8 @@ def test_text(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert code == 65
     assert printed.splitlines() == [
         f"problem: {folder}/c.json: /hook/path: /no does not exist: podman and CRI-O skip this file",
-        f"folder {folder} is read only if the hooks_dir of the engine lists it",
-        f"folder {over} is read only if the hooks_dir of the engine lists it",
+        f"folder {folder}: engines read it only if their hooks_dir lists it",
+        f"folder {over}: engines read it only if their hooks_dir lists it",
         f"folder {tmp_path}/no does not exist",
         f"hook {folder}/a.json is not called: it is replaced by {over}/a.json",
         f'hook {over}/a.json may be called: "^\\pN$": the Unicode class \\p cannot be checked here',
@@ -197,7 +201,7 @@ def test_text_without_a_bundle(folder: Path, capfd: pytest.CaptureFixture[str]) 
     assert (code, printed.splitlines()) == (
         0,
         [
-            f"folder {folder} is read only if the hooks_dir of the engine lists it",
+            f"folder {folder}: engines read it only if their hooks_dir lists it",
             f"hook {folder}/a.json is for createRuntime",
             f"hook {folder}/b.json is for createRuntime",
             f"hook {folder}/d.json is for createRuntime, poststop",

@@ -152,7 +152,7 @@ def test_the_option_alone_removes_only_the_timer(machine: Machine) -> None:
     out, err = machine.run("uninstall", "--gc-timer", code=os.EX_NOINPUT)
     assert (out, err) == (
         [],
-        [f"oci-bind-hook: install wrote no timer for this in {machine.units} (name its folder by --units-dir)"],
+        [f"oci-bind-hook: install wrote no such timer in {machine.units} (name its folder by --units-dir)"],
     )
 
 
@@ -160,7 +160,7 @@ def test_the_timer_of_another_prefix_stays(machine: Machine) -> None:
     machine.install("--gc-timer")
     before = support.tree(machine.path)
     _, err = machine.run("uninstall", "--prefix", "/other", "--gc-timer", code=os.EX_NOINPUT)
-    said = f"install wrote no timer for this in {machine.units} (the one there calls {machine.launcher})"
+    said = f"install wrote no such timer in {machine.units} (the one there calls {machine.launcher})"
     assert err == [f"oci-bind-hook: {said}"]
     assert support.tree(machine.path) == before
 
@@ -209,7 +209,7 @@ def test_a_launcher_that_no_unit_can_name_is_refused_before_anything_is_written(
 
 def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     assert machine.checked() == ([], None)
-    assert machine.doctor().startswith("without gc timer: leftovers of runtimes stay until you run gc; ")
+    assert machine.doctor().startswith("without gc timer: what dead containers leave stays until you run gc; ")
     machine.install("--gc-timer", "--", "--root", "/x")
     command = [machine.launcher, "gc", "--root", "/x"]
     written = {"path": str(machine.timer), "command": command}

@@ -543,7 +543,7 @@ def test_annotations_of_others_are_named_and_ours_if_they_do_not_count(desk: Des
     ignored = "annotations request binds (1 here), which require --allow-annotations and --allow-source"
     devices = "CDI devices, cdi.k8s.io/a: v.com/gpu=0: the engine adds their mounts to config.json"
     # The next step of a user whose registration has a condition that this container does not meet.
-    check = f"to see why no registration of the hook is for this container, run {CHECK} {desk.bundle}"
+    check = f"to see why no registration of the hook applies to this container, run {CHECK} {desk.bundle}"
     assert desk.report().notes == [check, ignored, devices, NOTHING]
     allowed = desk.report(allow_annotations=True, allowed_sources=[str(desk.path)])
     renamed = f"config.json#/annotations/io.github.oci-bind-hook.mount.x: {RENAMED}"
