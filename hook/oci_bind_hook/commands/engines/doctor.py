@@ -303,7 +303,7 @@ def _timer(check: Check) -> Finding:
     timer = check.timer
     warnings = timer.warnings(check.roots)
     if not timer.launcher:
-        without = "what dead containers leave stays until you run gc; `install --gc-timer --prefix PREFIX` adds a timer"
+        without = "nothing runs gc regularly; `install --gc-timer --prefix PREFIX` adds a timer"
         return Finding("gc timer", "", is_there=False, without=without)
     advice = f"gc timer: {warnings[0]}" if warnings else ""
     return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings), advice=advice)
@@ -351,7 +351,7 @@ def _syslog(check: Check) -> Finding:
     detail = path or f"neither {JOURNAL_SOCKET} nor {SYSLOG_SOCKET} exists"
     options = [(one.path, registration.options_of(one.arguments)) for one in check.ours]
     unheard = [path for path, given in options if given is not None and given.log is None]
-    without = "crun discards what hooks print: only --log FILE shows failures of the hook"
+    without = "crun discards what hooks print, so only --log FILE shows failures"
     if unheard:
         again = f"install {few(unheard)} again with --log FILE after --"
         without = f"crun discards what hooks print: to see failures, {again}"

@@ -159,7 +159,7 @@ def test_without_syslog_it_names_the_registrations_whose_failures_are_lost(
 ) -> None:
     for each in ("JOURNAL_SOCKET", "SYSLOG_SOCKET"):
         monkeypatch.setattr(log, each, str(tmp_path / each))
-    assert found("syslog").without == "crun discards what hooks print: only --log FILE shows failures of the hook"
+    assert found("syslog").without == "crun discards what hooks print, so only --log FILE shows failures"
     _, path = install.install(str(tmp_path / "p"), hooks_dir=str(folders), name="a")
     install.install(str(tmp_path / "p"), (), ["--log", "/x"], hooks_dir=str(folders), name="b")
     again = f"install {path} again with --log FILE after --"

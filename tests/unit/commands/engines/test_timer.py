@@ -209,7 +209,7 @@ def test_a_launcher_that_no_unit_can_name_is_refused_before_anything_is_written(
 
 def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     assert machine.checked() == ([], None)
-    assert machine.doctor().startswith("without gc timer: what dead containers leave stays until you run gc; ")
+    assert machine.doctor().startswith("without gc timer: nothing runs gc regularly; ")
     machine.install("--gc-timer", "--", "--root", "/x")
     command = [machine.launcher, "gc", "--root", "/x"]
     written = {"path": str(machine.timer), "command": command}
