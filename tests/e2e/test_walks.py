@@ -143,7 +143,7 @@ def test_a_walk_leads_to_the_cause(tmp_path: Path, launcher: str, user: int) -> 
     )
     assert f"the source {tmp_path}/absent cannot be opened: No such file or directory" in text
     # It is the command that explain names.
-    assert " for this container, run oci-bind-hook install --check /" in walker.told("other, again")[0]
+    assert " applies to this container, run oci-bind-hook install --check /" in walker.told("other, again")[0]
 
 
 def test_the_example_of_a_tree_is_what_is_printed(launcher: str) -> None:
