@@ -206,8 +206,10 @@ def home() -> tuple[str, str]:
 def interpreter_of(path: str) -> str:
     """Returns the interpreter in the #! line of a script, "" if the file is no script."""
     try:
-        with open(path, "rb") as file:
-            line = file.readline(256)
+        # A pipe with the name of a hook would block open(2) until another process writes to it.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            line = file.readline(256) if os.path.isfile(fd) else b""
     except OSError:
         return ""
     words = line[2:].split() if line.startswith(b"#!") else []

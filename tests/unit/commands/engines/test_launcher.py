@@ -200,3 +200,13 @@ def test_a_note_of_folders_that_somebody_has_edited_is_not_followed(line: str, t
     assert launchers.folders_made(str(path)) == (["/a", "/b"] if "/b" in line else [])
     path.write_text("#!/bin/sh\n# another\n")
     assert launchers.folders_made(str(path)) == launchers.folders_made(str(tmp_path / "none")) == []
+
+
+def test_a_pipe_is_no_launcher_and_nothing_is_read_from_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "hook")
+    os.mkfifo(path, 0o755)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    os.write(fd, b"#!/deleted/python\n")
+    assert launchers.fault(path) == ""
+    assert os.read(fd, 100) == b"#!/deleted/python\n"
+    os.close(fd)
