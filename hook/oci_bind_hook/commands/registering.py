@@ -86,11 +86,16 @@ def _add_timer(timer: Timer, units: dict[str, str]) -> None:
     tell(f"to enable the timer: {timer.enabling}")
 
 
-def _remove_timer(timer: Timer, prefix: str | None) -> None:
-    """Removes the timer and its service, and no registration. Raises MissingError, KernelError."""
+def _is_anothers(timer: Timer, prefix: str | None) -> bool:
+    """Whether the timer calls the launcher below another prefix than the one that is given."""
     from .engines.install import Places
 
-    others = prefix is not None and timer.launcher not in ("", Places(prefix).launcher)
+    return prefix is not None and timer.launcher not in ("", Places(prefix).launcher)
+
+
+def _remove_timer(timer: Timer, prefix: str | None) -> None:
+    """Removes the timer and its service, and no registration. Raises MissingError, KernelError."""
+    others = _is_anothers(timer, prefix)
     if others or not (units := timer.remove(even_if_used=True)):
         hint = f"the one there calls {timer.launcher}" if others else "name its folder by --units-dir"
         raise MissingError(f"install wrote no such timer in {timer.folder}", hint=hint)
@@ -266,7 +271,12 @@ def uninstall_command(given: Given, _: Log) -> int:
             removed = uninstall(prefix, folder, name, instead, others)
         except MissingError as problem:
             missing = problem
-    units = timer.remove(even_if_used=is_for_timer)
+    # If the registration is not found, its name may be mistyped: the timer of the others stays.
+    is_wanted = is_for_timer and missing is None and not _is_anothers(timer, given.last("--prefix"))
+    units = timer.remove(even_if_used=is_wanted)
+    if is_for_timer and missing is None and not units:
+        why = f": the one there calls {timer.launcher}" if timer.launcher else ""
+        removed.kept.append(f"install wrote no timer for this in {timer.folder}{why}")
     if isinstance(instead, Wrapper) and missing is not None and "--apply" in given.values:
         # An earlier uninstall has removed the wrapper, but not the entries in engines' files.
         removed.runtimes = settings.of(instead.name, instead.paths[0])

@@ -175,6 +175,26 @@ def test_with_a_registration_the_timer_goes_although_others_use_the_launcher(mac
     assert os.path.exists(machine.launcher)
 
 
+def test_the_timer_stays_if_the_registration_is_not_found(machine: Machine) -> None:
+    machine.install("--gc-timer", "--name", "a")
+    before = support.tree(machine.path)
+    words = ("--prefix", str(machine.path), "--hooks-dir", str(machine.hooks), "--name", "mistyped", "--gc-timer")
+    out, err = machine.run("uninstall", *words, code=os.EX_NOINPUT)
+    assert (out, len(err)) == ([], 1)
+    assert support.tree(machine.path) == before
+
+
+def test_the_timer_of_another_launcher_stays_and_is_named(machine: Machine) -> None:
+    machine.install("--gc-timer", "--name", "a")
+    other = machine.path / "other"
+    machine.run("install", "--prefix", str(other), "--name", "b")
+    machine.capfd.readouterr()
+    assert cli.main(["uninstall", "--prefix", str(other), "--name", "b", "--gc-timer"]) == os.EX_OK
+    said = f"install wrote no timer for this in {machine.units}: the one there calls {machine.launcher}"
+    assert f"oci-bind-hook: warning: {said}\n" in machine.capfd.readouterr().err
+    assert machine.timer.exists()
+
+
 def test_they_stay_with_a_launcher_that_stays_and_go_if_it_went_before(machine: Machine) -> None:
     machine.install("--gc-timer")
     machine.run("install", "--prefix", str(machine.path))
