@@ -286,13 +286,13 @@ FIELD_TEXTS = (
     ("nosuid suid nodev dev noexec exec nosymfollow symfollow", "as in mount(8)"),
     (
         "noatime atime relatime norelatime strictatime nostrictatime nodiratime diratime",
-        "as in mount(8). Each word of this row and of the two above, except `readonly`, also exists with the prefix "
+        "as in mount(8). Each word of this entry and of the two above, except `readonly`, also exists with the prefix "
         "`r`, as in `rro`: it then applies to the mounts below as well",
     ),
     ("bind rbind", "without the mounts below the source, or with them (the default)"),
     (
         "bind-recursive",
-        "`enabled`, `disabled`, `writable` or `readonly` (requires `ro`), as in docker: see the table below",
+        "`enabled`, `disabled`, `writable` or `readonly` (requires `ro`), as in docker: see below",
     ),
     ("bind-nonrecursive", "the same as `bind-recursive=disabled`"),
     ("bind-propagation", "`rprivate` (the default), or one of the eight words below"),
