@@ -229,7 +229,9 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
     shell.add("run", *run, "image", "sleep", "1000")
     shell.add("outside", *explain, "web")
     shell.add("inside", *podman, "unshare", *explain, "web")
+    shell.add("attach", launcher, "attach", "web", "--dry-run", "--format=json", *words)
     shell.add("list", launcher, "list")
+    shell.add("show", "sh", "-c", f"{shlex.quote(launcher)} show $({shlex.join([*podman, 'ps', '-q'])})")
     shell.add("gc", launcher, "gc")
     shell.add("list, inside", *podman, "unshare", launcher, "list")
     shell.add("kill", *podman, "kill", "web")
@@ -274,6 +276,10 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
         there = "merged is mounted only in another mount namespace, that of process "
         assert (there in problem["message"]) == (name == "outside")
         assert told.ours(str(world.source)) == [(None, None)]
+    advice = [problem["hint"] for problem in Told(*shell.told("attach")).report["problems"]]
+    assert "run podman unshare oci-bind-hook attach web" in advice, advice
+    code, out, err = shell.told("show")
+    assert (code, err, "  run podman unshare oci-bind-hook show " in out) == (0, "", True), out
     for name, now in (("inside", True), ("mounted", None)):
         told = Told(*shell.told(name))
         assert (told.code, told.problems, told.ours(str(world.source))) == (0, [], [("/new/place", now)]), told.err

@@ -72,6 +72,7 @@ def test_from_outside_nothing_is_lost(tmp_path: Path, launcher: str, driver: str
     show = f"{shlex.quote(launcher)} show --format=json $(basename {world.state}/*.json .json)"
     shell.add("show", "sh", "-c", show)
     shell.add("gc", launcher, "gc")
+    shell.add("list inside", *inside, launcher, "list", "--format=json")
     shell.add("still made", *find)
     shell.add("still recorded", *records)
     # An overlay is not mounted any more: podman mounts it again.
@@ -91,6 +92,8 @@ def test_from_outside_nothing_is_lost(tmp_path: Path, launcher: str, driver: str
         assert {each["state"] for each in (*entry["mounts"], *entry["made"])} == {"unseen"}
     code, out, err = shell.told("gc")
     assert (code, f"its mounts are not visible from here ({command})" in out) == (71, True), (out, err)
+    [entry] = json.loads(shell.told("list inside")[1])["records"]
+    assert (entry["status"], f"run {entry['advice']}") == ("dead", command)
     assert shell.told("still made") == shell.told("made")
     assert shell.told("still recorded") == shell.told("recorded")
     code, out, _ = shell.told("collect")

@@ -14,7 +14,7 @@ from .output import answer, tell, tell_changes, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..log import Log
     from .command_line import Given
@@ -297,7 +297,7 @@ def uninstall_command(given: Given, _: Log) -> int:
         _warn_of_records(removed, roots)
     tell_changes(remove_folders(removed.folders))
     warn(removed.kept)
-    if everything and not (removed.paths or removed.runtimes or units):
+    if everything and not (removed.paths or removed.runtimes or units or removed.kept):
         tell("nothing that install wrote is left")
     return os.EX_OK
 
@@ -318,7 +318,12 @@ def _withdraw(removed: Removed, *, is_wanted: bool) -> None:
             tell(f"to deactivate it in {engine.engine}: {engine.restart}")
 
 
-_FREED = 'for which poststop is no longer called: once they have ended, {}run "oci-bind-hook gc{}"'
+def _records(path: str, names: Sequence[str], root: str | None, again: str = "", whose: str = "") -> str:
+    """Returns the warning about containers that are recorded in the state folder ``path`` of a removed registration."""
+    from .engines.doctor import gc_command
+
+    why = f"for which poststop is no longer called{whose}"
+    return f'{path} has records of {few(names)}, {why}: once they have ended, {again}run "{gc_command(root)}"'
 
 
 def _remove_state_folders(removed: Removed, roots: Iterable[str | None], *, is_own: bool) -> None:
@@ -326,6 +331,7 @@ def _remove_state_folders(removed: Removed, roots: Iterable[str | None], *, is_o
 
     ``is_own``: the program itself is removed next, as by a package.
     """
+    from .engines.doctor import state_files
     from .upkeep import folders
 
     in_use = folders.registered()
@@ -336,6 +342,10 @@ def _remove_state_folders(removed: Removed, roots: Iterable[str | None], *, is_o
             continue
         if root in in_use:
             removed.kept.append(f"{path} is still used by a registration: see install --list")
+            _, names = state_files(_at(root))
+            if names and removed.paths:
+                whose = " if a removed registration bound into them"
+                removed.kept.append(_records(path, names, root, whose=whose))
             continue
         try:
             names = folders.remove_unused(path)
@@ -343,9 +353,7 @@ def _remove_state_folders(removed: Removed, roots: Iterable[str | None], *, is_o
             removed.kept.append(str(problem))
             continue
         if names:
-            removed.kept.append(
-                f"{path} has records of {few(names)}, {_FREED.format(again, _given(root))}, and remove the folder"
-            )
+            removed.kept.append(f"{_records(path, names, root, again)}, and remove the folder")
         else:
             answer(f"{one_line(f'removed {path}/')}\n")
 
@@ -357,17 +365,13 @@ def _warn_of_records(removed: Removed, roots: Iterable[str | None]) -> None:
     for root in roots:
         path, names = state_files(_at(root))
         if names:
-            removed.kept.append(f"{path} has records of {few(names)}, {_FREED.format('', _given(root))}")
+            removed.kept.append(_records(path, names, root))
 
 
 def _at(root: str | None) -> Options:
     options = Options()
     options.root = root
     return options
-
-
-def _given(root: str | None) -> str:
-    return "" if root is None else f" --root {root}"
 
 
 def _all_options(arguments: list[list[str]]) -> list[Options]:

@@ -139,6 +139,15 @@ class Proc:
         """Whether this process's user owns its user namespace, as under a rootless runtime. Raises OSError."""
         return self._owner() == posix.geteuid()
 
+    def command(self, words: str) -> str:
+        """The command line of this hook with ``words`` that sees what this process sees, for advice.
+
+        In the user namespace of a rootless podman, only `podman unshare` leads back there. Raises OSError.
+        """
+        is_podmans = posix.geteuid() == 0 != self.uid_outside(0) and self.is_ours()
+        before = "podman unshare " if is_podmans else ""
+        return f"{before}oci-bind-hook {words}"
+
     def _owner(self) -> int:
         """The owner of this process's user namespace, as numbered here. Raises OSError."""
         fd = self.open("ns/user")

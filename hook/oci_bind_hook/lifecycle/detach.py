@@ -52,7 +52,7 @@ def detach(options: Options, state: State, destination: str | None, log: Log) ->
             record = _load(folder, state.id, running)  # a neighbour that has ended may have handed a mount point over
             if not held.holds(record["rootfs"]):
                 raise RecordError("the container has just been moved to another rootfs", hint="try again")
-            chosen = _chosen(record, destination)
+            chosen = _chosen(record, destination, proc)
             others = [each for each in record["mounts"] if each not in chosen]
             users = held.users(record["rootfs"], record["boot"], state.id)
             running.enter(namespace, log)
@@ -88,18 +88,18 @@ def _load(folder: StateFolder, container: str, running: Running) -> Record:
     if not is_live(record, running.proc, boot_id()):
         raise MissingError(
             f'nothing is recorded for the container "{container}" since it was restarted',
-            hint="oci-bind-hook gc undoes the record of its earlier start",
+            hint=f"{running.proc.command('gc')} undoes the record of its earlier start",
         )
     check_process(record, running)
     return record
 
 
-def _chosen(record: Record, destination: str | None) -> list[MountRecord]:
+def _chosen(record: Record, destination: str | None, proc: Proc) -> list[MountRecord]:
     """The binds of a record on ``destination``, or all. MissingError if there are none."""
     path = None if destination is None else files.clean_path(destination)
     chosen = [each for each in record["mounts"] if path in (None, each["resolved"], each["requested"]["destination"])]
     if not chosen and path is not None:
-        raise MissingError(f"no bind on {path} is recorded", hint="oci-bind-hook show lists the recorded binds")
+        raise MissingError(f"no bind on {path} is recorded", hint=f"{proc.command('show')} lists the recorded binds")
     return chosen
 
 

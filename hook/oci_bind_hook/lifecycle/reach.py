@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .claims import Claimed
 
 ANSWER_SECONDS = 3.0  # the time limit for a rootfs on FUSE or on the network to answer
-SILENT_HINT = "restart or stop its server, or unmount it with umount -f; then run oci-bind-hook gc"
 
 
 class Removal:
@@ -49,7 +48,7 @@ class Removal:
         self.now = record["rootfs"]
         self.is_asked = bool(record["made"])
         if silent:
-            self.problem = _unlooked(self.now, silent, SILENT_HINT)
+            self.problem = _unlooked(self.now, silent, silent_hint(proc))
         elif self.is_asked:
             try:
                 if (found := find_rootfs(record, proc, owner_of)) is not None:
@@ -73,6 +72,11 @@ class Removal:
         return str(self.problem) if self.problem is not None else next(iter(users.unread), "")
 
 
+def silent_hint(proc: Proc) -> str:
+    """What to do about a rootfs that does not answer."""
+    return f"restart or stop its server, or unmount it with umount -f; then run {proc.command('gc')}"
+
+
 def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> tuple[Rootfs, RootfsRecord] | None:
     """The rootfs of a record, and what identifies it now; None if it is certainly gone, rootfs.identity.is_gone.
 
@@ -81,7 +85,8 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     """
     known = record["rootfs"]
     same_boot = record["boot"] == boot_id()
-    hint = f'mount it, then run oci-bind-hook gc; if it was deleted, delete the state file of "{record["id"]}"'
+    gc = proc.command("gc")
+    hint = f'mount it, then run {gc}; if it was deleted, delete the state file of "{record["id"]}"'
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:
@@ -118,7 +123,7 @@ def _elsewhere(
     if elsewhere.is_unmounted(known, table, same_boot=same_boot):
         raise LeftoverError(
             f"the rootfs {known['path']} is not mounted in this mount namespace",
-            hint="remove the container, or mount its rootfs as podman mount does; then run oci-bind-hook gc",
+            hint=f"remove the container, or mount its rootfs as podman mount does; then run {proc.command('gc')}",
         ) from problem
     raise LeftoverError(problem.problem, hint=hint) from problem
 
@@ -131,7 +136,7 @@ def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -
     silent = why_silent(record, proc, boot, lambda: listen(proc.mounts()), ANSWER_SECONDS)
     # If the binds are in another namespace and the mount points are given up, the rootfs is not needed.
     if silent and (is_in_this_namespace(record, proc, boot) or not may_give_up):
-        raise _unlooked(record["rootfs"], silent, SILENT_HINT)
+        raise _unlooked(record["rootfs"], silent, silent_hint(proc))
     return silent
 
 

@@ -95,11 +95,12 @@ def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str
     if not is_same_bundle(record, state.bundle) and (init is None or not is_lost(state.bundle)):
         other = record["bundle"]["path"]
         return (
-            f"the record belongs to another bundle, {other}: nothing is undone; run oci-bind-hook gc after "
+            f"the record belongs to another bundle, {other}: nothing is undone; run {proc.command('gc')} after "
             "that container ends"
         )
     if init is not None and not proc.has_ended(init["pid"], init["start"], grace):
-        return "the container's first process still runs: nothing is undone; run oci-bind-hook gc after it ends"
+        gc = proc.command("gc")
+        return f"the container's first process still runs: nothing is undone; run {gc} after it ends"
     return ""
 
 
@@ -267,7 +268,7 @@ def _collect(
     here = proc.user_namespace()
     for other in others:
         if time.monotonic() > end:
-            log.info("more dead containers are on this rootfs: run oci-bind-hook gc")
+            log.info(f"more dead containers are on this rootfs: run {proc.command('gc')}")
             return
         if witness.judge(other)[0] != "dead" or is_of_another_user(other, here):
             continue

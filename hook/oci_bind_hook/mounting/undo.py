@@ -91,22 +91,22 @@ def undo(
     elif not record["mounts"]:
         remarks += _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
-        raise _leftover(problems)
+        raise _leftover(problems, proc)
     return remarks
 
 
-def kept_points(record: Record, reason: str) -> LeftoverError:
+def kept_points(record: Record, reason: str, proc: Proc) -> LeftoverError:
     """The error that ``undo`` raises for mount points that cannot be removed now, if everything else was undone."""
-    return _leftover([_kept(record, reason)])
+    return _leftover([_kept(record, reason)], proc)
 
 
 def _kept(record: Record, reason: str) -> str:
     return f"{record['made'][-1]['path']}: {reason}"
 
 
-def _leftover(problems: Sequence[str]) -> LeftoverError:
+def _leftover(problems: Sequence[str], proc: Proc) -> LeftoverError:
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    hint = "it stays in the state file; run oci-bind-hook gc to try again"
+    hint = f"it stays in the state file; run {proc.command('gc')} to try again"
     return LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
 
 

@@ -55,7 +55,7 @@ def test_it_is_kept_where_something_is_to_be_done_there(
     assert refused.value.problem.startswith(
         f"the rootfs {fuse.path} cannot be inspected: {fuse.path} (fuse) does not answer; process "
     )
-    assert refused.value.hint == reach.SILENT_HINT
+    assert refused.value.hint == reach.silent_hint(bench.proc)
     assert folder.load("c1") == record
     assert folder.names() == {"c1": ["c1.json"]}
 

@@ -218,9 +218,7 @@ def _left_behind(root: str | None) -> Iterator[Finding]:
             dead += record is not None and registry.witness.judge(record)[0] == "dead"
     counts = {"dead containers": dead, "killed runs": leftovers, "unreadable state files": unreadable}
     detail = ", ".join(f"{name}: {number}" for name, number in counts.items() if number) or "nothing"
-    command = f"oci-bind-hook gc{'' if root is None else f' --root {root}'}"
-    if os.geteuid() != 0 and which("podman"):
-        command = f"podman unshare {command}"
+    command = gc_command(root)
     is_clean = not any(counts.values())
     without = f"`{command}` undoes it"
     yield Finding(_named("left behind", root), detail, is_there=is_clean, without=without, advice=command)
@@ -233,6 +231,14 @@ def _file_system(proc: Proc, path: str) -> str:
     finally:
         os.close(fd)
     return mount.type if mount else "an unknown file system"
+
+
+def gc_command(root: str | None) -> str:
+    """Returns the command line of a gc of the state folder ``root``, None for the default one."""
+    words = f"gc{'' if root is None else f' --root {root}'}"
+    if os.geteuid() != 0 and which("podman"):
+        return f"podman unshare oci-bind-hook {words}"  # the containers of an ordinary user are podman's
+    return Proc().command(words)
 
 
 def state_files(options: Options) -> tuple[str, list[str]]:

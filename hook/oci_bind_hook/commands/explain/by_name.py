@@ -145,7 +145,7 @@ def _without_config(container: Container) -> HookError:
         return MissingError(problem, hint=f"run `podman init {name}`, which writes it and runs the hooks")
     if container.root is not None and not container.name:
         problem = f"the bundle of the container {name} is gone: {container.bundle}"
-        return MissingError(problem, hint=f"`oci-bind-hook show {name}` shows its record")
+        return MissingError(problem, hint=f"`{Proc().command(f'show {name}')}` shows its record")
     if container.pid is None:
         problem = f"{what} has no config.json: {container.known_by} keeps one only while the container runs"
         hint = "for messages of its start or its hooks, see its status in the engine, the journal or syslog, and --log"

@@ -65,6 +65,7 @@ def dry_run(
     """
     report = Report()
     report.stage, report.is_for_people = options.stage, options.format != "json"
+    report.command = options.command or report.command
     given: tuple[State, object | None] | None = None
     try:
         if options.bundle is not None:

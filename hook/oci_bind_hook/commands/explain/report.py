@@ -56,6 +56,7 @@ class Report:
     def __init__(self) -> None:
         self.id: str | None = None
         self.stage: str | None = None
+        self.command = "explain"  # the command that a hint tells to run in another namespace
         self.bundle: str | None = None
         self.rootfs: str | None = None
         self.namespace: NamespaceKind | None = None

@@ -57,7 +57,7 @@ def fill_from_record(report: Report, options: Options, state: State, proc: Proc)
         kept = removal.why_kept(users)
     report.warnings += users.unread
     if kept and record["made"] and not options.keep_mountpoints:
-        report.add(kept_points(record, kept))
+        report.add(kept_points(record, kept, proc))
         return
     for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
         if other := users.heir(path, record["id"], lambda other: is_live(other, proc, boot)):

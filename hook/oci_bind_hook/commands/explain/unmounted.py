@@ -49,7 +49,9 @@ def without_destinations(
     for source in judge_sources(report, opened, namespace, bundle.rootfs):
         plan.binds.append(Bind(source.request, source))
     if plan.binds or report.registered:
-        report.unknown.append(_why_elsewhere(bundle, container, namespace.proc) or _why(bundle, container))
+        report.unknown.append(
+            _why_elsewhere(report.command, bundle, container, namespace.proc) or _why(bundle, container)
+        )
     report.mounts = describe(plan, writable_root=False, before=before)
 
 
@@ -72,7 +74,7 @@ def judge_sources(report: Report, opened: list[list[Source]], namespace: Namespa
     return found
 
 
-def _why_elsewhere(bundle: Bundle, container: Container | None, proc: Proc) -> HookError | None:
+def _why_elsewhere(command: str, bundle: Bundle, container: Container | None, proc: Proc) -> HookError | None:
     """Returns the error for a container that runs, whose rootfs is only in the runtime's mount namespace."""
     if container is None or container.pid is None:
         return None
@@ -83,7 +85,7 @@ def _why_elsewhere(bundle: Bundle, container: Container | None, proc: Proc) -> H
     if not proc.mounts_of(runtime).at(bundle.rootfs):
         return None
     problem = f"the rootfs {bundle.rootfs} is mounted only in another mount namespace, that of process {runtime}"
-    command = f"oci-bind-hook explain {container.name or container.id}"
+    command = f"oci-bind-hook {command} {container.name or container.id}"
     if os.geteuid() == 0:
         return UnavailableError(problem, hint=f"run nsenter --mount=/proc/{runtime}/ns/mnt {command}")
     return UnavailableError(problem, hint=f"run podman unshare {command}")

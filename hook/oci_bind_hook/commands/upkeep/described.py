@@ -68,9 +68,7 @@ def _as_table(entries: Sequence[Entry], *, pen: Pen, now: float) -> list[str]:
         details: tuple[str, str, str] = ("-", "-", "-")
         if record := entry.record:
             mounted, standing = _count(entry.mounts, "mounted"), _count(entry.made, "there", "covered")
-            # Each attach writes the record anew.
-            since = record["created"] / 10**9 if (started := _started(record, now)) is None else started
-            details = (lasted(now - since), mounted, standing)
+            details = (lasted(now - _begun(record, now)), mounted, standing)
         rows.append((names[entry.id], entry.status, *details))
         roots.append(one_line(record["rootfs"]["path"]) if record else "-")
     lines = columns(rows)
@@ -108,7 +106,7 @@ def as_text(entry: Entry, pen: Pen) -> str:
         now = time.time()
         namespace = record["namespace"]
         facts += [
-            ("bound", moment(record["created"] / 10**9, now)),
+            *([("bound", moment(_bound(record, now), now))] if record["mounts"] else []),
             ("phase", record["phase"]),
             ("stage", record["stage"]),
             ("bundle", record["bundle"]["path"]),
@@ -151,6 +149,19 @@ def _process(record: Record, now: float) -> str:
     if (started := _started(record, now)) is None:
         return f"{init['pid']}, started before the last reboot"
     return f"{init['pid']}, started {moment(started, now)}"
+
+
+def _bound(record: Record, now: float) -> float:
+    """Returns when the first of the recorded binds was made: at the start of the container, or by attach."""
+    times = [mount.get("time") for mount in record["mounts"]]
+    attached = [each for each in times if each is not None]
+    return min(attached) if len(attached) == len(times) else _begun(record, now)
+
+
+def _begun(record: Record, now: float) -> float:
+    """Returns when a container was started; if that is not known, when its record was written: each attach does it."""
+    started = _started(record, now)
+    return record["created"] / 10**9 if started is None else started
 
 
 def _started(record: Record, now: float) -> float | None:

@@ -14,7 +14,7 @@ from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import asking, linux
 from ...kernel.proc import Proc, boot_id
 from ...lifecycle.claims import Claims
-from ...lifecycle.reach import SILENT_HINT, Removal, find_rootfs, is_in_this_namespace, listen, why_silent
+from ...lifecycle.reach import Removal, find_rootfs, is_in_this_namespace, listen, silent_hint, why_silent
 from ...lifecycle.tear_down import foreign
 from ...lifecycle.witness import Witness
 from ...log import one_line
@@ -104,6 +104,7 @@ class Registry:
         self.path = state_folder(options, self.proc)
         self.folder = StateFolder.open(self.path, create=False)
         self._hint = f" --root {self.path}" if options.root is not None else ""
+        self.command = "list"  # the command that shows a live container of another user namespace
         self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
         self._silent: dict[frozenset[int], str] = {}  # sets of mounts that did not answer, and why
@@ -136,7 +137,7 @@ class Registry:
             elif busy:
                 entry.status, entry.reason = "unknown", "a run has just begun"
             else:
-                entry.advice = f"oci-bind-hook gc{self._hint}"
+                entry.advice = self.proc.command(f"gc{self._hint}")
         entry.files = files
         return entry
 
@@ -183,19 +184,20 @@ class Registry:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
         if entry.silent:
             entry.reason += f"; its rootfs cannot be inspected: {entry.silent}"
-            entry.advice = SILENT_HINT
+            entry.advice = silent_hint(self.proc)
         elif entry.busy:
             entry.reason += "; a run of the hook works on it now"
         elif entry.is_foreign:
-            entry.advice = foreign(record, self.proc, "list" if entry.status == "alive" else "gc").hint
+            entry.advice = foreign(record, self.proc, self.command if entry.status == "alive" else "gc").hint
         elif entry.status == "dead":
-            entry.advice = f"oci-bind-hook gc{self._hint}"
+            entry.advice = self.proc.command(f"gc{self._hint}")
         elif entry.status == "unknown":
             state = {"ociVersion": "1.0.2", "id": entry.id, "status": "stopped", "bundle": record["bundle"]["path"]}
-            entry.advice = f"if it has ended: echo {_quoted(json.dumps(state))} | oci-bind-hook poststop{self._hint}"
+            poststop = self.proc.command(f"poststop{self._hint}")
+            entry.advice = f"if it has ended: echo {_quoted(json.dumps(state))} | {poststop}"
         elif record["phase"] != "done":
             entry.reason += f'; a run of the hook was killed in the phase "{record["phase"]}"'
-            entry.advice = "stop the container: poststop, or oci-bind-hook gc, then undoes the rest"
+            entry.advice = f"stop the container: poststop, or {self.proc.command('gc')}, then undoes the rest"
         elif missing:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are no longer mounted"
             entry.advice = "another process unmounted them: restart the container"
@@ -305,6 +307,7 @@ def look(options: Options, wanted: Sequence[str] = ()) -> tuple[list[Folder], li
     linux.raise_open_files()
     entries, requesters = [], Requesters()
     for registry, names in usable:
+        registry.command = f"show {wanted[0]}" if wanted else registry.command
         for entry in filter(None, map(registry.entry, names)):
             entries.append(entry)
             for shown, mount in zip(entry.mounts, entry.record["mounts"] if entry.record else (), strict=True):

@@ -208,9 +208,14 @@ def test_what_others_need_or_wrote_stays(engines: Path, capfd: Captured) -> None
     os.mkdir("/etc/containers/oci")
     install_everything(capfd, engines, root)
     Path("/usr/local/libexec/note").write_text("")
+    recorded = Path(root, "c1.json")
+    recorded.touch()
     # Of one prefix: the launcher of the other is still called, with the same state folder.
     _, err = run(capfd, "uninstall", "--all", "--prefix", "/usr")
     assert f"warning: {root} is still used by a registration: see install --list\n" in err
+    told = "for which poststop is no longer called if a removed registration bound into them: once they have ended, run"
+    assert f'warning: {root} has records of c1, {told} "oci-bind-hook gc --root {root}"\n' in err
+    recorded.unlink()
     assert not os.path.exists("/usr/share/containers")
     assert not os.path.exists("/usr/libexec/oci")
     assert os.path.exists("/usr/local/libexec/oci/hooks.d/oci-bind-hook")
@@ -250,5 +255,8 @@ def test_an_ordinary_user_removes_their_own_and_is_told_of_the_rest(machine: Pat
     assert f"removed {home}/.local/libexec/oci/hooks.d/oci-bind-hook\n" in done.stdout
     assert os.listdir(home) == []
     assert f"warning: only another user can remove {launcher}\n" in done.stderr
+    again = subprocess.run([*user, "uninstall", "--all"], capture_output=True, text=True, check=True)
+    assert f"only another user can remove {launcher}\n" in again.stderr
+    assert "nothing that install wrote is left" not in again.stderr
     home.rmdir()
     assert names(machine) == {*before}

@@ -76,6 +76,27 @@ def test_the_age_is_that_of_the_container() -> None:
     assert ages == {"now": "3 h", "unknown": "5 min", "before": "5 min"}
 
 
+def test_bound_is_when_the_first_bind_was_made() -> None:
+    """Each attach and detach writes the record anew."""
+    now = time.time()
+    start = int((time.clock_gettime(time.CLOCK_BOOTTIME) - 3 * 3600 - 60) * os.sysconf("SC_CLK_TCK"))
+    record = {
+        "init": {"pid": 1, "start": start, "first": None},
+        "boot": boot_id(),
+        "created": time.time_ns(),
+        **dict.fromkeys(("phase", "stage"), "done"),
+        **{name: {"path": "/rootfs"} for name in ("rootfs", "bundle")},
+        "namespace": {"kind": "container", "inode": 1},
+    }
+    attached, at_start = {"time": int(now) - 5 * 60 - 1}, {"time": None}
+    shown = {}
+    for name, mounts in (("start", [attached, at_start]), ("attach", [attached]), ("none", [])):
+        known = cast("Record", {**record, "mounts": mounts})
+        lines = described.as_text(Entry(name, "/run/state", known, busy=False), Pen()).splitlines()
+        shown[name] = [line.rpartition(", ")[2] for line in lines if line.startswith("bound ")]
+    assert shown == {"start": ["3 h ago"], "attach": ["5 min ago"], "none": []}
+
+
 # -- what a word means -------------------------------------------------------------------------------------------------
 
 IDS = ("4f1c" + "0" * 60, "4f1d" + "0" * 60, "web", "web-2", "name1")
