@@ -70,7 +70,7 @@ def test_a_server_of_the_rootfs_that_cannot_make_a_file_alone(world: World, erro
         words = ["--mount", f"src={world.file},dst=/etc/file"]
         with Running(world) as container:
             done = container.attach(*words)
-            assert (done.returncode, "the server of the rootfs does not support mknod(2)" in done.stderr) == (
+            assert (done.returncode, "the server of the rootfs lacks mknod(2)" in done.stderr) == (
                 71,
                 True,
             ), done

@@ -40,8 +40,8 @@ NEEDS = {
 }
 
 _MOUNT_MAX = "the namespace has reached its limit of mounts: raise /proc/sys/fs/mount-max"
-_READ_ONLY = "the rootfs is read-only: create it in the image; at createContainer, register for createRuntime"
-_NO_MKNOD = "the server of the rootfs does not support mknod(2): create it in the image, or bind at the start"
+_READ_ONLY = "create the mount point in the image; at createContainer, register for createRuntime"
+_NO_MKNOD = "the server of the rootfs lacks mknod(2): create the mount point in the image, or bind at the start"
 _FULL = "the disk of the rootfs has no space or inodes: free some, or create the mount point in the image"
 _LOCKED = "it is unbindable, or it has locked mounts below it, which require rbind"
 _GONE = "another process has just removed the mount point"

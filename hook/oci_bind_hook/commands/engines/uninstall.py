@@ -58,7 +58,7 @@ def uninstall(
     if not removed.paths:
         where = " and ".join([*places.registrations, places.launcher])
         others = [_removal(one) for one in machine.everywhere() if one.is_written]
-        hints = [*removed.kept, *([f"what is registered is removed by {few(others)}"] if others else [])]
+        hints = [*removed.kept, *([f"to remove what is registered, run {few(others)}"] if others else [])]
         hint = "; ".join(hints) or "nothing is registered on this machine"
         raise MissingError(f"install wrote nothing at {where}", hint=hint)
     return removed

@@ -170,7 +170,7 @@ def test_where_nothing_is_found_the_commands_for_all_else_are_named(engines: Pat
         run(capfd, "install", *words, "--", "--mount", "src=/,dst=/a")
     for _ in range(4):
         _, err = run(capfd, "uninstall", "--name", "other", code=os.EX_NOINPUT)
-        command = err.partition("what is registered is removed by `")[2].partition("`")[0]
+        command = err.partition("to remove what is registered, run `")[2].partition("`")[0]
         run(capfd, *shlex.split(command))
     assert names(engines) == before
 
