@@ -173,3 +173,29 @@ def test_a_container_that_runs_gets_a_bind_where_its_rootfs_is(twins: Twins) -> 
         twins.end(name)
         assert (twins.poststop(name).returncode, twins.made(name)) == (0, [])
     assert os.listdir(world.state) == []
+
+
+def test_a_rootfs_that_only_the_runtime_has_read_only_is_not_changed(world: World) -> None:
+    path = mounting.plant(world.path / "there", {})
+    rootfs = support.busybox_rootfs(str(world.path / "rootfs"))
+    before = support.tree(rootfs)
+    wait = ["/bin/sh", "-c", "echo ready; exec sleep 1000"]
+    bundle = without_admin(support.bundle(world.path / "own", wait, rootfs=path))
+    with support.RuntimeNamespace("crun") as runs:
+        for words in (["--bind", rootfs, path], ["-o", "remount,bind,ro", path]):
+            assert runs.run("mount", *words).returncode == 0
+        enter = ["nsenter", f"--mount=/proc/{runs.holder.pid}/ns/mnt"]
+        command = [*enter, "crun", "--root", runs.root, "run", "--bundle", bundle, "c1"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as container:
+            assert container.stdout is not None
+            assert container.stdout.readline() == b"ready\n"
+            [pid] = support.children(container.pid)
+            attach = ["attach", "c1", "--bundle", bundle, "--pid", str(pid), "--mount", f"src={world.source},dst=/more"]
+            try:
+                for more in ([], ["--dry-run"]):
+                    done = run(world, *attach, *more)
+                    said = f"the rootfs {path} is mounted read-only in the runtime's mount namespace, that of process "
+                    assert (done.returncode, said in done.stdout + done.stderr) == (os.EX_UNAVAILABLE, True), done
+            finally:
+                os.kill(pid, signal.SIGKILL)
+    assert support.tree(rootfs) == before

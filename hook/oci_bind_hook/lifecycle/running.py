@@ -140,10 +140,10 @@ class Running(Place):
 
 
 def rootfs_here(path: str, pid: int, proc: Proc) -> str:
-    """Where this mount namespace has the rootfs that a runtime found at ``path``; ``path`` if unknown. Raises OSError.
+    """Where this mount namespace has the rootfs that a runtime found at ``path``; ``path`` if unknown.
 
     ``pid`` is the container's first process. Its parent is outside of the container, in the runtime's mount namespace
-    or the host's.
+    or the host's. Raises OSError, and UnavailableError for a rootfs that only the runtime has read-only.
     """
     try:
         parent = proc.parent(pid)
@@ -153,7 +153,15 @@ def rootfs_here(path: str, pid: int, proc: Proc) -> str:
         return path  # it has just ended, or procfs hides it
     from ..rootfs.elsewhere import beside
 
-    return beside(path, proc.mounts_of(parent), proc.mounts())
+    theirs = proc.mounts_of(parent)
+    here = beside(path, theirs, proc.mounts())
+    if here != path and "ro" in theirs.at(path)[-1].options:
+        # The place here says nothing about it: mount points would be created in what the runtime must not change.
+        raise UnavailableError(
+            f"the rootfs {path} is mounted read-only in the runtime's mount namespace, that of process {parent}",
+            hint=f"run it there: nsenter --mount=/proc/{parent}/ns/mnt oci-bind-hook",
+        )
+    return here
 
 
 def _has_another_root(path: str) -> UnavailableError:
