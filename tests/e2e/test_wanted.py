@@ -99,6 +99,25 @@ def test_when_it_does_not_exist(world: World, path: str, source: str) -> None:
     assert run(world, spec) == (0, "", [])
 
 
+def test_a_pattern_without_a_match_is_an_error_only_where_the_condition_is_met(world: World) -> None:
+    """In the plan and in the run, as for another source that does not exist."""
+    os.symlink("loop", world.path / "loop")
+    for pattern, said in ((f"{world.path}/*.no", "nothing matches "), (f"{world.path}/loop/*", "cannot be opened")):
+        for destination in ("/new", "/new/*"):
+            spec = f"glob,src={pattern},dst={destination},when-exists="
+            absent, there = f"{spec}/absent", f"{spec}/real"
+            good = f"src={world.source},dst=/b"
+            skipped = ("skipped", pattern, destination, ["/absent does not exist in the container"])
+            assert plan(world, absent, good) == (0, [skipped, ("mount", str(world.source), "/b", [])], [])
+            assert run(world, absent, good) == (0, "", ["/b"])
+            code, _, problems = plan(world, there, good)
+            assert (code, len(problems)) == (66, 1)
+            assert said in problems[0]
+            code, line, found = run(world, there, good)
+            assert (code, found) == (66, [])
+            assert problems[0] in line
+
+
 def test_a_link_of_the_image_does_not_look_at_the_host(world: World) -> None:
     os.symlink(world.source, f"{world.rootfs}/out")
     os.symlink("../../../../../../../../etc/hostname", f"{world.rootfs}/up")

@@ -147,6 +147,7 @@ FAULTS = [
     _variant("a good file", 0, _mount("src={}/file,dst=/etc/passwd,ro")),
     Fault("optional, and not there", 0, _mount("src={}/absent,dst=/new/optional,optional")),
     _variant("when-exists, and it does not", 0, _mount("src={}/absent,dst=/new/when,when-exists=/nowhere")),
+    _variant("the same of a pattern", 0, _mount("glob,src={}/*.no,dst=/new/when,when-exists=/nowhere")),
     _variant("config.json: a violation that nobody uses", 0, _config(process={"args": 1})),
     _variant("annotation that is allowed", 0, _annotation("ok", "src={}/allowed/inside,dst=/new/asked", *ALLOWED)),
     _variant("annotation that does not count", 0, _annotation("not", "src={}/absent,dst=/new/not")),

@@ -90,17 +90,34 @@ class _Passing:
 def found(pattern: Request) -> list[Request]:
     """One request for each match; an empty list only for an optional pattern.
 
-    Raises MissingError if nothing matches, and the errors of ``matches``.
+    If nothing matches, raises MissingError, or returns a request that cannot be opened if the pattern has a condition.
+    Raises the errors of ``matches``.
     """
     look = Look(pattern)
     if requests := matches(pattern, look):
         return requests
-    if look.passed is not None:
-        raise look.passed
-    if not pattern.optional:
+    problem = look.passed
+    if problem is None:
+        if pattern.optional:
+            return []
         where = pattern.at("source")
-        raise MissingError(f"nothing matches {pattern.source}", where=where, hint="to allow this, set optional")
-    return []
+        problem = MissingError(f"nothing matches {pattern.source}", where=where, hint="to allow this, set optional")
+    if pattern.when_exists is None:
+        raise problem
+    # As for a source that does not exist, it is an error only in containers in which the condition is met.
+    unmatched = pattern.match(pattern.source, pattern.destination)
+    unmatched.opener = _Unmatched(problem)
+    return [unmatched]
+
+
+class _Unmatched:
+    """The opener of a pattern without a match."""
+
+    def __init__(self, problem: MissingError) -> None:
+        self._problem = problem
+
+    def open(self, _: Request, /) -> int:
+        raise self._problem
 
 
 def matches(pattern: Request, look: Look | None = None) -> list[Request]:

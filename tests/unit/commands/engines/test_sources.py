@@ -89,6 +89,11 @@ SOURCES: dict[str, tuple[str, str, bool]] = {
         f"nothing matches *.y (to allow this, set optional): {STOP}",
         True,
     ),
+    "a conditional pattern": (
+        "type=glob,src=PATH/*.y,when-exists=/opt",
+        "nothing matches *.y; containers in which /opt exists do not start (to allow this, set optional)",
+        False,
+    ),
     "an optional pattern": ("type=glob,src=PATH/*.y,optional", "", False),
     "ids of the container": ("src=PATH/file,idmap", "", False),
 }
