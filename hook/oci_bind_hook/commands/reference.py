@@ -175,8 +175,8 @@ INSTALL = (
         "",
         "also write a systemd timer that calls `gc` every hour",
         ", with the `--root` of the hook: a system timer if run by root, otherwise a user timer, which uses "
-        "`podman unshare` if podman is installed. If the hook is already installed, this option alone adds only the "
-        "timer",
+        "`podman unshare` if podman is installed. This option alone adds only the timer, below the prefix where the "
+        "hook is installed",
     ),
     Option(
         "--units-dir",

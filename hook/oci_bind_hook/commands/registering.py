@@ -36,6 +36,9 @@ def install_command(given: Given, _: Log) -> int:
     from .engines.wrapper_file import Wrapper
 
     prefix, folder, name, instead = _where(given, ())
+    is_timer_alone = "--gc-timer" in given.values and _WITH_TIMER.issuperset(given.values) and not given.others
+    if is_timer_alone and "--prefix" not in given.values:
+        prefix = _prefix_of_timer()
     when = None
     if instead is None:
         when = When(
@@ -48,7 +51,7 @@ def install_command(given: Given, _: Log) -> int:
     places = Places(prefix, folder, name, instead)
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
-    if timer is not None and not given.others and _WITH_TIMER.issuperset(given.values) and is_launcher(places.launcher):
+    if timer is not None and is_timer_alone and is_launcher(places.launcher):
         # The hook is registered already: another registration, for all containers and without a bind, would replace it.
         _add_timer(timer, units)
         return os.EX_OK
@@ -78,6 +81,18 @@ def install_command(given: Given, _: Log) -> int:
         else:
             tell(f"to use it: {use}")
     return os.EX_OK
+
+
+def _prefix_of_timer() -> str:
+    """Returns the only prefix with a launcher of this installation. Raises UsageError for several, MissingError."""
+    from .engines import machine
+
+    found = machine.prefixes()
+    if not found:
+        raise MissingError("the hook is not installed", where="--gc-timer", hint="run install with --mount first")
+    if len(found) > 1:
+        raise UsageError(f"the hook is installed below {few(found)}", where="--gc-timer", hint="select one by --prefix")
+    return found[0]
 
 
 def _add_timer(timer: Timer, units: dict[str, str]) -> None:
@@ -177,10 +192,11 @@ def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str
     Raises UsageError for an option that does not go with these, unless it is in ``besides``.
     """
     from .engines.cdi_file import Devices
+    from .engines.registration import PREFIXES
     from .engines.wrapper_file import Wrapper
 
     prefix = given.last("--prefix")
-    prefix = "/usr/local" if prefix is None else prefix
+    prefix = PREFIXES[0] if prefix is None else prefix
     instead: Instead | None = None
     if "--cdi" in given.values:
         refused = dict.fromkeys((*_FOR_HOOKS_D, "--annotation"), _NOT_FOR_CDI)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import stat
 import sys
 
@@ -309,7 +310,9 @@ def _timer(check: Check) -> Finding:
     timer = check.timer
     warnings = timer.warnings(check.roots)
     if not timer.launcher:
-        without = "nothing runs gc regularly; `install --gc-timer --prefix PREFIX` adds a timer"
+        commands = [f"`oci-bind-hook install --gc-timer --prefix {shlex.quote(each)}`" for each in machine.prefixes()]
+        adding = f"{' or '.join(commands)} adds a timer" if commands else "`install` adds a timer if it has --gc-timer"
+        without = f"nothing runs gc regularly; {adding}"
         return Finding("gc timer", "", is_there=False, without=without)
     advice = f"gc timer: {warnings[0]}" if warnings else ""
     return Finding("gc timer", timer.timer, is_there=not warnings, without="; ".join(warnings), advice=advice)

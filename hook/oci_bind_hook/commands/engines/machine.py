@@ -14,6 +14,7 @@ from ... import log
 from ...documents.strictjson import documents
 from ...errors import DataError
 from . import cdi, registration, runtimes, settings
+from .launcher import LAUNCHER_PATH, prefix_of, runs_this
 from .registration import HOOKS_FOLDERS, HOOKS_PATH, PREFIXES
 from .runtimes import settings_of
 from .timer import is_system, user_settings
@@ -124,6 +125,13 @@ def base_specs() -> list[Registration]:
 def everywhere() -> list[Registration]:
     """Returns all registrations of this hook on this machine, as far as they can be read."""
     return [*registration.find(*places()), *base_specs()]
+
+
+def prefixes() -> list[str]:
+    """Returns the prefixes below which a launcher runs this installation of the program, as far as they are known."""
+    launchers = {os.path.join(os.path.expanduser(prefix), LAUNCHER_PATH) for prefix in PREFIXES}
+    launchers.update(one.launcher for one in everywhere())
+    return sorted(prefix for path in launchers if (prefix := prefix_of(path)) and runs_this(path))
 
 
 def _texts(table: object, name: str) -> list[str]:

@@ -13,7 +13,8 @@ from hypothesis import strategies as some
 
 from helpers import support
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import check, doctor, timer
+from oci_bind_hook.commands.engines import check, doctor, registration, timer
+from oci_bind_hook.commands.engines import machine as module_of_machine
 from oci_bind_hook.commands.engines.launcher import LAUNCHER_PATH, MARK
 from oci_bind_hook.documents import oci
 
@@ -112,6 +113,31 @@ def test_alone_it_adds_the_timer_to_a_hook_that_is_registered(machine: Machine) 
     assert [line.partition(" ")[0] for line in out] == ["wrote", "wrote"]
     assert err == [f"oci-bind-hook: to enable the timer: {ENABLE}"]
     assert [(path, path.read_bytes()) for path in machine.path.rglob("oci-bind-hook.json")] == [before]
+
+
+def test_alone_it_finds_the_prefix(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registration without a bind below another prefix would be of no use."""
+    prefixes = [str(machine.path / name) for name in ("a", "b")]
+    for module in (module_of_machine, registration):
+        monkeypatch.setattr(module, "PREFIXES", prefixes)
+    monkeypatch.setattr(module_of_machine, "everywhere", list)
+    _, err = machine.run("install", "--gc-timer", code=os.EX_NOINPUT)
+    assert err == ["oci-bind-hook: --gc-timer: the hook is not installed (run install with --mount first)"]
+    assert machine.doctor().endswith("; `install` adds a timer if it has --gc-timer\n")
+    assert not any(machine.path.iterdir())
+    machine.run("install", "--prefix", prefixes[1], "--", "--mount", "src=/,dst=/a")
+    command = f"`oci-bind-hook install --gc-timer --prefix {prefixes[1]}`"
+    assert machine.doctor().endswith(f"; {command} adds a timer\n")
+    before = support.tree(Path(prefixes[1]))
+    out, _ = machine.run("install", "--gc-timer")
+    assert out == [f"wrote {machine.service}", f"wrote {machine.timer}"]
+    assert f"\nExecStart={prefixes[1]}/{LAUNCHER_PATH} gc\n" in machine.service.read_text()
+    assert support.tree(Path(prefixes[1])) == before
+    assert not os.path.lexists(prefixes[0])
+    machine.run("install", "--prefix", prefixes[0], "--", "--mount", "src=/,dst=/a")
+    _, err = machine.run("install", "--gc-timer", code=os.EX_USAGE)
+    several = f"the hook is installed below {', '.join(prefixes)} (select one by --prefix)"
+    assert err == [f"oci-bind-hook: --gc-timer: {several}"]
 
 
 def test_without_the_option_none_is_written(machine: Machine) -> None:
