@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import hooks_d_tables as tables
-from oci_bind_hook.commands.engines import settings
+from oci_bind_hook.commands.engines import machine, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def no_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where engines are looked for: a folder that a test may put them into, with their settings beside it."""
+    """Where engines are looked for: a folder that a test may put them into, with their settings beside it.
+
+    Nor is the hook registered on that machine, as it may be on this one.
+    """
     folder = tmp_path_factory.mktemp("engines")
+    monkeypatch.setattr(machine, "HOOKS_FOLDERS", ())
+    monkeypatch.setattr(machine, "PREFIXES", ())
     monkeypatch.setattr(settings, "PROGRAMS", (str(folder),))
     monkeypatch.setattr(settings, "DAEMON_JSON", str(tmp_path / "daemon.json"))
     monkeypatch.setattr(settings, "CONFIG_TOML", str(tmp_path / "config.toml"))
