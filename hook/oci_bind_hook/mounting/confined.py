@@ -243,19 +243,22 @@ class Allowed:
         found: dict[str, Folder | OSError] = {}
         for path in () if self._found else self._paths:
             try:
-                above = files.changeable(path)
+                check_unchangeable(path, "--allow-source")
                 found[path] = Folder.at(path)
             except OSError as reason:
                 found[path] = reason
-                continue
-            if above:
-                raise EscapeError(
-                    f"other users can replace {path}, because they can write {above}",
-                    where="--allow-source",
-                    hint="use a folder whose parent folders only root or you can write",
-                )
         self._found = self._found or found
         return self._found
+
+
+def check_unchangeable(path: str, where: str) -> None:
+    """Raises EscapeError if other users can replace the folder of ``--allow-source``, OSError if it does not exist."""
+    if above := files.changeable(path):
+        raise EscapeError(
+            f"other users can replace {path}, because they can write {above}",
+            where=where,
+            hint="use a folder whose parent folders only root or you can write",
+        )
 
 
 class Within:

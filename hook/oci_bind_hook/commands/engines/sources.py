@@ -14,6 +14,7 @@ from ...documents.oci import Config
 from ...errors import HookError
 from ...kernel.namespace import Namespace
 from ...kernel.proc import Proc
+from ...mounting.confined import check_unchangeable
 from ...mounting.sources import close_sources, open_sources
 from ...options import parse
 from ...requests import collect
@@ -123,5 +124,10 @@ def _open(report: Report, requests: Sequence[Request], namespace: Namespace, pat
         for source in sources:
             if source.error is not None and not (source.request.optional and source.is_missing):
                 add(source.request, source.error)
+            elif source.error is None and source.request.origin_kind == "annotation":
+                try:
+                    check_unchangeable(source.request.source, source.request.at("source"))
+                except HookError as problem:
+                    add(source.request, problem)
     finally:
         close_sources(sources)

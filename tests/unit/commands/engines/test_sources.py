@@ -151,6 +151,20 @@ def test_a_folder_for_annotations(registered: Registered) -> None:
     assert registered.check() == (os.EX_OK, [f"warning: hooks.d/oci-bind-hook.json: {said}"])
 
 
+def test_a_folder_for_annotations_that_other_users_can_replace(registered: Registered) -> None:
+    folder = registered.path / "open" / "folder"
+    folder.mkdir(parents=True)
+    registered.install("--", "--allow-annotations", "--allow-source", str(folder))
+    assert registered.check() == (os.EX_OK, [])
+    folder.parent.chmod(0o777)
+    said = (
+        "--allow-source: other users can replace open/folder, because they can write open; containers with an "
+        "annotation that requests a bind from there do not start "
+        "(use a folder whose parent folders only root or you can write)"
+    )
+    assert registered.check() == (os.EX_OK, [f"warning: hooks.d/oci-bind-hook.json: {said}"])
+
+
 def test_a_device_and_a_registration_that_mounts_nothing(registered: Registered) -> None:
     words = ("--", "--mount", f"src={registered.path}/no,dst=/a")
     where = (f"--prefix={registered.path}", f"--cdi-dir={registered.path}/cdi")
