@@ -31,7 +31,10 @@ def main(argv: list[str]) -> int:
         log.failure("interrupted")
         return 130
     except ImportError as problem:
-        log.failure(f"the installation is broken: {problem} (reinstall the package, then register the hook again)")
+        packages = {"_prctl": "python-prctl", "prctl": "python-prctl", "jsonschema": "jsonschema"}
+        package = packages.get(problem.name or "", "oci-bind-hook")
+        again = f"install {package} again, for example with pip; if that changes its folder, also run install again"
+        log.failure(f"the installation is broken: {problem} ({again})")
         log.traceback(problem)
         return posix.EX_SOFTWARE
     except OSError as reason:

@@ -23,14 +23,20 @@ if TYPE_CHECKING:
     from helpers.world import World
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/ENGINES.md"
-COMMANDS = re.findall(r"^    (sed -i .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+PREFIX = "    prefix=/usr/local\n"
+# The indented blocks of the page: for the launcher, and for wrappers.
+COMMANDS = [
+    PREFIX * (PREFIX not in block) + block
+    for block in re.findall(r"\n\n((?:    .+\n)+)\n", PAGE.read_text(encoding="utf-8"))
+    if "/oci-bind-hook" in block
+]
 
 
 def turn_off(world: World) -> None:
     """The commands of the page, for a prefix of the test, in a shell that finds no Python."""
     for command in COMMANDS:
         if "runtimes.d" not in command or (world.path / "p/libexec/oci/runtimes.d").is_dir():
-            script = command.replace("/usr/local", f"{world.path}/p")
+            script = command.replace(PREFIX, f"prefix={world.path}/p\n")
             subprocess.run(["/bin/sh", "-ec", script], env={"PATH": str(tools(world))}, check=True)
 
 
@@ -38,7 +44,8 @@ def tools(world: World) -> Path:
     folder = world.path / "tools"
     if not folder.exists():
         folder.mkdir()
-        (folder / "sed").symlink_to("/bin/sed")
+        for name in ("sed", "grep", "mkdir", "chmod"):
+            (folder / name).symlink_to(f"/bin/{name}")
     return folder
 
 
@@ -73,7 +80,13 @@ def test_the_launcher_is_turned_off_and_repaired_by_install(world: World, runtim
     assert launcher.fault(path).startswith("/deleted/bin/python, the interpreter in the first line of ")
     turn_off(world)
     assert runs() == "runs\n"
-    assert launcher.fault(path) == f"{path} has been turned off, and binds nothing: install again"
+    turned_off = f"{path} has been turned off, and binds nothing: install again"
+    assert launcher.fault(path) == turned_off
+    shutil.rmtree(world.path / "p/libexec")
+    assert "runs" not in runs()
+    turn_off(world)
+    assert runs() == "runs\n"
+    assert launcher.fault(path) == turned_off
     assert install(str(world.path / "p"), (), options(world))[0].action == "replaced"
     assert launcher.fault(path) == ""
     assert runs() == "hello from the host\nruns\n"
@@ -113,6 +126,8 @@ def test_explain_foresees_that_a_broken_launcher_keeps_the_container_from_starti
         assert explained(bundle) == (0, [], [])
         harm(path)
         code, [refused], [warning] = explained(bundle)
+        if name == "file":
+            assert warning == f"config.json: /hooks/poststop/0/path: {path} does not exist: run install again"
         assert code == 73
         assert refused.startswith(f"{where}: {path} {said}")
         assert refused.endswith(f" ({advice})")
@@ -198,4 +213,10 @@ def test_a_package_that_was_removed_is_named(world: World, capfd: pytest.Capture
     assert f"{told}: containers for which it is registered do not start\n" in capfd.readouterr().out
     file.unlink()
     cli.main(["doctor"])
-    assert f"MISSING launcher {path}: {path} does not exist: run install again" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    told = f"MISSING launcher {path}: {path} does not exist: run install again, or uninstall --all; "
+    assert f"{told}until then podman and CRI-O start containers without the binds\n" in out
+    assert "does not call the hook yet: run oci-bind-hook install --prefix" not in out
+    cli.main(["install", "--check", "--hooks-dir", hooks])
+    told = "does not exist: podman and CRI-O skip this file, and start containers without the binds\n"
+    assert told in capfd.readouterr().out

@@ -248,7 +248,14 @@ COMMANDS = (
                 "install --runtime models --apply -- --mount src=/srv/models,dst=/models,ro",
             ),
         ),
-        exits=((0, "done"), (71, "a file cannot be written: all files are restored"), (78, "a bind makes no sense")),
+        exits=(
+            (0, "done"),
+            (65, "with --check: a problem was found"),
+            (66, "with --gc-timer alone: the hook is not installed"),
+            (69, "a file was not written by install, or with --apply: an engine's file cannot be changed"),
+            (71, "a file cannot be written: all files are restored"),
+            (78, "a bind makes no sense"),
+        ),
     ),
     Command(
         "install --check",

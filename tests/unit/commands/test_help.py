@@ -107,6 +107,8 @@ def test_every_example_is_a_call_of_its_command(command: Command, example: tuple
 def test_the_help_of_install_has_the_options_that_select_another_command() -> None:
     for option in ("--check", "--list"):
         assert f"\n  {option}  " in OF_COMMANDS["install"]
+    # The exit codes of --check and --apply.
+    assert {"65", "69"} <= {*rows(OF_COMMANDS["install"].partition("Exit codes:")[2].partition("Examples:")[0])}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -276,10 +276,16 @@ def _hooks(check: Check) -> Iterator[Finding]:
 
 def _launchers() -> Iterator[Finding]:
     """Checks the launchers of registrations. Their Python or package may have been deleted without uninstall."""
-    for path in sorted({one.launcher for one in machine.everywhere()}):
-        fault = launcher.fault(path) if os.path.lexists(path) else f"{path} does not exist: run install again"
+    kinds: dict[str, set[str]] = {}
+    for one in machine.everywhere():
+        kinds.setdefault(one.launcher, set()).add(one.kind)
+    for path in sorted(kinds):
+        is_lost = not os.path.lexists(path)
+        fault = f"{path} does not exist: run install again" if is_lost else launcher.fault(path)
         advice = "oci-bind-hook uninstall --all, or install again"
         name, without = f"launcher {path}", f"{fault}, or uninstall --all"
+        if is_lost and "hooks.d" in kinds[path]:
+            without += "; until then podman and CRI-O start containers without the binds"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
 
 
@@ -299,7 +305,8 @@ def _sources(check: Check) -> Iterator[Finding]:
 def _folder(name: str, folder: hooks_d.Folder | cdi.Folder, check: Check, unread: int = 0) -> Finding:
     problems = [each for each in check.problems if f"{each.path}/".startswith(f"{folder.path}/")]
     bad = [each for each in problems if each.effect != WARNS]
-    detail = "does not exist" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(problems)}"
+    detail = "does not exist" if not folder.is_there else f"files: {len(folder.files)}, problems: {len(bad)}"
+    detail += f", warnings: {len(problems) - len(bad)}" if len(bad) < len(problems) else ""
     detail += f", not checked (YAML): {unread}" if unread else ""
     is_good, without = folder.is_there and not bad, "`install --check` has the details" if bad else ""
     advice = _CHECK if bad else ""
@@ -331,8 +338,10 @@ def _programs() -> Iterator[Finding]:
 
 
 def _engines(check: Check) -> Iterator[Finding]:
-    """Reports the installed engines, and whether a registration makes them call the hook."""
-    known = {one.kind for one in check.ours}
+    """Reports the installed engines, and whether a registration is for them."""
+    # Engines skip a file whose launcher does not exist. Another registration would not help.
+    skipped = [one for file in check.files if file.is_absent and (one := registration.of_hooks_d(file)) is not None]
+    known = {one.kind for one in (*check.ours, *skipped)}
     for name, path in machine.programs():
         version = version_of(path)
         kinds = known | {one.kind for one in registration.find(*machine.folders(name), ())}

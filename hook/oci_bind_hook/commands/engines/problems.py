@@ -35,6 +35,7 @@ CDI_EFFECTS = {
     SKIPS: "engines skip this file, and containers that request its devices do not start",
 }
 _TURNED_OFF = {**EFFECTS, FAILS: "containers for which it is registered start without the binds"}
+_LOST = {**EFFECTS, SKIPS: f"{EFFECTS[SKIPS]}, and start containers without the binds"}
 SCHEMAS = {"1.0.0": "hooks-d", "0.1.0": "hooks-d-old"}
 NO_TIMEOUT = "is missing: if the hook hangs, its container waits"
 NO_POSTSTOP = "has no poststop: created mount points and the state file stay"
@@ -100,7 +101,8 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
         message = one.refusal.message
         if effect == SKIPS and not one.is_absent:
             message += f" (without effect while {folder.hidden_by} is wrong)"
-        yield Problem(one.path, one.refusal.pointer, message, effect)
+        is_lost = one.is_absent and of_hooks_d(one) is not None
+        yield Problem(one.path, one.refusal.pointer, message, effect, _LOST if is_lost else None)
         return
     if fault := _fault_of_program(one.hook or ""):
         effects = _TURNED_OFF if launcher.is_turned_off(one.hook or "") else None

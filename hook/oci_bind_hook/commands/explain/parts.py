@@ -63,7 +63,9 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
     for entry in entries:
         if not entry.path or patience.why_not(entry.place, f"the hook {entry.path}", entry.path):
             continue
-        if not os.access(entry.path, os.X_OK):
+        if not os.path.lexists(entry.path):
+            report.warnings.append(f"{entry.place}/path: {entry.path} does not exist: run install again")
+        elif not os.access(entry.path, os.X_OK):
             report.warnings.append(f"{entry.place}/path: {entry.path} cannot be executed here")
         elif fault := launcher.fault(entry.path):
             report.warnings.append(f"{entry.place}/path: {fault}")

@@ -122,6 +122,9 @@ def test_hooks_folders(folders: Path, tmp_path: Path) -> None:
     assert line(found(name)) == f"ok      {name}: files: 1, problems: 0"
     assert line(found("registration")) == f"ok      registration: {registration}"
     probe = tables.write_probe(tmp_path)
+    (folders / "y.json").write_text(json.dumps(tables.current(probe, "y", stages=[])))
+    assert line(found(name)) == f"ok      {name}: files: 2, problems: 0, warnings: 1"
+    (folders / "y.json").unlink()
     (folders / "z.json").write_text(json.dumps(tables.current(probe, "z", stages=["x"])))
     assert line(found(name)) == f"MISSING {name}: files: 2, problems: 1: `install --check` has the details"
 

@@ -671,7 +671,7 @@ def test_program_that_cannot_be_run_is_told(desk: Desk) -> None:
         (f"config.json: /hooks/createRuntime/{number}/path", missing) for number in (0, 1)
     ]
     assert [warning for warning in report.warnings if "path" in warning] == [
-        "config.json: /hooks/poststop/0/path: /bin/oci-bind-hook cannot be executed here"
+        "config.json: /hooks/poststop/0/path: /bin/oci-bind-hook does not exist: run install again"
     ]
 
 
