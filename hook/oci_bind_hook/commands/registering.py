@@ -51,7 +51,9 @@ def install_command(given: Given, _: Log) -> int:
     places = Places(prefix, folder, name, instead)
     timer = Timer(given.last("--units-dir")) if "--gc-timer" in given.values else None
     units = timer.contents(places.launcher, options.root) if timer is not None else {}
-    if timer is not None and is_timer_alone and is_launcher(places.launcher):
+    if timer is not None and is_timer_alone:
+        if not is_launcher(places.launcher):
+            raise _not_installed(f" below {prefix}")
         # The hook is registered already: another registration, for all containers and without a bind, would replace it.
         _add_timer(timer, units)
         return os.EX_OK
@@ -89,10 +91,14 @@ def _prefix_of_timer() -> str:
 
     found = machine.prefixes()
     if not found:
-        raise MissingError("the hook is not installed", where="--gc-timer", hint="run install with --mount first")
+        raise _not_installed("")
     if len(found) > 1:
         raise UsageError(f"the hook is installed below {few(found)}", where="--gc-timer", hint="select one by --prefix")
     return found[0]
+
+
+def _not_installed(below: str) -> MissingError:
+    return MissingError(f"the hook is not installed{below}", where="--gc-timer", hint="run install with --mount first")
 
 
 def _add_timer(timer: Timer, units: dict[str, str]) -> None:

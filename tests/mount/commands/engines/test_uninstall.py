@@ -130,7 +130,7 @@ def test_all_of_a_prefix_that_no_engine_reads_go_with_its_launcher(engines: Path
     before = names(engines)
     for words in (["--cdi", "x"], [], ["--gc-timer", "--name", "b"]):
         run(capfd, "install", "--prefix", f"{engines}/site", *words)
-    run(capfd, "install", "--prefix", f"{engines}/other", "--gc-timer")
+    run(capfd, "install", "--prefix", f"{engines}/other", "--gc-timer", "--always")
     run(capfd, "uninstall", "--all")
     assert names(engines) == before
 

@@ -124,6 +124,9 @@ def test_alone_it_finds_the_prefix(machine: Machine, monkeypatch: pytest.MonkeyP
     _, err = machine.run("install", "--gc-timer", code=os.EX_NOINPUT)
     assert err == ["oci-bind-hook: --gc-timer: the hook is not installed (run install with --mount first)"]
     assert machine.doctor().endswith("; `install` adds a timer if it has --gc-timer\n")
+    _, err = machine.run("install", "--gc-timer", "--prefix", prefixes[0], code=os.EX_NOINPUT)
+    place = f"the hook is not installed below {prefixes[0]}"
+    assert err == [f"oci-bind-hook: --gc-timer: {place} (run install with --mount first)"]
     assert not any(machine.path.iterdir())
     machine.run("install", "--prefix", prefixes[1], "--", "--mount", "src=/,dst=/a")
     command = f"`oci-bind-hook install --gc-timer --prefix {prefixes[1]}`"
