@@ -285,9 +285,9 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
         assert (told.code, told.problems, told.ours(str(world.source))) == (0, [], [("/new/place", now)]), told.err
     code, out, err = shell.told("list")
     assert (code, err, VISIBLE in out, "  run podman unshare oci-bind-hook list\n" in out) == (0, "", True, True), out
-    assert re.search(r"  alive   [0-9]+ s  \? of 1  \? of 2  ", out), out
+    assert re.search(r"  alive +[0-9]+ (?:s|min)  \? of 1  \? of 2  ", out), out
     code, out, err = shell.told("gc")
     assert (code, err, "  kept  its first process " in out, VISIBLE in out) == (0, "", True, True), out
     code, out, err = shell.told("list, inside")
     assert (code, err) == (0, "")
-    assert re.search(r"  alive   [0-9]+ s  1 of 1  2 of 2  ", out), out
+    assert re.search(r"  alive +[0-9]+ (?:s|min)  1 of 1  2 of 2  ", out), out
