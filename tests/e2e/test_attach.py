@@ -74,6 +74,10 @@ def test_a_process_that_ran_before_sees_it_come_and_go(world: World, runtime: st
                 await_lines(seen, 2)
                 assert hook("detach", "/new/file").returncode == 0
                 assert not os.path.exists(f"{world.rootfs}/new")
+        if how == "with the hook":
+            # The record of a start is kept as long as the container runs.
+            assert hook("detach", "--all").stdout.count("detached ") == 3
+            refused(hook("detach", "--all"), os.EX_NOINPUT, 'no bind is recorded for the container "c1"')
         assert namespace.stop("c1").returncode == 0
     if how == "without":
         assert run(world, "gc").returncode == 0

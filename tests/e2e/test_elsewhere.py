@@ -124,7 +124,8 @@ def test_what_is_mounted_nowhere_is_kept_until_it_is_mounted_again_or_removed(tw
     for name in twins.NAMES:
         twins.end(name)
         mounting.umount(twins.merged(name))
-    kept = f"the rootfs {twins.path} is not mounted in this mount namespace (remove the container, or mount its rootfs"
+    kept = f"the rootfs {twins.path} is not mounted in this mount namespace"
+    kept += " (it stays in the state file; remove the container, or mount its rootfs as podman mount does; then run"
     for is_gc in (False, True):
         done = run(world, "gc", "a") if is_gc else twins.poststop("a")
         assert (done.returncode, kept in done.stdout + done.stderr) == (os.EX_OSERR, True), done

@@ -95,10 +95,12 @@ def _load(folder: StateFolder, container: str, running: Running) -> Record:
 
 
 def _chosen(record: Record, destination: str | None, proc: Proc) -> list[MountRecord]:
-    """The binds of a record on ``destination``, or all. MissingError if there are none."""
+    """The binds of a record on ``destination``, or all. MissingError if there is none."""
     path = None if destination is None else files.clean_path(destination)
     chosen = [each for each in record["mounts"] if path in (None, each["resolved"], each["requested"]["destination"])]
-    if not chosen and path is not None:
+    if not chosen and path is None:
+        raise MissingError(f'no bind is recorded for the container "{record["id"]}"')
+    if not chosen:
         raise MissingError(f"no bind on {path} is recorded", hint=f"{proc.command('show')} lists the recorded binds")
     return chosen
 

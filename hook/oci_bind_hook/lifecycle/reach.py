@@ -64,12 +64,12 @@ class Removal:
         if self.rootfs is not None:
             self.rootfs.close()
 
-    def why_kept(self, users: Users) -> str:
+    def why_kept(self, users: Users) -> str | HookError:
         """Why no mount point can be removed now, "" if they can.
 
         A neighbour whose record cannot be read may be alive and use the same mount points.
         """
-        return str(self.problem) if self.problem is not None else next(iter(users.unread), "")
+        return self.problem if self.problem is not None else next(iter(users.unread), "")
 
 
 def silent_hint(proc: Proc) -> str:

@@ -50,7 +50,7 @@ def undo(
     *,
     here: bool,
     is_held: bool = False,
-    kept: str = "",
+    kept: str | HookError = "",
     give_up: bool = False,
 ) -> list[Remark]:
     """Undoes what ``record`` contains, in reverse order, and removes each finished part from the record.
@@ -70,7 +70,7 @@ def undo(
     ``claimed(mount)``, called for mounts without a unique id: does another record have a better claim to it?
     ``is_held``: the caller has fds of all mounts, so that their ids cannot have been reused.
     """
-    problems: list[str] = []
+    problems: list[LeftoverError] = []
     remarks: list[Remark] = []
     was_laid = any(mount["resolved"] == "/" for mount in record["mounts"])
     if here:
@@ -95,19 +95,27 @@ def undo(
     return remarks
 
 
-def kept_points(record: Record, reason: str, proc: Proc) -> LeftoverError:
+def kept_points(record: Record, reason: str | HookError, proc: Proc) -> LeftoverError:
     """The error that ``undo`` raises for mount points that cannot be removed now, if everything else was undone."""
     return _leftover([_kept(record, reason)], proc)
 
 
-def _kept(record: Record, reason: str) -> str:
-    return f"{record['made'][-1]['path']}: {reason}"
+def _kept(record: Record, reason: str | HookError) -> LeftoverError:
+    return _of(record["made"][-1]["path"], reason)
 
 
-def _leftover(problems: Sequence[str], proc: Proc) -> LeftoverError:
+def _of(path: str, reason: object) -> LeftoverError:
+    """The error for what is at ``path``. It keeps the hint of ``reason`` apart, because ``_leftover`` adds to it."""
+    if isinstance(reason, HookError) and not reason.where:
+        return LeftoverError(f"{path}: {reason.problem}", hint=reason.hint)
+    return LeftoverError(f"{path}: {reason}")
+
+
+def _leftover(problems: Sequence[LeftoverError], proc: Proc) -> LeftoverError:
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    hint = f"it stays in the state file; run {proc.command('gc')} to try again"
-    return LeftoverError(f"could not undo {problems[0]}{more}", hint=hint)
+    own, again = problems[0].hint, f"run {proc.command('gc')}"
+    hints = ["it stays in the state file", *filter(None, [own]), *([] if again in own else [f"{again} to try again"])]
+    return LeftoverError(f"could not undo {problems[0].problem}{more}", hint="; ".join(hints))
 
 
 def _unmake_all(
@@ -115,13 +123,13 @@ def _unmake_all(
     rootfs: Rootfs | None,
     keep: Callable[[MadeRecord], bool],
     inherit: Callable[[MadeRecord], bool],
-    problems: list[str],
+    problems: list[LeftoverError],
     *,
     here: bool,
 ) -> list[Remark]:
     """Removes mount points, the last one first. The record keeps those that cannot be removed, and the folders above.
 
-    ``problems`` gets a line for each. Returns what was left.
+    ``problems`` gets one for each. Returns what was left.
     """
     remarks: list[Remark] = []
     resisting: list[MadeRecord] = []
@@ -142,8 +150,8 @@ def _unmake_all(
                 elif number == errno.ENOTEMPTY:
                     reason = "it is not empty"
                 else:
-                    why = message("unlinkat", refusal) if isinstance(refusal, OSError) else str(refusal)
-                    problems.append(f"{made['path']}: {why}")
+                    why = message("unlinkat", refusal) if isinstance(refusal, OSError) else refusal
+                    problems.append(_of(made["path"], why))
                     resisting.append(record["made"].pop())
                     folder = made["path"].rpartition("/")[0]
                     while folder not in above:
@@ -179,10 +187,10 @@ def _receives(mount: MountRecord) -> bool:
     return propagation_of(mount).removeprefix("r") in ("slave", "shared")
 
 
-def _problem_of(path: str, problem: Exception) -> str:
+def _problem_of(path: str, problem: Exception) -> LeftoverError:
     if isinstance(problem, OSError):
-        return f"the bind on {path}: {message('umount2', problem)}"
-    return f"{path}: {problem}"
+        return LeftoverError(f"the bind on {path}: {message('umount2', problem)}")
+    return _of(path, problem)
 
 
 def _unmake(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..errors import RequestError, UsageError
-from .request import NOFOLLOW, PROPAGATIONS, WORDS, IdMap, Request, nearest
+from .request import NOFOLLOW, PROPAGATIONS, WORDS, IdMap, Request, most_similar, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,14 +222,15 @@ def _hint(unknown: str, cut: dict[str, str]) -> str:
     """The hint for an unknown word. ``cut`` is as in ``_request``."""
     if near := nearest(unknown, [name for name, (_, kind, _) in FIELDS.items() if kind != FLAG]):
         return near
-    near = nearest(unknown, (*FIELDS, *WORDS))
-    hint = near or "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
+    near = most_similar(unknown, (*FIELDS, *WORDS))
+    hint = f'did you mean "{near}"?' if near else "one of " + ", ".join(FIELDS) + ", or an option of runtime-spec"
     field = next((each for each in cut if each.partition("=")[0] == unknown), unknown)
     before = cut.get(field, "")
     is_path = FIELDS.get(before.partition("=")[0], ("", ""))[1] in (PATH, BELOW)
     if not is_path or (near and "=" not in field):
         return hint
-    return f'{near or f"{hint}."} If it belongs to the path before it, quote both: "{before},{field}"'
+    start = f'use "{near}", or' if near else f"{hint};"
+    return f'{start} if it belongs to the path before it, quote both: "{before},{field}"'
 
 
 def _parse_idmap(text: str, place: str) -> IdMap:

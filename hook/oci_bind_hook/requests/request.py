@@ -335,10 +335,17 @@ def _word(attribute: str, value: object) -> str:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """A hint with the word of ``known`` that is most similar to ``word``, "" if none is."""
+    near = most_similar(word, known)
+    return f'did you mean "{near}"?' if near else ""
+
+
+def most_similar(word: str, known: Sequence[str]) -> str:
+    """The word of ``known`` that is most similar to ``word``, "" if none is."""
     if len(word) > 3 * max(map(len, known)):
         return ""  # no word is similar to it, and difflib would index all of it
+    if (letters := word.replace("0", "o")) in known:
+        return letters  # of two characters, half are too few for difflib
 
     import difflib
 
-    near = difflib.get_close_matches(word, known, 1)
-    return f'did you mean "{near[0]}"?' if near else ""
+    return next(iter(difflib.get_close_matches(word, known, 1)), "")

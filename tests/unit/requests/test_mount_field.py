@@ -298,13 +298,13 @@ REFUSED = {
     "U=true": "changes the owner of the source; only the engine can do that",
 }
 
-QUOTE = "If it belongs to the path before it, quote both: "
+QUOTE = "if it belongs to the path before it, quote both: "
 SENSELESS = {
     "unknown key": ("src=/a,dst=/b,ro,x=y", f'"x" is not known ({KEYS})'),
-    "unknown key after a path": ("src=/a,dst=/b,x=y", f'"x" is not known ({KEYS}. {QUOTE}"dst=/b,x=y")'),
+    "unknown key after a path": ("src=/a,dst=/b,x=y", f'"x" is not known ({KEYS}; {QUOTE}"dst=/b,x=y")'),
     "comma in a path": (
         "src=/a,share=b,dst=/c",
-        f'"share" is not known (did you mean "shared"? {QUOTE}"src=/a,share=b")',
+        f'"share" is not known (use "shared", or {QUOTE}"src=/a,share=b")',
     ),
     "variable": (
         "src=$H/x,dst=/b",
@@ -313,9 +313,10 @@ SENSELESS = {
     "home": ("src=~/x,dst=/b", 'the source "~/x" is not an absolute path (variables and ~ are not expanded)'),
     "near key": ("src=/a,dts=/b", '"dts" is not known (did you mean "dst"?)'),
     "nearer key": ("src=/a,dst=/b,read-only", '"read-only" is not known (did you mean "readonly"?)'),
-    "key in capitals": ("src=/a,dst=/b,READONLY", f'"READONLY" is not known ({KEYS}. {QUOTE}"dst=/b,READONLY")'),
+    "key in capitals": ("src=/a,dst=/b,READONLY", f'"READONLY" is not known ({KEYS}; {QUOTE}"dst=/b,READONLY")'),
     "key with a blank": ("src=/a, dst=/b", '" dst" is not known (did you mean "dst"?)'),
     "near option": ("src=/a,dst=/b,nosiud", '"nosiud" is not known (did you mean "nosuid"?)'),
+    "near option with a digit": ("src=/a,dst=/b,r0", '"r0" is not known (did you mean "ro"?)'),
     "near option with a value": ("src=/a,dst=/b,ro,rnoexe=1", '"rnoexe" is not known (did you mean "rnoexec"?)'),
     "option of a file system": ("src=/a,dst=/b,ro,size=10m", f'"size" is not known ({KEYS})'),
     "quote in a word": ('src=/a,dst=/b,ro,"x""y"', f'"x"y" is not known ({KEYS})'),
@@ -335,7 +336,7 @@ SENSELESS = {
     ),
     "comma in a subpath": (
         "src=/a,dst=/c,subpath=a,share=b",
-        f'"share" is not known (did you mean "shared"? {QUOTE}"subpath=a,share=b")',
+        f'"share" is not known (use "shared", or {QUOTE}"subpath=a,share=b")',
     ),
     **{
         f"nofollow on {path}": (
