@@ -14,7 +14,7 @@ from ...documents.strictjson import documents
 from ...log import one_line
 from ..explain import registered
 from ..json_text import json_text
-from . import cdi, hooks_d, problems, runtimes, settings, sources
+from . import cdi, hooks_d, machine, problems, runtimes, settings, sources
 from .problems import EFFECTS, WARNS, Problem
 from .registration import of_device, of_hooks_d, of_wrapper, roots
 from .timer import Timer
@@ -212,6 +212,7 @@ def _timer(timer: Timer) -> dict[str, object]:
 def as_text(check: Check) -> str:
     """Returns the findings as text, problems first."""
     lines = [problem.line() for problem in check.problems]
+    hooks, devices = machine.named()
     for folder in check.folders:
         if not folder.is_there:
             lines.append(f"folder {folder.path} does not exist")
@@ -219,10 +220,10 @@ def as_text(check: Check) -> str:
             lines.append(f"folder {folder.path} is refused because of {folder.refusal}")
         elif not folder.files:
             lines.append(f"folder {folder.path} has no file that ends in .json")
-        elif folder.path != hooks_d.FOLDERS[0]:
+        elif folder.path not in (hooks_d.FOLDERS[0], *hooks):
             lines.append(f"folder {folder.path}: engines read it only if their hooks_dir lists it")
     for each in check.cdi_folders:
-        if each.is_there and each.path not in cdi.FOLDERS:
+        if each.is_there and each.path not in (*cdi.FOLDERS, *devices):
             lines.append(f"folder {each.path}: engines read it only if their cdi_spec_dirs list it")
     for one in check.files:
         is_for = check.container is None and one.is_used and bool(one.stages)

@@ -172,7 +172,10 @@ def warnings(places: Places) -> list[str]:
             f"engines read {places.folder} only if their list of CDI folders contains it, such as cdi_spec_dirs"
         )
     if places.kind == "hooks.d" and places.folder not in (HOOKS_FOLDERS[0], *hooks):
-        found.append(f"podman and CRI-O read {places.folder} only if their hooks_dir contains it")
+        setting = machine.to_read(places.folder)
+        found.append(
+            f"podman and CRI-O read {places.folder} only if their hooks_dir contains it: for podman, {setting}"
+        )
     if places.kind == "hooks.d":
         found += machine.without_hooks_d()
     kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]

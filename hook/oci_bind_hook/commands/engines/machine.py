@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ... import log
 from ...documents.strictjson import documents
 from ...errors import DataError
-from . import cdi, registration, runtimes, settings
+from . import cdi, hooks_d, registration, runtimes, settings
 from .launcher import LAUNCHER_PATH, prefix_of, runs_this
 from .registration import HOOKS_FOLDERS, HOOKS_PATH, PREFIXES
 from .runtimes import settings_of
@@ -92,6 +93,13 @@ def _patterns(name: str) -> list[str]:
         home = user_settings()
         found += [f"{home}/containers/containers.conf", f"{home}/containers/containers.conf.d/*.conf"]
     return found
+
+
+def to_read(folder: str) -> str:
+    """Returns what makes podman read the hooks.d folder ``folder``: a setting, and its file."""
+    file = "/etc/containers/containers.conf" if is_system() else f"{user_settings()}/containers/containers.conf"
+    listed = folders("podman")[0] or [hooks_d.FOLDERS[0]]  # the setting replaces the default
+    return f"hooks_dir = {json.dumps([*listed, folder], ensure_ascii=False)} below [engine] in {file}"
 
 
 def named() -> tuple[list[str], list[str]]:

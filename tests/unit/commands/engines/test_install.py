@@ -325,7 +325,7 @@ def test_the_command_prints_only_what_it_did_on_stdout(tmp_path: Path, capfd: py
     assert cli.main(["install", *words, "--has-bind-mounts", "--stages", "prestart,poststop", "--", "--strict"]) == 0
     out, err = capfd.readouterr()
     assert out == f"wrote {tmp_path}/{LAUNCHER_PATH}\nwrote {tmp_path}/h/oci-bind-hook.json\n"
-    assert f"warning: podman and CRI-O read {tmp_path}/h only if their hooks_dir contains it\n" in err
+    assert f"warning: podman and CRI-O read {tmp_path}/h only if their hooks_dir contains it: for podman" in err
     with open(tmp_path / "h/oci-bind-hook.json", encoding="utf-8") as file:
         document = json.load(file)
     assert document["when"] == {"annotations": {"^a$": "^b$"}, "commands": ["^x"], "hasBindMounts": True}

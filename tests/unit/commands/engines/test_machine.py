@@ -137,13 +137,19 @@ def test_an_ordinary_users_settings_of_podman_are_read(
     assert machine.folders("podman") == ([], [])
     assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == 0
     unread = f"warning: podman and CRI-O read {hooks} only if their hooks_dir contains it"
-    assert unread in capfd.readouterr().err
+    setting = f'["/usr/share/containers/oci/hooks.d", "{hooks}"] below [engine] in /etc/containers/containers.conf'
+    assert f"{unread}: for podman, hooks_dir = {setting}\n" in capfd.readouterr().err
     monkeypatch.setattr(machine, "is_system", lambda: False)
     assert machine.folders("podman") == ([str(hooks)], [])
+    assert machine.to_read("/h") == (
+        f'hooks_dir = ["{hooks}", "/h"] below [engine] in {tmp_path}/containers/containers.conf'
+    )
     assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == 0
     assert unread not in capfd.readouterr().err
     cli.main(["install", "--check"])
-    assert f"hook {hooks}/oci-bind-hook.json is for createRuntime, poststop\n" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert f"hook {hooks}/oci-bind-hook.json is for createRuntime, poststop\n" in out
+    assert f"folder {hooks}: engines read it only" not in out
 
 
 def test_doctor_says_it_for_each_engine(no_engines: Path, capfd: pytest.CaptureFixture[str]) -> None:
