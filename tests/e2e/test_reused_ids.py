@@ -254,8 +254,8 @@ def test_the_administrator_gets_the_id_of_a_bind(world: World, how: str) -> None
     assert done.returncode == 71
     said = f"the mount on {place} may be this bind or another one: it has the same id and source"
     assert (
-        f"/a: {said} (if the mount belongs to this container, unmount it; otherwise delete the state file"
-        in done.stdout + done.stderr
+        f"/a: {said} (it stays in the state file; if the mount belongs to this container, unmount it; otherwise delete "
+        "the state file; run oci-bind-hook gc to try again)" in done.stdout + done.stderr
     )
     dry = call(world, "poststop", "--dry-run", stdin=state(world, status="stopped"))
     assert (dry.returncode, said in dry.stdout) == (71, True)

@@ -182,7 +182,7 @@ class Tree:
         if self.places is not None and info.mount_point not in self.places:
             raise DoubtError(
                 f"the mount on {info.mount_point} may be this bind or another one: it has the same id and source",
-                hint="if the mount belongs to this container, unmount it; otherwise delete the state file; then run gc",
+                hint="if the mount belongs to this container, unmount it; otherwise delete the state file",
             )
         return info
 
