@@ -244,7 +244,7 @@ COMMANDS = (
                 "install --cdi models -- --mount src=/srv/models,dst=/models,ro",
             ),
             Example(
-                "Register a runtime, for docker before 25: docker run --runtime models",
+                "Register a runtime, for older docker: docker run --runtime models",
                 "install --runtime models --apply -- --mount src=/srv/models,dst=/models,ro",
             ),
         ),
@@ -303,7 +303,7 @@ COMMANDS = (
         exits=(
             (0, "done, or with --all nothing to do"),
             (66, "no such registration exists: select one by --name, --cdi or --runtime, or use --all"),
-            (69, "an engine uses it as the default runtime"),
+            (69, "the runtime is the default of an engine"),
             (71, "a file cannot be removed"),
         ),
     ),
