@@ -270,7 +270,7 @@ def options_of_running(command: str) -> tuple[Option, ...]:
 FIELD_TEXTS = (
     (
         "type",
-        "`bind`, the default, or `glob`: bind every match of `src`, below `dst`, or where the `*` in `dst` places it",
+        "`bind` (the default), or `glob`: bind every match of `src` below `dst`, or on `dst` if that contains a `*`",
     ),
     ("src source", "the source, an absolute path on the host"),
     (

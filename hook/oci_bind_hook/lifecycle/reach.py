@@ -86,7 +86,7 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     known = record["rootfs"]
     same_boot = record["boot"] == boot_id()
     gc = proc.command("gc")
-    hint = f'mount it, then run {gc}; if it was deleted, delete the state file of "{record["id"]}"'
+    hint = f'mount it, then run {gc}; if its file system no longer exists, delete the state file of "{record["id"]}"'
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:
