@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child asks, the parent waits no longer than it wants to; and which file systems are asked that way."""
+"""A child asks, and the parent waits no longer than it wants to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 from helpers import mounting
 from helpers.fuse import KINDS, Fuse
 from oci_bind_hook.kernel import asking, files, linux
-from oci_bind_hook.kernel.mountinfo import MountTable, may_wait
 from oci_bind_hook.kernel.proc import Proc
 
 if TYPE_CHECKING:
@@ -164,59 +163,3 @@ def test_the_id_alone_is_the_same_id(tmp_path: Path, kernel: str) -> None:
 def mounting_id(fd: int) -> int:
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
-
-
-# -- which may wait ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "kind", ["fuse", "fuse.sshfs", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "autofs", "afs", "virtiofs"]
-)
-def test_these_may_wait(kind: str) -> None:
-    assert may_wait(kind)
-
-
-@pytest.mark.parametrize(
-    "kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "proc", "sysfs", "nfsd", "fusectl", "zfs"]
-)
-def test_these_do_not(kind: str) -> None:
-    assert not may_wait(kind)
-
-
-TABLE = MountTable(
-    "\n".join(
-        [
-            "1 1 8:1 / / rw - ext4 /dev/sda1 rw",
-            "2 1 0:2 / /home rw - nfs4 server:/home rw",
-            "3 1 0:3 / /run rw - tmpfs tmpfs rw",
-            "4 3 0:4 / /run/merged rw - overlay overlay rw,lowerdir=/srv:/home/x/lower,upperdir=/run/u,workdir=/run/w",
-            "5 3 0:5 / /run/colon rw - overlay overlay rw,lowerdir=/home\\134:/x:/srv,upperdir=/run/u,workdir=/run/w",
-            "6 3 0:6 / /run/above rw - overlay overlay rw,lowerdir+=/srv,lowerdir+=/run/merged/x,upperdir=l/u",
-            "7 3 0:7 / /run/itself rw - overlay overlay rw,lowerdir=/run/itself/lower",
-            "8 2 8:1 /srv /home/local rw - ext4 /dev/sda1 rw",
-            "9 3 0:9 / /run/a\\040b rw - fuse.x x rw",
-        ]
-    )
-)
-
-
-@pytest.mark.parametrize(
-    ("path", "mount"),
-    [
-        ("/", None),
-        ("/srv/a", None),
-        ("/homes/a", None),
-        ("/home", "/home"),
-        ("/home/x/y", "/home"),
-        ("/home/local/y", "/home"),  # the way leads through it
-        ("/run/x", None),
-        ("/run/merged/etc", "/home"),
-        ("/run/colon/etc", None),
-        ("/run/above", "/home"),
-        ("/run/itself", None),
-        ("/run/a b", "/run/a b"),
-    ],
-)
-def test_on_the_way_to_a_path(path: str, mount: str | None) -> None:
-    found = asking.first_that_may_wait(TABLE, path)
-    assert (found.mount_point if found else None) == mount

@@ -310,7 +310,7 @@ def uninstall_command(given: Given, _: Log) -> int:
     _withdraw(removed, is_wanted=everything or "--apply" in given.values)
     if removed.paths and removed.runtimes:
         removed.kept.append("running containers of a removed runtime can no longer be stopped through it")
-    roots = dict.fromkeys([options.root for options in _all_options(removed.arguments)])
+    roots = _roots(removed.arguments)
     if everything:
         _remove_state_folders(
             removed, [None, *roots, *(root_of_timer if units else [])], is_own="--own" in given.values
@@ -396,12 +396,12 @@ def _at(root: str | None) -> Options:
     return options
 
 
-def _all_options(arguments: list[list[str]]) -> list[Options]:
-    """Returns the hook's options in these registrations, defaults for invalid ones: the files may have been edited."""
-    found = []
-    for words in arguments or [[]]:
-        try:
-            found.append(parse(words)[0])
-        except UsageError:
-            found.append(Options())
-    return found
+def _roots(arguments: list[list[str]]) -> list[str | None]:
+    """Returns the ``--root`` of each registration with these arguments, each once; None for the default.
+
+    Invalid arguments count as the default: the files may have been edited.
+    """
+    from .engines.registration import options_of
+
+    found = [options_of(words) or Options() for words in arguments or [[]]]
+    return list(dict.fromkeys(options.root for options in found))

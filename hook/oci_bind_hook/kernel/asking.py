@@ -17,55 +17,16 @@ import sys
 
 from .. import open_stdio
 from . import files, linux
-from .mountinfo import may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from .mountinfo import MountInfo, MountTable
-
     # What a child can return: numbers, texts, None, and tuples, lists and dicts of these.
     Answer = Any
 
 SECONDS = 2.0  # the time limit: a working file system answers sooner, even a remote one
-
-_MOST_LAYERS = 1000  # of overlays on overlays: a file system with more counts as one that may wait
-
-
-def first_that_may_wait(table: MountTable, path: str) -> MountInfo | None:
-    """A mount on the way to ``path``, absolute and without links, that may wait; None if there is none.
-
-    The layers of an overlay are on the way, too. No file system is accessed: the mount ``table`` has all of this.
-    """
-    pending, seen = [path], {path}
-    while pending:
-        way = pending.pop().rstrip("/")
-        while True:
-            for info in table.at(way or "/"):
-                if may_wait(info.type) or len(seen) > _MOST_LAYERS:
-                    return info
-                layers = [layer for layer in _layers(info) if layer.startswith("/") and layer not in seen]
-                pending += layers
-                seen.update(layers)
-            if not way:
-                break
-            way = way.rpartition("/")[0]
-    return None
-
-
-def _layers(info: MountInfo) -> list[str]:
-    """The layers and the upper folder of an overlay, from its options, proc_pid_mountinfo(5)."""
-    found = []
-    for option in info.super_options.split(",") if info.type == "overlay" else ():
-        name, _, value = files.unescape(option).partition("=")
-        if name == "lowerdir":
-            # A backslash precedes a colon in the name of a folder.
-            found += [part.replace("\0", ":") for part in value.replace("\\:", "\0").split(":")]
-        elif name in ("lowerdir+", "datadir+", "upperdir"):
-            found.append(value)
-    return found
 
 
 class Outcome:

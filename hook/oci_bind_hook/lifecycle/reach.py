@@ -84,35 +84,33 @@ def find_rootfs(record: Record, proc: Proc, owner_of: OwnerOf | None = None) -> 
     rootfs that does not answer is not gone, nor is one whose file system is not mounted at this moment.
     """
     known = record["rootfs"]
-    same_boot = record["boot"] == boot_id()
-    gc = proc.command("gc")
-    hint = f'mount it, then run {gc}; if its file system no longer exists, delete the state file of "{record["id"]}"'
     try:
         rootfs = Rootfs(known["path"], owner_of=owner_of)
     except MissingError as problem:
-        return _elsewhere(known, proc, owner_of, problem, problem.hint or hint, same_boot=same_boot)
+        return _elsewhere(record, proc, owner_of, problem)
     except EscapeError as problem:
-        raise LeftoverError(problem.problem, hint=hint) from problem
+        raise LeftoverError(problem.problem, hint=_mount_hint(record, proc)) from problem
     try:
         now = identify(known["path"], rootfs.fd, proc.mounts)
     except OSError as reason:
         rootfs.close()
-        raise _unlooked(known, str(reason.strerror), advice("openat", reason) or hint) from reason
+        raise _unlooked(known, str(reason.strerror), advice("openat", reason) or _mount_hint(record, proc)) from reason
     upper = known["upper"] if known["overlay"] and now["upper"] is None else None  # that cannot be inspected now
-    if is_same(known, now, same_boot=same_boot) and upper is None:
+    if is_same(known, now, same_boot=record["boot"] == boot_id()) and upper is None:
         return rootfs, now
     rootfs.close()
     why = f"{known['path']} is now another file system"
     if upper is not None and now["overlay"]:
         # Without it, containers that were on the same rootfs before it was mounted again would not be neighbours.
         why = f"the upper folder {upper['path']} cannot be inspected"
-    return _elsewhere(known, proc, owner_of, LeftoverError(why), hint, same_boot=same_boot)
+    return _elsewhere(record, proc, owner_of, LeftoverError(why))
 
 
 def _elsewhere(
-    known: RootfsRecord, proc: Proc, owner_of: OwnerOf | None, problem: HookError, hint: str, *, same_boot: bool
+    record: Record, proc: Proc, owner_of: OwnerOf | None, problem: HookError
 ) -> tuple[Rootfs, RootfsRecord] | None:
     """As ``find_rootfs``, for a rootfs that is not at its path, as ``problem`` says."""
+    known, same_boot = record["rootfs"], record["boot"] == boot_id()
     if is_gone(known, same_boot=same_boot):
         return None
     from ..rootfs import elsewhere
@@ -125,7 +123,13 @@ def _elsewhere(
             f"the rootfs {known['path']} is not mounted in this mount namespace",
             hint=f"remove the container, or mount its rootfs as podman mount does; then run {proc.command('gc')}",
         ) from problem
-    raise LeftoverError(problem.problem, hint=hint) from problem
+    raise LeftoverError(problem.problem, hint=problem.hint or _mount_hint(record, proc)) from problem
+
+
+def _mount_hint(record: Record, proc: Proc) -> str:
+    """What to do about a rootfs that may exist, but not here and now."""
+    otherwise = f'if its file system no longer exists, delete the state file of "{record["id"]}"'
+    return f"mount it, then run {proc.command('gc')}; {otherwise}"
 
 
 def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -> str:

@@ -15,7 +15,7 @@ import posix
 
 from ..errors import HookError
 from ..kernel import files
-from ..kernel.asking import first_that_may_wait
+from ..kernel.mountinfo import first_that_may_wait
 from .identity import identify, is_same_object, places
 from .mount_points import Rootfs
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..kernel.mountinfo import MountTable
-    from ..record.state_file import RootfsRecord
+    from ..record.state_file import PathRecord, RootfsRecord
     from .mount_points import OwnerOf
 
 
@@ -49,14 +49,22 @@ def find(
             continue
         try:
             now = identify(point, rootfs.fd, lambda: table)
-            found = now["upper"] if known["overlay"] else now
-            if found is not None and is_same_object(upper, found, same_boot=same_boot):
-                if not known["overlay"] or _is_upper(found["path"], rootfs.fd):
-                    return rootfs, now
+            if _is(upper, now, rootfs, is_overlay=known["overlay"], same_boot=same_boot):
+                return rootfs, now
         except OSError:
             pass  # of another container, or it cannot be inspected
         rootfs.close()
     return None
+
+
+def _is(upper: PathRecord, now: RootfsRecord, rootfs: Rootfs, *, is_overlay: bool, same_boot: bool) -> bool:
+    """Whether ``rootfs``, which is ``now``, is the folder ``upper`` or, if ``is_overlay``, its overlay. OSError."""
+    if not is_overlay:
+        return is_same_object(upper, now, same_boot=same_boot)
+    found = now["upper"]
+    return (
+        found is not None and is_same_object(upper, found, same_boot=same_boot) and _is_upper(found["path"], rootfs.fd)
+    )
 
 
 def _is_upper(path: str, overlay: int) -> bool:

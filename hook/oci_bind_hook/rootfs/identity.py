@@ -16,7 +16,7 @@ import stat as modes
 
 from ..kernel import files, linux
 from ..kernel.errnos import unopened
-from ..kernel.mountinfo import may_wait
+from ..kernel.mountinfo import first_that_may_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def places(bind: MountInfo, table: MountTable) -> Iterator[str]:
         if info.dev != bind.dev or info.mount_point == bind.mount_point or not f"{bind.root}/".startswith(f"{above}/"):
             continue
         place = files.below(info.mount_point, bind.root[len(above) + 1 :]).rstrip("/") or "/"
-        # Also a mount on a folder between the mount point and the place: the lookup would enter it.
-        if not any(may_wait(each.type) for folder in (*_above(place), place) for each in table.at(folder)):
+        # The whole way counts: the lookup would enter a mount between the mount point and the place.
+        if first_that_may_wait(table, place) is None:
             yield place
 
 

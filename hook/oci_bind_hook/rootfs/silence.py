@@ -9,8 +9,8 @@ from __future__ import annotations
 import posix
 
 from ..errors import HookError
-from ..kernel.asking import ask, first_that_may_wait
-from ..kernel.mountinfo import may_wait
+from ..kernel.asking import ask
+from ..kernel.mountinfo import first_that_may_wait, may_wait
 from .identity import identify, is_gone
 from .mount_points import Rootfs
 

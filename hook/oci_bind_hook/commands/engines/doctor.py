@@ -280,11 +280,10 @@ def _launchers() -> Iterator[Finding]:
     for one in machine.everywhere():
         kinds.setdefault(one.launcher, set()).add(one.kind)
     for path in sorted(kinds):
-        is_lost = not os.path.lexists(path)
-        fault = f"{path} does not exist: run install again" if is_lost else launcher.fault(path)
+        fault = launcher.fault(path)
         advice = "oci-bind-hook uninstall --all, or install again"
         name, without = f"launcher {path}", f"{fault}, or uninstall --all"
-        if is_lost and "hooks.d" in kinds[path]:
+        if "hooks.d" in kinds[path] and not os.path.lexists(path):
             without += "; until then podman and CRI-O start containers without the binds"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
 

@@ -145,11 +145,19 @@ def is_launcher(path: str) -> bool:
 
 
 def fault(path: str) -> str:
-    """Returns why the launcher at ``path`` prevents containers from starting, or binds nothing; "" if it is fine.
+    """Returns why no runtime can start the program of a hook at ``path``, or why it binds nothing; "" if it is fine.
 
-    Its Python or its package may be missing, as after a virtual environment was deleted, or the launcher may be turned
-    off as docs/ENGINES.md describes.
+    The Python or the package of a launcher may be missing, as after a virtual environment was deleted, or the launcher
+    may be turned off as docs/ENGINES.md describes.
     """
+    if not os.path.isabs(path):
+        return f'"{path}" is not an absolute path'
+    if not os.path.lexists(path):
+        return f"{path} does not exist" + (": run install again" if os.path.basename(path) == NAME else "")
+    if not os.path.isfile(path):
+        return f"{path} is not a file"
+    if not os.stat(path).st_mode & 0o111:
+        return f"{path} is not executable"
     interpreter = interpreter_of(path)
     if interpreter and not os.path.isfile(interpreter):
         return f"{interpreter}, the interpreter in the first line of {path}, does not exist: run install again"

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ...documents import oci
 from ..explain import registered
 from . import hooks_d, launcher, runtimes, settings
@@ -104,7 +102,7 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
         is_lost = one.is_absent and of_hooks_d(one) is not None
         yield Problem(one.path, one.refusal.pointer, message, effect, _LOST if is_lost else None)
         return
-    if fault := _fault_of_program(one.hook or ""):
+    if fault := launcher.fault(one.hook or ""):
         effects = _TURNED_OFF if launcher.is_turned_off(one.hook or "") else None
         yield Problem(one.path, one.hook_pointer, fault, FAILS, effects)
     yield from _of_stages(one)
@@ -116,17 +114,6 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
             yield _exposed(one.path, "/version", "has no env")
     else:
         yield from _of_members(one, is_ours=is_ours)
-
-
-def _fault_of_program(path: str) -> str:
-    """Returns why a runtime cannot start the program of a hook, "" if it can."""
-    if not os.path.isabs(path):
-        return f'"{path}" is not an absolute path'
-    if not os.path.isfile(path):
-        return f"{path} is not a file" if os.path.lexists(path) else f"{path} does not exist"
-    if not os.stat(path).st_mode & 0o111:
-        return f"{path} is not executable"
-    return launcher.fault(path)
 
 
 def _exposed(path: str, pointer: str, what: str = "the hook's env is missing or empty") -> Problem:
@@ -171,7 +158,7 @@ def is_anchored(pattern: str) -> bool:
 def of_runtimes(files: Iterable[runtimes.File]) -> Iterator[Problem]:
     """Yields problems with wrappers of runtimes, and with engines that name a wrapper that does not exist."""
     for file in files:
-        for fault in map(_fault_of_program, (file.path, file.runtime, file.entry["path"])):
+        for fault in map(launcher.fault, (file.path, file.runtime, file.entry["path"])):
             if fault:
                 yield Problem(file.path, "", fault, FAILS)
         if runtimes.settings_of(file.runtime) is not None:
@@ -227,7 +214,7 @@ def _of_device(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterator[Pro
     elif device.replaced_by:
         yield _of_cdi(path, f"{place}/name", f"{device.qualified} is replaced by that of {device.replaced_by}", WARNS)
     for hook in device.ours:
-        if fault := _fault_of_program(hook.path):
+        if fault := launcher.fault(hook.path):
             yield _of_cdi(path, f"{hook.pointer}/path", fault, FAILS)
         if not hook.env:
             yield _exposed(path, f"{hook.pointer}/env")

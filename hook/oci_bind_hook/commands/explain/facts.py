@@ -10,7 +10,7 @@ import os
 import stat as modes
 
 from ...errors import EscapeError
-from ...kernel.asking import first_that_may_wait
+from ...kernel.mountinfo import first_that_may_wait
 from ...log import few
 from ...mounting.confined import Walk
 from . import recognise

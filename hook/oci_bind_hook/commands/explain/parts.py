@@ -63,11 +63,10 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
     for entry in entries:
         if not entry.path or patience.why_not(entry.place, f"the hook {entry.path}", entry.path):
             continue
-        if not os.path.lexists(entry.path):
-            report.warnings.append(f"{entry.place}/path: {entry.path} does not exist: run install again")
-        elif not os.access(entry.path, os.X_OK):
-            report.warnings.append(f"{entry.place}/path: {entry.path} cannot be executed here")
-        elif fault := launcher.fault(entry.path):
+        fault = launcher.fault(entry.path)
+        if not fault and not os.access(entry.path, os.X_OK):
+            fault = f"{entry.path} cannot be executed here"
+        if fault:
             report.warnings.append(f"{entry.place}/path: {fault}")
 
 

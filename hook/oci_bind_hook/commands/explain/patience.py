@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import HookError, MissingError
 from ...kernel import files
-from ...kernel.asking import SECONDS, ask, first_that_may_wait
-from ...kernel.mountinfo import may_wait
+from ...kernel.asking import SECONDS, ask
+from ...kernel.mountinfo import first_that_may_wait, may_wait
 from ...mounting.sources import expand
 from .report import Report
 

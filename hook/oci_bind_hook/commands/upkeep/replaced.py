@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...kernel import files, linux
-from ...kernel.asking import SECONDS, ask, first_that_may_wait
+from ...kernel.asking import SECONDS, ask
+from ...kernel.mountinfo import first_that_may_wait
 from ...record.state_file import source_of
 
 if TYPE_CHECKING:

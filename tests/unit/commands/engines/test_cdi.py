@@ -133,7 +133,10 @@ PROGRAM: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
     ),
     "absent": (
         {"path": "/absent/oci-bind-hook"},
-        [(f"{PLACE}/0/path", "fails", "/absent/oci-bind-hook does not exist"), (PLACE, "warns", POSTSTOP)],
+        [
+            (f"{PLACE}/0/path", "fails", "/absent/oci-bind-hook does not exist: run install again"),
+            (PLACE, "warns", POSTSTOP),
+        ],
     ),
 }
 

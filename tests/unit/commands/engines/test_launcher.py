@@ -207,6 +207,8 @@ def test_a_pipe_is_no_launcher_and_nothing_is_read_from_it(tmp_path: Path) -> No
     os.mkfifo(path, 0o755)
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     os.write(fd, b"#!/deleted/python\n")
-    assert launchers.fault(path) == ""
+    assert launchers.fault(path) == f"{path} is not a file"
+    assert launchers.interpreter_of(path) == ""
+    assert not launchers.is_launcher(path)
     assert os.read(fd, 100) == b"#!/deleted/python\n"
     os.close(fd)

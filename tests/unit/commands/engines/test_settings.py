@@ -464,7 +464,10 @@ class TestCheck:
         ("gone", "said"),
         [
             ("{programs}/runc", "{programs}/runc does not exist"),
-            ("libexec/oci/hooks.d/oci-bind-hook", "{folder}/libexec/oci/hooks.d/oci-bind-hook does not exist"),
+            (
+                "libexec/oci/hooks.d/oci-bind-hook",
+                "{folder}/libexec/oci/hooks.d/oci-bind-hook does not exist: run install again",
+            ),
             (
                 "libexec/oci/runtimes.d/oci-bind-hook-bind",
                 "names the runtime {folder}/libexec/oci/runtimes.d/oci-bind-hook-bind, which does not exist",
