@@ -83,7 +83,7 @@ FILE = " (a component of the path is not a folder)"
 OTHER_FILE = " (crun --config uses another file and does not pass its name to hooks)"
 LOOP = " (the path contains too many symbolic links, or a loop of them)"
 NOT_THERE = "c1 prestart: the bundle /absent cannot be opened: No such file or directory"
-ID = "must be 1 to 200 of the characters A-Z a-z 0-9 _ + . - and neither . nor .."
+ID = "must be 1 to 200 of the characters A-Z a-z 0-9 _ + . - but not . or .. alone"
 
 DATA: dict[str, tuple[str | bytes, int, str]] = {
     "empty": ("", 65, "prestart: state: is empty"),

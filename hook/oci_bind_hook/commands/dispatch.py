@@ -72,7 +72,7 @@ COMMANDS = (
         actions.explain_command,
         "[BUNDLE|FILE|CONTAINER] [STAGE] [OPTION]...",
         "explain what the hook would do for a bundle, given by its folder, its config.json or its container; the "
-        "default is the bundle in the current folder; --dry-run does the same",
+        "default is the bundle in the current folder",
         options_of_hook(
             "--mount --allow-annotations --allow-source --root --format --all --strict --allow-shared "
             "--keep-mountpoints --log --log-format --debug"
@@ -89,7 +89,7 @@ COMMANDS = (
         exits=(
             (0, "a real run would succeed"),
             (73, "neither runc nor crun would start the bundle"),
-            (69, "a real run would fail with this code; the same for other codes"),
+            (69, "a real run would fail with 69; any other code means that it would fail with that code"),
         ),
     ),
     Command(
@@ -109,7 +109,7 @@ COMMANDS = (
         exits=(
             (0, "done, or already mounted"),
             (66, "the container or a source does not exist"),
-            (69, "the container cannot be entered from here, or has another root"),
+            (69, "the container cannot be entered from here, or its root is not the rootfs of its bundle"),
             (71, "the kernel refused a call"),
             (77, "a bind would leave the rootfs or appear on the host, or the container could make it writable"),
             (78, "a bind makes no sense"),
@@ -132,7 +132,7 @@ COMMANDS = (
         exits=(
             (0, "done"),
             (66, "no such bind is recorded"),
-            (69, "the container cannot be entered from here, or has another root"),
+            (69, "the container cannot be entered from here, or its root is not the rootfs of its bundle"),
             (71, "something is mounted on the bind, or the kernel refused a call: the bind stays mounted and recorded"),
         ),
     ),
@@ -226,7 +226,8 @@ COMMANDS = (
         "install",
         registering.install_command,
         "[OPTION]... [-- HOOK-OPTION...]",
-        "register the hook with engines: in hooks.d for podman and CRI-O, in CDI for all, or as a runtime for docker",
+        "register the hook with engines: in hooks.d for podman and CRI-O, in CDI for engines that read it, or as a "
+        "runtime for docker and containerd",
         options(
             "--prefix --name --hooks-dir --stages --annotation --command --has-bind-mounts --always --cdi --cdi-dir "
             "--env --runtime --oci-runtime --apply --engine --gc-timer --units-dir --check --list"
@@ -244,7 +245,7 @@ COMMANDS = (
                 "install --cdi models -- --mount src=/srv/models,dst=/models,ro",
             ),
             Example(
-                "Register a runtime, for older docker: docker run --runtime models",
+                "Register a runtime for older docker, which `docker run --runtime models` then uses",
                 "install --runtime models --apply -- --mount src=/srv/models,dst=/models,ro",
             ),
         ),
@@ -252,7 +253,10 @@ COMMANDS = (
             (0, "done"),
             (65, "with --check: a problem was found"),
             (66, "with --gc-timer alone: the hook is not installed"),
-            (69, "a file was not written by install, or with --apply: an engine's file cannot be changed"),
+            (
+                69,
+                "a file that install did not write is in the way, or with --apply: an engine's file cannot be changed",
+            ),
             (71, "a file cannot be written: all files are restored"),
             (78, "a bind makes no sense"),
         ),

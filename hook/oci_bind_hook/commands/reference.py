@@ -53,8 +53,8 @@ HOOK = (
         "--root",
         "DIR",
         "the folder of the state files: `/run/oci-bind-hook` by default, or for rootless containers "
-        "`$XDG_RUNTIME_DIR/oci-bind-hook` or `/run/user/UID/oci-bind-hook`; other users must not be able to write to "
-        "its parent folders",
+        "`$XDG_RUNTIME_DIR/oci-bind-hook` or `/run/user/UID/oci-bind-hook`; other users must not be able to replace it "
+        "or its parent folders",
     ),
     Option(
         "--dry-run",
@@ -109,7 +109,12 @@ HOOK = (
 )
 
 INSTALL = (
-    Option("--prefix", "DIR", "the prefix for the launcher and the hooks.d file: `/usr/local` by default"),
+    Option(
+        "--prefix",
+        "DIR",
+        "the prefix for the launcher and the hooks.d file: `/usr/local` by default; with `--check` or `--list`, search "
+        "only below this prefix",
+    ),
     Option(
         "--hooks-dir",
         "DIR",
@@ -183,7 +188,7 @@ INSTALL = (
         "DIR",
         "the folder for the timer: `/etc/systemd/system` by default, or `~/.config/systemd/user` for an ordinary user",
     ),
-    Option("--check", "", "check hooks.d and CDI folders, and change nothing"),
+    Option("--check", "", "check hooks.d and CDI folders and runtimes, and change nothing"),
     Option(
         "--all",
         "",
@@ -214,11 +219,12 @@ UNINSTALL = (
 # Options of commands for a running container, which differ from the hook's options with the same names.
 RUNNING = (
     Option("--dry-run", "", "show what would be attached, and change nothing"),
-    Option("--bundle", "DIR", "the bundle of the container"),
+    Option("--bundle", "DIR", "select the container by its bundle, instead of by CONTAINER"),
     Option(
         "--pid",
         "PID",
-        "the first process of the container; with an id and `--bundle`, of a container unknown to this machine",
+        "select the container by its first process, instead of by CONTAINER; CONTAINER, `--bundle` and `--pid` "
+        "together describe one that is not known on this machine",
     ),
     Option("--force", "", "attach a read-only bind even if the container has CAP_SYS_ADMIN"),
 )
