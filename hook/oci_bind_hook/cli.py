@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     except ImportError as problem:
         packages = {"_prctl": "python-prctl", "prctl": "python-prctl", "jsonschema": "jsonschema"}
         package = packages.get(problem.name or "", "oci-bind-hook")
-        again = f"install {package} again, for example with pip; if that changes its folder, also run install again"
+        again = f"reinstall {package}, for example with pip; if that changes its folder, also run oci-bind-hook install"
         log.failure(f"the installation is broken: {problem} ({again})")
         log.traceback(problem)
         return posix.EX_SOFTWARE

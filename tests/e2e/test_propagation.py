@@ -161,7 +161,7 @@ def test_what_holds_of_each_word_is_in_the_manual_and_what_does_not_is_said(
     # Whoever sets what is said gets what is asked.
     advised = {match[1] for text in said.values() if (match := re.search(r'config.json to "(\w+)"', text))}
     assert advised <= {"shared"}
-    assert all("config.json to" in text or "register for createRuntime" in text for text in said.values())
+    assert all("config.json to" in text or "register the hook for createRuntime" in text for text in said.values())
 
 
 @pytest.mark.parametrize("stage", ["prestart", "createRuntime"])

@@ -106,6 +106,6 @@ def test_explained_by_name(way: ByDocker, hook: Hook) -> None:
         way.stop("box")
         done = call(hook.launcher, "explain", "box", env=elsewhere)
         assert done.returncode == 66, (done.stdout, done.stderr)
-        assert "the container box is exited with" in done.stderr
+        assert "the container box (exited with" in done.stderr
     finally:
         os.unlink(socket)

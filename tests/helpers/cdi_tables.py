@@ -120,7 +120,7 @@ NEWER: dict[str, tuple[dict[str, Any], tuple[str, str] | None]] = {
     ),
     "a name of 0.5.0": (
         document(devices=[device("0")], cdiVersion="0.4.0"),
-        ("/cdiVersion", 'is "0.4.0", but the digit before /devices/0/name requires 0.5.0'),
+        ("/cdiVersion", 'is "0.4.0", but the digit at the start of /devices/0/name requires 0.5.0'),
     ),
     "a mount of 0.4.0": (
         document({"mounts": [{"hostPath": "/x", "containerPath": "/x", "type": "bind"}]}, cdiVersion="0.3.0"),

@@ -40,7 +40,7 @@ NEEDS = {
 }
 
 _MOUNT_MAX = "the namespace has reached its limit of mounts: raise /proc/sys/fs/mount-max"
-_READ_ONLY = "create the mount point in the image; at createContainer, register for createRuntime"
+_READ_ONLY = "create the mount point in the image, or register the hook for createRuntime, not createContainer"
 _NO_MKNOD = "the server of the rootfs lacks mknod(2): create the mount point in the image, or bind at the start"
 _FULL = "the disk of the rootfs has no space or inodes: free some, or create the mount point in the image"
 _LOCKED = "it is unbindable, or it has locked mounts below it, which require rbind"
@@ -67,7 +67,7 @@ HINTS = {
     ("", errno.ENOSYS): "the kernel lacks this system call, or a seccomp filter blocks it",
     ("", errno.ENOTCONN): "the server of this FUSE mount has ended: unmount it and mount it again",
     ("", errno.ENOTDIR): "a component of the path is not a folder",
-    ("", errno.ENXIO): "this device has no driver, or this socket has no reader",
+    ("", errno.ENXIO): "it is a socket, a device without a driver, or a FIFO without a reader",
     ("", errno.EPERM): _FORBIDDEN,
     ("", errno.EROFS): "its file system is read-only",
     ("", errno.ESTALE): "the server has replaced the file, as on NFS: mount it again on the host",

@@ -24,8 +24,8 @@ CAPABILITIES = {
     "CAP_SYS_PTRACE": "setns(2) by pidfd, and finding out the namespaces of other processes",
     "CAP_DAC_OVERRIDE": "creating and removing mount points in folders of the image's users",
     "CAP_FOWNER": "removing another user's mount point from a folder with the sticky bit",
-    "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, which does not know our uid",
-    "CAP_SETGID": "setfsgid(2), for the same",
+    "CAP_SETUID": "setfsuid(2), for a tmpfs of the container's user namespace, in which the hook's uid is not mapped",
+    "CAP_SETGID": "setfsgid(2), for a tmpfs of the container's user namespace, in which the hook's gid is not mapped",
 }
 # The capabilities that are not needed after the container's mount namespace has been entered.
 TO_ENTER = ("CAP_SYS_CHROOT", "CAP_SYS_PTRACE")

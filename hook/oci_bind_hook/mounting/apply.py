@@ -136,7 +136,7 @@ def _too_large(binds: Sequence[Bind]) -> RequestError:
     deepest = max(binds, key=lambda bind: len(bind.target.steps) if bind.target else 0)
     assert deepest.target is not None
     depth = len(deepest.target.steps) - 1
-    link = f", through the link {deepest.target.links[-1][0]}," if deepest.target.links else ""
+    link = f", through the link {deepest.target.links[-1][0]}" if deepest.target.links else ""
     problem = f"the {len(binds)} binds do not fit in a state file; this one is {depth} folders deep{link}"
     return RequestError(problem, where=deepest.request.at("destination"))
 

@@ -99,7 +99,7 @@ def _of_the_source(source: Source, base: str, runtimes: Runtimes, names: Sequenc
         under = f" under {_listed(by)}" if by != [""] else ""
         return [
             f"{source.request.propagation} has no effect at createContainer{under}: {of} in the container's mount "
-            "namespace; register for createRuntime"
+            "namespace; register the hook for createRuntime"
         ]
     return [f"{source.request.propagation} has no effect: {of}; make it shared on the host with mount --make-shared"]
 

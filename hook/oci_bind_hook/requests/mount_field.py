@@ -204,7 +204,7 @@ def _request(
             problem.hint = _hint(problem.unknown, cut)
         raise
     if recursive == "readonly" and request.propagation != "rprivate":
-        hint = "mounts that propagate later would be writable; rro accepts them"
+        hint = "mounts that propagate later would be writable; to allow that, use rro instead"
         raise RequestError("bind-recursive=readonly requires rprivate", where=place, hint=hint)
     request.may_stay_writable = recursive == "enabled"
     request.subpath = str(members["subpath"]) if "subpath" in members else None
@@ -240,7 +240,9 @@ def _parse_idmap(text: str, place: str) -> IdMap:
     for part in filter(None, value.split(";")):
         name, _, triples = part.partition("=")
         if name not in ("uids", "gids") or name in runs:
-            raise UsageError(f'"{part}" is not uids=... or gids=..., each once', where=f"{place}: {key}")
+            raise UsageError(
+                f'"{part}" is unexpected: an id map takes uids=... once and gids=... once', where=f"{place}: {key}"
+            )
         runs[name] = tuple(_parse_run(triple, f"{place}: {key}") for triple in triples.split("#"))
     if len(runs) == 1:
         raise RequestError("uids and gids must both be set", where=f"{place}: {key}")

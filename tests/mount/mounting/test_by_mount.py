@@ -191,7 +191,7 @@ def test_a_read_only_root_is_not_unlocked(bench: Bench) -> None:
     bind(bench.rootfs, bench.rootfs)
     remount(bench.rootfs, MS_RDONLY)
     plan = bench.plan(request(bench.source, "/new"), unlock=True)
-    with pytest.raises(KernelError, match=r"mkdirat /new: Read-only file system .*register for createRuntime"):
+    with pytest.raises(KernelError, match=r"mkdirat /new: Read-only file system .*register the hook for createRuntime"):
         bench.attach(plan)
 
 

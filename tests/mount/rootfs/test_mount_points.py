@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oci_bind_hook.record.state_file import Record
     from oci_bind_hook.requests.request import Request
 
-HINT = "create the mount point in the image; at createContainer, register for createRuntime"
+HINT = "create the mount point in the image, or register the hook for createRuntime, not createContainer"
 
 
 def read_only_root(bench: Bench) -> None:

@@ -13,9 +13,9 @@ from oci_bind_hook.kernel import errnos
 # The refusals that people meet, and the word that leads them on.
 WANTED = [
     ("mkdirat", errno.ENOSPC, "disk"),
-    ("mkdirat", errno.EROFS, "register for createRuntime"),
+    ("mkdirat", errno.EROFS, "register the hook for createRuntime"),
     ("mknodat", errno.ENOSPC, "disk"),
-    ("mknodat", errno.EROFS, "register for createRuntime"),
+    ("mknodat", errno.EROFS, "register the hook for createRuntime"),
     ("open_tree", errno.EINVAL, "rbind"),
     ("mount(MS_BIND)", errno.EINVAL, "rbind"),
     ("move_mount", errno.ENOSPC, "mount-max"),

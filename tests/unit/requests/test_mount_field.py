@@ -235,14 +235,17 @@ MALFORMED = {
     "optional twice": ("src=/a,dst=/b,optional,optional", 'the optional is set twice, the second time by "optional"'),
     "idmap twice": ("src=/a,dst=/b,idmap,ridmap", 'the idmap is set twice, the second time by "ridmap"'),
     "idmap empty": ("src=/a,dst=/b,idmap=", '"idmap" requires a value (idmap=...)'),
-    "idmap, no kind": ("src=/a,dst=/b,idmap=0-0-1", 'idmap: "0-0-1" is not uids=... or gids=..., each once'),
+    "idmap, no kind": (
+        "src=/a,dst=/b,idmap=0-0-1",
+        'idmap: "0-0-1" is unexpected: an id map takes uids=... once and gids=... once',
+    ),
     "idmap, other kind": (
         "src=/a,dst=/b,idmap=pids=0-0-1",
-        'idmap: "pids=0-0-1" is not uids=... or gids=..., each once',
+        'idmap: "pids=0-0-1" is unexpected: an id map takes uids=... once and gids=... once',
     ),
     "idmap, one kind twice": (
         "src=/a,dst=/b,ridmap=uids=0-0-1;uids=1-1-1",
-        'ridmap: "uids=1-1-1" is not uids=... or gids=..., each once',
+        'ridmap: "uids=1-1-1" is unexpected: an id map takes uids=... once and gids=... once',
     ),
     **{
         f"idmap, run {run}": (
@@ -392,7 +395,7 @@ SENSELESS = {
         f"bind-recursive=readonly, {word}": (
             f"src=/a,dst=/b,bind-recursive=readonly,ro,{word}",
             "bind-recursive=readonly requires rprivate "
-            "(mounts that propagate later would be writable; rro accepts them)",
+            "(mounts that propagate later would be writable; to allow that, use rro instead)",
         )
         for word in ("private", "rslave", "bind-propagation=rshared")
     },

@@ -212,7 +212,7 @@ def _needed(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if device.get("annotations"):
             yield "0.6.0", f"/devices/{number}/annotations"
         if device.get("name", "")[:1].isdigit():
-            yield "0.5.0", f"the digit before /devices/{number}/name"
+            yield "0.5.0", f"the digit at the start of /devices/{number}/name"
         places[f"/devices/{number}/containerEdits"] = device.get("containerEdits", {})
     for pointer, edits in places.items():
         for least, name, inner in _NEEDS:

@@ -101,7 +101,7 @@ class Check:
     def verdict_of(self, device: cdi.Device) -> tuple[bool | None, str]:
         """As ``verdict``, for a CDI device. It depends on whether an engine has added its hooks to config.json."""
         if device.conflicts:
-            return False, f"{', '.join(device.conflicts)} has the same device, so engines ignore both"
+            return False, f"the same device is also in {', '.join(device.conflicts)}, so engines ignore it"
         if not device.is_used:
             return False, f"it is replaced by {device.replaced_by}"
         if self.container is None:

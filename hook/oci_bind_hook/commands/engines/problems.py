@@ -209,7 +209,7 @@ def _of_device(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterator[Pro
     """Yields problems with a device that calls this hook."""
     path, place = device.file.path, device.pointer
     if device.conflicts:
-        text = f"{device.qualified} is also in {', '.join(device.conflicts)}, so engines ignore both"
+        text = f"{device.qualified} is also in {', '.join(device.conflicts)}, so engines ignore it"
         yield _of_cdi(path, f"{place}/name", text, FAILS)
     elif device.replaced_by:
         yield _of_cdi(path, f"{place}/name", f"{device.qualified} is replaced by that of {device.replaced_by}", WARNS)

@@ -139,7 +139,7 @@ def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
 def _without_config(container: Container) -> HookError:
     """The error for a container without a config.json, with a hint on how to get one."""
     name = container.name or container.id
-    what = f"the container {name}" + (f" is {container.status}, and" if container.status else "")
+    what = f"the container {name}" + (f" ({container.status})" if container.status else "")
     if container.known_by.startswith("podman"):
         problem = f"{what} has no config.json, because it was never started"
         return MissingError(problem, hint=f"run `podman init {name}`, which writes it and runs the hooks")

@@ -73,7 +73,7 @@ class Patience:
             quiet = quiet + 1 if now == seen else 0
             seen = now
             if quiet and note != reported and note:
-                tell(f"waiting for {json.loads(note)[1]}")
+                tell(f"waiting for {json.loads(note)[1].rstrip(',')}")
                 reported = note
             return not quiet or (quiet * _TICK < SECONDS and time.monotonic() < end)
 

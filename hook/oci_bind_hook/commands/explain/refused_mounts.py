@@ -139,9 +139,9 @@ def _judge_words(found: Refusals, mount: Mount, *, is_bind: bool) -> None:
     kind = mount.type or ""
     if not is_bind:
         if kind in ("", "none", *_BINDS):
-            said = f'the type "{kind}"' if kind else "no type"
+            said = f'the type is "{kind}"' if kind else "the type is missing"
             hint = 'a bind needs the option "bind" or "rbind"'
-            found.add(f"{at}/options", f"{said} and no option bind or rbind: this file system does not exist", hint)
+            found.add(f"{at}/options", f"{said}, and no option is bind or rbind: runtimes refuse this", hint)
         elif _is_unknown_type(kind):
             text = f'the kernel has no file system "{kind}" now, and refuses it unless a module provides it'
             found.warn(f"{at}/type", text)

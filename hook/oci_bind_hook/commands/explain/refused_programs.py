@@ -97,7 +97,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
             continue
         with contextlib.closing(target):
             if "/" not in name and not folder.startswith("/") and by is BOTH:
-                which = f"{folder}, which is not absolute" if folder else "an empty one, which is cwd"
+                which = f"{folder}, which is not absolute" if folder else "cwd, by an empty entry"
                 found.add(at, f"{name} is found in a folder of PATH that runc refuses: {which}", by=RUNC)
                 by = CRUN
             if "/" not in name and not folder:
@@ -111,9 +111,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
                 found.add(at, fault, by=by)
         return
     if is_in_cwd:
-        found.warn(
-            at, f"{name} is found in no other folder of PATH, and crun before 1.28 does not look in an empty one"
-        )
+        found.warn(at, f"{name} is found only by an empty entry of PATH, which crun before 1.28 skips")
     elif why:
         found.add(at, why, by=by)
     elif "/" in name:

@@ -127,7 +127,7 @@ def warnings(found: Sequence[Entry], document: object, *, others_stop: bool = Fa
         if entry.stage in SETTING_UP and (folder := entry.folder) is not None and folder not in stopped:
             which = f"--root {folder[0]}" if folder[0] else "the default --root"
             if any(root is None for root, _ in filter(None, stopped)) and folder[0] is None:
-                which += ", by its XDG_RUNTIME_DIR,"
+                which += ", which depends on XDG_RUNTIME_DIR in its env,"
             yield f"{entry.place}/args: {which} is not that of poststop: mount points and state files would stay"
     for variable in texts(members(members(document).get("process")).get("env")):
         name = variable.partition("=")[0]

@@ -69,7 +69,7 @@ def judge_sources(report: Report, opened: list[list[Source]], namespace: Namespa
             if request.when_exists is None:
                 report.add(source.error, "resolve")
             else:
-                report.warnings.append(f"{source.error} if {request.when_exists} is in the rootfs")
+                report.warnings.append(f"if {request.when_exists} is in the rootfs, the hook fails: {source.error}")
     report.turn = 0
     return found
 

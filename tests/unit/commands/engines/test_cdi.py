@@ -164,7 +164,7 @@ def test_devices_of_ours_that_others_have_as_well(tmp_path: Path) -> None:
     assert text == f"example.com/models=d0 is replaced by that of {two}/b.json"
     write(one, "c.json", document())
     [(effect, text)] = [each[1:] for each in told(one, two) if each[0] == "/devices/0/name"]
-    assert (effect, text) == ("fails", f"example.com/models=d0 is also in {one}/c.json, so engines ignore both")
+    assert (effect, text) == ("fails", f"example.com/models=d0 is also in {one}/c.json, so engines ignore it")
 
 
 def test_a_later_version_of_ours_is_a_warning(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_variables_and_devices_that_surprise_are_told(machine: Machine) -> None:
     assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
     (machine.cdi / "other.json").write_text((machine.cdi / "oci-bind-hook-b.json").read_text())
     machine.run("install", "--cdi", "b", "--stages", "createRuntime")
-    told = "oci-bind-hook.github.io/bind=b is also in cdi/other.json, so engines ignore both\n"
+    told = "oci-bind-hook.github.io/bind=b is also in cdi/other.json, so engines ignore it\n"
     assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err
     told = "has no poststop: created mount points and the state file stay\n"
     assert f"warning: cdi/oci-bind-hook-b.json: {told}" in machine.err

@@ -187,11 +187,11 @@ def test_no_config(machine: Machine) -> None:
     writes = "which writes it and runs the hooks)"
     assert refusal(A) == (66, f"the container {A} {never} (run `podman init {A}`, {writes}")
     machine.told = [answer("podman", A, "web", status="created")]
-    assert refusal("web") == (66, f"the container web is created, and {never} (run `podman init web`, {writes}")
+    assert refusal("web") == (66, f"the container web (created) {never} (run `podman init web`, {writes}")
     machine.told = [answer("docker", B, "web", status="created: error running createRuntime hook #0")]
     code, text = refusal("web")
     assert code == 66
-    assert text.startswith("the container web is created: error running createRuntime hook #0, and has no config.json")
+    assert text.startswith("the container web (created: error running createRuntime hook #0) has no config.json")
     machine.told = [answer("docker", B, "web")._replace(pid=1)]
     assert refusal("web")[0] == 69
 
