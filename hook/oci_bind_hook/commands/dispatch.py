@@ -287,9 +287,7 @@ COMMANDS = (
         options("--list --prefix --hooks-dir --cdi-dir --format"),
         examples=(
             Example("List all registrations", "install --list"),
-            Example(
-                "Also read a folder that only the engine's hooks_dir lists", "install --list --hooks-dir /etc/hooks.d"
-            ),
+            Example("List the registrations in one hooks.d folder only", "install --list --hooks-dir /etc/hooks.d"),
         ),
     ),
     Command(

@@ -103,7 +103,7 @@ HOOK = (
         "--version",
         "",
         "print the version",
-        ", the commit if known, and the features of Python and the kernel",
+        ", the commit if known, the version of Python, and the release and features of the kernel",
     ),
     Option("--help", "", "print the usage and the commands", "; after a command, its usage, options and examples"),
 )
@@ -150,7 +150,8 @@ INSTALL = (
         "NAME",
         "register as the runtime NAME, for containers that use it, instead of in hooks.d: a wrapper that adds the "
         "hook to config.json and calls the real runtime",
-        ". Use it for docker without CDI, for every container of an engine, or for containerd by annotation",
+        ". Use it for docker without CDI, for every container of an engine, or, with `--annotation`, for those of "
+        "containerd that have an annotation",
     ),
     Option(
         "--oci-runtime", "PATH", "with `--runtime`, the real runtime: runc by default, or crun if runc is not installed"
@@ -180,8 +181,8 @@ INSTALL = (
         "",
         "also write a systemd timer that calls `gc` every hour",
         ", with the `--root` of the hook: a system timer if run by root, otherwise a user timer, which uses "
-        "`podman unshare` if podman is installed. This option alone adds only the timer, below the prefix where the "
-        "hook is installed",
+        "`podman unshare` if podman is installed. This option alone adds only the timer, which calls the launcher "
+        "that is already installed",
     ),
     Option(
         "--units-dir",

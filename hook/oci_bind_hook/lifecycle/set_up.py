@@ -253,7 +253,7 @@ def read(call: Call, document: object | None) -> Bundle:
     if other := other_annotation(state, bundle.config):
         log.warning(other)
     if bundle.config.namespaces.get("mount"):
-        log.warning("the mount namespace outlives the container, and so do the binds in it")
+        log.warning("the mount namespace outlives the container, and so do binds for which no mount point was created")
     return bundle
 
 

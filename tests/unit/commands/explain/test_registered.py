@@ -116,8 +116,8 @@ WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "poststop with another XDG_RUNTIME_DIR": (
         document(createRuntime=[entry(env=("XDG_RUNTIME_DIR=/a",))], poststop=[entry()]),
         [
-            "config.json: /hooks/createRuntime/0/args: the default --root, by its "
-            "XDG_RUNTIME_DIR, is not that of poststop: mount points and state files would stay"
+            "config.json: /hooks/createRuntime/0/args: the default --root, which depends on "
+            "XDG_RUNTIME_DIR in its env, is not that of poststop: mount points and state files would stay"
         ],
     ),
     "each --root has a poststop": (
