@@ -92,27 +92,31 @@ def show_command(given: Given, log: Log) -> int:
 
 
 def _show_records(given: Given, log: Log) -> int:
-    from .upkeep import described, listing
+    from .upkeep import described, folders, listing
 
     options, log.debug_wanted = parse(given.passed)
-    folders, entries = listing.look(options, given.others)
+    found, entries = listing.look(options, given.others)
     if given.format == "json":
-        answer(listing.as_json(folders, entries))
+        answer(listing.as_json(found, entries))
     elif given.others:
         answer("".join(described.as_text(entry, terminal.pen()) for entry in entries))
     else:
-        answer(described.as_list(folders, entries, terminal.pen()))
-    return _worst(given, folders, entries)
+        answer(described.as_list(found, entries, terminal.pen()))
+    if not given.others:
+        folders.tell_of_users(options)
+    return _worst(given, found, entries)
 
 
 def gc_command(given: Given, log: Log) -> int:
     """Undoes what dead containers and killed runs left behind. Returns the exit code. Raises HookError."""
-    from .upkeep import gc
+    from .upkeep import folders, gc
 
     options, log.debug_wanted = parse(given.passed)
     if options.log is not None and not options.dry_run:
         log.open(options.log, as_json=options.log_format == "json", changeable=files.changeable)
     os.umask(0o022)
+    if not given.others:
+        folders.tell_of_users(options)
     pen = terminal.pen()  # before gc hides this process, whose environment an ordinary user cannot read from then on
     collection = gc.collect(options, given.others, log)
     answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, pen))

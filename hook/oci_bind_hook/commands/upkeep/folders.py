@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import partial
 
 from ...errors import HookError
+from ...kernel.asking import ask
 from ...kernel.errnos import refused
 from ...kernel.proc import Proc
 from ...log import one_line
-from ...options import state_folder
+from ...options import DEFAULT_ROOT, USERS, state_folder
 from ...record.folder import StateFolder
 from ..engines import machine, registration
 from ..engines.timer import Timer
+from ..output import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +68,33 @@ def of(options: Options) -> list[Options]:
             known.add(key)
             found.append(one)
     return found
+
+
+def tell_of_users(options: Options) -> None:
+    """Prints a line on stderr for each state folder of an ordinary user that has records, which root does not read.
+
+    Only if root asks about all folders.
+    """
+    if options.root is not None or os.geteuid() != 0 or Proc().in_user_namespace():
+        return
+    try:
+        uids = sorted(filter(str.isdecimal, os.listdir(USERS)), key=int)
+    except OSError:
+        return
+    for uid in uids:
+        path = f"{USERS}/{uid}/{os.path.basename(DEFAULT_ROOT)}"
+        # The user may have mounted a file system there that does not answer.
+        if count := ask(partial(_records_in, path)).answer:
+            tell(f"{path} has records, too: {count}; only `list` and `gc` of user {uid} read them")
+
+
+def _records_in(path: str) -> int:
+    """The number of records in a state folder of another user. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return sum(name.endswith(".json") for name in os.listdir(fd))
+    finally:
+        os.close(fd)
 
 
 def documents(folders: Iterable[Folder]) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from helpers.fuse import Fuse
 from helpers.mounting import named, request
 from oci_bind_hook import cli
 from oci_bind_hook.commands.engines import settings, timer
@@ -156,3 +157,47 @@ def test_a_timer_without_a_folder_of_its_own_collects_all() -> None:
     install("--gc-timer", root="/srv/timer")
     said = "calls gc with --root /srv/timer, but the hook is registered with --root /srv/other"
     assert warnings(["/srv/timer", "/srv/other"]) == [f"{said}: run install with --gc-timer again"]
+
+
+# -- folders of users --------------------------------------------------------------------------------------------------
+
+
+def users() -> dict[str, str]:
+    """State folders of four users: with records, without, one that does not answer, and a link."""
+    paths = {
+        name: f"/run/user/{uid}/oci-bind-hook" for name, uid in (("two", 7), ("none", 8), ("fuse", 9), ("link", 10))
+    }
+    for name in ("two", "none"):
+        os.makedirs(paths[name])
+    for name in ("a.json", "b.json", "c.lock"):
+        Path(paths["two"], name).touch()
+    os.mkdir("/run/user/10")
+    os.symlink(paths["two"], paths["link"])
+    Path("/run/user/notes").touch()
+    return paths
+
+
+@pytest.mark.parametrize("words", [("list",), ("gc",), ("gc", "--dry-run"), ("list", "--format", "json")])
+def test_root_hears_of_what_users_have_recorded(words: Sequence[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with Fuse(users()["fuse"], user=9) as fuse:
+        fuse.silence("LOOKUP")
+        assert cli.main([*words]) == 0
+    told = "/run/user/7/oci-bind-hook has records, too: 2; only `list` and `gc` of user 7 read them"
+    assert capfd.readouterr().err == f"oci-bind-hook: {told}\n"
+
+
+def test_a_folder_of_a_user_that_does_not_answer_does_not_block(capfd: pytest.CaptureFixture[str]) -> None:
+    with Fuse(users()["fuse"]) as fuse:
+        fuse.silence("OPENDIR")
+        assert cli.main(["list"]) == 0
+        assert fuse.asked() == {"OPENDIR": 1}
+    assert capfd.readouterr().err.count("has records") == 1
+
+
+@pytest.mark.parametrize("words", [("list", "--root", DEFAULT_ROOT), ("gc", "--root", DEFAULT_ROOT)])
+def test_nobody_asks_the_users_about_a_folder_that_was_named(
+    words: Sequence[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    users()
+    assert cli.main([*words]) == 0
+    assert capfd.readouterr().err == ""
