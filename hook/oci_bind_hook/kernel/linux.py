@@ -323,6 +323,8 @@ def features() -> dict[str, bool]:
 
 def _enters_by_pidfd() -> bool:
     """Whether setns(2) takes a pidfd, since Linux 5.8. Tried with this process's own UTS namespace: nothing changes."""
+    if not _knows_setns():
+        return False
     try:
         pidfd = posix.pidfd_open(posix.getpid())
     except OSError:
@@ -334,6 +336,15 @@ def _enters_by_pidfd() -> bool:
         return reason.errno == errno.EPERM
     finally:
         posix.close(pidfd)
+    return True
+
+
+def _knows_setns() -> bool:
+    """Whether no filter hides setns(2), which checks the fd before anything else."""
+    try:
+        _setns(-1, CLONE_NEWUTS)
+    except OSError as reason:
+        return reason.errno == errno.EBADF
     return True
 
 
