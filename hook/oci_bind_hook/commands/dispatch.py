@@ -257,7 +257,7 @@ COMMANDS = (
                 69,
                 "a file that install did not write is in the way, or with --apply: an engine's file cannot be changed",
             ),
-            (71, "a file cannot be written: all files are restored"),
+            (71, "a file cannot be written; a registration is written completely or not at all"),
             (78, "a bind makes no sense"),
         ),
     ),

@@ -59,7 +59,8 @@ HOOK = (
     Option(
         "--dry-run",
         "",
-        "explain what a run would do, and change nothing; without `--mount`, use the options registered in config.json",
+        "explain what a run would do, and change nothing; without options that request binds, use those registered "
+        "in config.json",
     ),
     Option(
         "--bundle",
@@ -113,7 +114,7 @@ INSTALL = (
         "--prefix",
         "DIR",
         "the prefix for the launcher and the hooks.d file: `/usr/local` by default; with `--check` or `--list`, search "
-        "only below this prefix",
+        "for such files and wrappers only below this prefix",
     ),
     Option(
         "--hooks-dir",
@@ -369,7 +370,7 @@ EXIT_CODES = (
 
 def fields() -> str:
     """Returns the fields of ``--mount`` in addition to mount(8)'s options, each by its first name, for --help."""
-    values = {FLAG: "", PATH: "=PATH", BELOW: "=DIR", ID_MAP: "[=MAP]"}
+    values = {FLAG: "", PATH: "=PATH", BELOW: "=PATH", ID_MAP: "[=MAP]"}
     names = [row.split()[0] for row, _ in FIELD_TEXTS if row not in ("type", "src source", "dst destination target")]
     forms = {name: mount_field.FIELDS[name][1] for name in names if name in mount_field.FIELDS}
     return ", ".join(name + ("=WORD" if isinstance(kind, tuple) else values[kind]) for name, kind in forms.items())
