@@ -45,7 +45,7 @@ def test_each_field_has_a_text() -> None:
 
 
 def test_the_fields_in_help_are_those_with_a_kind_and_without_what_is_shown_already() -> None:
-    words = "subpath=DIR nofollow "
+    words = "subpath=PATH nofollow "
     words += "ro bind-recursive=WORD bind-nonrecursive bind-propagation=WORD idmap[=MAP] optional when-exists=PATH glob"
     words += " follow-links"
     assert reference.fields() == ", ".join(words.split())
