@@ -76,8 +76,9 @@ def is_teardown(stage: Stage | None, state: State) -> bool:
         raise not_stopped(state.status)
     if state.status not in ("creating", "created"):
         raise UnavailableError(
-            f'the container is "{state.status}", but binds can be made only while it is being created',
-            hint="register the hook for createRuntime, createContainer or prestart",
+            f'the container is "{state.status}", but a hook binds only while it is being created',
+            hint="register the hook for createRuntime, createContainer or prestart; for a running container, "
+            "use attach",
         )
     return False
 

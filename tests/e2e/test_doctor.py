@@ -121,7 +121,10 @@ def test_what_is_left_behind_is_counted_and_no_rootfs_is_asked(world: World, mut
     with state.lock_id("busy"):
         code, found = doctor(world)
     counts = "dead containers: 2, killed runs: 1, unreadable state files: 1"
-    assert found["left behind"] == f"to do   left behind: {counts}: `oci-bind-hook gc` undoes it"
+    assert (
+        found["left behind"]
+        == f"to do   left behind: {counts}: `oci-bind-hook gc` undoes what it can, and says what else to do"
+    )
     assert code == doctor(world)[0]
     os.fstat(mute)
 

@@ -145,7 +145,7 @@ def fail_for_good(sweep: Sweep, point: Point, undoing: str, error: str) -> None:
         record = json.loads((scene.state / "c1.json").read_text())
         assert record["mounts"] or record["made"]
         if done.returncode == os.EX_OSERR:
-            told = r"could not undo (the bind on )?/\S+: .* \(it stays in the state file\b.*\)\n"
+            told = r"could not undo (the bind on )?/\S+: .* \((it stays|they stay) in the state file\b.*\)\n"
             assert re.search(told, done.stderr), done
         elif done.returncode:
             # The state file is as it was written before.

@@ -195,8 +195,8 @@ def test_wrong_member_of_a_state(hook: Hook, members: dict[str, Any], code: int,
 @pytest.mark.parametrize("arguments", [[], ["prestart"], ["createRuntime"], ["createContainer"]], ids=str)
 @pytest.mark.parametrize("status", ["starting", "running", "paused"])
 def test_container_that_is_past_its_creation(hook: Hook, status: str, arguments: list[str]) -> None:
-    hint = "register the hook for createRuntime, createContainer or prestart"
-    line = f'the container is "{status}", but binds can be made only while it is being created ({hint})'
+    hint = "register the hook for createRuntime, createContainer or prestart; for a running container, use attach"
+    line = f'the container is "{status}", but a hook binds only while it is being created ({hint})'
     expected = (69, " ".join(["c1", *arguments]) + f": {line}")
     assert hook.fails(*arguments, stdin=hook.state(status=status)) == expected
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..record.state_file import InitRecord, Record, RootfsRecord
     from ..rootfs.mount_points import Rootfs
 
-OTHERS_HINT = "run it as root, or for a rootless container of podman as its user: podman unshare oci-bind-hook"
+OTHERS_HINT = "run it as root; for a rootless container of podman, run podman unshare oci-bind-hook as its user"
 
 
 class Running(Place):

@@ -53,8 +53,8 @@ def not_seen(rootfs: str) -> UnavailableError:
     """The error if the process to enter already has its own root, as at poststart."""
     return UnavailableError(
         f"the rootfs {rootfs} is not visible in the container's mount namespace",
-        hint="it already has its own root, as under runsc, where no hook can bind: use the engine's binds, such as "
-        "docker run -v or the mounts of config.json",
+        hint="the container already has its own root, as under runsc, where no hook can bind: use the engine's binds, "
+        "such as docker run -v or the mounts of config.json",
     )
 
 

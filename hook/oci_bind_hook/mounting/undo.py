@@ -112,9 +112,10 @@ def _of(path: str, reason: object) -> LeftoverError:
 
 
 def _leftover(problems: Sequence[LeftoverError], proc: Proc) -> LeftoverError:
-    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    more = f"; {len(problems) - 1} more could not be undone" if len(problems) > 1 else ""
     own, again = problems[0].hint, f"run {proc.command('gc')}"
-    hints = ["it stays in the state file", *filter(None, [own]), *([] if again in own else [f"{again} to try again"])]
+    stays = "they stay in the state file" if more else "it stays in the state file"
+    hints = [stays, *filter(None, [own]), *([] if again in own else [f"{again} to try again"])]
     return LeftoverError(f"could not undo {problems[0].problem}{more}", hint="; ".join(hints))
 
 

@@ -129,7 +129,9 @@ def test_mount_points_that_cannot_be_removed(fresh: Callable[[], Bench]) -> None
         subprocess.run(["mount", "-o", "remount,ro", bench.path], check=True)
 
         def undo() -> None:
-            with pytest.raises(LeftoverError, match=rf"/new/{count - 1}: Read-only file system.* and {count - 1} more"):
+            with pytest.raises(
+                LeftoverError, match=rf"/new/{count - 1}: Read-only file system.*; {count - 1} more could not be undone"
+            ):
                 bench.undo(record)
 
         found = work.opcodes(undo)

@@ -221,7 +221,9 @@ def _left_behind(root: str | None) -> Iterator[Finding]:
     detail = ", ".join(f"{name}: {number}" for name, number in counts.items() if number) or "nothing"
     command = gc_command(root)
     is_clean = not any(counts.values())
-    without = f"`{command}` undoes it"
+    without = (
+        f"`{command}` undoes it" if not unreadable else f"`{command}` undoes what it can, and says what else to do"
+    )
     yield Finding(_named("left behind", root), detail, is_there=is_clean, without=without, advice=command)
 
 
@@ -281,8 +283,12 @@ def _launchers() -> Iterator[Finding]:
         kinds.setdefault(one.launcher, set()).add(one.kind)
     for path in sorted(kinds):
         fault = launcher.fault(path)
+        again = "" if fault.endswith("run install again") else ": run install again"
         advice = "oci-bind-hook uninstall --all, or install again"
-        name, without = f"launcher {path}", f"{fault}, or uninstall --all"
+        name, without = (
+            f"launcher {path}",
+            f"{fault}{again}, or uninstall --all",
+        )
         if "hooks.d" in kinds[path] and not os.path.lexists(path):
             without += "; until then podman and CRI-O start containers without the binds"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
@@ -393,7 +399,7 @@ def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
         if one.is_problem:
             return "bad", one_line(f"The hook does not work here. First: {one.name}: {one.advice or one.without}")
         if one.advice and not one.is_there:
-            return "warning", one_line(f"The hook works here. Do this first: {one.advice}")
+            return "warning", one_line(f"The hook works here. First: {one.advice}")
     return "good", "All is well."
 
 

@@ -240,7 +240,7 @@ def _match_all(one: File, container: Container) -> tuple[bool, str]:
             return False, "hasBindMounts is false, so it matches no container"
         if not container.has_bind_mounts:
             return False, "the container has no bind mounts except those of the engine"
-        reasons.append("it has bind mounts")
+        reasons.append("the container has bind mounts")
     for key, value in one.annotations:
         is_match, reason = _match_annotation(key, value, container)
         if not is_match:
@@ -256,7 +256,7 @@ def _match_all(one: File, container: Container) -> tuple[bool, str]:
 def _match_any(one: File, container: Container) -> tuple[bool, str]:
     """Matches as version 0.1.0: any condition. Engines check the command last, and its result replaces all others."""
     if one.has_bind_mounts and container.has_bind_mounts:
-        return True, "it has bind mounts"
+        return True, "the container has bind mounts"
     for key, value in one.annotations:
         is_match, reason = _match_annotation(key, value, container)
         if is_match:

@@ -216,7 +216,7 @@ class Leaks:
         if by == [*RUNTIMES]:
             return True
         if by:
-            under = f"under {' and '.join(by)} {target.path} is below a mount that is shared with the host"
+            under = f"under {' and '.join(by)}, {target.path} is below a mount that is shared with the host"
             bind.warnings.append(f"{under}, and the hook refuses to bind there without --allow-shared")
         return False
 

@@ -83,8 +83,8 @@ class Running:
             if id(mount) not in self._asked:
                 who = asked_by(mount["by"], mount.get("time"), is_for_people=is_for_people)
                 what = f"{source_of(mount['requested'])} on {mount['resolved']}, requested by {who}"
-                there = "is mounted" if self._is_in(mount) else "is recorded"
-                yield f"{what}, {there} in the running container, but is not in this plan"
+                there = "is mounted in" if self._is_in(mount) else "is recorded for"
+                yield f"{what}, {there} the running container, but is not in this plan"
 
 
 def load(options: Options, proc: Proc, container: str) -> Record | None:

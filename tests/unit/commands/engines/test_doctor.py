@@ -179,7 +179,7 @@ MISSING = doctor.Finding("pidfd", "", is_there=False, is_needed=True, without="n
 UNKNOWN = doctor.Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone")
 CONCLUSIONS = {
     "All is well.": [GOOD, OPTIONAL, UNDONE],
-    "The hook works here. Do this first: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
+    "The hook works here. First: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
     "The hook does not work here. First: pidfd: run Linux 5.8": [LEFT, GOOD, MISSING, UNKNOWN],
     "The hook does not work here. First: runtime /r: it is gone": [LEFT, GOOD, UNKNOWN, MISSING],
 }

@@ -52,7 +52,7 @@ def test_a_bind_is_recognised_by_all_that_makes_it_this_one(words: str, is_known
     source: Any = None
     running.has(Bind(parse_mount(f"src=/a,dst=/b,{words}", "--mount 1", "--mount 1"), source), "/rootfs")
     others = list(running.others())
-    told = "/a on /b, requested by --mount 1, is recorded in the running container, but is not in this plan"
+    told = "/a on /b, requested by --mount 1, is recorded for the running container, but is not in this plan"
     assert others == ([] if is_known else [told])
 
 
