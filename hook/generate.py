@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what follows from the tables of commands, options, fields and exit codes: .venv/bin/python hook/generate.py
+"""Writes what follows from the tables of the code and from a schema into the man pages.
 
-In the man page each piece stands between a line with "generated: " and its name and a line with "end". What stands
-around is written by hand. A test fails where it is not as this would write it.
+Run it as .venv/bin/python hook/generate.py. Each piece stands between a line with "generated: " and its name and a line
+with "end". The text around it is written by hand. A test fails if a page is not as this would write it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oci_bind_hook.commands import reference
 from oci_bind_hook.commands.dispatch import COMMANDS
 from oci_bind_hook.commands.help import typed, usages
+from oci_bind_hook.documents import acceptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from oci_bind_hook.commands.reference import Option
 
@@ -35,7 +36,7 @@ def _filled(path: str) -> str:
         return PIECE.sub(lambda match: match[1] + pieces[match[2]] + match[4], file.read())
 
 
-# -- the man page ------------------------------------------------------------------------------------------------------
+# -- the man pages -----------------------------------------------------------------------------------------------------
 
 
 def _table(head: str, rows: Iterable[tuple[str, str]]) -> str:
@@ -56,6 +57,49 @@ def _examples() -> str:
     return "\n" + "\n\n".join(found) + "\n\n"
 
 
+# The members of a schema
+
+
+def members(name: str) -> Iterator[tuple[str, str]]:
+    """Yields each member in a schema, in order: its path and its description."""
+    schema = acceptor.schema(name)
+    yield from _members(schema, "", schema)
+
+
+def _members(schema: dict[str, Any], path: str, top: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for member, there in schema.get("properties", {}).items():
+        within = _resolved(there, top)
+        yield f"`{path}{member}`", _described(there, within)
+        yield from _members(within, f"{path}{member}.", top)
+        if "items" in within:
+            yield from _members(_resolved(within["items"], top), f"{path}{member}[].", top)
+
+
+def _resolved(schema: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Returns a schema merged with the schema that its $ref names."""
+    if "$ref" not in schema:
+        return schema
+    document, _, pointer = schema["$ref"].partition("#")
+    found = acceptor.schema(document) if document else top
+    for step in filter(None, pointer.split("/")):
+        found = found[step]
+    # Members of another document are described in the page of that document.
+    return {**found, **({"properties": {}} if document else {}), **schema}
+
+
+def _described(own: dict[str, Any], whole: dict[str, Any]) -> str:
+    """Returns the type or the values of a member, and its description, by default that of the schema it refers to."""
+    kinds = whole.get("type", "")
+    kind = " or ".join(kinds) if isinstance(kinds, list) else kinds
+    if values := [whole["const"]] if "const" in whole else whole.get("enum"):
+        kind = " or ".join(f"`{value}`" for value in values)
+    text = own.get("description", "")
+    if not text and "integer" not in kind:  # all numbers with the same definition would get the same text
+        title = whole.get("title", "")
+        text = whole.get("description") or title[:1].upper() + title[1:]
+    return f"({kind}) {text}".strip()
+
+
 MAN = {
     "examples": _examples(),
     "usage": "\n" + "".join(f"    {usage}\n" for usage in usages(COMMANDS)) + "\n",
@@ -67,7 +111,9 @@ MAN = {
     "exit codes": _table("exit code", ((str(code), text) for code, _, text in reference.EXIT_CODES)),
 }
 
-FILES = {"man/oci-bind-hook.8.md": MAN}
+STATE_FILE = {"members": _table("member", members("state-file"))}
+
+FILES = {"man/oci-bind-hook.8.md": MAN, "man/oci-bind-hook-state-file.5.md": STATE_FILE}
 
 if __name__ == "__main__":
     for path, text in files().items():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import generate
 import manual
 from oci_bind_hook import __version__
-from oci_bind_hook.commands import markdown
 from oci_bind_hook.commands.dispatch import COMMANDS
 from oci_bind_hook.documents import acceptor
 from oci_bind_hook.options import STAGES
@@ -51,7 +51,7 @@ def test_what_troubles_are_known_by_is_what_is_said() -> None:
 
 def test_each_member_of_the_state_file_is_told_with_its_description() -> None:
     page = manual.pages()["oci-bind-hook-state-file.5"]
-    rows = dict(markdown.members("state-file"))
+    rows = dict(generate.members("state-file"))
     assert {"`version`", "`bundle.ino`", "`mounts[].attached[].unique`", "`made[].identity.born`"} < set(rows)
     assert rows["`id`"].startswith("(string) 1 to 200 of the characters A-Z a-z 0-9")
     descriptions = re.findall(r'"description": ("[^"]*")', json.dumps(acceptor.schema("state-file")))

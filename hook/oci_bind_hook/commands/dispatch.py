@@ -104,7 +104,7 @@ COMMANDS = (
                 "Bind a folder into a container, given by its name",
                 "attach web --mount type=bind,src=/srv/db,dst=/data,ro",
             ),
-            Example("Show what this would do", "attach web --mount src=/srv/db,dst=/data --dry-run --format tree"),
+            Example("Show what this would do", "attach web --mount src=/srv/db,dst=/data,ro --dry-run --format tree"),
         ),
         exits=(
             (0, "done, or already mounted"),

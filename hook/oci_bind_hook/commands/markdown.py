@@ -2,15 +2,13 @@
 """The Markdown of the manual, parsed. Only the subset that `man/` uses is supported.
 
 That is headings, paragraphs, indented examples, lists with and without numbers, tables of two columns, **bold**,
-*italics* and `code`. In the page of the state file, a comment is replaced by the members in the schema.
+*italics* and `code`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from ..documents import acceptor
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
     Kind = Literal["heading", "text", "example", "item", "row"]
 
-_MEMBERS = re.compile(r"<!-- members of schemas/(.+)\.json -->")
 # The text between two of these comments is written by hook/generate.py.
 _GENERATED = re.compile(r"<!-- (generated: [a-z ]+|end) -->")
 
@@ -41,9 +38,7 @@ class Span(NamedTuple):
 def blocks(markdown: str) -> Iterator[Block]:
     """Yields the blocks of a page. Raises ValueError for unsupported Markdown."""
     for text in re.split(r"\n{2,}", markdown.strip("\n")):
-        if comment := _MEMBERS.fullmatch(text):
-            yield from (Block("row", what, name) for name, what in members(comment[1]))
-        elif not _GENERATED.fullmatch(text):
+        if not _GENERATED.fullmatch(text):
             yield from _blocks(text)
 
 
@@ -82,43 +77,3 @@ def spans(text: str) -> Iterator[Span]:
         style = next((mark for mark in ("**", "*", "`") if part.startswith(mark) and len(part) > len(mark)), "")
         inner = part[len(style) : -len(style)] if style and part.endswith(style) else part
         yield Span(inner, style if inner != part else "")
-
-
-def members(name: str) -> Iterator[tuple[str, str]]:
-    """Yields each member in a schema, in order: its path and its description."""
-    schema = acceptor.schema(name)
-    yield from _members(schema, "", schema)
-
-
-def _members(schema: dict[str, Any], path: str, top: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for member, there in schema.get("properties", {}).items():
-        within = _resolved(there, top)
-        yield f"`{path}{member}`", _described(there, within)
-        yield from _members(within, f"{path}{member}.", top)
-        if "items" in within:
-            yield from _members(_resolved(within["items"], top), f"{path}{member}[].", top)
-
-
-def _resolved(schema: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Returns a schema merged with the schema that its $ref names."""
-    if "$ref" not in schema:
-        return schema
-    document, _, pointer = schema["$ref"].partition("#")
-    found = acceptor.schema(document) if document else top
-    for step in filter(None, pointer.split("/")):
-        found = found[step]
-    # Members of another document are described in the page of that document.
-    return {**found, **({"properties": {}} if document else {}), **schema}
-
-
-def _described(own: dict[str, Any], whole: dict[str, Any]) -> str:
-    """Returns the type or the values of a member, and its description, by default that of the schema it refers to."""
-    kinds = whole.get("type", "")
-    kind = " or ".join(kinds) if isinstance(kinds, list) else kinds
-    if values := [whole["const"]] if "const" in whole else whole.get("enum"):
-        kind = " or ".join(f"`{value}`" for value in values)
-    text = own.get("description", "")
-    if not text and "integer" not in kind:  # all numbers with the same definition would get the same text
-        title = whole.get("title", "")
-        text = whole.get("description") or title[:1].upper() + title[1:]
-    return f"({kind}) {text}".strip()

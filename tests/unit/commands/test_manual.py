@@ -12,7 +12,7 @@ from oci_bind_hook import cli
 from oci_bind_hook.commands import help as helping
 from oci_bind_hook.commands import manual
 from oci_bind_hook.commands.dispatch import COMMANDS
-from oci_bind_hook.commands.markdown import Block, Span, blocks, spans
+from oci_bind_hook.commands.markdown import Span, blocks, spans
 
 TEXT = """\
 # name(8)
@@ -74,12 +74,6 @@ SPANS = {
 @pytest.mark.parametrize("text", SPANS)
 def test_spans(text: str) -> None:
     assert [*spans(text)] == [Span(*each) for each in SPANS[text]]
-
-
-def test_the_members_of_a_schema_stand_for_a_comment() -> None:
-    found = [*blocks("<!-- members of schemas/state-file.json -->")]
-    assert Block("row", "(`2`) ", "`version`")._replace(text=found[1].text) == found[1]
-    assert len(found) > 40
 
 
 @pytest.mark.parametrize("topic", manual.PAGES)
