@@ -355,8 +355,8 @@ def test_log_that_nobody_reads_does_not_hold_us(hook: Hook, tmp_path: Path) -> N
     assert (done.returncode, first) == (0, expected)
 
 
-def test_broken_pipe_is_no_traceback(hook: Hook) -> None:
+def test_broken_pipe_is_no_error(hook: Hook) -> None:
     read, write = os.pipe()
     os.close(read)
     done = hook.run("--help", stdin=b"", redirect=f">/proc/{os.getpid()}/fd/{write}")
-    assert (done.returncode, done.stderr) == (71, "oci-bind-hook: write stdout: Broken pipe\n")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def answer(text: str) -> None:
-    """Writes to stdout, independent of the locale. Raises KernelError if stdout is closed."""
+    """Writes to stdout, independent of the locale. Raises KernelError, but not for a pipe without a reader."""
     rest = text.encode(errors="backslashreplace")
     try:
         while rest:
             rest = rest[os.write(1, rest) :]
+    except BrokenPipeError:
+        pass  # the reader, such as head(1), has read enough; the command still completes its work
     except OSError as reason:
         raise refused("write", "stdout", reason) from reason
 

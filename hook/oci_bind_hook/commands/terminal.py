@@ -71,7 +71,10 @@ class Progress:
             self._write("")
 
     def _write(self, text: str) -> None:
-        os.write(2, f"\r\033[K{text}".encode())  # EL of ECMA-48 erases the rest of the line
+        try:
+            os.write(2, f"\r\033[K{text}".encode())  # EL of ECMA-48 erases the rest of the line
+        except OSError:
+            pass  # the terminal was closed
 
 
 _MANY = 100
