@@ -25,7 +25,6 @@ STAGES: tuple[Stage, ...] = ("prestart", "createRuntime", "createContainer", "po
 FORMATS = ("text", "tree", "json")
 LOG_FORMATS = ("text", "json")
 DEFAULT_ROOT = "/run/oci-bind-hook"
-USERS = "/run/user"  # a runtime folder for each user, XDG_RUNTIME_DIR, named after the uid
 
 
 class Options:
@@ -103,7 +102,7 @@ def state_folder(options: Options, proc: Proc, environment: Mapping[bytes, bytes
     if uid == 0:
         return DEFAULT_ROOT
     runtime = linux.decode_path(environment.get(b"XDG_RUNTIME_DIR", b""))
-    return f"{runtime if runtime.startswith('/') else f'{USERS}/{uid}'}/oci-bind-hook"
+    return f"{runtime if runtime.startswith('/') else f'{files.USERS}/{uid}'}/oci-bind-hook"
 
 
 # -- the parser ------------------------------------------------------------------------------------------------------

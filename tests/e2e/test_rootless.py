@@ -262,9 +262,9 @@ def test_without_a_state_folder_mount_points_must_be_there(world: Rootless, runt
     code, out, err = run(runtime, world.bundle("cat /data/word", "createContainer", *words, *mount(world, "/new")))
     assert (code != 0, out) == (True, "")
     assert (
-        f"mount points are missing, and the state folder {world.state} cannot be opened: Permission denied (create them"
-        " in the image, pass --root a writable folder, or register the hook for createRuntime if root starts the"
-        " runtime)"
+        f"mount points are missing, and the state folder {world.state} cannot be created: {FOLDER} does not exist"
+        " (create them in the image, pass --root a writable folder, or register the hook for createRuntime if root"
+        " starts the runtime)"
     ) in log.read_text()
     log.unlink()
     # And that folder may be anywhere.
@@ -326,6 +326,31 @@ def test_by_hand_nothing_can_be_mounted(world: Rootless) -> None:
         " (rootless, register the hook for createContainer)\n"
     )
     assert world.snapshot() == before
+
+
+def test_without_a_runtime_folder_run_and_dry_run_say_what_creates_it(world: Rootless) -> None:
+    """As under su(1) and cron(8), in a user namespace as rootless podman's."""
+    members: dict[str, Any] = {"namespaces": support.NAMESPACES, "linux": {}}
+    members["annotations"] = {"io.container.manager": "libpod"}
+    bundle = world.bundle("true", "createRuntime", *mount(world, "/data"), **members)
+    give(world.path)
+    FOLDER.rmdir()
+    user = support.as_user(UID)
+    before = (*user, "unshare", "--user", "--mount", "--map-root-user")
+    done = call(world, "prestart", *mount(world, "/data"), stdin=state(world), before=before)
+    problem = f"the state folder {world.state} cannot be created: {FOLDER} does not exist"
+    hint = (
+        f"create the folder {FOLDER}, owned by this user, as `loginctl enable-linger {UID}` does, or choose another"
+        " state folder by --root or by XDG_RUNTIME_DIR in the hook's env"
+    )
+    assert (done.returncode, done.stderr) == (74, f"oci-bind-hook: c1 prestart: {problem} ({hint})\n")
+    done = call(world, "explain", bundle, "--format", "json", stdin="", before=user)
+    document = json.loads(done.stdout)
+    found = [{"where": "", "message": problem, "hint": hint, "exit": 74}]
+    assert (done.returncode, document["problems"]) == (74, found)
+    FOLDER.mkdir(0o700)
+    give(FOLDER)
+    assert call(world, "explain", bundle, stdin="", before=user).returncode == 0
 
 
 @RUNTIMES

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OVERFLOW_UID = 65534  # an owner that is not mapped in this user namespace, user_namespaces(7)
+USERS = "/run/user"  # a runtime folder for each user, XDG_RUNTIME_DIR, named after the uid
 MAX_LINKS = 40  # the kernel's limit for one lookup, path_resolution(7)
 
 

@@ -114,6 +114,10 @@ class StateFolder:
         except OSError as reason:
             if reason.errno == errno.ENOENT and not create:
                 return None
+            if create and isinstance(reason, PermissionError):
+                from .missing import check_above
+
+                check_above(path)
             raise refused(f"the state folder {path} cannot be opened", reason) from reason
         try:
             stat = posix.fstat(fd)

@@ -18,6 +18,7 @@ from ...kernel import files, linux, rights
 from ...kernel.proc import Proc
 from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, few, one_line
 from ...options import Options, state_folder
+from ...record import missing
 from ...record.folder import StateFolder
 from ..explain.drawing import Span
 from ..json_text import json_text
@@ -187,8 +188,7 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
         yield Finding(name, f"{path} is created at first use, on {kind} ({lasting})", is_there=True)
     else:
         detail = f"{path} does not exist, and {existing(path)} is not writable"
-        advice = f"create the folder {os.path.dirname(path)}, owned by this user"
-        yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=advice)
+        yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=missing.hint(path))
 
 
 def _named(name: str, root: str | None) -> str:

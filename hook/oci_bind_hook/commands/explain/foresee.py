@@ -20,6 +20,7 @@ from ...mounting.propagation import Runtimes
 from ...options import state_folder
 from ...record.folder import StateFolder, changeable_by_others
 from ...record.indexes import refused
+from ...record.missing import check_above
 from . import recognise
 
 # File systems that cannot be id-mapped, as of Linux 6.18. For the others it depends on the kernel version; a process
@@ -134,6 +135,8 @@ class Run:
             finally:
                 os.close(fd)
         except OSError as reason:
+            if isinstance(reason, PermissionError):
+                check_above(path)
             raise refused(f"the state folder {path} cannot be opened", reason) from reason
         if files.changeable(path):
             raise changeable_by_others(path)

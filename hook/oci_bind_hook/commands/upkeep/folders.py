@@ -10,9 +10,10 @@ from functools import partial
 from ...errors import HookError
 from ...kernel.asking import ask
 from ...kernel.errnos import refused
+from ...kernel.files import USERS
 from ...kernel.proc import Proc
 from ...log import one_line
-from ...options import DEFAULT_ROOT, USERS, state_folder
+from ...options import DEFAULT_ROOT, state_folder
 from ...record.folder import StateFolder
 from ..engines import machine, registration
 from ..engines.timer import Timer
