@@ -378,6 +378,9 @@ def _remove_state_folders(removed: Removed, roots: Iterable[str | None], *, is_o
             removed.kept.append(f"{_records(path, names, root, again)}, and remove the folder")
         else:
             answer(f"{one_line(f'removed {path}/')}\n")
+    for uid, path, count in folders.of_users():
+        steps = f"as user {uid}, {again}run `uninstall --all`, and `gc` after the containers have ended"
+        removed.kept.append(f"{path} has records: {count}; {steps}")
 
 
 def _warn_of_records(removed: Removed, roots: Iterable[str | None]) -> None:

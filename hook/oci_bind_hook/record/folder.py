@@ -129,11 +129,7 @@ class StateFolder:
             raise refused(f"the state folder {path} cannot be inspected", reason) from reason
         if stat.st_uid != posix.geteuid() or stat.st_mode & 0o077:
             posix.close(fd)
-            owner = f"uid {_outside(stat.st_uid)} and has mode {stat.st_mode & 0o7777:04o}"
-            raise RecordError(
-                f"the state folder {path} belongs to {owner}",
-                hint=f"it must belong to uid {_outside(posix.geteuid())} and have mode 0700",
-            )
+            raise _not_private(path, stat)
         if is_changeable:
             posix.close(fd)
             raise changeable_by_others(path)
@@ -418,6 +414,15 @@ def _outside(uid: int) -> int:
         return proc.uid_outside(uid)
     finally:
         posix.close(proc.fd)
+
+
+def _not_private(path: str, stat: posix.stat_result) -> RecordError:
+    """The error for a state folder that belongs to another user, or that other users may enter."""
+    owner = f"uid {_outside(stat.st_uid)} and has mode {stat.st_mode & 0o7777:04o}"
+    hint = f"it must belong to uid {_outside(posix.geteuid())} and have mode 0700"
+    if posix.geteuid() == 0 and stat.st_uid != 0:
+        hint += "; to use that user's records, run the command as that user, for rootless podman in `podman unshare`"
+    return RecordError(f"the state folder {path} belongs to {owner}", hint=hint)
 
 
 def changeable_by_others(path: str) -> RecordError:

@@ -90,6 +90,16 @@ def test_another_folder_is_refused(
     assert fds() == held
 
 
+def test_root_hears_who_can_use_the_folder_of_another_user(path: str) -> None:
+    folder_as(path, owner=1000)
+    with pytest.raises(RecordError) as refused:
+        StateFolder.open(path, create=False)
+    assert refused.value.hint == (
+        "it must belong to uid 0 and have mode 0700; to use that user's records, run the command as that user, for"
+        " rootless podman in `podman unshare`"
+    )
+
+
 def test_a_folder_that_cannot_be_made_is_an_error() -> None:
     with pytest.raises(RecordError, match="/proc/absent/x cannot be opened: No such file"):
         StateFolder.open("/proc/absent/x", create=True)

@@ -23,6 +23,7 @@ from ...record.folder import StateFolder
 from ..explain.drawing import Span
 from ..json_text import json_text
 from ..upkeep.folders import of as state_folders
+from ..upkeep.folders import of_users
 from ..upkeep.listing import Registry
 from . import launcher, machine, registration, settings, sources
 from .check import Check
@@ -117,6 +118,7 @@ def examine() -> list[Finding]:
     recorded = [
         each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
     ]
+    recorded += _of_users()
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
     hooks = [*_launchers(), *_sources(check), *_hooks(check), _timer(check)]
     programs = [*_programs(), *_engines(check)]
@@ -189,6 +191,13 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
     else:
         detail = f"{path} does not exist, and {existing(path)} is not writable"
         yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=missing.hint(path))
+
+
+def _of_users() -> Iterator[Finding]:
+    """Reports the records of users, which root's list and gc do not read."""
+    for uid, path, count in of_users():
+        detail = f"{path}, containers recorded: {count}; only `list` and `gc` of user {uid} read them"
+        yield Finding(f"state folder of user {uid}", detail, is_there=True)
 
 
 def _named(name: str, root: str | None) -> str:

@@ -76,17 +76,26 @@ def tell_of_users(options: Options) -> None:
 
     Only if root asks about all folders.
     """
-    if options.root is not None or os.geteuid() != 0 or Proc().in_user_namespace():
-        return
+    if options.root is None:
+        for uid, path, count in of_users():
+            tell(f"{path} has records, too: {count}; only `list` and `gc` of user {uid} read them")
+
+
+def of_users() -> list[tuple[str, str, int]]:
+    """Returns the uid, the path and the number of records of each state folder of an ordinary user that has records.
+
+    Only for root outside of user namespaces; others get [].
+    """
+    if os.geteuid() != 0 or Proc().in_user_namespace():
+        return []
     try:
         uids = sorted(filter(str.isdecimal, os.listdir(USERS)), key=int)
     except OSError:
-        return
-    for uid in uids:
-        path = f"{USERS}/{uid}/{os.path.basename(DEFAULT_ROOT)}"
-        # The user may have mounted a file system there that does not answer.
-        if count := ask(partial(_records_in, path)).answer:
-            tell(f"{path} has records, too: {count}; only `list` and `gc` of user {uid} read them")
+        return []
+    paths = [(uid, f"{USERS}/{uid}/{os.path.basename(DEFAULT_ROOT)}") for uid in uids]
+    # A user may have mounted a file system there that does not answer.
+    counted = ((uid, path, ask(partial(_records_in, path)).answer) for uid, path in paths)
+    return [(uid, path, count) for uid, path, count in counted if count]
 
 
 def _records_in(path: str) -> int:

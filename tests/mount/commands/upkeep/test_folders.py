@@ -13,7 +13,7 @@ import pytest
 from helpers.fuse import Fuse
 from helpers.mounting import named, request
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import settings, timer
+from oci_bind_hook.commands.engines import doctor, settings, timer
 from oci_bind_hook.commands.explain import containers
 from oci_bind_hook.commands.upkeep import folders
 from oci_bind_hook.documents import oci
@@ -184,6 +184,19 @@ def test_root_hears_of_what_users_have_recorded(words: Sequence[str], capfd: pyt
         assert cli.main([*words]) == 0
     told = "/run/user/7/oci-bind-hook has records, too: 2; only `list` and `gc` of user 7 read them"
     assert capfd.readouterr().err == f"oci-bind-hook: {told}\n"
+
+
+@pytest.mark.usefixtures("machine")
+def test_doctor_and_uninstall_name_what_users_have_recorded(capfd: pytest.CaptureFixture[str]) -> None:
+    users()
+    found = {one.name: one for one in doctor.examine()}
+    assert [name for name in found if "of user" in name] == ["state folder of user 7"]
+    detail = "/run/user/7/oci-bind-hook, containers recorded: 2; only `list` and `gc` of user 7 read them"
+    assert (found["state folder of user 7"].detail, found["state folder of user 7"].is_problem) == (detail, False)
+    capfd.readouterr()
+    steps = "as user 7, run `uninstall --all`, and `gc` after the containers have ended"
+    assert cli.main(["uninstall", "--all"]) == 0
+    assert capfd.readouterr() == ("", f"oci-bind-hook: warning: /run/user/7/oci-bind-hook has records: 2; {steps}\n")
 
 
 def test_a_folder_of_a_user_that_does_not_answer_does_not_block(capfd: pytest.CaptureFixture[str]) -> None:
