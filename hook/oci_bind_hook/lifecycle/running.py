@@ -15,7 +15,7 @@ from ..kernel.namespace import Namespace
 from ..kernel.proc import OUT_OF_SIGHT
 from ..record.state_file import is_object
 from ..rootfs.inside import Inside
-from .stage import Place
+from .stage import NOT_CHROOT, Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,8 +118,15 @@ class Running(Place):
         with files.Named(path):
             there = posix.fstat(rootfs.fd)
         if not is_object(known, there):
-            raise _has_another_root(path)
+            raise self._in_chroot(path) or _has_another_root(path)
         return rootfs
+
+    def _in_chroot(self, path: str) -> UnavailableError | None:
+        """The error if the first process has its root in a chroot, as if its runtime runs in one; None otherwise."""
+        if not self.root_elsewhere():
+            return None
+        problem = f"the rootfs {path} is not the root of the container's mount namespace, but that of a chroot"
+        return UnavailableError(problem, hint=f"if the runtime runs in a chroot, {NOT_CHROOT}")
 
     def check_root(self, path: str) -> None:
         """For a dry-run: raises the UnavailableError of ``open_inside``, without entering the namespace."""

@@ -58,6 +58,18 @@ def not_seen(rootfs: str) -> UnavailableError:
     )
 
 
+NOT_CHROOT = "make its folder the root of a mount namespace, as pivot_root(8) and systemd-nspawn do"
+CHROOT_HINT = f"register the hook for createContainer, or {NOT_CHROOT}"
+
+
+def in_chroot(rootfs: str) -> UnavailableError:
+    """The error if the runtime runs in a chroot: setns(2) leads to the root of the namespace, outside of the chroot."""
+    return UnavailableError(
+        f"the rootfs {rootfs} is not visible in the container's mount namespace, because the runtime runs in a chroot",
+        hint=CHROOT_HINT,
+    )
+
+
 class Place:
     """Where the runtime started the hook, and the process whose mount namespace can be entered.
 
@@ -242,6 +254,17 @@ class Place:
         self._enter(namespace)
         rights.give_up(rights.TO_ENTER)
 
+    def root_elsewhere(self) -> list[tuple[int, str]] | None:
+        """What is mounted on the root of the process that was entered, if that is not the root of its mount namespace.
+
+        Returns the device and the root of each mount there, None if the roots are the same or it is not known. By
+        mountinfo, which shows the mounts below the root of a process, and needs no capability. Raises OSError.
+        """
+        theirs = self.proc.mounts_of(self.init["pid"]).at("/") if self.init is not None else []
+        here = {info.id for info in self.proc.mounts().at("/")}
+        is_elsewhere = bool(theirs) and here.isdisjoint(info.id for info in theirs)
+        return [(info.dev, info.root) for info in theirs] if is_elsewhere else None
+
     def _enter(self, namespace: Namespace) -> None:
         if self.pidfd is None:
             return
@@ -270,7 +293,9 @@ class Place:
         except OSError as reason:
             raise unopened(f"the rootfs {bundle.rootfs}", reason) from reason
         if not is_seen:
-            raise not_seen(bundle.rootfs)
+            # The process of a sandbox has another root than this one; that of a runtime in a chroot has the same.
+            ours = [(info.dev, info.root) for info in namespace.started_in().at("/")]
+            raise in_chroot(bundle.rootfs) if self.root_elsewhere() == ours else not_seen(bundle.rootfs)
         is_container = namespace.kind == "container"
         rootfs = Rootfs(
             bundle.rootfs,

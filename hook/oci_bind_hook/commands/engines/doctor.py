@@ -15,7 +15,9 @@ import sys
 from ...documents.acceptor import head
 from ...errors import HookError, RecordError
 from ...kernel import files, linux, rights
+from ...kernel.chroot import is_in_chroot
 from ...kernel.proc import Proc
+from ...lifecycle.stage import CHROOT_HINT
 from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, few, one_line
 from ...options import Options, state_folder
 from ...record import missing
@@ -122,7 +124,8 @@ def examine() -> list[Finding]:
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
     hooks = [*_launchers(), *_sources(check), *_hooks(check), _timer(check)]
     programs = [*_programs(), *_engines(check)]
-    return [*_software(), *_kernel(), procfs, *_capabilities(), *recorded, *hooks, *programs, _syslog(check)]
+    system = [*_software(), *_kernel(), procfs, *_chroot(), *_capabilities()]
+    return [*system, *recorded, *hooks, *programs, _syslog(check)]
 
 
 def _software() -> Iterator[Finding]:
@@ -143,6 +146,13 @@ def _kernel() -> Iterator[Finding]:
         is_needed = name in NEEDED_FEATURES
         advice = "run Linux 5.8 or later" if is_needed else ""
         yield Finding(name, "", is_there=there[name], is_needed=is_needed, without=without, advice=advice)
+
+
+def _chroot() -> Iterator[Finding]:
+    if is_in_chroot():
+        name, without = "mount namespace", "the hook cannot enter containers: createRuntime and prestart do not work"
+        detail = "/ is not its root, but that of a chroot"
+        yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=CHROOT_HINT)
 
 
 def _procfs() -> Finding:

@@ -98,7 +98,7 @@ class Calls:
                 call.sources = open_sources(call.requests, bundle.path, self._namespace, self._patience.source_of)
             foreseen = [*problems_of_sources(call.sources, call.run, self._namespace, bundle.rootfs)]
             # A run that cannot clone a source never reaches the namespace.
-            for problem in foreseen or (problems_of_stage(call.run) if enters and call.asks else ()):
+            for problem in foreseen or (problems_of_stage(call.run, bundle.rootfs) if enters and call.asks else ()):
                 report.add(problem)
             if call.part.enters_late and call.asks:
                 report.add(not_seen(bundle.rootfs), "enter")

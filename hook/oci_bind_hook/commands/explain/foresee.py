@@ -12,8 +12,9 @@ import os
 
 from ...errors import HookError, UnavailableError
 from ...kernel import files, linux, rights
+from ...kernel.chroot import is_in_chroot
 from ...kernel.errnos import because
-from ...lifecycle.stage import ROOTLESS, RUNTIMES
+from ...lifecycle.stage import ROOTLESS, RUNTIMES, in_chroot
 from ...lifecycle.start_record import opened_or_unrecorded
 from ...mounting.config_mounts import is_runtimes
 from ...mounting.propagation import Runtimes
@@ -143,13 +144,19 @@ class Run:
         return None
 
 
-def problems_of_stage(run: Run) -> Iterator[HookError]:
-    """The error of a rootless ``run`` as this user: at the stages before createContainer it may not enter a process."""
-    is_rootless = os.geteuid() != 0 and run.is_own
-    if is_rootless and run.stage in ("prestart", "createRuntime"):
+def problems_of_stage(run: Run, rootfs: str) -> Iterator[HookError]:
+    """The error of a ``run`` that enters a process, as this user: at the stages before createContainer.
+
+    A rootless run may not enter it. Root's run in a chroot does not find the rootfs then.
+    """
+    if run.stage not in ("prestart", "createRuntime"):
+        return
+    if os.geteuid() != 0 and run.is_own:
         reason = OSError(errno.EPERM, os.strerror(errno.EPERM))
         problem = f"the container's mount namespace cannot be entered {because('setns', reason)}"
         yield _at("enter", UnavailableError(problem, hint=ROOTLESS))
+    elif os.geteuid() == 0 and is_in_chroot():
+        yield _at("enter", in_chroot(rootfs))
 
 
 def problems_of_sources(sources: Iterable[Source], run: Run, namespace: Namespace, rootfs: str) -> Iterator[HookError]:
