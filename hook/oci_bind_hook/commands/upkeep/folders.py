@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
 
 class Folder:
-    """A state folder: its ``path``, and the ``problem`` if it cannot be used."""
+    """A state folder: its ``path``, the ``problem`` if it cannot be used, and whether it exists (``is_there``)."""
 
-    def __init__(self, path: str, problem: HookError | None = None) -> None:
+    def __init__(self, path: str, problem: HookError | None = None, *, is_there: bool = True) -> None:
         self.path = path
         self.problem = problem
+        self.is_there = is_there
 
 
 def registered() -> list[str | None]:
@@ -137,6 +138,8 @@ def as_text(folders: Sequence[Folder], found: Sequence[F], lines: Callable[[Sequ
         here = [each for each in found if each.folder == folder.path]
         if folder.problem is not None:
             part = [one_line(str(folder.problem))]
+        elif not folder.is_there:
+            part = [one_line(f"nothing is recorded: {folder.path} does not exist")]
         elif not here:
             part = [one_line(f"nothing is recorded in {folder.path}")]
         else:

@@ -283,7 +283,7 @@ def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], l
             found.append(Folder(state_folder(one, Proc()), problem))
             problems.append(problem)
         else:
-            found.append(Folder(registry.path))
+            found.append(Folder(registry.path, is_there=registry.folder is not None))
             usable.append((registry, names))
     known = {name for _, names in usable for name in names}
     if wanted:
