@@ -404,7 +404,7 @@ def test_bundle_of_a_container_that_runs_by_hand(world: World) -> None:
     assert now(report) == {"/a": True, "/b": False, "/etc": False}
     report = json.loads(call([*command, binds[0]]).stdout)
     (warning,) = [text for text in report["warnings"] if "running" in text]
-    assert warning.startswith(f"{world.source} on /b, requested by --mount 2, is recorded in the running container")
+    assert warning.startswith(f"{world.source} on /b, requested by --mount 2, is recorded for the running container")
 
 
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
