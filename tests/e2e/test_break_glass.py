@@ -135,15 +135,72 @@ def test_explain_foresees_that_a_broken_launcher_keeps_the_container_from_starti
         assert support.run_container(runtime, bundle, name).stdout == ""
 
 
-def test_explain_warns_of_a_launcher_that_is_turned_off(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+def explained(capfd: pytest.CaptureFixture[str], bundle: str, how: str = "json", *words: str) -> str:
+    capfd.readouterr()
+    assert cli.main(["explain", bundle, f"--format={how}", *words]) == 0
+    return capfd.readouterr().out
+
+
+def test_explain_says_that_nothing_is_bound_if_the_launcher_is_turned_off(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = install(str(world.path / "p"), (), options(world))
+    bundle = ""
+    # Neither a source that does not exist nor invalid options make a hook fail that does nothing.
+    for words in (options(world), ["--mount", "src=/absent,dst=/new"], ["--mont"], ["createContainer"]):
+        hook = {"path": path, "args": ["oci-bind-hook", *words], "env": ["PATH=/usr/bin:/bin"]}
+        bundle = support.bundle(world.path / "bundle", ["true"], hooks={"createRuntime": [hook], "poststop": [hook]})
+        turn_off(world)
+        said = f"{path} has been turned off, and binds nothing: install again"
+        so = "nothing would be bound: the launcher is turned off"
+        text = explained(capfd, bundle, "text")
+        assert f"warning    config.json: /hooks/createRuntime/0/path: {said}\n" in text
+        assert f"so         {so}\n" in text
+        assert "\nbind" not in text
+        tree = explained(capfd, bundle, "tree")
+        assert tree.endswith(f"\n{so}\n")
+        assert "new" not in tree
+        report = json.loads(explained(capfd, bundle))
+        assert (report["verdict"], report["stage"]) == (so, "createRuntime")
+        assert report["mounts"] == []
+    # Options of the command line are not those of the hook that is turned off.
+    asked = json.loads(explained(capfd, bundle, "json", "--mount", f"src={world.source},dst=/etc"))
+    assert asked["verdict"].startswith("ready: 1 bind; ")
+
+
+def test_explain_plans_the_entry_whose_launcher_is_not_turned_off(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hooks = []
+    for name in ("p", "other"):
+        path, _ = install(str(world.path / name), (), options(world))
+        words = ["--mount", f"src={world.source},dst=/{name}", *world.root_option()]
+        hooks.append({"path": path, "args": ["oci-bind-hook", *words], "env": ["PATH=/usr/bin:/bin"]})
+    turn_off(world)
+    bundle = support.bundle(world.path / "bundle", ["true"], hooks={"createRuntime": hooks, "poststop": hooks})
+    report = json.loads(explained(capfd, bundle))
+    assert [mount["resolved"] for mount in report["mounts"]] == ["/other"]
+    assert report["options"] == "config.json: /hooks/createRuntime/1"
+    assert report["verdict"] == "ready: 1 bind, 1 folder to create; 2 warnings"
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_binds_from_before_the_launcher_was_turned_off_are_named(
+    world: World, runtime: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     path, _ = install(str(world.path / "p"), (), options(world))
     hook = {"path": path, "args": ["oci-bind-hook", *options(world)], "env": ["PATH=/usr/bin:/bin"]}
-    bundle = support.bundle(world.path / "bundle", ["true"], hooks={"createRuntime": [hook], "poststop": [hook]})
-    turn_off(world)
-    capfd.readouterr()
-    assert cli.main(["explain", bundle, "--format=text"]) == 0
-    said = f"{path} has been turned off, and binds nothing: install again"
-    assert f"warning    config.json: /hooks/createRuntime/0/path: {said}\n" in capfd.readouterr().out
+    hooks = {"createRuntime": [hook], "poststop": [hook]}
+    bundle = support.bundle(world.path / "bundle", ["sleep", "1000"], hooks=hooks)
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.create(bundle, "c1").returncode == 0
+        turn_off(world)
+        report = json.loads(explained(capfd, bundle))
+        namespace.stop("c1")
+    assert report["running"]["id"] == "c1"
+    (warning,) = [text for text in report["warnings"] if "not in this plan" in text]
+    assert warning.startswith(f"{world.source} on /new, requested by --mount 1")
+    assert report["verdict"] == "nothing would be bound: the launcher is turned off"
 
 
 def test_the_launcher_that_is_turned_off_reads_the_state(world: World) -> None:

@@ -67,10 +67,12 @@ class Calls:
         report.own_rights = runs[0].own_rights
         requests = list(requests_of_each(report, bundle, parts, patience))
         report.own = own_mounts(requests[0])
-        if bundle.config.root_readonly and report.namespace == "runtime":
+        if report.is_turned_off:
+            requests = [[request for request in asked if not self._is_asked(request)] for asked in requests]
+        elif bundle.config.root_readonly and report.namespace == "runtime":
             requests[0].insert(0, collect.read_only_root(bundle.rootfs))
         self._calls = [
-            Call(part, run, asked, asks=any(request.is_bind and not self._is_runtimes(request) for request in asked))
+            Call(part, run, asked, asks=any(map(self._is_asked, asked)))
             for part, run, asked in zip(parts, runs, requests, strict=True)
         ]
         self.no_folder = ""
@@ -87,6 +89,10 @@ class Calls:
 
     def _is_runtimes(self, request: Request) -> bool:
         return is_runtimes(request, self._namespace.kind, self._bundle.rootfs)
+
+    def _is_asked(self, request: Request) -> bool:
+        """Whether the hook has to bind this."""
+        return request.is_bind and not self._is_runtimes(request)
 
     def open(self, proc: Proc, place: Place | None) -> None:
         """Opens the state folder and the sources of each call."""

@@ -134,7 +134,7 @@ def _fill(
     if state is None and is_podmans and (container is None or container.pid is None):
         report.notes.append("config.json is the one of the last start: podman writes a new one at the next start")
     entries = registered.find(bundle.document)
-    parts = with_registered(report, entries, options, bundle.config.namespaces, proc)
+    parts = with_registered(report, entries, options, bundle.config.namespaces, proc, patience)
     strict = [part.options.strict for part in parts]
     if bundle.violations and any(strict):
         report.turn = strict.index(True)

@@ -61,7 +61,7 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
     others_stop = bool(entries) and not has_poststop and stopping.is_by_engine(entries, bundle)
     report.warnings += registered.warnings(entries, bundle.document, others_stop=others_stop)
     for entry in entries:
-        if not entry.path or patience.why_not(entry.place, f"the hook {entry.path}", entry.path):
+        if not _may_inspect(entry, patience):
             continue
         fault = launcher.fault(entry.path)
         if not fault and not os.access(entry.path, os.X_OK):
@@ -70,25 +70,40 @@ def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, p
             report.warnings.append(f"{entry.place}/path: {fault}")
 
 
+def _may_inspect(entry: Entry, patience: Patience) -> bool:
+    """Whether an entry names a program, which is not known to be on a file system that does not answer."""
+    return bool(entry.path) and not patience.why_not(entry.place, f"the hook {entry.path}", entry.path)
+
+
+def _is_turned_off(entry: Entry, patience: Patience) -> bool:
+    return _may_inspect(entry, patience) and launcher.is_turned_off(entry.path)
+
+
 def with_registered(
-    report: Report, entries: list[Entry], options: Options, namespaces: Container[str], proc: Proc
+    report: Report, entries: list[Entry], options: Options, namespaces: Container[str], proc: Proc, patience: Patience
 ) -> list[Part]:
     """Returns the options or, if they request no bind, those of each entry that sets up, in the order of the calls.
 
     If ``options`` name a stage, only entries at it count. ``namespaces`` are those that the container has or joins.
+    Entries whose launcher is turned off count only if all are turned off, because the state folder depends on them.
 
     Adds to the report how the hook is registered, and the error of each call whose STAGE is not where it is registered.
     """
     report.registered = [entry.place for entry in entries]
     called = registered.chosen(entries, options.stage)
-    late = [entry for entry in entries if entry.stage == registered.LATE and options.stage is None]
+    is_late = options.stage is None and "mount" in namespaces
+    late = [entry for entry in entries if entry.stage == registered.LATE and is_late]
     if options.mounts or options.annotation_sources:
         return [Part(options, "")]
     if not entries and options.bundle is not None:
         command = shlex.join(["oci-bind-hook", "install", "--check", options.bundle])
         report.notes.append(f"to see why no registration of the hook applies to this container, run {command}")
+    calling = [entry for entry in (*called, *late) if not _is_turned_off(entry, patience)]
+    report.is_turned_off = bool(called or late) and not calling
+    if not report.is_turned_off:
+        called, late = ([entry for entry in each if entry in calling] for each in (called, late))
     parts = [] if called else [Part(options, "")]
-    for entry in [*called, *(late if "mount" in namespaces else ())]:
+    for entry in [*called, *late]:
         report.turn = len(parts)
         try:
             parts.append(Part(_merged(entry, options, proc), entry.place, entry.stage))
@@ -163,7 +178,7 @@ def _requests(report: Report, bundle: Bundle, part: Part, patience: Patience) ->
     def refused(problem: HookError) -> None:
         report.add(problem, "ask")
 
-    options, place = part.options, part.place
+    options, place = Options() if report.is_turned_off else part.options, part.place
     requests = collect.requests(bundle.config, options.mounts, allowed(options.annotation_sources), refused)
     for request in requests:
         if place and request.origin_kind == "argument":

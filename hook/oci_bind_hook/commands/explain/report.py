@@ -18,7 +18,7 @@ from ..json_text import json_text
 from ..upkeep.replaced import WORDS
 from .drawing import painted
 from .refusals import BOTH
-from .verdict import MADE, sentence, verdict
+from .verdict import MADE, TURNED_OFF, sentence, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Report:
         self.namespace: NamespaceKind | None = None
         self.registered: list[str] | None = None
         self.options: str | None = None
+        # Whether the launchers of all calls are turned off, so that a real run does nothing and cannot fail.
+        self.is_turned_off = False
         self.running: dict[str, object] | None = None
         self.mounts: list[dict[str, Any]] = []
         self.own: list[dict[str, object]] = []
@@ -115,8 +117,12 @@ class Report:
     def add(self, problem: HookError, step: Step | None = None) -> None:
         """Adds a problem, which a real run has at the problem's own step, or else at ``step``.
 
-        If this user may not inspect something, the report is no longer a verdict: the real run has other rights.
+        If this user may not inspect something, the report is no longer a verdict: the real run has other rights. If no
+        real run has it, because the launcher is turned off, it is only a warning.
         """
+        if self.is_turned_off:
+            self.warnings += map(sentence, _facts(problem))
+            return
         step = problem.step or step
         if isinstance(problem.__cause__, PermissionError) and os.geteuid() != 0 and self._may_know(problem.__cause__):
             self.is_sure = False
@@ -174,7 +180,13 @@ class Report:
             found["remove"] = self.remove
         return {
             **found,
-            "verdict": verdict(found, is_failure=self.is_verdict, is_sure=self.is_sure, is_known=not self.unknown),
+            "verdict": verdict(
+                found,
+                is_failure=self.is_verdict,
+                is_sure=self.is_sure,
+                is_known=not self.unknown,
+                is_turned_off=self.is_turned_off,
+            ),
         }
 
 
@@ -262,6 +274,8 @@ def _rows(report: Report) -> Iterator[_Row]:
             yield True, "hint", str(refused["hint"])
     if report.exit_code == REFUSED:
         yield False, "so", f"neither runc nor crun would start it: the exit code is {REFUSED}"
+    elif report.is_turned_off:
+        yield False, "so", TURNED_OFF
     for warning in report.warnings:
         yield False, "warning", warning
     if problems or report.runtime or report.warnings:
@@ -272,7 +286,7 @@ def _rows(report: Report) -> Iterator[_Row]:
     for mount in report.mounts:
         yield _SPACE
         yield from _of_a_mount(mount)
-    if not report.mounts and not report.remove and not problems:
+    if not report.mounts and not report.remove and not problems and not report.is_turned_off:
         yield False, "binds", "none requested" if report.remove is None else "nothing to undo"
     if report.remove:
         yield _SPACE

@@ -22,7 +22,10 @@ _NARROWEST = 20  # columns: with less space, a mount gets a line of its own
 _NARROWEST_SOURCE = 12  # columns: with less space for the source, its properties get a line of their own
 _HANGING = 2  # columns of indentation for further lines of a text
 _LABELS = {"problem": "bad", "refuses": "bad", "hint": "hint", "warning": "warning", "hides": "link"}
-_VERDICTS = {"would fail": "bad", "not known": "warning", "the runtime would refuse it": "bad", "not safe": "bad"}
+_VERDICTS = {
+    **dict.fromkeys(("would fail", "the runtime would refuse it", "not safe"), "bad"),
+    **dict.fromkeys(("not known", "nothing would be bound"), "warning"),
+}
 _NAMESPACES = {"container": "in the container's own namespace", "runtime": "in the runtime's namespace"}
 
 

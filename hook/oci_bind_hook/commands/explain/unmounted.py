@@ -48,7 +48,7 @@ def without_destinations(
     plan = Plan(cast("Rootfs", None), namespace)  # not used, since no destination is resolved
     for source in judge_sources(report, opened, namespace, bundle.rootfs):
         plan.binds.append(Bind(source.request, source))
-    if plan.binds or report.registered:
+    if (plan.binds or report.registered) and not report.is_turned_off:
         report.unknown.append(
             _why_elsewhere(report.command, bundle, container, namespace.proc) or _why(bundle, container)
         )

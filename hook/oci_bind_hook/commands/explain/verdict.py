@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 ANY = "the runtime"
+TURNED_OFF = "nothing would be bound: the launcher is turned off"
 MADE = {"directory": "folder", "file": "file"}
 
 
-def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_known: bool = True) -> str:
+def verdict(
+    document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_known: bool = True, is_turned_off: bool = False
+) -> str:
     """Returns the sentence for a report with these members, schemas/plan.json.
 
     ``is_failure``: the real run would certainly fail, with the first problem. Not ``is_sure``: this user may not see
-    everything. Other problems are those of the registration.
+    everything. Other problems are those of the registration. ``is_turned_off``: the hook does nothing.
     """
     problem = next(iter(document["problems"]), None)
     refusals = document.get("runtime") or ()
@@ -30,7 +33,7 @@ def verdict(document: Mapping[str, Any], *, is_failure: bool, is_sure: bool, is_
         return f"would fail: {problem['exit']}, {sentence(problem)}{more}"
     if problem is not None and not (is_sure and is_known):
         return f"not known: {sentence(problem)}{more}"
-    done = _of_undoing(document) if "remove" in document else _of_binds(document)
+    done = _of_undoing(document) if "remove" in document else TURNED_OFF if is_turned_off else _of_binds(document)
     if refusals:
         refusing = who({runtime for each in refusals for runtime in each["by"]})
         code = f"{REFUSED}, " if refusing == ANY and problem is None else ""

@@ -61,6 +61,11 @@ VERDICTS: list[tuple[dict[str, Any], str]] = [
         {"problems": [problem("config.json: /hooks/createRuntime/0/env", 78)], "failure": False, "mounts": [mount()]},
         "not safe: 78, config.json: /hooks/createRuntime/0/env; otherwise ready: 1 bind",
     ),
+    ({"off": True, "warnings": ["w"]}, "nothing would be bound: the launcher is turned off"),
+    (
+        {"off": True, "problems": [problem("e", 78)], "failure": False},
+        "not safe: 78, e; otherwise nothing would be bound: the launcher is turned off",
+    ),
     ({"remove": []}, "nothing to undo"),
     ({"remove": ["/a"]}, "would remove 1 mount point"),
     (
@@ -75,7 +80,8 @@ def test_the_verdict(members: dict[str, Any], expected: str) -> None:
     is_sure = members.pop("sure", True)
     document = {"mounts": [], "problems": [], "warnings": [], "running": None, **members}
     is_failure = document.pop("failure", is_sure and bool(document["problems"]))
-    assert verdict(document, is_failure=is_failure, is_sure=is_sure) == expected
+    is_off = document.pop("off", False)
+    assert verdict(document, is_failure=is_failure, is_sure=is_sure, is_turned_off=is_off) == expected
 
 
 def test_what_nobody_can_tell_now_is_no_fault_besides_one() -> None:
