@@ -80,7 +80,8 @@ def describe(
         if found is not None and found_at is not None and first_that_may_wait(table, found_at) is None:
             found["label"] = label = label_of(f"/proc/self/fd/{bind.source.fd}")
             is_writable = "ro" not in attributes[bind]
-            warnings += labels.warnings(label, str(found["kind"]), writable=is_writable) if labels else []
+            if labels and bind.action != "skipped":  # the last warning of a skipped bind is the reason
+                warnings += labels.warnings(label, str(found["kind"]), writable=is_writable)
         now = {"now": None, "source_now": None}
         hides = [*(hidden or {}).get(bind, ())]
         described.append(
@@ -125,6 +126,7 @@ def _describe(bind: Bind, attributes: list[str]) -> dict[str, object]:
         "source": source.above,
         **({} if request.subpath is None else {"subpath": request.subpath}),
         **({} if request.pattern is None else {"pattern": request.pattern.source}),
+        **({} if request.when_exists is None else {"when_exists": request.when_exists}),
         "source_links": [] if request.is_root or isinstance(request.opener, Mute) else _links_to(source),
         "destination": request.destination,
         "resolved": target.path if target else None,

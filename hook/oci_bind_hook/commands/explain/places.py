@@ -208,6 +208,8 @@ class Places:
             yield Span("ridmap" if "ridmap" in asked else "idmap")
         if mount["propagation"] != DEFAULT_PROPAGATION:
             yield Span(mount["propagation"])
+        if "when_exists" in mount and action != "skipped":
+            yield Span(f"only if {self._pen.name(mount['when_exists'])} exists")
         if action == "unmount":
             yield Span("will be unmounted")
         elif action == "gone":

@@ -332,6 +332,8 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     yield True, "asked", f"{mount['origin']}, destination {mount['destination']}"
     if "subpath" in mount:
         yield True, "subpath", f"{mount['subpath']}, beneath {mount['source']}"
+    if "when_exists" in mount:
+        yield True, "only if", f"{mount['when_exists']} exists in the container"
     if action in ("mount", "present", "left"):
         earlier = ", in an earlier call" if action == "present" and mount["by"] == "hook" else ""
         yield True, "by", "left to the runtime" if action == "left" else f"the {mount['by']}{earlier}"
@@ -348,7 +350,10 @@ def _of_a_mount(mount: dict[str, Any]) -> Iterator[_Row]:
     if mount["now"] is not None and action != "gone":
         there = "mounted" if mount["now"] else "not mounted"
         yield True, "now", ", ".join(filter(None, (there, WORDS.get(mount["source_now"]))))
-    yield from ((True, "warning", warning) for warning in mount["warnings"])
+    warnings = [*mount["warnings"]]
+    reason = [warnings.pop()] if action == "skipped" else []
+    yield from ((True, "note", text) for text in reason)
+    yield from ((True, "warning", warning) for warning in warnings)
 
 
 def _of_a_source(path: str, found: dict[str, Any] | None) -> Iterator[_Row]:

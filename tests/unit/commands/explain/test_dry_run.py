@@ -17,6 +17,7 @@ from hypothesis import strategies as some
 from helpers import support
 from oci_bind_hook.commands.explain import dry_run
 from oci_bind_hook.commands.explain.report import Report, as_json, as_text
+from oci_bind_hook.commands.explain.tree import as_tree
 from oci_bind_hook.documents import oci
 from oci_bind_hook.errors import UsageError
 from oci_bind_hook.options import Options, parse
@@ -233,6 +234,30 @@ def test_text_for_a_person(desk: Desk) -> None:
         "  options  rbind rprivate\n"
         f"  kept     {' '.join(kept(desk.source))}, as the source has it\n"
     )
+
+
+def test_a_condition_is_named(desk: Desk) -> None:
+    binds = [f"src={desk.file},dst=/new,when-exists={path}" for path in ("/etc/file", "/absent")]
+    report = desk.report(*binds, f"src={desk.file},dst=/other")
+    assert [mount.get("when_exists") for mount in report.mounts] == ["/etc/file", "/absent", None]
+    first, second, third = as_text(report).split("\n\n")[-3:]
+    assert "\n  only if  /etc/file exists in the container\n" in first
+    assert second == (
+        f"skip       {desk.file} on /new\n"
+        "  asked    --mount 2, destination /new\n"
+        "  only if  /absent exists in the container\n"
+        "  note     /absent does not exist in the container"
+    )
+    assert "only if" not in third
+
+
+def test_a_condition_is_named_if_the_rootfs_is_not_mounted(desk: Desk) -> None:
+    """Then whether it is met is not known."""
+    desk.config(root=str(desk.path / "overlay/1/merged"))
+    report = desk.report(f"src={desk.file},dst=/new,when-exists=/etc/a b")
+    assert str(report.document()["verdict"]).startswith("not known: ")
+    assert "\n  only if  /etc/a b exists in the container\n" in as_text(report)
+    assert f'`- new  <- {desk.file}  only if "/etc/a b" exists\n' in as_tree(report.document(), is_unicode=False)
 
 
 def test_text_without_binds(desk: Desk) -> None:

@@ -108,6 +108,8 @@ WORDS: list[tuple[Document, str]] = [
     ({"hides": [{"path": "/d", "what": "folder", "origin": None}]}, "  over the image's folder"),
     ({"origin": "config.json#/annotations/a"}, "  config.json#/annotations/a"),
     ({"subpath": "x"}, "/x"),
+    ({"when_exists": "/lib/a"}, "  only if /lib/a exists"),
+    ({"when_exists": "/lib/a", "action": "skipped", "by": None, "warnings": ["w"]}, ""),
 ]
 
 
