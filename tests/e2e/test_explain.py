@@ -77,6 +77,32 @@ def test_containers_of_a_runtime(world: World, runtime: str) -> None:
         assert 'the container "web-1" is not known' in said
 
 
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_a_record_of_an_earlier_start_is_named(world: World, runtime: str) -> None:
+    bundle = world.bundle("exec sleep 1000", "createRuntime", "--mount", f"src={world.source},dst=/new/a")
+    mounting.tmpfs("/run")
+    with support.RuntimeNamespace(runtime) as namespace:
+        os.symlink(namespace.root, f"/run/{runtime}")
+        assert namespace.create(bundle, "web").returncode == 0
+        assert explain(world, "web")[1]["warnings"] == []
+        namespace.kill("web")
+        while namespace.state("web")["status"] != "stopped":
+            os.sched_yield()
+        gc = f"run oci-bind-hook gc --root {world.state}"
+        said = "the record of an earlier start of web is left (1 bind, 2 mount points): the next start undoes it first"
+        then = "until then, the plan takes its mount points for the image's"
+        for word in ("web", bundle):
+            code, report, _ = explain(world, word)
+            assert (code, report["running"]) == (0, None)
+            assert report["warnings"] == [f"{said}; to undo it now, {gc}; {then}"]
+        # Another bundle, or another id, has nothing to do with that record.
+        other = support.bundle(world.path / "other", ["true"], rootfs=world.rootfs)
+        assert explain(world, other, "--root", str(world.state))[1]["warnings"] == []
+        subprocess.run([world.launcher, "gc", *world.root_option()], check=True, capture_output=True)
+        assert explain(world, "web")[1]["warnings"] == []
+        namespace.delete("web", "--force")
+
+
 def test_a_record_is_enough(world: World) -> None:
     """By the state folder that a registration names, or the one that is given."""
     support.bundle(world.path / "bundle", ["true"], namespaces=["pid"])

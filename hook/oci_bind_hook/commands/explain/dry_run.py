@@ -32,7 +32,7 @@ from .foresee import Run
 from .hiding import hidden
 from .parts import warn_of_registration, with_registered
 from .patience import PROGRAMS, gathered, silent
-from .recorded import MadePoints
+from .recorded import MadePoints, of_earlier_start
 from .report import Report
 from .running import find_running
 from .selinux import Labels
@@ -211,11 +211,14 @@ def _fill_with_plan(
     labels = Labels(bundle.document)
     report.selinux = labels.facts()
     calls.open(proc, place)
+    options = calls.first.part.options
+    if not calls.no_folder and options.command != "attach":
+        report.warnings += of_earlier_start(report, bundle, options, proc)
     rootfs = calls.enter(proc, container)
     if rootfs is None:
         return
     planner = calls.resolve(rootfs)
-    planned, options = planner.plan, calls.first.part.options
+    planned = planner.plan
     records = calls.records(proc)
     # A real run does not look at the programs, so it is no problem if they cannot be inspected.
     if why := patience.why_not(PROGRAMS, f"a program in the rootfs {bundle.rootfs}", bundle.rootfs):

@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from ...errors import At, RecordError
 from ...kernel.proc import boot_id
 from ...lifecycle.start_record import is_continued
+from ...lifecycle.tear_down import foreign
 from ...mounting.mounted import is_in
 from ...mounting.undo import difference
-from ...options import state_folder
+from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
-from ...record.state_file import places_of
+from ...record.state_file import is_live, is_of_another_user, is_same_bundle, places_of
 from .patience import HINT
+from .verdict import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Literal
 
+    from ...documents.bundle import Bundle
     from ...kernel.proc import Proc
     from ...lifecycle.stage import Place
-    from ...options import Options
     from ...record.folder import Records
     from ...record.state_file import MadeRecord, MountRecord, Record, RootfsRecord
     from ...rootfs.mount_points import Rootfs
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     from .calls import Call
     from .patience import Patience
     from .report import Report
+
+# What a record may have left, with the name of one.
+_LEFT: tuple[tuple[Literal["mounts", "made"], str], ...] = (("mounts", "bind"), ("made", "mount point"))
 
 
 def find_folders(
@@ -73,6 +80,28 @@ def _recorded(folder: Records | None, report: Report, place: Place | None, proc:
     return [
         mount for mount in record["mounts"] if is_in(mount["attached"][0], table, namespace, places_of(mount, record))
     ]
+
+
+def of_earlier_start(report: Report, bundle: Bundle, options: Options, proc: Proc) -> Iterator[str]:
+    """Yields a warning for each record that a dead container of the same id has left, or of the same bundle if the id
+    is not known. The state folder is that of ``options``. Yields nothing if this user may not read it.
+    """
+    path = state_folder(options, proc)
+    try:
+        folder = StateFolder.open(path, create=False)
+    except RecordError:
+        return
+    for record in folder.everyone()[0] if folder else ():
+        is_same = record["id"] == report.id if report.id is not None else is_same_bundle(record, bundle.path)
+        if not is_same or is_live(record, proc, boot_id()):
+            continue
+        words = "gc" if path == state_folder(Options(), proc) else shlex.join(["gc", "--root", path])
+        is_foreign = is_of_another_user(record, proc.user_namespace())
+        gc = foreign(record, proc, words).hint if is_foreign else f"run {proc.command(words)}"
+        left = ", ".join(count(len(record[name]), noun) for name, noun in _LEFT if record[name])
+        said = f"the record of an earlier start of {record['id']} is left" + (f" ({left})" if left else "")
+        said += f": {gc}" if report.is_turned_off else f": the next start undoes it first; to undo it now, {gc}"
+        yield said + ("; until then, the plan takes its mount points for the image's" if record["made"] else "")
 
 
 def records_on(rootfs: RootfsRecord, options: Options, proc: Proc) -> list[Record]:
