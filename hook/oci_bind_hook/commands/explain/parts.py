@@ -18,7 +18,7 @@ from ...lifecycle.stage import no_process, not_inside
 from ...mounting.sources import allowed
 from ...options import Options, not_stopped, parse, state_folder
 from ...requests import collect
-from ..engines import launcher
+from ..engines import launcher, machine
 from . import registered, stopping
 from .patience import expanded
 
@@ -52,6 +52,20 @@ class Part(NamedTuple):
     def enters_late(self) -> bool:
         """Whether a late call enters the container. With the STAGE createContainer or poststop it is refused before."""
         return self.is_late and self.options.stage not in ("createContainer", "poststop")
+
+
+def origins(entries: list[Entry], patience: Patience) -> list[str | None]:
+    """Returns for each entry of config.json the file of the registration on this machine that it comes from, None if
+    none or several have its path and arguments.
+    """
+    if not entries or patience.why_not("registrations", "the registrations of this machine", "/"):
+        return [None] * len(entries)
+    files: dict[tuple[str, str, str], set[str]] = {}
+    for one in machine.everywhere():
+        for stage in one.stages:
+            files.setdefault((stage, one.launcher, shlex.join(one.arguments)), set()).add(one.path)
+    found = [files.get((entry.stage, entry.path, shlex.join(entry.words)), ()) for entry in entries]
+    return [next(iter(paths)) if len(paths) == 1 else None for paths in found]
 
 
 def warn_of_registration(report: Report, entries: list[Entry], bundle: Bundle, patience: Patience) -> None:
@@ -90,6 +104,7 @@ def with_registered(
     Adds to the report how the hook is registered, and the error of each call whose STAGE is not where it is registered.
     """
     report.registered = [entry.place for entry in entries]
+    report.registrations = origins(entries, patience)
     called = registered.chosen(entries, options.stage)
     is_late = options.stage is None and "mount" in namespaces
     late = [entry for entry in entries if entry.stage == registered.LATE and is_late]

@@ -61,6 +61,7 @@ class Report:
         self.rootfs: str | None = None
         self.namespace: NamespaceKind | None = None
         self.registered: list[str] | None = None
+        self.registrations: list[str | None] | None = None  # the file that each of ``registered`` comes from
         self.options: str | None = None
         # Whether the launchers of all calls are turned off, so that a real run does nothing and cannot fail.
         self.is_turned_off = False
@@ -172,8 +173,8 @@ class Report:
 
     def document(self) -> dict[str, object]:
         names = (
-            *("id", "stage", "bundle", "rootfs", "namespace", "registered", "options", "running", "mounts", "own"),
-            *("selinux", "problems", "runtime", "warnings", "notes"),
+            *("id", "stage", "bundle", "rootfs", "namespace", "registered", "registrations", "options", "running"),
+            *("mounts", "own", "selinux", "problems", "runtime", "warnings", "notes"),
         )
         found = head("plan") | {name: getattr(self, name) for name in names}
         if self.remove is not None:
@@ -304,8 +305,9 @@ def _of_the_container(report: Report) -> Iterator[_Row]:
     }
     yield from ((False, label, text) for label, text in facts.items() if text)
     if report.registered is not None:
-        where = ", ".join(report.registered) if report.registered else "not in config.json"
-        yield False, "registered", where
+        pairs = zip(report.registered, report.registrations or (), strict=True)
+        where = ", ".join(f"{place} (from {file})" if file else place for place, file in pairs)
+        yield False, "registered", where or "not in config.json"
     if report.options is not None:
         yield False, "options", f"from {report.options}"
     if (labels := _labels(report.selinux)) is not None:

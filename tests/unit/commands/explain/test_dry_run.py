@@ -150,6 +150,7 @@ def test_everything_about_a_bind(desk: Desk) -> None:
         "rootfs": str(desk.rootfs),
         "namespace": "container",
         "registered": [],
+        "registrations": [],
         "options": None,
         "running": None,
         "mounts": [

@@ -54,6 +54,7 @@ def document(*mounts: Document, **members: Any) -> Document:
         "rootfs": "/b/rootfs",
         "namespace": "container",
         "registered": [],
+        "registrations": [],
         "options": None,
         "running": None,
         "mounts": list(mounts),
