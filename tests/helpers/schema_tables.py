@@ -220,6 +220,7 @@ VALID: dict[str, Any] = {
                 "conditions": ["--always"],
                 "env": ["A=1"],
                 "arguments": ["--debug"],
+                "unread": "a",
             }
         ],
     },
@@ -414,6 +415,7 @@ ALSO_VALID = [
     ("registrations", "/registrations/0/device", None),
     *[("registrations", "/registrations/0/kind", word) for word in ("runtime", "base spec")],
     ("registrations", "/registrations/0/runtime", "/usr/bin/runc"),
+    ("registrations", "/registrations/0/unread", None),
     *[("cdi", place, GONE) for place in ("/annotations", "/containerEdits", "/devices/0/annotations")],
     *[("cdi", f"{CDI_EDITS}/{name}", GONE) for name in EDITS],
     *[("cdi", "/cdiVersion", version) for version in ("0.3.0", "1.1.0")],
@@ -483,7 +485,7 @@ FOUND = "path kind number filesystem device from mount owner mode label known su
 MAPPED = " ".join(f"{which}Mappings/0/{member}" for which in ("uid", "gid") for member in IDS[0])
 
 
-REGISTERED = "kind name device runtime path launcher stages conditions env arguments"
+REGISTERED = "kind name device runtime path launcher stages conditions env arguments unread"
 
 
 def below(parent: str, members: str) -> str:

@@ -241,11 +241,14 @@ def check_command(given: Given, _: Log) -> int:
     places = [install.Places(each) for each in given.all("--prefix")]
     named_hooks, named_devices = machine.named()
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
+    is_given = bool(hooks)
     hooks = hooks or list(dict.fromkeys([*hooks_d.FOLDERS, *named_hooks]))
     devices = given.all("--cdi-dir") or list(dict.fromkeys([*cdi.FOLDERS, *named_devices]))
     wrappers = [each.runtimes for each in places] or None
     found = check.Check(hooks, next(iter(given.others), None), devices, wrappers)
     found.judge_sources()
+    if not is_given:
+        found.judge_folders()
     answer(check.as_json(found) if given.format == "json" else check.as_text(found))
     return os.EX_DATAERR if found.is_broken else os.EX_OK
 
@@ -258,7 +261,8 @@ def list_command(given: Given, _: Log) -> int:
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
     folders, wrappers = given.all("--cdi-dir"), [each.runtimes for each in places]
     found = registration.find(hooks, folders, wrappers) if hooks or folders else machine.everywhere()
-    answer(registration.as_json(found) if given.format == "json" else registration.as_text(found))
+    unread = machine.unread(found)
+    answer(registration.as_json(found, unread) if given.format == "json" else registration.as_text(found, unread))
     return os.EX_OK
 
 

@@ -68,6 +68,11 @@ class Check:
         self.problems = _sorted([*self.problems, *found])
         return found
 
+    def judge_folders(self) -> None:
+        """Adds a warning for each registration on this machine that no engine reads."""
+        unread = machine.unread(machine.everywhere())
+        self.problems += [Problem(path, "", f"no engine reads this file: {why}", WARNS) for path, why in unread.items()]
+
     @property
     def ours(self) -> list[Registration]:
         """The registrations of this hook that engines read."""

@@ -36,10 +36,11 @@ from .written import existing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ..explain.drawing import Pen
     from . import cdi, hooks_d
+    from .registration import Registration
 
 RUNTIMES = ("runc", "crun", "runsc", "youki")
 SECONDS = 10
@@ -122,8 +123,10 @@ def examine() -> list[Finding]:
     ]
     recorded += _of_users()
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
-    hooks = [*_launchers(), *_sources(check), *_hooks(check), _timer(check)]
-    programs = [*_programs(), *_engines(check)]
+    unread = machine.unread([*machine.everywhere(), *check.ours])
+    others = [*registration.find(*machine.named(), ()), *machine.base_specs()]
+    hooks = [*_launchers(), *_sources(check, others), *_hooks(check, others, unread), *_unread(unread), _timer(check)]
+    programs = [*_programs(), *_engines(check, unread)]
     system = [*_software(), *_kernel(), procfs, *_chroot(), *_capabilities()]
     return [*system, *recorded, *hooks, *programs, _syslog(check)]
 
@@ -272,7 +275,7 @@ def state_files(options: Options) -> tuple[str, list[str]]:
         return path, []
 
 
-def _hooks(check: Check) -> Iterator[Finding]:
+def _hooks(check: Check, others: Sequence[Registration], unread: Mapping[str, str]) -> Iterator[Finding]:
     for folder in check.folders:
         yield _folder(f"hooks.d {folder.path}", folder, check)
     for cdi_folder in check.cdi_folders:
@@ -280,7 +283,8 @@ def _hooks(check: Check) -> Iterator[Finding]:
     for path in dict.fromkeys([*(file.path for file in check.runtimes), *(path for path, _ in settings.dangling())]):
         bad = [each.message for each in check.problems if each.path == path and each.effect != WARNS]
         yield Finding(f"runtime {path}", "", is_there=not bad, is_needed=bool(bad), without="; ".join(bad))
-    ours = [f"{one.path}, {one.device}" if one.device else one.path for one in (*check.ours, *machine.base_specs())]
+    known = [one for one in (*check.ours, *others) if one.path not in unread]
+    ours = dict.fromkeys(f"{one.path}, {one.device}" if one.device else one.path for one in known)
     exposed = [each for each in check.problems if each.effect == EXPOSES]
     if exposed:
         detail = ": ".join(filter(None, (exposed[0].path, exposed[0].pointer)))
@@ -288,10 +292,10 @@ def _hooks(check: Check) -> Iterator[Finding]:
         yield Finding("registration", detail, is_there=False, is_needed=True, without=message, advice=_CHECK)
         return
     without = "no engine calls the hook; `install` registers it"
-    if unread := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
-        without = f"{', '.join(unread)} may register it, but doctor does not read YAML; `install` writes JSON"
+    if yaml := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
+        without = f"{', '.join(yaml)} may register it, but doctor does not read YAML; `install` writes JSON"
     # If an engine is installed, its own finding has the command.
-    advice = "" if unread or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
+    advice = "" if yaml or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
 
 
@@ -313,11 +317,10 @@ def _launchers() -> Iterator[Finding]:
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
 
 
-def _sources(check: Check) -> Iterator[Finding]:
+def _sources(check: Check, others: Sequence[Registration]) -> Iterator[Finding]:
     """Reports sources of registrations that cannot be bound now."""
     found = check.judge_sources()
     known = {one.path for one in check.ours}
-    others = [*registration.find(*machine.named(), ()), *machine.base_specs()]
     found += sources.problems(one for one in others if one.path not in known)
     for each in found:
         is_needed = each.effect != WARNS
@@ -361,11 +364,18 @@ def _programs() -> Iterator[Finding]:
         yield Finding(name, detail, is_there=bool(version), without="it may not work")
 
 
-def _engines(check: Check) -> Iterator[Finding]:
+def _unread(unread: Mapping[str, str]) -> Iterator[Finding]:
+    """Reports the registrations that no engine reads, each with the reason."""
+    for path, why in unread.items():
+        advice = f"set {machine.to_read(os.path.dirname(path))}"
+        yield Finding(f"hooks.d file {path}", "no engine reads it", is_there=False, without=why, advice=advice)
+
+
+def _engines(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
     """Reports the installed engines, and whether a registration is for them."""
     # Engines skip a file whose launcher does not exist. Another registration would not help.
     skipped = [one for file in check.files if file.is_absent and (one := registration.of_hooks_d(file)) is not None]
-    known = {one.kind for one in (*check.ours, *skipped)}
+    known = {one.kind for one in (*check.ours, *skipped) if one.path not in unread}
     for name, path in machine.programs():
         version = version_of(path)
         kinds = known | {one.kind for one in registration.find(*machine.folders(name), ())}

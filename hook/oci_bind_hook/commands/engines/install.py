@@ -166,17 +166,12 @@ def unheard(log: str | None) -> list[str]:
 def warnings(places: Places) -> list[str]:
     """Returns warnings about an installation that was written but does not work for all users or engines."""
     found = []
-    hooks, devices = machine.named()
-    if places.kind == "CDI" and places.folder not in (*cdi.FOLDERS, *devices):
+    if places.kind == "CDI" and places.folder not in (*cdi.FOLDERS, *machine.named()[1]):
         found.append(
             f"engines read {places.folder} only if their list of CDI folders contains it, such as cdi_spec_dirs"
         )
-    if places.kind == "hooks.d" and places.folder not in (HOOKS_FOLDERS[0], *hooks):
-        setting = machine.to_read(places.folder)
-        found.append(
-            f"podman and CRI-O read {places.folder} only if their hooks_dir contains it: for podman, {setting}"
-        )
     if places.kind == "hooks.d":
+        found += filter(None, [machine.why_unread(places.folder)])
         found += machine.without_hooks_d()
     kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]
     for path in dict.fromkeys(filter(None, kept)):

@@ -70,14 +70,19 @@ def without_hooks_d() -> Iterator[str]:
             )
 
 
-def folders(name: str) -> tuple[list[str], list[str]]:
-    """Returns the hooks.d folders and the CDI folders in the settings of an engine."""
+def folders(name: str, *, is_of_root: bool | None = None) -> tuple[list[str], list[str]]:
+    """Returns the hooks.d folders and the CDI folders in the settings of an engine.
+
+    ``is_of_root``: in those of root's engine, not in those of this user's, which is the default.
+    """
+    is_of_root = is_system() if is_of_root is None else is_of_root
     hooks: list[str] = []
     devices: list[str] = []
     if name in _HOOKS_D:
-        for path in (path for pattern in _patterns(name) for path in sorted(glob.glob(pattern))):
+        for path in (path for pattern in _patterns(name, is_of_root=is_of_root) for path in sorted(glob.glob(pattern))):
             table = _at(_toml(path), *_TABLES[name])
-            hooks = _texts(table, "hooks_dir") or hooks
+            # With its slash at the end, a folder would be another one than that of the same name without.
+            hooks = [os.path.normpath(path) for path in _texts(table, "hooks_dir") if path] or hooks
             devices = _texts(table, "cdi_spec_dirs") or devices
     elif name == "docker":
         devices = _texts(_settings(name), "cdi-spec-dirs")
@@ -86,10 +91,10 @@ def folders(name: str) -> tuple[list[str], list[str]]:
     return hooks, devices
 
 
-def _patterns(name: str) -> list[str]:
+def _patterns(name: str, *, is_of_root: bool) -> list[str]:
     """Returns the configuration files of an engine. podman reads those of an ordinary user last, containers.conf(5)."""
     found = [*FILES[name]]
-    if name == "podman" and not is_system():
+    if name == "podman" and not is_of_root:
         home = user_settings()
         found += [f"{home}/containers/containers.conf", f"{home}/containers/containers.conf.d/*.conf"]
     return found
@@ -100,6 +105,23 @@ def to_read(folder: str) -> str:
     file = "/etc/containers/containers.conf" if is_system() else f"{user_settings()}/containers/containers.conf"
     listed = folders("podman")[0] or [hooks_d.FOLDERS[0]]  # the setting replaces the default
     return f"hooks_dir = {json.dumps([*listed, folder], ensure_ascii=False)} below [engine] in {file}"
+
+
+def why_unread(folder: str) -> str:
+    """Returns why no engine, root's or this user's, reads a hooks.d folder, and what to do; "" if one reads it."""
+    known = [hooks_d.FOLDERS[0], *named()[0], *folders("podman", is_of_root=True)[0]]
+    if folder in known:
+        return ""
+    return f"podman and CRI-O read {folder} only if their hooks_dir contains it: for podman, {to_read(folder)}"
+
+
+def unread(found: Iterable[Registration]) -> dict[str, str]:
+    """Returns the files of those registrations in hooks.d that no installed engine reads, each with ``why_unread``."""
+    if not any(name in _HOOKS_D for name, _ in programs()):
+        return {}
+    paths = [one.path for one in found if one.kind == "hooks.d"]
+    reasons = {folder: why_unread(folder) for folder in map(os.path.dirname, paths)}
+    return {path: why for path in paths if (why := reasons[os.path.dirname(path)])}
 
 
 def named() -> tuple[list[str], list[str]]:

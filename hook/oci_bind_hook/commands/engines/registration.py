@@ -22,7 +22,7 @@ from .launcher import NAME, is_launcher
 from .written import is_taken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Literal
 
     from ...options import Options
@@ -94,7 +94,7 @@ class Registration:
         return shlex.join(words)
 
     def document(self) -> dict[str, object]:
-        """Returns the registration in the form of schemas/registrations.json."""
+        """Returns the registration in the form of schemas/registrations.json, without ``unread``."""
         return {
             "kind": self.kind,
             "name": self.name or None,
@@ -220,17 +220,22 @@ def users(launcher: str, folders: Iterable[str]) -> Iterator[str]:
                     yield path
 
 
-def as_json(found: Iterable[Registration]) -> str:
-    """Returns the registrations as one JSON document, schemas/registrations.json."""
-    return json_text({**head("registrations"), "registrations": [one.document() for one in found]})
+def as_json(found: Iterable[Registration], unread: Mapping[str, str]) -> str:
+    """Returns the registrations as one JSON document, schemas/registrations.json.
+
+    ``unread`` has the files that no engine reads, each with the reason.
+    """
+    documents_of = [{**one.document(), "unread": unread.get(one.path)} for one in found]
+    return json_text({**head("registrations"), "registrations": documents_of})
 
 
-def as_text(found: Sequence[Registration]) -> str:
-    """Returns a line for each registration, and its details below."""
+def as_text(found: Sequence[Registration], unread: Mapping[str, str]) -> str:
+    """Returns a line for each registration, and its details below. ``unread``: as for ``as_json``."""
     lines: list[str] = []
     for one in found:
         name = one.device or one.name or "without a name"
         lines.append(f"{one.kind} {name}: {one.path}")
+        lines += [f"  read by    no engine: {unread[one.path]}"] if one.path in unread else []
         lines += [f"  wraps      {one.runtime}"] if one.runtime is not None else []
         lines += [f"  calls      {one.launcher}", f"  at         {', '.join(one.stages)}"]
         lines += [f"  for        {shlex.join(condition)}" for condition in one.conditions]

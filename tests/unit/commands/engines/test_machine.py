@@ -209,3 +209,53 @@ def test_a_folder_that_an_engines_settings_name_is_looked_into(
         [found] = [each for each in json.loads(capfd.readouterr().out)["findings"] if each["name"] == name]
         there.append(found["there"])
     assert there == [False, False, True]
+
+
+def test_a_registration_that_no_engine_reads_is_named(
+    no_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    conf, users = tmp_path / "containers.conf", tmp_path / "home"
+    monkeypatch.setattr(machine, "PREFIXES", (str(tmp_path),))
+    monkeypatch.setitem(machine.FILES, "podman", (str(conf),))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(users))
+    monkeypatch.setattr(machine, "is_system", lambda: True)
+    folder = tmp_path / "share/containers/oci/hooks.d"
+    path = f"{folder}/oci-bind-hook.json"
+    assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == os.EX_OK
+
+    def said() -> tuple[list[str], list[str], str | None]:
+        """Lines of install --check and doctor with the file in them, and the member of install --list."""
+        capfd.readouterr()
+        assert cli.main(["install", "--check"]) == os.EX_OK
+        checked = [line for line in capfd.readouterr().out.splitlines() if path in line]
+        cli.main(["doctor"])
+        examined = [line for line in capfd.readouterr().out.splitlines() if path in line]
+        assert cli.main(["install", "--list", "--format", "json"]) == os.EX_OK
+        [one] = json.loads(capfd.readouterr().out)["registrations"]
+        return checked, examined, one["unread"]
+
+    assert said() == ([], [], None)  # no engine is installed
+    podman = no_engines / "podman"
+    podman.write_text("#!/bin/sh\necho podman version 5\n")
+    podman.chmod(0o755)
+    setting = f'hooks_dir = ["/usr/share/containers/oci/hooks.d", "{folder}"] below [engine] in '
+    file, why = "/etc/containers/containers.conf", ""
+    for is_root in (True, False):
+        monkeypatch.setattr(machine, "is_system", lambda is_root=is_root: is_root)
+        file = file if is_root else f"{users}/containers/containers.conf"
+        why = f"podman and CRI-O read {folder} only if their hooks_dir contains it: for podman, {setting}{file}"
+        warning, finding = f"warning: {path}: no engine reads this file: {why}", f"hooks.d file {path}: no engine reads"
+        assert said() == ([warning], [f"to do   {finding} it: {why}"], why)
+    assert cli.main(["install", "--list"]) == os.EX_OK
+    assert f"hooks.d without a name: {path}\n  read by    no engine: {why}\n  calls " in capfd.readouterr().out
+    cli.main(["doctor", "--format", "json"])
+    findings = {each["name"]: each["there"] for each in json.loads(capfd.readouterr().out)["findings"]}
+    assert (findings["registration"], findings["podman"]) == (False, False)
+    # Root's podman reads it, and this user's does not: it is in use.
+    conf.write_text(f'[engine]\nhooks_dir = ["{folder}/"]\n')
+    (users / "containers").mkdir(parents=True)
+    (users / "containers/containers.conf").write_text('[engine]\nhooks_dir = ["/other"]\n')
+    assert said() == ([], [], None)
+    monkeypatch.setattr(machine, "is_system", lambda: True)
+    called = f"hook {path} is for createRuntime, poststop"
+    assert said() == ([called], [f"ok      registration: {path}"], None)
