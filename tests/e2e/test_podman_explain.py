@@ -76,7 +76,13 @@ class Desk:
         return ["--mount", f"src={self.source},dst=/absolute/models", "--root", f"{self.folder}/state"]
 
     def explain(self, name: str, word: str, *options: str) -> None:
-        command = f"{shlex.quote(self.launcher)} explain {word} {shlex.join(options)} --format=json"
+        self._ask(name, "explain", word, *options)
+
+    def check(self, name: str, word: str) -> None:
+        self._ask(name, "install --check", word, f"--hooks-dir={self.folder}/hooks.d")
+
+    def _ask(self, name: str, asked: str, word: str, *options: str) -> None:
+        command = f"{shlex.quote(self.launcher)} {asked} {word} {shlex.join(options)} --format=json"
         to = shlex.quote(f"{self.folder}/{name}")
         self.lines.append(f"code=0; {command} >{to}.out 2>{to}.err || code=$?; echo $code >{to}.code")
 
@@ -100,11 +106,14 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     lines.append(CREATE % ("web", "", "sleep 1000"))
     desk.explain("created", "web")
     desk.explain("created, by id", "$(podman ps -aq)")
+    desk.check("created, checked", "web")
     lines.append("podman init web")
     desk.explain("initialized", "web")
     lines.append("podman start web")
     desk.explain("running", "web")
     desk.explain("by the beginning of its id", "$(podman ps -q --filter name=web)")
+    desk.check("checked", "web")
+    desk.check("checked by the beginning of its id", "$(podman ps -q --filter name=web)")
     desk.explain("by its id", "$(podman inspect --format '{{.Id}}' web)")
     desk.explain("by its file", "$(podman inspect --format '{{.OCIConfigPath}}' web)")
     lines.append("podman kill web; podman wait web || true")
@@ -123,11 +132,16 @@ def test_each_state_of_a_container(tmp_path: Path, launcher: str, driver: str) -
     desk.explain("removed", "web")
     desk.run()
 
-    for name in ("created", "created, by id"):
+    for name in ("created", "created, by id", "created, checked"):
         told = desk.told(name)
         assert (told.code, told.report) == (66, None)
         assert "because it was never started (run `podman init " in told.err
     assert "run `podman init web`, which writes it and runs the hooks" in desk.told("created").err
+    for name in ("checked", "checked by the beginning of its id"):
+        told = desk.told(name)
+        [hook] = told.report["hooks"]
+        assert (told.code, told.err, hook["matches"], hook["because"]) == (0, "", True, "always"), name
+        assert told.report["bundle"].endswith("/userdata")
     for name in ("initialized", "running", "by the beginning of its id", "by its id", "by its file"):
         told = desk.told(name)
         assert (told.code, told.err, told.problems) == (0, "", []), name
@@ -229,6 +243,9 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
     shell.add("run", *run, "image", "sleep", "1000")
     shell.add("outside", *explain, "web")
     shell.add("inside", *podman, "unshare", *explain, "web")
+    check = [launcher, "install", "--check", f"--hooks-dir={world.path}/hooks.d", "--format=json", "web"]
+    shell.add("checked", *check)
+    shell.add("checked, inside", *podman, "unshare", *check)
     shell.add("attach", launcher, "attach", "web", "--dry-run", "--format=json", *words)
     shell.add("list", launcher, "list")
     shell.add("show", "sh", "-c", f"{shlex.quote(launcher)} show $({shlex.join([*podman, 'ps', '-q'])})")
@@ -263,6 +280,10 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
             74,
             (f"the state folder {world.state} cannot be opened: File exists", 74),
         ), name
+    for name in ("checked", "checked, inside"):
+        told = Told(*shell.told(name))
+        [hook] = told.report["hooks"]
+        assert (told.code, told.err, hook["matches"], hook["because"]) == (0, "", True, "always"), name
     hints = {
         "outside": "run podman unshare oci-bind-hook explain web",
         "ended": "podman mounts it before it calls the hook; "

@@ -148,9 +148,14 @@ WRONG = {
         ["install", "--check", "--stages=prestart"],
         "--stages: unknown argument of install --check (see --help)",
     ),
-    "check, two bundles": (["install", "--check", "/a", "/b"], "/b: only one bundle is allowed"),
+    "check, two bundles": (["install", "--check", "/a", "/b"], "/b: only one bundle or container is allowed"),
     "check, other --format": (["install", "--check", "--format=x"], '--format: "x" is not text or json'),
-    "check, two bundles behind --": (["install", "--check", "--", "/a", "/b"], "/b: only one bundle is allowed"),
+    "check, two bundles behind --": (
+        ["install", "--check", "--", "/a", "/b"],
+        "/b: only one bundle or container is allowed",
+    ),
+    "check, no name": (["install", "--check", ""], "the name of the container is empty"),
+    "explain, no name": (["explain", ""], "the name of the container is empty"),
     "list, a word": (["list", "c1"], "c1: unknown argument of list (show ID shows one container)"),
     "explain, two words": (["explain", "/a", "/b"], '/a: "/b" is unexpected (explain takes one bundle)'),
     "explain, two stages": (

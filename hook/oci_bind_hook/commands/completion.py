@@ -98,7 +98,8 @@ class _Place:
         # An option may select another command, such as "install --check", so the options of all of them are offered.
         of_first = [each for each in commands if each.name.split()[0] == first]
         self.name = first if of_first else ""
-        self.takes = {kind for each in of_first for kind in each.takes}
+        chosen = [each for each in of_first if each.name.split()[-1] in done[1:]] or of_first[:1]
+        self.takes = {kind for each in chosen for kind in each.takes}
         self.has_dashes = "OPTION" in self.takes and "--" not in done
         own = {option.name: option for each in of_first for option in each.options}
         if not of_first or ("OPTION" in self.takes and "--" in done):

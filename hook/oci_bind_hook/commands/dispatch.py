@@ -264,19 +264,22 @@ COMMANDS = (
     Command(
         "install --check",
         registering.check_command,
-        "[OPTION]... [BUNDLE]",
-        "check the hooks of hooks.d, CDI folders and runtimes, and show which of them a bundle gets",
+        "[OPTION]... [BUNDLE|FILE|CONTAINER]",
+        "check the hooks of hooks.d, CDI folders and runtimes, and show which of them a container gets, given by its "
+        "bundle's folder, its config.json, its id or its name",
         options("--check --prefix --hooks-dir --cdi-dir --format"),
-        takes=("BUNDLE",),
+        takes=("BUNDLE", "FILE", "ID"),
         examples=(
             Example("Check all hooks that podman and CRI-O find", "install --check"),
             Example(
                 "Show which hooks a bundle gets, and why it does not get the others", "install --check /srv/bundle"
             ),
+            Example("Show the same for a container of podman by its name", "install --check web"),
         ),
         exits=(
             (0, "no problem"),
             (65, "a hook fails or is ignored, or a source or a hook keeps containers from starting"),
+            (66, "the bundle, the container or its config.json does not exist"),
         ),
     ),
     Command(

@@ -235,9 +235,13 @@ def _registered(words: list[str]) -> Options:
 def check_command(given: Given, _: Log) -> int:
     """Prints the problems of registrations. Returns the exit code. Raises HookError."""
     from .engines import cdi, check, hooks_d, install, machine
+    from .explain import by_name, meant
 
     if len(given.others) > 1:
-        raise UsageError("only one bundle is allowed", where=given.others[1])
+        raise UsageError("only one bundle or container is allowed", where=given.others[1])
+    bundle = next(iter(given.others), None)
+    if bundle is not None and not meant.is_path(bundle):
+        bundle = by_name.find_in_time(bundle, None).bundle
     places = [install.Places(each) for each in given.all("--prefix")]
     named_hooks, named_devices = machine.named()
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
@@ -245,7 +249,7 @@ def check_command(given: Given, _: Log) -> int:
     hooks = hooks or list(dict.fromkeys([*hooks_d.FOLDERS, *named_hooks]))
     devices = given.all("--cdi-dir") or list(dict.fromkeys([*cdi.FOLDERS, *named_devices]))
     wrappers = [each.runtimes for each in places] or None
-    found = check.Check(hooks, next(iter(given.others), None), devices, wrappers)
+    found = check.Check(hooks, bundle, devices, wrappers)
     found.judge_sources()
     if not is_given:
         found.judge_folders()

@@ -95,6 +95,8 @@ FILES = {
     "validate x": ("file", ""),
     "validate -- x": ("file", ""),
     "install --check ": ("file", ""),
+    "install --check -- ": ("file", ""),
+    "install x": ("words", ""),
     "install --units-dir ": ("directory", ""),
     "install --oci-runtime ": ("file", ""),
     "--mount src=": ("file", "src="),
@@ -147,7 +149,7 @@ def test_the_values_of_a_field_are_offered() -> None:
 HOSTILE = ("$(x)", "`x`", "a b", "-x", "--debug", "*", "\udcff", "a\nb", "a\tb", "é", "x" * 201, "")
 
 
-def test_ids_of_state_files_only(tmp_path: Path) -> None:
+def test_ids_of_state_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*HOSTILE[:-2], "c1", "c2.d-e_f+g"):
         (tmp_path / f"{name}.json").touch()
     (tmp_path / "folder.json").mkdir()
@@ -157,6 +159,9 @@ def test_ids_of_state_files_only(tmp_path: Path) -> None:
         assert words(f"{command} --root {tmp_path} ") == {"c1", "c2.d-e_f+g"}
         assert words(f"{command} --root={tmp_path} c2") == {"c2.d-e_f+g"}
     assert words(f"gc --root {tmp_path}/absent ") >= {"--dry-run"}
+    monkeypatch.setattr(completion, "state_folder", lambda *_: str(tmp_path))
+    assert words("install --check ") == words("install --format json --check ") == {"c1", "c2.d-e_f+g"}
+    assert words("install c") == words("install -- c") == words("install --list c") == set()
 
 
 def test_registrations_are_those_that_uninstall_can_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

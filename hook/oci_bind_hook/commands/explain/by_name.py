@@ -34,7 +34,7 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
     Raises UsageError if several match, MissingError or UnavailableError if no container or no config.json is found.
     """
     if not word:
-        raise UsageError("the name of the container is empty", where="explain")
+        raise UsageError("the name of the container is empty")
     found = containers.find(word, root)
     remarks: list[str] = []
     if not (_WHOLE.fullmatch(word) and len(found) == 1):

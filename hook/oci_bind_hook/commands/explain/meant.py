@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the argument of explain refers to: the folder of a bundle, a file that is its config, or a container.
+"""What the argument of explain and install --check means: a bundle's folder, a file that is its config, a container.
 
 A runtime only takes a folder. Engines name the file: `podman inspect` has its path as OCIConfigPath.
 """
