@@ -15,6 +15,7 @@ from ...log import one_line
 from ..explain import registered
 from ..json_text import json_text
 from . import cdi, hooks_d, machine, problems, runtimes, settings, sources
+from .conflicts import conflicts
 from .problems import EFFECTS, WARNS, Problem
 from .registration import of_device, of_hooks_d, of_wrapper, roots
 from .timer import Timer
@@ -53,6 +54,7 @@ class Check:
         found = [problem for folder in self.folders for problem in problems.of_hooks_folder(folder)]
         found += problems.of_cdi_folders(self.cdi_folders)
         found += problems.of_runtimes(self.runtimes)
+        found += conflicts(self.ours)
         for problem in registered.problems(self.entries):
             found.append(Problem(self.config, _pointer(problem.where), problem.problem, problems.EXPOSES))
         self.timer = Timer()

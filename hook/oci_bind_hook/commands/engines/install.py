@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 from ... import FOLDER
 from ...errors import UnavailableError, UsageError
 from ...options import STAGES
-from . import cdi, conditions, machine, registration, runtimes, sources
+from . import cdi, conditions, hooks_d, machine, registration, runtimes, sources
 from .conditions import When
+from .conflicts import conflicts
 from .launcher import LAUNCHER_PATH, closed, folders_made, home, import_folders, is_launcher, launcher_text
 from .problems import of_cdi_folders
 from .registration import HOOKS_FOLDERS, HOOKS_PATH, checked_name, file_name
 from .written import is_taken, missing_folders, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .cdi_file import Devices
     from .registration import Kind
@@ -173,7 +174,17 @@ def warnings(places: Places) -> list[str]:
     if places.kind == "hooks.d":
         found += filter(None, [machine.why_unread(places.folder)])
         found += machine.without_hooks_d()
+        found += _conflicts(places)
     kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]
     for path in dict.fromkeys(filter(None, kept)):
         found.append(f"other users cannot read {path}, so their rootless containers cannot run this hook")
     return found
+
+
+def _conflicts(places: Places) -> Iterator[str]:
+    """Yields what other registrations in hooks.d bind on a destination of the one that was written, and the effect."""
+    read = hooks_d.read(dict.fromkeys([hooks_d.FOLDERS[0], *machine.named()[0], places.folder]))
+    used = (registration.of_hooks_d(file) for file in hooks_d.in_order(read) if file.is_used)
+    for each in conflicts(one for one in used if one is not None):
+        if places.registrations[0] in each.files:
+            yield f"{each.path}: {each.text}"

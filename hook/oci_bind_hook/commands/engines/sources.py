@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .registration import Registration
 
 # A container from which a request can take what it lacks: an id map without ids is that of its user namespace.
-_CONTAINER = Config(
+CONTAINER = Config(
     {"root": {"path": "/"}, "linux": {"namespaces": [{"type": "user", "path": "/proc/self/ns/user"}]}},
 )
 
@@ -90,7 +90,7 @@ def _requests(one: Registration, place: str) -> list[Request]:
     options, _ = parse(list(one.arguments))
     if not {*SETTING_UP} & {*one.stages}:
         return []
-    requests = collect.requests(_CONTAINER, options.mounts)
+    requests = collect.requests(CONTAINER, options.mounts)
     requests += [
         Request("--allow-source", "--allow-source", path, "/", (), origin_kind="annotation")
         for path in options.annotation_sources
