@@ -175,6 +175,8 @@ def warnings(places: Places) -> list[str]:
         found += filter(None, [machine.why_unread(places.folder)])
         found += machine.without_hooks_d()
         found += _conflicts(places)
+    if not machine.is_for_all_users(places.folder):
+        return found
     kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]
     for path in dict.fromkeys(filter(None, kept)):
         found.append(f"other users cannot read {path}, so their rootless containers cannot run this hook")

@@ -107,6 +107,12 @@ def to_read(folder: str) -> str:
     return f"hooks_dir = {json.dumps([*listed, folder], ensure_ascii=False)} below [engine] in {file}"
 
 
+def is_for_all_users(folder: str) -> bool:
+    """Whether other users' engines call the hook if this user registers it in ``folder``: root, or where all read."""
+    hooks, devices = folders("podman", is_of_root=True)
+    return is_system() or folder in (hooks_d.FOLDERS[0], *cdi.FOLDERS, *hooks, *devices)
+
+
 def why_unread(folder: str) -> str:
     """Returns why no engine, root's or this user's, reads a hooks.d folder, and what to do; "" if one reads it."""
     known = [hooks_d.FOLDERS[0], *named()[0], *folders("podman", is_of_root=True)[0]]

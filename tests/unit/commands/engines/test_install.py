@@ -15,7 +15,8 @@ import pytest
 
 from helpers import support
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import install
+from oci_bind_hook.commands.engines import cdi, hooks_d, install, machine
+from oci_bind_hook.commands.engines.cdi_file import Devices
 from oci_bind_hook.commands.engines.conditions import When
 from oci_bind_hook.commands.engines.launcher import LAUNCHER_PATH
 from oci_bind_hook.commands.engines.registration import HOOKS_PATH
@@ -188,7 +189,8 @@ def closed_to_others(prefix: Path) -> list[str]:
     ]
 
 
-def test_what_is_closed_to_others_is_named_once(open_folder: Path) -> None:
+def test_what_is_closed_to_others_is_named_once(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "is_system", lambda: True)
     closed = open_folder / "closed"
     launcher, _ = install.install(str(closed))
     assert closed_to_others(closed) == []
@@ -200,13 +202,40 @@ def test_what_is_closed_to_others_is_named_once(open_folder: Path) -> None:
     assert closed_to_others(closed) == [str(closed)]
 
 
-def test_what_a_link_leads_to_may_be_closed(open_folder: Path) -> None:
+def test_what_a_link_leads_to_may_be_closed(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "is_system", lambda: True)
     (open_folder / "closed/open").mkdir(parents=True)
     os.symlink("closed/open", open_folder / "link")
     install.install(str(open_folder / "link"))
     assert closed_to_others(open_folder / "link") == []
     (open_folder / "closed").chmod(0o700)
     assert closed_to_others(open_folder / "link") == [str(open_folder / "closed")]
+
+
+@pytest.mark.parametrize("is_cdi", [False, True])
+def test_what_is_closed_to_others_concerns_only_what_is_for_them(
+    is_cdi: bool, open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, conf, folder = open_folder / "closed", tmp_path / "containers.conf", str(open_folder / "folder")
+    closed.mkdir(mode=0o700)
+    monkeypatch.setitem(machine.FILES, "podman", (str(conf),))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    places = install.Places(str(closed), folder, instead=Devices(["x"], folder, ()) if is_cdi else None)
+
+    def is_named(*, is_root: bool) -> bool:
+        monkeypatch.setattr(machine, "is_system", lambda: is_root)
+        return any(line.startswith(f"other users cannot read {closed}, so ") for line in install.warnings(places))
+
+    assert (is_named(is_root=True), is_named(is_root=False)) == (True, False)
+    name = "cdi_spec_dirs" if is_cdi else "hooks_dir"
+    # This user's own settings concern no other user, those of the machine do.
+    for path, expected in ((tmp_path / "containers/containers.conf", False), (conf, True)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'[engine]\n{name} = ["{folder}"]\n')
+        assert is_named(is_root=False) == expected
+    conf.unlink()
+    places.folder = cdi.FOLDERS[0] if is_cdi else hooks_d.FOLDERS[0]
+    assert is_named(is_root=False)
 
 
 # What is removed
