@@ -382,6 +382,9 @@ def _engines(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
         command = machine.missing(name, version, kinds)
         advice = f"oci-bind-hook {command}"
         without = f"it does not call the hook yet: run {advice}"
+        if unread and name in machine.FILES:
+            # Another registration would bind a second time once the setting is made.
+            advice, without = "", "it does not call the hook yet, because it does not read the file in hooks.d above"
         detail = f"{path}, {version or 'version not reported'}"
         yield Finding(name, detail, is_there=not command, without=without, advice=advice)
 

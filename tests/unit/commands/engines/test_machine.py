@@ -249,8 +249,9 @@ def test_a_registration_that_no_engine_reads_is_named(
     assert cli.main(["install", "--list"]) == os.EX_OK
     assert f"hooks.d without a name: {path}\n  read by    no engine: {why}\n  calls " in capfd.readouterr().out
     cli.main(["doctor", "--format", "json"])
-    findings = {each["name"]: each["there"] for each in json.loads(capfd.readouterr().out)["findings"]}
-    assert (findings["registration"], findings["podman"]) == (False, False)
+    findings = {each["name"]: each for each in json.loads(capfd.readouterr().out)["findings"]}
+    assert (findings["registration"]["there"], findings["podman"]["there"]) == (False, False)
+    assert findings["podman"]["without"].endswith(", because it does not read the file in hooks.d above")
     # Root's podman reads it, and this user's does not: it is in use.
     conf.write_text(f'[engine]\nhooks_dir = ["{folder}/"]\n')
     (users / "containers").mkdir(parents=True)
