@@ -27,7 +27,7 @@ from ..json_text import json_text
 from ..upkeep.folders import of as state_folders
 from ..upkeep.folders import of_users
 from ..upkeep.listing import Registry
-from . import launcher, machine, registration, settings, sources
+from . import cdi, launcher, machine, registration, settings, sources
 from .check import Check
 from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ..explain.drawing import Pen
-    from . import cdi, hooks_d
-    from .registration import Registration
+    from . import hooks_d
 
 RUNTIMES = ("runc", "crun", "runsc", "youki")
 SECONDS = 10
@@ -117,15 +116,16 @@ def examine() -> list[Finding]:
     """Returns all findings, as far as this user can see."""
     if (procfs := _procfs()).is_problem:
         return [*_software(), procfs]  # all others depend on it
-    check = Check(FOLDERS)
+    hooks_folders, devices = machine.named()
+    cdi_folders = dict.fromkeys([*cdi.FOLDERS, *devices])
+    check = Check(dict.fromkeys([*FOLDERS, *hooks_folders]), None, cdi_folders)
     recorded = [
         each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
     ]
     recorded += _of_users()
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
     unread = machine.unread([*machine.everywhere(), *check.ours])
-    others = [*registration.find(*machine.named(), ()), *machine.base_specs()]
-    hooks = [*_launchers(), *_sources(check, others), *_hooks(check, others, unread), *_unread(unread), _timer(check)]
+    hooks = [*_launchers(), *_sources(check), *_hooks(check, unread), *_unread(unread), _timer(check)]
     programs = [*_programs(), *_engines(check, unread)]
     system = [*_software(), *_kernel(), procfs, *_chroot(), *_capabilities()]
     return [*system, *recorded, *hooks, *programs, _syslog(check)]
@@ -275,7 +275,7 @@ def state_files(options: Options) -> tuple[str, list[str]]:
         return path, []
 
 
-def _hooks(check: Check, others: Sequence[Registration], unread: Mapping[str, str]) -> Iterator[Finding]:
+def _hooks(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
     for folder in check.folders:
         yield _folder(f"hooks.d {folder.path}", folder, check)
     for cdi_folder in check.cdi_folders:
@@ -283,8 +283,8 @@ def _hooks(check: Check, others: Sequence[Registration], unread: Mapping[str, st
     for path in dict.fromkeys([*(file.path for file in check.runtimes), *(path for path, _ in settings.dangling())]):
         bad = [each.message for each in check.problems if each.path == path and each.effect != WARNS]
         yield Finding(f"runtime {path}", "", is_there=not bad, is_needed=bool(bad), without="; ".join(bad))
-    known = [one for one in (*check.ours, *others) if one.path not in unread]
-    ours = dict.fromkeys(f"{one.path}, {one.device}" if one.device else one.path for one in known)
+    known = [one for one in (*check.ours, *machine.base_specs()) if one.path not in unread]
+    ours = [f"{one.path}, {one.device}" if one.device else one.path for one in known]
     exposed = [each for each in check.problems if each.effect == EXPOSES]
     if exposed:
         detail = ": ".join(filter(None, (exposed[0].path, exposed[0].pointer)))
@@ -317,11 +317,10 @@ def _launchers() -> Iterator[Finding]:
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
 
 
-def _sources(check: Check, others: Sequence[Registration]) -> Iterator[Finding]:
+def _sources(check: Check) -> Iterator[Finding]:
     """Reports sources of registrations that cannot be bound now."""
     found = check.judge_sources()
-    known = {one.path for one in check.ours}
-    found += sources.problems(one for one in others if one.path not in known)
+    found += sources.problems(machine.base_specs())
     for each in found:
         is_needed = each.effect != WARNS
         name, without = f"{each.place} of {each.path}", ": ".join(filter(None, (each.detail, each.consequence)))
@@ -375,7 +374,10 @@ def _engines(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
     """Reports the installed engines, and whether a registration is for them."""
     # Engines skip a file whose launcher does not exist. Another registration would not help.
     skipped = [one for file in check.files if file.is_absent and (one := registration.of_hooks_d(file)) is not None]
-    known = {one.kind for one in (*check.ours, *skipped) if one.path not in unread}
+    # Each engine reads these, and the folders that its own settings name.
+    common = (*FOLDERS, *cdi.FOLDERS)
+    called = [one for one in (*check.ours, *skipped) if one.path not in unread]
+    known = {one.kind for one in called if one.kind == "runtime" or os.path.dirname(one.path) in common}
     for name, path in machine.programs():
         version = version_of(path)
         kinds = known | {one.kind for one in registration.find(*machine.folders(name), ())}

@@ -221,7 +221,9 @@ def test_a_registration_that_no_engine_reads_is_named(
     monkeypatch.setattr(machine, "is_system", lambda: True)
     folder = tmp_path / "share/containers/oci/hooks.d"
     path = f"{folder}/oci-bind-hook.json"
-    assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == os.EX_OK
+    # With a log, so that doctor does not also name it where there is no syslog.
+    words = ["--mount", "src=/,dst=/a", "--log", "/x"]
+    assert cli.main(["install", "--prefix", str(tmp_path), "--", *words]) == os.EX_OK
 
     def said() -> tuple[list[str], list[str], str | None]:
         """Lines of install --check and doctor with the file in them, and the member of install --list."""
@@ -260,3 +262,7 @@ def test_a_registration_that_no_engine_reads_is_named(
     monkeypatch.setattr(machine, "is_system", lambda: True)
     called = f"hook {path} is for createRuntime, poststop"
     assert said() == ([called], [f"ok      registration: {path}"], None)
+    # The folder is checked as well.
+    (folder / "broken.json").write_text("{")
+    cli.main(["doctor"])
+    assert f"MISSING hooks.d {folder}: files: 2, problems: 1: `install --check` has" in capfd.readouterr().out
