@@ -80,7 +80,7 @@ def test_the_launcher_is_turned_off_and_repaired_by_install(world: World, runtim
     assert launcher.fault(path).startswith("/deleted/bin/python, the interpreter in the first line of ")
     turn_off(world)
     assert runs() == "runs\n"
-    turned_off = f"{path} has been turned off, and binds nothing: install again"
+    turned_off = f"{path} has been turned off, and binds nothing: run install again"
     assert launcher.fault(path) == turned_off
     shutil.rmtree(world.path / "p/libexec")
     assert "runs" not in runs()
@@ -151,7 +151,7 @@ def test_explain_says_that_nothing_is_bound_if_the_launcher_is_turned_off(
         hook = {"path": path, "args": ["oci-bind-hook", *words], "env": ["PATH=/usr/bin:/bin"]}
         bundle = support.bundle(world.path / "bundle", ["true"], hooks={"createRuntime": [hook], "poststop": [hook]})
         turn_off(world)
-        said = f"{path} has been turned off, and binds nothing: install again"
+        said = f"{path} has been turned off, and binds nothing: run install again"
         so = "nothing would be bound: the launcher is turned off"
         text = explained(capfd, bundle, "text")
         assert f"warning    config.json: /hooks/createRuntime/0/path: {said}\n" in text
@@ -239,7 +239,7 @@ def test_install_check_says_what_a_launcher_does_that_was_turned_off(
     turn_off(world)
     capfd.readouterr()
     assert cli.main(["install", "--check", "--hooks-dir", hooks]) == 65
-    told = f"{path} has been turned off, and binds nothing: install again"
+    told = f"{path} has been turned off, and binds nothing: run install again"
     assert f"{told}: containers for which it is registered start without the binds\n" in capfd.readouterr().out
 
 

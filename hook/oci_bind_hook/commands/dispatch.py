@@ -89,7 +89,11 @@ COMMANDS = (
         exits=(
             (0, "a real run would succeed"),
             (73, "neither runc nor crun would start the bundle"),
-            (69, "a real run would fail with 69; any other code means that it would fail with that code"),
+            (
+                69,
+                "a real run would fail with 69, or its result is not known here; other codes are those of the real "
+                "run, but 78 can also mean a registration without env",
+            ),
         ),
     ),
     Command(
@@ -245,7 +249,7 @@ COMMANDS = (
                 "install --cdi models -- --mount src=/srv/models,dst=/models,ro",
             ),
             Example(
-                "Register a runtime for older docker, which `docker run --runtime models` then uses",
+                "Register the runtime of `docker run --runtime models`, for older docker",
                 "install --runtime models --apply -- --mount src=/srv/models,dst=/models,ro",
             ),
         ),

@@ -66,7 +66,9 @@ def of_hook() -> str:
         _usage(_USAGES),
         _folded(f"STAGE is {stages}. If omitted, it is determined from the state."),
         _table((option.form, option.text) for option in HOOK),
-        _folded(f"FIELD of --mount is {fields()}, or an option of mount(8) such as nosuid, rro or rslave."),
+        _folded(
+            f"FIELD of --mount is {fields()}, or an option of runtime-spec for binds, such as nosuid, rro or rslave."
+        ),
         _folded(f"Exit codes: {codes}."),
     )
 

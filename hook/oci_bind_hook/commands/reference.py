@@ -288,7 +288,7 @@ FIELD_TEXTS = (
     ("dst destination target", "the destination, an absolute path in the container"),
     (
         "nofollow dest-nofollow",
-        "if `dst` ends in a link, bind on the link itself, not on its target; the source must not be a folder",
+        "if `dst` ends in a link, bind on the link itself, not on its target; the source must then not be a folder",
     ),
     ("ro readonly rw", "read-only, or writable"),
     ("nosuid suid nodev dev noexec exec nosymfollow symfollow", "as in mount(8)"),

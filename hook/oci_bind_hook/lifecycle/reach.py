@@ -129,7 +129,7 @@ def _elsewhere(
 def _mount_hint(record: Record, proc: Proc) -> str:
     """What to do about a rootfs that may exist, but not here and now."""
     otherwise = f'if its file system no longer exists, delete the state file of "{record["id"]}"'
-    return f"mount it, then run {proc.command('gc')}; {otherwise}"
+    return f"mount the rootfs, then run {proc.command('gc')}; {otherwise}"
 
 
 def check_answers(record: Record, proc: Proc, boot: str, *, may_give_up: bool) -> str:

@@ -165,7 +165,7 @@ def fault(path: str) -> str:
         return ""
     folders = _imports(path)
     if folders is None:
-        return f"{path} has been turned off, and binds nothing: install again"
+        return f"{path} has been turned off, and binds nothing: run install again"
     # An entry is a folder, or a single file, which is an archive with everything in it.
     if not folders or any(map(os.path.isfile, folders)):
         return ""
