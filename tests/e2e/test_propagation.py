@@ -262,6 +262,6 @@ def test_a_destination_that_the_host_shares_is_foreseen(
                 done = namespace.run(world.launcher, "--dry-run", "--bundle", bundle, "--format=json")
                 [mount] = [each for each in json.loads(done.stdout)["mounts"] if each["by"] == "hook"]
                 assert done.returncode == (77 if leaking == support.RUNTIMES else 0), done.stdout
-                assert any("under runc " in each for each in mount["warnings"]) == (leaking == ("runc",))
+                assert any("under runc, " in each for each in mount["warnings"]) == (leaking == ("runc",))
                 failed = namespace.run_container(bundle, "c1").returncode != 0
                 assert failed == (runtime in leaking), (runtime, place)
