@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from helpers.world import World
 
 RUNTIMES = pytest.mark.parametrize("runtime", support.RUNTIMES)
-HINT = "make its folder the root of a mount namespace, as pivot_root(8) and systemd-nspawn do"
+HINT = "make the folder of the chroot the root of a mount namespace, as pivot_root(8) and systemd-nspawn do"
 
 # A chroot in which all paths are the same, but "/" is another folder.
 BUILD = """

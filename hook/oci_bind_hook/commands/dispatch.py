@@ -269,8 +269,8 @@ COMMANDS = (
         "install --check",
         registering.check_command,
         "[OPTION]... [BUNDLE|FILE|CONTAINER]",
-        "check the hooks of hooks.d, CDI folders and runtimes, and show which of them a container gets, given by its "
-        "bundle's folder, its config.json, its id or its name",
+        "check the hooks of hooks.d, CDI folders and runtimes, and show which of them a container gets; its "
+        "bundle's folder, config.json, id or name selects it",
         options("--check --prefix --hooks-dir --cdi-dir --format"),
         takes=("BUNDLE", "FILE", "ID"),
         examples=(

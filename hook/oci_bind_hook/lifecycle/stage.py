@@ -58,7 +58,7 @@ def not_seen(rootfs: str) -> UnavailableError:
     )
 
 
-NOT_CHROOT = "make its folder the root of a mount namespace, as pivot_root(8) and systemd-nspawn do"
+NOT_CHROOT = "make the folder of the chroot the root of a mount namespace, as pivot_root(8) and systemd-nspawn do"
 CHROOT_HINT = f"register the hook for createContainer, or {NOT_CHROOT}"
 
 
