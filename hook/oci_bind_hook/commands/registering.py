@@ -234,7 +234,7 @@ def _registered(words: list[str]) -> Options:
 
 def check_command(given: Given, _: Log) -> int:
     """Prints the problems of registrations. Returns the exit code. Raises HookError."""
-    from .engines import cdi, check, hooks_d, install, machine
+    from .engines import check, install, machine
     from .explain import by_name, meant
 
     if len(given.others) > 1:
@@ -243,15 +243,12 @@ def check_command(given: Given, _: Log) -> int:
     if bundle is not None and not meant.is_path(bundle):
         bundle = by_name.find_in_time(bundle, None).bundle
     places = [install.Places(each) for each in given.all("--prefix")]
-    named_hooks, named_devices = machine.named()
     hooks = [*(each.folder for each in places), *given.all("--hooks-dir")]
-    is_given = bool(hooks)
-    hooks = hooks or list(dict.fromkeys([*hooks_d.FOLDERS, *named_hooks]))
-    devices = given.all("--cdi-dir") or list(dict.fromkeys([*cdi.FOLDERS, *named_devices]))
+    by_engines, devices = machine.searched()
     wrappers = [each.runtimes for each in places] or None
-    found = check.Check(hooks, bundle, devices, wrappers)
+    found = check.Check(hooks or by_engines, bundle, given.all("--cdi-dir") or devices, wrappers)
     found.judge_sources()
-    if not is_given:
+    if not hooks:
         found.judge_folders()
     answer(check.as_json(found) if given.format == "json" else check.as_text(found))
     return os.EX_DATAERR if found.is_broken else os.EX_OK

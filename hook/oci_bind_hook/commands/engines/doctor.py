@@ -27,9 +27,8 @@ from ..json_text import json_text
 from ..upkeep.folders import of as state_folders
 from ..upkeep.folders import of_users
 from ..upkeep.listing import Registry
-from . import cdi, launcher, machine, registration, settings, sources
+from . import cdi, hooks_d, launcher, machine, registration, settings, sources
 from .check import Check
-from .hooks_d import FOLDERS
 from .problems import EXPOSES, WARNS
 from .timer import which
 from .written import existing
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ..explain.drawing import Pen
-    from . import hooks_d
 
 RUNTIMES = ("runc", "crun", "runsc", "youki")
 SECONDS = 10
@@ -116,9 +114,8 @@ def examine() -> list[Finding]:
     """Returns all findings, as far as this user can see."""
     if (procfs := _procfs()).is_problem:
         return [*_software(), procfs]  # all others depend on it
-    hooks_folders, devices = machine.named()
-    cdi_folders = dict.fromkeys([*cdi.FOLDERS, *devices])
-    check = Check(dict.fromkeys([*FOLDERS, *hooks_folders]), None, cdi_folders)
+    hooks_folders, cdi_folders = machine.searched()
+    check = Check(hooks_folders, None, cdi_folders)
     recorded = [
         each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
     ]
@@ -308,10 +305,7 @@ def _launchers() -> Iterator[Finding]:
         fault = launcher.fault(path)
         again = "" if fault.endswith("run install again") else ": run install again"
         advice = "oci-bind-hook uninstall --all, or install again"
-        name, without = (
-            f"launcher {path}",
-            f"{fault}{again}, or uninstall --all",
-        )
+        name, without = f"launcher {path}", f"{fault}{again}, or uninstall --all"
         if "hooks.d" in kinds[path] and not os.path.lexists(path):
             without += "; until then podman and CRI-O start containers without the binds"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
@@ -375,7 +369,7 @@ def _engines(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
     # Engines skip a file whose launcher does not exist. Another registration would not help.
     skipped = [one for file in check.files if file.is_absent and (one := registration.of_hooks_d(file)) is not None]
     # Each engine reads these, and the folders that its own settings name.
-    common = (*FOLDERS, *cdi.FOLDERS)
+    common = (*hooks_d.FOLDERS, *cdi.FOLDERS)
     called = [one for one in (*check.ours, *skipped) if one.path not in unread]
     known = {one.kind for one in called if one.kind == "runtime" or os.path.dirname(one.path) in common}
     for name, path in machine.programs():

@@ -136,6 +136,12 @@ def named() -> tuple[list[str], list[str]]:
     return [path for hooks, _ in found for path in hooks], [path for _, devices in found for path in devices]
 
 
+def searched() -> tuple[list[str], list[str]]:
+    """Returns the hooks.d folders and the CDI folders that engines read by default or by their settings, each once."""
+    hooks, devices = named()
+    return list(dict.fromkeys([*hooks_d.FOLDERS, *hooks])), list(dict.fromkeys([*cdi.FOLDERS, *devices]))
+
+
 def places() -> tuple[list[str], list[str], list[str]]:
     """Returns all folders of hooks.d, CDI and wrappers that the engines here read or that install writes to."""
     hooks, devices = named()

@@ -13,7 +13,7 @@ import pytest
 
 from helpers import hooks_d_tables as tables
 from oci_bind_hook import cli, log
-from oci_bind_hook.commands.engines import doctor, install
+from oci_bind_hook.commands.engines import doctor, hooks_d, install
 from oci_bind_hook.commands.explain.drawing import Pen
 from oci_bind_hook.documents import oci
 from oci_bind_hook.kernel import rights
@@ -50,7 +50,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One hooks.d folder instead of the machine's."""
-    monkeypatch.setattr(doctor, "FOLDERS", (str(tmp_path / "hooks.d"),))
+    monkeypatch.setattr(hooks_d, "FOLDERS", (str(tmp_path / "hooks.d"),))
     return tmp_path / "hooks.d"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import cdi, doctor, machine
+from oci_bind_hook.commands.engines import cdi, doctor, hooks_d, machine
 from oci_bind_hook.documents import oci
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Registered:
 
 @pytest.fixture
 def registered(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Registered:
-    monkeypatch.setattr(doctor, "FOLDERS", (str(tmp_path / "hooks.d"),))
+    monkeypatch.setattr(hooks_d, "FOLDERS", (str(tmp_path / "hooks.d"),))
     monkeypatch.setattr(cdi, "FOLDERS", (str(tmp_path / "cdi"),))
     for name in ("file", "a.x"):
         (tmp_path / name).write_text("")
@@ -125,7 +125,7 @@ def test_doctor_also_inspects_what_only_the_settings_of_an_engine_name(
     registered: Registered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered.install("--", "--mount", f"src={registered.path}/no,dst=/a")
-    monkeypatch.setattr(doctor, "FOLDERS", (str(tmp_path / "other"),))
+    monkeypatch.setattr(hooks_d, "FOLDERS", (str(tmp_path / "other"),))
     settings = tmp_path / "containers.conf"
     for text, number in (("", 0), (f'[engine]\nhooks_dir = ["{registered.hooks}"]\n', 1)):
         settings.write_text(text)

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from helpers import support
 from oci_bind_hook import cli
-from oci_bind_hook.commands.engines import check, doctor, registration, timer
+from oci_bind_hook.commands.engines import check, doctor, hooks_d, registration, timer
 from oci_bind_hook.commands.engines import machine as module_of_machine
 from oci_bind_hook.commands.engines.launcher import LAUNCHER_PATH, MARK
 from oci_bind_hook.documents import oci
@@ -81,7 +81,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured) ->
     monkeypatch.setattr(timer, "is_system", lambda: True)
     found = Machine(tmp_path, capfd)
     monkeypatch.setattr(timer, "SYSTEM_FOLDER", str(found.units))
-    monkeypatch.setattr(doctor, "FOLDERS", (str(found.hooks),))
+    monkeypatch.setattr(hooks_d, "FOLDERS", (str(found.hooks),))
     return found
 
 
