@@ -425,7 +425,7 @@ def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
     """Returns the style and the text of the conclusion: all is well, or what to do first."""
     for one in sorted(findings, key=lambda each: not each.is_problem):
         if one.is_problem:
-            return "bad", one_line(f"The hook does not work here. First: {one.name}: {one.advice or one.without}")
+            return "bad", one_line(f"Not everything works here. First: {one.name}: {one.advice or one.without}")
         if one.advice and not one.is_there:
             return "warning", one_line(f"The hook works here. First: {one.advice}")
     return "good", "All is well."

@@ -145,8 +145,10 @@ def _fill(
     if state is not None and (other := other_annotation(state, bundle.config)):
         report.warnings.append(other)
     warn_of_registration(report, entries, bundle, patience)
-    for part in parts:
-        report.warnings += [*remarks(part.options), *_of_log(part.options.log, patience)]
+    # Entries of one registration have the same options, so each warning is given once.
+    report.warnings += dict.fromkeys(
+        text for part in parts for text in (*remarks(part.options), *_of_log(part.options.log, patience))
+    )
     if place is None:
         is_elsewhere = _assume(report, entries, bundle, is_named=options.stage is not None)
     else:

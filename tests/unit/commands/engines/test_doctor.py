@@ -180,8 +180,8 @@ UNKNOWN = doctor.Finding("runtime /r", "", is_there=False, is_needed=True, witho
 CONCLUSIONS = {
     "All is well.": [GOOD, OPTIONAL, UNDONE],
     "The hook works here. First: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
-    "The hook does not work here. First: pidfd: run Linux 5.8": [LEFT, GOOD, MISSING, UNKNOWN],
-    "The hook does not work here. First: runtime /r: it is gone": [LEFT, GOOD, UNKNOWN, MISSING],
+    "Not everything works here. First: pidfd: run Linux 5.8": [LEFT, GOOD, MISSING, UNKNOWN],
+    "Not everything works here. First: runtime /r: it is gone": [LEFT, GOOD, UNKNOWN, MISSING],
 }
 
 
@@ -203,6 +203,6 @@ def test_on_a_terminal_it_is_coloured_and_folded() -> None:
         "\x1b[33mwithout \x1b[0mopenat2: it is not",
         "        asked twice",
         "\x1b[1;31mMISSING \x1b[0mpidfd: no way in",
-        "\x1b[1;31mThe hook does not work here.\x1b[0m",
+        "\x1b[1;31mNot everything works here.\x1b[0m",
         "\x1b[1;31mFirst: pidfd: run Linux 5.8\x1b[0m",
     ]

@@ -605,6 +605,15 @@ def test_options_of_the_command_line_go_first(desk: Desk) -> None:
     assert ([mount["resolved"] for mount in report.mounts], report.options) == (["/etc/y"], None)
 
 
+def test_entries_with_the_same_options_give_a_warning_once(desk: Desk) -> None:
+    words = ["oci-bind-hook", "--mount", f"src={desk.file},dst=/etc/x", "--log", f"{desk.path}/absent/log"]
+    entries = [
+        {"path": "/bin/true", "args": [*words, f"--mount=src={desk.file},dst=/{each}"], "env": ["A=1"]} for each in "ab"
+    ]
+    edit(desk, hooks={"createContainer": entries, "poststop": entries})
+    assert planned(desk).warnings == [f"--log {desk.path}/absent/log cannot be written"]
+
+
 def test_registered_words_that_cannot_be_understood_are_a_problem(desk: Desk) -> None:
     register(desk, "createRuntime", "--mont")
     (problem,) = planned(desk).problems
