@@ -182,8 +182,8 @@ def schema_command(given: Given, _: Log) -> int:
 
 def doctor_command(given: Given, _: Log) -> int:
     """Examines this machine. Returns the exit code. Raises HookError."""
-    from .engines import doctor
+    from .engines import doctor, finding
 
     findings = doctor.examine()
-    answer(doctor.as_json(findings) if given.format == "json" else doctor.as_text(findings, terminal.pen()))
+    answer(finding.as_json(findings) if given.format == "json" else finding.as_text(findings, terminal.pen()))
     return os.EX_UNAVAILABLE if any(each.is_problem for each in findings) else os.EX_OK

@@ -12,32 +12,28 @@ import shlex
 import stat
 import sys
 
-from ...documents.acceptor import head
 from ...errors import HookError, RecordError
 from ...kernel import files, linux, rights
 from ...kernel.chroot import is_in_chroot
 from ...kernel.proc import Proc
 from ...lifecycle.stage import CHROOT_HINT
-from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, few, one_line
+from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, few
 from ...options import Options, state_folder
 from ...record import missing
 from ...record.folder import StateFolder
-from ..explain.drawing import Span
-from ..json_text import json_text
 from ..upkeep.folders import of as state_folders
 from ..upkeep.folders import of_users
 from ..upkeep.listing import Registry
 from . import cdi, hooks_d, launcher, machine, registration, settings, sources
 from .check import Check
+from .finding import Finding
 from .problems import EXPOSES, WARNS
 from .timer import which
 from .written import existing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from ..explain.drawing import Pen
+    from collections.abc import Iterator, Mapping
 
 RUNTIMES = ("runc", "crun", "runsc", "youki")
 SECONDS = 10
@@ -59,55 +55,6 @@ FEATURES = {
 NEEDED_FEATURES = ("pidfd",)
 
 _CHECK = "oci-bind-hook install --check"
-_COLUMN = 8
-_STYLES = {"ok": "good", "MISSING": "bad", "to do": "warning", "without": "warning"}
-
-
-class Finding:
-    """One requirement. ``without`` is what does not work if it is missing, ``advice`` what to do, "" if not known."""
-
-    def __init__(
-        self,
-        name: str,
-        detail: str,
-        *,
-        is_there: bool,
-        is_needed: bool = False,
-        without: str = "",
-        advice: str = "",
-    ) -> None:
-        self.name = name
-        self.detail = detail
-        self.is_there = is_there
-        self.is_needed = is_needed
-        self.without = without
-        self.advice = advice
-
-    @property
-    def is_problem(self) -> bool:
-        """Whether it is missing and the hook cannot work without it."""
-        return self.is_needed and not self.is_there
-
-    @property
-    def verdict(self) -> str:
-        """The first word of its line. The hook also works "without" what nothing has to be done about."""
-        if self.is_there:
-            return "ok"
-        return "MISSING" if self.is_needed else "to do" if self.advice else "without"
-
-    def text(self) -> str:
-        """Returns the text after the verdict."""
-        return one_line(": ".join(filter(None, (self.name, self.detail, "" if self.is_there else self.without))))
-
-    def document(self) -> dict[str, object]:
-        """Returns the finding in the form of schemas/doctor.json."""
-        return {
-            "name": self.name,
-            "there": self.is_there,
-            "needed": self.is_needed,
-            "detail": one_line(self.detail),
-            "without": self.without,
-        }
 
 
 def examine() -> list[Finding]:
@@ -407,30 +354,3 @@ def _syslog(check: Check) -> Finding:
         again = f"install {few(unheard)} again with --log FILE after --"
         without = f"crun discards what hooks print: to see failures, {again}"
     return Finding("syslog", detail, is_there=bool(path), without=without)
-
-
-def as_text(findings: Sequence[Finding], pen: Pen) -> str:
-    """Returns one line for each finding, and a conclusion: all is well, or what to do first."""
-    lines = []
-    for each in findings:
-        first, *others = pen.folded(each.text(), max(pen.width - _COLUMN, 1))
-        lines.append(pen.line([Span(each.verdict.ljust(_COLUMN), _STYLES[each.verdict]), Span(first)]))
-        lines += [pen.line([Span(" " * _COLUMN + other)]) for other in others]
-    style, text = _conclusion(findings)
-    lines += [pen.line([Span(line, style)]) for line in pen.folded(text, pen.width)]
-    return "\n".join(lines) + "\n"
-
-
-def _conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
-    """Returns the style and the text of the conclusion: all is well, or what to do first."""
-    for one in sorted(findings, key=lambda each: not each.is_problem):
-        if one.is_problem:
-            return "bad", one_line(f"Not everything works here. First: {one.name}: {one.advice or one.without}")
-        if one.advice and not one.is_there:
-            return "warning", one_line(f"The hook works here. First: {one.advice}")
-    return "good", "All is well."
-
-
-def as_json(findings: Sequence[Finding]) -> str:
-    """Returns all findings as one JSON document, schemas/doctor.json."""
-    return json_text({**head("doctor"), "findings": [each.document() for each in findings]})

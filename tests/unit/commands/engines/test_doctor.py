@@ -14,6 +14,7 @@ import pytest
 from helpers import hooks_d_tables as tables
 from oci_bind_hook import cli, log
 from oci_bind_hook.commands.engines import doctor, hooks_d, install
+from oci_bind_hook.commands.engines.finding import Finding, as_text, conclusion
 from oci_bind_hook.commands.explain.drawing import Pen
 from oci_bind_hook.documents import oci
 from oci_bind_hook.kernel import rights
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def found(name: str) -> doctor.Finding:
+def found(name: str) -> Finding:
     [one] = [each for each in doctor.examine() if each.name == name]
     return one
 
 
-def line(finding: doctor.Finding) -> str:
-    return doctor.as_text([finding], Pen()).splitlines()[0]
+def line(finding: Finding) -> str:
+    return as_text([finding], Pen()).splitlines()[0]
 
 
 def program(folder: Path, name: str, script: str) -> str:
@@ -57,7 +58,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_thing_is_one_line_and_has_its_place_in_the_schema(capfd: pytest.CaptureFixture[str]) -> None:
     code = cli.main(["doctor"])
     *lines, last = capfd.readouterr().out.splitlines()
-    assert last == doctor._conclusion(doctor.examine())[1]
+    assert last == conclusion(doctor.examine())[1]
     assert cli.main(["doctor", "--format=json"]) == code
     document = json.loads(capfd.readouterr().out)
     assert oci.violations(document, "doctor") == []
@@ -171,12 +172,12 @@ def test_without_syslog_it_names_the_registrations_whose_failures_are_lost(
 
 # -- for people --------------------------------------------------------------------------------------------------------
 
-GOOD = doctor.Finding("Python", "3.11", is_there=True)
-OPTIONAL = doctor.Finding("openat2", "", is_there=False, without="it is not asked twice")
-LEFT = doctor.Finding("left behind", "killed runs: 1", is_there=False, advice="oci-bind-hook gc")
-UNDONE = doctor.Finding("left behind", "nothing", is_there=True, advice="oci-bind-hook gc")
-MISSING = doctor.Finding("pidfd", "", is_there=False, is_needed=True, without="no way in", advice="run Linux 5.8")
-UNKNOWN = doctor.Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone")
+GOOD = Finding("Python", "3.11", is_there=True)
+OPTIONAL = Finding("openat2", "", is_there=False, without="it is not asked twice")
+LEFT = Finding("left behind", "killed runs: 1", is_there=False, advice="oci-bind-hook gc")
+UNDONE = Finding("left behind", "nothing", is_there=True, advice="oci-bind-hook gc")
+MISSING = Finding("pidfd", "", is_there=False, is_needed=True, without="no way in", advice="run Linux 5.8")
+UNKNOWN = Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone")
 CONCLUSIONS = {
     "All is well.": [GOOD, OPTIONAL, UNDONE],
     "The hook works here. First: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
@@ -187,7 +188,7 @@ CONCLUSIONS = {
 
 @pytest.mark.parametrize("last", CONCLUSIONS)
 def test_the_last_line_says_whether_all_is_well_or_what_to_do_first(last: str) -> None:
-    assert doctor.as_text(CONCLUSIONS[last], Pen()).splitlines()[-1] == last
+    assert as_text(CONCLUSIONS[last], Pen()).splitlines()[-1] == last
 
 
 def test_the_first_word_says_whether_something_has_to_be_done() -> None:
@@ -197,7 +198,7 @@ def test_the_first_word_says_whether_something_has_to_be_done() -> None:
 
 
 def test_on_a_terminal_it_is_coloured_and_folded() -> None:
-    text = doctor.as_text([GOOD, OPTIONAL, MISSING], Pen(width=30, colour=True))
+    text = as_text([GOOD, OPTIONAL, MISSING], Pen(width=30, colour=True))
     assert text.splitlines() == [
         "\x1b[1;32mok      \x1b[0mPython: 3.11",
         "\x1b[33mwithout \x1b[0mopenat2: it is not",
