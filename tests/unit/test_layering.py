@@ -89,7 +89,10 @@ NEVER = {
 }
 
 # Only what is called knows with which code a process ends; errors bring theirs.
-EXIT_CODES = ("cli", "wrapper", "commands.actions", "commands.dispatch", "commands.registering", "errors")
+EXIT_CODES = (
+    *("cli", "wrapper", "errors"),
+    *(f"commands.{name}" for name in ("actions", "dispatch", "registering", "unregistering")),
+)
 
 
 class Import(NamedTuple):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import FOLDER
 from ..documents.acceptor import SCHEMAS
-from ..options import STAGES, Options, state_folder
+from ..options import STAGES, state_folder
 from ..requests.mount_field import FIELDS, FLAG
 from ..requests.request import WORDS
 from .reference import FIELD_TEXTS, HOOK, first_part
@@ -203,16 +203,10 @@ def _ids(root: str | None) -> list[str]:
     from ..kernel.proc import Proc
     from .upkeep import folders
 
-    options, proc = Options(), Proc()
-    options.root = root or None
-    found: list[str] = []
-    for one in folders.of(options):
-        try:
-            with os.scandir(state_folder(one, proc)) as folder:
-                found += [each.name[:-5] for each in folder if each.name.endswith(".json") and each.is_file()]
-        except OSError:
-            continue
-    return sorted({each for each in found if _ID.fullmatch(each)})
+    proc = Proc()
+    paths = [state_folder(one, proc) for one in folders.of(folders.at(root or None))]
+    found = {each for path in paths for each in folders.state_files(path)}
+    return sorted(filter(_ID.fullmatch, found))
 
 
 def _registrations(option: str) -> list[str]:

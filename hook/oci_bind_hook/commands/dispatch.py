@@ -46,6 +46,12 @@ def run(argv: list[str], log: Log) -> int:
     return command.run(Given(command, words), log)
 
 
+def _uninstall(given: Given, log: Log) -> int:
+    from . import unregistering
+
+    return unregistering.uninstall_command(given, log)
+
+
 def _completion(given: Given, _: Log) -> int:
     from . import completion, help
 
@@ -299,7 +305,7 @@ COMMANDS = (
     ),
     Command(
         "uninstall",
-        registering.uninstall_command,
+        _uninstall,
         "[OPTION]...",
         "remove what install wrote",
         options_of_uninstall(

@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands install and uninstall: they check the combination of options, write files, and report the result."""
+"""The command install: it checks the combination of options, writes files, and reports the result."""
 
 from __future__ import annotations
 
 import os
 
 from ..errors import HookError, MissingError, UnavailableError, UsageError
-from ..kernel.proc import Proc
-from ..log import few, one_line
-from ..options import Options, parse, state_folder
+from ..log import few
+from ..options import Options, parse
 from ..requests.mount_field import parse_mount
 from .output import answer, tell, tell_changes, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from ..log import Log
     from .command_line import Given
     from .engines.install import Instead
     from .engines.settings import Settings
     from .engines.timer import Timer
-    from .engines.uninstall import Removed
     from .engines.wrapper_file import Wrapper
 
 
@@ -35,8 +31,8 @@ def install_command(given: Given, _: Log) -> int:
     from .engines.timer import Timer
     from .engines.wrapper_file import Wrapper
 
-    prefix, folder, name, instead = _where(given, ())
-    is_timer_alone = "--gc-timer" in given.values and _WITH_TIMER.issuperset(given.values) and not given.others
+    prefix, folder, name, instead = where(given, ())
+    is_timer_alone = "--gc-timer" in given.values and WITH_TIMER.issuperset(given.values) and not given.others
     if is_timer_alone and "--prefix" not in given.values:
         prefix = _prefix_of_timer()
     when = None
@@ -107,23 +103,6 @@ def _add_timer(timer: Timer, units: dict[str, str]) -> None:
     tell(f"to enable the timer: {timer.enabling}")
 
 
-def _is_anothers(timer: Timer, prefix: str | None) -> bool:
-    """Whether the timer calls the launcher below another prefix than the one that is given."""
-    from .engines.install import Places
-
-    return prefix is not None and timer.launcher not in ("", Places(prefix).launcher)
-
-
-def _remove_timer(timer: Timer, prefix: str | None) -> None:
-    """Removes the timer and its service, and no registration. Raises MissingError, KernelError."""
-    others = _is_anothers(timer, prefix)
-    if others or not (units := timer.remove(even_if_used=True)):
-        hint = f"the one there calls {timer.launcher}" if others else "name its folder by --units-dir"
-        raise MissingError(f"install wrote no such timer in {timer.folder}", hint=hint)
-    tell_changes(units)
-    tell(f"to stop the timer: {timer.forgetting}")
-
-
 def _why_not(engine: str) -> str:
     """Returns why the installed version of this engine reads no CDI devices, "" if it does or is not installed."""
     from .engines import doctor, machine
@@ -177,7 +156,7 @@ def _apply(engines: list[Settings]) -> None:
 
 # The options with which `install --gc-timer` only adds a timer to a hook that is registered, and with which
 # `uninstall --gc-timer` only removes the timer.
-_WITH_TIMER = frozenset({"--gc-timer", "--prefix", "--units-dir"})
+WITH_TIMER = frozenset({"--gc-timer", "--prefix", "--units-dir"})
 
 # The messages for options that exclude each other.
 _HOOKS_D = "this option is for hooks.d; "
@@ -188,11 +167,9 @@ _ONLY_FOR_RUNTIME = "this option requires --runtime"
 _FOR_HOOKS_D = ("--hooks-dir", "--name", "--command", "--has-bind-mounts", "--always")
 _FOR_CDI = ("--cdi-dir", "--env")
 _FOR_RUNTIME = ("--oci-runtime", "--apply", "--engine")
-# Options of uninstall for other registrations that may call the same launcher.
-_OF_OTHERS = ("--hooks-dir", "--cdi-dir", "--apply")
 
 
-def _where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str | None, Instead | None]:
+def where(given: Given, besides: tuple[str, ...]) -> tuple[str, str | None, str | None, Instead | None]:
     """Returns the prefix, the folder of the hooks.d file (None: default), its name, and what replaces the file.
 
     Raises UsageError for an option that does not go with these, unless it is in ``besides``.
@@ -265,151 +242,3 @@ def list_command(given: Given, _: Log) -> int:
     unread = machine.unread(found)
     answer(registration.as_json(found, unread) if given.format == "json" else registration.as_text(found, unread))
     return os.EX_OK
-
-
-def uninstall_command(given: Given, _: Log) -> int:
-    """Removes registrations. Returns the exit code. Raises HookError."""
-    from .engines import settings
-    from .engines.timer import Timer
-    from .engines.uninstall import Removed, uninstall, uninstall_all
-    from .engines.wrapper_file import Wrapper
-    from .engines.written import remove_folders
-
-    timer = Timer(given.last("--units-dir"))
-    is_for_timer = "--gc-timer" in given.values
-    if is_for_timer and _WITH_TIMER.issuperset(given.values):
-        _remove_timer(timer, given.last("--prefix"))
-        return os.EX_OK
-    root_of_timer = [timer.root] if timer.launcher else []
-    everything = "--all" in given.values
-    for option in ("--name", "--cdi", "--runtime") if everything else ():
-        if option in given.values:
-            raise UsageError("--all removes all registrations", where=option)
-    if "--own" in given.values and not everything:
-        raise UsageError("this option requires --all", where="--own")
-    prefix, folder, name, instead = _where(given, _OF_OTHERS)
-    others = [*given.all("--hooks-dir"), *given.all("--cdi-dir")]
-    removed, missing = Removed(), None
-    if everything:
-        is_own, launchers = "--own" in given.values, [timer.launcher] if timer.launcher else []
-        removed = uninstall_all(given.last("--prefix"), others, is_own=is_own, launchers=launchers)
-    else:
-        try:
-            removed = uninstall(prefix, folder, name, instead, others)
-        except MissingError as problem:
-            missing = problem
-    # If the registration is not found, its name may be mistyped: the timer of the others stays.
-    is_wanted = is_for_timer and missing is None and not _is_anothers(timer, given.last("--prefix"))
-    units = timer.remove(even_if_used=is_wanted)
-    if is_for_timer and missing is None and not units:
-        why = f": the one there calls {timer.launcher}" if timer.launcher else ""
-        removed.kept.append(f"install wrote no timer for this in {timer.folder}{why}")
-    if isinstance(instead, Wrapper) and missing is not None and "--apply" in given.values:
-        # An earlier uninstall has removed the wrapper, but not the entries in engines' files.
-        removed.runtimes = settings.of(instead.name, instead.paths[0])
-    if missing is not None and not units and not any(engine.names_it() for engine in removed.runtimes):
-        raise missing
-    tell_changes([*removed.paths, *units])
-    if units:
-        tell(f"to stop the timer: {timer.forgetting}")
-    _withdraw(removed, is_wanted=everything or "--apply" in given.values)
-    if removed.paths and removed.runtimes:
-        removed.kept.append("running containers of a removed runtime can no longer be stopped through it")
-    roots = _roots(removed.arguments)
-    if everything:
-        _remove_state_folders(
-            removed, [None, *roots, *(root_of_timer if units else [])], is_own="--own" in given.values
-        )
-    else:
-        _warn_of_records(removed, roots)
-    tell_changes(remove_folders(removed.folders))
-    warn(removed.kept)
-    if everything and not (removed.paths or removed.runtimes or units or removed.kept):
-        tell("nothing that install wrote is left")
-    return os.EX_OK
-
-
-def _withdraw(removed: Removed, *, is_wanted: bool) -> None:
-    """Removes the runtimes from the engines' files if ``is_wanted``. Otherwise says which files name them."""
-    for engine in removed.runtimes:
-        if not engine.names_it():
-            continue
-        if is_wanted:
-            try:
-                tell_changes(engine.withdraw())
-            except HookError as problem:
-                removed.kept.append(str(problem))
-        if engine.names_it():
-            removed.kept.append(f'{engine.file} still has the runtime "{engine.name}": remove it there')
-        else:
-            tell(f"to deactivate it in {engine.engine}: {engine.restart}")
-
-
-def _records(path: str, names: Sequence[str], root: str | None, again: str = "", whose: str = "") -> str:
-    """Returns the warning about containers that are recorded in the state folder ``path`` of a removed registration."""
-    from .engines.doctor import gc_command
-
-    why = f"for which poststop is no longer called{whose}"
-    return f'{path} has records of {few(names)}, {why}: once they have ended, {again}run "{gc_command(root)}"'
-
-
-def _remove_state_folders(removed: Removed, roots: Iterable[str | None], *, is_own: bool) -> None:
-    """Removes the state folders without records that no remaining registration uses.
-
-    ``is_own``: the program itself is removed next, as by a package.
-    """
-    from .engines.doctor import state_files
-    from .upkeep import folders
-
-    in_use = folders.registered()
-    again = "install the program again, " if is_own else ""
-    for root in dict.fromkeys(roots):
-        path = state_folder(_at(root), Proc())
-        if not os.path.lexists(path):
-            continue
-        if root in in_use:
-            removed.kept.append(f"{path} is still used by a registration: see install --list")
-            _, names = state_files(_at(root))
-            if names and removed.paths:
-                whose = " if a removed registration bound into them"
-                removed.kept.append(_records(path, names, root, whose=whose))
-            continue
-        try:
-            names = folders.remove_unused(path)
-        except HookError as problem:
-            removed.kept.append(str(problem))
-            continue
-        if names:
-            removed.kept.append(f"{_records(path, names, root, again)}, and remove the folder")
-        else:
-            answer(f"{one_line(f'removed {path}/')}\n")
-    for uid, path, count in folders.of_users():
-        steps = f"as user {uid}, {again}run `uninstall --all`, and `gc` after the containers have ended"
-        removed.kept.append(f"{path} has records: {count}; {steps}")
-
-
-def _warn_of_records(removed: Removed, roots: Iterable[str | None]) -> None:
-    """Warns about containers that are recorded in the state folders of removed registrations."""
-    from .engines.doctor import state_files
-
-    for root in roots:
-        path, names = state_files(_at(root))
-        if names:
-            removed.kept.append(_records(path, names, root))
-
-
-def _at(root: str | None) -> Options:
-    options = Options()
-    options.root = root
-    return options
-
-
-def _roots(arguments: list[list[str]]) -> list[str | None]:
-    """Returns the ``--root`` of each registration with these arguments, each once; None for the default.
-
-    Invalid arguments count as the default: the files may have been edited.
-    """
-    from .engines.registration import options_of
-
-    found = [options_of(words) or Options() for words in arguments or [[]]]
-    return list(dict.fromkeys(options.root for options in found))

@@ -18,11 +18,10 @@ from ...kernel.chroot import is_in_chroot
 from ...kernel.proc import Proc
 from ...lifecycle.stage import CHROOT_HINT
 from ...log import JOURNAL_SOCKET, SYSLOG_SOCKET, few
-from ...options import Options, state_folder
+from ...options import state_folder
 from ...record import missing
 from ...record.folder import StateFolder
-from ..upkeep.folders import of as state_folders
-from ..upkeep.folders import of_users
+from ..upkeep import folders
 from ..upkeep.listing import Registry
 from . import cdi, hooks_d, launcher, machine, registration, settings, sources
 from .check import Check
@@ -64,7 +63,7 @@ def examine() -> list[Finding]:
     hooks_folders, cdi_folders = machine.searched()
     check = Check(hooks_folders, None, cdi_folders)
     recorded = [
-        each for one in state_folders(Options()) for each in (*_state_folder(one.root), *_left_behind(one.root))
+        each for one in folders.of(folders.at(None)) for each in (*_state_folder(one.root), *_left_behind(one.root))
     ]
     recorded += _of_users()
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
@@ -121,17 +120,11 @@ def _capabilities() -> Iterator[Finding]:
         yield Finding(name, "", is_there=has, is_needed=is_root, without=without, advice=advice if is_root else "")
 
 
-def _at(root: str | None) -> Options:
-    options = Options()
-    options.root = root
-    return options
-
-
 def _state_folder(root: str | None) -> Iterator[Finding]:
     name, without = _named("state folder", root), "nothing can be recorded, so nothing is mounted"
     try:
         proc = Proc()
-        path = state_folder(_at(root), proc)
+        path = state_folder(folders.at(root), proc)
         folder = StateFolder.open(path, create=False)
         kind = _file_system(proc, path)
     except HookError as problem:
@@ -140,7 +133,7 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
     lasting = "lost at reboot" if kind in ("tmpfs", "ramfs") else "kept across reboots"
     if folder is not None:
         mode = stat.S_IMODE(os.stat(path).st_mode)
-        number = len(state_files(_at(root))[1])
+        number = len(folders.state_files(path))
         detail = f"{path}, mode {mode:04o}, uid {os.stat(path).st_uid}, on {kind} ({lasting}), containers recorded:"
         yield Finding(name, f"{detail} {number}", is_there=True)
     elif os.access(existing(path), os.W_OK | os.X_OK):
@@ -152,7 +145,7 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
 
 def _of_users() -> Iterator[Finding]:
     """Reports the records of users, which root's list and gc do not read."""
-    for uid, path, count in of_users():
+    for uid, path, count in folders.of_users():
         detail = f"{path}, containers recorded: {count}; only `list` and `gc` of user {uid} read them"
         yield Finding(f"state folder of user {uid}", detail, is_there=True)
 
@@ -165,9 +158,7 @@ def _named(name: str, root: str | None) -> str:
 def _left_behind(root: str | None) -> Iterator[Finding]:
     """Reports what gc would undo, by boot and process only: a rootfs may never answer, so none is inspected."""
     try:
-        options = _at(root)
-        options.root = state_folder(options, Proc())
-        registry = Registry(options)
+        registry = Registry(folders.at(state_folder(folders.at(root), Proc())))
     except HookError:
         return  # the finding on the state folder reports it
     if (folder := registry.folder) is None:
@@ -185,7 +176,7 @@ def _left_behind(root: str | None) -> Iterator[Finding]:
             dead += record is not None and registry.witness.judge(record)[0] == "dead"
     counts = {"dead containers": dead, "killed runs": leftovers, "unreadable state files": unreadable}
     detail = ", ".join(f"{name}: {number}" for name, number in counts.items() if number) or "nothing"
-    command = gc_command(root)
+    command = folders.gc_command(root)
     is_clean = not any(counts.values())
     without = (
         f"`{command}` undoes it" if not unreadable else f"`{command}` undoes what it can, and says what else to do"
@@ -200,23 +191,6 @@ def _file_system(proc: Proc, path: str) -> str:
     finally:
         os.close(fd)
     return mount.type if mount else "an unknown file system"
-
-
-def gc_command(root: str | None) -> str:
-    """Returns the command line of a gc of the state folder ``root``, None for the default one."""
-    words = f"gc{'' if root is None else f' --root {root}'}"
-    if os.geteuid() != 0 and which("podman"):
-        return f"podman unshare oci-bind-hook {words}"  # the containers of an ordinary user are podman's
-    return Proc().command(words)
-
-
-def state_files(options: Options) -> tuple[str, list[str]]:
-    """Returns the state folder that ``options`` select, and the containers with a file in it."""
-    path = state_folder(options, Proc())
-    try:
-        return path, sorted(name[:-5] for name in os.listdir(path) if name.endswith(".json"))
-    except OSError:
-        return path, []
 
 
 def _hooks(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from ...kernel.proc import Proc, boot_id
 from ...options import DEFAULT_ROOT, Options, state_folder
 from ...record.folder import StateFolder
 from ...record.state_file import is_live
-from ..upkeep.folders import of
+from ..upkeep.folders import at, of
 from .meant import CONFIG
 from .registered import members, texts
 
@@ -121,9 +121,7 @@ def _object(path: str) -> object:
 def _recorded(word: str, root: str | None) -> Iterator[Container]:
     """Yields the containers with a state file of this hook, as far as this user can read them."""
     proc = Proc()
-    options = Options()
-    options.root = root or None
-    for one in of(options):
+    for one in of(at(root or None)):
         path = state_folder(one, proc)
         try:
             folder = StateFolder.open(path, create=False)

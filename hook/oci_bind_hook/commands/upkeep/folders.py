@@ -13,18 +13,16 @@ from ...kernel.errnos import refused
 from ...kernel.files import USERS
 from ...kernel.proc import Proc
 from ...log import one_line
-from ...options import DEFAULT_ROOT, state_folder
+from ...options import DEFAULT_ROOT, Options, state_folder
 from ...record.folder import StateFolder
 from ..engines import machine, registration
-from ..engines.timer import Timer
+from ..engines.timer import Timer, which
 from ..output import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol, TypeVar
-
-    from ...options import Options
 
     class InFolder(Protocol):
         """Anything found in a state folder, with the path of that folder."""
@@ -51,6 +49,13 @@ def registered() -> list[str | None]:
     return list(dict.fromkeys([*found, *([timer.root] if timer.launcher else [])]))
 
 
+def at(root: str | None) -> Options:
+    """Returns the options that select the state folder ``root``, None for the default one."""
+    options = Options()
+    options.root = root
+    return options
+
+
 def of(options: Options) -> list[Options]:
     """Returns a copy of ``options`` for each state folder. ``root`` is None for the default one, which is the first.
 
@@ -70,6 +75,23 @@ def of(options: Options) -> list[Options]:
             known.add(key)
             found.append(one)
     return found
+
+
+def state_files(path: str) -> list[str]:
+    """Returns the containers with a state file in the state folder ``path``, as far as this user may read it."""
+    try:
+        with os.scandir(path) as folder:
+            return sorted(each.name[:-5] for each in folder if each.name.endswith(".json") and each.is_file())
+    except OSError:
+        return []
+
+
+def gc_command(root: str | None) -> str:
+    """Returns the command line of a gc of the state folder ``root``, None for the default one."""
+    words = f"gc{'' if root is None else f' --root {root}'}"
+    if os.geteuid() != 0 and which("podman"):
+        return f"podman unshare oci-bind-hook {words}"  # the containers of an ordinary user are podman's
+    return Proc().command(words)
 
 
 def tell_of_users(options: Options) -> None:
