@@ -63,7 +63,8 @@ def test_a_process_that_ran_before_sees_it_come_and_go(world: World, runtime: st
             bound = f"attach 1: bound {world.source} on /data (rbind ro rprivate)\n"
             bound += f"attach 2: bound {world.file} on /new/file (rbind rprivate), created /new, created /new/file\n"
             assert (done.returncode, done.stdout) == (0, bound), done.stderr
-            is_told = "config.json registers no poststop: run oci-bind-hook gc after the container" in done.stderr
+            gc = f"oci-bind-hook gc --root {world.state}"
+            is_told = f"config.json registers no poststop: run {gc} after the container" in done.stderr
             assert (is_told, done.stderr == "") == (how == "without", how != "without"), done.stderr
             await_lines(seen, number)
             assert "Read-only" in namespace.execute("c1", "touch", "/data/new").stderr
@@ -389,7 +390,7 @@ def test_nothing_is_looked_up_in_what_the_container_serves(world: World, contain
     other = os.open("/dev/fuse", os.O_RDWR)
     third = os.open("/dev/fuse", os.O_RDWR)
     container.do(move)
-    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the path", "gc to try again")
+    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the path", " to try again")
     # Nor is a mount point looked for in one.
     assert container.attach(*spec(world, "/new/place")).returncode == 0
 
@@ -495,7 +496,8 @@ def test_by_its_id_it_is_the_one_that_runs_now(world: World, runtime: str) -> No
         folder = f"/run/{runtime}"
         make = f"mount -t tmpfs none /run && mkdir {folder} && mount --bind {namespace.root} {folder}"
         assert namespace.run("sh", "-c", make).returncode == 0
-        anew = "since it was restarted (oci-bind-hook gc undoes"
+        gc = f"oci-bind-hook gc --root {world.state}"
+        anew = f"since it was restarted ({gc} undoes"
         for number, told in enumerate(("nothing is recorded for a container", anew, anew)):
             assert namespace.create(bundle, "c1").returncode == 0
             assert namespace.start("c1").returncode == 0
@@ -509,7 +511,7 @@ def test_by_its_id_it_is_the_one_that_runs_now(world: World, runtime: str) -> No
             assert namespace.execute("c1", "cat", "/new/word").stdout == "hello from the host\n"
             assert namespace.stop("c1").returncode == 0
         done = hook("attach", "c1", *spec(world, "/new"))
-        refused(done, os.EX_UNAVAILABLE, 'the container "c1" does not run (oci-bind-hook gc undoes')
+        refused(done, os.EX_UNAVAILABLE, f'the container "c1" does not run ({gc} undoes')
     assert run(world, "gc").returncode == 0
     assert world.snapshot() == before
 

@@ -67,8 +67,9 @@ def test_containers_of_a_runtime(world: World, runtime: str) -> None:
         # What poststop would undo is known by the record, wherever that is.
         code, report, _ = explain(world, "web-1", "poststop", *world.root_option())
         assert (code, report["stage"], report["mounts"], report["remove"]) == (0, "poststop", [], [])
+        gc = f"oci-bind-hook gc --root {world.state}"
         assert report["warnings"] == [
-            "the container's first process still runs: nothing is undone; run oci-bind-hook gc after it ends"
+            f"the container's first process still runs: nothing is undone; run {gc} after it ends"
         ]
         namespace.stop("web-1")
         namespace.stop("web-2")

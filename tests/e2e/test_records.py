@@ -99,6 +99,18 @@ def test_nothing_is_recorded(world: World) -> None:
     assert done.stderr == f'oci-bind-hook: nothing is recorded for a container "c1" in {world.state}\n'
 
 
+def test_advice_names_the_state_folder(world: World, init: Init) -> None:
+    set_up(world, init, "/a")
+    edit(world, phase="made")
+    gc = f"oci-bind-hook gc --root {world.state}"
+    advice = ask(world, "list")["c1"]["advice"]
+    assert advice == f"stop the container: poststop, or {gc}, then undoes the rest"
+    edit(world, phase="done", user={"owner": 7, "uids": [{"inside": 0, "outside": 7, "size": 1}], "gids": []})
+    advice = ask(world, "list")["c1"]["advice"]
+    assert advice == f"as uid 7, run podman unshare oci-bind-hook list --root {world.state}"
+    assert ask(world, "show", "c1")["c1"]["advice"].endswith(f" oci-bind-hook show c1 --root {world.state}")
+
+
 def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) -> None:
     set_up(world, init, "/a/b", "/a/c", "/d", "/e")
     entry = ask(world, "show", "c1")["c1"]

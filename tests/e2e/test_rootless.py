@@ -230,7 +230,7 @@ def test_from_inside_of_podmans_user_namespace_the_command_outside_is_named(worl
     for command in (["gc"], ["list"]):
         done = call(world, *command, stdin="", before=(*user, "unshare", "--map-root-user"))
         assert done.returncode == (71 if command == ["gc"] else 0), done
-        assert "run oci-bind-hook gc outside of podman unshare" in done.stdout
+        assert f"run oci-bind-hook gc --root {world.state} outside of podman unshare" in done.stdout
     done = call(world, "gc", stdin="", before=user)
     assert (done.returncode, "undone" in done.stdout) == (0, True), done
     assert world.snapshot() == before

@@ -237,7 +237,8 @@ def test_a_tear_down_in_parts_keeps_only_what_is_left(world: World) -> None:
         done = poststop(world)
         fails(done, 71, f"could not undo {left[-1]}")
         more, stays = ("; 1 more could not be undone", "they stay") if len(left) > 1 else ("", "it stays")
-        assert f"{more} ({stays} in the state file; run oci-bind-hook gc to try again)" in done.stderr
+        gc = f"run oci-bind-hook gc --root {world.state}"
+        assert f"{more} ({stays} in the state file; {gc} to try again)" in done.stderr
         assert [each["resolved"] for each in json.loads(path.read_text())["mounts"]] == left
         shown = json.loads(call(world, "show", "c1", "--format=json", stdin="").stdout)["records"][0]
         assert [each["state"] for each in shown["mounts"]] == ["mounted"] * len(left)

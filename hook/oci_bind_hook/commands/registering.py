@@ -130,8 +130,7 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
     found = [one for one in found if engine in (None, one.engine)]
     here = [one for one in found if one.is_installed]
     if apply and not here:
-        missing = "neither docker nor containerd is" if engine is None else f"{engine} is not"
-        raise UnavailableError(f"{missing} installed", where="--apply")
+        raise UnavailableError("; ".join(one.why_absent for one in found), where="--apply")
     for one in here if apply else ():
         one.check()
     return here or found

@@ -129,12 +129,12 @@ def _known(options: Options, word: str | None, remarks: list[str]) -> State:
         options.bundle = absolute_to_here("--bundle", options.bundle)
     container = _find(options, word)
     if container.pid is None:
-        undone = f"{Proc().command('gc')} undoes its record" if container.root is not None else ""
+        undone = f"{Proc(options.root).command('gc')} undoes its record" if container.root is not None else ""
         raise UnavailableError(f'the container "{container.name or container.id}" does not run', hint=undone)
     if container.root is None:
         registered = _poststop(container.bundle)
         if registered is None:
-            gc = Proc().command("gc")
+            gc = Proc(options.root).command("gc")
             remarks.append(f"config.json registers no poststop: run {gc} after the container has ended")
         elif options.root is None:
             options.root = state_folder(registered, Proc())

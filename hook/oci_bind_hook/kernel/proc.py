@@ -28,14 +28,22 @@ if TYPE_CHECKING:
 OUT_OF_SIGHT = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
+# The characters that no shell interprets, besides letters and digits of ASCII.
+_PLAIN = "/._-+:@%,="
+
+
 class HiddenError(Exception):
     """A process exists, but procfs does not show it to this user, as with hidepid, proc(5)."""
 
 
 class Proc:
-    """procfs, through an fd of ``/proc/self``. Raises UnavailableError if ``/proc`` is not procfs."""
+    """procfs, through an fd of ``/proc/self``. Raises UnavailableError if ``/proc`` is not procfs.
 
-    def __init__(self) -> None:
+    ``root`` is the ``--root`` of this call, which the commands in advice repeat.
+    """
+
+    def __init__(self, root: str | None = None) -> None:
+        self._root = root
         try:
             self.fd = posix.open("/proc/self", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except OSError as reason:
@@ -145,8 +153,13 @@ class Proc:
         In the user namespace of a rootless podman, only `podman unshare` leads back there. Raises OSError.
         """
         is_podmans = posix.geteuid() == 0 != self.uid_outside(0) and self.is_ours()
-        before = "podman unshare " if is_podmans else ""
-        return f"{before}oci-bind-hook {words}"
+        return f"{'podman unshare ' if is_podmans else ''}{self.program(words)}"
+
+    def program(self, words: str) -> str:
+        """The command line of this hook with ``words``, and with the ``--root`` of this call, which has its records."""
+        if self._root is None:
+            return f"oci-bind-hook {words}"
+        return f"oci-bind-hook {words} --root {quoted(self._root)}"
 
     def _owner(self) -> int:
         """The owner of this process's user namespace, as numbered here. Raises OSError."""
@@ -416,3 +429,10 @@ def boot_id() -> str:
 
 
 _boot: list[str] = []
+
+
+def quoted(word: str) -> str:
+    """A word as a shell has to be given it, sh(1)."""
+    if word and all((char.isascii() and char.isalnum()) or char in _PLAIN for char in word):
+        return word
+    return "'" + word.replace("'", "'\\''") + "'"

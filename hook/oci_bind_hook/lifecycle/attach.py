@@ -36,7 +36,7 @@ class Attach(Call):
 
     def __init__(self, options: Options, state: State, log: Log) -> None:
         super().__init__(options, state, log)
-        self._place = self.running = Running(state, Proc())
+        self._place = self.running = Running(state, Proc(options.root))
         self.binds: list[Bind] = []
         self._is_admin = False
 

@@ -37,7 +37,7 @@ def detach(options: Options, state: State, destination: str | None, log: Log) ->
     Returns these binds, and what was left standing in the rootfs. LeftoverError if anything resists.
     """
     rights.hide()
-    proc = Proc()
+    proc = Proc(options.root)
     running = Running(state, proc)
     init = running.hold()
     folder = StateFolder.open(state_folder(options, proc), create=False)

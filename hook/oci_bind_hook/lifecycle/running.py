@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from ..record.state_file import InitRecord, Record, RootfsRecord
     from ..rootfs.mount_points import Rootfs
 
-OTHERS_HINT = "run it as root; for a rootless container of podman, run podman unshare oci-bind-hook as its user"
+OTHERS_HINT = (
+    "run this command as root; for a rootless container of podman, run podman unshare oci-bind-hook as the container's "
+    "user"
+)
 
 
 class Running(Place):

@@ -88,7 +88,7 @@ class Call:
     def place(self) -> Place:
         """Where the hook was started. Raises OSError; HookError if procfs is not available."""
         if self._place is None:
-            self._place = Place(self.options.stage, self.state, Proc())
+            self._place = Place(self.options.stage, self.state, Proc(self.options.root))
         return self._place
 
     @property

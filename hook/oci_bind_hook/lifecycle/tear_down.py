@@ -47,7 +47,7 @@ def tear_down(options: Options, state: State, log: Log) -> None:
     """
     rights.hide()
     log.stage = "poststop"
-    proc = Proc()
+    proc = Proc(options.root)
     folder = StateFolder.open(state_folder(options, proc), create=False)
     if folder is None:
         return
@@ -83,9 +83,9 @@ def foreign(record: Record, proc: Proc, command: str = "gc") -> LeftoverError:
     )
     if [(run["inside"], run["size"]) for run in uids] == [(0, 2**32 - 1)]:
         # The record is of the machine's own user namespace, where users call runc or crun. This process is in podman's.
-        return LeftoverError(problem, hint=f"run oci-bind-hook {command} outside of podman unshare")
+        return LeftoverError(problem, hint=f"run {proc.program(command)} outside of podman unshare")
     who = "" if owner in (None, proc.uid_outside(posix.geteuid())) else f"as uid {owner}, "
-    return LeftoverError(problem, hint=f"{who}run podman unshare oci-bind-hook {command}")
+    return LeftoverError(problem, hint=f"{who}run podman unshare {proc.program(command)}")
 
 
 def why_untouched(record: Record, state: State, proc: Proc, grace: float) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -195,3 +196,11 @@ def test_what_a_process_was_started_with() -> None:
         process.communicate(b"\n")
     with pytest.raises(FileNotFoundError):
         Proc().arguments(process.pid)
+
+
+@pytest.mark.parametrize("root", [None, "/run/a-b_c.d", "/srv/it's here", "/srv/é", "/srv/a\nb", "/srv/$HOME"])
+def test_commands_repeat_the_root_as_a_shell_reads_it(root: str | None) -> None:
+    expected = ["oci-bind-hook", "gc", *([] if root is None else ["--root", root])]
+    command = Proc(root).program("gc")
+    assert shlex.split(command) == expected
+    assert ("'" in command) == (root not in (None, "/run/a-b_c.d"))

@@ -213,7 +213,8 @@ def _hooks(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
     if yaml := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
         without = f"{', '.join(yaml)} may register it, but doctor does not read YAML; `install` writes JSON"
     # If an engine is installed, its own finding has the command.
-    advice = "" if yaml or any(machine.programs()) else "oci-bind-hook install --help, to register the hook"
+    has_own = any(not machine.serves_others(name) for name, _ in machine.programs())
+    advice = "" if yaml or has_own else "oci-bind-hook install --help, to register the hook"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
 
 
@@ -281,7 +282,7 @@ def _programs() -> Iterator[Finding]:
 def _unread(unread: Mapping[str, str]) -> Iterator[Finding]:
     """Reports the registrations that no engine reads, each with the reason."""
     for path, why in unread.items():
-        advice = f"set {machine.to_read(os.path.dirname(path))}"
+        advice = machine.to_read(os.path.dirname(path))
         yield Finding(f"hooks.d file {path}", "no engine reads it", is_there=False, without=why, advice=advice)
 
 
@@ -303,6 +304,7 @@ def _engines(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
             # Another registration would bind a second time once the setting is made.
             advice, without = "", "it does not call the hook yet, because it does not read the file in hooks.d above"
         detail = f"{path}, {version or 'version not reported'}"
+        detail += ", without its CRI plugin: it runs no pods" if machine.serves_others(name) else ""
         yield Finding(name, detail, is_there=not command, without=without, advice=advice)
 
 

@@ -38,6 +38,8 @@ FILES = {
     "crio": ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*.conf"),
 }
 _TABLES = {"podman": ("engine",), "crio": ("crio", "runtime")}
+# What they are called in texts, and the file in which root sets something.
+_SET_IN = {"podman": ("podman", "/etc/containers/containers.conf"), "crio": ("CRI-O", "/etc/crio/crio.conf")}
 PROGRAMS = {"docker": "dockerd", "containerd": "containerd", "podman": "podman", "crio": "crio"}
 
 
@@ -60,10 +62,15 @@ def programs() -> Iterator[tuple[str, str]]:
             yield name, path
 
 
+def serves_others(name: str) -> bool:
+    """Whether an engine only runs containers of others, as containerd without its CRI plugin does for docker."""
+    return name == "containerd" and settings.disables_cri(_settings(name))
+
+
 def without_hooks_d() -> Iterator[str]:
     """Yields warnings for the installed engines that do not read hooks.d, with what they read."""
     for name, _ in programs():
-        if name not in _HOOKS_D:
+        if name not in _HOOKS_D and not serves_others(name):
             first = ".".join(map(str, _CDI[name][0]))
             yield (
                 f"{name} does not read hooks.d: use install --cdi NAME (from {first}) or install --runtime NAME --apply"
@@ -101,10 +108,21 @@ def _patterns(name: str, *, is_of_root: bool) -> list[str]:
 
 
 def to_read(folder: str) -> str:
-    """Returns what makes podman read the hooks.d folder ``folder``: a setting, and its file."""
-    file = "/etc/containers/containers.conf" if is_system() else f"{user_settings()}/containers/containers.conf"
-    listed = folders("podman")[0] or [hooks_d.FOLDERS[0]]  # the setting replaces the default
-    return f"hooks_dir = {json.dumps([*listed, folder], ensure_ascii=False)} below [engine] in {file}"
+    """Returns what makes the engines here that read hooks.d read ``folder``, too: for each, a setting and its file.
+
+    Without any, those of podman.
+    """
+    names = [name for name, _ in programs() if name in _SET_IN and (name == "podman" or is_system())] or ["podman"]
+    return "; ".join(f"for {_SET_IN[name][0]}, set {_hooks_dir(name, folder)}" for name in names)
+
+
+def _hooks_dir(name: str, folder: str) -> str:
+    file = _SET_IN[name][1]
+    if name == "podman" and not is_system():
+        file = f"{user_settings()}/containers/containers.conf"
+    listed = folders(name)[0] or [hooks_d.FOLDERS[0]]  # the setting replaces the default
+    folders_listed = json.dumps([*listed, folder], ensure_ascii=False)
+    return f"hooks_dir = {folders_listed} below [{'.'.join(_TABLES[name])}] in {file}"
 
 
 def is_for_all_users(folder: str) -> bool:
@@ -118,7 +136,7 @@ def why_unread(folder: str) -> str:
     known = [hooks_d.FOLDERS[0], *named()[0], *folders("podman", is_of_root=True)[0]]
     if folder in known:
         return ""
-    return f"podman and CRI-O read {folder} only if their hooks_dir contains it: for podman, {to_read(folder)}"
+    return f"podman and CRI-O read {folder} only if their hooks_dir contains it: {to_read(folder)}"
 
 
 def unread(found: Iterable[Registration]) -> dict[str, str]:
@@ -194,6 +212,8 @@ def missing(name: str, version: str, kinds: Iterable[Kind]) -> str:
     """
     if name in _HOOKS_D:
         return "" if {"hooks.d", "CDI"} & {*kinds} else "install --prefix /usr -- --mount ..."
+    if serves_others(name):
+        return ""
     if any(settings_of(path) is not None for path in _runtimes(name)) or (name == "containerd" and base_specs()):
         return ""
     if knows_cdi(name, version):

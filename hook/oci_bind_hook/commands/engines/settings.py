@@ -60,6 +60,11 @@ class Settings:
         return bool(installed(self.program))
 
     @property
+    def why_absent(self) -> str:
+        """What it means that ``is_installed`` is false."""
+        return f"{self.engine} is not installed"
+
+    @property
     def program(self) -> str:
         """The name of the daemon's program."""
         return self.engine
@@ -249,10 +254,15 @@ class Containerd(Settings):
     def is_installed(self) -> bool:
         """Whether containerd is on this machine with its CRI plugin. Docker's own package disables the plugin."""
         try:
-            disabled = self._document(as_it_is(self.file)).get("disabled_plugins", [])
+            document = self._document(as_it_is(self.file))
         except HookError:
-            disabled = []
-        return super().is_installed and not (isinstance(disabled, list) and any(one in disabled for one in _CRI_NAMES))
+            document = {}
+        return super().is_installed and not disables_cri(document)
+
+    @property
+    def why_absent(self) -> str:
+        """See ``Settings.why_absent``."""
+        return f"{super().why_absent}, or its CRI plugin is disabled"
 
     def snippet(self) -> str:
         """See ``Settings.snippet``."""
@@ -372,6 +382,12 @@ class Containerd(Settings):
 
 def _block(name: str, lines: Sequence[str]) -> str:
     return "\n".join(["", f"# Added by oci-bind-hook install --runtime {name}", *lines, ""])
+
+
+def disables_cri(document: dict[str, Any]) -> bool:
+    """Whether a config.toml disables containerd's CRI plugin."""
+    disabled = document.get("disabled_plugins")
+    return isinstance(disabled, list) and any(one in disabled for one in _CRI_NAMES)
 
 
 def installed(program: str) -> str:

@@ -150,7 +150,7 @@ class Timer:
         if not os.path.isfile(self.timer):
             found.append(f"{self.timer} does not exist: run install with --gc-timer again")
         elif not self.is_enabled:
-            found.append(f"is not enabled: {self.enabling}")
+            found.append(f"the timer is not enabled: {self.enabling}")
         # Without --root, gc handles all registered state folders; with it, only that one.
         for other in (root for root in roots if self.root is not None and root != self.root):
             said = f"calls gc {_with(self.root)}, but the hook is registered {_with(other)}"

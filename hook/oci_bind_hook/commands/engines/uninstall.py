@@ -139,7 +139,7 @@ def _may_be_removed(path: str, removed: Removed) -> bool:
         return True
     if os.access(existing(os.path.dirname(path)), os.W_OK | os.X_OK):
         return True
-    removed.kept.append(f"only another user can remove {path}")
+    removed.kept.append(f"this user cannot remove {path}: its folder is not writable")
     return False
 
 

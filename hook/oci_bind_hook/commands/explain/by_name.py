@@ -49,7 +49,7 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
     if not found:
         raise _unknown(word, remarks, os.path.join(folder, word))
     if not (is_over or found[0].has_config):
-        raise _without_config(found[0])
+        raise _without_config(found[0], root)
     return found[0]
 
 
@@ -136,8 +136,8 @@ def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
     return MissingError(f'the container "{word}" is not known', hint=hint)
 
 
-def _without_config(container: Container) -> HookError:
-    """The error for a container without a config.json, with a hint on how to get one."""
+def _without_config(container: Container, root: str | None) -> HookError:
+    """The error for a container without a config.json, with a hint on how to get one. ``root``: containers.find."""
     name = container.name or container.id
     what = f"the container {name}" + (f" ({container.status})" if container.status else "")
     if container.known_by.startswith("podman"):
@@ -145,7 +145,7 @@ def _without_config(container: Container) -> HookError:
         return MissingError(problem, hint=f"run `podman init {name}`, which writes it and runs the hooks")
     if container.root is not None and not container.name:
         problem = f"the bundle of the container {name} is gone: {container.bundle}"
-        return MissingError(problem, hint=f"`{Proc().command(f'show {name}')}` shows its record")
+        return MissingError(problem, hint=f"`{Proc(root).command(f'show {name}')}` shows its record")
     if container.pid is None:
         problem = f"{what} has no config.json: {container.known_by} keeps one only while the container runs"
         hint = "for messages of its start or its hooks, see its status in the engine, the journal or syslog, and --log"

@@ -79,7 +79,7 @@ def dry_run(
             report.id, report.bundle = state.id, state.bundle
             if _is_teardown(report, options, state):
                 report.stage = "poststop"
-                fill_from_record(report, options, state, Proc())
+                fill_from_record(report, options, state, Proc(options.root))
                 return report
             given = state, document
     except HookError as problem:
@@ -89,7 +89,7 @@ def dry_run(
     def gather(patience: Patience) -> Report:
         try:
             # A child needs its own Proc: /proc/self differs.
-            _fill(report, options, Proc(), given, patience, container)
+            _fill(report, options, Proc(options.root), given, patience, container)
         except HookError as problem:
             report.add(problem)
         return report

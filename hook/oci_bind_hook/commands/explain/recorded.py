@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from ...errors import At, RecordError
-from ...kernel.proc import boot_id
+from ...kernel.proc import Proc, boot_id
 from ...lifecycle.start_record import is_continued
 from ...lifecycle.tear_down import foreign
 from ...mounting.mounted import is_in
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ...documents.bundle import Bundle
-    from ...kernel.proc import Proc
     from ...lifecycle.stage import Place
     from ...record.folder import Records
     from ...record.state_file import MadeRecord, MountRecord, Record, RootfsRecord
@@ -87,6 +85,7 @@ def of_earlier_start(report: Report, bundle: Bundle, options: Options, proc: Pro
     is not known. The state folder is that of ``options``. Yields nothing if this user may not read it.
     """
     path = state_folder(options, proc)
+    proc = Proc(None if path == state_folder(Options(), proc) else path)  # each entry may have a --root of its own
     try:
         folder = StateFolder.open(path, create=False)
     except RecordError:
@@ -95,9 +94,8 @@ def of_earlier_start(report: Report, bundle: Bundle, options: Options, proc: Pro
         is_same = record["id"] == report.id if report.id is not None else is_same_bundle(record, bundle.path)
         if not is_same or is_live(record, proc, boot_id()):
             continue
-        words = "gc" if path == state_folder(Options(), proc) else shlex.join(["gc", "--root", path])
         is_foreign = is_of_another_user(record, proc.user_namespace())
-        gc = foreign(record, proc, words).hint if is_foreign else f"run {proc.command(words)}"
+        gc = foreign(record, proc).hint if is_foreign else f"run {proc.command('gc')}"
         left = ", ".join(count(len(record[name]), noun) for name, noun in _LEFT if record[name])
         said = f"the record of an earlier start of {record['id']} is left" + (f" ({left})" if left else "")
         said += f": {gc}" if report.is_turned_off else f": the next start undoes it first; to undo it now, {gc}"

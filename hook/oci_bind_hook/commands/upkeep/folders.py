@@ -88,10 +88,10 @@ def state_files(path: str) -> list[str]:
 
 def gc_command(root: str | None) -> str:
     """Returns the command line of a gc of the state folder ``root``, None for the default one."""
-    words = f"gc{'' if root is None else f' --root {root}'}"
+    proc = Proc(root)
     if os.geteuid() != 0 and which("podman"):
-        return f"podman unshare oci-bind-hook {words}"  # the containers of an ordinary user are podman's
-    return Proc().command(words)
+        return f"podman unshare {proc.program('gc')}"  # the containers of an ordinary user are podman's
+    return proc.command("gc")
 
 
 def tell_of_users(options: Options) -> None:

@@ -12,7 +12,7 @@ import json
 from ...documents.acceptor import head
 from ...errors import HookError, LeftoverError, MissingError, RecordError
 from ...kernel import asking, linux
-from ...kernel.proc import Proc, boot_id
+from ...kernel.proc import Proc, boot_id, quoted
 from ...lifecycle.claims import Claims
 from ...lifecycle.reach import Removal, find_rootfs, is_in_this_namespace, listen, silent_hint, why_silent
 from ...lifecycle.tear_down import foreign
@@ -99,11 +99,10 @@ class Registry:
     """A state folder, and the facts of this machine to compare with. Raises RecordError if the folder is unusable."""
 
     def __init__(self, options: Options) -> None:
-        self.proc = Proc()
+        self.proc = Proc(options.root)
         self.boot = boot_id()
         self.path = state_folder(options, self.proc)
         self.folder = StateFolder.open(self.path, create=False)
-        self._hint = f" --root {self.path}" if options.root is not None else ""
         self.command = "list"  # the command that shows a live container of another user namespace
         self._here = self.proc.user_namespace()
         self._users: dict[tuple[int, int], Users] = {}
@@ -137,7 +136,7 @@ class Registry:
             elif busy:
                 entry.status, entry.reason = "unknown", "a run has just begun"
             else:
-                entry.advice = self.proc.command(f"gc{self._hint}")
+                entry.advice = self.proc.command("gc")
         entry.files = files
         return entry
 
@@ -182,22 +181,24 @@ class Registry:
 
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
+        gc = self.proc.command("gc")
         if entry.silent:
             entry.reason += f"; its rootfs cannot be inspected: {entry.silent}"
             entry.advice = silent_hint(self.proc)
         elif entry.busy:
             entry.reason += "; a run of the hook works on it now"
         elif entry.is_foreign:
-            entry.advice = foreign(record, self.proc, self.command if entry.status == "alive" else "gc").hint
+            command = self.command if entry.status == "alive" else "gc"
+            entry.advice = foreign(record, self.proc, command).hint
         elif entry.status == "dead":
-            entry.advice = self.proc.command(f"gc{self._hint}")
+            entry.advice = gc
         elif entry.status == "unknown":
             state = {"ociVersion": "1.0.2", "id": entry.id, "status": "stopped", "bundle": record["bundle"]["path"]}
-            poststop = self.proc.command(f"poststop{self._hint}")
-            entry.advice = f"if it has ended: echo {_quoted(json.dumps(state))} | {poststop}"
+            poststop = self.proc.command("poststop")
+            entry.advice = f"if it has ended: echo {quoted(json.dumps(state))} | {poststop}"
         elif record["phase"] != "done":
             entry.reason += f'; a run of the hook was killed in the phase "{record["phase"]}"'
-            entry.advice = f"stop the container: poststop, or {self.proc.command('gc')}, then undoes the rest"
+            entry.advice = f"stop the container: poststop, or {gc}, then undoes the rest"
         elif missing:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are no longer mounted"
             entry.advice = "another process unmounted them: restart the container"
@@ -261,11 +262,6 @@ def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: boo
         return ("changed", stranger) if stranger else ("there", "")
     finally:
         found.close()
-
-
-def _quoted(text: str) -> str:
-    """Quotes a text as one word for a shell."""
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], list[tuple[Registry, list[str]]]]:

@@ -254,9 +254,9 @@ def test_an_ordinary_user_removes_their_own_and_is_told_of_the_rest(machine: Pat
     done = subprocess.run([*user, "uninstall", "--all"], capture_output=True, text=True, check=True)
     assert f"removed {home}/.local/libexec/oci/hooks.d/oci-bind-hook\n" in done.stdout
     assert os.listdir(home) == []
-    assert f"warning: only another user can remove {launcher}\n" in done.stderr
+    assert f"warning: this user cannot remove {launcher}: its folder is not writable\n" in done.stderr
     again = subprocess.run([*user, "uninstall", "--all"], capture_output=True, text=True, check=True)
-    assert f"only another user can remove {launcher}\n" in again.stderr
+    assert f"this user cannot remove {launcher}: its folder is not writable\n" in again.stderr
     assert "nothing that install wrote is left" not in again.stderr
     home.rmdir()
     assert names(machine) == {*before}

@@ -18,6 +18,7 @@ from oci_bind_hook.commands.engines.finding import Finding, as_text, conclusion
 from oci_bind_hook.commands.explain.drawing import Pen
 from oci_bind_hook.documents import oci
 from oci_bind_hook.kernel import rights
+from oci_bind_hook.record import missing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,6 +144,15 @@ def test_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     folder.chmod(0o755)
     assert found("state folder").is_problem
     assert "has mode 0755" in found("state folder").detail
+
+
+def test_what_creates_the_state_folder(tmp_path: Path) -> None:
+    others = "or choose another one by --root"
+    assert missing.hint(f"{tmp_path}/state") == (
+        f"create the folder {tmp_path}/state, owned by this user and with mode 0700, {others}"
+    )
+    above = f"create the folder {tmp_path}/no, owned by this user, or choose another state folder by --root"
+    assert missing.hint(f"{tmp_path}/no/state") == above
 
 
 @pytest.mark.parametrize("name", ["JOURNAL_SOCKET", "SYSLOG_SOCKET"])

@@ -50,6 +50,9 @@ ENABLED = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nenable_cdi = true
             "",
         ),
         ("containerd", "containerd x 1.6.20", '[plugins]\n"io.containerd.grpc.v1.cri" = 1\n', [], RUNTIME),
+        ("containerd", "containerd x 1.7.24", 'disabled_plugins = ["restart", "cri"]\n', [], ""),
+        ("containerd", "containerd x 1.7.24", 'disabled_plugins = ["restart"]\n', [], RUNTIME),
+        ("containerd", "containerd x 1.7.24", 'disabled_plugins = "cri"\n', [], RUNTIME),
     ],
 )
 def test_the_command_that_is_missing(
@@ -138,11 +141,11 @@ def test_an_ordinary_users_settings_of_podman_are_read(
     assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == 0
     unread = f"warning: podman and CRI-O read {hooks} only if their hooks_dir contains it"
     setting = f'["/usr/share/containers/oci/hooks.d", "{hooks}"] below [engine] in /etc/containers/containers.conf'
-    assert f"{unread}: for podman, hooks_dir = {setting}\n" in capfd.readouterr().err
+    assert f"{unread}: for podman, set hooks_dir = {setting}\n" in capfd.readouterr().err
     monkeypatch.setattr(machine, "is_system", lambda: False)
     assert machine.folders("podman") == ([str(hooks)], [])
     assert machine.to_read("/h") == (
-        f'hooks_dir = ["{hooks}", "/h"] below [engine] in {tmp_path}/containers/containers.conf'
+        f'for podman, set hooks_dir = ["{hooks}", "/h"] below [engine] in {tmp_path}/containers/containers.conf'
     )
     assert cli.main(["install", "--prefix", str(tmp_path), "--", "--mount", "src=/,dst=/a"]) == 0
     assert unread not in capfd.readouterr().err
@@ -176,6 +179,19 @@ def test_install_names_the_engines_that_do_not_read_it(
     for name, first in (("docker", "28.2"), ("containerd", "2.0")):
         advice = f"use install --cdi NAME (from {first}) or install --runtime NAME --apply"
         assert f"warning: {name} does not read hooks.d: {advice}" in said
+
+
+def test_containerd_without_cri_only_serves_docker(
+    no_engines: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (no_engines / "containerd").write_text("#!/bin/sh\necho containerd x 1.7.24\n")
+    (no_engines / "containerd").chmod(0o755)
+    (tmp_path / "config.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    cli.main(["doctor"])
+    detail = f"{no_engines}/containerd, containerd x 1.7.24, without its CRI plugin: it runs no pods"
+    assert f"ok      containerd: {detail}\n" in capfd.readouterr().out
+    assert cli.main(["install", "--prefix", str(tmp_path)]) == os.EX_OK
+    assert "does not read hooks.d" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -245,11 +261,30 @@ def test_a_registration_that_no_engine_reads_is_named(
     for is_root in (True, False):
         monkeypatch.setattr(machine, "is_system", lambda is_root=is_root: is_root)
         file = file if is_root else f"{users}/containers/containers.conf"
-        why = f"podman and CRI-O read {folder} only if their hooks_dir contains it: for podman, {setting}{file}"
+        why = f"podman and CRI-O read {folder} only if their hooks_dir contains it: for podman, set {setting}{file}"
         warning, finding = f"warning: {path}: no engine reads this file: {why}", f"hooks.d file {path}: no engine reads"
         assert said() == ([warning], [f"to do   {finding} it: {why}"], why)
     assert cli.main(["install", "--list"]) == os.EX_OK
     assert f"hooks.d without a name: {path}\n  read by    no engine: {why}\n  calls " in capfd.readouterr().out
+    # An ordinary user has no CRI-O, and root may have both.
+    (no_engines / "crio").write_text("#!/bin/sh\n")
+    (no_engines / "crio").chmod(0o755)
+    assert machine.to_read(str(folder)) == f"for podman, set {setting}{file}"
+    monkeypatch.setattr(machine, "is_system", lambda: True)
+    crio = f'hooks_dir = ["/own", "{folder}"] below [crio.runtime] in /etc/crio/crio.conf'
+    settings = tmp_path / "crio.conf"
+    settings.write_text('[crio.runtime]\nhooks_dir = ["/own"]\n')
+    monkeypatch.setitem(machine.FILES, "crio", (str(settings),))
+    both = f"for podman, set {setting}/etc/containers/containers.conf; for CRI-O, set {crio}"
+    assert machine.to_read(str(folder)) == both
+    podman.unlink()
+    assert machine.to_read(str(folder)) == f"for CRI-O, set {crio}"
+    cli.main(["doctor"])
+    assert f"works here. First: for CRI-O, set {crio}\n" in capfd.readouterr().out
+    (no_engines / "crio").unlink()
+    podman.write_text("#!/bin/sh\necho podman version 5\n")
+    podman.chmod(0o755)
+    monkeypatch.setattr(machine, "is_system", lambda: False)
     cli.main(["doctor", "--format", "json"])
     findings = {each["name"]: each for each in json.loads(capfd.readouterr().out)["findings"]}
     assert (findings["registration"]["there"], findings["podman"]["there"]) == (False, False)

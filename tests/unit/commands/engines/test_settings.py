@@ -423,6 +423,12 @@ def test_docker_alone_where_containerd_has_no_cri(machine: Machine, capfd: pytes
     assert "containerd" not in capfd.readouterr().err
     assert machine.toml.read_text() == 'disabled_plugins = ["cri"]\n'
     assert "bind" in json.loads(machine.daemon.read_text())["runtimes"]
+    (machine.programs / "dockerd").unlink()
+    assert machine.install("--apply") == os.EX_UNAVAILABLE
+    without_cri = "containerd is not installed, or its CRI plugin is disabled"
+    assert f"--apply: docker is not installed; {without_cri}\n" in capfd.readouterr().err
+    assert machine.install("--apply", "--engine", "containerd") == os.EX_UNAVAILABLE
+    assert f"--apply: {without_cri}\n" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["daemon", "toml"])

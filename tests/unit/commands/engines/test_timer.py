@@ -262,8 +262,8 @@ def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     machine.install("--gc-timer", "--", "--root", "/x")
     command = [machine.launcher, "gc", "--root", "/x"]
     written = {"path": str(machine.timer), "command": command}
-    assert machine.checked() == ([f"is not enabled: {ENABLE}"], {**written, "enabled": False})
-    assert machine.doctor() == f"to do   gc timer: {machine.timer}: is not enabled: {ENABLE}\n"
+    assert machine.checked() == ([f"the timer is not enabled: {ENABLE}"], {**written, "enabled": False})
+    assert machine.doctor() == f"to do   gc timer: {machine.timer}: the timer is not enabled: {ENABLE}\n"
     machine.enable()
     assert machine.checked() == ([], {**written, "enabled": True})
     assert machine.doctor() == f"ok      gc timer: {machine.timer}\n"
