@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from ..record.state_file import InitRecord, Record, RootfsRecord
     from ..rootfs.mount_points import Rootfs
 
-OTHERS_HINT = (
-    "run this command as root; for a rootless container of podman, run podman unshare oci-bind-hook as the container's "
-    "user"
-)
+OTHERS_HINT = "run this as root; for a rootless container of podman, run podman unshare oci-bind-hook as its owner"
 
 
 class Running(Place):
