@@ -262,7 +262,11 @@ COMMANDS = (
         exits=(
             (0, "done"),
             (65, "with --check: a problem was found"),
-            (66, "with --gc-timer alone: the hook is not installed"),
+            (
+                66,
+                "with --gc-timer alone: the hook is not installed; with --check: the bundle, the container or its "
+                "config.json does not exist",
+            ),
             (
                 69,
                 "a file that install did not write is in the way, or with --apply: an engine's file cannot be changed",

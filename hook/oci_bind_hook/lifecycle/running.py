@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ..record.state_file import InitRecord, Record, RootfsRecord
     from ..rootfs.mount_points import Rootfs
 
-OTHERS_HINT = "run this as root; for a rootless container of podman, run podman unshare oci-bind-hook as its owner"
+OTHERS_HINT = (
+    "run this as root; for a rootless container of podman, run podman unshare oci-bind-hook as the user who started it"
+)
 
 
 class Running(Place):
