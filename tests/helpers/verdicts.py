@@ -156,7 +156,7 @@ class Scene:
             "created": now(),
             "boot": boot_id(),
             "stage": "createRuntime",
-            "bundle": {"path": f"{self.path}/source", "dev": 1, "ino": 1},
+            "bundle": {"path": f"{self.path}/states/another", "dev": 1, "ino": 1},  # no fault names it as its bundle
             "rootfs": identify_path(f"{self.path}/rootfs", proc.mounts),
             "user": proc.user_namespace(),
             "namespace": {"kind": "container", "inode": proc.mount_namespace(), "unique": None},
