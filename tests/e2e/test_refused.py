@@ -38,6 +38,10 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs/RUNTIMES.md"
 BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 FAULT, DRY_RUN = "fault", "dry-run"
 SHOWN = ("runc", "crun", DRY_RUN)  # the columns after the first: a runtime in all its versions
+# crun lets a poststart hook fail, but not if the hook ends before crun has written the state to it. One that does not
+# exist may: 8 of 400 starts failed with crun 1.8.1.
+BY_CHANCE = {("crun", "a poststart hook does not exist")}
+BROKEN_PIPE = "writing to pipe: Broken pipe\n"
 IS_WRITING = os.environ.get("WRITE") == "yes"
 
 
@@ -107,9 +111,15 @@ def tried(path: Path, fault: str, runtimes: list[support.RuntimeNamespace]) -> d
             row[DRY_RUN] = said(planned(folder))
         done = runtime.run_container(str(folder), "refused")
         runtime.delete("refused", "--force")
-        row[version(runtime.runtime)] = "starts" if done.returncode == 0 else "refuses"
+        row[version(runtime.runtime)] = outcome(runtime.runtime, fault, done)
         shutil.rmtree(folder)
     return row
+
+
+def outcome(runtime: str, fault: str, done: subprocess.CompletedProcess[str]) -> str:
+    """What a runtime does with a fault, in a word; the same in each run."""
+    is_by_chance = (runtime, fault) in BY_CHANCE and (done.returncode == 0 or done.stderr.endswith(BROKEN_PIPE))
+    return "starts or refuses" if is_by_chance else "starts" if done.returncode == 0 else "refuses"
 
 
 def said(report: Report) -> str:
