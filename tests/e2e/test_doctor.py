@@ -140,6 +140,18 @@ def test_what_is_left_behind_is_counted_where_the_hook_is_registered(world: Worl
     assert found[name] == f"to do   {name}: killed runs: 1: `oci-bind-hook gc --root {world.state}` undoes it"
 
 
+def test_a_user_is_not_told_to_make_the_folder_that_root_needs(world: World) -> None:
+    mounting.tmpfs("/usr/share")
+    mounting.show(sys.base_prefix, *import_folders(), str(Path(world.launcher).parents[3]))
+    root = "/var/lib/oci-bind-hook-of-root"
+    install(str(world.path / "p"), (), ["--root", root], hooks_dir="/usr/share/containers/oci/hooks.d")
+    done = subprocess.run(
+        [*support.as_user(UID), world.launcher, "doctor"], capture_output=True, text=True, check=False
+    )
+    advice = "register the hook without --root: each user then has a state folder of their own"
+    assert done.stdout.endswith(f"First: state folder --root {root}: {advice}\n")
+
+
 def test_a_source_that_never_answers_is_named(world: World, mute: int) -> None:
     mounting.tmpfs("/usr/share")
     hooks = "/usr/share/containers/oci/hooks.d"
@@ -262,4 +274,7 @@ def test_on_a_terminal_it_is_as_wide_and_coloured_where_that_is_wanted(environme
     lines = re.sub("\x1b\\[[0-9;]*m", "", told).splitlines()
     assert lines[0] == f"ok      Python: {platform.python_version()}"
     assert max(map(len, lines)) <= 60
-    assert re.search(r"All is well\.|The hook works here\.|Not everything works here\.", " ".join(lines[-4:]))
+    assert re.search(
+        r"All is well\.|The hook works here\.|The hook does not work here\.|Not everything works here\.",
+        " ".join(lines[-4:]),
+    )

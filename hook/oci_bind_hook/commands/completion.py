@@ -205,7 +205,7 @@ def _ids(root: str | None) -> list[str]:
 
     proc = Proc()
     paths = [state_folder(one, proc) for one in folders.of(folders.at(root or None))]
-    found = {each for path in paths for each in folders.state_files(path)}
+    found = {each for path in paths for each in folders.state_files(path) if os.path.isfile(f"{path}/{each}.json")}
     return sorted(filter(_ID.fullmatch, found))
 
 

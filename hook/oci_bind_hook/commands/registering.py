@@ -115,7 +115,8 @@ def _why_not(engine: str) -> str:
 
 
 def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Settings]:
-    """Returns the settings of the engines that call runtimes by name: those on this machine or, without any, all.
+    """Returns the settings of the engines that call runtimes by name: those on this machine or, without any, those
+    that may be installed later.
 
     ``engine`` restricts them to one. With ``apply``, raises HookError in advance if one of them cannot be changed.
     """
@@ -128,12 +129,12 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
             f"{engine} has no file that lists runtimes", where="--engine", hint=f"known: {', '.join(names)}"
         )
     found = [one for one in found if engine in (None, one.engine)]
-    here = [one for one in found if one.is_installed]
+    here = [one for one in found if not one.why_unused]
     if apply and not here:
-        raise UnavailableError("; ".join(one.why_absent for one in found), where="--apply")
+        raise UnavailableError("; ".join(one.why_unused for one in found), where="--apply")
     for one in here if apply else ():
         one.check()
-    return here or found
+    return here or [one for one in found if not one.is_installed]
 
 
 def _apply(engines: list[Settings]) -> None:

@@ -144,7 +144,7 @@ def take_down(
                     try:
                         _collect(folder, held, removal.now, proc, log, living, keep_mountpoints=keep_mountpoints)
                     except (HookError, OSError) as problem:
-                        log.warning(f"other dead containers on this rootfs are left to oci-bind-hook gc: {problem}")
+                        log.warning(f"other dead containers on this rootfs are left to {proc.program('gc')}: {problem}")
                 return remarks
         known = folder.load(known["id"]) or known
 
@@ -287,7 +287,7 @@ def _collect(
             if not isinstance(problem.__cause__, BlockingIOError):  # that is, another run works on it now
                 log.warning(str(problem))
         except (HookError, OSError) as problem:
-            log.warning(f"the container {other['id']} is left to oci-bind-hook gc: {problem}")
+            log.warning(f"the container {other['id']} is left to {proc.program('gc')}: {problem}")
 
 
 def forget(folder: Records, container: str, proc: Proc) -> None:

@@ -160,7 +160,7 @@ class Indexes:
         self.remove_empty()
 
 
-_HELD = "find out what it waits for; if it never ends, kill it and run oci-bind-hook gc"
+_HELD = "find out what it waits for; if it never ends, kill it and run gc"
 _CROWDED = "no process hangs, but too many containers start and end at once: start fewer at a time"
 
 

@@ -69,6 +69,8 @@ def examine() -> list[Finding]:
     # What is wrong with a launcher or a source is also a problem of its folder, which says less.
     unread = machine.unread([*machine.everywhere(), *check.ours])
     hooks = [*_launchers(), *_sources(check), *_hooks(check, unread), *_unread(unread), _timer(check)]
+    for each in hooks:
+        each.is_general = False
     programs = [*_programs(), *_engines(check, unread)]
     system = [*_software(), *_kernel(), procfs, *_chroot(), *_capabilities()]
     return [*system, *recorded, *hooks, *programs, _syslog(check)]
@@ -140,7 +142,11 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
         yield Finding(name, f"{path} is created at first use, on {kind} ({lasting})", is_there=True)
     else:
         detail = f"{path} does not exist, and {existing(path)} is not writable"
-        yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=missing.hint(path))
+        advice = missing.hint(path)
+        if root is not None and os.geteuid() != 0:
+            # A folder that this user creates would be refused to root, whose containers may have the registration, too.
+            advice = "register the hook without --root: each user then has a state folder of their own"
+        yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=advice)
 
 
 def _of_users() -> Iterator[Finding]:
@@ -213,7 +219,7 @@ def _hooks(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
     if yaml := [file.path for folder in check.cdi_folders for file in folder.unread if file.names_us]:
         without = f"{', '.join(yaml)} may register it, but doctor does not read YAML; `install` writes JSON"
     # If an engine is installed, its own finding has the command.
-    has_own = any(not machine.serves_others(name) for name, _ in machine.programs())
+    has_own = any(not machine.serves_docker(name) for name, _ in machine.programs())
     advice = "" if yaml or has_own else "oci-bind-hook install --help, to register the hook"
     yield Finding("registration", ", ".join(ours), is_there=bool(ours), without=without, advice=advice)
 
@@ -304,7 +310,7 @@ def _engines(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
             # Another registration would bind a second time once the setting is made.
             advice, without = "", "it does not call the hook yet, because it does not read the file in hooks.d above"
         detail = f"{path}, {version or 'version not reported'}"
-        detail += ", without its CRI plugin: it runs no pods" if machine.serves_others(name) else ""
+        detail += ", without its CRI plugin: it only runs containers of docker" if machine.serves_docker(name) else ""
         yield Finding(name, detail, is_there=not command, without=without, advice=advice)
 
 

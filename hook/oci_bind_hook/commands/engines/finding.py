@@ -37,10 +37,11 @@ class Finding:
         self.is_needed = is_needed
         self.without = without
         self.advice = advice
+        self.is_general = True  # it concerns the hook itself, not only the containers of a registration
 
     @property
     def is_problem(self) -> bool:
-        """Whether it is missing and the hook cannot work without it."""
+        """Whether it is missing and the hook, or a registration, cannot work without it."""
         return self.is_needed and not self.is_there
 
     @property
@@ -81,7 +82,8 @@ def conclusion(findings: Sequence[Finding]) -> tuple[str, str]:
     """Returns the style and the text of the conclusion: all is well, or what to do first."""
     for one in sorted(findings, key=lambda each: not each.is_problem):
         if one.is_problem:
-            return "bad", one_line(f"Not everything works here. First: {one.name}: {one.advice or one.without}")
+            what = "The hook does not work here" if one.is_general else "Not everything works here"
+            return "bad", one_line(f"{what}. First: {one.name}: {one.advice or one.without}")
         if one.advice and not one.is_there:
             return "warning", one_line(f"The hook works here. First: {one.advice}")
     return "good", "All is well."

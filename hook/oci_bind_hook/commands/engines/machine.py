@@ -62,19 +62,22 @@ def programs() -> Iterator[tuple[str, str]]:
             yield name, path
 
 
-def serves_others(name: str) -> bool:
-    """Whether an engine only runs containers of others, as containerd without its CRI plugin does for docker."""
+def serves_docker(name: str) -> bool:
+    """Whether an engine is containerd as docker's packages install it: without its CRI plugin."""
+    return is_without_cri(name) and bool(settings.installed(PROGRAMS["docker"]))
+
+
+def is_without_cri(name: str) -> bool:
+    """Whether an engine is containerd with its CRI plugin disabled, so that it reads no runtimes from its settings."""
     return name == "containerd" and settings.disables_cri(_settings(name))
 
 
 def without_hooks_d() -> Iterator[str]:
     """Yields warnings for the installed engines that do not read hooks.d, with what they read."""
     for name, _ in programs():
-        if name not in _HOOKS_D and not serves_others(name):
+        if name not in _HOOKS_D and not serves_docker(name):
             first = ".".join(map(str, _CDI[name][0]))
-            yield (
-                f"{name} does not read hooks.d: use install --cdi NAME (from {first}) or install --runtime NAME --apply"
-            )
+            yield f"{name} does not read hooks.d: use install --cdi NAME (from {first}) or {_by_runtime(name)}"
 
 
 def folders(name: str, *, is_of_root: bool | None = None) -> tuple[list[str], list[str]]:
@@ -86,8 +89,7 @@ def folders(name: str, *, is_of_root: bool | None = None) -> tuple[list[str], li
     hooks: list[str] = []
     devices: list[str] = []
     if name in _HOOKS_D:
-        for path in (path for pattern in _patterns(name, is_of_root=is_of_root) for path in sorted(glob.glob(pattern))):
-            table = _at(_toml(path), *_TABLES[name])
+        for _, table in _tables(name, is_of_root=is_of_root):
             # With its slash at the end, a folder would be another one than that of the same name without.
             hooks = [os.path.normpath(path) for path in _texts(table, "hooks_dir") if path] or hooks
             devices = _texts(table, "cdi_spec_dirs") or devices
@@ -98,13 +100,17 @@ def folders(name: str, *, is_of_root: bool | None = None) -> tuple[list[str], li
     return hooks, devices
 
 
-def _patterns(name: str, *, is_of_root: bool) -> list[str]:
-    """Returns the configuration files of an engine. podman reads those of an ordinary user last, containers.conf(5)."""
-    found = [*FILES[name]]
+def _tables(name: str, *, is_of_root: bool) -> Iterator[tuple[str, object]]:
+    """Yields the files in which an engine's settings name folders, each with the table that does, in reading order.
+
+    podman reads those of an ordinary user last, containers.conf(5).
+    """
+    patterns = [*FILES[name]]
     if name == "podman" and not is_of_root:
         home = user_settings()
-        found += [f"{home}/containers/containers.conf", f"{home}/containers/containers.conf.d/*.conf"]
-    return found
+        patterns += [f"{home}/containers/containers.conf", f"{home}/containers/containers.conf.d/*.conf"]
+    for path in (path for pattern in patterns for path in sorted(glob.glob(pattern))):
+        yield path, _at(_toml(path), *_TABLES[name])
 
 
 def to_read(folder: str) -> str:
@@ -112,17 +118,23 @@ def to_read(folder: str) -> str:
 
     Without any, those of podman.
     """
-    names = [name for name, _ in programs() if name in _SET_IN and (name == "podman" or is_system())] or ["podman"]
-    return "; ".join(f"for {_SET_IN[name][0]}, set {_hooks_dir(name, folder)}" for name in names)
+    names = [name for name, _ in programs() if name in _SET_IN]
+    if not names or ("podman" in names and not is_system()):
+        names = ["podman"]  # an ordinary user changes only their own settings
+    return "; ".join(f"for {_SET_IN[name][0]}, set {_setting(name, folder)}" for name in names)
 
 
-def _hooks_dir(name: str, folder: str) -> str:
+def _setting(name: str, folder: str) -> str:
+    """Returns the setting that makes an engine read ``folder``, too, and its file: the last that has it now."""
     file = _SET_IN[name][1]
     if name == "podman" and not is_system():
         file = f"{user_settings()}/containers/containers.conf"
+    for path, table in _tables(name, is_of_root=is_system()):
+        own = name != "podman" or is_system() or path.startswith(f"{user_settings()}/")
+        file = path if own and _texts(table, "hooks_dir") else file
     listed = folders(name)[0] or [hooks_d.FOLDERS[0]]  # the setting replaces the default
-    folders_listed = json.dumps([*listed, folder], ensure_ascii=False)
-    return f"hooks_dir = {folders_listed} below [{'.'.join(_TABLES[name])}] in {file}"
+    text = json.dumps([*listed, folder], ensure_ascii=False)
+    return f"hooks_dir = {text} below [{'.'.join(_TABLES[name])}] in {file}"
 
 
 def is_for_all_users(folder: str) -> bool:
@@ -212,13 +224,18 @@ def missing(name: str, version: str, kinds: Iterable[Kind]) -> str:
     """
     if name in _HOOKS_D:
         return "" if {"hooks.d", "CDI"} & {*kinds} else "install --prefix /usr -- --mount ..."
-    if serves_others(name):
+    if serves_docker(name) or (is_without_cri(name) and "runtime" in kinds):
         return ""
     if any(settings_of(path) is not None for path in _runtimes(name)) or (name == "containerd" and base_specs()):
         return ""
     if knows_cdi(name, version):
         return "" if "CDI" in kinds else "install --cdi NAME -- --mount ..."
-    return "install --runtime NAME --apply -- --mount ..."
+    return f"{_by_runtime(name)} -- --mount ..."
+
+
+def _by_runtime(name: str) -> str:
+    """Returns the command that adds a runtime. Without its CRI plugin, only `ctr run --runc-binary` calls it."""
+    return "install --runtime NAME" if is_without_cri(name) else "install --runtime NAME --apply"
 
 
 def knows_cdi(name: str, version: str) -> bool:

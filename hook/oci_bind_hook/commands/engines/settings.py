@@ -56,13 +56,13 @@ class Settings:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the engine is on this machine."""
+        """Whether the engine's program is on this machine."""
         return bool(installed(self.program))
 
     @property
-    def why_absent(self) -> str:
-        """What it means that ``is_installed`` is false."""
-        return f"{self.engine} is not installed"
+    def why_unused(self) -> str:
+        """Why the engine does not use its file, "" if it does."""
+        return "" if self.is_installed else f"{self.engine} is not installed"
 
     @property
     def program(self) -> str:
@@ -251,18 +251,14 @@ class Containerd(Settings):
     )
 
     @property
-    def is_installed(self) -> bool:
-        """Whether containerd is on this machine with its CRI plugin. Docker's own package disables the plugin."""
+    def why_unused(self) -> str:
+        """See ``Settings.why_unused``. The CRI plugin has the runtimes; docker's own package disables it."""
         try:
             document = self._document(as_it_is(self.file))
         except HookError:
             document = {}
-        return super().is_installed and not disables_cri(document)
-
-    @property
-    def why_absent(self) -> str:
-        """See ``Settings.why_absent``."""
-        return f"{super().why_absent}, or its CRI plugin is disabled"
+        disabled = f"containerd's CRI plugin is disabled in {self.file}" if disables_cri(document) else ""
+        return super().why_unused or disabled
 
     def snippet(self) -> str:
         """See ``Settings.snippet``."""

@@ -80,8 +80,7 @@ def of(options: Options) -> list[Options]:
 def state_files(path: str) -> list[str]:
     """Returns the containers with a state file in the state folder ``path``, as far as this user may read it."""
     try:
-        with os.scandir(path) as folder:
-            return sorted(each.name[:-5] for each in folder if each.name.endswith(".json") and each.is_file())
+        return sorted(name[:-5] for name in os.listdir(path) if name.endswith(".json"))
     except OSError:
         return []
 

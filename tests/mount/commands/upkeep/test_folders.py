@@ -214,3 +214,21 @@ def test_nobody_asks_the_users_about_a_folder_that_was_named(
     users()
     assert cli.main([*words]) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_what_is_counted_in_a_folder_are_the_names_of_state_files(tmp_path: Path) -> None:
+    """As StateFolder.names: an entry that cannot be followed hides no other."""
+    for name in ("c1.json", "c1.lock"):
+        (tmp_path / name).touch()
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    assert folders.state_files(str(tmp_path)) == ["c1", "loop"]
+    assert folders.state_files(f"{tmp_path}/absent") == []
+
+
+def test_the_gc_of_an_ordinary_user_is_that_of_podman(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folders.gc_command("/srv/of all") == "oci-bind-hook gc --root '/srv/of all'"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for program, before in (("/usr/bin/podman", "podman unshare "), ("", "")):
+        monkeypatch.setattr(folders, "which", lambda _, program=program: program)
+        assert folders.gc_command("/srv/of all") == f"{before}oci-bind-hook gc --root '/srv/of all'"
+        assert folders.gc_command(None) == f"{before}oci-bind-hook gc"

@@ -188,10 +188,11 @@ LEFT = Finding("left behind", "killed runs: 1", is_there=False, advice="oci-bind
 UNDONE = Finding("left behind", "nothing", is_there=True, advice="oci-bind-hook gc")
 MISSING = Finding("pidfd", "", is_there=False, is_needed=True, without="no way in", advice="run Linux 5.8")
 UNKNOWN = Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone")
+UNKNOWN.is_general = False
 CONCLUSIONS = {
     "All is well.": [GOOD, OPTIONAL, UNDONE],
     "The hook works here. First: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
-    "Not everything works here. First: pidfd: run Linux 5.8": [LEFT, GOOD, MISSING, UNKNOWN],
+    "The hook does not work here. First: pidfd: run Linux 5.8": [LEFT, GOOD, MISSING, UNKNOWN],
     "Not everything works here. First: runtime /r: it is gone": [LEFT, GOOD, UNKNOWN, MISSING],
 }
 
@@ -214,6 +215,6 @@ def test_on_a_terminal_it_is_coloured_and_folded() -> None:
         "\x1b[33mwithout \x1b[0mopenat2: it is not",
         "        asked twice",
         "\x1b[1;31mMISSING \x1b[0mpidfd: no way in",
-        "\x1b[1;31mNot everything works here.\x1b[0m",
+        "\x1b[1;31mThe hook does not work here.\x1b[0m",
         "\x1b[1;31mFirst: pidfd: run Linux 5.8\x1b[0m",
     ]

@@ -20,6 +20,7 @@ HOOKS_D = "install --prefix /usr -- --mount ..."
 CDI = "install --cdi NAME -- --mount ..."
 RUNTIME = "install --runtime NAME --apply -- --mount ..."
 SETTINGS = {"runtime": "/usr/bin/runc", "hooks": {"poststop": [{"path": "/l", "args": ["x"]}]}, "annotations": {}}
+WITHOUT_CRI = 'disabled_plugins = ["restart", "cri"]\n'
 ENABLED = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nenable_cdi = true\n'
 
 
@@ -50,7 +51,10 @@ ENABLED = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nenable_cdi = true
             "",
         ),
         ("containerd", "containerd x 1.6.20", '[plugins]\n"io.containerd.grpc.v1.cri" = 1\n', [], RUNTIME),
-        ("containerd", "containerd x 1.7.24", 'disabled_plugins = ["restart", "cri"]\n', [], ""),
+        ("containerd", "containerd x 1.7.24", WITHOUT_CRI, [], "install --runtime NAME -- --mount ..."),
+        ("containerd", "containerd x 1.7.24", WITHOUT_CRI, ["runtime"], ""),
+        ("containerd", "containerd x/v2 2.1.0", WITHOUT_CRI, [], CDI),
+        ("containerd", "containerd x/v2 2.1.0", WITHOUT_CRI, ["CDI"], ""),
         ("containerd", "containerd x 1.7.24", 'disabled_plugins = ["restart"]\n', [], RUNTIME),
         ("containerd", "containerd x 1.7.24", 'disabled_plugins = "cri"\n', [], RUNTIME),
     ],
@@ -181,17 +185,28 @@ def test_install_names_the_engines_that_do_not_read_it(
         assert f"warning: {name} does not read hooks.d: {advice}" in said
 
 
-def test_containerd_without_cri_only_serves_docker(
+def test_containerd_without_cri_only_serves_docker_where_that_is_installed(
     no_engines: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (no_engines / "containerd").write_text("#!/bin/sh\necho containerd x 1.7.24\n")
     (no_engines / "containerd").chmod(0o755)
     (tmp_path / "config.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    cli.main(["doctor"])
-    detail = f"{no_engines}/containerd, containerd x 1.7.24, without its CRI plugin: it runs no pods"
-    assert f"ok      containerd: {detail}\n" in capfd.readouterr().out
-    assert cli.main(["install", "--prefix", str(tmp_path)]) == os.EX_OK
-    assert "does not read hooks.d" not in capfd.readouterr().err
+
+    def said() -> tuple[list[str], bool]:
+        """What doctor says of containerd, and whether install warns that containerd does not read hooks.d."""
+        capfd.readouterr()
+        cli.main(["doctor"])
+        examined = [line for line in capfd.readouterr().out.splitlines() if line[8:].startswith("containerd: ")]
+        assert cli.main(["install", "--prefix", str(tmp_path)]) == os.EX_OK
+        by = "use install --cdi NAME (from 2.0) or install --runtime NAME\n"
+        return examined, f"warning: containerd does not read hooks.d: {by}" in capfd.readouterr().err
+
+    detail = f"containerd: {no_engines}/containerd, containerd x 1.7.24"
+    missing = "it does not call the hook yet: run oci-bind-hook install --runtime NAME -- --mount ..."
+    assert said() == ([f"to do   {detail}: {missing}"], True)
+    (no_engines / "dockerd").write_text("#!/bin/sh\necho Docker version 20.10.24\n")
+    (no_engines / "dockerd").chmod(0o755)
+    assert said() == ([f"ok      {detail}, without its CRI plugin: it only runs containers of docker"], False)
 
 
 @pytest.mark.parametrize(
@@ -271,16 +286,28 @@ def test_a_registration_that_no_engine_reads_is_named(
     (no_engines / "crio").chmod(0o755)
     assert machine.to_read(str(folder)) == f"for podman, set {setting}{file}"
     monkeypatch.setattr(machine, "is_system", lambda: True)
-    crio = f'hooks_dir = ["/own", "{folder}"] below [crio.runtime] in /etc/crio/crio.conf'
-    settings = tmp_path / "crio.conf"
-    settings.write_text('[crio.runtime]\nhooks_dir = ["/own"]\n')
-    monkeypatch.setitem(machine.FILES, "crio", (str(settings),))
+    default = f"for CRI-O, set {setting.replace('[engine]', '[crio.runtime]')}/etc/crio/crio.conf"
+    assert machine.to_read(str(folder)).endswith(f"; {default}")
+    # The last file that has the setting decides, so it is the one to change.
+    files = [tmp_path / "crio.conf", tmp_path / "drop-in.conf", tmp_path / "last.conf"]
+    for file_of_crio, text in zip(files, ('hooks_dir = ["/first"]', 'hooks_dir = ["/own"]', ""), strict=True):
+        file_of_crio.write_text(f"[crio.runtime]\n{text}\n")
+    monkeypatch.setitem(machine.FILES, "crio", (*map(str, files),))
+    crio = f'hooks_dir = ["/own", "{folder}"] below [crio.runtime] in {files[1]}'
     both = f"for podman, set {setting}/etc/containers/containers.conf; for CRI-O, set {crio}"
     assert machine.to_read(str(folder)) == both
     podman.unlink()
     assert machine.to_read(str(folder)) == f"for CRI-O, set {crio}"
     cli.main(["doctor"])
     assert f"works here. First: for CRI-O, set {crio}\n" in capfd.readouterr().out
+    # An ordinary user of a machine that has only CRI-O cannot do it, but learns what is missing.
+    monkeypatch.setattr(machine, "is_system", lambda: False)
+    assert machine.to_read(str(folder)) == f"for CRI-O, set {crio}"
+    monkeypatch.setattr(machine, "is_system", lambda: True)
+    # Advice that was followed is not repeated.
+    files[1].write_text(f"[crio.runtime]\n{crio.partition(' below ')[0]}\n")
+    assert machine.why_unread(str(folder)) == ""
+    files[1].write_text("")
     (no_engines / "crio").unlink()
     podman.write_text("#!/bin/sh\necho podman version 5\n")
     podman.chmod(0o755)

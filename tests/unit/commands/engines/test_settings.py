@@ -425,10 +425,13 @@ def test_docker_alone_where_containerd_has_no_cri(machine: Machine, capfd: pytes
     assert "bind" in json.loads(machine.daemon.read_text())["runtimes"]
     (machine.programs / "dockerd").unlink()
     assert machine.install("--apply") == os.EX_UNAVAILABLE
-    without_cri = "containerd is not installed, or its CRI plugin is disabled"
+    without_cri = f"containerd's CRI plugin is disabled in {machine.toml}"
     assert f"--apply: docker is not installed; {without_cri}\n" in capfd.readouterr().err
     assert machine.install("--apply", "--engine", "containerd") == os.EX_UNAVAILABLE
     assert f"--apply: {without_cri}\n" in capfd.readouterr().err
+    # What is not used is not shown either.
+    assert machine.install() == 0
+    assert str(machine.toml) not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["daemon", "toml"])
