@@ -123,14 +123,14 @@ def _capabilities() -> Iterator[Finding]:
 
 
 def _state_folder(root: str | None) -> Iterator[Finding]:
-    name, without = _named("state folder", root), "nothing can be recorded, so nothing is mounted"
+    name = _named("state folder", root)
     try:
         proc = Proc()
         path = state_folder(folders.at(root), proc)
         folder = StateFolder.open(path, create=False)
         kind = _file_system(proc, path)
     except HookError as problem:
-        yield Finding(name, str(problem), is_there=False, is_needed=True, without=without, advice=problem.hint)
+        yield _unusable(root, str(problem), problem.hint)
         return
     lasting = "lost at reboot" if kind in ("tmpfs", "ramfs") else "kept across reboots"
     if folder is not None:
@@ -146,7 +146,13 @@ def _state_folder(root: str | None) -> Iterator[Finding]:
         if root is not None and os.geteuid() != 0:
             # A folder that this user creates would be refused to root, whose containers may have the registration, too.
             advice = "register the hook without --root: each user then has a state folder of their own"
-        yield Finding(name, detail, is_there=False, is_needed=True, without=without, advice=advice)
+        yield _unusable(root, detail, advice)
+
+
+def _unusable(root: str | None, detail: str, advice: str) -> Finding:
+    name, without = _named("state folder", root), "nothing can be recorded, so nothing is mounted"
+    is_general = root is None  # other registrations may have another folder
+    return Finding(name, detail, is_there=False, is_needed=True, without=without, advice=advice, is_general=is_general)
 
 
 def _of_users() -> Iterator[Finding]:

@@ -19,7 +19,10 @@ _STYLES = {"ok": "good", "MISSING": "bad", "to do": "warning", "without": "warni
 
 
 class Finding:
-    """One requirement. ``without`` is what does not work if it is missing, ``advice`` what to do, "" if not known."""
+    """One requirement. ``without`` is what does not work if it is missing, ``advice`` what to do, "" if not known.
+
+    ``is_general``: it concerns the hook itself, not only the containers of a registration.
+    """
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Finding:
         is_needed: bool = False,
         without: str = "",
         advice: str = "",
+        is_general: bool = True,
     ) -> None:
         self.name = name
         self.detail = detail
@@ -37,7 +41,7 @@ class Finding:
         self.is_needed = is_needed
         self.without = without
         self.advice = advice
-        self.is_general = True  # it concerns the hook itself, not only the containers of a registration
+        self.is_general = is_general
 
     @property
     def is_problem(self) -> bool:

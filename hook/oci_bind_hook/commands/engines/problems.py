@@ -98,7 +98,7 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
         effect = SKIPS if folder.hidden_by else REFUSES
         message = one.refusal.message
         if effect == SKIPS and not one.is_absent:
-            message += f" (once {folder.hidden_by} is repaired, this file can stop all containers)"
+            message += f" (once {folder.hidden_by} is repaired, this file can keep all containers from starting)"
         is_lost = one.is_absent and of_hooks_d(one) is not None
         yield Problem(one.path, one.refusal.pointer, message, effect, _LOST if is_lost else None)
         return

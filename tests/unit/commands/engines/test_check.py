@@ -131,7 +131,7 @@ def test_the_worst_comes_first_and_what_is_hidden_is_told(tmp_path: Path, probe:
     assert [effect for _, effect, _ in problems(folder)] == ["refuses", "fails", "warns"]
     (folder / "a.json").write_text(json.dumps(tables.current(probe, "a", hook={"path": "/no"})))
     (hidden,) = [message for _, _, message in problems(folder) if message.startswith('"x"')]
-    assert hidden == '"x" is not a stage (once a.json is repaired, this file can stop all containers)'
+    assert hidden == '"x" is not a stage (once a.json is repaired, this file can keep all containers from starting)'
 
 
 def test_what_readers_of_json_disagree_about_is_a_warning(tmp_path: Path, probe: Path) -> None:

@@ -187,8 +187,7 @@ OPTIONAL = Finding("openat2", "", is_there=False, without="it is not asked twice
 LEFT = Finding("left behind", "killed runs: 1", is_there=False, advice="oci-bind-hook gc")
 UNDONE = Finding("left behind", "nothing", is_there=True, advice="oci-bind-hook gc")
 MISSING = Finding("pidfd", "", is_there=False, is_needed=True, without="no way in", advice="run Linux 5.8")
-UNKNOWN = Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone")
-UNKNOWN.is_general = False
+UNKNOWN = Finding("runtime /r", "", is_there=False, is_needed=True, without="it is gone", is_general=False)
 CONCLUSIONS = {
     "All is well.": [GOOD, OPTIONAL, UNDONE],
     "The hook works here. First: oci-bind-hook gc": [GOOD, OPTIONAL, LEFT],
