@@ -160,7 +160,7 @@ COMMANDS = (
                 "list --root /var/lib/oci-bind-hook",
             ),
         ),
-        exits=((0, "done"), (74, "a state file cannot be read")),
+        exits=((0, "done"), (74, "a state file or the state folder cannot be read")),
     ),
     Command(
         "show",
@@ -197,9 +197,10 @@ COMMANDS = (
         ),
         exits=(
             (0, "success, or nothing to do"),
+            (66, "a container that was passed as an argument is not recorded"),
             (69, "a container that was passed as an argument lives"),
             (71, "something could not be undone, and stays recorded"),
-            (74, "a state file cannot be read, and is kept"),
+            (74, "a state file cannot be read, and is kept, or the state folder cannot be read"),
         ),
     ),
     Command(

@@ -101,7 +101,8 @@ def _chosen(record: Record, destination: str | None, proc: Proc) -> list[MountRe
     if not chosen and path is None:
         raise MissingError(f'no bind is recorded for the container "{record["id"]}"')
     if not chosen:
-        raise MissingError(f"no bind on {path} is recorded", hint=f"{proc.command('show')} lists the recorded binds")
+        show = proc.command(f"show {record['id']}")
+        raise MissingError(f"no bind on {path} is recorded", hint=f"{show} lists the recorded binds")
     return chosen
 
 

@@ -156,10 +156,10 @@ def rootfs_here(path: str, pid: int, proc: Proc) -> str:
     """
     try:
         parent = proc.parent(pid)
-        if proc.mount_namespace_of(parent) in (None, proc.mount_namespace()):
-            return path
     except OUT_OF_SIGHT:
         return path  # it has just ended, or procfs hides it
+    if proc.mount_namespace_of(parent) in (None, proc.mount_namespace()):
+        return path
     from ..rootfs.elsewhere import beside
 
     theirs = proc.mounts_of(parent)

@@ -9,6 +9,7 @@ import os
 import pytest
 
 from oci_bind_hook.kernel import errnos
+from oci_bind_hook.record.indexes import refused
 
 # The refusals that people meet, and the word that leads them on.
 WANTED = [
@@ -56,3 +57,9 @@ def test_nothing_is_said_of_what_is_plain_or_our_own(reason: OSError) -> None:
 
 def test_every_hint_is_one_short_line() -> None:
     assert [text for text in errnos.HINTS.values() if not text.isprintable() or len(text) > 100] == []
+
+
+def test_who_may_not_open_the_state_folder_is_not_told_to_change_it() -> None:
+    refusal = refused("the state folder /s cannot be opened", PermissionError(errno.EACCES, "Permission denied"))
+    owner = "run this as the owner of the folder, or choose another folder with --root"
+    assert str(refusal) == f"the state folder /s cannot be opened: Permission denied ({owner})"

@@ -82,6 +82,13 @@ def of_hooks_folder(folder: hooks_d.Folder) -> Iterator[Problem]:
             yield from _of_schema(one.path, one.document, SCHEMAS[one.version], known)
 
 
+def of_program(path: str, pointer: str, program: str) -> Iterator[Problem]:
+    """Yields the problem with the program of a hook, which a file names at a pointer."""
+    if fault := launcher.fault(program):
+        effects = _TURNED_OFF if launcher.is_turned_off(program) else None
+        yield Problem(path, pointer, fault, FAILS, effects)
+
+
 def _of_schema(path: str, document: Any, schema: str, known: Iterable[Problem]) -> Iterator[Problem]:
     """Yields warnings for violations of a schema at places without another problem."""
     places = {problem.pointer for problem in known}
@@ -102,9 +109,7 @@ def _of_hooks_file(one: hooks_d.File, folder: hooks_d.Folder) -> Iterator[Proble
         is_lost = one.is_absent and of_hooks_d(one) is not None
         yield Problem(one.path, one.refusal.pointer, message, effect, _LOST if is_lost else None)
         return
-    if fault := launcher.fault(one.hook or ""):
-        effects = _TURNED_OFF if launcher.is_turned_off(one.hook or "") else None
-        yield Problem(one.path, one.hook_pointer, fault, FAILS, effects)
+    yield from of_program(one.path, one.hook_pointer, one.hook or "")
     yield from _of_stages(one)
     is_ours = of_hooks_d(one) is not None
     if one.version == "0.1.0":

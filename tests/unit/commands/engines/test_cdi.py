@@ -313,8 +313,11 @@ def test_a_config_json_that_registers_the_hook_itself_counts(tmp_path: Path) -> 
     bundle = registered_by({**HOOK, "env": []}, tmp_path / "bundle")
     found = check.Check([], f"{bundle}/config.json", [])
     assert [(each.path, each.pointer, each.effect) for each in found.problems] == [
-        (f"{bundle}/config.json", "/hooks/createContainer/0/env", "exposes")
+        (f"{bundle}/config.json", "/hooks/createContainer/0/path", "fails"),
+        (f"{bundle}/config.json", "/hooks/createContainer/0/env", "exposes"),
     ]
+    assert found.problems[0].message == f"{HOOK['path']} does not exist: run install again"
+    assert found.is_broken
     assert check.as_text(found).splitlines()[-1].endswith(": config.json registers it (/hooks/createContainer/0)")
 
 
