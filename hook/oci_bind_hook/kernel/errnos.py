@@ -111,7 +111,7 @@ HINTS = {
     ("unshare", errno.EUSERS): "user namespaces are nested too deep",
     ("write(id map)", errno.EINVAL): "an id exceeds 32 bits, ranges of ids overlap, or there are more than 340 ranges",
     ("write(id map)", errno.EPERM): "the current user namespace does not have these ids",
-    ("state", errno.EACCES): "run this as the owner of the folder, or choose another folder with --root",
+    ("state", errno.EACCES): "run this as a user who may write there, or choose another folder with --root",
     ("state", errno.EDQUOT): _MAKE_ROOM,
     ("state", errno.EEXIST): "it must be a folder: choose another with --root",
     ("state", errno.ELOOP): "it must not be a link: pass the folder itself to --root",

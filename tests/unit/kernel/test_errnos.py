@@ -61,5 +61,5 @@ def test_every_hint_is_one_short_line() -> None:
 
 def test_who_may_not_open_the_state_folder_is_not_told_to_change_it() -> None:
     refusal = refused("the state folder /s cannot be opened", PermissionError(errno.EACCES, "Permission denied"))
-    owner = "run this as the owner of the folder, or choose another folder with --root"
-    assert str(refusal) == f"the state folder /s cannot be opened: Permission denied ({owner})"
+    advice = "run this as a user who may write there, or choose another folder with --root"
+    assert str(refusal) == f"the state folder /s cannot be opened: Permission denied ({advice})"

@@ -57,8 +57,9 @@ class Check:
         found += conflicts(self.ours)
         for problem in registered.problems(self.entries):
             found.append(Problem(self.config, _pointer(problem.where), problem.problem, problems.EXPOSES))
-        # Of several entries with the same program, the first.
-        for path, entry in {entry.path: entry for entry in reversed(self.entries)}.items():
+        # Of several entries with the same program, the first. Runtimes start containers without one for poststop.
+        starting = [entry for entry in self.entries if entry.stage != "poststop"]
+        for path, entry in {entry.path: entry for entry in reversed(starting)}.items():
             found += problems.of_program(self.config, _pointer(f"{entry.place}/path"), path)
         self.timer = Timer()
         found += [Problem(self.timer.service, "", text, WARNS) for text in self.timer.warnings(self.roots)]

@@ -318,6 +318,10 @@ def test_a_config_json_that_registers_the_hook_itself_counts(tmp_path: Path) -> 
     ]
     assert found.problems[0].message == f"{HOOK['path']} does not exist: run install again"
     assert found.is_broken
+    # Only poststop: the container starts.
+    file = tmp_path / "bundle/config.json"
+    file.write_text(json.dumps({"hooks": {"poststop": [HOOK]}}))
+    assert not check.Check([], str(file), []).is_broken
     assert check.as_text(found).splitlines()[-1].endswith(": config.json registers it (/hooks/createContainer/0)")
 
 
