@@ -67,8 +67,8 @@ def test_a_path_is_the_one_that_the_kernel_finds(tree: str, path: str) -> None:
     """Its name has no link in it, and is that of the very same file."""
     real = files.real_path(f"{tree}/{path}")
     assert real == os.path.realpath(f"{tree}/{path}", strict=True)
-    # The kernel may walk a path twice, if something is mounted at that moment, and counts its links twice then: more than
-    # 20 can be too many for it by chance.
+    # If something is mounted at that moment, the kernel walks a path twice, and counts its links twice: by chance, more
+    # than 20 are too many for it.
     if path != "40":
         assert os.path.samefile(real, f"{tree}/{path}")
 
