@@ -181,7 +181,6 @@ class Registry:
 
     def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
-        gc = self.proc.command("gc")
         if entry.silent:
             entry.reason += f"; its rootfs cannot be inspected: {entry.silent}"
             entry.advice = silent_hint(self.proc)
@@ -191,14 +190,14 @@ class Registry:
             command = self.command if entry.status == "alive" else "gc"
             entry.advice = foreign(record, self.proc, command).hint
         elif entry.status == "dead":
-            entry.advice = gc
+            entry.advice = self.proc.command("gc")
         elif entry.status == "unknown":
             state = {"ociVersion": "1.0.2", "id": entry.id, "status": "stopped", "bundle": record["bundle"]["path"]}
             poststop = self.proc.command("poststop")
             entry.advice = f"if it has ended: echo {quoted(json.dumps(state))} | {poststop}"
         elif record["phase"] != "done":
             entry.reason += f'; a run of the hook was killed in the phase "{record["phase"]}"'
-            entry.advice = f"stop the container: poststop, or {gc}, then undoes the rest"
+            entry.advice = f"stop the container: poststop, or {self.proc.command('gc')}, then undoes the rest"
         elif missing:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are no longer mounted"
             entry.advice = "another process unmounted them: restart the container"
