@@ -37,9 +37,15 @@ libc = ctypes.CDLL(None, use_errno=True)
 properties.load()
 
 
+# If there are containers of podman on this machine, our commands ask podman for theirs, and it mounts its storage.
+OF_PODMAN = ("/run/containers", "/var/lib/containers", os.path.expanduser("~/.local/share/containers"))
+
+
 def own_mount_namespace() -> None:
-    """Leave the host's mount namespace for a private copy. Raises OSError."""
-    if libc.unshare(CLONE_NEWNS) < 0 or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) < 0:
+    """Leave the host's mount namespace for a private copy, without podman's containers. Raises OSError."""
+    made = libc.unshare(CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0
+    hidden = (libc.mount(b"none", os.fsencode(path), b"tmpfs", 0, None) for path in OF_PODMAN if os.path.isdir(path))
+    if not made or any(code != 0 for code in hidden):
         number = ctypes.get_errno()
         raise OSError(number, f"a mount test needs a mount namespace of its own: {os.strerror(number)}")
 

@@ -75,8 +75,8 @@ def _commands(word: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """Yields each engine with the command that queries it, and the environment of that command."""
     clean = {"PATH": PATH, "LC_ALL": "C"}
     question = ["inspect", "--type", "container", "--", word]
-    # podman creates its storage if there is none, even for a query.
-    if (path := settings.installed("podman")) and containers.has_storage():
+    # Even for a query, podman creates its storage if there is none, and mounts it.
+    if (path := settings.installed("podman")) and containers.has_stored():
         kept = {key: text for key, text in os.environ.items() if key in _KEPT or key.startswith(_KEPT_BEGINNING)}
         yield "podman", [path, "--remote=false", *question], {**clean, **kept}
     if path := settings.installed("docker"):

@@ -232,9 +232,9 @@ def _storages() -> Iterator[str]:
     yield from dict.fromkeys(each for each in found if each.startswith("/"))
 
 
-def has_storage() -> bool:
-    """Whether podman or CRI-O has ever created a container for this user, or in a storage that the settings name."""
-    return any(_folders(f"{storage}/*-containers" for storage in _storages()))
+def has_stored() -> bool:
+    """Whether podman or CRI-O has a container of this user, or one in a storage that the settings name."""
+    return any(_folders(f"{storage}/*-containers/*/userdata" for storage in _storages()))
 
 
 def _table(path: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setattr(settings, "PROGRAMS", (str(tmp_path),))
     monkeypatch.setattr(answers, "SECONDS", float(support.TIMEOUT))
     storage = tmp_path / "storage"
-    (storage / "overlay-containers").mkdir(parents=True)
+    (storage / "overlay-containers/another/userdata").mkdir(parents=True)
     monkeypatch.setattr(containers, "_storages", lambda: iter([str(storage)]))
     monkeypatch.setattr(answers, "_DOCKER_SOCKET", str(tmp_path / "docker.sock"))
     return Programs(tmp_path)
@@ -135,11 +135,13 @@ def test_a_program_that_does_not_answer(programs: Programs, case: str, monkeypat
     os.close(reading)
 
 
-def test_podman_is_not_asked_where_it_has_never_made_a_container(programs: Programs) -> None:
+def test_podman_is_not_asked_where_it_has_no_container(programs: Programs) -> None:
     """It would make its storage, and mount it."""
     programs.answering("podman", [container()])
-    (programs.folder / "storage/overlay-containers").rmdir()
-    assert ask("web") == ([], [])
+    assert ask("web")[0] != []
+    for folder in ("another/userdata", "another", ""):
+        (programs.folder / "storage/overlay-containers" / folder).rmdir()
+        assert ask("web") == ([], [])
 
 
 def test_who_is_not_there_or_knows_nobody_is_no_trouble(programs: Programs) -> None:
