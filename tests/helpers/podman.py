@@ -48,8 +48,20 @@ class Podman:
     ) -> subprocess.CompletedProcess[str]:
         """Run a container with the hooks of these folders, after a script that prepares their mount namespace."""
         hooks = [f"--runtime={runtime}", *(f"--hooks-dir={folder}" for folder in folders)]
-        words = [*self.words, *hooks, "run", "--rm", *LIMITS, *options, "--rootfs", self.rootfs, *command]
-        return self.script(f'{prepare} "$@"', *words)
+        # Of a container that ends at once podman may lose the output, about once in some thousand runs. Its log has it.
+        log = self.folder / "log-of-the-container"
+        logging = ("--log-driver=k8s-file", f"--log-opt=path={log}")
+        words = [*self.words, *hooks, "run", "--rm", *LIMITS, *logging, *options, "--rootfs", self.rootfs, *command]
+        done = self.script(f'{prepare} "$@"', *words)
+        if log.exists():
+            lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
+            log.unlink()
+            out, err = (
+                "".join(text + "\n" * (tag == "F") for _, stream, tag, text in lines if stream == name)
+                for name in ("stdout", "stderr")
+            )
+            done.stdout, done.stderr = out, done.stderr if err in done.stderr else done.stderr + err
+        return done
 
     def script(self, text: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a shell script with these arguments."""

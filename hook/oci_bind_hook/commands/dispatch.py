@@ -10,7 +10,7 @@ from ..options import unknown
 from . import actions, registering
 from .command_line import Command, Example, Given
 from .output import answer
-from .reference import VALIDATE, Option, options, options_of_hook, options_of_running, options_of_uninstall
+from .reference import EXPLAIN, HOOK, UNINSTALL, VALIDATE, Option, options, options_of_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ COMMANDS = (
         "[BUNDLE|FILE|CONTAINER] [STAGE] [OPTION]...",
         "explain what the hook would do for a bundle, given by its folder, its config.json or its container; the "
         "default is the bundle in the current folder",
-        options_of_hook(
+        options(
             "--mount --allow-annotations --allow-source --root --format --all --strict --allow-shared "
-            "--keep-mountpoints --log --log-format --debug"
+            "--keep-mountpoints --log --log-format --debug",
+            (*HOOK, *EXPLAIN),
         ),
         takes=("BUNDLE", "FILE", "ID", "STAGE"),
         examples=(
@@ -313,8 +314,9 @@ COMMANDS = (
         _uninstall,
         "[OPTION]...",
         "remove what install wrote",
-        options_of_uninstall(
-            "--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --gc-timer --units-dir --all --own"
+        options(
+            "--prefix --name --hooks-dir --cdi --cdi-dir --runtime --apply --gc-timer --units-dir --all --own",
+            UNINSTALL,
         ),
         examples=(
             Example("Remove one of several registrations", "uninstall --prefix /usr --name models"),

@@ -218,6 +218,21 @@ UNINSTALL = (
     Option("--gc-timer", "", "also remove the systemd timer that calls `gc`; this option alone removes only the timer"),
 )
 
+# Options of explain, which differ from the hook's options with the same names.
+EXPLAIN = (
+    Option(
+        "--mount",
+        "SPEC",
+        "explain this bind, not those that config.json registers: "
+        "`type=bind,src=/on/host,dst=/in/container[,FIELD]...`; can be repeated",
+    ),
+    Option(
+        "--allow-annotations",
+        "",
+        "with `--allow-source`, explain the binds that annotations of config.json request, not those that it registers",
+    ),
+)
+
 # Options of commands for a running container, which differ from the hook's options with the same names.
 RUNNING = (
     Option("--dry-run", "", "show what would be attached, and change nothing"),
@@ -247,30 +262,21 @@ VALIDATE = (
     Option("--schema", "SCHEMA", "check all documents by this schema"),
 )
 
-_OF_HOOK = {option.name: option for option in HOOK}
 _BY_NAME = {option.name: option for option in (*HOOK, *INSTALL, *OF_COMMANDS)}
 
 
-def options(names: str) -> tuple[Option, ...]:
-    """Returns the options with these names, which are separated by spaces."""
-    return tuple(_BY_NAME[name] for name in names.split())
-
-
-def options_of_hook(names: str) -> tuple[Option, ...]:
-    """Returns the hook's own options with these names, which are separated by spaces."""
-    return tuple(_OF_HOOK[name] for name in names.split())
-
-
-def options_of_uninstall(names: str) -> tuple[Option, ...]:
-    """Returns the options of uninstall with these names, which are separated by spaces."""
-    own = {option.name: option for option in UNINSTALL}
-    return tuple(own.get(name) or _BY_NAME[name] for name in names.split())
+def options(names: str, own: tuple[Option, ...] = ()) -> tuple[Option, ...]:
+    """Returns the options with these names, which are separated by spaces. Those in ``own`` come first, the last of
+    several with one name.
+    """
+    by_name = {**_BY_NAME, **{option.name: option for option in own}}
+    return tuple(by_name[name] for name in names.split())
 
 
 def options_of_running(command: str) -> tuple[Option, ...]:
     """Returns the options of a command for a running container."""
-    own = {option.name: option for option in (*RUNNING, *(_DETACH if command == "detach" else ()))}
-    return tuple(own.get(name) or _OF_HOOK[name] for name in TAKEN_BY[command])
+    own = (*HOOK, *RUNNING, *(_DETACH if command == "detach" else ()))
+    return options(" ".join(TAKEN_BY[command]), own)
 
 
 # Fields of --mount and mount options: names with the same or a related meaning, and what they mean. Options with an

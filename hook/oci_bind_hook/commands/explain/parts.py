@@ -109,6 +109,8 @@ def with_registered(
     is_late = options.stage is None and "mount" in namespaces
     late = [entry for entry in entries if entry.stage == registered.LATE and is_late]
     if options.mounts or options.annotation_sources:
+        if called and options.command is None:
+            report.notes.append("the command line requests binds, so those that config.json registers are left out")
         return [Part(options, "")]
     if not entries and options.bundle is not None:
         command = shlex.join(["oci-bind-hook", "install", "--check", options.bundle])
@@ -157,7 +159,8 @@ def _merged(entry: Entry, options: Options, proc: Proc) -> Options:
     merged, _ = parse(list(entry.words))
     merged.bundle = options.bundle
     merged.dry_run = True
-    merged.strict = merged.strict or options.strict
+    for switch in ("strict", "allow_shared", "keep_mountpoints"):
+        setattr(merged, switch, getattr(merged, switch) or getattr(options, switch))
     merged.root = options.root or merged.root
     if entry.env:  # the hook has only this environment, the user of the dry-run another
         environment = {linux.encode_path(name): linux.encode_path(text) for name, text in entry.environment.items()}
