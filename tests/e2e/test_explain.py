@@ -121,6 +121,26 @@ def test_a_record_is_enough(world: World) -> None:
     assert (code, [mount["resolved"] for mount in report["mounts"]], report["remove"]) == (0, ["/a"], ["/a"])
 
 
+def test_the_command_line_replaces_what_is_registered(world: World) -> None:
+    world.bundle("true", "createRuntime", "--mount", f"src={world.source},dst=/a")
+    told = "the command line requests binds, so those that config.json registers are left out"
+    bundle = str(world.path / "bundle")
+    for words, planned in (([], ["/a"]), ([f"--mount=src={world.source},dst=/b"], ["/b"])):
+        code, report, _ = explain(world, bundle, *words)
+        assert (code, [mount["resolved"] for mount in report["mounts"]]) == (0, planned)
+        assert (told in report["notes"]) == bool(words)
+
+
+def test_what_is_allowed_in_addition_to_what_is_registered(world: World) -> None:
+    mounting.mount("volume", str(world.source), "tmpfs")
+    mounting.mount("none", str(world.source), None, 0x100000)  # MS_SHARED
+    os.mkdir(world.source / "a")
+    volume = {"destination": "/data", "type": "bind", "source": str(world.source), "options": ["rbind", "rshared"]}
+    world.bundle("true", "createContainer", "--mount", f"src={world.path},dst=/data/a", mounts=[volume])
+    assert explain(world, str(world.path / "bundle"))[0] == 77
+    assert explain(world, str(world.path / "bundle"), "--allow-shared")[0] == 0
+
+
 # Where the hook is registered at several stages, each call adds what is new.
 CALLS = {
     "each its own": ({"createRuntime": ["/new/a"], "createContainer": ["/new/b"]}, 0, ["/new/a", "/new/b"]),
