@@ -152,6 +152,36 @@ def test_a_user_is_not_told_to_make_the_folder_that_root_needs(world: World) -> 
     assert done.stdout.endswith(f"\nNot everything works here. First: state folder --root {root}: {advice}\n")
 
 
+@pytest.mark.parametrize("what", ["launcher", "interpreter", "package"])
+def test_a_user_is_told_which_folder_keeps_them_from_running_the_hook(world: World, what: str) -> None:
+    """It exists: nothing is to be removed."""
+    mounting.tmpfs("/usr/share")
+    mounting.tmpfs("/run", "mode=755")
+    mounting.show(sys.base_prefix, *import_folders(), str(Path(world.launcher).parents[3]))
+    os.mkdir("/run/closed", 0o700)
+    hooks = "/usr/share/containers/oci/hooks.d"
+    path, _ = install("/run/closed/p" if what == "launcher" else "/run/p", (), [], hooks_dir=hooks)
+    text = Path(path).read_text()
+    if what == "interpreter":
+        os.symlink(sys.executable, "/run/closed/python3")
+        Path(path).write_text(re.sub("^#!.* ", "#!/run/closed/python3 ", text))
+    elif what == "package":
+        Path(path).write_text(re.sub("(?m)^sys.path .*", "sys.path += ['/run/closed/lib']", text))
+    told = (
+        f"this user cannot read /run/closed, so rootless containers of this user cannot run {path}: install the "
+        "package where all users can read it, then run install again as root"
+    )
+    found = doctor(world, *support.as_user(UID))[1]
+    assert found[f"launcher {path}"] == f"MISSING launcher {path}: {told}"
+    command = [*support.as_user(UID), world.launcher, "install", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if what == "launcher":  # podman inspects it at the start of any container
+        told = f"{path} cannot be inspected: Permission denied"
+    assert (done.returncode, told in done.stdout) == (os.EX_DATAERR, True), done
+    if what != "package":
+        assert "cannot read" not in doctor(world)[1].get(f"launcher {path}", "")
+
+
 def test_a_source_that_never_answers_is_named(world: World, mute: int) -> None:
     mounting.tmpfs("/usr/share")
     hooks = "/usr/share/containers/oci/hooks.d"

@@ -237,11 +237,13 @@ def _launchers() -> Iterator[Finding]:
         kinds.setdefault(one.launcher, set()).add(one.kind)
     for path in sorted(kinds):
         fault = launcher.fault(path)
-        again = "" if fault.endswith("run install again") else ": run install again"
-        advice = "oci-bind-hook uninstall --all, or install again"
-        name, without = f"launcher {path}", f"{fault}{again}, or uninstall --all"
-        if "hooks.d" in kinds[path] and not os.path.lexists(path):
-            without += "; until then podman and CRI-O start containers without the binds"
+        name, without, advice = f"launcher {path}", fault, ""
+        if not launcher.hidden(path):
+            again = "" if fault.endswith("run install again") else ": run install again"
+            without += f"{again}, or uninstall --all"
+            advice = "oci-bind-hook uninstall --all, or install again"
+            if "hooks.d" in kinds[path] and not os.path.lexists(path):
+                without += "; until then podman and CRI-O start containers without the binds"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)
 
 

@@ -181,7 +181,8 @@ class File:
             self.is_absent = True
             raise Refused(self.hook_pointer, f"{self.hook} does not exist") from None
         except (OSError, ValueError) as reason:
-            raise Refused(self.hook_pointer, f"{self.hook} cannot be inspected: {reason}") from None
+            why = reason.strerror if isinstance(reason, OSError) else reason
+            raise Refused(self.hook_pointer, f"{self.hook} cannot be inspected: {why}") from None
         for pattern in self.patterns():
             if pattern.invalid:
                 raise Refused(pattern.pointer, f'"{pattern.text}" is not a regular expression of Go: {pattern.invalid}')

@@ -148,10 +148,15 @@ def fault(path: str) -> str:
     """Returns why no runtime can start the program of a hook at ``path``, or why it binds nothing; "" if it is fine.
 
     The Python or the package of a launcher may be missing, as after a virtual environment was deleted, or the launcher
-    may be turned off as docs/ENGINES.md describes.
+    may be turned off as docs/ENGINES.md describes. See also ``hidden``.
     """
     if not os.path.isabs(path):
         return f'"{path}" is not an absolute path'
+    if place := hidden(path):
+        return (
+            f"this user cannot read {place}, so rootless containers of this user cannot run {path}: install the "
+            "package where all users can read it, then run install again as root"
+        )
     if not os.path.lexists(path):
         return f"{path} does not exist" + (": run install again" if os.path.basename(path) == NAME else "")
     if not os.path.isfile(path):
@@ -174,6 +179,34 @@ def fault(path: str) -> str:
             missing = f"the package in {folders[0]}" if name == NAME else f"the package {name}"
             return f"{path} requires {missing}, which was removed; install it, then run install again"
     return ""
+
+
+def hidden(path: str) -> str:
+    """Returns the outermost folder or file that keeps this user from running the program of a hook, "" for none.
+
+    The program, its interpreter and what it imports may be in a folder that only root can search, such as /root.
+    """
+    needed = [path, interpreter_of(path), *((_imports(path) or ()) if is_launcher(path) else ())]
+    return next(filter(None, map(_unreadable, filter(None, needed))), "")
+
+
+def _unreadable(path: str) -> str:
+    """Returns the outermost folder or file of ``path``, links followed, that denies this user access, "" for none."""
+    for place in _places(path):
+        try:
+            mode = os.stat(place).st_mode
+        except OSError:
+            return ""  # it is missing: what is above it can be searched
+        if not os.access(place, os.X_OK if stat.S_ISDIR(mode) else os.R_OK, effective_ids=True):
+            return place
+    return ""
+
+
+def _places(path: str) -> Iterator[str]:
+    """Yields the folders above ``path`` and ``path``, and the same of the path with all links followed."""
+    for way in (path, os.path.realpath(path)):
+        steps = way.split("/")
+        yield from ("/".join(steps[:number]) for number in range(2, len(steps) + 1))
 
 
 def is_turned_off(path: str) -> bool:
@@ -226,15 +259,12 @@ def interpreter_of(path: str) -> str:
 
 def closed(path: str) -> str:
     """Returns the outermost folder or file of ``path``, links followed, that denies other users access, "" for none."""
-    for way in (path, os.path.realpath(path)):
-        steps = way.split("/")
-        for number in range(2, len(steps) + 1):
-            place = "/".join(steps[:number])
-            try:
-                mode = os.stat(place).st_mode
-            except OSError:
-                return place
-            # A file must be readable, a folder searchable.
-            if not mode & (0o001 if stat.S_ISDIR(mode) else 0o004):
-                return place
+    for place in _places(path):
+        try:
+            mode = os.stat(place).st_mode
+        except OSError:
+            return place
+        # A file must be readable, a folder searchable.
+        if not mode & (0o001 if stat.S_ISDIR(mode) else 0o004):
+            return place
     return ""
