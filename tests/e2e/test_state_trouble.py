@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from helpers.world import World
 
 MAKE_ROOM = "(free space there or make it writable, or choose another folder with --root)\n"
-MOVE_AWAY = "clean up its container by hand, then delete the file)\n"
+BY_HAND = "unmount the container's binds and remove its mount points by hand, then delete the file)\n"
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 PAGE = 4096
 
@@ -148,17 +148,17 @@ def test_a_folder_that_cannot_be_written(world: World) -> None:
 # -- no record of ours -------------------------------------------------------------------------------------------------
 
 TROUBLE: dict[str, tuple[Callable[[str], str], str]] = {
-    "truncated": (lambda text: text[: len(text) // 2], "this version cannot read the file; "),
-    "empty": (lambda _: "", "c1.json: is empty (this version cannot read the file; "),
+    "truncated": (lambda text: text[: len(text) // 2], "(the file is damaged: "),
+    "empty": (lambda _: "", "c1.json: is empty (the file is damaged: "),
     "unknown version": (
         lambda text: text.replace('"version":2', '"version":3'),
-        "/version: is 3, written by a newer oci-bind-hook (",
+        "/version: is 3, written by a newer oci-bind-hook (use that version, or ",
     ),
     "another id": (
         lambda text: text.replace('"id":"c1"', '"id":"c2"'),
         'c1.json contains the record of another container, "c2" (',
     ),
-    "zeros": (lambda text: "\0" * len(text), "this version cannot read the file; "),
+    "zeros": (lambda text: "\0" * len(text), "(the file is damaged: "),
 }
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_understood_is_neither_used_nor_overwritten(world: World,
     before = look(world)
     for done in (prestart(world, *mount(world, "/c")), poststop(world)):
         fails(done, 74, says)
-        assert done.stderr.endswith(MOVE_AWAY)
+        assert done.stderr.endswith(BY_HAND)
         assert str(path) in done.stderr
         assert look(world) == before
     # Another container starts beside it, and its binds are undone. Its mount points may be used by this one: they stay.

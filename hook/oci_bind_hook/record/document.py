@@ -25,6 +25,10 @@ else:
         return value
 
 
+class NewerError(DataError):
+    """A newer version of this hook wrote the state file."""
+
+
 VERSION = 2
 _HEAD = head("state-file", VERSION)
 _ENTRY = 300  # the most bytes of an entry in JSON without its texts
@@ -39,7 +43,10 @@ def write(record: Record) -> bytes:
 
 
 def read(data: bytes, name: str) -> Record:
-    """The record in ``data``, the content of a state file. Raises DataError, which names the document ``name``."""
+    """The record in ``data``, the content of a state file.
+
+    Raises DataError, which names the document ``name``, and NewerError.
+    """
     document = documents(data, name)[0]
     version = document.get("version") if isinstance(document, dict) else None
     if version == 1:
@@ -47,7 +54,7 @@ def read(data: bytes, name: str) -> Record:
 
         return version1.read(document, name)
     if isinstance(version, int) and version > VERSION:
-        raise DataError(name, [("/version", f"is {version}, written by a newer oci-bind-hook")])
+        raise NewerError(name, [("/version", f"is {version}, written by a newer oci-bind-hook")])
     if violations := oci.violations(document, "state-file"):
         raise DataError(name, violations)
     try:

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
             """The error for a mount point that would have to be recorded but cannot be, None if it can be recorded."""
 
 
-MOVE_AWAY = "clean up its container by hand, then delete the file"
+BY_HAND = "unmount the container's binds and remove its mount points by hand, then delete the file"
 _SUFFIX = ".json"
 _NEW = ".new"
 _STAGING = ".staging"
@@ -239,10 +239,12 @@ class StateFolder:
             record = document.read_again(data) if is_judged else document.read(data, path)
             self._judged[container] = data
         except DataError as problem:
-            raise RecordError(str(problem), hint=f"this version cannot read the file; {MOVE_AWAY}") from problem
+            is_newer = isinstance(problem, document.NewerError)
+            hint = f"use that version, or {BY_HAND}" if is_newer else f"the file is damaged: {BY_HAND}"
+            raise RecordError(str(problem), hint=hint) from problem
         if record["id"] != container:
             raise RecordError(
-                f'the state file {path} contains the record of another container, "{record["id"]}"', hint=MOVE_AWAY
+                f'the state file {path} contains the record of another container, "{record["id"]}"', hint=BY_HAND
             )
         return record
 
@@ -453,7 +455,7 @@ def _unread(path: str, reason: OSError) -> RecordError:
     """The error for a state file that cannot be read. It advises deletion only if the file is certainly no record."""
     problem = f"the state file {path} cannot be read"
     if reason.errno in (errno.ELOOP, errno.ENXIO, errno.EFBIG):
-        return RecordError(f"{problem}: {reason.strerror}", hint=MOVE_AWAY)
+        return RecordError(f"{problem}: {reason.strerror}", hint=BY_HAND)
     return refused(problem, reason)
 
 
@@ -464,7 +466,7 @@ def _read_own(fd: int, path: str) -> bytes:
     if not modes.S_ISREG(stat.st_mode) or stat.st_uid != posix.geteuid() or stat.st_mode & 0o077 or stat.st_nlink > 1:
         raise RecordError(
             f"{path} is not a valid state file: it must be a regular file of this user, mode 0600, with one hard link",
-            hint=f"{MOVE_AWAY}",
+            hint=BY_HAND,
         )
     if stat.st_size > MAX_BYTES:
         raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG))

@@ -38,7 +38,7 @@ def entry(container: str, reason: str, advice: str) -> Entry:
 
 ENTRIES = [
     entry("4f1c" * 16, "its first process has ended, and nobody has called poststop for it since", "oci-bind-hook gc"),
-    entry("web", "unreadable", "clean up its container by hand, then delete the file"),
+    entry("web", "unreadable", "unmount the container's binds by hand, then delete the file"),
 ]
 
 
