@@ -131,7 +131,9 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
     found = [one for one in found if engine in (None, one.engine)]
     here = [one for one in found if not one.why_unused]
     if apply and not here:
-        raise UnavailableError("; ".join(one.why_unused for one in found), where="--apply")
+        is_there = any(one.is_installed for one in found)
+        hint = "" if is_there else "without --apply, install writes the wrapper, and prints what to add to their files"
+        raise UnavailableError("; ".join(one.why_unused for one in found), where="--apply", hint=hint)
     for one in here if apply else ():
         one.check()
     return here or [one for one in found if not one.is_installed]

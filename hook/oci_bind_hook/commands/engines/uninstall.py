@@ -56,7 +56,7 @@ def uninstall(
     called = _remove_registrations(removed, known)
     _remove_launchers(removed, called or [places.launcher], [*places.known, *map(os.path.abspath, others)])
     if not removed.paths:
-        where = " and ".join([*places.registrations, places.launcher])
+        where = " and ".join([*places.registrations, *([] if is_launcher(places.launcher) else [places.launcher])])
         others = [_removal(one) for one in machine.everywhere() if one.is_written]
         hints = [*removed.kept, *([f"to remove what is registered, run {few(others)}"] if others else [])]
         hint = "; ".join(hints) or "nothing is registered on this machine"
@@ -69,7 +69,7 @@ def _removal(one: Registration) -> str:
     prefix = prefix_of(one.launcher) or PREFIXES[0]
     own, names = Places(prefix), {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}
     folder = os.path.dirname(one.path)
-    words = ["uninstall", *(["--prefix", prefix] if prefix != PREFIXES[0] else [])]
+    words = ["oci-bind-hook", "uninstall", *(["--prefix", prefix] if prefix != PREFIXES[0] else [])]
     words += [names[one.kind], one.name] if one.name else []
     words += ["--hooks-dir", folder] if one.kind == "hooks.d" and folder != own.folder else []
     words += ["--cdi-dir", folder] if one.kind == "CDI" and folder != cdi.FOLDERS[0] else []

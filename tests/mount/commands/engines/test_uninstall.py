@@ -171,7 +171,9 @@ def test_where_nothing_is_found_the_commands_for_all_else_are_named(engines: Pat
     for _ in range(4):
         _, err = run(capfd, "uninstall", "--name", "other", code=os.EX_NOINPUT)
         command = err.partition("to remove what is registered, run `")[2].partition("`")[0]
-        run(capfd, *shlex.split(command))
+        name, *words = shlex.split(command)
+        assert name == "oci-bind-hook"
+        run(capfd, *words)
     assert names(engines) == before
 
 
