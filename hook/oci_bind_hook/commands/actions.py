@@ -119,11 +119,7 @@ def gc_command(given: Given, log: Log) -> int:
         folders.tell_of_users(options)
     pen = terminal.pen()  # before gc hides this process, whose environment an ordinary user cannot read from then on
     collection = gc.collect(options, given.others, log)
-    answer(
-        gc.as_json(collection, dry_run=options.dry_run)
-        if given.format == "json"
-        else gc.as_text(collection, pen, dry_run=options.dry_run)
-    )
+    answer(gc.as_json(collection, dry_run=options.dry_run) if given.format == "json" else gc.as_text(collection, pen))
     return _worst(given, collection.folders, collection.outcomes)
 
 

@@ -14,7 +14,7 @@ import stat as modes
 from ..errors import HookError, LeftoverError
 from ..kernel import files
 from ..kernel.errnos import message
-from ..kernel.proc import Proc, quoted
+from ..kernel.proc import Proc
 from ..record.state_file import places_of
 from ..rootfs.mount_points import Rootfs
 from .mounted import DoubtError, Tree, detach, restore_propagation
@@ -28,22 +28,16 @@ if TYPE_CHECKING:
 
 
 class Remark:
-    """An object that was left: its ``path`` in the rootfs, its ``place``, Rootfs.place, and the ``reason``."""
+    """An object that was left in the rootfs: its ``path`` there, and the ``reason``."""
 
-    __slots__ = ("path", "place", "reason")
+    __slots__ = ("path", "reason")
 
-    def __init__(self, path: str, reason: str, place: str) -> None:
+    def __init__(self, path: str, reason: str) -> None:
         self.path = path
         self.reason = reason
-        self.place = place
 
     def __str__(self) -> str:
-        return stays(self.place, self.reason)
-
-
-def stays(place: str, reason: str, *, would: bool = False) -> str:
-    """A sentence about a mount point that is not removed; ``would`` in a dry-run."""
-    return f"{place} {'would be' if would else 'is'} kept: {reason}"
+        return f"{self.path} is kept: {self.reason}"
 
 
 def undo(
@@ -84,10 +78,10 @@ def undo(
         detach(trees, proc)
         for tree in trees if give_up else ():
             if isinstance(tree.problem, DoubtError):
-                remarks.append(Remark(tree.path, str(tree.problem), tree.path))
+                remarks.append(Remark(tree.path, str(tree.problem)))
                 tree.problem = None
         record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
-        problems += [bind_resists(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
+        problems += [_problem_of(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
     else:
         record["mounts"] = []
     if rootfs is not None and was_laid:
@@ -97,40 +91,27 @@ def undo(
     elif not record["mounts"]:
         remarks += _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
-        raise leftover(problems, proc)
+        raise _leftover(problems, proc)
     return remarks
 
 
 def kept_points(record: Record, reason: str | HookError, proc: Proc) -> LeftoverError:
     """The error that ``undo`` raises for mount points that cannot be removed now, if everything else was undone."""
-    return leftover([_kept(record, reason)], proc)
+    return _leftover([_kept(record, reason)], proc)
 
 
 def _kept(record: Record, reason: str | HookError) -> LeftoverError:
-    return resists(record["made"][-1]["path"], reason)
+    return _of(record["made"][-1]["path"], reason)
 
 
-def resists(place: str, reason: object) -> LeftoverError:
-    """The error for what is at ``place``. It keeps the hint of ``reason`` apart, because ``leftover`` adds to it."""
+def _of(path: str, reason: object) -> LeftoverError:
+    """The error for what is at ``path``. It keeps the hint of ``reason`` apart, because ``_leftover`` adds to it."""
     if isinstance(reason, HookError) and not reason.where:
-        return LeftoverError(f"{place}: {reason.problem}", hint=reason.hint)
-    return LeftoverError(f"{place}: {reason}")
+        return LeftoverError(f"{path}: {reason.problem}", hint=reason.hint)
+    return LeftoverError(f"{path}: {reason}")
 
 
-def bind_resists(path: str, problem: Exception) -> LeftoverError:
-    """The error for the bind on ``path`` in the rootfs, which cannot be unmounted."""
-    if isinstance(problem, OSError):
-        return LeftoverError(f"the bind on {path}: {message('umount2', problem)}")
-    return resists(path, problem)
-
-
-def covered(place: str) -> OSError:
-    """The error for a mount point on which something else is mounted, with what helps."""
-    return OSError(errno.EBUSY, f"something else is mounted on it: run umount {quoted(place)} first")
-
-
-def leftover(problems: Sequence[LeftoverError], proc: Proc) -> LeftoverError:
-    """The error with which ``undo`` ends if there are ``problems``: the first, how many more, and what to do."""
+def _leftover(problems: Sequence[LeftoverError], proc: Proc) -> LeftoverError:
     more = f"; {len(problems) - 1} more could not be undone" if len(problems) > 1 else ""
     own, again = problems[0].hint, f"run {proc.command('gc')}"
     stays = "they stay in the state file" if more else "it stays in the state file"
@@ -160,7 +141,6 @@ def _unmake_all(
             if made["path"] in above:
                 resisting.append(record["made"].pop())
                 continue
-            place = made["path"] if rootfs is None else rootfs.place(made["path"])
             try:
                 reason = _unmake(record, made, rootfs, keep, here=here)
             except (OSError, HookError) as refusal:
@@ -172,7 +152,7 @@ def _unmake_all(
                     reason = "it is not empty"
                 else:
                     why = message("unlinkat", refusal) if isinstance(refusal, OSError) else refusal
-                    problems.append(resists(place, why))
+                    problems.append(_of(made["path"], why))
                     resisting.append(record["made"].pop())
                     folder = made["path"].rpartition("/")[0]
                     while folder not in above:
@@ -181,7 +161,7 @@ def _unmake_all(
                     continue
             record["made"].pop()
             if reason:
-                remarks.append(Remark(made["path"], reason, place))
+                remarks.append(Remark(made["path"], reason))
     finally:
         record["made"] += reversed(resisting)
     return remarks
@@ -208,6 +188,12 @@ def _receives(mount: MountRecord) -> bool:
     return propagation_of(mount).removeprefix("r") in ("slave", "shared")
 
 
+def _problem_of(path: str, problem: Exception) -> LeftoverError:
+    if isinstance(problem, OSError):
+        return LeftoverError(f"the bind on {path}: {message('umount2', problem)}")
+    return _of(path, problem)
+
+
 def _unmake(
     record: Record, made: MadeRecord, rootfs: Rootfs | None, keep: Callable[[MadeRecord], bool], *, here: bool
 ) -> str:
@@ -220,7 +206,7 @@ def _unmake(
         return ""
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
-            raise covered(rootfs.place(made["path"]))
+            raise OSError(errno.EBUSY, "it is a mount point of something else")
         stranger = difference(record, made, found.stat, rootfs)
         if stranger:
             return stranger

@@ -330,8 +330,7 @@ class Rootfs(Root):
             fd = self.hold(name, self._way[-1] if self._way else self.fd)
             if not across and files.mount_id(fd) != self.stat.mnt_id:
                 posix.close(fd)  # an open fd would keep that mount busy
-                above = self.place(f"{self._folder}/{name}")
-                raise OSError(errno.EBUSY, f"something is mounted on {above}, above it: unmount that first")
+                raise OSError(errno.EBUSY, "another mount covers it")
             self._way.append(fd)
             self._folder = f"{self._folder}/{name}"
         return self._way[-1] if self._way else self.fd
@@ -341,14 +340,6 @@ class Rootfs(Root):
         while self._way:
             posix.close(self._way.pop())
         self._folder = ""
-
-    def place(self, path: str) -> str:
-        """The path by which users reach ``path`` of the rootfs, for messages."""
-        return f"{self.path}{path}"
-
-    def check_removable(self, found: Found) -> None:
-        """Raises the OSError of ``remove``, as far as it can be predicted. Changes nothing."""
-        self._change(linux.check_writable, found.folder, found.path)
 
     def remove(self, found: Found) -> None:
         """Removes the file or empty folder ``found``, by unlink(2) or rmdir(2). Raises OSError."""

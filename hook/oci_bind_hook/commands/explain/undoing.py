@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...errors import LeftoverError
 from ...kernel.proc import boot_id
 from ...lifecycle.claims import Claims
-from ...lifecycle.reach import Removal, check_answers
+from ...lifecycle.reach import Removal, check_answers, is_here
 from ...lifecycle.tear_down import foreign, why_untouched
+from ...mounting.undo import kept_points, tree_of
 from ...options import state_folder
 from ...record.folder import StateFolder
 from ...record.held import peek
 from ...record.state_file import is_live, is_of_another_user
-from ..upkeep.to_undo import foresee
 from .facts import undone
 
 if TYPE_CHECKING:
@@ -42,22 +43,24 @@ def fill_from_record(report: Report, options: Options, state: State, proc: Proc)
     boot = boot_id()
     silent = check_answers(record, proc, boot, may_give_up=options.keep_mountpoints)
     claimed = Claims(folder.everyone, proc).against(record)
-    keep = options.keep_mountpoints
+    here = is_here(record, proc, boot, claimed)
+    table = proc.mounts()
+    for mount in reversed(record["mounts"]):
+        try:
+            is_there = here and tree_of(mount, record, claimed).find(table) is not None
+        except LeftoverError as problem:
+            report.add(problem)
+            is_there = True
+        report.mounts.append(undone(mount, here=is_there))
     with Removal(record, proc, silent=silent) as removal:
         users = peek(folder, removal.now, boot)
-        table = proc.mounts()
-        foreseen = foresee(
-            record,
-            removal,
-            users,
-            proc,
-            table,
-            claimed,
-            lambda other: is_live(other, proc, boot),
-            keep_mountpoints=keep,
-        )
-    report.mounts += [undone(mount, here=is_there) for mount, is_there in foreseen.binds]
-    report.remove += foreseen.remove
-    report.warnings += [*users.unread, *foreseen.remarks]
-    if foreseen.problem is not None:
-        report.add(foreseen.problem)
+        kept = removal.why_kept(users)
+    report.warnings += users.unread
+    if kept and record["made"] and not options.keep_mountpoints:
+        report.add(kept_points(record, kept, proc))
+        return
+    for path in [] if options.keep_mountpoints else [made["path"] for made in reversed(record["made"])]:
+        if other := users.heir(path, record["id"], lambda other: is_live(other, proc, boot)):
+            report.warnings.append(f"{path} is handed over to the container {other['id']}, which uses it")
+        else:
+            report.remove.append(path)

@@ -24,7 +24,6 @@ from . import folders
 from .described import columns, short
 from .folders import problem_member
 from .listing import registries
-from .to_undo import foresee, of_a_rootfs_that_is_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from ...options import Options
     from ...record.folder import StateFolder
     from ...record.held import HeldRootfs, Users
-    from ...record.state_file import Record
     from ..explain.drawing import Pen
     from .folders import Folder
     from .listing import Entry, Registry
@@ -217,8 +215,6 @@ class _Round:
                     outcome.action, outcome.reason = "kept", _WORKED
                     return
                 outcome.remarks += map(str, remarks)
-                if entry.record is not None and removal.rootfs is None and removal.problem is None:
-                    outcome.remarks += of_a_rootfs_that_is_gone(entry.record)
                 left = {remark.path for remark in remarks}
                 outcome.remove = [path for path in outcome.remove if path not in left]
             outcome.action = "finished"
@@ -232,38 +228,21 @@ class _Round:
             outcome.fail(entry.problem)
         elif entry.is_foreign and entry.record is not None and entry.status != "alive":
             outcome.fail(foreign(entry.record, self.registry.proc))
-        elif entry.is_over and entry.record is not None and self.options.dry_run:
-            self._foresee(entry.record, outcome)
         elif entry.is_over:
             outcome.action, outcome.advice = "finish", ""
             mounted = [str(mount["resolved"]) for mount in entry.mounts if mount["state"] == "mounted"]
             outcome.unmount = mounted[::-1]
             removable = [] if self.options.keep_mountpoints else entry.made[::-1]
+            if users is None and removable and entry.record is not None:
+                users = self.registry.users(entry.record)
             for made in removable:
                 path = str(made["path"])
                 if users is not None and (other := self.registry.heir(path, entry.id, users)):
-                    outcome.remarks.append(f"{path} is handed over to the container {other['id']}, which uses it")
+                    will = "would be" if self.options.dry_run else "is"
+                    outcome.remarks.append(f"{path} {will} handed over to the container {other['id']}, which uses it")
                 elif made["state"] in ("there", "covered"):
                     outcome.remove.append(path)
         return outcome
-
-    def _foresee(self, record: Record, outcome: Outcome) -> None:
-        registry = self.registry
-        claimed = registry.witness.claims.against(record)
-        try:
-            with Removal(record, registry.proc) as removal:
-                users = registry.users(removal)
-                keep = self.options.keep_mountpoints
-                table, lives = registry.witness.table, registry.lives
-                found = foresee(record, removal, users, registry.proc, table, claimed, lives, keep_mountpoints=keep)
-        except HookError as problem:
-            outcome.fail(problem)
-            return
-        outcome.action, outcome.advice = "finish", ""
-        outcome.unmount = [mount["resolved"] for mount, is_there in found.binds if is_there]
-        outcome.remove, outcome.remarks = found.remove, found.remarks
-        if found.problem is not None:
-            outcome.fail(found.problem)
 
 
 def _refused(entry: Entry, problem: RecordError, busy: str) -> Outcome:
@@ -287,17 +266,14 @@ def as_json(collection: Collection, *, dry_run: bool) -> str:
     )
 
 
-def as_text(collection: Collection, pen: Pen, *, dry_run: bool) -> str:
+def as_text(collection: Collection, pen: Pen) -> str:
     """Returns a line for each container, and below it what was done."""
-    return folders.as_text(collection.folders, collection.outcomes, partial(_as_lines, pen=pen, dry_run=dry_run))
+    return folders.as_text(collection.folders, collection.outcomes, partial(_as_lines, pen=pen))
 
 
-def _as_lines(outcomes: Sequence[Outcome], *, pen: Pen, dry_run: bool) -> list[str]:
+def _as_lines(outcomes: Sequence[Outcome], *, pen: Pen) -> list[str]:
     names = short([each.id for each in outcomes], pen)
-    done = {action: words[0] for action, words in _DONE.items()}
-    if dry_run:
-        done["failed"] = "would fail"
-    rows = [(names[each.id], done[each.action], "" if each.problem else each.reason) for each in outcomes]
+    rows = [(names[each.id], _DONE[each.action][0], "" if each.problem else each.reason) for each in outcomes]
     lines = []
     for first, outcome in zip(columns(rows), outcomes, strict=True):
         _, unmounted, removed = _DONE[outcome.action]

@@ -6,6 +6,7 @@ Changes nothing and takes no lock, so any user who may read the state folder can
 
 from __future__ import annotations
 
+import errno
 import json
 
 from ...documents.acceptor import head
@@ -17,6 +18,7 @@ from ...lifecycle.reach import Removal, find_rootfs, is_in_this_namespace, liste
 from ...lifecycle.tear_down import foreign
 from ...lifecycle.witness import Witness
 from ...log import one_line
+from ...mounting.undo import difference
 from ...options import Options, state_folder
 from ...record.folder import StateFolder
 from ...record.held import Users, peek
@@ -28,7 +30,6 @@ from . import folders
 from .folders import Folder, problem_member
 from .replaced import sources_now
 from .requested_by import Requesters
-from .to_undo import Standing, resisting, standings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ...lifecycle.witness import Has
-    from ...record.state_file import Record, RootfsRecord
+    from ...record.state_file import MadeRecord, Record, RootfsRecord
+    from ...rootfs.mount_points import Rootfs
 
     Status = Literal["alive", "dead", "unknown", "leftover", "unreadable"]
+    Standing = Literal["there", "covered", "gone", "changed", "unseen"]
 
 _MOUNTED = {True: "mounted", False: "gone", None: "unseen"}
 
@@ -163,10 +166,8 @@ class Registry:
             entry.silent = why_silent(record, self.proc, self.boot, lambda: self._silence, asking.SECONDS)
         entry.busy = entry.busy or bool(entry.silent)
         unseen = "it is in another user namespace" if entry.is_foreign else entry.silent
-        found = self._standings(record, unseen)
-        entry.made = [one.document() for one in found]
-        mounted = [str(mount["resolved"]) for mount in entry.mounts if mount["state"] == "mounted"]
-        self._advise(entry, record, resisting(found, mounted))
+        entry.made = self._standings(record, unseen)
+        self._advise(entry, record)
 
     def look_at_sources(self, entry: Entry) -> None:
         """Sets ``source_now`` of the mounted binds: what their source paths lead to."""
@@ -178,7 +179,7 @@ class Registry:
         for (shown, _), now in zip(pairs, found, strict=True):
             shown["source_now"] = now
 
-    def _advise(self, entry: Entry, record: Record, problems: Sequence[LeftoverError]) -> None:
+    def _advise(self, entry: Entry, record: Record) -> None:
         missing = [mount for mount in entry.mounts if mount["state"] == "gone"]
         if entry.silent:
             entry.reason += f"; its rootfs cannot be inspected: {entry.silent}"
@@ -189,9 +190,6 @@ class Registry:
             command = self.command if entry.status == "alive" else "gc"
             entry.advice = foreign(record, self.proc, command).hint
         elif entry.status == "dead":
-            if problems:
-                more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-                entry.reason += f"; this cannot be undone now: {problems[0].problem}{more}"
             entry.advice = self.proc.command("gc")
         elif entry.status == "unknown":
             state = {"ociVersion": "1.0.2", "id": entry.id, "status": "stopped", "bundle": record["bundle"]["path"]}
@@ -204,8 +202,11 @@ class Registry:
             entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are no longer mounted"
             entry.advice = "another process unmounted them: restart the container"
 
-    def _standings(self, record: Record, unseen: str) -> list[Standing]:
-        """Returns how each created mount point stands. ``unseen`` is why none must be inspected, "" if they may be."""
+    def _standings(self, record: Record, unseen: str) -> list[dict[str, object]]:
+        """Returns the state of each created mount point: "there", "covered" by a mount, "gone", "changed" or "unseen".
+
+        ``unseen`` is why they must not be inspected, "" if they may be.
+        """
         here = is_in_this_namespace(record, self.proc, self.boot)
         rootfs = None
         try:
@@ -213,21 +214,23 @@ class Registry:
             rootfs = found[0] if found else None
         except LeftoverError as problem:
             unseen = problem.problem
-        if unseen:
-            return [Standing(made, made["path"], "unseen", unseen) for made in record["made"]]
-        try:
-            return standings(record, rootfs, here=here)
-        finally:
-            if rootfs is not None:
-                rootfs.close()
+        standings: list[dict[str, object]] = []
+        for made in record["made"]:
+            state, reason = ("unseen", unseen) if unseen else _state(record, made, rootfs, here=here)
+            where = {"path": made["path"], "kind": made["kind"], "filesystem": made["filesystem"]}
+            standings.append({**where, "state": state, "reason": reason})
+        if rootfs is not None:
+            rootfs.close()
+        return standings
 
-    def users(self, removal: Removal) -> Users:
+    def users(self, record: Record) -> Users:
         """Returns the containers on the same rootfs, as of the first call for that rootfs."""
         if self.folder is None:
             return Users(())
-        at = primary(removal.now)
-        if at not in self._users:
-            self._users[at] = peek(self.folder, removal.now, self.boot)
+        with Removal(record, self.proc) as removal:
+            at = primary(removal.now)
+            if at not in self._users:
+                self._users[at] = peek(self.folder, removal.now, self.boot)
         return self._users[at]
 
     def heir(self, path: str, container: str, users: Users) -> Record | None:
@@ -237,6 +240,27 @@ class Registry:
     def lives(self, record: Record) -> bool:
         """Whether the container of a record may still be alive."""
         return self.witness.judge(record)[0] != "dead"
+
+
+def _state(record: Record, made: MadeRecord, rootfs: Rootfs | None, *, here: bool) -> tuple[Standing, str]:
+    on_tmpfs = made["filesystem"] == "tmpfs"
+    if rootfs is None:
+        return "gone", "the rootfs was removed or replaced"
+    if on_tmpfs and not here:
+        return "unseen", "it is on a tmpfs of the container's own"
+    try:
+        found = rootfs.find(made["path"], across=on_tmpfs)
+    except OSError as reason:
+        return "covered" if reason.errno == errno.EBUSY else "unseen", reason.strerror or ""
+    if found is None:
+        return "gone", ""
+    try:
+        if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
+            return "covered", "something is mounted on it"
+        stranger = difference(record, made, found.stat, rootfs)
+        return ("changed", stranger) if stranger else ("there", "")
+    finally:
+        found.close()
 
 
 def registries(options: Options, wanted: Sequence[str]) -> tuple[list[Folder], list[tuple[Registry, list[str]]]]:
