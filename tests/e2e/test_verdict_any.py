@@ -124,9 +124,6 @@ def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
         @example({}, {}, [("source", "", "/a", []), ("unbindable", "", "/a", [IDMAP])], [], LATE)
         # By another bind of the same folder as well.
         @example({}, {}, [("source", "", "/b/b", [])], [("drawn", "/b"), ("drawn", "/c"), ("tmpfs", "/c/b/c")], NOWHERE)
-        # A mount hides links on the very way that led to it.
-        @example({"a": "/b", "b": {"a": "/a"}}, {}, [("source", "", "/a/a", [])], [("tmpfs", "/a/a")], NOWHERE)
-        @example({"a": "/b", "b": {"a": "/a"}}, {}, [("source", "", "/a/a", [])], [("source", "/a/a")], NOWHERE)
         def holds(
             image: Tree,
             drawn: Tree,

@@ -199,8 +199,6 @@ class Planner:
             target = self._find(request)
         except HookError:
             return
-        if not self._is_elsewhere(request):
-            self._end_at_itself(request, target)
         self.plan.uses.update(target.uses)
         self._order.append((request, target.path, None))
         self._note(request, target)
@@ -219,20 +217,6 @@ class Planner:
                 return other
             other.close()
         return target
-
-    def _end_at_itself(self, request: Request, target: Target) -> None:
-        """Ends ``target`` at the last mount on its path, if this is the mount that the runtime made for ``request``.
-
-        A mount can hide a link on its own path. Its destination, looked up now, is a name inside it.
-        """
-        if self.namespace.assumed or _is_mount(target):
-            return
-        roots = [step for step in target.steps[1:] if step.stat is not None and step.stat.mount_root]
-        try:
-            if roots and not self._hider_of(request, target):
-                target.end_at(roots[-1])
-        except HookError:
-            pass  # what covers it is unknown
 
     def _is_elsewhere(self, request: Request) -> bool:
         """Whether the runtime may not mount on this destination: it may do something else, or use another one."""
@@ -365,8 +349,6 @@ class Planner:
             bind.warnings.append(f"{said}; the hook leaves this bind to the runtime")
         try:
             target = bind.target = self._find(bind.request)
-            if not is_elsewhere:
-                self._end_at_itself(bind.request, target)
             self.plan.uses.update(target.uses)
             self._note(bind.request, target)
             if self.namespace.assumed and not is_elsewhere:  # the runtime will mount it later
@@ -393,16 +375,13 @@ class Planner:
 
         Its destination, looked up now, would be another place, for example behind a link inside the covering mount.
         """
-        name = self._hider_of(bind.request, target)
+        passed = [lexical(bind.request.destination), target.path, *(at for at, _ in target.links)]
+        name = self._hiders.find(bind.request, passed)
         if name is None:
             return False
         bind.warnings.append(f"{HIDDEN} {name} hides it")
         bind.is_hidden = True
         return True
-
-    def _hider_of(self, request: Request, target: Target) -> str | None:
-        """The destination of what covers a mount of config.json, None if nothing does. Raises HookError."""
-        return self._hiders.find(request, [lexical(request.destination), target.path, *(at for at, _ in target.links)])
 
     def _protect(self, place: str, origin: str) -> None:
         self._administrators[place] = origin

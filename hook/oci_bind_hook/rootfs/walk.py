@@ -121,12 +121,6 @@ class Target:
         if self.anchor is not self.steps[0]:
             self.anchor.close()
 
-    def end_at(self, step: Step) -> None:
-        """Closes the target and drops the steps after ``step``, one of those that exist."""
-        self.close()
-        del self.steps[self.steps.index(step) + 1 :]
-        self.anchor, self.missing, self.path = step, [], path_of(self.steps)
-
 
 def by_link(links: Sequence[tuple[str, str]]) -> str:
     """The end of a sentence about the path to which a walk through ``links`` leads: the last link in the image, if any.
