@@ -153,10 +153,9 @@ def fault(path: str) -> str:
     if not os.path.isabs(path):
         return f'"{path}" is not an absolute path'
     if place := hidden(path):
-        return (
-            f"this user cannot read {place}, so rootless containers of this user cannot run {path}: install the "
-            "package where all users can read it, then run install again as root"
-        )
+        step = ": install the package where all users can read it, then run install again as root"
+        step = step if os.path.basename(path) == NAME else ""
+        return f"this user cannot read {place}, so rootless containers of this user cannot run {path}{step}"
     if not os.path.lexists(path):
         return f"{path} does not exist" + (": run install again" if os.path.basename(path) == NAME else "")
     if not os.path.isfile(path):
@@ -187,7 +186,7 @@ def hidden(path: str) -> str:
     The program, its interpreter and what it imports may be in a folder that only root can search, such as /root.
     """
     needed = [path, interpreter_of(path), *((_imports(path) or ()) if is_launcher(path) else ())]
-    return next(filter(None, map(_unreadable, filter(None, needed))), "")
+    return next(filter(None, map(_unreadable, (each for each in needed if each and "\0" not in each))), "")
 
 
 def _unreadable(path: str) -> str:

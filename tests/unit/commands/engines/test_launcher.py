@@ -202,6 +202,13 @@ def test_a_note_of_folders_that_somebody_has_edited_is_not_followed(line: str, t
     assert launchers.folders_made(str(path)) == launchers.folders_made(str(tmp_path / "none")) == []
 
 
+def test_an_interpreter_that_is_no_path_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "hook"
+    path.write_bytes(b"#!/usr/bin/pyth\0on3 -IS\n")
+    path.chmod(0o755)
+    assert launchers.fault(str(path)).startswith("/usr/bin/pyth\0on3, the interpreter in the first line of ")
+
+
 def test_a_pipe_is_no_launcher_and_nothing_is_read_from_it(tmp_path: Path) -> None:
     path = str(tmp_path / "hook")
     os.mkfifo(path, 0o755)
