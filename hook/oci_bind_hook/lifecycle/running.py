@@ -55,9 +55,9 @@ class Running(Place):
         self._open(self._pid)
         assert self.init is not None
         inode = self.proc.mount_namespace_of(self.init["pid"])
-        if inode is None and not self.proc.runs(self.init["pid"], self.init["start"]):
-            raise self._ended()
         if inode is None:
+            if not self.proc.runs(self.init["pid"], self.init["start"]):
+                raise self._ended()
             raise UnavailableError(f"the process {self._pid} belongs to another user", hint=OTHERS_HINT)
         if inode == self.proc.mount_namespace():
             raise UnavailableError(

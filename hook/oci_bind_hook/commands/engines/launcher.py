@@ -154,8 +154,8 @@ def fault(path: str) -> str:
         return f'"{path}" is not an absolute path'
     if place := hidden(path):
         step = ": install the package where all users can read it, then run install again as root"
-        step = step if os.path.basename(path) == NAME else ""
-        return f"this user cannot read {place}, so rootless containers of this user cannot run {path}{step}"
+        denied = f"this user cannot read {place}, so rootless containers of this user cannot run {path}"
+        return denied + (step if os.path.basename(path) == NAME else "")
     if not os.path.lexists(path):
         return f"{path} does not exist" + (": run install again" if os.path.basename(path) == NAME else "")
     if not os.path.isfile(path):
