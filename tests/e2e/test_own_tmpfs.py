@@ -85,3 +85,26 @@ def test_the_tmpfs_that_config_json_asks_for_through_a_link_is_the_containers_ow
     done = support.run_container(runtime, bundle, "c1")
     assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_nor_where_a_link_leads_to_a_tmpfs_of_the_host_instead_of_the_one_of_config_json(
+    world: World, runtime: str, stage: str
+) -> None:
+    """The runtime mounts the tmpfs on /own/t. Then a volume, which other containers write, covers it with a link."""
+    volume = world.path / "volume"
+    volume.mkdir()
+    (volume / "t").symlink_to("/data")
+    mounts = [{**OWN, "destination": "/own/t"}, support.bind(volume, "/own")]
+    words = [*mount(world, "/data/new"), "--log", str(world.path / "log")]
+    bundle = world.bundle("true", stage, *words, mounts=mounts)
+    os.makedirs(f"{world.rootfs}/own/t")
+    before = world.snapshot()
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        assert inside(world, namespace) == []
+    assert done.returncode != 0
+    assert "and it would be inside another mount" in (world.path / "log").read_text()
+    assert world.snapshot() == before

@@ -124,6 +124,8 @@ def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
         @example({}, {}, [("source", "", "/a", []), ("unbindable", "", "/a", [IDMAP])], [], LATE)
         # By another bind of the same folder as well.
         @example({}, {}, [("source", "", "/b/b", [])], [("drawn", "/b"), ("drawn", "/c"), ("tmpfs", "/c/b/c")], NOWHERE)
+        # A tmpfs hides links on its own path.
+        @example({"a": "/b", "b": {"a": "/a"}}, {}, [("source", "", "/a/a", [])], [("tmpfs", "/a/a")], NOWHERE)
         def holds(
             image: Tree,
             drawn: Tree,

@@ -228,6 +228,12 @@ class Bench:
         self.saved: list[Record] = []
         self.staged = Staged((), str, lambda: None, self.proc)
 
+    def own_tmpfs(self, path: str) -> str:
+        """Mounts a tmpfs of the container: a runtime first binds the rootfs on itself."""
+        if not self.proc.mounts().at(self.rootfs):
+            bind(self.rootfs, self.rootfs)
+        return tmpfs(self.inside(path))
+
     def plan(
         self,
         *requests: Request,

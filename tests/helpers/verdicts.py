@@ -306,6 +306,7 @@ class Scene:
                 os.setresuid(0, 0, 0)
                 _check(_libc.unshare(CLONE_NEWNS))
             for folder in rootfs or (f"{self.path}/rootfs", f"{self.path}/fixed/rootfs"):
+                mounting.bind(folder, folder)
                 for each in self.config["mounts"]:
                     _mount(folder, each["type"], each["source"], each["destination"])
 

@@ -89,14 +89,28 @@ class Namespace:
     def is_own_tmpfs(self, stat: files.Stat, rootfs: str) -> bool:
         """Whether a file is on a tmpfs that mountinfo shows only for this container, and that may end with it.
 
-        At createContainer a tmpfs of the host below the rootfs may look the same: only config.json distinguishes them.
+        A dry-run, for which the container's tmpfs is not mounted yet, finds only those of the host.
         """
         info = self.mount_of(stat)
-        if self.kind != "container" or info is None or info.type != "tmpfs" or info.root != "/":
+        if self.kind != "container" or self.assumed or info is None or info.type != "tmpfs" or info.root != "/":
             return False
         if rootfs not in self._devices:
-            inside = rootfs + "/"
-            self._devices[rootfs] = {
-                other.dev for other in self.started_in() if self.entered or not other.mount_point.startswith(inside)
-            }
-        return info.dev not in self._devices[rootfs]
+            self._devices[rootfs] = self._devices_of_host(rootfs)
+        # The table is older than the walk, and another mount may have reused the id.
+        return info.dev == stat.dev and info.dev not in self._devices[rootfs]
+
+    def _devices_of_host(self, rootfs: str) -> set[int]:
+        """The devices of all mounts that other namespaces may have, too."""
+        table = self.started_in()
+        # At createContainer the hook starts inside the container's namespace, where mounts of the host below the rootfs
+        # are among the container's. But a runtime first binds the rootfs recursively on itself. So a mount of the host
+        # is there twice, with the same mount point: covered by that bind, and in it. Without such a bind all may be
+        # the host's.
+        is_bound = any(info.dev == below.dev for info in table.at(rootfs) if (below := table.get(info.parent)))
+        devices, places = set(), set()
+        for info in table:
+            place = info.dev, info.mount_point
+            if not is_bound or self.entered or place in places or not info.mount_point.startswith(f"{rootfs}/"):
+                devices.add(info.dev)
+            places.add(place)
+        return devices

@@ -225,16 +225,16 @@ class Planner:
     def _note(self, request: Request, target: Target) -> None:
         """Notes what is mounted on the destination of a mount of config.json. Of several mounts there, the last counts.
 
-        mountinfo alone does not distinguish the container's own tmpfs from one that the host mounted below the rootfs:
-        at createContainer the hook sees only the container's namespace, which contains both, because the runtime binds
-        the rootfs recursively.
+        A tmpfs may hide a link on its own path, so that its destination, looked up now, is a name inside it.
         """
-        stat = target.last.stat
         if self.namespace.kind == "container" and not self.namespace.assumed and not self._is_elsewhere(request):
             self._is_awaited = True
-        if stat is not None and stat.mount_root:
-            self._is_seen = True
-            (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
+        mounts = [step.stat.mnt_id for step in target.steps[1:] if step.stat and step.stat.mount_root]
+        if request.type == "tmpfs":
+            self.rootfs.asked.update(mounts[-1:])
+        elif _is_mount(target):
+            self.rootfs.asked.difference_update(mounts[-1:])
+        self._is_seen = self._is_seen or _is_mount(target)
 
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source

@@ -53,12 +53,11 @@ class Rootfs(Root):
     """The root of a container's file system, open as ``fd``; ``path`` is its absolute path on the host.
 
     ``unlock`` allows creating mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
-    is on a tmpfs that only this container can have. Mount points may be created there if config.json has this tmpfs:
-    ``asked`` are the ids of the mounts on the destinations of its tmpfs. ``type_of`` returns the type of the file
-    system that a file is on, None if unknown. ``owner_of`` returns uid and gid of a file, if not those of statx(2).
-    ``fd`` is the root, if it is already open. ``may_open``: if mknod(2) is not supported, open(2) creates a file; the
-    container has no process yet that could block it. Raises MissingError if ``path`` is not a folder, and EscapeError
-    if it is the host's ``/``.
+    is on a tmpfs that only this container has. Mount points may be created there if config.json has this tmpfs:
+    ``asked`` are the ids of the mounts that may be its. ``type_of`` returns the type of the file system that a file is
+    on, None if unknown. ``owner_of`` returns uid and gid of a file, if not those of statx(2). ``fd`` is the root, if it
+    is already open. ``may_open``: if mknod(2) is not supported, open(2) creates a file; the container has no process
+    yet that could block it. Raises MissingError if ``path`` is not a folder, and EscapeError if it is the host's ``/``.
     """
 
     may_open = True

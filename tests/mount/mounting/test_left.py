@@ -50,8 +50,8 @@ def test_it_is_found_where_either_runtime_puts_it(bench: Bench, place: str | Non
     literal = f"{bench.rootfs}/mnt"
     os.makedirs(bench.rootfs + literal)
     if place is not None:
-        where = bench.rootfs + (literal if place == "literal" else place)
-        mounting.bind(bench.source, where) if is_bind else mounting.tmpfs(where)
+        where = literal if place == "literal" else place
+        mounting.bind(bench.source, bench.inside(where)) if is_bind else bench.own_tmpfs(where)
     theirs = request(bench.source, literal, config=True) if is_bind else asked(literal)
     plan = bench.plan(theirs, request(bench.source, "/mnt/new"))
     *left, ours = plan.binds

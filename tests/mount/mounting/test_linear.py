@@ -99,7 +99,7 @@ def test_binds_below_a_shared_mount_of_a_namespace_with_many(fresh: Callable[[],
 def test_mount_points_to_be_made_on_a_tmpfs_in_a_namespace_with_many(fresh: Callable[[], Bench]) -> None:
     def measure(count: int) -> int:
         bench = fresh()
-        tmpfs(bench.inside("/mnt"))
+        bench.own_tmpfs("/mnt")
         for number in range(count):
             tmpfs(f"{bench.path}/mounts/{number}")
         return resolving(bench, [asked("/mnt"), *(request(bench.source, f"/mnt/{number}") for number in range(count))])

@@ -255,7 +255,7 @@ def raise_without_hint(bench: Bench, record: Record) -> None:
 
 @pytest.mark.parametrize("case", ["other-namespace", "no-rootfs"])
 def test_what_is_gone_with_its_namespace_or_its_rootfs(bench: Bench, case: str) -> None:
-    tmpfs(bench.inside("/mnt"))
+    bench.own_tmpfs("/mnt")
     record = bench.mount(asked("/mnt"), request(bench.source, "/mnt/new"), request(bench.source, "/new"))
     if case == "other-namespace":
         # The mounts of another namespace are none of our business, and neither is its tmpfs.

@@ -151,7 +151,7 @@ def test_nothing_is_written_into_a_volume(bench: Bench, flags: int, deep: str) -
 
 
 def test_mount_points_are_made_on_a_tmpfs_of_the_containers_own(bench: Bench) -> None:
-    tmpfs(bench.inside("/mnt"))
+    bench.own_tmpfs("/mnt")
     record = bench.mount(asked("/mnt"), request(bench.source, "/mnt/new/folder"))
     assert made(record) == [("/mnt/new", "tmpfs"), ("/mnt/new/folder", "tmpfs")]
     assert record["uses"] == ["/mnt"]
@@ -161,7 +161,7 @@ def test_mount_points_are_made_on_a_tmpfs_of_the_containers_own(bench: Bench) ->
 
 
 def test_but_not_on_one_that_is_read_only(bench: Bench) -> None:
-    tmpfs(bench.inside("/mnt"))
+    bench.own_tmpfs("/mnt")
     remount(bench.inside("/mnt"), MS_RDONLY)
     with pytest.raises(KernelError, match="mkdirat /mnt/new: Read-only file system"):
         bench.attach(bench.plan(asked("/mnt"), request(bench.source, "/mnt/new"), unlock=True))
@@ -175,9 +175,13 @@ def foreign(bench: Bench, how: str) -> None:
     elif how == "part":
         bind(f"{volume}/part", bench.inside("/mnt"))
         umount(volume)
+    elif how == "host-namespace":
+        bench.own_tmpfs("/mnt")
+        bench.kind = "runtime"
     else:
         tmpfs(bench.inside("/mnt"))
-        bench.kind = "runtime"
+        if how == "below the bind of the rootfs":
+            bind(bench.rootfs, bench.rootfs, recursive=True)
 
 
 # What config.json asks for where the host has mounted a tmpfs on /mnt.
@@ -195,7 +199,7 @@ NOT_ASKED: dict[str, list[Request]] = {
 @pytest.mark.parametrize("case", NOT_ASKED)
 def test_nor_on_one_that_config_json_does_not_ask_for(bench: Bench, case: str) -> None:
     for name in ("/mnt", "/etc"):
-        tmpfs(bench.inside(name))
+        bench.own_tmpfs(name)
     plan = bench.plan(*NOT_ASKED[case], request(bench.source, "/mnt/new"))
     which = "the one on /mnt" if case == "a bind over it" else f"the tmpfs on {bench.inside('/mnt')}"
     assert [problem.problem for problem in plan.problems] == [
@@ -203,7 +207,7 @@ def test_nor_on_one_that_config_json_does_not_ask_for(bench: Bench, case: str) -
     ]
 
 
-@pytest.mark.parametrize("how", ["bind", "part", "host-namespace"])
+@pytest.mark.parametrize("how", ["bind", "part", "host-namespace", "below the bind of the rootfs", "no such bind"])
 def test_nor_on_one_that_others_see_as_well(bench: Bench, how: str) -> None:
     foreign(bench, how)
     plan = bench.plan(asked("/mnt"), request(bench.source, "/mnt/new"))
