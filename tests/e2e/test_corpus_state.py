@@ -216,7 +216,7 @@ def test_T06_a_mount_that_got_the_number_of_ours_is_not_ours(world: World) -> No
     ours["id"] = int(line.split(" ")[0])
     (world.state / "c1.json").write_text(json.dumps(found))
     done = poststop(world)
-    fails(done, 71, "it is a mount point of something else")
+    fails(done, 71, f"something else is mounted on it: if nothing uses that, run umount {world.rootfs}/a")
     assert mounted(world) == ["/a"]
     assert support.records(world.state) == ["c1.json"]
     command("umount", f"{world.rootfs}/a")

@@ -129,6 +129,12 @@ def test_the_command_line_replaces_what_is_registered(world: World) -> None:
         code, report, _ = explain(world, bundle, *words)
         assert (code, [mount["resolved"] for mount in report["mounts"]]) == (0, planned)
         assert (told in report["notes"]) == bool(words)
+    bind = f"--mount=src={world.source},dst=/b"
+    assert told in explain(world, bundle, "createContainer", bind)[1]["notes"]
+    world.bundle("true", "poststart", "--mount", f"src={world.source},dst=/a", named=False)
+    assert told in explain(world, bundle, bind)[1]["notes"]
+    world.bundle("true", "createRuntime")
+    assert told not in explain(world, bundle, bind)[1]["notes"]
 
 
 def test_what_is_allowed_in_addition_to_what_is_registered(world: World) -> None:

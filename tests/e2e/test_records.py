@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import support
+from helpers import mounting, support
 from helpers.world import Container, call, fail, faults, mount, mounted, state
 from oci_bind_hook.documents import oci
 from oci_bind_hook.kernel import linux
@@ -313,7 +313,44 @@ def test_what_is_left_standing_is_not_told_to_be_removed(world: World, init: Ini
     (world.path / "bundle/rootfs/a/theirs").touch()
     done = ask(world, "gc")["c1"]
     assert (done["unmount"], done["remove"]) == (["/a/b"], ["/a/b"])
-    assert done["remarks"] == ["/a is kept: it is not empty"]
+    assert done["remarks"] == [f"{world.rootfs}/a is kept: it is not empty"]
+
+
+RESISTS: dict[str, tuple[tuple[str, ...], str, list[str]]] = {
+    "a mount on it": (
+        ("mount", "-t", "tmpfs", "tmpfs", "{}/c"),
+        "something else is mounted on it: if nothing uses that, run umount {}/c",
+        ["/a/b", "/a"],
+    ),
+    "a mount above it": (
+        ("mount", "-t", "tmpfs", "tmpfs", "{}/a"),
+        "something is mounted on {}/a, above it: unmount that first",
+        ["/c"],
+    ),
+    "read-only": (
+        ("mount", "-o", "remount,ro", "{}"),
+        "Read-only file system, remount its file system writable",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", RESISTS)
+def test_what_resists_is_named_with_its_rootfs_and_what_helps(world: World, init: Init, how: str) -> None:
+    resist, told, rest = RESISTS[how]
+    mounting.tmpfs(world.rootfs)
+    support.busybox_rootfs(world.rootfs)
+    set_up(world, init, "/a/b", "/c")
+    init.end()
+    subprocess.run(["umount", f"{world.rootfs}/a/b", f"{world.rootfs}/c"], check=True)
+    subprocess.run([word.format(world.rootfs) for word in resist], check=True)
+    place = f"{world.rootfs}/a/b" if how == "a mount above it" else f"{world.rootfs}/c"
+    done = ask(world, "gc", code=71)["c1"]
+    assert (done["action"], done["remove"]) == ("failed", rest)
+    assert done["problem"]["message"].startswith(f"could not undo {place}: {told.format(world.rootfs)}")
+    if how != "read-only":
+        mounting.umount(resist[-1].format(world.rootfs))
+    assert [path for path in ("/c", "/a/b", "/a") if not os.path.lexists(f"{world.rootfs}{path}")] == rest
 
 
 def test_what_gc_has_done_is_told_as_done(world: World, init: Init) -> None:
@@ -402,10 +439,12 @@ def test_a_killed_gc_is_finished_by_the_next(world: World, init: Init) -> None:
 def test_what_fails_stays_recorded_and_stops_no_other(world: World, init: Init) -> None:
     before = world.snapshot()
     for container in ("c1", "c2", "c3"):
-        set_up(world, init, f"/{container}", container=container)
+        set_up(world, init, f"/{container}", f"/{container}-too", container=container)
     subprocess.run(["mount", "-t", "tmpfs", "theirs", f"{world.rootfs}/c2"], check=True)
     init.end()
     entries = ask(world, "gc", code=71)
+    # What could be undone of it was, in the first round.
+    assert (entries["c2"]["unmount"], entries["c2"]["remove"]) == (["/c2-too"], [])
     assert [entries[name]["action"] for name in ("c1", "c2", "c3")] == ["finished", "failed", "finished"]
     assert entries["c2"]["problem"]["exit"] == 71
     told = f"another process mounted something on {world.rootfs}/c2: unmount it first"

@@ -51,7 +51,7 @@ def test_every_step_is_logged(world: World, runtime: str, stage: str) -> None:
     assert steps == {stage: [*expected, "done"], "poststop": [*TEAR_DOWN, "done"]}
     told = [each["msg"] for each in found if each["level"] == "info"]
     assert told[0].startswith(f"--mount 1: bound {world.source} on /a/b ")
-    assert told[1:] == ["undone, unless already gone: 1 binds, 2 created mount points"]
+    assert told[1:] == ["undone, unless already gone (binds: 1, created mount points: 2)"]
     for each in by_stage.values():
         times = [step["ms"] for step in each]
         assert times == sorted(times)

@@ -302,8 +302,9 @@ class Bench:
     def undo(
         self, record: Record, keep: Callable[[MadeRecord], bool] = lambda _: False, *, here: bool = True
     ) -> Remarks:
-        """Takes down what a record says, with a rootfs opened anew."""
-        return [*map(str, undo.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here))]
+        """Takes down what a record says, with a rootfs opened anew. The remarks are without the path of the rootfs."""
+        remarks = map(str, undo.undo(record, self.proc, Rootfs(self.rootfs), keep, here=here))
+        return [remark.removeprefix(self.rootfs) for remark in remarks]
 
     def undo_in(self, rootfs: Rootfs | None, record: Record) -> Remarks:
         """The same with a given rootfs, or none."""

@@ -102,6 +102,7 @@ HINTS = {
     ("mount(MS_MOVE)", errno.ENOENT): _GONE,
     ("mount(MS_MOVE)", errno.ENOSPC): _MOUNT_MAX,
     ("mount(MS_MOVE)", errno.ENOTDIR): _OTHER_KIND,
+    ("unlinkat", errno.EROFS): "remount its file system writable",
     ("unlinkat", errno.EPERM): "it or its folder is immutable or append-only: see lsattr(1)",
     ("umount2", errno.EINVAL): "a user namespace locks it: see mount_namespaces(7)",
     ("setns", errno.EINVAL): "the process or its namespace is ending",

@@ -239,7 +239,7 @@ def undo_held(
         held.save(record)
         raise
     held.remove(container)
-    log.info(f"undone, unless already gone: {binds} binds, {points} created mount points")
+    log.info(f"undone, unless already gone (binds: {binds}, created mount points: {points})")
     for remark in remarks:
         log.warning(str(remark))
     return remarks

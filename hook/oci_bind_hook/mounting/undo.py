@@ -14,7 +14,7 @@ import stat as modes
 from ..errors import HookError, LeftoverError
 from ..kernel import files
 from ..kernel.errnos import message
-from ..kernel.proc import Proc
+from ..kernel.proc import Proc, quoted
 from ..record.state_file import places_of
 from ..rootfs.mount_points import Rootfs
 from .mounted import DoubtError, Tree, detach, restore_propagation
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 
 
 class Remark:
-    """An object that was left in the rootfs: its ``path`` there, and the ``reason``."""
+    """An object that was left: its ``path`` in the rootfs, its ``place``, Rootfs.place, and the ``reason``."""
 
-    __slots__ = ("path", "reason")
+    __slots__ = ("path", "place", "reason")
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, place: str) -> None:
         self.path = path
         self.reason = reason
+        self.place = place
 
     def __str__(self) -> str:
-        return f"{self.path} is kept: {self.reason}"
+        return f"{self.place} is kept: {self.reason}"
 
 
 def undo(
@@ -78,7 +79,7 @@ def undo(
         detach(trees, proc)
         for tree in trees if give_up else ():
             if isinstance(tree.problem, DoubtError):
-                remarks.append(Remark(tree.path, str(tree.problem)))
+                remarks.append(Remark(tree.path, str(tree.problem), tree.path))
                 tree.problem = None
         record["mounts"] = [mount for mount, tree in zip(record["mounts"], trees, strict=True) if tree.problem]
         problems += [_problem_of(tree.path, tree.problem) for tree in reversed(trees) if tree.problem is not None]
@@ -141,6 +142,7 @@ def _unmake_all(
             if made["path"] in above:
                 resisting.append(record["made"].pop())
                 continue
+            place = made["path"] if rootfs is None else rootfs.place(made["path"])
             try:
                 reason = _unmake(record, made, rootfs, keep, here=here)
             except (OSError, HookError) as refusal:
@@ -152,7 +154,7 @@ def _unmake_all(
                     reason = "it is not empty"
                 else:
                     why = message("unlinkat", refusal) if isinstance(refusal, OSError) else refusal
-                    problems.append(_of(made["path"], why))
+                    problems.append(_of(place, why))
                     resisting.append(record["made"].pop())
                     folder = made["path"].rpartition("/")[0]
                     while folder not in above:
@@ -161,7 +163,7 @@ def _unmake_all(
                     continue
             record["made"].pop()
             if reason:
-                remarks.append(Remark(made["path"], reason))
+                remarks.append(Remark(made["path"], reason, place))
     finally:
         record["made"] += reversed(resisting)
     return remarks
@@ -206,7 +208,8 @@ def _unmake(
         return ""
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
-            raise OSError(errno.EBUSY, "it is a mount point of something else")
+            umount = f"umount {quoted(rootfs.place(made['path']))}"
+            raise OSError(errno.EBUSY, f"something else is mounted on it: if nothing uses that, run {umount}")
         stranger = difference(record, made, found.stat, rootfs)
         if stranger:
             return stranger

@@ -40,7 +40,7 @@ def admit(rootfs: Rootfs, target: Target, *, directory: bool) -> None:
     """
     path = target.path
     if len(linux.encode_path(rootfs.path + path)) >= PATH_MAX:
-        raise RequestError(f"the path of the rootfs and the destination together are longer than {PATH_MAX} bytes")
+        raise RequestError(f"the path of the rootfs and the destination together are longer than {PATH_MAX - 1} bytes")
     if len(target.steps) == 1:
         raise EscapeError("the destination is the rootfs itself")
     for place, text in target.links:

@@ -120,6 +120,10 @@ class Rootfs(Root):
         else:
             posix.close(fd)
 
+    def place(self, path: str) -> str:
+        """The path by which users reach ``path`` of the rootfs, for messages."""
+        return f"{self.path}{path}"
+
     def hold_path(self, path: str) -> int:
         """An fd of the file at ``path``, a path of mountinfo. A link at its end is not followed. Raises OSError."""
         return posix.open(path, HOLD)
@@ -329,7 +333,8 @@ class Rootfs(Root):
             fd = self.hold(name, self._way[-1] if self._way else self.fd)
             if not across and files.mount_id(fd) != self.stat.mnt_id:
                 posix.close(fd)  # an open fd would keep that mount busy
-                raise OSError(errno.EBUSY, "another mount covers it")
+                above = self.place(f"{self._folder}/{name}")
+                raise OSError(errno.EBUSY, f"something is mounted on {above}, above it: unmount that first")
             self._way.append(fd)
             self._folder = f"{self._folder}/{name}"
         return self._way[-1] if self._way else self.fd

@@ -212,7 +212,7 @@ def _hooks(check: Check, unread: Mapping[str, str]) -> Iterator[Finding]:
         yield _folder(f"CDI {cdi_folder.path}", cdi_folder, check, len(cdi_folder.unread))
     for path in dict.fromkeys([*(file.path for file in check.runtimes), *(path for path, _ in settings.dangling())]):
         bad = [each.message for each in check.problems if each.path == path and each.effect != WARNS]
-        yield Finding(f"runtime {path}", "", is_there=not bad, is_needed=bool(bad), without="; ".join(bad))
+        yield Finding(f"runtimes in {path}", "", is_there=not bad, is_needed=bool(bad), without="; ".join(bad))
     known = [one for one in (*check.ours, *machine.base_specs()) if one.path not in unread]
     ours = [f"{one.path}, {one.device}" if one.device else one.path for one in known]
     exposed = [each for each in check.problems if each.effect == EXPOSES]

@@ -153,18 +153,19 @@ def fault(path: str) -> str:
     if not os.path.isabs(path):
         return f'"{path}" is not an absolute path'
     if place := hidden(path):
-        step = ": install the package where all users can read it, then run install again as root"
-        denied = f"this user cannot read {place}, so rootless containers of this user cannot run {path}"
-        return denied + (step if os.path.basename(path) == NAME else "")
+        step = "install the package where all users can read it, then run install again as root"
+        return _with_step(
+            path, f"this user cannot read {place}, so rootless containers of this user cannot run {path}", step
+        )
     if not os.path.lexists(path):
-        return f"{path} does not exist" + (": run install again" if os.path.basename(path) == NAME else "")
+        return _with_step(path, f"{path} does not exist")
     if not os.path.isfile(path):
         return f"{path} is not a file"
     if not os.stat(path).st_mode & 0o111:
         return f"{path} is not executable"
     interpreter = interpreter_of(path)
     if interpreter and not os.path.isfile(interpreter):
-        return f"{interpreter}, the interpreter in the first line of {path}, does not exist: run install again"
+        return _with_step(path, f"{interpreter}, the interpreter in the first line of {path}, does not exist")
     if not is_launcher(path):
         return ""
     folders = _imports(path)
@@ -178,6 +179,11 @@ def fault(path: str) -> str:
             missing = f"the package in {folders[0]}" if name == NAME else f"the package {name}"
             return f"{path} requires {missing}, which was removed; install it, then run install again"
     return ""
+
+
+def _with_step(path: str, problem: str, step: str = "run install again") -> str:
+    """Returns ``problem`` with the ``step`` that solves it, if this package installs a program of this name."""
+    return f"{problem}: {step}" if os.path.basename(path) == NAME else problem
 
 
 def hidden(path: str) -> str:

@@ -333,10 +333,9 @@ class Containerd(Settings):
     def _plugin(self, document: dict[str, Any]) -> str:
         version = document.get("version", 1)
         if version not in _CRI:
-            hint = "containerd config migrate > NEW writes a later version"
-            raise UnavailableError(
-                f"has version {version}, in which plugins have other names", where=self.file, hint=hint
-            )
+            hint = "containerd config migrate > NEW writes a later version" if version < min(_CRI) else ""
+            known = " and ".join(map(str, _CRI))
+            raise UnavailableError(f"has version {version}; only {known} are supported", where=self.file, hint=hint)
         return _CRI[version]
 
     def _containerd(self, document: dict[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,9 @@ def with_registered(
     is_late = options.stage is None and "mount" in namespaces
     late = [entry for entry in entries if entry.stage == registered.LATE and is_late]
     if options.mounts or options.annotation_sources:
-        if called and options.command is None:
+        if options.command is None and any(
+            each.requests_binds and not _is_turned_off(each, patience) for each in entries
+        ):
             report.notes.append("the command line requests binds, so those that config.json registers are left out")
         return [Part(options, "")]
     if not entries and options.bundle is not None:

@@ -200,7 +200,8 @@ def _judge_destination(
     elif is_unknown(target):
         _judge_in_proc(found, at, target, is_bind=source is not None)
     elif last.exists and not last.is_link and is_sure_of_kind and is_folder != last.folder:
-        found.add(at, f"{target.path} is {_kind(folder=last.folder)}, but the source is {_kind(folder=is_folder)}")
+        what = f"{mount.type} needs one" if source is None else f"the source is {_kind(folder=is_folder)}"
+        found.add(at, f"{target.path} is {_kind(folder=last.folder)}, but {what}")
     elif mount.type in _ON_NO_LINK and source is None and is_on_link(root, destination):
         found.add(at, f"{destination} is a link, and no runtime mounts {mount.type} on a link")
     elif not last.exists and (dangling := dangling_link(root, target)) is not None:

@@ -102,7 +102,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
                 by = CRUN
             if "/" not in name and not folder:
                 is_in_cwd = True
-                continue  # older versions of crun skip an empty folder
+                continue  # crun 1.8 skips an empty folder
             if path is None and "/" not in name:
                 found.warn(at, f"{name} cannot be found: process.env has no PATH")
             elif target.last.cover in covers.noexec:
@@ -111,7 +111,7 @@ def _judge_args(found: Refusals, name: str, cwd: str, env: list[str], root: Root
                 found.add(at, fault, by=by)
         return
     if is_in_cwd:
-        found.warn(at, f"{name} is found only by an empty entry of PATH, which crun before 1.28 skips")
+        found.warn(at, f"{name} is found only by an empty entry of PATH, which crun 1.8 skips")
     elif why:
         found.add(at, why, by=by)
     elif "/" in name:

@@ -70,7 +70,7 @@ def judge(found: Refusals, document: dict[str, Any], may_ask: Callable[[str, str
     _judge_seccomp(found, members(settings.get("seccomp")))
     if settings.get("rootfsPropagation") in ("unbindable", "runbindable"):
         found.warn(
-            "/linux/rootfsPropagation", "runc 1.1 refuses unbindable, because it binds the rootfs itself afterwards"
+            "/linux/rootfsPropagation", "runc 1.1.5 refuses unbindable, because it binds the rootfs itself afterwards"
         )
     for number, device in enumerate(_objects(settings.get("devices"))):
         at, path = f"/linux/devices/{number}", device.get("path")
@@ -204,7 +204,7 @@ def _judge_sysctl(found: Refusals, values: dict[str, Any], kinds: dict[Any, Any]
         if needs and needs not in kinds:
             found.add(at, f"the container has no {needs} namespace, and runtimes do not change that of the host")
         elif name == "kernel.hostname":
-            found.add(at, "set the hostname by the member of config.json, not by sysctl")
+            found.add(at, "set the hostname by /hostname in config.json, not by a sysctl")
         elif name.startswith(_OF_THE_HOST) and not needs:
             found.add(at, "no namespace isolates it: it would change the host", "set it on the host")
         elif not needs:

@@ -268,7 +268,10 @@ def _rows(report: Report) -> Iterator[_Row]:
         if problem["hint"]:
             yield True, "hint", str(problem["hint"])
     if report.is_verdict:
-        yield False, "so", f"the real run would exit with {report.exit_code} and change nothing"
+        # A tear-down still undoes what it can.
+        undoes = report.remove is not None and any(each["now"] for each in report.mounts)
+        effect = "undo only the rest" if undoes else "change nothing"
+        yield False, "so", f"the real run would exit with {report.exit_code} and {effect}"
     for refused in report.runtime:
         yield False, "refused", f"by {' and '.join(reversed(refused['by']))}: {sentence(refused)}"
         if refused["hint"]:

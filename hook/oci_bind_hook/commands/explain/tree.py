@@ -78,7 +78,7 @@ class _Picture:
             f"container {about['id']}" if about["id"] else "",
             f"at {about['stage']}" if about["stage"] else "",
             _NAMESPACES.get(about["namespace"], ""),
-            f"as {about['options']} says" if about["options"] else "",
+            f"options from {about['options']}" if about["options"] else "",
             "config.json does not register the hook" if self._is_unregistered() else "",
             f"running as process {running['pid']}" if running and running["pid"] else "",
         ]

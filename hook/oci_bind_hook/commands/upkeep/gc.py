@@ -51,7 +51,7 @@ _DONE = {
     "finished": ("undone", "unmounted", "removed"),
     "finish": ("would be undone", "would unmount", "would remove"),
     "kept": ("kept", "", ""),
-    "failed": ("failed", "", ""),
+    "failed": ("failed", "unmounted", "removed"),
 }
 
 
@@ -71,6 +71,11 @@ class Outcome:
         self.remove: list[str] = []
         self.remarks: list[str] = []
         self.problem: HookError | None = None
+
+    def follow(self, earlier: Outcome) -> None:
+        """Adds what an earlier attempt, which failed, has done."""
+        self.unmount = earlier.unmount + self.unmount
+        self.remove = earlier.remove + self.remove
 
     def fail(self, problem: HookError) -> None:
         self.action, self.problem, self.advice = "failed", problem, problem.hint
@@ -122,7 +127,10 @@ def _collect(registry: Registry, pending: list[str], options: Options, log: Log)
     while pending:
         done = len(pending)
         found = _Round(pending, registry, options, log).outcomes
-        outcomes.update({container: found[container] for container in pending if container in found})
+        for container in [each for each in pending if each in found]:
+            if container in outcomes:
+                found[container].follow(outcomes[container])
+            outcomes[container] = found[container]
         # A mount of one dead container may be on the mount point of another, which then fails in this round.
         pending = [each for each in pending if _has_failed(outcomes.get(each))]
         if len(pending) == done or options.dry_run:
@@ -220,6 +228,18 @@ class _Round:
             outcome.action = "finished"
         except HookError as problem:
             outcome.fail(problem)
+            self._keep_done(outcome, folder)
+
+    def _keep_done(self, outcome: Outcome, folder: StateFolder) -> None:
+        """Removes from the outcome of a failure what is still recorded."""
+        try:
+            left = folder.load(outcome.id)
+        except RecordError:
+            left = None
+        binds = [mount["resolved"] for mount in left["mounts"]] if left else outcome.unmount
+        points = [made["path"] for made in left["made"]] if left else outcome.remove
+        outcome.unmount = [path for path in outcome.unmount if path not in binds]
+        outcome.remove = [path for path in outcome.remove if path not in points]
 
     def _planned(self, entry: Entry, users: Users | None = None) -> Outcome:
         """Returns the outcome of a run. ``users`` are the containers on the same rootfs, if that is locked."""
@@ -279,8 +299,6 @@ def _as_lines(outcomes: Sequence[Outcome], *, pen: Pen) -> list[str]:
         _, unmounted, removed = _DONE[outcome.action]
         details = [f"{unmounted} {path}" for path in outcome.unmount if unmounted]
         details += [f"{removed} {path}" for path in outcome.remove if removed]
-        details += [*outcome.remarks, *filter(None, [outcome.advice])]
-        if outcome.problem is not None:
-            details = [str(outcome.problem)]
+        details += [*outcome.remarks, *filter(None, [str(outcome.problem or outcome.advice)])]
         lines += [first, *(one_line(f"  {detail}") for detail in details)]
     return lines

@@ -222,7 +222,7 @@ def test_podmans_bundle(desk: Desk) -> None:
     )
     assert desk.picture() == (
         "T/bundle/rootfs  at createRuntime, in the container's own namespace, "
-        "as config.json: /hooks/createRuntime/0 says\n"
+        "options from config.json: /hooks/createRuntime/0\n"
         "├─ models → /data/models\n"
         "├─ data\n"
         "│  └─ + models  ← T/models  ro\n"

@@ -209,6 +209,16 @@ def test_an_interpreter_that_is_no_path_does_not_exist(tmp_path: Path) -> None:
     assert launchers.fault(str(path)).startswith("/usr/bin/pyth\0on3, the interpreter in the first line of ")
 
 
+def test_another_program_is_not_to_be_installed_again(tmp_path: Path) -> None:
+    ours, other = tmp_path / "oci-bind-hook", tmp_path / "other"
+    for path in (ours, other):
+        path.write_text("#!/gone/python3\n")
+        path.chmod(0o755)
+    for path, step in ((ours, ": run install again"), (other, "")):
+        problem = f"/gone/python3, the interpreter in the first line of {path}, does not exist"
+        assert launchers.fault(str(path)) == problem + step
+
+
 def test_a_pipe_is_no_launcher_and_nothing_is_read_from_it(tmp_path: Path) -> None:
     path = str(tmp_path / "hook")
     os.mkfifo(path, 0o755)

@@ -136,8 +136,8 @@ class TestContainerd:
         ("text", "error"),
         [
             ("version = ", "is not valid TOML"),
-            ("disabled_plugins = []\n", "has version 1, in which plugins have other names"),
-            ("version = 4\n", "has version 4, in which plugins have other names"),
+            ("disabled_plugins = []\n", "has version 1; only 2 and 3 are supported [(]containerd config migrate > NEW"),
+            ("version = 4\n", "has version 4; only 2 and 3 are supported"),
             (
                 'version = 2\n[plugins]\n"io.containerd.grpc.v1.cri" = {a = 1}\n',
                 "has tables in a form to which no table can be appended",
@@ -493,7 +493,7 @@ class TestCheck:
         assert code == os.EX_DATAERR
         assert f"{said}: containers for which it is registered do not start\n" in told
         monkeypatch.setattr(runtimes, "FOLDERS", (f"{machine.folder}/libexec/oci/runtimes.d",))
-        found = [each for each in doctor.examine() if each.name.startswith("runtime /")]
+        found = [each for each in doctor.examine() if each.name.startswith("runtimes in /")]
         assert any(each.is_problem and said in each.without for each in found)
 
     def test_a_runtime_that_has_become_a_wrapper_would_call_itself_for_ever(
