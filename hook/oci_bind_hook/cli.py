@@ -33,7 +33,9 @@ def main(argv: list[str]) -> int:
     except ImportError as problem:
         packages = {"_prctl": "python-prctl", "prctl": "python-prctl", "jsonschema": "jsonschema"}
         package = packages.get(problem.name or "", "oci-bind-hook")
-        again = f"reinstall {package}, for example with pip; if that changes its folder, also run oci-bind-hook install"
+        again = (
+            f"reinstall {package}, for example with pip; if that changes its folder, also run the same install again"
+        )
         log.failure(f"the installation is broken: {problem} ({again})")
         log.traceback(problem)
         return posix.EX_SOFTWARE

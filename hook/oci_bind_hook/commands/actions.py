@@ -172,7 +172,9 @@ def schema_command(given: Given, _: Log) -> int:
         raise UsageError("schema prints one at a time", where=given.others[1])
     if not given.others:
         if is_bundled:
-            raise UsageError("the name of a schema is missing", where="--bundled", hint="schema lists all")
+            raise UsageError(
+                "the name of a schema is missing", where="--bundled", hint="oci-bind-hook schema lists all"
+            )
         answer(schemas.as_list())
         return os.EX_OK
     name = schemas.known(given.others[0], "schema")

@@ -231,6 +231,8 @@ EXPLAIN = (
         "",
         "with `--allow-source`, explain the binds that annotations of config.json request, not those that it registers",
     ),
+    Option("--log", "FILE", "warn if the hook could not append its log to FILE; no log is written"),
+    Option("--log-format", "text|json", "as for the hook; no log is written"),
 )
 
 # Options of commands for a running container, which differ from the hook's options with the same names.

@@ -17,7 +17,7 @@ def known(word: str, where: str) -> str:
     """Returns the name of a schema given by name, file name or ``$id``. Raises UsageError, which names ``where``."""
     name = word.removeprefix(ADDRESS).removesuffix(".json")
     if name not in SCHEMAS:
-        hint = f"{nearest(name, SCHEMAS)} schema lists all".strip()
+        hint = f"{nearest(name, SCHEMAS)} oci-bind-hook schema lists all".strip()
         raise UsageError(f'there is no schema "{word}"', where=where, hint=hint)
     return name
 

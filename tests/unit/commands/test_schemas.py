@@ -42,10 +42,10 @@ def test_one_is_printed_as_its_file_has_it(capfd: Captured, word: str) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["plam"], 'schema: there is no schema "plam" (did you mean "plan"? schema lists all)'),
-        (["../plan"], 'schema: there is no schema "../plan" (did you mean "plan"? schema lists all)'),
+        (["plam"], 'schema: there is no schema "plam" (did you mean "plan"? oci-bind-hook schema lists all)'),
+        (["../plan"], 'schema: there is no schema "../plan" (did you mean "plan"? oci-bind-hook schema lists all)'),
         (["plan", "gc"], "gc: schema prints one at a time"),
-        (["--bundled"], "--bundled: the name of a schema is missing (schema lists all)"),
+        (["--bundled"], "--bundled: the name of a schema is missing (oci-bind-hook schema lists all)"),
     ],
 )
 def test_wrong_words(capfd: Captured, words: list[str], line: str) -> None:

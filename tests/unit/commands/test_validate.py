@@ -175,7 +175,10 @@ def test_as_json(bundle: Path, capfd: Captured) -> None:
         ),
         (["--format"], "--format: the value is missing"),
         (["-", "x", "-"], "-: stdin can only be read once"),
-        (["--schema=plam", "x"], '--schema: there is no schema "plam" (did you mean "plan"? schema lists all)'),
+        (
+            ["--schema=plam", "x"],
+            '--schema: there is no schema "plam" (did you mean "plan"? oci-bind-hook schema lists all)',
+        ),
         (["--format=yaml", "x"], '--format: "yaml" is not text, json, github or sarif'),
     ],
 )

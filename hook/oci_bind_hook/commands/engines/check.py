@@ -100,7 +100,7 @@ class Check:
     def verdict(self, one: hooks_d.File) -> tuple[bool | None, str]:
         """Returns whether an engine calls this hook for the bundle (None: not known), and the reason."""
         if one.refusal is not None:
-            return False, f"engines do not read it: {one.refusal.message}"
+            return False, f"engines do not read it: {one.refusal}"
         if one.replaced_by:
             return False, f"it is replaced by {one.replaced_by}"
         if not one.stages:

@@ -18,10 +18,13 @@ _KINDS = {str: "a string", bool: "true or false", int: "an integer"}
 
 
 class Refused(Exception):
-    """The engine cannot use a file. ``pointer`` is the place. ``is_fatal``: reading the file crashes the engine."""
+    """The engine cannot use a file. ``pointer`` is the place, "" for the file. As a str it is "POINTER: MESSAGE".
+
+    ``is_fatal``: reading the file crashes the engine.
+    """
 
     def __init__(self, pointer: str, message: str, *, is_fatal: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(": ".join(filter(None, (pointer, message))))
         self.pointer = pointer
         self.message = message
         self.is_fatal = is_fatal

@@ -301,7 +301,7 @@ class Folder(Listed):
         if first is not None and first.is_absent:
             self.hidden_by = first.name
         elif first is not None and first.refusal is not None:
-            self.refusal = f"{first.name}: {': '.join(filter(None, (first.refusal.pointer, first.refusal.message)))}"
+            self.refusal = f"{first.name}: {first.refusal}"
 
 
 def read(paths: Iterable[str]) -> list[Folder]:

@@ -190,7 +190,7 @@ def test_text(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
         f"hook {folder}/a.json is not called: it is replaced by {over}/a.json",
         f'hook {over}/a.json may be called: "^\\pN$": the Unicode class \\p cannot be checked here',
         f"hook {folder}/b.json is not called: the command /bin/true matches none of its commands",
-        f"hook {folder}/c.json is not called: engines do not read it: /no does not exist",
+        f"hook {folder}/c.json is not called: engines do not read it: /hook/path: /no does not exist",
         f"hook {folder}/d.json is called at createRuntime, poststop: always",
     ]
 
@@ -244,7 +244,7 @@ def test_a_folder_that_is_refused_is_named(tmp_path: Path, probe: Path, capfd: p
             f'folder {tmp_path}/1 is refused because of a.json: /stages/0: "x\\x0a" is not a stage',
             f"folder {tmp_path}/2 has no file that ends in .json",
             f"folder {tmp_path}/3 has no file that ends in .json",
-            f'hook {tmp_path}/1/a.json is not called: engines do not read it: "x\\x0a" is not a stage',
+            f'hook {tmp_path}/1/a.json is not called: engines do not read it: /stages/0: "x\\x0a" is not a stage',
         ],
     )
 
