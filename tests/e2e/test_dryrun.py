@@ -259,7 +259,7 @@ def test_tear_down_is_told_from_the_state_file(world: World, words: list[str], *
 
 def test_nothing_recorded_is_nothing_to_tear_down(world: World) -> None:
     done = call([world.launcher, "--root", f"{world.state}/absent", "--dry-run"], state_of(world, status="stopped"))
-    expected = [f"warning    {world.state}/absent has no record", "", "container  c1"]
+    expected = [f"warning    {world.state}/absent has no record of this container", "", "container  c1"]
     expected += [f"bundle     {world.path}/bundle", "stage      poststop", "binds      nothing to undo"]
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
     assert support.records(world.state) == []

@@ -132,7 +132,7 @@ def test_it_is_told_by_the_mount_table_and_the_rootfs(world: World, init: Init) 
     assert states(entry)[0] == ["gone", "gone", "mounted", "gone"]
     made = {each["path"]: each["state"] for each in entry["made"]}
     assert made == {"/a": "there", "/a/b": "covered", "/a/c": "changed", "/d": "covered", "/e": "gone"}
-    assert "3 of its 4 binds are no longer mounted" in entry["reason"]
+    assert "no longer mounted: 3 of 4 binds" in entry["reason"]
     assert "restart the container" in entry["advice"]
     text = tell(world, "show", "c1")
     assert "changed: directory /a/c, created in the rootfs (another process created it)\n" in text

@@ -158,6 +158,10 @@ TROUBLE: dict[str, tuple[Callable[[str], str], str]] = {
         lambda text: text.replace('"id":"c1"', '"id":"c2"'),
         'c1.json contains the record of another container, "c2" (',
     ),
+    "several violations": (
+        lambda text: text.replace('"boot":', '"boots":').replace('"phase":', '"phases":'),
+        "c1.json: /boot: is missing (the file is damaged: ",
+    ),
     "zeros": (lambda text: "\0" * len(text), "(the file is damaged: "),
 }
 

@@ -241,7 +241,7 @@ class StateFolder:
         except DataError as problem:
             is_newer = isinstance(problem, document.NewerError)
             hint = f"use that version, or {BY_HAND}" if is_newer else f"the file is damaged: {BY_HAND}"
-            raise RecordError(str(problem), hint=hint) from problem
+            raise RecordError(f"{problem.where}: {problem.problem}", hint=hint) from problem
         if record["id"] != container:
             raise RecordError(
                 f'the state file {path} contains the record of another container, "{record["id"]}"', hint=BY_HAND

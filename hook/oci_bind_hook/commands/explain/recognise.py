@@ -63,7 +63,7 @@ def _of_kubelet(names: list[str]) -> str | None:
 
 def _of_the_system(names: list[str]) -> str | None:
     if names[-1] in _SOCKETS:
-        return "socket of an engine: anyone who can write to it is root on the host"
+        return "socket of an engine: anyone who can write to it has the engine's rights on the host"
     if names[:2] == ["var", "run"]:
         names = names[1:]
     if names == [""]:

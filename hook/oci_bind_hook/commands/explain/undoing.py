@@ -30,7 +30,7 @@ def fill_from_record(report: Report, options: Options, state: State, proc: Proc)
     folder = StateFolder.open(state_folder(options, proc), create=False)
     record = folder.load(state.id) if folder else None
     if folder is None or record is None:
-        report.warnings.append(f"{state_folder(options, proc)} has no record")
+        report.warnings.append(f"{state_folder(options, proc)} has no record of this container")
         return
     report.rootfs = record["rootfs"]["path"]
     report.namespace = record["namespace"]["kind"]

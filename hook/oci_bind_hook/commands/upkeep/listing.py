@@ -199,7 +199,7 @@ class Registry:
             entry.reason += f'; a run of the hook was killed in the phase "{record["phase"]}"'
             entry.advice = f"stop the container: poststop, or {self.proc.command('gc')}, then undoes the rest"
         elif missing:
-            entry.reason += f"; {len(missing)} of its {len(entry.mounts)} binds are no longer mounted"
+            entry.reason += f"; no longer mounted: {len(missing)} of {len(entry.mounts)} binds"
             entry.advice = "another process unmounted them: restart the container"
 
     def _standings(self, record: Record, unseen: str) -> list[dict[str, object]]:

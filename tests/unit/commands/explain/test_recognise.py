@@ -33,7 +33,7 @@ SOURCES = {
     "/etc/passwd": "system path, /etc",
     "/usr/lib/x": "system path, /usr",
     "/var/run/x": "system path, /run",
-    "/run/docker.sock": "socket of an engine: anyone who can write to it is root on the host",
+    "/run/docker.sock": "socket of an engine: anyone who can write to it has the engine's rights on the host",
     "/srv/models": None,
     "/var/lib/x": None,
 }
