@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
+    from .mounting.undo import Remark
+
     Step = Literal["read", "ask", "open", "clone", "state folder", "rootfs", "enter", "resolve", "make", "attach"]
 
 # The steps of a set-up in order, lifecycle.set_up. A dry-run finds problems in another order than a real run, so the
@@ -120,9 +122,13 @@ class KernelError(HookError):
 
 
 class LeftoverError(HookError):
-    """Something could not be undone. It stays recorded in the state file."""
+    """Something could not be undone. It stays recorded in the state file.
+
+    ``remarks`` are about what was left in the rootfs and is no longer recorded, mounting.undo.Remark.
+    """
 
     exit_code = posix.EX_OSERR
+    remarks: Sequence[Remark] = ()
 
 
 class RecordError(HookError):

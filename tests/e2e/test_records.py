@@ -335,6 +335,17 @@ RESISTS: dict[str, tuple[tuple[str, ...], str, list[str]]] = {
 }
 
 
+def test_what_is_kept_beside_what_resists_is_reported(world: World, init: Init) -> None:
+    set_up(world, init, "/a/b", "/c")
+    init.end()
+    subprocess.run(["umount", f"{world.rootfs}/a/b", f"{world.rootfs}/c"], check=True)
+    (world.path / "bundle/rootfs/a/theirs").touch()
+    mounting.tmpfs(f"{world.rootfs}/c")
+    done = ask(world, "gc", code=71)["c1"]
+    assert (done["action"], done["remove"]) == ("failed", ["/a/b"])
+    assert done["remarks"] == [f"{world.rootfs}/a is kept: it is not empty"]
+
+
 @pytest.mark.parametrize("how", RESISTS)
 def test_what_resists_is_named_with_its_rootfs_and_what_helps(world: World, init: Init, how: str) -> None:
     resist, told, rest = RESISTS[how]

@@ -25,7 +25,7 @@ from .reach import Removal, check_answers, is_here, listen, why_silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..documents.oci import State
     from ..log import Log
@@ -235,14 +235,19 @@ def undo_held(
             kept="" if is_start or keep_mountpoints else kept,
             give_up=is_start,
         )
-    except HookError:
+    except HookError as problem:
         held.save(record)
+        _report(problem.remarks if isinstance(problem, LeftoverError) else (), log)
         raise
     held.remove(container)
     log.info(f"undone, unless already gone (binds: {binds}, created mount points: {points})")
+    _report(remarks, log)
+    return remarks
+
+
+def _report(remarks: Sequence[Remark], log: Log) -> None:
     for remark in remarks:
         log.warning(str(remark))
-    return remarks
 
 
 def _collect(

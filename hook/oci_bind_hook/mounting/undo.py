@@ -92,7 +92,9 @@ def undo(
     elif not record["mounts"]:
         remarks += _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
-        raise _leftover(problems, proc)
+        error = _leftover(problems, proc)
+        error.remarks = remarks
+        raise error
     return remarks
 
 

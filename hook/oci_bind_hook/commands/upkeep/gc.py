@@ -13,7 +13,7 @@ import contextlib
 from functools import partial
 
 from ...documents.acceptor import head
-from ...errors import HookError, RecordError, UnavailableError
+from ...errors import HookError, LeftoverError, RecordError, UnavailableError
 from ...kernel import linux, rights
 from ...lifecycle.reach import Removal
 from ...lifecycle.tear_down import foreign, forget, undo_held
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ...log import Log
+    from ...mounting.undo import Remark
     from ...options import Options
     from ...record.folder import StateFolder
     from ...record.held import HeldRootfs, Users
@@ -76,6 +77,13 @@ class Outcome:
         """Adds what an earlier attempt, which failed, has done."""
         self.unmount = earlier.unmount + self.unmount
         self.remove = earlier.remove + self.remove
+        self.remarks = earlier.remarks + self.remarks
+
+    def leave(self, remarks: Sequence[Remark]) -> None:
+        """Adds ``remarks`` on mount points that were left in the rootfs."""
+        self.remarks += map(str, remarks)
+        left = {remark.path for remark in remarks}
+        self.remove = [path for path in self.remove if path not in left]
 
     def fail(self, problem: HookError) -> None:
         self.action, self.problem, self.advice = "failed", problem, problem.hint
@@ -222,12 +230,11 @@ class _Round:
                 if remarks is None:
                     outcome.action, outcome.reason = "kept", _WORKED
                     return
-                outcome.remarks += map(str, remarks)
-                left = {remark.path for remark in remarks}
-                outcome.remove = [path for path in outcome.remove if path not in left]
+                outcome.leave(remarks)
             outcome.action = "finished"
         except HookError as problem:
             outcome.fail(problem)
+            outcome.leave(problem.remarks if isinstance(problem, LeftoverError) else ())
             self._keep_done(outcome, folder)
 
     def _keep_done(self, outcome: Outcome, folder: StateFolder) -> None:
