@@ -33,9 +33,7 @@ def main(argv: list[str]) -> int:
     except ImportError as problem:
         packages = {"_prctl": "python-prctl", "prctl": "python-prctl", "jsonschema": "jsonschema"}
         package = packages.get(problem.name or "", "oci-bind-hook")
-        again = (
-            f"reinstall {package}, for example with pip; if that changes its folder, also run the same install again"
-        )
+        again = f"reinstall {package}, for example with pip; if its folder changes, repeat your oci-bind-hook install"
         log.failure(f"the installation is broken: {problem} ({again})")
         log.traceback(problem)
         return posix.EX_SOFTWARE

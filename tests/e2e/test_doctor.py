@@ -230,9 +230,7 @@ def test_without_a_dependency_each_command_is_one_line_that_names_it() -> None:
     )
     for words in (["doctor"], ["install", "--check"], ["--version"], ["prestart"]):
         done = subprocess.run([sys.executable, "-ISc", code, *words], capture_output=True, text=True, check=False)
-        again = (
-            "reinstall python-prctl, for example with pip; if that changes its folder, also run the same install again"
-        )
+        again = "reinstall python-prctl, for example with pip; if its folder changes, repeat your oci-bind-hook install"
         said = f"No module named '_prctl' ({again})"
         assert (done.returncode, done.stdout) == (os.EX_SOFTWARE, "")
         assert done.stderr == f"oci-bind-hook: the installation is broken: {said}\n"

@@ -130,13 +130,13 @@ COMMANDS = (
         "detach",
         None,
         "CONTAINER DESTINATION|--all [OPTION]...",
-        "remove a bind, or all recorded binds (also those of the start), from a running container",
+        "remove a bind, or all recorded binds, from a running container; also those made at its start",
         options_of_running("detach"),
         takes=("ID",),
         examples=(
             Example("Remove one bind, given by its destination", "detach web /data"),
             Example(
-                "Remove all recorded binds, also those of the start, from a container given by its first process",
+                "Remove all recorded binds, also those made at its start, from a container given by its first process",
                 "detach --pid 4242 --all",
             ),
         ),

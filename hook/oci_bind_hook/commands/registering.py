@@ -147,9 +147,7 @@ def _apply(engines: list[Settings]) -> None:
             tell_changes(engine.apply())
         except HookError as problem:
             stands = " and ".join([engine.path, *done])
-            advice = (
-                f"to remove it, run uninstall --runtime {engine.name} --apply; to go on, run the same install again"
-            )
+            advice = f"to remove it, run uninstall --runtime {engine.name} --apply; to go on, repeat this command"
             problem.hint = "; ".join(filter(None, (problem.hint, f"done so far: {stands}; {advice}")))
             raise
         tell(f"to activate it in {engine.engine}: {engine.restart}")

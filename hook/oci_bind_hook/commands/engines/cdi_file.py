@@ -79,4 +79,4 @@ def warnings_of_env(device: cdi.Device, others: Iterable[cdi.Device]) -> Iterato
         theirs = dict(variable.partition("=")[::2] for variable in other.env)
         for key in (key for key in values if theirs.get(key, values[key]) != values[key]):
             both = f"{device.qualified} and {other.qualified}"
-            yield f"sets {key} to a different value than {other.file.path}: a container with {both} gets one of them"
+            yield f"sets {key} to a different value than {other.file.path}: a container with {both} gets one value"

@@ -245,7 +245,9 @@ def as_text(check: Check) -> str:
         lines.append(_called(name, list(dict.fromkeys(stages)), check.verdict_of(device), is_for=is_for))
     for file in check.runtimes:
         named = ", ".join(_named(file)) or "no engine's configuration (podman needs none)"
-        lines.append(f"runtime {file.path} is for {', '.join(file.hooks)}: it calls {file.runtime}; named by {named}")
+        lines.append(
+            f"runtime {file.path} adds the hook at {', '.join(file.hooks)}, and calls {file.runtime}; named by {named}"
+        )
     for entry in check.entries:
         lines.append(f"hook {entry.path} is called at {entry.stage}: {check.origin(entry)} ({_pointer(entry.place)})")
     if check.timer.is_there:

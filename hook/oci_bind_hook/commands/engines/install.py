@@ -169,7 +169,7 @@ def warnings(places: Places) -> list[str]:
     found = []
     if places.kind == "CDI" and places.folder not in (*cdi.FOLDERS, *machine.named()[1]):
         found.append(
-            f"engines read {places.folder} only if their list of CDI folders contains it, such as cdi_spec_dirs"
+            f"engines read {places.folder} only if their list of CDI folders, such as cdi_spec_dirs, contains it"
         )
     if places.kind == "hooks.d":
         found += filter(None, [machine.why_unread(places.folder)])

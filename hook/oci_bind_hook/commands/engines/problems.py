@@ -39,7 +39,7 @@ NO_TIMEOUT = "is missing: if the hook hangs, its container waits"
 NO_POSTSTOP = "has no poststop: created mount points and the state file stay"
 UNREAD = (
     "registers this hook, but is YAML, which is not checked here: engines may ignore it, or the hook's env may be "
-    "empty (check both with the dry-run of a container)"
+    "empty (`explain` of a container with its device shows both)"
 )
 
 

@@ -181,11 +181,14 @@ def test_variables_of_the_container(tmp_path: Path) -> None:
     assert [each for each in found if "sets" in each[1]] == [
         ("0.json", "sets LD_LIBRARY_PATH, which replaces the image's value"),
         ("1.json", "sets PATH, which replaces the image's value"),
-        ("1.json", f"sets B to a different value than {tmp_path}/2.json: a container with {other} gets one of them"),
+        (
+            "1.json",
+            f"sets B to a different value than {tmp_path}/2.json: a container with {other} gets one value",
+        ),
         (
             "2.json",
             f"sets B to a different value than {tmp_path}/1.json: a container with example.com/k2=d0 and "
-            "example.com/k1=d0 gets one of them",
+            "example.com/k1=d0 gets one value",
         ),
     ]
 

@@ -455,7 +455,7 @@ class TestCheck:
         code, told = self.check(machine, capfd)
         assert (code, "problem: " in told) == (0, False)
         wrapper = f"{machine.folder}/libexec/oci/runtimes.d/oci-bind-hook-bind"
-        called = f"runtime {wrapper} is for createRuntime, poststop: it calls {machine.programs}/runc; "
+        called = f"runtime {wrapper} adds the hook at createRuntime, poststop, and calls {machine.programs}/runc; "
         assert f"{called}named by {machine.daemon}, {machine.toml}\n" in told
         assert cli.main(["install", "--check", "--prefix", str(machine.folder), "--format", "json"]) == 0
         document = json.loads(capfd.readouterr().out)
