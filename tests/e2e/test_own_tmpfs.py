@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -108,3 +109,36 @@ def test_nor_where_a_link_leads_to_a_tmpfs_of_the_host_instead_of_the_one_of_con
     assert done.returncode != 0
     assert "and it would be inside another mount" in (world.path / "log").read_text()
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("how", ["from the host", "to the host"])
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_nor_in_one_that_propagates(world: World, runtime: str, stage: str, how: str) -> None:
+    """For a container in a user namespace, crun makes a volume a slave of the host's, or its peer."""
+    volume = world.path / "volume"
+    (volume / "t").mkdir(parents=True)
+    options = ["private"] if how == "to the host" else []
+    entries = [support.bind(volume, "/own", *([] if options else ["rslave"])), {**OWN, "destination": "/own/z"}]
+    entries[1]["options"] = [*OWN["options"], *options]
+    words = [*mount(world, "/own/z/new"), "--log", str(world.path / "log")]
+    bundle = world.bundle("true", stage, *words, mounts=entries, namespaces=(*support.NAMESPACES, "user"))
+    os.mkdir(f"{world.rootfs}/own")
+    world.path.chmod(0o755)
+    if how == "from the host":
+        # After the runtime's mounts, another container puts a link in the volume, and the host mounts a tmpfs.
+        script = f"cat > /dev/null; mv {volume}/z {volume}/old; ln -s t {volume}/z; mount -t tmpfs host {volume}/t"
+        change = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}
+        config = json.loads((world.path / "bundle/config.json").read_text())
+        config["hooks"]["createRuntime"] = [change, *config["hooks"].get("createRuntime", [])]
+        (world.path / "bundle/config.json").write_text(json.dumps(config))
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "volume", str(volume)).returncode == 0
+        assert namespace.run("mkdir", f"{volume}/t", f"{volume}/z").returncode == 0
+        assert namespace.run("mount", "--make-rshared", "/").returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        names = namespace.run("sh", "-c", f"ls {volume}/t {volume}/z").stdout
+    assert "new" not in names.split(), (names, done.stderr)
+    if how == "from the host":
+        assert done.returncode != 0
+        assert "and it would be inside another mount" in (world.path / "log").read_text()

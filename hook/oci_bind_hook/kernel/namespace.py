@@ -96,6 +96,11 @@ class Namespace:
             return False
         if rootfs not in self._devices:
             self._devices[rootfs] = self._devices_of_host(rootfs)
+        # A mount may propagate from or to the host: crun, for a container in a user namespace, makes a bind a slave of
+        # the host's mount, or its peer.
+        above = self.here().get(info.parent)
+        if info.is_propagated or above is None or above.shared is not None:
+            return False
         # The table is older than the walk, and another mount may have reused the id.
         return info.dev == stat.dev and info.dev not in self._devices[rootfs]
 

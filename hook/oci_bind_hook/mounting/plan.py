@@ -129,6 +129,7 @@ class Planner:
         self.is_late = False  # true for a container that runs: it may have unmounted anything
         self._hiders = Hiders(rootfs, [mount["resolved"] for mount in recorded])
         self._order: list[tuple[Request, str, Bind | None]] = []
+        self._passed: list[Request] = []  # the mounts that a dry-run assumes, until all those of config.json are
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
         """The plan for ``requests``. ``sources`` are those of the binds that is_runtimes does not leave to the runtime.
@@ -139,6 +140,8 @@ class Planner:
         source_of = {source.request: source for source in sources}
         self._hiders.await_requests(requests)
         for request in requests:
+            if not request.is_from_mounts:
+                self._find_passed()
             if request.is_bind:
                 bind = Bind(request, source_of.get(request))
                 self.plan.binds.append(bind)
@@ -204,7 +207,20 @@ class Planner:
         self._note(request, target)
         if self.namespace.assumed and self.namespace.kind == "container" and not self._is_elsewhere(request):
             self.rootfs.assume(target, Cover(request.type))
+            self._passed.append(request)
         target.close()
+
+    def _find_passed(self) -> None:
+        """Notes the assumed mounts that a run will find on their destinations, after all mounts of config.json."""
+        for request in self._passed:
+            try:
+                target = self._find(request)
+            except HookError:
+                continue
+            if target.last.exists and target.last.cover is not None:
+                self.rootfs.asked.add(target.last.cover)
+            target.close()
+        self._passed.clear()
 
     def _find(self, request: Request) -> Target:
         """Where a mount of the runtime is or, if it is not mounted, where its destination leads. Raises HookError."""
@@ -225,16 +241,14 @@ class Planner:
     def _note(self, request: Request, target: Target) -> None:
         """Notes what is mounted on the destination of a mount of config.json. Of several mounts there, the last counts.
 
-        A tmpfs may hide a link on its own path, so that its destination, looked up now, is a name inside it.
+        What cannot be found there, such as a tmpfs that hides a link on its own path, is not known as the container's.
         """
         if self.namespace.kind == "container" and not self.namespace.assumed and not self._is_elsewhere(request):
             self._is_awaited = True
-        mounts = [step.stat.mnt_id for step in target.steps[1:] if step.stat and step.stat.mount_root]
-        if request.type == "tmpfs":
-            self.rootfs.asked.update(mounts[-1:])
-        elif _is_mount(target):
-            self.rootfs.asked.difference_update(mounts[-1:])
-        self._is_seen = self._is_seen or _is_mount(target)
+        stat = target.last.stat
+        if stat is not None and stat.mount_root:
+            self._is_seen = True
+            (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
 
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source
@@ -311,9 +325,12 @@ class Planner:
                     f"create {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
                 )
                 return
-        info = self.namespace.mount_of(target.anchor.stat) if target.anchor.stat is not None else None
+        anchor = target.anchor
+        info = self.namespace.mount_of(anchor.stat) if anchor.stat is not None else None
         if info is not None:
             problem.problem = f"{problem.problem}, the {info.type} on {info.mount_point}"
+        elif anchor.stat is None and anchor.cover is not None:
+            problem.problem = f"{problem.problem}, the {anchor.cover.type} on {self.rootfs.path}{inside}"
 
     def _resolve_root(self, bind: Bind) -> None:
         """Plans the read-only root on top of the rootfs: later destinations are resolved in that mount."""

@@ -54,10 +54,11 @@ class Rootfs(Root):
 
     ``unlock`` allows creating mount points below a root that is mounted read-only. ``own_tmpfs`` returns whether a file
     is on a tmpfs that only this container has. Mount points may be created there if config.json has this tmpfs:
-    ``asked`` are the ids of the mounts that may be its. ``type_of`` returns the type of the file system that a file is
-    on, None if unknown. ``owner_of`` returns uid and gid of a file, if not those of statx(2). ``fd`` is the root, if it
-    is already open. ``may_open``: if mknod(2) is not supported, open(2) creates a file; the container has no process
-    yet that could block it. Raises MissingError if ``path`` is not a folder, and EscapeError if it is the host's ``/``.
+    ``asked`` has the ids of the mounts on the destinations of its tmpfs, and in a dry-run the covers that it assumes
+    there. ``type_of`` returns the type of the file system that a file is on, None if unknown. ``owner_of`` returns uid
+    and gid of a file, if not those of statx(2). ``fd`` is the root, if it is already open. ``may_open``: if mknod(2) is
+    not supported, open(2) creates a file; the container has no process yet that could block it. Raises MissingError if
+    ``path`` is not a folder, and EscapeError if it is the host's ``/``.
     """
 
     may_open = True
@@ -77,7 +78,7 @@ class Rootfs(Root):
         self.owner_of = owner_of or (lambda stat: (stat.uid, stat.gid))
         self.unlock = unlock
         self.is_own_tmpfs = own_tmpfs
-        self.asked: set[int] = set()
+        self.asked: set[Hashable] = set()
         try:
             super().__init__(_open(path) if fd is None else fd)
         except OSError as reason:
@@ -152,7 +153,7 @@ class Rootfs(Root):
         stat = anchor.stat if anchor.cover is None else None
         if stat is not None and stat.mnt_id in self.asked and self.is_own_tmpfs(stat):
             return "tmpfs"
-        if anchor.fd is None and anchor.cover is not None and anchor.cover.type == "tmpfs":
+        if anchor.cover is not None and anchor.cover.type == "tmpfs" and anchor.cover in self.asked:
             return "tmpfs"
         raise RequestError(
             f"the mount point {target.path} does not exist, and it would be inside another mount",

@@ -315,7 +315,8 @@ def test_a_tmpfs_that_the_runtime_will_make_is_known_to_a_dry_run(bench: Bench) 
 def test_two_unseen_mounts_are_two_places(bench: Bench) -> None:
     rootfs = Rootfs(bench.rootfs)
     for name in ("/mnt", "/etc"):
-        rootfs.cover(rootfs.resolve(name), Cover("tmpfs"))
+        rootfs.asked.add(cover := Cover("tmpfs"))
+        rootfs.cover(rootfs.resolve(name), cover)
     first = rootfs.resolve("/mnt/same")
     rootfs.reserve(first, Cover("tmpfs"), directory=True)
     assert rootfs.resolve("/mnt/same").missing == []

@@ -63,7 +63,7 @@ class Entry:
             options = parse([*self.words])[0]
         except UsageError:
             return False
-        return self.stage != "poststop" and bool(options.mounts or options.annotation_sources)
+        return self.stage in (*SETTING_UP, LATE) and bool(options.mounts or options.annotation_sources)
 
     @property
     def stage_argument(self) -> str | None:

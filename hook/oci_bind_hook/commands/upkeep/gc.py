@@ -47,11 +47,11 @@ _SHARE = 8
 _LEAST = 50
 
 _WORKED = "a run of the hook has just changed it"
-# The words for a container, for its binds and for its mount points. Actions that were not taken are not reported.
+# The words for a container, for its binds and for its mount points.
 _DONE = {
     "finished": ("undone", "unmounted", "removed"),
     "finish": ("would be undone", "would unmount", "would remove"),
-    "kept": ("kept", "", ""),
+    "kept": ("kept", "unmounted", "removed"),
     "failed": ("failed", "unmounted", "removed"),
 }
 
@@ -78,6 +78,11 @@ class Outcome:
         self.unmount = earlier.unmount + self.unmount
         self.remove = earlier.remove + self.remove
         self.remarks = earlier.remarks + self.remarks
+
+    def keep(self, reason: str) -> None:
+        """Changes the plan: nothing is undone."""
+        self.action, self.reason = "kept", reason
+        self.unmount, self.remove, self.remarks = [], [], []
 
     def leave(self, remarks: Sequence[Remark]) -> None:
         """Adds ``remarks`` on mount points that were left in the rootfs."""
@@ -208,7 +213,7 @@ class _Round:
                 users = held.users(removal.now, self.registry.boot) if held and removal else None
                 outcome = self._planned(now, users)
                 if outcome.action == "finish" and now.rootfs != entry.rootfs:
-                    outcome.action, outcome.reason = "kept", _WORKED
+                    outcome.keep(_WORKED)
                 elif outcome.action == "finish":
                     self._undo(now, folder, held, removal, outcome)
         except RecordError as problem:
@@ -228,7 +233,7 @@ class _Round:
                     folder, held, entry.id, removal, proc, self.log, lives, keep_mountpoints=keep, claims=claims
                 )
                 if remarks is None:
-                    outcome.action, outcome.reason = "kept", _WORKED
+                    outcome.keep(_WORKED)
                     return
                 outcome.leave(remarks)
             outcome.action = "finished"
