@@ -117,7 +117,9 @@ def test_explain_foresees_that_a_broken_launcher_keeps_the_container_from_starti
         return code, refused, [each for each in found["warnings"] if "poststop" in each or "turned off" in each]
 
     where = "config.json: /hooks/createRuntime/0/path"
-    advice = "run install again; until then, Break glass in docs/ENGINES.md lets containers start without the binds"
+    advice = (
+        "run install again; until then, the section Break glass in docs/ENGINES.md says how containers start without it"
+    )
     for name, (harm, said) in FAULTS.items():
         path, _ = install(str(world.path / name), (), options(world))
         hook = {"path": path, "args": ["oci-bind-hook", *options(world)], "env": ["PATH=/usr/bin:/bin"]}

@@ -203,7 +203,7 @@ def test_a_dry_run_warns_of_a_bind_by_a_link_on_what_the_container_runs(world: W
         found[options] = json.loads(done.stdout)["mounts"][-1]["warnings"]
     assert found[""][0] == "covers /bin/busybox, the program of process.args"
     assert found[""][1].startswith("covers /bin/busybox, which /bin/")
-    assert found[""][1].endswith(" more are links to: nofollow binds on the link alone")
+    assert found[""][1].endswith(" more are links to: with the field nofollow, the bind is on the link alone")
     assert found[",nofollow"] == []
 
 

@@ -132,7 +132,11 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
     here = [one for one in found if not one.why_unused]
     if apply and not here:
         is_there = any(one.is_installed for one in found)
-        hint = "" if is_there else "without --apply, install writes the wrapper, and prints what to add to their files"
+        hint = (
+            ""
+            if is_there
+            else "without --apply, install writes the wrapper, and prints what to add to the files of engines"
+        )
         raise UnavailableError("; ".join(one.why_unused for one in found), where="--apply", hint=hint)
     for one in here if apply else ():
         one.check()

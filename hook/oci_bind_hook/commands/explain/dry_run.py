@@ -293,7 +293,10 @@ def _assume(report: Report, entries: list[Entry], bundle: Bundle, *, is_named: b
     if is_prestart and is_elsewhere and registered.choose(entries, "prestart") is None:
         is_elsewhere = False
         if is_named:
-            report.notes.append("prestart is explained as called by hand, without a pid: it mounts in this namespace")
+            report.notes.append(
+                "config.json does not register prestart, so this explains a call by hand, without a pid: the hook then "
+                "mounts in this namespace"
+            )
     report.namespace = "container" if is_elsewhere else "runtime"
     return is_elsewhere
 

@@ -111,7 +111,7 @@ class _Image:
         names = [name for name, path in self._links() if path == target.path and name not in own]
         if len(names) < 2:
             return
-        hint = ": nofollow binds on the link alone" if own else ""
+        hint = ": with the field nofollow, the bind is on the link alone" if own else ""
         yield f"covers {target.path}, which {few(names)} are links to{hint}"
 
     def _links(self) -> list[tuple[str, str]]:

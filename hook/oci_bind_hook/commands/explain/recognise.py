@@ -117,4 +117,4 @@ def notes(annotations: Mapping[str, str]) -> Iterator[str]:
         elif key.startswith(_CDI):
             yield f"CDI devices, {key}: {annotations[key]}: the engine adds their mounts to config.json"
     for name, said in hints.items():
-        yield f'gVisor mount hint "{name}": {", ".join(said)}: runsc may keep that mount to its sandbox'
+        yield f'gVisor mount hint "{name}": {", ".join(said)}: runsc may keep that mount inside its sandbox'

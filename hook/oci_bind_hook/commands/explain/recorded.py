@@ -99,7 +99,9 @@ def of_earlier_start(report: Report, bundle: Bundle, options: Options, proc: Pro
         left = ", ".join(count(len(record[name]), noun) for name, noun in _LEFT if record[name])
         said = f"the record of an earlier start of {record['id']} is left" + (f" ({left})" if left else "")
         said += f": {gc}" if report.is_turned_off else f": the next start undoes it first; to undo it now, {gc}"
-        yield said + ("; until then, the plan takes its mount points for the image's" if record["made"] else "")
+        yield said + (
+            "; until then, its mount points exist, and are not listed among those to create" if record["made"] else ""
+        )
 
 
 def records_on(rootfs: RootfsRecord, options: Options, proc: Proc) -> list[Record]:

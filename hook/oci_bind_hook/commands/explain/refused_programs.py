@@ -28,7 +28,7 @@ _MOST_INTERPRETERS = 4  # the limit of the kernel, execve(2)
 # Stages whose hooks are programs of the host: runtime-spec config.md, "POSIX-platform Hooks".
 _HOST_STAGES = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 # For this hook.
-_HINT = "run install again; until then, Break glass in docs/ENGINES.md lets containers start without the binds"
+_HINT = "run install again; until then, the section Break glass in docs/ENGINES.md says how containers start without it"
 # Stages whose failure ends the start of a container.
 _MUST_SUCCEED = ("prestart", "createRuntime", "createContainer")
 

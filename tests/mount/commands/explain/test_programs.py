@@ -178,7 +178,7 @@ def test_what_many_names_are_links_to(bench: Bench, tmp_path: Path) -> None:
     assert told(bench, "/bin/sh", "sleep") == [
         program,
         f"covers /bin/busybox, which {', '.join(others[:3])} and {count - 4} more are links to:"
-        " nofollow binds on the link alone",
+        " with the field nofollow, the bind is on the link alone",
     ]
     assert told(bench, "/bin/sh", "sleep", nofollow=True) == []
     assert told(bench, "/bin/sh", "sh", nofollow=True) == [f"covers /bin/sh, a link that leads to {PROGRAM}"]

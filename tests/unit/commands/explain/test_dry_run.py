@@ -265,7 +265,8 @@ def test_text_without_binds(desk: Desk) -> None:
     text = as_text(desk.report(stage="prestart"))
     assert "namespace  the runtime's\n" in text
     assert text.endswith(
-        "note       prestart is explained as called by hand, without a pid: it mounts in this namespace\n"
+        "note       config.json does not register prestart, so this explains a call by hand, without a pid: the hook "
+        "then mounts in this namespace\n"
         f"note       {NOTHING}\nbinds      none requested\n"
     )
 

@@ -66,9 +66,9 @@ def test_notes_on_annotations() -> None:
     }
     assert list(recognise.notes(annotations)) == [
         "CDI devices, cdi.k8s.io/gpus: vendor.com/gpu=0,vendor.com/gpu=1: the engine adds their mounts to config.json",
-        'gVisor mount hint "": odd: runsc may keep that mount to its sandbox',
-        'gVisor mount hint "a.b": source /x: runsc may keep that mount to its sandbox',
-        'gVisor mount hint "data": share pod, type bind: runsc may keep that mount to its sandbox',
+        'gVisor mount hint "": odd: runsc may keep that mount inside its sandbox',
+        'gVisor mount hint "a.b": source /x: runsc may keep that mount inside its sandbox',
+        'gVisor mount hint "data": share pod, type bind: runsc may keep that mount inside its sandbox',
     ]
 
 
