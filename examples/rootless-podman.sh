@@ -7,7 +7,7 @@ mkdir -p ~/models
 echo hello from the host >~/models/word
 
 # podman is root in a user namespace of its own and starts the runtime there, so createRuntime has the rights it needs.
-# With runc or crun alone, use --stages createContainer,poststop.
+# runc and crun without podman do not read hooks.d: "ROOTLESS" in the manual says how to register the hook for them.
 oci-bind-hook install --prefix ~/.local -- --mount "src=$HOME/models,dst=/models,ro"
 
 # For every run: hooks_dir = ["..."] below [engine] in ~/.config/containers/containers.conf.

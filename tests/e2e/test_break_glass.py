@@ -267,13 +267,14 @@ def test_a_package_that_was_removed_is_named(world: World, capfd: pytest.Capture
     told = f"{path} requires the package in /gone, which was removed; install it, then run install again"
     capfd.readouterr()
     assert cli.main(["doctor"]) == 69
-    assert f"MISSING launcher {path}: {told}, or uninstall --all\n" in capfd.readouterr().out
+    removal = f"oci-bind-hook uninstall --all --prefix {world.path / 'p'}"
+    assert f"MISSING launcher {path}: {told}, or {removal}\n" in capfd.readouterr().out
     assert cli.main(["install", "--check", "--hooks-dir", hooks]) == 65
     assert f"{told}: containers for which it is registered do not start\n" in capfd.readouterr().out
     file.unlink()
     cli.main(["doctor"])
     out = capfd.readouterr().out
-    told = f"MISSING launcher {path}: {path} does not exist: run install again, or uninstall --all; "
+    told = f"MISSING launcher {path}: {path} does not exist: run install again, or {removal}; "
     assert f"{told}until then podman and CRI-O start containers without the binds\n" in out
     assert "does not call the hook yet: run oci-bind-hook install --prefix" not in out
     cli.main(["install", "--check", "--hooks-dir", hooks])

@@ -298,7 +298,7 @@ def test_an_ordinary_user(tmp_path: Path, launcher: str) -> None:
         assert (there in problem["message"]) == (name == "outside")
         assert told.ours(str(world.source)) == [(None, None)]
     advice = [problem["hint"] for problem in Told(*shell.told("attach")).report["problems"]]
-    assert "run podman unshare oci-bind-hook attach web" in advice, advice
+    assert "run podman unshare oci-bind-hook attach web --dry-run --mount ..." in advice, advice
     code, out, err = shell.told("show")
     assert (code, err, "  run podman unshare oci-bind-hook show " in out) == (0, "", True), out
     for name, now in (("inside", True), ("mounted", None)):

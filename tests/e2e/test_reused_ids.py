@@ -254,8 +254,9 @@ def test_the_administrator_gets_the_id_of_a_bind(world: World, how: str) -> None
     assert done.returncode == 71
     said = f"the mount on {place} may be this bind or another one: it has the same id and source"
     assert (
-        f"/a: {said} (it stays in the state file; if the mount belongs to this container, unmount it; otherwise delete "
-        f"the state file; run oci-bind-hook gc --root {world.state} to try again)" in done.stdout + done.stderr
+        f"/a: {said} (it stays in the state file; if the mount belongs to this container, unmount it; otherwise remove "
+        "the container's other binds and its mount points by hand, then delete the state file; "
+        f"run oci-bind-hook gc --root {world.state} to try again)" in done.stdout + done.stderr
     )
     dry = call(world, "poststop", "--dry-run", stdin=state(world, status="stopped"))
     assert (dry.returncode, said in dry.stdout) == (71, True)

@@ -24,8 +24,8 @@ NAME = "oci-bind-hook"
 
 ABOUT = "An OCI runtime hook that bind-mounts files and folders into containers, and unmounts them again."
 MORE = (
-    f"More: `{NAME} COMMAND --help`; `{NAME} help options` for STAGE, OPTION and --mount; `{NAME} help help` for all "
-    f"topics; `man {NAME}`."
+    f"More: `{NAME} COMMAND --help`; STAGE, OPTION and --mount: `{NAME} help options`; all topics: `{NAME} help help`; "
+    f"manual: `man {NAME}`."
 )
 OPTIONS = "options"  # the topic for the options of the hook itself
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from ..errors import HookError, MissingError, UnavailableError, UsageError
 from ..log import few
@@ -69,7 +70,7 @@ def install_command(given: Given, _: Log) -> int:
     if timer is not None:
         _add_timer(timer, units)
     if is_applied:
-        _apply(engines)
+        _apply(engines, prefix)
     else:
         for engine in engines:
             answer(f"\n# Add this to {engine.file}, or let --apply do it. Then: {engine.restart}\n{engine.snippet()}\n")
@@ -143,15 +144,18 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
     return here or [one for one in found if not one.is_installed]
 
 
-def _apply(engines: list[Settings]) -> None:
+def _apply(engines: list[Settings], prefix: str) -> None:
     """Writes into the engines' files. Raises HookError, whose hint has what was done so far and what to do."""
+    from .engines.uninstall import option_of
+
     done: list[str] = []
     for engine in engines:
         try:
             tell_changes(engine.apply())
         except HookError as problem:
             stands = " and ".join([engine.path, *done])
-            advice = f"to remove it, run uninstall --runtime {engine.name} --apply; to go on, repeat this command"
+            removal = shlex.join(["uninstall", *option_of(prefix), "--runtime", engine.name, "--apply"])
+            advice = f"to remove it, run {removal}; to go on, repeat this command"
             problem.hint = "; ".join(filter(None, (problem.hint, f"done so far: {stands}; {advice}")))
             raise
         tell(f"to activate it in {engine.engine}: {engine.restart}")

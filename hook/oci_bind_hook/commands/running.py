@@ -149,7 +149,7 @@ def _find(options: Options, word: str | None) -> Container:
     if word is not None and options.bundle is not None and options.pid is not None:
         return containers.Container(word, options.bundle, "the command line", options.pid)
     if word is not None:
-        return by_name.find_in_time(word, options.root)
+        return by_name.find_in_time(word, options.root, option="--bundle")
     found = [each for each in containers.find("", options.root) if each.pid is not None and each.has_config]
     if options.pid is not None:
         found = [each for each in found if each.pid == options.pid]

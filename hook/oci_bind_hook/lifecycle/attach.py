@@ -60,7 +60,7 @@ class Attach(Call):
                 raise EscapeError(
                     "root in the container has CAP_SYS_ADMIN, and can make the bind writable again",
                     where=request.at("options"),
-                    hint="use a source that is itself read-only, or pass --force",
+                    hint="omit ro, with a source on a read-only file system such as squashfs, or pass --force",
                 )
         return found
 

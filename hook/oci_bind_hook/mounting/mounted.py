@@ -182,7 +182,8 @@ class Tree:
         if self.places is not None and info.mount_point not in self.places:
             raise DoubtError(
                 f"the mount on {info.mount_point} may be this bind or another one: it has the same id and source",
-                hint="if the mount belongs to this container, unmount it; otherwise delete the state file",
+                hint="if the mount belongs to this container, unmount it; otherwise remove the container's other binds "
+                "and its mount points by hand, then delete the state file",
             )
         return info
 

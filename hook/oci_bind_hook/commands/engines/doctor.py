@@ -240,8 +240,10 @@ def _launchers() -> Iterator[Finding]:
         name, without, advice = f"launcher {path}", fault, ""
         if not launcher.hidden(path):
             again = "" if fault.endswith("run install again") else ": run install again"
-            without += f"{again}, or uninstall --all"
-            advice = "oci-bind-hook uninstall --all, or install again"
+            without, advice = f"{without}{again}", "install again"
+            if prefix := launcher.prefix_of(path):
+                removal = f"oci-bind-hook uninstall --all --prefix {shlex.quote(prefix)}"
+                without, advice = f"{without}, or {removal}", f"{removal}, or install again"
             if "hooks.d" in kinds[path] and not os.path.lexists(path):
                 without += "; until then podman and CRI-O start containers without the binds"
         yield Finding(name, "", is_there=not fault, is_needed=bool(fault), without=without, advice=advice)

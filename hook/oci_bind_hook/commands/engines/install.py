@@ -153,7 +153,7 @@ def fleeting() -> list[str]:
     if not folder:
         return []
     lost = f"the hook is in {folder}: without it, containers for which the hook is registered do not start"
-    return [f"{lost}; run oci-bind-hook uninstall --all before {command}"]
+    return [f"{lost}; run oci-bind-hook uninstall --all --own before {command}"]
 
 
 def unheard(log: str | None) -> list[str]:

@@ -29,7 +29,7 @@ PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 
 _DEFAULT = "NAME: containerd provides runc by default only if no runtime is configured"
 # The name of containerd's CRI plugin, which has the runtimes, by the version of config.toml.
-_CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+_CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
 _TYPE = "io.containerd.runc.v2"
 _CRI_NAMES = ("cri", *_CRI.values())  # as in disabled_plugins
 
@@ -240,7 +240,7 @@ class Docker(Settings):
 
 
 class Containerd(Settings):
-    """containerd's config.toml, of version 2 or 3, for its CRI plugin."""
+    """containerd's config.toml, of version 2, 3 or 4, for its CRI plugin."""
 
     engine = "containerd"
     restart = "systemctl restart containerd"
@@ -333,9 +333,13 @@ class Containerd(Settings):
     def _plugin(self, document: dict[str, Any]) -> str:
         version = document.get("version", 1)
         if version not in _CRI:
-            hint = "containerd config migrate > NEW writes a later version" if version < min(_CRI) else ""
-            known = " and ".join(map(str, _CRI))
-            raise UnavailableError(f"has version {version}; only {known} are supported", where=self.file, hint=hint)
+            hint = "`containerd config migrate > NEW`, from containerd 2.0 on, writes a later version"
+            known, last = ", ".join(map(str, [*_CRI][:-1])), max(_CRI)
+            raise UnavailableError(
+                f"has version {version}; only {known} and {last} are supported",
+                where=self.file,
+                hint=hint if version < last else "",
+            )
         return _CRI[version]
 
     def _containerd(self, document: dict[str, Any]) -> dict[str, Any]:

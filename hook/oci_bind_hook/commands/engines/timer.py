@@ -154,7 +154,7 @@ class Timer:
         # Without --root, gc handles all registered state folders; with it, only that one.
         for other in (root for root in roots if self.root is not None and root != self.root):
             said = f"calls gc {_with(self.root)}, but the hook is registered {_with(other)}"
-            found.append(f"{said}: run install with --gc-timer again")
+            found.append(f"{said}: for a gc of all registered folders, run install --gc-timer without --root")
         return found
 
 

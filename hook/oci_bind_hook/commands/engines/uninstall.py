@@ -64,12 +64,17 @@ def uninstall(
     return removed
 
 
+def option_of(prefix: str) -> list[str]:
+    """Returns the words that select a prefix, [] for the default."""
+    return ["--prefix", prefix] if prefix != PREFIXES[0] else []
+
+
 def _removal(one: Registration) -> str:
     """Returns the command that removes one registration."""
     prefix = prefix_of(one.launcher) or PREFIXES[0]
     own, names = Places(prefix), {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}
     folder = os.path.dirname(one.path)
-    words = ["oci-bind-hook", "uninstall", *(["--prefix", prefix] if prefix != PREFIXES[0] else [])]
+    words = ["oci-bind-hook", "uninstall", *option_of(prefix)]
     words += [names[one.kind], one.name] if one.name else []
     words += ["--hooks-dir", folder] if one.kind == "hooks.d" and folder != own.folder else []
     words += ["--cdi-dir", folder] if one.kind == "CDI" and folder != cdi.FOLDERS[0] else []
@@ -143,12 +148,18 @@ def _may_be_removed(path: str, removed: Removed) -> bool:
     return False
 
 
+# dockerd keeps its default runtime if a SIGHUP finds none in the file, and crashes if that one is gone (20.10).
+_INSTEAD = (
+    "set another runtime there first, such as runc; if that line is only deleted, docker keeps it until a restart"
+)
+
+
 def _remove_registrations(removed: Removed, known_at: Mapping[str, Registration | None]) -> list[str]:
     """Removes the registrations. Returns the launchers that they called. Raises UnavailableError, KernelError."""
     for path, known in known_at.items():
         engines = settings.of(known.name, path) if known is not None and known.kind == "runtime" else []
         if needed := next(filter(None, (each.why_needed() for each in engines)), ""):
-            raise UnavailableError(f"engines need {path}: {needed}", hint="set another runtime there first")
+            raise UnavailableError(f"engines need {path}: {needed}", hint=_INSTEAD)
         removed.runtimes += engines
     called = []
     for path, known in known_at.items():

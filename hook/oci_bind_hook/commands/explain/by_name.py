@@ -27,9 +27,10 @@ _SECONDS = 15.0  # longer than the deadline of the engines
 _WHOLE = re.compile("[0-9a-f]{64}")  # an id that an engine assigned, never a name
 
 
-def find(word: str, root: str | None, *, is_over: bool = False, folder: str = "") -> Container:
+def find(word: str, root: str | None, *, is_over: bool = False, folder: str = "", option: str = "") -> Container:
     """The container that ``word`` refers to. It has a config.json unless ``is_over``. ``root``: containers.find.
-    ``folder`` is the current folder of the user, if this process is in another.
+    ``folder`` is the current folder of the user, if this process is in another. ``option`` is the one with which the
+    command takes the path of a bundle, "" if it takes a path instead of ``word``.
 
     Raises UsageError if several match, MissingError or UnavailableError if no container or no config.json is found.
     """
@@ -47,7 +48,7 @@ def find(word: str, root: str | None, *, is_over: bool = False, folder: str = ""
             f"the name matches {len(found)} containers", where=word, hint=f"pass the bundle of one: {several}"
         )
     if not found:
-        raise _unknown(word, remarks, os.path.join(folder, word))
+        raise _unknown(word, remarks, folder, None if is_over else option)
     if not (is_over or found[0].has_config):
         raise _without_config(found[0], root)
     return found[0]
@@ -72,18 +73,18 @@ def recorded(word: str, ids: Collection[str]) -> str:
     return found[0] if found else word
 
 
-def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Container:
+def find_in_time(word: str, root: str | None, *, is_over: bool = False, option: str = "") -> Container:
     """As ``find``. A child does it if a mounted file system may not answer, because a bundle may be on any of them.
 
     Raises UnavailableError also if a file system does not answer.
     """
     if not any(map(may_wait, Proc().mounts().types())):
-        return find(word, root, is_over=is_over)
+        return find(word, root, is_over=is_over, option=option)
     try:
         folder = os.getcwd()
     except OSError:
         folder = ""  # the current folder has been removed, so nothing is in it
-    outcome = ask(lambda: _packed_result(word, root, is_over=is_over, folder=folder), _SECONDS)
+    outcome = ask(lambda: _packed_result(word, root, is_over=is_over, folder=folder, option=option), _SECONDS)
     if outcome.error is not None:
         raise outcome.error
     if outcome.is_silent:
@@ -95,10 +96,10 @@ def find_in_time(word: str, root: str | None, *, is_over: bool = False) -> Conta
     return Container(*found)
 
 
-def _packed_result(word: str, root: str | None, *, is_over: bool, folder: str) -> tuple[tuple[Any, ...], Packed]:
+def _packed_result(word: str, root: str | None, **facts: Any) -> tuple[tuple[Any, ...], Packed]:
     """Returns the result of ``find`` and what it raises as values that can be sent to another process."""
     try:
-        return tuple(find(word, root, is_over=is_over, folder=folder)), []
+        return tuple(find(word, root, **facts)), []
     except HookError as problem:
         return (), packed([problem])
 
@@ -125,13 +126,15 @@ def _together(word: str, found: list[Container], reported: Sequence[Answer], roo
     return found
 
 
-def _unknown(word: str, remarks: Sequence[str], path: str) -> HookError:
+def _unknown(word: str, remarks: Sequence[str], folder: str, option: str | None) -> HookError:
+    """The error for a word that refers to no container. ``option`` is as in ``find``, None if no path is accepted."""
     hint = "; ".join(remarks)
-    if os.path.lexists(path):
-        hint = f"for the one in the current folder, use ./{word}"
+    if option is not None and os.path.lexists(os.path.join(folder, word)):
+        path = word if "/" in word else f"./{word}"
+        hint = f"for the one in the current folder, use {f'{option} {path}'.strip()}"
     elif not hint:
         hint = "no container has this name or an id that starts with it"
-        if settings.installed("podman"):
+        if option == "" and settings.installed("podman"):
             hint += "; for a podman with --root, pass the path that its `inspect --format '{{.OCIConfigPath}}'` prints"
     return MissingError(f'the container "{word}" is not known', hint=hint)
 

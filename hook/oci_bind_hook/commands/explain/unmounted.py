@@ -85,7 +85,8 @@ def _why_elsewhere(command: str, bundle: Bundle, container: Container | None, pr
     if not proc.mounts_of(runtime).at(bundle.rootfs):
         return None
     problem = f"the rootfs {bundle.rootfs} is mounted only in another mount namespace, that of process {runtime}"
-    command = f"oci-bind-hook {command} {container.name or container.id}"
+    words = " --dry-run --mount ..." if command == "attach" else ""
+    command = f"oci-bind-hook {command} {container.name or container.id}{words}"
     if os.geteuid() == 0:
         return UnavailableError(problem, hint=f"run nsenter --mount=/proc/{runtime}/ns/mnt {command}")
     return UnavailableError(problem, hint=f"run podman unshare {command}")

@@ -156,7 +156,9 @@ def test_a_timer_without_a_folder_of_its_own_collects_all() -> None:
     assert warnings([None, "/srv/other"]) == []
     install("--gc-timer", root="/srv/timer")
     said = "calls gc with --root /srv/timer, but the hook is registered with --root /srv/other"
-    assert warnings(["/srv/timer", "/srv/other"]) == [f"{said}: run install with --gc-timer again"]
+    assert warnings(["/srv/timer", "/srv/other"]) == [
+        f"{said}: for a gc of all registered folders, run install --gc-timer without --root"
+    ]
 
 
 # -- folders of users --------------------------------------------------------------------------------------------------

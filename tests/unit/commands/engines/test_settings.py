@@ -42,6 +42,7 @@ version = 3
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
     SystemdCgroup = true # as kubelet
 """
+LATEST = KUBEADM.replace("version = 3", "version = 4")
 
 
 class TestDocker:
@@ -79,13 +80,13 @@ class TestDocker:
 
 
 class TestContainerd:
-    @pytest.mark.parametrize("before", ["", DEBIAN, KUBEADM], ids=["none", "Debian", "kubeadm"])
+    @pytest.mark.parametrize("before", ["", DEBIAN, KUBEADM, LATEST], ids=["none", "Debian", "kubeadm", "2.3"])
     def test_it_is_added_and_taken_away(self, before: str) -> None:
         containerd = Containerd("config.toml", "bind", "/w", ["org.example/bind"])
         added = containerd.added(before)
         document = tomllib.loads(added)
-        plugin = "io.containerd.cri.v1.runtime" if before == KUBEADM else "io.containerd.grpc.v1.cri"
-        options = {"BinaryName": "/w", **({"SystemdCgroup": True} if before == KUBEADM else {})}
+        plugin = "io.containerd.cri.v1.runtime" if before in (KUBEADM, LATEST) else "io.containerd.grpc.v1.cri"
+        options = {"BinaryName": "/w", **({"SystemdCgroup": True} if before in (KUBEADM, LATEST) else {})}
         assert document["plugins"][plugin]["containerd"]["runtimes"]["bind"] == {
             "runtime_type": "io.containerd.runc.v2",
             "pod_annotations": ["org.example/bind"],
@@ -136,8 +137,11 @@ class TestContainerd:
         ("text", "error"),
         [
             ("version = ", "is not valid TOML"),
-            ("disabled_plugins = []\n", "has version 1; only 2 and 3 are supported [(]containerd config migrate > NEW"),
-            ("version = 4\n", "has version 4; only 2 and 3 are supported"),
+            (
+                "disabled_plugins = []\n",
+                "has version 1; only 2, 3 and 4 are supported [(]`containerd config migrate > NEW",
+            ),
+            ("version = 5\n", "has version 5; only 2, 3 and 4 are supported$"),
             (
                 'version = 2\n[plugins]\n"io.containerd.grpc.v1.cri" = {a = 1}\n',
                 "has tables in a form to which no table can be appended",
@@ -370,7 +374,10 @@ def test_what_stands_after_a_failure_is_told_and_taken_away(
     wrapper = machine.folder / "libexec/oci/runtimes.d/oci-bind-hook-bind"
     stands = [str(wrapper), *([str(machine.daemon)] if engine is Containerd else [])]
     told = capfd.readouterr().err
-    assert f"done so far: {' and '.join(stands)}; to remove it, run uninstall --runtime bind --apply" in told
+    assert (
+        f"done so far: {' and '.join(stands)}; to remove it, run uninstall --prefix {machine.folder} --runtime bind "
+        in told
+    )
     assert [path for path in (str(wrapper), str(machine.daemon)) if os.path.exists(path)] == stands
     assert machine.install("--apply") == 0
     assert str(wrapper) in machine.toml.read_text()

@@ -270,7 +270,10 @@ def test_check_and_doctor_know_of_it(machine: Machine) -> None:
     assert {"left behind --root /x", "left behind"}.isdisjoint(each.name for each in doctor.examine())
     assert [each.name for each in doctor.examine() if each.name.startswith("state f")] == ["state folder --root /x"]
     machine.install("--", "--root", "/y z")
-    other = "calls gc with --root /x, but the hook is registered with --root /y z: run install with --gc-timer again"
+    other = (
+        "calls gc with --root /x, but the hook is registered with --root /y z: for a gc of all registered folders, run "
+        "install --gc-timer without --root"
+    )
     assert machine.checked()[0] == [other]
     assert machine.doctor() == f"to do   gc timer: {machine.timer}: {other}\n"
     machine.install()

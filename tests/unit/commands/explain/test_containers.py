@@ -225,6 +225,15 @@ def test_a_file_of_that_name_is_told(machine: Machine, monkeypatch: pytest.Monke
     monkeypatch.chdir(machine.path)
     machine.bundle("web")
     assert refusal("web") == (66, 'the container "web" is not known (for the one in the current folder, use ./web)')
+    hints = []
+    for facts in ({"option": "--bundle"}, {"is_over": True}):
+        with pytest.raises(HookError) as caught:
+            by_name.find_in_time("web", None, **facts)
+        hints.append(caught.value.hint.partition(";")[0])
+    assert hints == [
+        "for the one in the current folder, use --bundle ./web",
+        "no container has this name or an id that starts with it",
+    ]
 
 
 def test_storages_are_those_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
