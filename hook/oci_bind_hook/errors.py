@@ -34,7 +34,8 @@ class HookError(Exception):
     """A failure that a user or an administrator can fix. Subclasses set the exit code.
 
     ``problem`` says what is wrong, ``where`` names the place (``--mount 2``, ``config.json: /root/path``), ``hint``
-    says what to do. ``step`` is the step of STEPS at which a set-up fails, None outside of a set-up.
+    says what to do. ``step`` is the step of STEPS at which a set-up fails, None outside of a set-up. ``remarks`` are
+    about what a tear-down left in the rootfs that is no longer recorded.
     """
 
     exit_code = posix.EX_SOFTWARE
@@ -45,6 +46,7 @@ class HookError(Exception):
         self.where = where
         self.hint = hint
         self.step: Step | None = None
+        self.remarks: Sequence[Remark] = ()
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -122,13 +124,9 @@ class KernelError(HookError):
 
 
 class LeftoverError(HookError):
-    """Something could not be undone. It stays recorded in the state file.
-
-    ``remarks`` are about what was left in the rootfs and is no longer recorded, mounting.undo.Remark.
-    """
+    """Something could not be undone. It stays recorded in the state file."""
 
     exit_code = posix.EX_OSERR
-    remarks: Sequence[Remark] = ()
 
 
 class RecordError(HookError):

@@ -547,3 +547,19 @@ def test_another_process_than_the_first_is_refused(world: World) -> None:
         assert attach(str(namespace.state("c1")["pid"])).returncode == 0
         assert namespace.stop("c1").returncode == 0
     assert run(world, "gc").returncode == 0
+
+
+def test_what_detach_cannot_undo_is_named_as_in_the_container(world: World) -> None:
+    with Running(world) as container:
+        spec = [f"--mount=src={world.source},dst=/{place}" for place in ("one/deep/a", "two/b")]
+        assert container.attach(*spec).returncode == 0
+        container.do(lambda: mounting.umount("/two/b"))
+        container.do(lambda: mounting.tmpfs("/two/b"))
+        with open(f"{world.rootfs}/one/deep/theirs", "w"):
+            pass
+        done = container.detach("--all")
+        assert done.returncode == 71
+        assert "warning: /one/deep is kept: it is not empty\n" in done.stderr
+        told = "could not undo /two/b: something else is mounted on it: if nothing uses that, run umount /two/b in the"
+        assert f"{told} container (" in done.stderr
+        container.do(lambda: mounting.umount("/two/b"))

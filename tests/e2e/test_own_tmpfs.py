@@ -142,3 +142,28 @@ def test_nor_in_one_that_propagates(world: World, runtime: str, stage: str, how:
     if how == "from the host":
         assert done.returncode != 0
         assert "and it would be inside another mount" in (world.path / "log").read_text()
+
+
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_it_may_have_a_peer_group_that_only_the_container_has(world: World, runtime: str) -> None:
+    """Below a volume that is shared in the container, and after the container has made its root shared."""
+    volume = world.path / "volume"
+    (volume / "t").mkdir(parents=True)
+    mounts = [support.bind(volume, "/real", "rshared"), {**OWN, "destination": "/real/t"}, OWN]
+    words = [*mount(world, "/real/t/new"), "--log", str(world.path / "log")]
+    bundle = world.bundle("exec sleep 1000", "createRuntime", *words, mounts=mounts)
+    os.mkdir(f"{world.rootfs}/own")
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "volume", str(volume)).returncode == 0
+        assert namespace.run("mkdir", f"{volume}/t").returncode == 0
+        assert namespace.run("mount", "--make-rshared", "/").returncode == 0
+        created = namespace.create(bundle, "c1")
+        assert created.returncode == 0, created.stderr
+        assert namespace.start("c1").returncode == 0
+        assert namespace.execute("c1", "busybox", "mount", "--make-rshared", "/").returncode == 0
+        spec = f"src={world.source},dst=/own/new"
+        done = namespace.run(world.launcher, "attach", "c1", "--mount", spec, *world.root_option())
+        assert done.returncode == 0, done.stderr
+        assert namespace.execute("c1", "cat", "/real/t/new/word", "/own/new/word").stdout.count("hello") == 2
+        assert namespace.run("ls", f"{volume}/t").stdout == ""
+        namespace.delete("c1", "--force")

@@ -650,3 +650,22 @@ def test_gc_of_many_opens_no_more_files_than_it_may(world: World, init: Init) ->
     assert done.returncode == 0, done.stderr
     assert len([entry for entry in json.loads(done.stdout)["records"] if entry["action"] == "finished"]) == 300
     assert mounted(world) == ["/a"]
+
+
+@pytest.mark.parametrize("resists", [False, True])
+def test_what_a_dead_one_inherits_is_not_reported_as_removed(world: World, init: Init, resists: bool) -> None:
+    """What two dead containers share is removed with the second."""
+    before = world.snapshot()
+    set_up(world, init, "/a/x", container="c1")
+    set_up(world, init, "/a/y", container="c2")
+    init.end()
+    if resists:
+        mounting.tmpfs(f"{world.rootfs}/a/y")
+    done = ask(world, "gc", code=71 if resists else 0)
+    assert (done["c1"]["action"], done["c1"]["remove"]) == ("finished", ["/a/x"])
+    assert done["c1"]["remarks"] == ["/a is handed over to the container c2, which uses it"]
+    assert done["c2"]["remove"] == ([] if resists else ["/a/y", "/a"])
+    if resists:
+        mounting.umount(f"{world.rootfs}/a/y")
+        assert ask(world, "gc")["c2"]["remove"] == ["/a/y", "/a"]
+    assert world.snapshot() == before

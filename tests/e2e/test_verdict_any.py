@@ -124,6 +124,14 @@ def search(path: Path, way: str, examples: int, seconds: float = 0) -> None:
         @example({}, {}, [("source", "", "/a", []), ("unbindable", "", "/a", [IDMAP])], [], LATE)
         # By another bind of the same folder as well.
         @example({}, {}, [("source", "", "/b/b", [])], [("drawn", "/b"), ("drawn", "/c"), ("tmpfs", "/c/b/c")], NOWHERE)
+        # A bind is hidden, and its destination leads through a link of the volume that hides it.
+        @example(
+            {"a": {}, "x": {"y": {}}},
+            {"y": "/a"},
+            [("source", "", "/a/new", [])],
+            [("tmpfs", "/a"), ("source", "/x/y"), ("drawn", "/x")],
+            NOWHERE,
+        )
         # A tmpfs hides links on its own path.
         @example({"a": "/b", "b": {"a": "/a"}}, {}, [("source", "", "/a/a", [])], [("tmpfs", "/a/a")], NOWHERE)
         def holds(

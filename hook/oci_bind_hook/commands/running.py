@@ -21,7 +21,7 @@ from ..record.state_file import is_live, is_of_another_user, source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..documents.oci import State
     from ..log import Log
@@ -56,13 +56,21 @@ def run_in(argv: Sequence[str], log: Log) -> int | None:
     else:
         from ..lifecycle.detach import detach
 
-        detached, left = detach(options, state, destination, log)
+        try:
+            detached, left = detach(options, state, destination, log)
+        except HookError as problem:
+            _warn(map(str, problem.remarks))
+            raise
         remarks = [*map(str, left)]
         for mount in detached:
             _say(1, f"detached {source_of(mount['requested'])} from {mount['resolved']}")
+    _warn(remarks)
+    return None
+
+
+def _warn(remarks: Iterable[str]) -> None:
     for remark in remarks:
         _say(2, f"oci-bind-hook: warning: {remark}")
-    return None
 
 
 def _words(name: str, options: Options) -> tuple[str | None, str | None]:

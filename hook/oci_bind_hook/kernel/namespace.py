@@ -94,28 +94,33 @@ class Namespace:
         info = self.mount_of(stat)
         if self.kind != "container" or self.assumed or info is None or info.type != "tmpfs" or info.root != "/":
             return False
-        if rootfs not in self._devices:
-            self._devices[rootfs] = self._devices_of_host(rootfs)
-        # A mount may propagate from or to the host: crun, for a container in a user namespace, makes a bind a slave of
-        # the host's mount, or its peer.
-        above = self.here().get(info.parent)
-        if info.is_propagated or above is None or above.shared is not None:
+        # At createContainer the host's mount table is unknown. For a container in a user namespace, crun makes a volume
+        # a slave or peer of the host's mount: what is on it may come from the host, or be there as well.
+        inside = f"{rootfs}/"
+        way = (info, *self.here().above(info)) if not self.entered else ()
+        if any(each.is_propagated for each in way if each.mount_point.startswith(inside)):
             return False
+        if rootfs not in self._devices:
+            self._devices[rootfs] = self._devices_of_host(inside)
         # The table is older than the walk, and another mount may have reused the id.
         return info.dev == stat.dev and info.dev not in self._devices[rootfs]
 
-    def _devices_of_host(self, rootfs: str) -> set[int]:
-        """The devices of all mounts that other namespaces may have, too."""
+    def _devices_of_host(self, inside: str) -> set[int]:
+        """The devices of all mounts that other namespaces may have, too. ``inside`` is the rootfs, with a slash."""
+        if self.entered:
+            # Read again, after the table of this namespace: what came from the host meanwhile is in the host's, too.
+            posix.lseek(self._before, 0, 0)
+            return {info.dev for info in MountTable(read_text(self._before))}
         table = self.started_in()
         # At createContainer the hook starts inside the container's namespace, where mounts of the host below the rootfs
         # are among the container's. But a runtime first binds the rootfs recursively on itself. So a mount of the host
         # is there twice, with the same mount point: covered by that bind, and in it. Without such a bind all may be
         # the host's.
-        is_bound = any(info.dev == below.dev for info in table.at(rootfs) if (below := table.get(info.parent)))
+        is_bound = any(info.dev == below.dev for info in table.at(inside[:-1]) if (below := table.get(info.parent)))
         devices, places = set(), set()
         for info in table:
             place = info.dev, info.mount_point
-            if not is_bound or self.entered or place in places or not info.mount_point.startswith(f"{rootfs}/"):
+            if not is_bound or place in places or not info.mount_point.startswith(inside):
                 devices.add(info.dev)
             places.add(place)
         return devices

@@ -25,7 +25,7 @@ from .reach import Removal, check_answers, is_here, listen, why_silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from ..documents.oci import State
     from ..log import Log
@@ -236,16 +236,16 @@ def undo_held(
             give_up=is_start,
         )
     except HookError as problem:
+        _report(problem.remarks, log)
         held.save(record)
-        _report(problem.remarks if isinstance(problem, LeftoverError) else (), log)
         raise
+    _report(remarks, log)
     held.remove(container)
     log.info(f"undone, unless already gone (binds: {binds}, created mount points: {points})")
-    _report(remarks, log)
     return remarks
 
 
-def _report(remarks: Sequence[Remark], log: Log) -> None:
+def _report(remarks: Iterable[Remark], log: Log) -> None:
     for remark in remarks:
         log.warning(str(remark))
 

@@ -129,7 +129,7 @@ class Planner:
         self.is_late = False  # true for a container that runs: it may have unmounted anything
         self._hiders = Hiders(rootfs, [mount["resolved"] for mount in recorded])
         self._order: list[tuple[Request, str, Bind | None]] = []
-        self._passed: list[Request] = []  # the mounts that a dry-run assumes, until all those of config.json are
+        self._unasked: list[Request] = []  # each tmpfs that a dry-run assumes, until all mounts of config.json are
 
     def resolve(self, requests: Sequence[Request], sources: Sequence[Source]) -> Plan:
         """The plan for ``requests``. ``sources`` are those of the binds that is_runtimes does not leave to the runtime.
@@ -141,7 +141,7 @@ class Planner:
         self._hiders.await_requests(requests)
         for request in requests:
             if not request.is_from_mounts:
-                self._find_passed()
+                self._ask_assumed()
             if request.is_bind:
                 bind = Bind(request, source_of.get(request))
                 self.plan.binds.append(bind)
@@ -207,20 +207,31 @@ class Planner:
         self._note(request, target)
         if self.namespace.assumed and self.namespace.kind == "container" and not self._is_elsewhere(request):
             self.rootfs.assume(target, Cover(request.type))
-            self._passed.append(request)
+            self._unasked += [request] if request.type == "tmpfs" else []
+        elif request.type == "tmpfs":
+            self._ask(target)
         target.close()
 
-    def _find_passed(self) -> None:
-        """Notes the assumed mounts that a run will find on their destinations, after all mounts of config.json."""
-        for request in self._passed:
+    def _ask_assumed(self) -> None:
+        """Calls ``_ask`` for each tmpfs that a dry-run assumes. A run finds it after all mounts of config.json."""
+        while self._unasked:
             try:
-                target = self._find(request)
+                target = self._find(self._unasked.pop())
             except HookError:
                 continue
-            if target.last.exists and target.last.cover is not None:
-                self.rootfs.asked.add(target.last.cover)
+            self._ask(target)
             target.close()
-        self._passed.clear()
+
+    def _ask(self, target: Target) -> None:
+        """Notes the mount on the destination of a tmpfs of config.json.
+
+        What cannot be found there, such as a tmpfs that hides a link on its own path, is not known as the container's.
+        """
+        last = target.last
+        if last.cover is not None and last.exists:
+            self.rootfs.asked.add(last.cover)
+        elif last.stat is not None and last.stat.mount_root:
+            self.rootfs.asked.add(last.stat.mnt_id)
 
     def _find(self, request: Request) -> Target:
         """Where a mount of the runtime is or, if it is not mounted, where its destination leads. Raises HookError."""
@@ -239,16 +250,10 @@ class Planner:
         return request.is_runtimes_alone or below_rootfs(self.rootfs.path, request.destination) != ""
 
     def _note(self, request: Request, target: Target) -> None:
-        """Notes what is mounted on the destination of a mount of config.json. Of several mounts there, the last counts.
-
-        What cannot be found there, such as a tmpfs that hides a link on its own path, is not known as the container's.
-        """
+        """Notes whether the runtime should have mounted something on ``target`` by now, and whether it has."""
         if self.namespace.kind == "container" and not self.namespace.assumed and not self._is_elsewhere(request):
             self._is_awaited = True
-        stat = target.last.stat
-        if stat is not None and stat.mount_root:
-            self._is_seen = True
-            (self.rootfs.asked.add if request.type == "tmpfs" else self.rootfs.asked.discard)(stat.mnt_id)
+        self._is_seen = self._is_seen or _is_mount(target)
 
     def _resolve(self, bind: Bind) -> None:
         request, source = bind.request, bind.source

@@ -14,7 +14,7 @@ import stat as modes
 from ..errors import HookError, LeftoverError
 from ..kernel import files
 from ..kernel.errnos import message
-from ..kernel.proc import Proc, quoted
+from ..kernel.proc import Proc
 from ..record.state_file import places_of
 from ..rootfs.mount_points import Rootfs
 from .mounted import DoubtError, Tree, detach, restore_propagation
@@ -210,7 +210,7 @@ def _unmake(
         return ""
     try:
         if found.stat.mount_root or (found.stat.mnt_id != rootfs.stat.mnt_id and not on_tmpfs):
-            umount = f"umount {quoted(rootfs.place(made['path']))}"
+            umount = rootfs.umount(made["path"])
             raise OSError(errno.EBUSY, f"something else is mounted on it: if nothing uses that, run {umount}")
         stranger = difference(record, made, found.stat, rootfs)
         if stranger:

@@ -99,6 +99,8 @@ class HeldRootfs:
         # By id, the records that took over mount points and are not saved yet, and the paths of all their mount points.
         self._heirs: dict[str, Record] = {}
         self._taken: dict[str, set[str]] = {}
+        # By id, what its tear-down has handed over: the paths in the rootfs, and the containers that got them.
+        self.handed: dict[str, dict[str, str]] = {}
         try:
             # In sorted order; otherwise two runs could each wait for a lock of the other.
             seconds = LOCK_SECONDS if wait else 0
@@ -210,6 +212,7 @@ class HeldRootfs:
         if other is None:
             return False
         container = other["id"]
+        self.handed.setdefault(besides, {})[made["path"]] = container
         if container not in self._taken:
             self._taken[container] = {known["path"] for known in other["made"]}
         if made["path"] not in self._taken[container]:

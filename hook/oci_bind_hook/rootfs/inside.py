@@ -74,6 +74,10 @@ class Inside(Rootfs):
         """As Rootfs.place: users reach it in the container."""
         return path
 
+    def umount(self, path: str) -> str:
+        """As Rootfs.umount."""
+        return f"{super().umount(path)} in the container"
+
     def hold_path(self, path: str) -> int:
         """As Rootfs.hold_path, name by name. What is mounted at the end may be anything. UnavailableError."""
         *above, last = path[1:].split("/")

@@ -16,6 +16,7 @@ import stat as modes
 from ..errors import EscapeError, RequestError
 from ..kernel import files, linux
 from ..kernel.errnos import refused, unopened
+from ..kernel.proc import quoted
 from .identity import is_overlay
 from .walk import HOLD, Cover, Root, Target
 
@@ -124,6 +125,10 @@ class Rootfs(Root):
     def place(self, path: str) -> str:
         """The path by which users reach ``path`` of the rootfs, for messages."""
         return f"{self.path}{path}"
+
+    def umount(self, path: str) -> str:
+        """The command that unmounts what is on ``path`` of the rootfs, for messages."""
+        return f"umount {quoted(self.place(path))}"
 
     def hold_path(self, path: str) -> int:
         """An fd of the file at ``path``, a path of mountinfo. A link at its end is not followed. Raises OSError."""

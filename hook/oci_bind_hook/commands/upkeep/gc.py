@@ -13,7 +13,7 @@ import contextlib
 from functools import partial
 
 from ...documents.acceptor import head
-from ...errors import HookError, LeftoverError, RecordError, UnavailableError
+from ...errors import HookError, RecordError, UnavailableError
 from ...kernel import linux, rights
 from ...lifecycle.reach import Removal
 from ...lifecycle.tear_down import foreign, forget, undo_held
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ...mounting.undo import Remark
     from ...options import Options
     from ...record.folder import StateFolder
-    from ...record.held import HeldRootfs, Users
+    from ...record.held import HeldRootfs
     from ..explain.drawing import Pen
     from .folders import Folder
     from .listing import Entry, Registry
@@ -83,6 +83,11 @@ class Outcome:
         """Changes the plan: nothing is undone."""
         self.action, self.reason = "kept", reason
         self.unmount, self.remove, self.remarks = [], [], []
+
+    def hand_over(self, path: str, other: str, verb: str) -> None:
+        """Adds that a mount point goes to the record of another container."""
+        self.remarks.append(f"{path} {verb} handed over to the container {other}, which uses it")
+        self.remove = [each for each in self.remove if each != path]
 
     def leave(self, remarks: Sequence[Remark]) -> None:
         """Adds ``remarks`` on mount points that were left in the rootfs."""
@@ -210,8 +215,7 @@ class _Round:
                 now = self.registry.entry(entry.id, locked=True)
                 if now is None:
                     return
-                users = held.users(removal.now, self.registry.boot) if held and removal else None
-                outcome = self._planned(now, users)
+                outcome = self._planned(now)
                 if outcome.action == "finish" and now.rootfs != entry.rootfs:
                     outcome.keep(_WORKED)
                 elif outcome.action == "finish":
@@ -239,8 +243,10 @@ class _Round:
             outcome.action = "finished"
         except HookError as problem:
             outcome.fail(problem)
-            outcome.leave(problem.remarks if isinstance(problem, LeftoverError) else ())
+            outcome.leave(problem.remarks)
             self._keep_done(outcome, folder)
+        for path, other in (held.handed.get(entry.id, {}) if held is not None else {}).items():
+            outcome.hand_over(path, other, "is")
 
     def _keep_done(self, outcome: Outcome, folder: StateFolder) -> None:
         """Removes from the outcome of a failure what is still recorded."""
@@ -253,8 +259,8 @@ class _Round:
         outcome.unmount = [path for path in outcome.unmount if path not in binds]
         outcome.remove = [path for path in outcome.remove if path not in points]
 
-    def _planned(self, entry: Entry, users: Users | None = None) -> Outcome:
-        """Returns the outcome of a run. ``users`` are the containers on the same rootfs, if that is locked."""
+    def _planned(self, entry: Entry) -> Outcome:
+        """Returns the outcome of a run. That a mount point is handed over is foreseen only in a dry-run."""
         outcome = Outcome(entry)
         if entry.problem is not None:
             outcome.fail(entry.problem)
@@ -264,16 +270,14 @@ class _Round:
             outcome.action, outcome.advice = "finish", ""
             mounted = [str(mount["resolved"]) for mount in entry.mounts if mount["state"] == "mounted"]
             outcome.unmount = mounted[::-1]
-            removable = [] if self.options.keep_mountpoints else entry.made[::-1]
-            if users is None and removable and entry.record is not None:
-                users = self.registry.users(entry.record)
-            for made in removable:
-                path = str(made["path"])
-                if users is not None and (other := self.registry.heir(path, entry.id, users)):
-                    will = "would be" if self.options.dry_run else "is"
-                    outcome.remarks.append(f"{path} {will} handed over to the container {other['id']}, which uses it")
-                elif made["state"] in ("there", "covered"):
-                    outcome.remove.append(path)
+            if not self.options.keep_mountpoints:
+                points = [(str(made["path"]), made["state"]) for made in entry.made[::-1]]
+                outcome.remove = [path for path, state in points if state in ("there", "covered")]
+                if self.options.dry_run and points and entry.record is not None:
+                    users = self.registry.users(entry.record)
+                    for path, _ in points:
+                        if other := self.registry.heir(path, entry.id, users):
+                            outcome.hand_over(path, str(other["id"]), "would be")
         return outcome
 
 
