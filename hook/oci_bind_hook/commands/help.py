@@ -104,7 +104,8 @@ def topic(name: str, commands: Sequence[Command]) -> str:
     if not name:
         return summary(commands)
     if wanted not in known:
-        near = nearest(name, tuple(known)) or f"topics are {', '.join(known)}"
+        longer = [f'did you mean "{each}"?' for each in known if each.startswith(f"{wanted}-")]
+        near = next(iter(longer), "") or nearest(name, tuple(known)) or f"topics are {', '.join(known)}"
         raise UsageError("there is no such topic", where=f"help {name}", hint=near)
     return known[wanted]()
 

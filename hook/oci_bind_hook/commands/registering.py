@@ -67,6 +67,8 @@ def install_command(given: Given, _: Log) -> int:
     warn([*(when.warnings if when is not None else ()), *unusable_sources(places), *warnings(places)])
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
     warn([*unheard(options.log), *fleeting()])
+    if isinstance(instead, Wrapper) and os.geteuid() != 0 and "createContainer" not in stages:
+        warn(["runc and crun of an ordinary user bind only at createContainer: add --stages createContainer,poststop"])
     if timer is not None:
         _add_timer(timer, units)
     if is_applied:

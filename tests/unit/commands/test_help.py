@@ -149,5 +149,7 @@ def test_a_file_may_be_called_so(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_topic_that_is_none_names_the_nearest_or_all(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["help", "instal"]) == os.EX_USAGE
     assert capfd.readouterr().err == ('oci-bind-hook: help instal: there is no such topic (did you mean "install"?)\n')
+    assert cli.main(["help", "rootless"]) == os.EX_USAGE
+    assert '(did you mean "rootless-and-user-namespaces"?)' in capfd.readouterr().err
     assert cli.main(["help", "x"]) == os.EX_USAGE
     assert "topics are options, explain, attach, detach, list," in capfd.readouterr().err

@@ -175,12 +175,33 @@ def warnings(places: Places) -> list[str]:
         found += filter(None, [machine.why_unread(places.folder)])
         found += machine.without_hooks_d()
         found += _conflicts(places)
+        found += _namesakes(places)
     if not machine.is_for_all_users(places.folder):
         return found
-    kept = [closed(path) for path in (sys.executable, *import_folders(), places.launcher, *places.registrations)]
-    for path in dict.fromkeys(filter(None, kept)):
-        found.append(f"other users cannot read {path}, so their rootless containers cannot run this hook")
+    needed: dict[str, str] = {}
+    pythons = os.path.realpath(sys.executable), sys.executable
+    for path in (*pythons, *import_folders(), places.launcher, *places.registrations):
+        if kept := closed(path):
+            needed.setdefault(kept, path)
+    for kept, path in needed.items():
+        which = kept if kept == path else f"{kept}, and so {path}"
+        found.append(
+            f"other users cannot read {which}: their rootless containers cannot run this hook; "
+            "install it from a folder, and with a Python, that all users can read"
+        )
     return found
+
+
+def _namesakes(places: Places) -> Iterator[str]:
+    """Yields a warning for each other folder that has a file with the name of the registration, which is replaced."""
+    for path in places.registrations:
+        for folder in dict.fromkeys([*HOOKS_FOLDERS, *machine.named()[0]]):
+            other = os.path.join(folder, os.path.basename(path))
+            if other != path and os.path.lexists(other):
+                yield (
+                    f"{other} has the same name: of these two, an engine that reads both folders uses only the one in "
+                    "the later folder; to use both, install this one with another --name"
+                )
 
 
 def _conflicts(places: Places) -> Iterator[str]:

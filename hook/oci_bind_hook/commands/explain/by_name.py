@@ -130,8 +130,8 @@ def _unknown(word: str, remarks: Sequence[str], folder: str, option: str | None)
     """The error for a word that refers to no container. ``option`` is as in ``find``, None if no path is accepted."""
     hint = "; ".join(remarks)
     if option is not None and os.path.lexists(os.path.join(folder, word)):
-        path = word if "/" in word else f"./{word}"
-        hint = f"for the one in the current folder, use {f'{option} {path}'.strip()}"
+        path, which = (word, "of this path") if "/" in word else (f"./{word}", "in the current folder")
+        hint = f"for the one {which}, use {f'{option} {path}'.strip()}"
     elif not hint:
         hint = "no container has this name or an id that starts with it"
         if option == "" and settings.installed("podman"):

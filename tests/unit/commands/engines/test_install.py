@@ -183,10 +183,11 @@ def open_folder() -> Iterator[Path]:
 
 def closed_to_others(prefix: Path) -> list[str]:
     told = install.warnings(install.Places(str(prefix)))
-    before, after = f"other users cannot read {prefix.parent}", ", so their rootless containers cannot run this hook"
-    return [
-        line.removeprefix("other users cannot read ").removesuffix(after) for line in told if line.startswith(before)
+    before = "other users cannot read "
+    closed = [
+        line.removeprefix(before).partition(": ")[0] for line in told if line.startswith(f"{before}{prefix.parent}")
     ]
+    return [each.partition(", and so ")[0] for each in closed]
 
 
 def test_what_is_closed_to_others_is_named_once(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +213,21 @@ def test_what_a_link_leads_to_may_be_closed(open_folder: Path, monkeypatch: pyte
     assert closed_to_others(open_folder / "link") == [str(open_folder / "closed")]
 
 
+def test_a_file_of_the_same_name_in_another_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """podman and CRI-O read only the one in the last folder."""
+    folders = [str(tmp_path / name) for name in ("first", "second")]
+    monkeypatch.setattr(install, "HOOKS_FOLDERS", folders)
+    for folder in folders:
+        install.install(str(tmp_path / "prefix"), hooks_dir=folder)
+
+    def namesakes(name: str | None) -> list[str]:
+        told = install.warnings(install.Places(str(tmp_path / "prefix"), folders[1], name))
+        return [line.partition(" has the same name: ")[0] for line in told if " has the same name: " in line]
+
+    assert namesakes(None) == [f"{folders[0]}/oci-bind-hook.json"]
+    assert namesakes("mine") == []
+
+
 @pytest.mark.parametrize("is_cdi", [False, True])
 def test_what_is_closed_to_others_concerns_only_what_is_for_them(
     is_cdi: bool, open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -224,7 +240,9 @@ def test_what_is_closed_to_others_concerns_only_what_is_for_them(
 
     def is_named(*, is_root: bool) -> bool:
         monkeypatch.setattr(machine, "is_system", lambda: is_root)
-        return any(line.startswith(f"other users cannot read {closed}, so ") for line in install.warnings(places))
+        return any(
+            line.startswith(f"other users cannot read {closed}, and so {closed}/") for line in install.warnings(places)
+        )
 
     assert (is_named(is_root=True), is_named(is_root=False)) == (True, False)
     name = "cdi_spec_dirs" if is_cdi else "hooks_dir"

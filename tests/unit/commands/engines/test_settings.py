@@ -619,3 +619,13 @@ def test_odd_toml_is_refused_in_one_line(machine: Machine, capfd: pytest.Capture
     machine.toml.write_text(text)
     assert machine.install("--apply") == os.EX_DATAERR
     assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stages", ["", "createContainer,poststop"])
+def test_a_wrapper_of_an_ordinary_user_is_for_createcontainer(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], stages: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert machine.install(*(["--stages", stages] if stages else [])) == 0
+    told = "runc and crun of an ordinary user bind only at createContainer: add --stages createContainer,poststop\n"
+    assert (told in capfd.readouterr().err) == (not stages)
