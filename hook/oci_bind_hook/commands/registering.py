@@ -68,7 +68,8 @@ def install_command(given: Given, _: Log) -> int:
     warn(warnings_of_devices(instead) if isinstance(instead, Devices) else [])
     warn([*unheard(options.log), *fleeting()])
     if isinstance(instead, Wrapper) and os.geteuid() != 0 and "createContainer" not in stages:
-        warn(["runc and crun of an ordinary user bind only at createContainer: add --stages createContainer,poststop"])
+        said = "if an ordinary user starts runc or crun, the hook can bind only at createContainer"
+        warn([f"{said}: add --stages createContainer,poststop"])
     if timer is not None:
         _add_timer(timer, units)
     if is_applied:

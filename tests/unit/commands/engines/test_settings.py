@@ -627,5 +627,5 @@ def test_a_wrapper_of_an_ordinary_user_is_for_createcontainer(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert machine.install(*(["--stages", stages] if stages else [])) == 0
-    told = "runc and crun of an ordinary user bind only at createContainer: add --stages createContainer,poststop\n"
+    told = "the hook can bind only at createContainer: add --stages createContainer,poststop\n"
     assert (told in capfd.readouterr().err) == (not stages)
