@@ -365,11 +365,11 @@ COMMANDS = (
         takes=("SHELL",),
         examples=(
             Example(
-                "Write the file that bash-completion loads automatically, in a folder that exists",
+                "Write the file that bash-completion loads automatically; its folder must exist",
                 "completion bash >~/.local/share/bash-completion/completions/oci-bind-hook",
             ),
             Example(
-                "Write the file that fish loads automatically, in a folder that exists",
+                "Write the file that fish loads automatically; its folder must exist",
                 "completion fish >~/.config/fish/completions/oci-bind-hook.fish",
             ),
             Example(

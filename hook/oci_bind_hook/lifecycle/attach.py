@@ -60,7 +60,7 @@ class Attach(Call):
                 raise EscapeError(
                     "root in the container has CAP_SYS_ADMIN, and can make the bind writable again",
                     where=request.at("options"),
-                    hint="omit ro, with a source on a read-only file system such as squashfs, or pass --force",
+                    hint="use a source on a read-only file system, such as squashfs, and omit ro; or pass --force",
                 )
         return found
 

@@ -150,7 +150,8 @@ def _may_be_removed(path: str, removed: Removed) -> bool:
 
 # dockerd keeps its default runtime if a SIGHUP finds none in the file, and crashes if that one is gone (20.10).
 _INSTEAD = (
-    "set another runtime there first, such as runc; if that line is only deleted, docker keeps it until a restart"
+    "set another runtime there first, such as runc; if docker's default-runtime is deleted instead, docker keeps the "
+    "old default until a restart"
 )
 
 
