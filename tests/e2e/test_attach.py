@@ -180,7 +180,7 @@ def test_what_somebody_mounted_on_it_is_told(world: World, container: Running) -
     assert container.attach(*spec(world, "/data")).returncode == 0
     container.do(lambda: mounting.tmpfs("/data"))
     done = container.detach("/data")
-    told = "could not undo /data: another process mounted something on /data: unmount it first"
+    told = "could not undo /data: another process mounted something on /data in the container: unmount it first"
     assert (done.returncode, told in done.stderr) == (os.EX_OSERR, True), done.stderr
     assert container.points() == ["/data", "/data"]
     container.do(lambda: mounting.umount("/data"))
@@ -391,7 +391,12 @@ def test_nothing_is_looked_up_in_what_the_container_serves(world: World, contain
     other = os.open("/dev/fuse", os.O_RDWR)
     third = os.open("/dev/fuse", os.O_RDWR)
     container.do(move)
-    refused(container.detach("/real/in"), os.EX_OSERR, "the fuse file system on /etc is on the path", " to try again")
+    refused(
+        container.detach("/real/in"),
+        os.EX_OSERR,
+        "the fuse file system on /etc is on the path",
+        "; poststop or gc undoes it after",
+    )
     # Nor is a mount point looked for in one.
     assert container.attach(*spec(world, "/new/place")).returncode == 0
 

@@ -167,3 +167,22 @@ def test_it_may_have_a_peer_group_that_only_the_container_has(world: World, runt
         assert namespace.execute("c1", "cat", "/real/t/new/word", "/own/new/word").stdout.count("hello") == 2
         assert namespace.run("ls", f"{volume}/t").stdout == ""
         namespace.delete("c1", "--force")
+
+
+@pytest.mark.parametrize("option", ["", "rslave"])
+@pytest.mark.parametrize("runtime", support.RUNTIMES)
+def test_it_may_be_below_a_volume_whose_propagation_shows_elsewhere(world: World, runtime: str, option: str) -> None:
+    """Under runc a volume of a host with systemd is a slave of the host, and so are the copies of the host's mounts."""
+    volume = world.path / "volume"
+    (volume / "t").mkdir(parents=True)
+    bind = support.bind(volume, "/own", *([option] if option else []))
+    mounts = [bind, {**OWN, "destination": "/own/t"}]
+    bundle = world.bundle("cat /own/t/new/word", "createContainer", *mount(world, "/own/t/new"), mounts=mounts)
+    os.mkdir(f"{world.rootfs}/own")
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "volume", str(volume)).returncode == 0
+        assert namespace.run("mkdir", f"{volume}/t").returncode == 0
+        assert namespace.run("mount", "--make-rshared", "/").returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        assert namespace.run("ls", f"{volume}/t").stdout == ""
+    assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr

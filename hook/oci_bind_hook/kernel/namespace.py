@@ -38,6 +38,7 @@ class Namespace:
         self._tables: dict[str, MountTable] = {}
         self._groups: set[int | None] | None = None
         self._devices: dict[str, set[int]] = {}
+        self._masters: dict[str, set[int | None]] = {}
 
     def enter(self, pidfd: int) -> None:
         """Enters the mount namespace of the process ``pidfd``. Nothing can be imported afterwards. Raises OSError."""
@@ -94,23 +95,37 @@ class Namespace:
         info = self.mount_of(stat)
         if self.kind != "container" or self.assumed or info is None or info.type != "tmpfs" or info.root != "/":
             return False
-        # At createContainer the host's mount table is unknown. For a container in a user namespace, crun makes a volume
-        # a slave or peer of the host's mount: what is on it may come from the host, or be there as well.
         inside = f"{rootfs}/"
-        way = (info, *self.here().above(info)) if not self.entered else ()
-        if any(each.is_propagated for each in way if each.mount_point.startswith(inside)):
+        if not self.entered and self._may_be_hosts(info, inside):
             return False
         if rootfs not in self._devices:
             self._devices[rootfs] = self._devices_of_host(inside)
         # The table is older than the walk, and another mount may have reused the id.
         return info.dev == stat.dev and info.dev not in self._devices[rootfs]
 
+    def _may_be_hosts(self, info: MountInfo, inside: str) -> bool:
+        """Whether, at createContainer, a mount may come from the host or be there as well, and nothing shows it.
+
+        ``inside`` is the rootfs, with a slash.
+        """
+        # The hook started inside the container's namespace, and does not know the host's mounts. What propagates from
+        # the host into a slave also gets into the other slaves of the same group. The runtime's copies of the host's
+        # mounts, outside of the rootfs, may be among these: _devices_of_host finds it there. But crun makes the copies
+        # private, and for a container in a user namespace it makes a volume a slave or a peer of the host's mount.
+        table = self.started_in()
+        if inside not in self._masters:
+            self._masters[inside] = {other.master for other in table if not other.mount_point.startswith(inside)}
+        masters = self._masters[inside]
+        way = [each for each in (info, *table.above(info)) if each.mount_point.startswith(inside)]
+        return any(each.is_propagated and (each.master is None or each.master not in masters) for each in way)
+
     def _devices_of_host(self, inside: str) -> set[int]:
         """The devices of all mounts that other namespaces may have, too. ``inside`` is the rootfs, with a slash."""
         if self.entered:
             # Read again, after the table of this namespace: what came from the host meanwhile is in the host's, too.
-            posix.lseek(self._before, 0, 0)
-            return {info.dev for info in MountTable(read_text(self._before))}
+            with files.Named("/proc/self/mountinfo"):
+                posix.lseek(self._before, 0, 0)
+                return {info.dev for info in MountTable(read_text(self._before))}
         table = self.started_in()
         # At createContainer the hook starts inside the container's namespace, where mounts of the host below the rootfs
         # are among the container's. But a runtime first binds the rootfs recursively on itself. So a mount of the host

@@ -140,7 +140,8 @@ def _undo(
         "made": [each for each in record["made"] if id(each) in taken],
     }
     try:
-        return undo(part, proc, rootfs, keep=keep, inherit=keep, here=True, kept=kept)
+        again = "poststop or gc undoes it after the container has ended"
+        return undo(part, proc, rootfs, keep=keep, inherit=keep, here=True, kept=kept, again=again)
     finally:
         left = {id(each) for each in (*part["mounts"], *part["made"])}
         gone = {each["path"] for each in points if id(each) not in left}

@@ -153,6 +153,7 @@ class Tree:
         self.claimed = claimed
         self.receives = receives
         self.hold = _open
+        self.inside = ""  # what follows its path in a message
         self.problem: Exception | None = None
         self.ids = {known["id"] for known in attached}
 
@@ -306,7 +307,7 @@ def _detach_reached(trees: Sequence[Tree], table: MountTable, held: Mapping[Tree
             again.append(tree)
         elif foreign is not None:
             tree.problem = LeftoverError(
-                f"another process mounted something on {foreign.mount_point}: unmount it first"
+                f"another process mounted something on {foreign.mount_point}{tree.inside}: unmount it first"
             )
         elif (fd := held.get(tree) if tree.may_be_another else _reach(tree, info)) is None:
             again += [tree] if tree.problem is None else []

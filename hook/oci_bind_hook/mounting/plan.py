@@ -323,13 +323,14 @@ class Planner:
         """Adds to ``problem`` the mount in which the mount point would have to be created, and where on the host."""
         inside = next((path for step, path in target.paths() if step is target.anchor), "/")
         for request, path, bind in reversed(self._order):
-            if request.is_bind and not request.is_root and path in upwards(inside):
-                source = request.source if bind is None or bind.action != "mount" else bind.source.path
-                problem.problem = f"{problem.problem}, the one on {path}"
-                problem.hint = (
-                    f"create {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
-                )
-                return
+            if request.is_root or path not in upwards(inside):
+                continue
+            if not request.is_bind:
+                break
+            source = request.source if bind is None or bind.action != "mount" else bind.source.path
+            problem.problem = f"{problem.problem}, the one on {path}"
+            problem.hint = f"create {source}{target.path[len(path) :]} on the host, in the source of {request.origin}"
+            return
         anchor = target.anchor
         info = self.namespace.mount_of(anchor.stat) if anchor.stat is not None else None
         if info is not None:

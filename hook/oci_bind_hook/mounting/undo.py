@@ -53,6 +53,7 @@ def undo(
     is_held: bool = False,
     kept: str | HookError = "",
     give_up: bool = False,
+    again: str = "",
 ) -> list[Remark]:
     """Undoes what ``record`` contains, in reverse order, and removes each finished part from the record.
 
@@ -69,7 +70,8 @@ def undo(
     each prevents the other from removing it; the one that is undone last then removes the mount points of both.
 
     ``claimed(mount)``, called for mounts without a unique id: does another record have a better claim to it?
-    ``is_held``: the caller has fds of all mounts, so that their ids cannot have been reused.
+    ``is_held``: the caller has fds of all mounts, so that their ids cannot have been reused. ``again`` is what undoes
+    the rest later, by default gc.
     """
     problems: list[LeftoverError] = []
     remarks: list[Remark] = []
@@ -92,7 +94,7 @@ def undo(
     elif not record["mounts"]:
         remarks += _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
-        error = _leftover(problems, proc)
+        error = _leftover(problems, again or f"run {proc.command('gc')} to try again")
         error.remarks = remarks
         raise error
     return remarks
@@ -100,7 +102,7 @@ def undo(
 
 def kept_points(record: Record, reason: str | HookError, proc: Proc) -> LeftoverError:
     """The error that ``undo`` raises for mount points that cannot be removed now, if everything else was undone."""
-    return _leftover([_kept(record, reason)], proc)
+    return _leftover([_kept(record, reason)], f"run {proc.command('gc')} to try again")
 
 
 def _kept(record: Record, reason: str | HookError) -> LeftoverError:
@@ -114,11 +116,11 @@ def _of(path: str, reason: object) -> LeftoverError:
     return LeftoverError(f"{path}: {reason}")
 
 
-def _leftover(problems: Sequence[LeftoverError], proc: Proc) -> LeftoverError:
+def _leftover(problems: Sequence[LeftoverError], again: str) -> LeftoverError:
     more = f"; {len(problems) - 1} more could not be undone" if len(problems) > 1 else ""
-    own, again = problems[0].hint, f"run {proc.command('gc')}"
+    own = problems[0].hint
     stays = "they stay in the state file" if more else "it stays in the state file"
-    hints = [stays, *filter(None, [own]), *([] if again in own else [f"{again} to try again"])]
+    hints = [stays, *filter(None, [own]), *([] if again.removesuffix(" to try again") in own else [again])]
     return LeftoverError(f"could not undo {problems[0].problem}{more}", hint="; ".join(hints))
 
 
@@ -183,7 +185,7 @@ def tree_of(
     places = None if is_held else places_of(mount, record)
     tree = Tree(mount["attached"], mount["resolved"], places=places, claimed=claimed, receives=_receives(mount))
     if rootfs is not None:
-        tree.hold = rootfs.hold_path
+        tree.hold, tree.inside = rootfs.hold_path, rootfs.inside
     return tree
 
 

@@ -99,8 +99,9 @@ class HeldRootfs:
         # By id, the records that took over mount points and are not saved yet, and the paths of all their mount points.
         self._heirs: dict[str, Record] = {}
         self._taken: dict[str, set[str]] = {}
-        # By id, what its tear-down has handed over: the paths in the rootfs, and the containers that got them.
+        # By id, what its tear-down has handed over: the paths in the rootfs, and the containers that record them now.
         self.handed: dict[str, dict[str, str]] = {}
+        self._unsaved: list[tuple[str, str, str]] = []  # the same, but not saved yet, as (id, path, container)
         try:
             # In sorted order; otherwise two runs could each wait for a lock of the other.
             seconds = LOCK_SECONDS if wait else 0
@@ -159,6 +160,9 @@ class HeldRootfs:
             heir["made"].sort(key=lambda made: made["path"].count("/"))
             self._save(heir)
             del self._heirs[container]
+        for besides, path, container in self._unsaved:
+            self.handed.setdefault(besides, {})[path] = container
+        self._unsaved.clear()
 
     def _save(self, record: Record) -> None:
         added = []
@@ -212,7 +216,7 @@ class HeldRootfs:
         if other is None:
             return False
         container = other["id"]
-        self.handed.setdefault(besides, {})[made["path"]] = container
+        self._unsaved.append((besides, made["path"], container))
         if container not in self._taken:
             self._taken[container] = {known["path"] for known in other["made"]}
         if made["path"] not in self._taken[container]:

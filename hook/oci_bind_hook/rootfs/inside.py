@@ -38,6 +38,7 @@ class Inside(Rootfs):
     """
 
     may_open = False
+    inside = " in the container"
 
     def __init__(self, path: str, namespace: Namespace, *, unlock: bool) -> None:
         self._proc = namespace.proc
@@ -73,10 +74,6 @@ class Inside(Rootfs):
     def place(self, path: str) -> str:
         """As Rootfs.place: users reach it in the container."""
         return path
-
-    def umount(self, path: str) -> str:
-        """As Rootfs.umount."""
-        return f"{super().umount(path)} in the container"
 
     def hold_path(self, path: str) -> int:
         """As Rootfs.hold_path, name by name. What is mounted at the end may be anything. UnavailableError."""

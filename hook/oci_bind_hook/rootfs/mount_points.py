@@ -63,6 +63,7 @@ class Rootfs(Root):
     """
 
     may_open = True
+    inside = ""  # what follows a path in a message: which root it is a path in, if not the user's
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class Rootfs(Root):
 
     def umount(self, path: str) -> str:
         """The command that unmounts what is on ``path`` of the rootfs, for messages."""
-        return f"umount {quoted(self.place(path))}"
+        return f"umount {quoted(self.place(path))}{self.inside}"
 
     def hold_path(self, path: str) -> int:
         """An fd of the file at ``path``, a path of mountinfo. A link at its end is not followed. Raises OSError."""
@@ -340,7 +341,9 @@ class Rootfs(Root):
             if not across and files.mount_id(fd) != self.stat.mnt_id:
                 posix.close(fd)  # an open fd would keep that mount busy
                 above = self.place(f"{self._folder}/{name}")
-                raise OSError(errno.EBUSY, f"something is mounted on {above}, above it: unmount that first")
+                raise OSError(
+                    errno.EBUSY, f"something is mounted on {above}{self.inside}, above it: unmount that first"
+                )
             self._way.append(fd)
             self._folder = f"{self._folder}/{name}"
         return self._way[-1] if self._way else self.fd

@@ -338,7 +338,7 @@ class Containerd(Settings):
             raise UnavailableError(
                 f"has version {version}; only {known} and {last} are supported",
                 where=self.file,
-                hint=hint if version < last else "",
+                hint=hint if version == 1 else "",
             )
         return _CRI[version]
 

@@ -77,7 +77,7 @@ class Outcome:
         """Adds what an earlier attempt, which failed, has done."""
         self.unmount = earlier.unmount + self.unmount
         self.remove = earlier.remove + self.remove
-        self.remarks = earlier.remarks + self.remarks
+        self.remarks = [each for each in earlier.remarks if each not in self.remarks] + self.remarks
 
     def keep(self, reason: str) -> None:
         """Changes the plan: nothing is undone."""
