@@ -200,7 +200,8 @@ def _namesakes(places: Places) -> Iterator[str]:
             if other != path and os.path.lexists(other):
                 yield (
                     f"{other} has the same name: of these two, an engine that reads both folders uses only the one in "
-                    "the folder that it reads last; to use both, uninstall this one and install it with another --name"
+                    "the folder that it reads last; to use both, uninstall the one that was just installed, and "
+                    "install it with another --name"
                 )
 
 
