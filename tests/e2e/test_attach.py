@@ -395,7 +395,7 @@ def test_nothing_is_looked_up_in_what_the_container_serves(world: World, contain
         container.detach("/real/in"),
         os.EX_OSERR,
         "the fuse file system on /etc is on the path",
-        "; poststop or gc undoes the rest after",
+        "; poststop or gc tries again after",
     )
     # Nor is a mount point looked for in one.
     assert container.attach(*spec(world, "/new/place")).returncode == 0

@@ -140,7 +140,7 @@ def _undo(
         "made": [each for each in record["made"] if id(each) in taken],
     }
     try:
-        again = "poststop or gc undoes the rest after the container has ended"
+        again = "poststop or gc tries again after the container has ended"
         return undo(part, proc, rootfs, keep=keep, inherit=keep, here=True, kept=kept, again=again)
     finally:
         left = {id(each) for each in (*part["mounts"], *part["made"])}
