@@ -13,29 +13,47 @@ from helpers import support
 from helpers.world import mount
 
 if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
     from helpers.world import World
 
 STAGES = ("createRuntime", "createContainer")
 OWN = {"destination": "/own", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}
 
 
-def inside(world: World, namespace: support.RuntimeNamespace) -> list[str]:
-    """The names in the tmpfs on the rootfs's /data, which only that namespace shows."""
-    return namespace.run("ls", f"{world.rootfs}/data").stdout.split()
+def run_over_host_tmpfs(world: World, runtime: str, bundle: str) -> subprocess.CompletedProcess[str]:
+    """Runs a container where the host has mounted a tmpfs on the rootfs's /data, in which nothing must be created."""
+    with support.RuntimeNamespace(runtime) as namespace:
+        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
+        done = namespace.run_container(bundle, "c1")
+        assert namespace.run("ls", f"{world.rootfs}/data").stdout == ""
+    return done
+
+
+def check_refused(world: World, runtime: str, bundle: str) -> None:
+    """No mount point is created in that tmpfs, and nothing else changes."""
+    before = world.snapshot()
+    assert run_over_host_tmpfs(world, runtime, bundle).returncode != 0
+    assert "and it would be inside another mount" in (world.path / "log").read_text()
+    assert world.snapshot() == before
+
+
+def share(namespace: support.RuntimeNamespace, volume: Path, *names: str) -> None:
+    """Makes a tmpfs of the host with these folders at ``volume``, and all mounts shared, as systemd does."""
+    for words in (
+        ("mount", "-t", "tmpfs", "volume", str(volume)),
+        ("mkdir", *(f"{volume}/{name}" for name in names)),
+        ("mount", "--make-rshared", "/"),
+    ):
+        assert namespace.run(*words).returncode == 0
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("runtime", support.RUNTIMES)
 def test_nothing_is_made_in_a_tmpfs_of_the_host(world: World, runtime: str, stage: str) -> None:
     bundle = world.bundle("true", stage, *mount(world, "/data/new"), "--log", str(world.path / "log"))
-    before = world.snapshot()
-    with support.RuntimeNamespace(runtime) as namespace:
-        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
-        done = namespace.run_container(bundle, "c1")
-        assert inside(world, namespace) == []
-    assert done.returncode != 0
-    assert "and it would be inside another mount" in (world.path / "log").read_text()
-    assert world.snapshot() == before
+    check_refused(world, runtime, bundle)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -47,10 +65,7 @@ def test_a_tmpfs_of_config_json_over_one_of_the_host_is_the_containers_own(
     bundle = world.bundle("cat /data/new/word", stage, *mount(world, "/data/new"), mounts=mounts)
     os.symlink("real", f"{world.rootfs}/link")
     before = world.snapshot()
-    with support.RuntimeNamespace(runtime) as namespace:
-        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
-        done = namespace.run_container(bundle, "c1")
-        assert inside(world, namespace) == []
+    done = run_over_host_tmpfs(world, runtime, bundle)
     assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr
     assert world.snapshot() == before
 
@@ -63,14 +78,7 @@ def test_nor_in_one_that_config_json_binds_where_it_asked_for_a_tmpfs(world: Wor
     words = [*mount(world, "/own/new"), "--log", str(world.path / "log")]
     bundle = world.bundle("true", stage, *words, mounts=mounts)
     os.mkdir(f"{world.rootfs}/own")
-    before = world.snapshot()
-    with support.RuntimeNamespace(runtime) as namespace:
-        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
-        done = namespace.run_container(bundle, "c1")
-        assert inside(world, namespace) == []
-    assert done.returncode != 0
-    assert "and it would be inside another mount" in (world.path / "log").read_text()
-    assert world.snapshot() == before
+    check_refused(world, runtime, bundle)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -101,14 +109,7 @@ def test_nor_where_a_link_leads_to_a_tmpfs_of_the_host_instead_of_the_one_of_con
     words = [*mount(world, "/data/new"), "--log", str(world.path / "log")]
     bundle = world.bundle("true", stage, *words, mounts=mounts)
     os.makedirs(f"{world.rootfs}/own/t")
-    before = world.snapshot()
-    with support.RuntimeNamespace(runtime) as namespace:
-        assert namespace.run("mount", "-t", "tmpfs", "host", f"{world.rootfs}/data").returncode == 0
-        done = namespace.run_container(bundle, "c1")
-        assert inside(world, namespace) == []
-    assert done.returncode != 0
-    assert "and it would be inside another mount" in (world.path / "log").read_text()
-    assert world.snapshot() == before
+    check_refused(world, runtime, bundle)
 
 
 @pytest.mark.parametrize("how", ["from the host", "to the host"])
@@ -133,9 +134,7 @@ def test_nor_in_one_that_propagates(world: World, runtime: str, stage: str, how:
         config["hooks"]["createRuntime"] = [change, *config["hooks"].get("createRuntime", [])]
         (world.path / "bundle/config.json").write_text(json.dumps(config))
     with support.RuntimeNamespace(runtime) as namespace:
-        assert namespace.run("mount", "-t", "tmpfs", "volume", str(volume)).returncode == 0
-        assert namespace.run("mkdir", f"{volume}/t", f"{volume}/z").returncode == 0
-        assert namespace.run("mount", "--make-rshared", "/").returncode == 0
+        share(namespace, volume, "t", "z")
         done = namespace.run_container(bundle, "c1")
         names = namespace.run("sh", "-c", f"ls {volume}/t {volume}/z").stdout
     assert "new" not in names.split(), (names, done.stderr)
@@ -154,9 +153,7 @@ def test_it_may_have_a_peer_group_that_only_the_container_has(world: World, runt
     bundle = world.bundle("exec sleep 1000", "createRuntime", *words, mounts=mounts)
     os.mkdir(f"{world.rootfs}/own")
     with support.RuntimeNamespace(runtime) as namespace:
-        assert namespace.run("mount", "-t", "tmpfs", "volume", str(volume)).returncode == 0
-        assert namespace.run("mkdir", f"{volume}/t").returncode == 0
-        assert namespace.run("mount", "--make-rshared", "/").returncode == 0
+        share(namespace, volume, "t")
         created = namespace.create(bundle, "c1")
         assert created.returncode == 0, created.stderr
         assert namespace.start("c1").returncode == 0
@@ -180,9 +177,7 @@ def test_it_may_be_below_a_volume_whose_propagation_shows_elsewhere(world: World
     bundle = world.bundle("cat /own/t/new/word", "createContainer", *mount(world, "/own/t/new"), mounts=mounts)
     os.mkdir(f"{world.rootfs}/own")
     with support.RuntimeNamespace(runtime) as namespace:
-        assert namespace.run("mount", "-t", "tmpfs", "volume", str(volume)).returncode == 0
-        assert namespace.run("mkdir", f"{volume}/t").returncode == 0
-        assert namespace.run("mount", "--make-rshared", "/").returncode == 0
+        share(namespace, volume, "t")
         done = namespace.run_container(bundle, "c1")
         assert namespace.run("ls", f"{volume}/t").stdout == ""
     assert (done.returncode, done.stdout) == (0, "hello from the host\n"), done.stderr

@@ -149,7 +149,7 @@ def _engines(wrapper: Wrapper, engine: str | None, *, apply: bool) -> list[Setti
 
 def _apply(engines: list[Settings], prefix: str) -> None:
     """Writes into the engines' files. Raises HookError, whose hint has what was done so far and what to do."""
-    from .engines.uninstall import option_of
+    from .engines.uninstall import prefix_option
 
     done: list[str] = []
     for engine in engines:
@@ -157,7 +157,7 @@ def _apply(engines: list[Settings], prefix: str) -> None:
             tell_changes(engine.apply())
         except HookError as problem:
             stands = " and ".join([engine.path, *done])
-            removal = shlex.join(["uninstall", *option_of(prefix), "--runtime", engine.name, "--apply"])
+            removal = shlex.join(["uninstall", *prefix_option(prefix), "--runtime", engine.name, "--apply"])
             advice = f"to remove it, run {removal}; to go on, repeat this command"
             problem.hint = "; ".join(filter(None, (problem.hint, f"done so far: {stands}; {advice}")))
             raise

@@ -70,13 +70,12 @@ class MountInfo:
 
     ``id`` and ``parent`` are mount ids and ``dev`` is the device as os.makedev returns it. ``root`` is the path inside
     the file system that is mounted, ``mount_point`` the path below the reader's ``/`` where it is. ``options`` are the
-    per-mount options. ``shared`` is the peer group, ``master`` that whose slave it is, or None; ``is_propagated`` is
-    true if it has one of them. ``type`` and ``source`` are those of the file system, ``super_options`` its own options,
-    still escaped.
+    per-mount options. ``shared`` is the peer group, ``master`` that whose slave it is, or None. ``type`` and ``source``
+    are those of the file system, ``super_options`` its own options, still escaped.
     """
 
     __slots__ = (
-        *("dev", "id", "is_propagated", "master", "mount_point", "options", "parent", "root", "shared", "source"),
+        *("dev", "id", "master", "mount_point", "options", "parent", "root", "shared", "source"),
         *("super_options", "type"),
     )
 
@@ -92,10 +91,14 @@ class MountInfo:
         self.options = fields[5].split(",")
         groups = {tag[:6]: int(tag[7:]) for tag in fields[6:dash] if tag.startswith(("shared:", "master:"))}
         self.shared, self.master = groups.get("shared"), groups.get("master")
-        self.is_propagated = bool(groups)
         self.type = files.unescape(fields[dash + 1])
         self.source = files.unescape(fields[dash + 2])
         self.super_options = fields[dash + 3] if len(fields) > dash + 3 else ""
+
+    @property
+    def is_propagated(self) -> bool:
+        """Whether it is a shared or slave mount."""
+        return self.shared is not None or self.master is not None
 
     def super_option(self, name: str) -> str | None:
         """The value of an option ``name=value`` of the file system, None if there is none."""

@@ -50,9 +50,12 @@ class Namespace:
     def started_in(self) -> MountTable:
         """The mounts of the namespace in which the hook was started, also after ``enter``. Raises OSError."""
         if "before" not in self._tables:
-            with files.Named("/proc/self/mountinfo"):
-                self._tables["before"] = MountTable(read_text(self._before))
+            self._tables["before"] = self._read_before()
         return self._tables["before"]
+
+    def _read_before(self) -> MountTable:
+        with files.Named("/proc/self/mountinfo"):
+            return MountTable(read_text(self._before))
 
     def groups_started_in(self) -> set[int | None]:
         """The peer groups of ``started_in``, and None if a mount there has none."""
@@ -98,10 +101,10 @@ class Namespace:
         inside = f"{rootfs}/"
         if not self.entered and self._may_be_hosts(info, inside):
             return False
-        if rootfs not in self._devices:
-            self._devices[rootfs] = self._devices_of_host(inside)
+        if inside not in self._devices:
+            self._devices[inside] = self._devices_of_host(inside)
         # The table is older than the walk, and another mount may have reused the id.
-        return info.dev == stat.dev and info.dev not in self._devices[rootfs]
+        return info.dev == stat.dev and info.dev not in self._devices[inside]
 
     def _may_be_hosts(self, info: MountInfo, inside: str) -> bool:
         """Whether, at createContainer, a mount may come from the host or be there as well, and nothing shows it.
@@ -123,9 +126,8 @@ class Namespace:
         """The devices of all mounts that other namespaces may have, too. ``inside`` is the rootfs, with a slash."""
         if self.entered:
             # Read again, after the table of this namespace: what came from the host meanwhile is in the host's, too.
-            with files.Named("/proc/self/mountinfo"):
-                posix.lseek(self._before, 0, 0)
-                return {info.dev for info in MountTable(read_text(self._before))}
+            posix.lseek(self._before, 0, 0)
+            return {info.dev for info in self._read_before()}
         table = self.started_in()
         # At createContainer the hook starts inside the container's namespace, where mounts of the host below the rootfs
         # are among the container's. But a runtime first binds the rootfs recursively on itself. So a mount of the host

@@ -336,7 +336,7 @@ class Planner:
         if info is not None:
             problem.problem = f"{problem.problem}, the {info.type} on {info.mount_point}"
         elif anchor.stat is None and anchor.cover is not None:
-            problem.problem = f"{problem.problem}, the {anchor.cover.type} on {self.rootfs.path}{inside}"
+            problem.problem = f"{problem.problem}, the {anchor.cover.type} on {self.rootfs.place(inside)}"
 
     def _resolve_root(self, bind: Bind) -> None:
         """Plans the read-only root on top of the rootfs: later destinations are resolved in that mount."""

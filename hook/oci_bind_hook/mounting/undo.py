@@ -94,7 +94,7 @@ def undo(
     elif not record["mounts"]:
         remarks += _unmake_all(record, rootfs, keep, inherit, problems, here=here)
     if problems:
-        error = _leftover(problems, again or f"run {proc.command('gc')} to try again")
+        error = _leftover(problems, proc, again)
         error.remarks = remarks
         raise error
     return remarks
@@ -102,7 +102,7 @@ def undo(
 
 def kept_points(record: Record, reason: str | HookError, proc: Proc) -> LeftoverError:
     """The error that ``undo`` raises for mount points that cannot be removed now, if everything else was undone."""
-    return _leftover([_kept(record, reason)], f"run {proc.command('gc')} to try again")
+    return _leftover([_kept(record, reason)], proc)
 
 
 def _kept(record: Record, reason: str | HookError) -> LeftoverError:
@@ -116,12 +116,14 @@ def _of(path: str, reason: object) -> LeftoverError:
     return LeftoverError(f"{path}: {reason}")
 
 
-def _leftover(problems: Sequence[LeftoverError], again: str) -> LeftoverError:
+def _leftover(problems: Sequence[LeftoverError], proc: Proc, again: str = "") -> LeftoverError:
     more = f"; {len(problems) - 1} more could not be undone" if len(problems) > 1 else ""
-    own = problems[0].hint
+    own, gc = problems[0].hint, f"run {proc.command('gc')}"
+    if not again and gc not in own:
+        again = f"{gc} to try again"
     stays = "they stay in the state file" if more else "it stays in the state file"
-    hints = [stays, *filter(None, [own]), *([] if again.removesuffix(" to try again") in own else [again])]
-    return LeftoverError(f"could not undo {problems[0].problem}{more}", hint="; ".join(hints))
+    hint = "; ".join(filter(None, (stays, own, again)))
+    return LeftoverError(f"could not undo {problems[0].problem}{more}", hint=hint)
 
 
 def _unmake_all(

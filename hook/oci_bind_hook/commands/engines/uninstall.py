@@ -64,7 +64,7 @@ def uninstall(
     return removed
 
 
-def option_of(prefix: str) -> list[str]:
+def prefix_option(prefix: str) -> list[str]:
     """Returns the words that select a prefix, [] for the default."""
     return ["--prefix", prefix] if prefix != PREFIXES[0] else []
 
@@ -74,7 +74,7 @@ def _removal(one: Registration) -> str:
     prefix = prefix_of(one.launcher) or PREFIXES[0]
     own, names = Places(prefix), {"hooks.d": "--name", "CDI": "--cdi", "runtime": "--runtime"}
     folder = os.path.dirname(one.path)
-    words = ["oci-bind-hook", "uninstall", *option_of(prefix)]
+    words = ["oci-bind-hook", "uninstall", *prefix_option(prefix)]
     words += [names[one.kind], one.name] if one.name else []
     words += ["--hooks-dir", folder] if one.kind == "hooks.d" and folder != own.folder else []
     words += ["--cdi-dir", folder] if one.kind == "CDI" and folder != cdi.FOLDERS[0] else []

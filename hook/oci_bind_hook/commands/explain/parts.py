@@ -18,7 +18,7 @@ from ...lifecycle.stage import no_process, not_inside
 from ...mounting.sources import allowed
 from ...options import Options, not_stopped, parse, state_folder
 from ...requests import collect
-from ..engines import launcher, machine
+from ..engines import launcher, machine, registration
 from . import registered, stopping
 from .patience import expanded
 
@@ -89,6 +89,12 @@ def _may_inspect(entry: Entry, patience: Patience) -> bool:
     return bool(entry.path) and not patience.why_not(entry.place, f"the hook {entry.path}", entry.path)
 
 
+def _binds(entry: Entry, patience: Patience) -> bool:
+    """Whether a call of an entry of config.json would bind something, at any stage."""
+    is_for_binds = entry.stage in (*registered.SETTING_UP, registered.LATE)
+    return is_for_binds and registration.requests_binds(entry.words) and not _is_turned_off(entry, patience)
+
+
 def _is_turned_off(entry: Entry, patience: Patience) -> bool:
     return _may_inspect(entry, patience) and launcher.is_turned_off(entry.path)
 
@@ -109,9 +115,7 @@ def with_registered(
     is_late = options.stage is None and "mount" in namespaces
     late = [entry for entry in entries if entry.stage == registered.LATE and is_late]
     if options.mounts or options.annotation_sources:
-        if options.command is None and any(
-            each.requests_binds and not _is_turned_off(each, patience) for each in entries
-        ):
+        if options.command is None and any(_binds(entry, patience) for entry in entries):
             report.notes.append("the command line requests binds, so those that config.json registers are left out")
         return [Part(options, "")]
     if not entries and options.bundle is not None:

@@ -57,15 +57,6 @@ class Entry:
         return root, "" if root else self.environment.get("XDG_RUNTIME_DIR", "")
 
     @property
-    def requests_binds(self) -> bool:
-        """Whether its arguments request binds or allow annotations to do so. False if they are invalid."""
-        try:
-            options = parse([*self.words])[0]
-        except UsageError:
-            return False
-        return self.stage in (*SETTING_UP, LATE) and bool(options.mounts or options.annotation_sources)
-
-    @property
     def stage_argument(self) -> str | None:
         """The STAGE among its arguments. None without one, or if they are invalid."""
         try:

@@ -313,8 +313,8 @@ def _as_lines(outcomes: Sequence[Outcome], *, pen: Pen) -> list[str]:
     lines = []
     for first, outcome in zip(columns(rows), outcomes, strict=True):
         _, unmounted, removed = _DONE[outcome.action]
-        details = [f"{unmounted} {path}" for path in outcome.unmount if unmounted]
-        details += [f"{removed} {path}" for path in outcome.remove if removed]
+        details = [f"{unmounted} {path}" for path in outcome.unmount]
+        details += [f"{removed} {path}" for path in outcome.remove]
         details += [*outcome.remarks, *filter(None, [str(outcome.problem or outcome.advice)])]
         lines += [first, *(one_line(f"  {detail}") for detail in details)]
     return lines
